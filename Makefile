@@ -1,0 +1,62 @@
+# Everything runs in .venv, which make sets up by itself. A machine needs python3 (3.11 or later), make and a network;
+# Java too comes as a package where there is none. For another Python: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# A Spark or Python of the machine's own must not answer for the one in .venv.
+unexport PYTHONHOME PYTHONPATH PYSPARK_PYTHON PYSPARK_DRIVER_PYTHON PYSPARK_SUBMIT_ARGS
+unexport SPARK_CONF_DIR SPARK_HOME SPARK_REMOTE VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-fast test-slow check bench notebooks clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/ready-for-demo ## Run real local models and Spark over a small table: no key, nothing to set up
+	$(BIN)/spark-llm demo
+
+test: .venv/ready-for-dev ## Run the tests, then those on Spark once more over Spark Connect
+	$(BIN)/python -m pytest tests
+	SPARK_LLM_TEST_SESSION=connect $(BIN)/python -m pytest tests/spark
+
+test-fast: .venv/ready-for-dev ## Run the tests that need neither Spark nor models (under 20 s)
+	$(BIN)/python -m pytest tests -m "not spark and not models and not slow"
+
+test-slow: .venv/ready-for-dev ## Run only the tests that take long
+	$(BIN)/python -m pytest tests -m slow
+
+check: .venv/ready-for-dev ## Lint, check the format, the types and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict spark_llm tests benchmarks
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+bench: .venv/ready-for-dev ## Measure: requests, rows a second, memory
+	$(BIN)/python -m benchmarks
+
+notebooks: .venv/ready-for-dev ## Run every notebook and keep what it shows
+	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+
+clean: ## Remove .venv and all else that the targets made
+	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf artifacts derby.log metastore_db spark-warehouse
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One .venv: the demo installs what it needs and no more; dev contains the demo, and adds the rest when it is wanted.
+.venv/ready-for-demo: pyproject.toml constraints.txt
+	$(call install,demo)
+	touch $@
+
+.venv/ready-for-dev: pyproject.toml constraints.txt
+	$(call install,dev)
+	touch .venv/ready-for-demo $@
+
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is older than 3.11. Hint: make PYTHON=python3.11 ...")'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@echo "Installing into .venv: [$(1)]. This happens once and takes a minute or two."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(1)]' -c constraints.txt
+endef

@@ -1,0 +1,66 @@
+"""Language models over Spark tables: vectorised UDFs for model-serving endpoints.
+
+>>> from spark_llm import chat_udf
+>>> chat = chat_udf("my-endpoint", system="Answer in one word.", max_tokens=8)
+>>> df.withColumn("mood", chat("review")).select("review", "mood.text", "mood.error")
+
+Names are loaded when they are first used, so that `import spark_llm` loads no Spark, no pandas and no sockets.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from spark_llm._version import __version__
+
+_HOMES = {
+    "ConfigError": "errors",
+    "Endpoint": "endpoint",
+    "InputTypeError": "errors",
+    "Policy": "policy",
+    "RowFailedError": "errors",
+    "SparkLLMError": "errors",
+    "chat_udf": "udfs",
+    "complete_udf": "udfs",
+    "embed_udf": "udfs",
+    "register": "sql",
+}
+_MODULES = ("schemas", "serving")
+
+__all__ = [
+    "ConfigError",
+    "Endpoint",
+    "InputTypeError",
+    "Policy",
+    "RowFailedError",
+    "SparkLLMError",
+    "__version__",
+    "chat_udf",
+    "complete_udf",
+    "embed_udf",
+    "register",
+    "schemas",
+    "serving",
+]
+
+if TYPE_CHECKING:
+    from spark_llm import schemas, serving
+    from spark_llm.endpoint import Endpoint
+    from spark_llm.errors import ConfigError, InputTypeError, RowFailedError, SparkLLMError
+    from spark_llm.policy import Policy
+    from spark_llm.sql import register
+    from spark_llm.udfs import chat_udf, complete_udf, embed_udf
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 -- whatever the name stands for
+    """Load a public name when it is first asked for (PEP 562)."""
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted(__all__)

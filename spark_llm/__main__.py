@@ -1,0 +1,8 @@
+"""`python -m spark_llm` is `spark-llm`."""
+
+import sys
+
+from spark_llm.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""The engine: one event loop in a background thread of the Python worker, which carries out what the rules decide.
+
+Spark's thread hands rows in and takes results out (`Engine.stream`); the loop's thread sends, waits and settles. An
+engine, with its open connections and the window that it has found, outlives the task: the next one on the same
+endpoint goes on with it. `engine_for` keeps them: one registry on a worker, the only state of a module in this library.
+"""
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from spark_llm._http import HTTPClient
+from spark_llm._limit import Limit
+from spark_llm._pace import Pace
+from spark_llm._pack import Numbered, Packer
+from spark_llm._recipe import Recipe
+from spark_llm._schedule import Request, Schedule
+from spark_llm._stream import Line, Rows
+from spark_llm._tasks import Task
+from spark_llm._values import Answer, Failure, Item, Result, RowError
+from spark_llm.auth import TokenKeeper
+from spark_llm.endpoint import Route
+from spark_llm.errors import RowFailedError
+from spark_llm.policy import Policy
+
+_CANCEL_S = 5.0
+
+
+class Engine:
+    """Everything that one endpoint is asked by one worker: its line, its window, its connections and its token."""
+
+    def __init__(self, route: Route, policy: Policy, task: Task) -> None:
+        """Be ready to ask; nothing is opened before the first row."""
+        self._route = route
+        self._policy = policy
+        self._limit = Limit(policy.ceiling)
+        self._schedule = Schedule(self._limit, policy, task.dialects)
+        self._loop = asyncio.new_event_loop()
+        self._sending: dict[asyncio.Task[None], Stream] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._client: HTTPClient | None = None
+        self._keeper: TokenKeeper | None = None
+        self._thread = threading.Thread(target=self._loop.run_forever, name="spark_llm engine", daemon=True)
+        self._thread.start()
+
+    def stream(self, task: Task, batches: Iterator[Sequence[Item | None]]) -> Iterator[list[Result | None]]:
+        """Ask every row of `batches`; yield results in the rows' order, in chunks, null for null.
+
+        An empty chunk is a beat: nothing for now, and the caller should push out what it has buffered. Raises
+        `RowFailedError` for the first row that failed, when the policy says so. When the caller stops reading, what is
+        in flight is called off.
+        """
+        rows = Rows(batches)
+        rows_a_request = self._policy.batch_size if task.batched else 1
+        stream = Stream(task, Packer(rows_a_request))
+        line, pace = stream.line, Pace(time.monotonic(), rows_a_request)
+        try:
+            while line.held or not rows.ended:
+                now = time.monotonic()
+                window_rows = self._limit.window * rows_a_request
+                wanted = 0 if rows.ended else pace.wants(line.unsent, window_rows, now)
+                if wanted:
+                    taken = rows.take(wanted)
+                    pace.taken += len(taken)
+                    self._hand_over(stream, stream.packer.add(stream.asked(taken)))
+                nothing_to_wait_for = not wanted and line.ready == line.held
+                if line.ready and (nothing_to_wait_for or pace.leaves(line.ready, now)):
+                    chunk = line.pop()
+                    self._raise_if_failed(chunk)
+                    yield chunk
+                    beats = pace.has_left(len(chunk), time.monotonic())
+                else:
+                    beats = pace.beats(now)
+                if beats:
+                    yield []
+                    pace.has_beaten(time.monotonic())
+                elif not wanted and not line.ready:
+                    if stream.waits_alone():
+                        self._hand_over(stream, stream.packer.flush())
+                    hungry_at = -1 if rows.ended else pace.hungry_at(window_rows, now)
+                    line.wait(pace.next_at(line.ready) - now, min(pace.enough(), line.held), hungry_at)
+        finally:
+            if line.held > line.ready:
+                self._call_off(stream)
+
+    def _hand_over(self, stream: "Stream", packs: list[list[Numbered]]) -> None:
+        if packs:
+            self._loop.call_soon_threadsafe(self._admit, stream, packs)
+
+    def _raise_if_failed(self, chunk: list[Result | None]) -> None:
+        if self._policy.on_error == "raise":
+            for result in chunk:
+                if result is not None and result.error is not None:
+                    error = result.error
+                    raise RowFailedError(
+                        f"A row was not answered: {error.kind} (status {error.status}): {error.message}",
+                        'leave out Policy(on_error="raise") to keep errors in their rows, or mend the cause.',
+                    )
+
+    def _call_off(self, stream: "Stream") -> None:
+        done = threading.Event()
+        self._loop.call_soon_threadsafe(self._cancel, stream, done)
+        done.wait(_CANCEL_S)
+
+    def close(self) -> None:
+        """Call off what is in flight, close the connections and end the thread; the engine cannot be used again."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_CANCEL_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_CANCEL_S)
+        self._loop.close()
+
+    # Everything below runs on the event loop.
+
+    async def _close(self) -> None:
+        for sending in list(self._sending):
+            sending.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._client is not None:
+            await self._client.close()
+
+    def _admit(self, stream: "Stream", packs: list[list[Numbered]]) -> None:
+        for pack in packs:
+            self._schedule.add(stream, pack)
+        if stream.line.stopped is not None:
+            self._stop(stream, stream.line.stopped)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send what may go now, and set the clock for what may go later."""
+        for request in self._schedule.ready(self._loop.time()):
+            stream = request.owner
+            if request.tries.sent == 1:
+                stream.line.sent(len(request.inputs))
+            sending = self._loop.create_task(self._send(request, stream))
+            self._sending[sending] = stream
+            sending.add_done_callback(self._sent)
+        due = self._schedule.next_due()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if due is None else self._loop.call_at(due, self._pump)
+
+    def _sent(self, sending: "asyncio.Task[None]") -> None:
+        del self._sending[sending]
+        if sending.cancelled():
+            self._schedule.cancelled()
+        self._pump()
+
+    async def _send(self, request: Request, stream: "Stream") -> None:
+        try:
+            outcome, latency_s = await self._ask(request, stream.task)
+        except Exception as error:  # noqa: BLE001 -- a row never sinks a job, not even by a mistake of ours
+            outcome = Failure(
+                RowError("invalid_response", None, f"{type(error).__name__} while asking: {error}", retryable=False)
+            )
+            latency_s = None
+        if isinstance(outcome, Answer):
+            self._schedule.answered(request)
+            stream.line.settle(request.settled(outcome, latency_s))
+            return
+        last_word = self._schedule.failed(request, outcome, self._loop.time(), random.random)
+        if last_word is not None:
+            stream.line.settle(request.settled(last_word, latency_s))
+            if outcome.stops_all:
+                self._stop(stream, last_word)
+
+    async def _ask(self, request: Request, task: Task) -> "tuple[Answer | Failure, float]":
+        if self._client is None or self._keeper is None:
+            self._client = HTTPClient(self._route.url, self._policy.timeout_s, self._policy.ceiling)
+            self._keeper = TokenKeeper(self._route.bearer)
+        body = task.encode([item for _, item in request.inputs], self._route.model, request.dialect)
+        token = await self._keeper.get()
+        response = await self._client.post(body, token)
+        if response.status in (401, 403) and await self._keeper.renewed(token):
+            request.tries.sent += 1
+            response = await self._client.post(body, await self._keeper.get())
+        return task.decode(response, len(request.inputs)), response.latency_s
+
+    def _stop(self, stream: "Stream", error: RowError) -> None:
+        """Give every row of the stream that is not in flight the same error: none of them can fare better."""
+        stream.line.stop(error)
+        for request in self._schedule.drop(stream):
+            if request.tries.sent == 0:
+                stream.line.sent(len(request.inputs))
+            stream.line.settle(request.settled(error, None))
+
+    def _cancel(self, stream: "Stream", done: threading.Event) -> None:
+        self._schedule.drop(stream)
+        for sending, owner in self._sending.items():
+            if owner is stream:
+                sending.cancel()
+        self._loop.call_soon(done.set)
+
+
+class Stream:
+    """The rows of one task, and what they are asked."""
+
+    def __init__(self, task: Task, packer: Packer) -> None:
+        """Begin with an empty line."""
+        self.task = task
+        self.line = Line()
+        self.packer = packer
+
+    def asked(self, rows: Sequence[Item | None]) -> Iterator[Numbered]:
+        """Take rows into the line and return those that are to be asked."""
+        nothing = self.task.costs_nothing
+        return self.line.take_in([None if row is None or nothing(row) else row for row in rows])
+
+    def waits_alone(self) -> bool:
+        """Return whether the rows in the packer are the only ones not sent, so that waiting for more gains nothing."""
+        return 0 < self.line.unsent == len(self.packer)
+
+
+_engines: dict[tuple[Route, Policy, str], Engine] = {}
+_registry = threading.Lock()
+
+
+def engine_for(recipe: Recipe) -> Engine:
+    """Return the worker's engine for this endpoint, policy and task; made at the first call."""
+    key = (recipe.route, recipe.policy, recipe.task.name)
+    with _registry:
+        if key not in _engines:
+            _engines[key] = Engine(recipe.route, recipe.policy, recipe.task)
+        return _engines[key]

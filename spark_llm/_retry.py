@@ -1,0 +1,55 @@
+"""Whether a failed try is followed by another, and when. Knows no clock, no dice, no socket: both are arguments.
+
+Two purses. Being told to wait (429, 503) spends time: a row may be told so for `give_up_after_s`. A real fault spends
+one of `max_tries`. Waits grow twofold with full jitter (Brooker, "Exponential backoff and jitter", AWS, 2015), so that
+a thousand refused rows do not come back together.
+"""
+
+from dataclasses import dataclass
+
+from spark_llm._values import Failure, RowError
+from spark_llm.policy import Policy
+
+FIRST_REFUSED_WAIT_S = 0.25
+FIRST_FAULT_WAIT_S = 0.5
+LONGEST_WAIT_S = 30.0
+
+
+@dataclass(slots=True)
+class Tries:
+    """What became of one request's tries so far."""
+
+    sent: int = 0
+    faults: int = 0
+    refusals: int = 0
+    refused_since: float | None = None
+
+
+def wait_before_next(failure: Failure, tries: Tries, policy: Policy, now: float, dice: float) -> float | RowError:
+    """Count a failure into `tries`; return the seconds to wait before the next try, or the error to end with.
+
+    `dice` is one draw from [0, 1). A server's Retry-After is waited out in full, with the jitter on top.
+    """
+    error = failure.error
+    told_s = failure.retry_after_s or 0.0
+    if failure.told_to_wait:
+        tries.refusals += 1
+        if tries.refused_since is None:
+            tries.refused_since = now
+        refused_s = now - tries.refused_since
+        wait_s = told_s + dice * _backoff(FIRST_REFUSED_WAIT_S, tries.refusals)
+        if refused_s + wait_s <= policy.give_up_after_s:
+            return wait_s
+        times = f"told to wait {tries.refusals} times over {refused_s:.0f} s, then given up"
+        return error._replace(message=f"{times}; last: {error.message}")
+    if not error.retryable:
+        return error
+    tries.faults += 1
+    if tries.faults < policy.max_tries:
+        return told_s + dice * _backoff(FIRST_FAULT_WAIT_S, tries.faults)
+    return error._replace(message=f"{error.message} (after {tries.faults} tries)") if tries.faults > 1 else error
+
+
+def _backoff(first_s: float, times: int) -> float:
+    """Return the longest wait after so many failures: twice as long each time, up to `LONGEST_WAIT_S`."""
+    return min(LONGEST_WAIT_S, first_s * 2.0 ** min(times - 1, 30))

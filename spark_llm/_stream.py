@@ -1,0 +1,115 @@
+"""The rows of one task on their way through: taken in from Spark's batches, put in order again, let out in chunks.
+
+`Rows` and `Line` stand between two threads: Spark's, which reads batches and yields results, and the event loop's,
+which sends and settles. Only `Line` is shared, under its own lock.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+
+from spark_llm._values import Item, Result, RowError
+
+
+class Rows:
+    """The input as a flow of rows that is read no faster than it is asked for."""
+
+    def __init__(self, batches: Iterator[Sequence[Item | None]]) -> None:
+        """Read from `batches`, one at a time."""
+        self._batches = batches
+        self._batch: Sequence[Item | None] = ()
+        self._at = 0
+        self.ended = False
+
+    def take(self, most: int) -> Sequence[Item | None]:
+        """Return up to `most` rows, of one batch; none when a batch was empty or all have been taken (`ended`)."""
+        if self._at >= len(self._batch):
+            self._batch, self._at = (), 0  # let the old batch go before the next one comes
+            batch = next(self._batches, None)
+            if batch is None:
+                self.ended = True
+                return ()
+            self._batch = batch
+        taken = self._batch[self._at : self._at + most]
+        self._at += len(taken)
+        return taken
+
+
+class Line:
+    """Rows in their order, of which some have their results: the head leaves when it is ready."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self.stopped: RowError | None = None  # why no further row is asked
+        self.unsent = 0  # rows taken in that no request has carried yet
+        self._results: dict[int, Result | None] = {}
+        self._head = 0  # the first row that has not left
+        self._ready = 0  # the first row after it that has no result
+        self._end = 0  # one past the last row taken in
+        self._changed = threading.Condition()
+        self._wake_at = (0, 0)
+
+    @property
+    def ready(self) -> int:
+        """How many results at the head could leave now."""
+        return self._ready - self._head
+
+    @property
+    def held(self) -> int:
+        """How many rows are inside, answered or not."""
+        return self._end - self._head
+
+    def take_in(self, items: Sequence[Item | None]) -> Iterator[tuple[int, Item]]:
+        """Number rows at the end of the line; a null has its result at once, the others are returned to be asked."""
+        first = self._end
+        asked = [(number, item) for number, item in enumerate(items, first) if item is not None]
+        with self._changed:
+            self._end += len(items)
+            self.unsent += len(asked)
+            if len(asked) < len(items):
+                self._results.update((number, None) for number, item in enumerate(items, first) if item is None)
+                self._advance()
+        return iter(asked)
+
+    def sent(self, rows: int) -> None:
+        """Take note that a request carries so many rows for the first time."""
+        with self._changed:
+            self.unsent -= rows
+            self._wake()
+
+    def settle(self, results: Iterable[tuple[int, Result]]) -> None:
+        """Put results in their places."""
+        with self._changed:
+            self._results.update(results)
+            self._advance()
+            self._wake()
+
+    def stop(self, error: RowError) -> None:
+        """Take note that no further row is to be asked, and why."""
+        self.stopped = error
+
+    def pop(self) -> list[Result | None]:
+        """Take the results at the head of the line out of it."""
+        with self._changed:
+            chunk = [self._results.pop(number) for number in range(self._head, self._ready)]
+            self._head = self._ready
+        return chunk
+
+    def wait(self, timeout_s: float, ready: int, unsent: int) -> None:
+        """Wait until `ready` results could leave, no more than `unsent` rows are unsent, or the time is over."""
+        with self._changed:
+            self._wake_at = (ready, unsent)
+            if not self._due():
+                self._changed.wait(timeout_s)
+            self._wake_at = (0, 0)
+
+    def _due(self) -> bool:
+        ready, unsent = self._wake_at
+        return self.ready >= ready or self.unsent <= unsent
+
+    def _wake(self) -> None:
+        if self._wake_at != (0, 0) and self._due():
+            self._changed.notify_all()
+
+    def _advance(self) -> None:
+        while self._ready in self._results:
+            self._ready += 1

@@ -1,0 +1,39 @@
+"""The codecs: what each task sends, and what it makes of any bytes that come back.
+
+`Task` is what the engine knows of a task. No codec raises for what a server sends: bytes that are no answer
+become a `Failure`. None of them knows a socket, a clock or Spark.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from spark_llm._values import Item, Outcome, Response
+
+
+class Task(Protocol):
+    """One kind of question: chat, completion or embedding, with its parameters; frozen, so that it can travel."""
+
+    @property
+    def name(self) -> str:
+        """The task's name: "chat", "complete" or "embed"."""
+
+    @property
+    def route(self) -> str:
+        """The path that follows an OpenAI-style base URL."""
+
+    @property
+    def dialects(self) -> int:
+        """How many wire forms the task has, best first; the next is tried where a server refuses the one before."""
+
+    @property
+    def batched(self) -> bool:
+        """Whether one request may carry many inputs."""
+
+    def costs_nothing(self, item: Item) -> bool:
+        """Whether this input is never sent, and its result null."""
+
+    def encode(self, items: Sequence[Item], model: str | None, dialect: int) -> bytes:
+        """Write the request's body. Without `batched` there is exactly one item."""
+
+    def decode(self, response: Response, count: int) -> Outcome:
+        """Read the response to a request of `count` inputs."""

@@ -1,0 +1,109 @@
+"""The embedding task: many texts in one request, one vector for each.
+
+Wire format: the OpenAI embeddings request and response, as Databricks Model Serving documents them, with `instruction`
+as Databricks' hosted models take it. Vectors are asked for in base64, which is a quarter of the bytes and needs no
+parsing of numbers; a server that does not know the field may answer with numbers, or refuse it, and is then asked
+without it. Vectors stay bytes (float32, little-endian) all the way to Arrow.
+"""
+
+import base64
+import sys
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spark_llm._tasks._failure import failure_of
+from spark_llm._tasks._wire import (
+    NotJSONError,
+    body,
+    count_of,
+    header_of,
+    not_an_answer,
+    read_json,
+    string_of,
+    usage_of,
+    write_json,
+)
+from spark_llm._values import Answer, Item, Outcome, Response, Result
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Texts to embed: the parameters as a JSON object."""
+
+    parameters: bytes = b"{}"
+
+    name = "embed"
+    route = "/embeddings"
+    dialects = 2
+    batched = True
+
+    def costs_nothing(self, item: Item) -> bool:
+        """Say that a blank text is never sent: it has no meaning, and many servers refuse it."""
+        return not isinstance(item, str) or not item.strip()
+
+    def encode(self, items: Sequence[Item], model: str | None, dialect: int) -> bytes:
+        """Write the texts; the first dialect asks for base64, the second leaves the form to the server."""
+        chosen = dialect > 0 or b'"encoding_format":' in self.parameters
+        return body(
+            model,
+            self.parameters,
+            (b"" if chosen else b'"encoding_format":"base64",') + b'"input":' + write_json(items),
+        )
+
+    def decode(self, response: Response, count: int) -> Outcome:
+        """Read the vectors by their `index`; a missing, doubled, empty or uneven one is `invalid_response`."""
+        if response.status != 200 or response.fault is not None:
+            return failure_of(response)
+        try:
+            document = read_json(response.body)
+        except NotJSONError:
+            return not_an_answer(response, "the answer is no JSON")
+        data = document.get("data") if isinstance(document, dict) else None
+        if not isinstance(data, list):
+            if isinstance(document, dict) and (document.get("error") or document.get("error_code")):
+                return failure_of(response)
+            return not_an_answer(response, "the answer has no vectors", document)
+        vectors = _in_order(data, count)
+        if isinstance(vectors, str):
+            return not_an_answer(response, vectors, document)
+        model = string_of(document.get("model")) or header_of(response, "served-model-name")
+        return Answer([Result(embedding=vector, model=model) for vector in vectors], usage_of(document))
+
+
+def _in_order(data: list[Any], count: int) -> list[bytes] | str:
+    """Return one vector for each input, in the inputs' order, or what is wrong in words."""
+    if len(data) != count:
+        return f"{len(data)} vectors for {count} inputs"
+    vectors: list[bytes | None] = [None] * count
+    for position, entry in enumerate(data):
+        if not isinstance(entry, dict):
+            return "a vector is no object"
+        index = count_of(entry.get("index", position))
+        if index is None or index >= count or vectors[index] is not None:
+            return f"the vectors' indexes are not 0 to {count - 1}, each once"
+        vector = _vector(entry.get("embedding"))
+        if vector is None:
+            return f"vector {index} is neither numbers nor base64 of float32"
+        vectors[index] = vector
+    whole = [vector for vector in vectors if vector]
+    if len(whole) != count or len({len(vector) for vector in whole}) != 1:
+        return "the vectors are empty or differ in length"
+    return whole
+
+
+def _vector(value: object) -> bytes | None:
+    """Return a vector's float32 bytes from base64 or from a list of numbers; None for anything else."""
+    try:
+        if isinstance(value, str):
+            raw = base64.b64decode(value, validate=True)
+            return raw if len(raw) % 4 == 0 else None
+        if isinstance(value, list):
+            floats = array("f", value)
+            if sys.byteorder == "big":
+                floats.byteswap()
+            return floats.tobytes()
+    except (ValueError, TypeError, OverflowError):  # binascii.Error is a ValueError
+        return None
+    return None

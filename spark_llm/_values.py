@@ -1,0 +1,117 @@
+"""The nouns that the floors hand each other: inputs, requests' answers, results and usage.
+
+Plain values. This file decides nothing, and knows no wire format, no clock and no Spark.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from spark_llm.errors import Kind
+
+Message = Mapping[str, object]  # {"role": …, "content": …}
+Item = str | Sequence[Message]  # what one row asks: a text, or a conversation
+
+
+class Usage(NamedTuple):
+    """Tokens, as the server reported them; None where it did not."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+    def plus(self, other: "Usage | None") -> "Usage":
+        """Add two reports field by field; None and a number give the number."""
+        if other is None:
+            return self
+        return Usage(*(b if a is None else a if b is None else a + b for a, b in zip(self, other, strict=True)))
+
+    def share(self, weights: Sequence[int]) -> "list[Usage]":
+        """Divide over rows in proportion to `weights`, in whole tokens that add up exactly."""
+        if len(weights) == 1:
+            return [self]
+        columns = [[None] * len(weights) if total is None else _apportion(total, weights) for total in self]
+        return [Usage(*row) for row in zip(*columns, strict=True)]
+
+
+def _apportion(total: int, weights: Sequence[int]) -> list[int]:
+    """Whole parts of `total`, each within one of its exact share: running sums, rounded down."""
+    weights = weights if any(weights) else [1] * len(weights)
+    whole = sum(weights)
+    parts, before, running = [], 0, 0
+    for weight in weights:
+        running += weight
+        upto = total * running // whole
+        parts.append(upto - before)
+        before = upto
+    return parts
+
+
+class RowError(NamedTuple):
+    """Why a row was not answered; the fields of the `error` column."""
+
+    kind: Kind
+    status: int | None
+    message: str
+    retryable: bool
+
+
+@dataclass(slots=True)
+class Result:
+    """What one row gets; a schema's field takes the attribute of its name."""
+
+    text: str | None = None
+    choices: list[str | None] | None = None
+    embedding: bytes | None = None  # float32, little-endian
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    model: str | None = None
+    request_id: str | None = None
+    attempts: int = 0
+    latency_ms: float | None = None
+    error: RowError | None = None
+
+
+@dataclass(slots=True)
+class Response:
+    """What came back for one try: an HTTP answer, or the reason why there is none."""
+
+    status: int  # 0 where no answer began
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case, or a mapping that ignores case
+    latency_s: float = 0.0
+    fault: Kind | None = None  # "timeout", "connection" or "invalid_response" where the answer is not whole
+    detail: str = ""  # the fault in words
+
+
+@dataclass(slots=True)
+class Answer:
+    """A response that was understood: a result for each input, and the tokens of them all."""
+
+    results: list[Result]
+    usage: Usage | None
+
+
+@dataclass(slots=True, frozen=True)
+class Failure:
+    """A response that is no answer: the error that the rows would get, and what it asks of the sender."""
+
+    error: RowError
+    told_to_wait: bool = False  # 429, 503: not a fault, it spends time and no tries
+    retry_after_s: float | None = None
+    usage: Usage | None = None  # tokens that were billed all the same
+
+    @property
+    def stops_all(self) -> bool:
+        """Whether no other row of the task can fare better."""
+        return self.error.kind in ("quota", "not_found", "unauthorized")
+
+    @property
+    def about_input(self) -> bool:
+        """Whether the server refused what it was sent, so that another wording or a smaller batch may pass."""
+        return self.error.kind in ("invalid_request", "context_length", "content_filter")
+
+
+Outcome = Answer | Failure

@@ -1,0 +1,138 @@
+"""The command line: `spark-llm`, or `python -m spark_llm`.
+
+A subcommand is a row in `COMMANDS`: its help, a function that adds its arguments, and one that runs it.
+"""
+
+import argparse
+import errno
+import json
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from spark_llm import serving
+from spark_llm._java import ensure_java
+from spark_llm._version import __version__
+from spark_llm.endpoint import Endpoint
+from spark_llm.errors import SparkLLMError
+
+
+class Command(NamedTuple):
+    """One subcommand; `run` returns the exit code."""
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `serve`."""
+    parser.add_argument(
+        "--port", type=_port, default=8000, help="port on 127.0.0.1; 0 for any free one (default: 8000)"
+    )
+    parser.add_argument(
+        "--models",
+        choices=("real", "echo"),
+        default="real",
+        help="real: SmolLM2 and MiniLM, 115 MB at the first start; echo: answers what it is asked (default: real)",
+    )
+    parser.add_argument("--token", help="the bearer token to ask for (default: a new one)")
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Serve local endpoints until Ctrl-C."""
+    make = serving.LocalEndpoints.real if arguments.models == "real" else serving.LocalEndpoints
+    endpoints = make(token=arguments.token, port=arguments.port)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job would ignore the first
+        signal.signal(number, signal.default_int_handler)
+    try:
+        endpoints.start()
+        print(_welcome(endpoints), flush=True)
+        while True:
+            time.sleep(0.5)  # in steps: Windows delivers no signal to a thread that waits without end
+    except KeyboardInterrupt:
+        print("\nStopped.", flush=True)
+        return 0
+    except (OSError, ImportError, RuntimeError) as error:
+        in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        hint = f"Port {arguments.port} is in use. Hint: --port 0 takes any free one."
+        print(f"spark-llm: {hint if in_use else error}", file=sys.stderr)
+        return 1
+    finally:
+        endpoints.stop()
+
+
+def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `demo`."""
+    parser.add_argument(
+        "--out", type=Path, default=Path("spark-llm-demo"), help="folder for the result (default: ./spark-llm-demo)"
+    )
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    """Enrich forty customer reviews with Spark and small real models on this machine: no key, no account."""
+    try:
+        from spark_llm import demo
+    except ImportError as error:
+        print(f"spark-llm: {error}. Hint: pip install 'spark-llm-endpoints[demo]'", file=sys.stderr)
+        return 1
+    try:
+        print(f"{ensure_java()}.", flush=True)
+        with serving.LocalEndpoints.real() as endpoints:
+            print(f"Serving SmolLM2-135M (chat) and MiniLM (embeddings) at {endpoints.url}.", flush=True)
+            chat, embed = (Endpoint(endpoints.invocations(name), token=endpoints.token) for name in ("chat", "embed"))
+            demo.run(chat, embed, lambda: endpoints.stats.rows_answered, arguments.out)
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+    except (OSError, ImportError, RuntimeError, SparkLLMError) as error:
+        print(f"spark-llm: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+COMMANDS = {
+    "demo": Command("enrich a small table with local models: no key", add_demo_arguments, run_demo),
+    "serve": Command("serve local endpoints for a first try, without a key", add_serve_arguments, serve),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, and return its exit code."""
+    parser = argparse.ArgumentParser(prog="spark-llm", description="Call model-serving endpoints from Apache Spark.")
+    parser.add_argument("--version", action="version", version=f"spark-llm {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        command.add_arguments(subparsers.add_parser(name, help=command.help, description=command.run.__doc__))
+    parsed = parser.parse_args(arguments)
+    return COMMANDS[parsed.command].run(parsed)
+
+
+def _welcome(endpoints: "serving.LocalEndpoints") -> str:
+    url = endpoints.invocations("chat")
+    headers = [f"Authorization: Bearer {endpoints.token}", "Content-Type: application/json"]
+    body = '{"messages": [{"role": "user", "content": "Say hello."}]}'
+    curl = ["curl", url, *(word for header in headers for word in ("-H", header)), "-d", body]
+    return f"""\
+Serving {", ".join(endpoints.names)} at {endpoints.url} (OpenAI clients: {endpoints.openai_url})
+Token: {endpoints.token}
+
+Ask it:
+  {shlex.join(curl)}
+
+From Spark:
+  from spark_llm import Endpoint, chat_udf
+  chat = chat_udf(Endpoint({json.dumps(url)}, token={json.dumps(endpoints.token)}))
+
+Ctrl-C stops it."""
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0 to 65535")
+    return port

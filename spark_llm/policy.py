@@ -1,0 +1,82 @@
+"""How hard to ask: the one place where each knob is explained."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from spark_llm.errors import ConfigError
+
+MAX_IN_FLIGHT = 512  # the ceiling where the user names none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """How a UDF asks: limits, patience and what becomes of a failed row.
+
+    >>> Policy(max_in_flight=32, tasks=4)  # at most 32 requests at once over 4 tasks: 8 in each
+    >>> Policy(max_tries=6, timeout_s=300)  # a slow endpoint that often breaks off
+
+    Attributes:
+        max_in_flight: Requests at once, over all `tasks`. None: found by itself, starting at 1, up to 512 a task.
+        tasks: How many tasks of the job run at once and share `max_in_flight`; each takes its part. A Python worker
+            cannot know this number: it is the cluster's cores at work on the job.
+        timeout_s: Seconds for one try, from sending to the whole answer.
+        max_tries: Tries of one request that may end in a real fault: a cut, a hang, a 500, an answer that is none.
+        give_up_after_s: Seconds that one row may spend being told to wait (429, 503) before it fails.
+        batch_size: Inputs in one embedding request, 1 to 2048 (Databricks takes 150 at most).
+        on_error: "row" keeps what went wrong in the row's `error`; "raise" fails the task at the first such row.
+    """
+
+    max_in_flight: int | None = None
+    tasks: int = 1
+    timeout_s: float = 120.0
+    max_tries: int = 4
+    give_up_after_s: float = 600.0
+    batch_size: int = 64
+    on_error: Literal["row", "raise"] = "row"
+
+    def __post_init__(self) -> None:
+        """Check every field, so that nothing wrong leaves the driver."""
+        if self.max_in_flight is not None:
+            _whole("max_in_flight", self.max_in_flight, 1, 100_000)
+        _whole("tasks", self.tasks, 1, 100_000)
+        _whole("max_tries", self.max_tries, 1, 1_000)
+        _whole("batch_size", self.batch_size, 1, 2_048)
+        _seconds("timeout_s", self.timeout_s, positive=True)
+        _seconds("give_up_after_s", self.give_up_after_s, positive=False)
+        if self.on_error not in ("row", "raise"):
+            raise ConfigError(
+                f"Policy(on_error={self.on_error!r}) is neither 'row' nor 'raise'.", "leave it out for 'row'."
+            )
+        if self.max_in_flight is not None and self.max_in_flight < self.tasks:
+            raise ConfigError(
+                f"Policy(max_in_flight={self.max_in_flight}, tasks={self.tasks}) leaves less than one request a task.",
+                "raise max_in_flight, or run fewer tasks at once.",
+            )
+
+    @property
+    def ceiling(self) -> int:
+        """The most requests that one task may have in flight."""
+        return MAX_IN_FLIGHT if self.max_in_flight is None else self.max_in_flight // self.tasks
+
+
+def _whole(name: str, value: object, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ConfigError(
+            f"Policy({name}={value!r}) is not a whole number from {least} to {most}.",
+            f"set {name} within it, or leave it out.",
+        )
+
+
+def _seconds(name: str, value: object, *, positive: bool) -> None:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not math.isfinite(value)
+        or value < 0
+        or (positive and value == 0)
+    ):
+        least = "more than 0" if positive else "0 or more"
+        raise ConfigError(
+            f"Policy({name}={value!r}) is not a number of seconds, {least}.", f"set {name} in seconds, or leave it out."
+        )

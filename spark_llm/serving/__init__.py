@@ -1,0 +1,89 @@
+"""A real serving endpoint on this machine, for tests, demos and a first try without a key.
+
+>>> from spark_llm.serving import LocalEndpoints
+>>> with LocalEndpoints() as endpoints:  # Echo models: exact, repeatable, nothing to download
+...     endpoints.invocations("chat"), endpoints.token
+
+Nothing here shares code with the client: both keep to the documented wire format, each by itself. Names are loaded
+when they are first used, so the import costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "ChatModel": "models",
+    "ChatRequest": "wire",
+    "Choice": "wire",
+    "CompletionModel": "models",
+    "CompletionRequest": "wire",
+    "Echo": "models",
+    "EmbeddingModel": "models",
+    "EmbeddingRequest": "wire",
+    "Fault": "faults",
+    "Faults": "faults",
+    "LocalEndpoints": "endpoints",
+    "MiniLM": "local_models",
+    "Model": "models",
+    "Recorded": "ledger",
+    "Refused": "refusals",
+    "SmolLM2": "local_models",
+    "Stats": "ledger",
+    "Texts": "wire",
+    "Usage": "wire",
+    "Vectors": "wire",
+    "echo_vector": "models",
+}
+
+__all__ = [
+    "ChatModel",
+    "ChatRequest",
+    "Choice",
+    "CompletionModel",
+    "CompletionRequest",
+    "Echo",
+    "EmbeddingModel",
+    "EmbeddingRequest",
+    "Fault",
+    "Faults",
+    "LocalEndpoints",
+    "MiniLM",
+    "Model",
+    "Recorded",
+    "Refused",
+    "SmolLM2",
+    "Stats",
+    "Texts",
+    "Usage",
+    "Vectors",
+    "echo_vector",
+]
+
+if TYPE_CHECKING:
+    from spark_llm.serving.endpoints import LocalEndpoints
+    from spark_llm.serving.faults import Fault, Faults
+    from spark_llm.serving.ledger import Recorded, Stats
+    from spark_llm.serving.local_models import MiniLM, SmolLM2
+    from spark_llm.serving.models import ChatModel, CompletionModel, Echo, EmbeddingModel, Model, echo_vector
+    from spark_llm.serving.refusals import Refused
+    from spark_llm.serving.wire import (
+        ChatRequest,
+        Choice,
+        CompletionRequest,
+        EmbeddingRequest,
+        Texts,
+        Usage,
+        Vectors,
+    )
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 -- whatever the name stands for
+    """Load a public name when it is first asked for (PEP 562)."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted(__all__)

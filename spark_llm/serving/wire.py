@@ -1,0 +1,229 @@
+"""The request and response bodies, as the services document them.
+
+A request is checked here, once: what a model gets has the right types and ranges. Fields that are not named here are
+let pass, as the gateways do; a model finds them in `request.body`. Knows no HTTP library and no model.
+"""
+
+import base64
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from spark_llm.serving.refusals import Refused
+
+MAX_EMBEDDING_INPUTS = 150
+MAX_DIMENSIONS = 8192
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=5)]
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+Strings = Annotated[list[str], msgspec.Meta(min_length=1)]
+
+
+class Request(msgspec.Struct, kw_only=True, dict=True):
+    """What every request may carry."""
+
+    model: str | None = None
+    stream: bool | None = None
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        """The JSON object as it came, with the fields that are not named here."""
+        body: Mapping[str, Any] = self.__dict__["body"]
+        return body
+
+
+class _Generation(Request, kw_only=True):
+    n: Count | None = None
+    max_tokens: AtLeastOne | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
+    stop: str | list[str] | None = None
+    seed: Seed | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+
+
+class Part(msgspec.Struct):
+    """One part of a message's content; only those of type `text` have text."""
+
+    type: str
+    text: str | None = None
+
+
+class Message(msgspec.Struct):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[Part] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a turn that says nothing; only an assistant's may, which called tools."""
+        if self.content is None and self.role != "assistant":
+            raise ValueError(f"a message of role '{self.role}' needs `content`")
+
+    @property
+    def text(self) -> str:
+        """The content as text, its text parts joined."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text or "" for part in self.content or () if part.type == "text")
+
+
+class ChatRequest(_Generation, kw_only=True):
+    """A chat request: one conversation, one row."""
+
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
+    max_completion_tokens: AtLeastOne | None = None
+    response_format: dict[str, Any] | None = None
+
+    @property
+    def inputs(self) -> list[str]:
+        """The texts that the rows brought: the whole conversation is one."""
+        return ["\n".join(message.text for message in self.messages)]
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens that a reply may have: the smaller of the two fields for it."""
+        return min((limit for limit in (self.max_tokens, self.max_completion_tokens) if limit), default=None)
+
+
+class CompletionRequest(_Generation, kw_only=True):
+    """A completions request: each prompt is a row."""
+
+    prompt: str | Strings
+
+    @property
+    def inputs(self) -> list[str]:
+        """The prompts, one or many."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+
+class EmbeddingRequest(Request, kw_only=True):
+    """An embeddings request: each input is a row."""
+
+    input: str | Strings
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, msgspec.Meta(ge=1, le=MAX_DIMENSIONS)] | None = None
+
+    @property
+    def inputs(self) -> list[str]:
+        """The texts, one or many."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+
+AnyRequest = TypeVar("AnyRequest", ChatRequest, CompletionRequest, EmbeddingRequest)
+
+
+def read_object(raw: bytes) -> dict[str, Any]:
+    """Read a JSON object; anything else is refused."""
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused.bad_request(f"The request body is not valid JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise Refused.bad_request("The request body is not a JSON object.")
+    return body
+
+
+def read_request(body: dict[str, Any], kind: type[AnyRequest]) -> AnyRequest:
+    """Check `body` field by field; a missing one, a wrong type or a value out of range is refused by its name."""
+    try:
+        request = msgspec.convert(body, kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Refused.bad_request(f"Invalid request: {error}") from None
+    if request.stream:
+        raise Refused.bad_request("Streaming is not served here. Hint: leave out 'stream'.", param="stream")
+    request.__dict__["body"] = body
+    return request
+
+
+@dataclass(frozen=True)
+class Usage:
+    """The tokens of one request, over all its inputs and replies."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    cached_tokens: int | None = None
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion tokens together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One reply."""
+
+    text: str
+    finish_reason: str = "stop"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A model's replies: n for the first input, then n for the second, and so on."""
+
+    choices: Sequence[Choice]
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A model's vectors, one for each input, as little-endian float32; `float_only` models know no base64."""
+
+    vectors: Sequence[bytes]
+    usage: Usage
+    float_only: bool = False
+
+
+def chat_body(model: str, answer: Texts, *, request_id: str, created: int) -> bytes:
+    """Write a chat response."""
+    choices = [
+        {"index": i, "message": {"role": "assistant", "content": choice.text}, "finish_reason": choice.finish_reason}
+        for i, choice in enumerate(answer.choices)
+    ]
+    head = {"id": f"chatcmpl-{request_id}", "object": "chat.completion", "created": created, "model": model}
+    return msgspec.json.encode({**head, "choices": choices, "usage": _tokens(answer.usage)})
+
+
+def completion_body(model: str, answer: Texts, *, request_id: str, created: int) -> bytes:
+    """Write a completions response; a choice's index is its prompt's times n, plus its own."""
+    choices = [
+        {"text": choice.text, "index": i, "logprobs": None, "finish_reason": choice.finish_reason}
+        for i, choice in enumerate(answer.choices)
+    ]
+    head = {"id": f"cmpl-{request_id}", "object": "text_completion", "created": created, "model": model}
+    return msgspec.json.encode({**head, "choices": choices, "usage": _tokens(answer.usage)})
+
+
+def embedding_body(model: str, answer: Vectors, *, as_base64: bool) -> bytes:
+    """Write an embeddings response, its vectors as base64 or as lists of numbers."""
+    encode = _base64 if as_base64 and not answer.float_only else _floats
+    data = [{"object": "embedding", "index": i, "embedding": encode(vector)} for i, vector in enumerate(answer.vectors)]
+    usage = {"prompt_tokens": answer.usage.prompt_tokens, "total_tokens": answer.usage.total_tokens}
+    return msgspec.json.encode({"object": "list", "data": data, "model": model, "usage": usage})
+
+
+def _tokens(usage: Usage) -> dict[str, Any]:
+    tokens: dict[str, Any] = {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+    if usage.cached_tokens is not None:
+        tokens["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    return tokens
+
+
+def _base64(vector: bytes) -> str:
+    return base64.b64encode(vector).decode("ascii")
+
+
+def _floats(vector: bytes) -> tuple[float, ...]:
+    return struct.unpack(f"<{len(vector) // 4}f", vector)

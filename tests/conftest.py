@@ -1,0 +1,73 @@
+"""What every test may ask for: one Spark session for the whole run, classic or Connect."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# The same examples on every run and on every machine; `--hypothesis-profile=explore` looks for new ones.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=2_000)
+settings.load_profile("steady")
+
+ROOT = str(Path(__file__).parents[1])
+SessionKind = Literal["classic", "connect"]
+
+
+@pytest.fixture(scope="session")
+def session_kind() -> SessionKind:
+    """Which kind of session the run is on, from SPARK_LLM_TEST_SESSION: "classic" unless it says "connect"."""
+    kind = os.environ.get("SPARK_LLM_TEST_SESSION", "classic")
+    if kind not in ("classic", "connect"):
+        pytest.exit(f"SPARK_LLM_TEST_SESSION={kind!r} is neither 'classic' nor 'connect'.", returncode=4)
+    return cast("SessionKind", kind)
+
+
+@pytest.fixture(scope="session")
+def event_log_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder where the session writes its event log, as plain text, so that a test can search it."""
+    return tmp_path_factory.mktemp("events")
+
+
+@pytest.fixture(scope="session")
+def spark(
+    session_kind: SessionKind, event_log_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator["SparkSession"]:
+    """A session on two cores that takes no fixed port and leaves nothing behind."""
+    from pyspark.sql import SparkSession
+
+    from spark_llm._java import ensure_java
+
+    ensure_java()
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # else workers run the python3 of the PATH
+    os.environ["PYTHONPATH"] = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])  # else no `tests`
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    builder = SparkSession.builder.appName("spark_llm tests")
+    for key, value in {
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.eventLog.compress": "false",
+        "spark.eventLog.dir": event_log_dir.as_uri(),
+        "spark.eventLog.enabled": "true",
+        "spark.log.level": "ERROR",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.warehouse.dir": tmp_path_factory.mktemp("warehouse").as_uri(),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+    }.items():
+        builder = builder.config(key, value)
+    if session_kind == "connect":
+        os.environ["SPARK_TESTING"] = "1"  # the Connect server takes a free port, not 15002
+        builder = builder.remote("local[2]")
+    else:
+        builder = builder.master("local[2]")
+    session = builder.getOrCreate()
+    yield session
+    session.stop()

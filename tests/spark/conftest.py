@@ -1,0 +1,33 @@
+"""Every test in this folder needs a Spark session, and is marked so."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spark_llm.serving import LocalEndpoints
+
+if TYPE_CHECKING:
+    from tests.spark.asking import Ask
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this folder `spark`."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("spark")
+
+
+@pytest.fixture
+def endpoints() -> Iterator[LocalEndpoints]:
+    """Echo endpoints with nothing wrong yet; each test has its own, so its workers know nothing of them."""
+    with LocalEndpoints() as started:
+        yield started
+
+
+@pytest.fixture(params=["arrow", "pandas"])
+def ask(request: pytest.FixtureRequest) -> "Ask":
+    """How a UDF is called: as it is, an Arrow UDF on the Spark of the tests, or as on a Spark before 4.1."""
+    return (lambda udf: udf) if request.param == "arrow" else (lambda udf: udf.on("3.5.0"))

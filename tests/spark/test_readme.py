@@ -1,0 +1,34 @@
+"""The README is a promise that runs: its Python and SQL, in order, against local endpoints of the same names."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from spark_llm.serving import Echo, LocalEndpoints
+from tests.conftest import ROOT
+
+NAMES = ("databricks-meta-llama-3-3-70b-instruct", "databricks-gte-large-en")
+
+
+def test_the_readme_runs(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block of Python and SQL in the README runs from top to bottom, and what it asks is answered."""
+    blocks = re.findall(
+        r"^```(python|sql)\n(.*?)^```", Path(ROOT, "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    df = spark.createDataFrame([("good",), ("bad",), (None,)], "review string").repartition(1)
+    df.createOrReplaceTempView("reviews")
+    names = {"spark": spark, "df": df, "path": str(tmp_path / "enriched")}
+    with LocalEndpoints(dict.fromkeys((*NAMES, "chat"), Echo())) as endpoints:
+        monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
+        monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
+        for language, block in blocks:
+            if language == "sql":
+                assert 3 == len(spark.sql(block).collect())
+            else:
+                exec(compile(block, "README.md", "exec"), names)  # noqa: S102 -- the very thing that is tested
+        assert set(NAMES) <= set(endpoints.stats.endpoints)
+
+    assert ["python", "sql"] == sorted({language for language, _ in blocks})
+    assert 2 == names["bill"][0]  # type: ignore[index]

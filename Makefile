@@ -31,14 +31,14 @@ test-slow: .venv/ready-for-dev ## Run only the tests that take long
 check: .venv/ready-for-dev ## Lint, check the format, the types and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict spark_llm tests benchmarks
+	$(BIN)/mypy --strict spark_llm tests benchmarks notebooks
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 bench: .venv/ready-for-dev ## Measure: requests, rows a second, memory
 	$(BIN)/python -m benchmarks
 
 notebooks: .venv/ready-for-dev ## Run every notebook and keep what it shows
-	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+	$(BIN)/python notebooks/run.py
 
 clean: ## Remove .venv and all else that the targets made
 	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

@@ -58,7 +58,7 @@ def run(chat: Endpoint, embed: Endpoint, answered: Callable[[], int], out: Path)
     path = str(out.absolute() / "reviews.parquet")
     reviews = spark.read.csv(str(REVIEWS), header=True, inferSchema=True, multiLine=True).repartition(2, "id")
     enriched = (
-        reviews.withColumn("mood_answer", mood(F.concat(F.lit(_MOOD_QUESTION), "review")))
+        reviews.withColumn("mood_answer", mood(_mood_prompt()))
         .withColumn("mood", F.get_json_object("mood_answer.text", "$.mood"))
         .withColumn("summary", summary(_conversation(F.col("review"))))
         .withColumn("vector", vector("review"))
@@ -78,6 +78,10 @@ def run(chat: Endpoint, embed: Endpoint, answered: Callable[[], int], out: Path)
     _show_nearest(written)
     _show_usage(written, seconds)
     _show_sql(spark, mood, embed, reviews)
+
+
+def _mood_prompt() -> Column:
+    return F.concat(F.lit(_MOOD_QUESTION), "review")
 
 
 def _conversation(review: Column) -> Column:
@@ -166,11 +170,10 @@ def _show_usage(written: DataFrame, seconds: float) -> None:
 
 def _show_sql(spark: SparkSession, mood: ModelUDF, embed: Endpoint, reviews: DataFrame) -> None:
     register(spark, chat=mood, embed=embed)
-    reviews.createOrReplaceTempView("reviews")
-    question = _MOOD_QUESTION.replace("\n", r"\n")
-    query = f"""\
+    reviews.withColumn("prompt", _mood_prompt()).createOrReplaceTempView("reviews")
+    query = """\
 SELECT id,
-       llm_chat(concat('{question}', review)) AS answer,
+       llm_chat(prompt) AS answer,
        answer.text,
        answer.usage.total_tokens AS tokens,
        size(llm_embed(review).embedding) AS dimensions

@@ -37,7 +37,7 @@ class Chat:
                 model, self.parameters, b'"messages":[' + head + b'{"role":"user","content":' + write_json(item) + b"}]"
             )
         messages = list(item)
-        if self.system is not None and not any(message.get("role") == "system" for message in messages):
+        if self.system is not None and not any(message and message.get("role") == "system" for message in messages):
             messages.insert(0, {"role": "system", "content": self.system})
         return body(model, self.parameters, b'"messages":' + write_json(messages))
 

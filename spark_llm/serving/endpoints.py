@@ -207,25 +207,27 @@ class LocalEndpoints:
             return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
 
     def _listen(self) -> None:
-        loop = asyncio.new_event_loop()
+        """Listen on a loop in a thread of its own: the caller's thread may run one already, as a notebook's does."""
         runner = web.AppRunner(
-            self._app.build(),
-            access_log=None,
-            auto_decompress=False,  # nobody sends packed bodies; what claims to be one is no JSON
-            handler_cancellation=True,
-            shutdown_timeout=0.1,
+            self._app.build(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1, keepalive_timeout=3600
         )
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=_serve, args=(loop, runner), name="spark-llm-serving", daemon=True)
+        thread.start()
         try:
-            loop.run_until_complete(runner.setup())
-            loop.run_until_complete(web.TCPSite(runner, HOST, self._port, backlog=_BACKLOG).start())
+            self._port = asyncio.run_coroutine_threadsafe(_bind(runner, self._port), loop).result()
         except BaseException:
-            loop.run_until_complete(runner.cleanup())
-            loop.close()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
             raise
-        self._port = runner.addresses[0][1]
-        self._loop = loop
-        self._thread = threading.Thread(target=_serve, args=(loop, runner), name="spark-llm-serving", daemon=True)
-        self._thread.start()
+        self._loop, self._thread = loop, thread
+
+
+async def _bind(runner: web.AppRunner, port: int) -> int:
+    await runner.setup()
+    await web.TCPSite(runner, HOST, port, backlog=_BACKLOG).start()
+    bound: int = runner.addresses[0][1]
+    return bound
 
 
 def _serve(loop: asyncio.AbstractEventLoop, runner: web.AppRunner) -> None:

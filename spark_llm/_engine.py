@@ -22,7 +22,7 @@ from spark_llm._tasks import Task
 from spark_llm._values import Answer, Failure, Item, Result, RowError
 from spark_llm.auth import TokenKeeper
 from spark_llm.endpoint import Route
-from spark_llm.errors import RowFailedError
+from spark_llm.errors import ConfigError, RowFailedError
 from spark_llm.policy import Policy
 
 _CANCEL_S = 5.0
@@ -60,27 +60,27 @@ class Engine:
             while line.held or not rows.ended:
                 now = time.monotonic()
                 window_rows = self._limit.window * rows_a_request
-                wanted = 0 if rows.ended else pace.wants(line.unsent, window_rows, now)
+                wanted = pace.wants(line.unsent, window_rows, now)
                 if wanted:
                     taken = rows.take(wanted)
-                    pace.taken += len(taken)
+                    pace.has_taken(len(taken), ended=rows.ended)
                     self._hand_over(stream, stream.packer.add(stream.asked(taken)))
                 nothing_to_wait_for = not wanted and line.ready == line.held
                 if line.ready and (nothing_to_wait_for or pace.leaves(line.ready, now)):
                     chunk = line.pop()
                     self._raise_if_failed(chunk)
                     yield chunk
-                    beats = pace.has_left(len(chunk), time.monotonic())
-                else:
-                    beats = pace.beats(now)
-                if beats:
-                    yield []
-                    pace.has_beaten(time.monotonic())
-                elif not wanted and not line.ready:
-                    if stream.waits_alone():
-                        self._hand_over(stream, stream.packer.flush())
-                    hungry_at = -1 if rows.ended else pace.hungry_at(window_rows, now)
-                    line.wait(pace.next_at(line.ready) - now, min(pace.enough(), line.held), hungry_at)
+                    if not pace.has_left(len(chunk), time.monotonic()):
+                        continue
+                elif not pace.beats(now):
+                    if not wanted:
+                        if stream.waits_alone():
+                            self._hand_over(stream, stream.packer.flush())
+                        enough = max(1, min(pace.enough(), line.held))
+                        line.wait(pace.next_at(line.ready) - now, enough, pace.hungry_at(window_rows, now))
+                    continue
+                yield []
+                pace.has_beaten(time.monotonic(), line.settled)
         finally:
             if line.held > line.ready:
                 self._call_off(stream)
@@ -163,19 +163,23 @@ class Engine:
         last_word = self._schedule.failed(request, outcome, self._loop.time(), random.random)
         if last_word is not None:
             stream.line.settle(request.settled(last_word, latency_s))
-            if outcome.stops_all:
-                self._stop(stream, last_word)
+        stopped = last_word if outcome.stops_all else stream.line.stopped
+        if stopped is not None:
+            self._stop(stream, stopped)
 
-    async def _ask(self, request: Request, task: Task) -> "tuple[Answer | Failure, float]":
+    async def _ask(self, request: Request, task: Task) -> "tuple[Answer | Failure, float | None]":
         if self._client is None or self._keeper is None:
             self._client = HTTPClient(self._route.url, self._policy.timeout_s, self._policy.ceiling)
             self._keeper = TokenKeeper(self._route.bearer)
         body = task.encode([item for _, item in request.inputs], self._route.model, request.dialect)
-        token = await self._keeper.get()
-        response = await self._client.post(body, token)
-        if response.status in (401, 403) and await self._keeper.renewed(token):
-            request.tries.sent += 1
-            response = await self._client.post(body, await self._keeper.get())
+        try:
+            token = await self._keeper.get()
+            response = await self._client.post(body, token)
+            if response.status in (401, 403) and await self._keeper.renewed(token):
+                request.tries.sent += 1
+                response = await self._client.post(body, await self._keeper.get())
+        except ConfigError as error:  # the token function's
+            return Failure(RowError("unauthorized", None, str(error), retryable=False)), None
         return task.decode(response, len(request.inputs)), response.latency_s
 
     def _stop(self, stream: "Stream", error: RowError) -> None:

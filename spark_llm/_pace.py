@@ -8,7 +8,6 @@ most, and a full read is at full width after ten doublings. What leaves is buffe
 
 OPENING_ROWS = 28  # asked before anything is known of the reader; show() reads 21
 OPENING_GRACE_S = 0.05  # how long a reader that has enough may take to end the task
-GRACED_ROWS = 200  # allowances up to this one are widened only after the grace
 SPAN_ROWS = 10_000  # rows taken in and not yet left, beyond the window: one Arrow batch
 CHUNK_ROWS = 64  # results that leave at once, unless
 CHUNK_WAIT_S = 0.2  # the first of them waited so long
@@ -26,6 +25,7 @@ class Pace:
         self._beat_at = now  # the last time the buffer was pushed out
         self._left_at = now  # the last time that results left
         self._widen_at: float | None = None
+        self._ended = False
 
     @property
     def opening(self) -> bool:
@@ -34,6 +34,8 @@ class Pace:
 
     def wants(self, backlog: int, window_rows: int, now: float) -> int:
         """Return how many rows to take in now, when `backlog` rows are not sent and `window_rows` may be in flight."""
+        if self._ended:
+            return 0
         if self._widen_at is not None and now >= self._widen_at:
             self._widen()
         low_water = max(CHUNK_ROWS, 2 * window_rows)
@@ -41,6 +43,14 @@ class Pace:
             return 0
         wanted = min(2 * low_water - backlog, SPAN_ROWS + window_rows - (self.taken - self.left))
         return max(0, min(wanted, self.allowance - self.taken) if self.opening else wanted)
+
+    def has_taken(self, rows: int, *, ended: bool) -> None:
+        """Take note that rows were taken in; after the last of them there is nothing to look ahead to."""
+        self.taken += rows
+        if ended:
+            self._ended = True
+            self.allowance = SPAN_ROWS
+            self._widen_at = None
 
     def hungry_at(self, window_rows: int, now: float) -> int:
         """Return at how many unsent rows more would be taken in; -1 where only results that leave can change that."""
@@ -68,15 +78,15 @@ class Pace:
         self._left_at = now
         return self.left - rows < OPENING_ROWS or self.beats(now)
 
-    def has_beaten(self, now: float) -> None:
+    def has_beaten(self, now: float, settled: int) -> None:
         """Take note of a beat that the reader survived."""
         waited = now - self._beat_at >= BEAT_S
         self._beat_at = now
         if not self.opening or self._widen_at is not None:
             return
         if 2 * self.left >= self.allowance:
-            self._widen_at = now + (OPENING_GRACE_S if self.allowance <= GRACED_ROWS else 0.0)
-        elif waited and self.taken >= self.allowance:
+            self._widen_at = now + OPENING_GRACE_S
+        elif waited and self.taken >= self.allowance and 2 * settled >= self.taken - self.left:
             self._widen()  # a head of the line that hangs must not hold the rest
 
     def next_at(self, ready: int) -> float:

@@ -90,6 +90,8 @@ class Schedule:
                 break
             going.append(request)
         for request in going:
+            if self._dialect_proven:
+                request.dialect = self.dialect
             request.epoch = self.limit.sent()
             request.tries.sent += 1
         return going

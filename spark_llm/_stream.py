@@ -58,6 +58,11 @@ class Line:
         """How many rows are inside, answered or not."""
         return self._end - self._head
 
+    @property
+    def settled(self) -> int:
+        """How many rows inside have their results."""
+        return len(self._results)
+
     def take_in(self, items: Sequence[Item | None]) -> Iterator[tuple[int, Item]]:
         """Number rows at the end of the line; a null has its result at once, the others are returned to be asked."""
         first = self._end

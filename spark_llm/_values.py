@@ -26,7 +26,9 @@ class Usage(NamedTuple):
         """Add two reports field by field; None and a number give the number."""
         if other is None:
             return self
-        return Usage(*(b if a is None else a if b is None else a + b for a, b in zip(self, other, strict=True)))
+        return Usage(
+            *(b if a is None else a if b is None else min(a + b, 2**31 - 1) for a, b in zip(self, other, strict=True))
+        )
 
     def share(self, weights: Sequence[int]) -> "list[Usage]":
         """Divide over rows in proportion to `weights`, in whole tokens that add up exactly."""

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from spark_llm.errors import ConfigError
 
 TokenSource = str | Callable[[], str]
-_DATABRICKS_HOSTS = re.compile(r"(^|\.)(databricks\.(com|us|mil)|azuredatabricks\.(net|cn|us))$")
+_DATABRICKS_HOSTS = re.compile(r"(^|\.)(databricks\.(com|us|mil)|azuredatabricks\.net|databricks\.azure\.(us|cn))$")
 _OPENAI_HOSTS = re.compile(r"(^|\.)openai\.com$")
 
 
@@ -70,8 +70,22 @@ def is_databricks(url: str) -> bool:
 
 def host_url(host: str) -> str:
     """Return a workspace's host as a URL, however it was written: with a scheme or without, with a slash at the end."""
-    host = host.strip().rstrip("/")
-    return host if not host or "://" in host else f"https://{host}"
+    host = host.strip()
+    parts = urlsplit(host if "://" in host else f"https://{host}")
+    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
+
+
+def _called(source: Callable[[], str]) -> str:
+    """Call a token function; what it returns is checked before it is sent anywhere."""
+    try:
+        token = source()
+    except Exception as error:
+        what = f"The token function raised {type(error).__name__}: {error}."
+        raise ConfigError(what, "call it alone, on a worker, to see why.") from error
+    if not isinstance(token, str):
+        raise ConfigError(f"The token function returned a {type(token).__name__}.", "return the token as a string.")
+    Bearer.of(token)
+    return token
 
 
 class TokenKeeper:
@@ -95,7 +109,5 @@ class TokenKeeper:
             return False
         async with self._turn:
             if self._token == refused:
-                token = await asyncio.get_running_loop().run_in_executor(None, self._source)
-                Bearer.of(token)  # what cannot stand in a header is said so, and never sent
-                self._token = token
+                self._token = await asyncio.get_running_loop().run_in_executor(None, _called, self._source)
             return self._token != refused

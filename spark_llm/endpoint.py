@@ -9,7 +9,7 @@ from spark_llm.auth import Bearer, TokenSource, from_environment, host_url, is_d
 from spark_llm.errors import ConfigError
 
 _ROUTES = ("/invocations", "/chat/completions", "/completions", "/embeddings")
-_NAME = re.compile(r"[\w.-]{1,255}")
+_NAME = re.compile(r"(?!\.+$)[\w.-]{1,255}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,8 @@ class Endpoint:
         try:
             parts = urlsplit(self.target)
             _ = parts.port  # reading it is what checks it
-        except ValueError as error:
-            raise ConfigError(
-                f"The endpoint's URL cannot be read: {error}.", "write it as https://host/path."
-            ) from None
+        except ValueError:  # its words quote the URL, and a password may be in it
+            raise ConfigError("The endpoint's URL cannot be read.", "write it as https://host/path.") from None
         if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", self.target):
             raise ConfigError(f"{_masked(self.target)!r} is not a URL to post to.", "write it as https://host/path.")
         if parts.username is not None or parts.password is not None:

@@ -1,12 +1,12 @@
 """How hard to ask: the one place where each knob is explained."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from spark_llm.errors import ConfigError
 
 MAX_IN_FLIGHT = 512  # the ceiling where the user names none
+_LONGEST_S = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class Policy:
     >>> Policy(max_tries=6, timeout_s=300)  # a slow endpoint that often breaks off
 
     Attributes:
-        max_in_flight: Requests at once, over all `tasks`. None: found by itself, starting at 1, up to 512 a task.
+        max_in_flight: Requests at once, over all `tasks`. None: found by itself, up to 512.
         tasks: How many tasks of the job run at once and share `max_in_flight`; each takes its part. A Python worker
             cannot know this number: it is the cluster's cores at work on the job.
         timeout_s: Seconds for one try, from sending to the whole answer.
@@ -42,8 +42,8 @@ class Policy:
         _whole("tasks", self.tasks, 1, 100_000)
         _whole("max_tries", self.max_tries, 1, 1_000)
         _whole("batch_size", self.batch_size, 1, 2_048)
-        _seconds("timeout_s", self.timeout_s, positive=True)
-        _seconds("give_up_after_s", self.give_up_after_s, positive=False)
+        _seconds("timeout_s", self.timeout_s, 0.001)
+        _seconds("give_up_after_s", self.give_up_after_s, 0.0)
         if self.on_error not in ("row", "raise"):
             raise ConfigError(
                 f"Policy(on_error={self.on_error!r}) is neither 'row' nor 'raise'.", "leave it out for 'row'."
@@ -57,7 +57,7 @@ class Policy:
     @property
     def ceiling(self) -> int:
         """The most requests that one task may have in flight."""
-        return MAX_IN_FLIGHT if self.max_in_flight is None else self.max_in_flight // self.tasks
+        return max(1, (self.max_in_flight or MAX_IN_FLIGHT) // self.tasks)
 
 
 def _whole(name: str, value: object, least: int, most: int) -> None:
@@ -68,15 +68,9 @@ def _whole(name: str, value: object, least: int, most: int) -> None:
         )
 
 
-def _seconds(name: str, value: object, *, positive: bool) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or value < 0
-        or (positive and value == 0)
-    ):
-        least = "more than 0" if positive else "0 or more"
+def _seconds(name: str, value: object, least_s: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least_s <= value <= _LONGEST_S:
         raise ConfigError(
-            f"Policy({name}={value!r}) is not a number of seconds, {least}.", f"set {name} in seconds, or leave it out."
+            f"Policy({name}={value!r}) is not a number of seconds from {least_s:g} to {_LONGEST_S:g}.",
+            f"set {name} in seconds, or leave it out.",
         )

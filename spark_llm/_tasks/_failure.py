@@ -36,7 +36,7 @@ _BY_STATUS: dict[int, Kind] = {
 _TELLTALES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     (
         "quota",
-        re.compile(r"insufficient_quota|exceeded your current quota|billing_hard_limit|credit balance", re.IGNORECASE),
+        re.compile(r"insufficient_quota|billing_hard_limit|credit balance", re.IGNORECASE),
     ),
     (
         "content_filter",

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -179,6 +180,20 @@ def test_a_token_that_is_a_function_is_asked_for_again_after_a_401(endpoints: Lo
     assert [] == list(tokens)
 
 
+def test_a_token_function_that_fails_is_called_once_and_stops_the_task(endpoints: LocalEndpoints) -> None:
+    """When no token can be had every row is `unauthorized`, and the endpoint is not asked."""
+    calls = []
+
+    def broken() -> str:
+        calls.append(1)
+        raise LookupError("no vault")
+
+    results = ask(engine_at(Endpoint(endpoints.invocations("chat"), token=broken)), [["a"] * 100])
+
+    assert ["unauthorized"] * 100 == kinds(results)
+    assert (1, 0) == (len(calls), endpoints.stats.requests)
+
+
 def test_nobody_listening_is_a_connection_error_in_the_row() -> None:
     """A refused connection is tried `max_tries` times and shows in the row with its kind."""
     with socket.socket() as free:
@@ -316,7 +331,7 @@ def test_a_failed_row_raises_when_the_policy_says_so(endpoints: LocalEndpoints) 
 def test_an_answer_that_spent_its_tokens_is_truncated(endpoints: LocalEndpoints) -> None:
     """A 200 with an empty text and finish_reason "length" is an error of the row, and is not asked again."""
     endpoints.faults = Faults("ok empty")
-    results = ask(engine(endpoints), [["a", "b", "c"]])
+    results = ask(engine(endpoints, policy=Policy(max_in_flight=1)), [["a", "b", "c"]])
 
     assert [None, "truncated", None] == kinds(results)
     assert 3 == endpoints.stats.requests
@@ -327,3 +342,13 @@ def test_the_system_message_reaches_the_model(endpoints: LocalEndpoints) -> None
     task = replace(CHAT, system="Be brief.")
 
     assert ["Be brief.\nhello"] == texts(ask(engine(endpoints, task=task), [["hello"]], task))
+
+
+def test_waiting_costs_no_processor_time(endpoints: LocalEndpoints) -> None:
+    """While answers are on their way Spark's thread sleeps, in the opening, in the middle and after the last row."""
+    endpoints.latency_s = 0.1
+    asked = engine(endpoints, policy=Policy(max_in_flight=16))
+    began = time.thread_time()
+    ask(asked, [[f"row {number}" for number in range(100)]] * 3)
+
+    assert time.thread_time() - began < 0.5

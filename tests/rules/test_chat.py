@@ -1,0 +1,233 @@
+"""The chat codec: what a request says, and that any bytes can come back."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm._tasks._parameters import written
+from spark_llm._tasks.chat import Chat
+from spark_llm._values import Answer, Failure, Item, Outcome, Response, RowError
+from spark_llm.errors import KINDS
+from tests.strategies import JSON, REPLIES, STATUSES, TEXTS, plain
+
+ROLES = st.sampled_from(("system", "user", "assistant", "tool"))
+BLANKS: list[Item] = ["", " \n", []]
+CONVERSATIONS = st.lists(st.fixed_dictionaries({"role": ROLES, "content": TEXTS}), max_size=4)
+
+
+def only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Read a JSON object that names no field twice."""
+    assert len(pairs) == len(dict(pairs)), "each field stands once"
+    return dict(pairs)
+
+
+def request(task: Chat, item: Any, model: str | None = None) -> Any:  # noqa: ANN401 -- a text or a conversation; JSON
+    """Write a request and read it with the standard library."""
+    return json.loads(task.encode([item], model, 0).decode("utf-8"), object_pairs_hook=only_once)
+
+
+def reply(body: object, status: int = 200, headers: dict[str, str] | None = None, n: int = 1) -> Outcome:
+    """Read a reply with this document in it."""
+    return Chat(n=n).decode(Response(status, json.dumps(body).encode(), headers or {}), 1)
+
+
+def says(content: object, finish_reason: str | None = "stop", **message: object) -> dict[str, object]:
+    """Make a chat completion whose one message says this."""
+    return {
+        "choices": [{"message": {"role": "assistant", "content": content, **message}, "finish_reason": finish_reason}]
+    }
+
+
+def is_settled(outcome: Outcome, count: int) -> bool:
+    """Whether an outcome is a result for each input, or a failure of a known kind."""
+    if isinstance(outcome, Failure):
+        return outcome.error.kind in KINDS and bool(outcome.error.message)
+    return len(outcome.results) == count
+
+
+@given(TEXTS, st.none() | TEXTS, st.none() | TEXTS)
+def test_a_text_travels_as_the_users_message(text: str, system: str | None, model: str | None) -> None:
+    """Whatever stands in a text, the request is JSON that says just that; halves of surrogate pairs are replaced."""
+    instructions = [] if system is None else [{"role": "system", "content": plain(system)}]
+    named = {} if model is None else {"model": plain(model)}
+
+    assert named | {"messages": [*instructions, {"role": "user", "content": plain(text)}]} == request(
+        Chat(system), text, model
+    )
+
+
+@given(CONVERSATIONS, TEXTS)
+def test_a_conversation_travels_as_it_is(conversation: list[dict[str, str]], system: str) -> None:
+    """Its messages keep their order; the UDF's instructions go before them, unless it brings its own."""
+    told = [{"role": message["role"], "content": plain(message["content"])} for message in conversation]
+    own = any(message["role"] == "system" for message in conversation)
+    instructions = [] if own else [{"role": "system", "content": plain(system)}]
+
+    assert {"messages": told} == request(Chat(), conversation)
+    assert {"messages": [*instructions, *told]} == request(Chat(system), conversation)
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_a_null_among_the_messages_is_the_servers_to_refuse(system: str | None) -> None:
+    """A conversation with a hole in it is one row's mistake: it is asked as it is, and ends no job."""
+    assert None is request(Chat(system), [None, {"role": "user", "content": None}])["messages"][-2]
+
+
+@given(st.dictionaries(TEXTS.map("x_{}".format), JSON, max_size=4), TEXTS)
+def test_parameters_travel_beside_the_messages(extra_body: dict[str, Any], text: str) -> None:
+    """What the user set is in the request's top level, next to the messages."""
+    task = Chat(parameters=written({"max_tokens": 7, "temperature": None}, extra_body))
+    sent = request(task, text, "m")
+    mended = json.loads(json.dumps(extra_body), object_pairs_hook=lambda pairs: {plain(k): v for k, v in pairs})
+
+    assert {"model", "messages", "max_tokens", *mended} == set(sent)
+    assert 7 == sent["max_tokens"]
+
+
+def test_the_parameters_values_are_kept() -> None:
+    """Numbers, lists and nested objects arrive as they were given."""
+    extra_body = {"top_k": 40, "extra_params": {"top_p": 0.9}, "logit_bias": {"50256": -100}, "flag": None}
+    task = Chat(parameters=written({"stop": ["\n", '"']}, extra_body))
+
+    assert {"stop": ["\n", '"'], **extra_body, "messages": [{"role": "user", "content": "?"}]} == request(task, "?")
+
+
+def test_what_was_not_given_is_not_sent() -> None:
+    """A request without parameters holds its messages and nothing else."""
+    assert b'{"messages":[{"role":"user","content":"?"}]}' == Chat().encode(["?"], None, 0)
+
+
+def test_every_text_is_asked() -> None:
+    """A blank prompt costs a request too: its meaning is the instructions'."""
+    assert [False, False, False] == [Chat().costs_nothing(item) for item in BLANKS]
+
+
+@given(st.binary(max_size=200), STATUSES, st.integers(1, 3))
+def test_any_bytes_are_read(body: bytes, status: int, n: int) -> None:
+    """Bytes that are no answer become a failure, never an exception."""
+    assert is_settled(Chat(n=n).decode(Response(status, body), 1), 1)
+
+
+@given(JSON | REPLIES, STATUSES, st.integers(1, 3))
+def test_any_json_is_read(document: object, status: int, n: int) -> None:
+    """So does JSON that is no answer, also when it uses an answer's words."""
+    assert is_settled(reply(document, status, n=n), 1)
+
+
+@given(st.lists(REPLIES, max_size=3), st.integers(1, 3))
+def test_any_choices_are_read(choices: list[object], n: int) -> None:
+    """And choices that are none."""
+    assert is_settled(reply({"choices": choices}, n=n), 1)
+
+
+@given(REPLIES, REPLIES, REPLIES)
+def test_any_message_is_read(content: object, finish_reason: object, usage: object) -> None:
+    """And messages, reasons and tokens of every type; text stands only where there is no error."""
+    document = {"choices": [{"message": {"content": content}, "finish_reason": finish_reason}], "usage": usage}
+    outcome = reply(document)
+
+    assert is_settled(outcome, 1)
+    if isinstance(outcome, Answer):
+        assert (outcome.results[0].text is None) == (outcome.results[0].error is not None)
+
+
+@given(st.text())
+def test_the_answer_is_the_text(text: str) -> None:
+    """The text arrives letter for letter, however JSON escapes it."""
+    outcome = reply(says(text))
+
+    assert isinstance(outcome, Answer)
+    assert text == outcome.results[0].text
+
+
+@given(st.lists(st.text() | st.none()))
+def test_the_text_of_parts_is_joined(parts: list[str | None]) -> None:
+    """Of a content in parts, those of type "text" are the answer, and reasoning is not."""
+    content = [
+        {"type": "reasoning", "text": "Hm.", "summary": [{"type": "summary_text", "text": "Hm."}]}
+        if part is None
+        else {"type": "text", "text": part}
+        for part in parts
+    ]
+    outcome = reply(says(content))
+    texts = [part for part in parts if part is not None]
+
+    assert ("".join(texts) if texts else None) == (outcome.results[0].text if isinstance(outcome, Answer) else None)
+
+
+def test_bytes_that_are_no_utf8_are_replaced() -> None:
+    """A server's broken letter costs that letter and not the answer."""
+    outcome = Chat().decode(Response(200, b'{"choices":[{"message":{"content":"a\xffb"}}]}'), 1)
+
+    assert isinstance(outcome, Answer)
+    assert "a\N{REPLACEMENT CHARACTER}b" == outcome.results[0].text
+
+
+@pytest.mark.parametrize("name", ["x-request-id", "served-model-name"])
+def test_a_header_that_is_no_utf8_is_replaced(name: str) -> None:
+    """Bytes that a header may not hold come as halves of pairs, which no column can hold."""
+    outcome = reply(says("Hi"), headers={name: "a\udcffb"})
+
+    assert isinstance(outcome, Answer)
+    assert "a\N{REPLACEMENT CHARACTER}b" in (outcome.results[0].request_id, outcome.results[0].model)
+
+
+def test_an_empty_answer_is_an_answer() -> None:
+    """A model that stops at once has said nothing, and that is what the row gets."""
+    outcome = reply(says(""))
+
+    assert isinstance(outcome, Answer)
+    assert ("", None) == (outcome.results[0].text, outcome.results[0].error)
+
+
+@pytest.mark.parametrize(("content", "kind"), [("", "truncated"), (None, "truncated"), ([], "truncated"), ("a", None)])
+def test_an_answer_that_never_began_is_truncated(content: object, kind: str | None) -> None:
+    """No text and `finish_reason` "length" is an error of its row; half a text is a text."""
+    outcome = reply(says(content, "length"))
+
+    assert isinstance(outcome, Answer)
+    assert (kind, "length") == (
+        None if outcome.results[0].error is None else outcome.results[0].error.kind,
+        outcome.results[0].finish_reason,
+    )
+
+
+@pytest.mark.parametrize("content", [None, ""])
+@pytest.mark.parametrize("finish_reason", ["tool_calls", "stop", None])
+def test_a_call_of_a_tool_is_no_answer(content: str | None, finish_reason: str | None) -> None:
+    """Whatever reason the server gives, a message that only calls a tool is not an empty text."""
+    outcome = reply(says(content, finish_reason, tool_calls=[{"id": "call_1"}]))
+
+    assert isinstance(outcome, Answer)
+    assert isinstance(outcome.results[0].error, RowError)
+    assert (None, "invalid_response") == (outcome.results[0].text, outcome.results[0].error.kind)
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_a_refusal_is_no_answer(content: str | None) -> None:
+    """The model's refusal is the row's error, in the model's words."""
+    outcome = reply(says(content, refusal="I can't help with that."))
+
+    assert isinstance(outcome, Answer)
+    assert RowError("content_filter", 200, "I can't help with that.", retryable=False) == outcome.results[0].error
+
+
+def test_several_answers_are_choices() -> None:
+    """With n > 1 all texts are `choices`, in the server's order of index, and the first is `text`."""
+    choices = [{"index": index, "message": {"content": f"text {index}"}} for index in (2, 0, 1)]
+    outcome = reply({"choices": choices}, n=3)
+
+    assert isinstance(outcome, Answer)
+    assert "text 0" == outcome.results[0].text
+    assert ["text 0", "text 1", "text 2"] == outcome.results[0].choices
+
+
+def test_one_answer_has_no_choices() -> None:
+    """Where one answer was asked for, there is no list of them."""
+    outcome = reply(says("Hi"))
+
+    assert isinstance(outcome, Answer)
+    assert None is outcome.results[0].choices

@@ -1,0 +1,167 @@
+"""The embedding codec: many inputs in, float32 vectors out, and any bytes can come back."""
+
+import base64
+import json
+from array import array
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm._tasks._parameters import written
+from spark_llm._tasks.embed import Embed
+from spark_llm._values import Answer, Failure, Outcome, Response
+from spark_llm.errors import KINDS
+from tests.strategies import JSON, REPLIES, STATUSES, TEXTS, plain
+
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+VECTORS = st.integers(1, 8).flatmap(
+    lambda length: st.lists(st.lists(FLOATS, min_size=length, max_size=length), min_size=1, max_size=5)
+)
+
+
+def packed(vector: Sequence[float]) -> bytes:
+    """Return a vector's float32 bytes."""
+    return array("f", vector).tobytes()
+
+
+def in_base64(vector: Sequence[float]) -> str:
+    """Write a vector as servers do that were asked for base64."""
+    return base64.b64encode(packed(vector)).decode()
+
+
+def reply(data: object, count: int, usage: object = None) -> Outcome:
+    """Read a reply with these vectors."""
+    return Embed().decode(Response(200, json.dumps({"data": data, "usage": usage}).encode()), count)
+
+
+def vectors_of(outcome: Outcome) -> list[bytes | None] | str:
+    """Return the vectors of an answer, or what is wrong with it."""
+    return outcome.error.kind if isinstance(outcome, Failure) else [result.embedding for result in outcome.results]
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=6), st.none() | TEXTS, st.integers(0, 1))
+def test_inputs_travel_in_their_order(inputs: list[str], model: str | None, dialect: int) -> None:
+    """Whatever stands in the texts, the request is JSON that says just that; base64 is asked for in the first form."""
+    sent = json.loads(Embed().encode(inputs, model, dialect).decode("utf-8"))
+    form = {"encoding_format": "base64"} if dialect == 0 else {}
+    named = {} if model is None else {"model": plain(model)}
+
+    assert named | form | {"input": [plain(text) for text in inputs]} == sent
+
+
+@pytest.mark.parametrize("dialect", [0, 1])
+def test_the_users_own_form_is_kept(dialect: int) -> None:
+    """Who sets `encoding_format` has it sent, once, and as it was set."""
+    body = Embed(written({}, {"encoding_format": "float"})).encode(["a"], None, dialect)
+
+    assert {"encoding_format": "float", "input": ["a"]} == json.loads(body)
+    assert 1 == body.count(b"encoding_format")
+
+
+def test_a_text_that_looks_like_the_form_is_not_taken_for_it() -> None:
+    """An instruction that quotes the field's name does not switch base64 off."""
+    task = Embed(written({"instruction": '{"encoding_format": "float"}', "dimensions": 256}, None))
+
+    assert {
+        "instruction": '{"encoding_format": "float"}',
+        "dimensions": 256,
+        "encoding_format": "base64",
+        "input": ["a"],
+    } == json.loads(task.encode(["a"], None, 0))
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\r\n", "\N{NO-BREAK SPACE}"])
+def test_a_blank_text_is_never_sent(blank: str) -> None:
+    """It has no meaning, and its result is null."""
+    assert Embed().costs_nothing(blank)
+
+
+@given(VECTORS)
+def test_vectors_keep_every_bit(vectors: list[list[float]]) -> None:
+    """A float32 comes through numbers and through base64 as the same four bytes, minus zero too."""
+    expected = [packed(vector) for vector in vectors]
+    for form in (list, in_base64):
+        data = [{"index": index, "embedding": form(vector)} for index, vector in enumerate(vectors)]
+
+        assert expected == vectors_of(reply(data, len(vectors)))
+
+
+@given(st.permutations(range(6)))
+def test_vectors_go_by_their_index(order: list[int]) -> None:
+    """In whatever order a server lists them, each vector belongs to the input of its number."""
+    data = [{"index": index, "embedding": [float(index), 0.5]} for index in order]
+
+    assert [packed([float(index), 0.5]) for index in range(6)] == vectors_of(reply(data, 6))
+
+
+def test_vectors_without_an_index_go_by_their_place() -> None:
+    """A server that numbers nothing is taken to keep the order."""
+    assert [packed([1.0]), packed([2.0])] == vectors_of(reply([{"embedding": [1.0]}, {"embedding": [2.0]}], 2))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [],
+        [{"index": 0, "embedding": [1.0]}],
+        [{"index": 0, "embedding": [1.0]}] * 2,
+        [{"index": 0, "embedding": [1.0]}, {"index": 2, "embedding": [1.0]}],
+        [{"index": 0, "embedding": [1.0]}, {"index": -1, "embedding": [1.0]}],
+        [{"index": 0, "embedding": [1.0]}, {"index": None, "embedding": [1.0]}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [1.0, 2.0]}],
+        [{"index": 0, "embedding": []}, {"index": 1, "embedding": []}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": ["a"]}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [None]}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": "no base64!"}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": "AAA="}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": None}],
+        [{"index": 0, "embedding": [1.0]}, {"index": 1}],
+        [{"index": 0, "embedding": [1.0]}, 7],
+    ],
+)
+def test_vectors_that_do_not_fit_the_inputs_are_no_answer(data: object) -> None:
+    """Too few, doubled, uneven, empty or unreadable: the whole reply is not believed, and its tokens still count."""
+    outcome = reply(data, 2, usage={"prompt_tokens": 4, "total_tokens": 4})
+
+    assert isinstance(outcome, Failure)
+    assert ("invalid_response", True) == (outcome.error.kind, outcome.error.retryable)
+    assert outcome.usage is not None
+    assert 4 == outcome.usage.total_tokens
+
+
+@given(st.binary(max_size=200), STATUSES, st.integers(1, 4))
+def test_any_bytes_are_read(body: bytes, status: int, count: int) -> None:
+    """Bytes that are no answer become a failure, never an exception."""
+    outcome = Embed().decode(Response(status, body), count)
+
+    assert isinstance(outcome, Failure)
+    assert outcome.error.kind in KINDS
+
+
+@given(JSON | REPLIES, STATUSES, st.integers(1, 4))
+def test_any_json_is_read(document: object, status: int, count: int) -> None:
+    """So does JSON that is no answer, also when it uses an answer's words."""
+    outcome = Embed().decode(Response(status, json.dumps(document).encode()), count)
+
+    assert outcome.error.kind in KINDS if isinstance(outcome, Failure) else len(outcome.results) == count
+
+
+@given(st.lists(REPLIES | st.fixed_dictionaries({"index": REPLIES, "embedding": REPLIES}), max_size=3))
+def test_any_vectors_are_read(data: list[object]) -> None:
+    """And vectors that are none; what is answered is a vector for each input."""
+    outcome = reply(data, max(1, len(data)))
+
+    assert isinstance(outcome, Failure) or all(
+        result.embedding and len(result.embedding) % 4 == 0 for result in outcome.results
+    )
+
+
+def test_each_result_names_the_model() -> None:
+    """The model that answered stands beside each vector; without a name in the body, the served model's."""
+    body = json.dumps({"data": [{"embedding": [1.0]}, {"embedding": [2.0]}]}).encode()
+    outcome = Embed().decode(Response(200, body, {"served-model-name": "gte-2"}), 2)
+
+    assert isinstance(outcome, Answer)
+    assert ["gte-2", "gte-2"] == [result.model for result in outcome.results]

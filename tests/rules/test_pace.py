@@ -1,0 +1,167 @@
+"""How far to look ahead, and when results leave: a whole task on a made-up clock."""
+
+import heapq
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spark_llm._pace import BEAT_S, CHUNK_ROWS, CHUNK_WAIT_S, OPENING_ROWS, SPAN_ROWS, Pace
+
+LEAVES_IN_S = 0.02  # how long Spark takes to end a task whose reader has enough
+
+
+class Reading:
+    """A task of `rows` rows: `window` are served at once, and the reader goes when it has seen `reads` of them."""
+
+    def __init__(
+        self, rows: int, reads: int, window: int, latency_s: Callable[[int], float] = lambda row: 0.1, batch: int = 1
+    ) -> None:
+        """Play the task through to its end."""
+        self.now, self.most_held, self.longest_silence_s = 0.0, 0, 0.0
+        self.taken_at: list[float] = []  # when each row was taken in
+        self.doublings = 0
+        self._pace = Pace(0.0, batch)
+        self._window, self._latency_s = window, latency_s
+        self._in_flight: list[tuple[float, int]] = []
+        self._answered: set[int] = set()
+        self.sent = self._left = 0
+        self._play(rows, reads)
+
+    @property
+    def taken(self) -> int:
+        """How many rows were taken in, all of which are paid for."""
+        return len(self.taken_at)
+
+    def _play(self, rows: int, reads: int) -> None:
+        pace, gone_at, beat_at = self._pace, float("inf"), 0.0
+        while self._left < rows and self.now < gone_at:
+            allowance = pace.allowance
+            wanted = min(pace.wants(self.taken - self.sent, self._window, self.now), rows - self.taken)
+            self.doublings += pace.allowance > allowance
+            self.taken_at += [self.now] * wanted
+            pace.has_taken(wanted, ended=self.taken == rows)
+            self.most_held = max(self.most_held, self.taken - self._left)
+            self._send()
+            ready = self._ready()
+            if ready and (pace.leaves(ready, self.now) or (not wanted and ready == self.taken - self._left)):
+                self._left += ready
+                beats = pace.has_left(ready, self.now)
+            else:
+                ready, beats = 0, pace.beats(self.now)
+            if beats:
+                self.longest_silence_s = max(self.longest_silence_s, self.now - beat_at)
+                beat_at = self.now
+                if self._left >= reads:
+                    gone_at = min(gone_at, self.now + LEAVES_IN_S)
+                allowance = pace.allowance
+                pace.has_beaten(self.now, sum(r >= self._left for r in self._answered))
+                self.doublings += pace.allowance > allowance
+            elif not wanted and not ready:
+                self._wait_until(min([pace.next_at(self._ready()), *[due for due, _ in self._in_flight[:1]]]))
+
+    def _send(self) -> None:
+        while self.sent < self.taken and len(self._in_flight) < self._window:
+            heapq.heappush(self._in_flight, (self.now + self._latency_s(self.sent), self.sent))
+            self.sent += 1
+
+    def _ready(self) -> int:
+        end = self._left
+        while end in self._answered:
+            end += 1
+        return end - self._left
+
+    def _wait_until(self, due: float) -> None:
+        assert due >= self.now, "time runs forward, or the task would spin"
+        self.now = due + 1e-6  # a clock that stood still at a rounded number would never see it pass
+        while self._in_flight and self._in_flight[0][0] <= self.now:
+            self._answered.add(heapq.heappop(self._in_flight)[1])
+
+
+@given(reads=st.integers(1, 3_000), window=st.integers(1, 512), latency_s=st.floats(0.05, 1.0))
+def test_a_reader_of_a_few_rows_costs_a_few_requests(reads: int, window: int, latency_s: float) -> None:
+    """Who reads k rows and goes pays for about 4k, beyond the opening and what is in flight; not for the partition."""
+    reading = Reading(100_000, reads, window, lambda row: latency_s)
+
+    assert reading.sent <= max(OPENING_ROWS, 4 * reads) + window
+
+
+@pytest.mark.parametrize("latency_s", [0.01, 0.1, 1.0, 2.0, 5.0, 20.0])
+def test_a_preview_is_cheap_however_slow_the_model(latency_s: float) -> None:
+    """`show(5)` reads six rows and asks for 64 at the most, with a wide window and a slow model too."""
+    assert Reading(10_000, 6, 512, lambda row: latency_s).sent <= 64
+
+
+@settings(max_examples=30)
+@given(window=st.integers(1, 512), latency_s=st.floats(0.01, 2.0))
+def test_a_full_read_soon_has_its_full_width(window: int, latency_s: float) -> None:
+    """A reader who takes everything waits for ten doublings at the most, each no longer than an answer and a grace."""
+    rows = 40 * window
+    reading = Reading(rows, rows, window, lambda row: latency_s)
+
+    assert reading.doublings <= 10
+    assert reading.now <= 40 * latency_s + 10 * (latency_s + 0.05) + 2 * CHUNK_WAIT_S
+
+
+def test_a_head_that_hangs_does_not_hold_the_rest() -> None:
+    """While the first row takes a minute, the others are asked at nearly the rate that the endpoint serves."""
+    reading = Reading(20_000, 20_000, 16, lambda row: 60.0 if row == 0 else 0.1)
+    in_that_minute = sum(at < 60.0 for at in reading.taken_at)
+
+    assert 0.75 * 60 * 15 / 0.1 <= in_that_minute
+
+
+@settings(max_examples=10)
+@given(st.integers(1, 64), st.sets(st.integers(0, 3_000), max_size=5), st.floats(5.0, 400.0))
+def test_memory_is_bounded(window: int, hung: set[int], hangs_s: float) -> None:
+    """However long rows hang, no more is held than one Arrow batch and what is in flight."""
+    reading = Reading(12_000, 12_000, window, lambda row: hangs_s if row in hung else 0.01)
+
+    assert 12_000 == reading.taken
+    assert reading.most_held <= SPAN_ROWS + window
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 64), st.floats(0.01, 30.0))
+def test_the_buffer_is_pushed_out_again_and_again(window: int, latency_s: float) -> None:
+    """A reader that has gone is noticed within two seconds, however slow the answers are."""
+    assert Reading(500, 500, window, lambda row: latency_s).longest_silence_s <= 2.0
+
+
+def test_one_request_is_always_allowed() -> None:
+    """Where a request carries more rows than the opening allows, one whole request opens."""
+    assert [28, 28, 2_048] == [Pace(0.0, batch).wants(0, batch, 0.0) for batch in (1, 28, 2_048)]
+
+
+def test_the_first_results_leave_at_once() -> None:
+    """Someone looks at the first rows: each leaves when it is ready, with a beat behind it."""
+    pace = Pace(0.0)
+
+    assert [False, True, True] == [pace.leaves(0, 0.1), pace.leaves(1, 0.1), pace.has_left(1, 0.1)]
+
+
+def test_later_results_leave_in_chunks() -> None:
+    """Past the opening a chunk is worth its while from 64 results on, or when the first of them has waited."""
+    pace = Pace(0.0)
+    pace.has_left(OPENING_ROWS, 1.0)
+
+    assert [False, True] == [pace.leaves(CHUNK_ROWS - 1, 1.1), pace.leaves(CHUNK_ROWS, 1.1)]
+    assert pace.leaves(1, 1.1 + CHUNK_WAIT_S)
+    assert 1.0 + CHUNK_WAIT_S == pace.next_at(ready=1)
+
+
+def test_while_nothing_is_ready_it_beats() -> None:
+    """The time to look again is the next beat's, and the beat is due then."""
+    pace = Pace(10.0)
+
+    assert 10.0 + BEAT_S == pace.next_at(ready=0)
+    assert [False, True] == [pace.beats(10.0 + BEAT_S / 2), pace.beats(10.0 + BEAT_S)]
+
+
+def test_nothing_more_is_taken_in_while_enough_waits() -> None:
+    """A backlog of two windows is enough; below that it is filled up again."""
+    pace = Pace(0.0)
+    pace.allowance = SPAN_ROWS
+
+    assert [0, 0, 321, 640] == [pace.wants(backlog, 160, 0.0) for backlog in (400, 320, 319, 0)]

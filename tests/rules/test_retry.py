@@ -1,0 +1,129 @@
+"""Whether a failed try is followed by another, and when."""
+
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm._retry import Tries, wait_before_next
+from spark_llm._values import Failure, RowError
+from spark_llm.errors import Kind
+from spark_llm.policy import Policy
+
+DICE = st.floats(0.0, 1.0, exclude_max=True)
+REFUSED = Failure(RowError("rate_limited", 429, "Too many requests", retryable=True), told_to_wait=True)
+BROKEN = Failure(RowError("connection", None, "reset by peer", retryable=True))
+
+
+def refused(retry_after_s: float | None) -> Failure:
+    """Return a refusal that names a time."""
+    return Failure(REFUSED.error, told_to_wait=True, retry_after_s=retry_after_s)
+
+
+@given(st.integers(1, 10_000), DICE, st.one_of(st.none(), st.floats(0, 60)))
+def test_a_refused_request_waits_within_bounds(earlier: int, dice: float, retry_after_s: float | None) -> None:
+    """Retry-After is waited out in full; the jitter on top doubles from a quarter of a second, and ends at 30."""
+    tries = Tries(refusals=earlier - 1, refused_since=0.0)
+    wait = wait_before_next(refused(retry_after_s), tries, Policy(give_up_after_s=1e6), 1.0, dice)
+    least = retry_after_s or 0.0
+
+    assert isinstance(wait, float)
+    assert least <= wait <= least + min(30.0, 0.25 * 2.0 ** min(earlier - 1, 20))
+
+
+@given(st.integers(1, 999), DICE)
+def test_a_broken_request_waits_within_bounds(earlier: int, dice: float) -> None:
+    """After a fault the jitter doubles from half a second, and ends at 30."""
+    wait = wait_before_next(BROKEN, Tries(faults=earlier - 1), Policy(max_tries=1_000), 1.0, dice)
+
+    assert isinstance(wait, float)
+    assert 0.0 <= wait <= min(30.0, 0.5 * 2.0 ** min(earlier - 1, 20))
+
+
+def test_two_draws_give_two_waits() -> None:
+    """A thousand refused requests do not come back together: the wait follows the dice."""
+    waits = [wait_before_next(REFUSED, Tries(), Policy(), 0.0, dice) for dice in (0.0, 0.25, 0.5, 0.75)]
+
+    assert [0.0, 0.0625, 0.125, 0.1875] == waits
+
+
+@given(st.integers(1, 30), DICE)
+def test_faults_end_after_exactly_max_tries(max_tries: int, dice: float) -> None:
+    """`max_tries` tries are made, the first one counted; then the last error is the row's."""
+    tries = Tries()
+    verdicts = [wait_before_next(BROKEN, tries, Policy(max_tries=max_tries), 0.0, dice) for _ in range(max_tries)]
+    last = verdicts.pop()
+
+    assert all(isinstance(wait, float) for wait in verdicts)
+    assert isinstance(last, RowError)
+    assert BROKEN.error == last._replace(message=BROKEN.error.message)
+    assert "reset by peer" in last.message
+
+
+def test_the_last_word_says_how_often_it_was_tried() -> None:
+    """A row's error tells that the fault came again, and how many tries that took."""
+    tries = Tries(faults=3)
+
+    assert RowError("connection", None, "reset by peer (after 4 tries)", retryable=True) == wait_before_next(
+        BROKEN, tries, Policy(), 0.0, 0.5
+    )
+
+
+@given(st.lists(st.tuples(st.floats(0, 20), DICE, st.one_of(st.none(), st.floats(0, 90))), max_size=60))
+def test_no_wait_ends_after_the_patience(steps: list[tuple[float, float, float | None]]) -> None:
+    """A row may be told to wait for `give_up_after_s`, counted from the first refusal: no try begins later."""
+    policy, tries, now = Policy(give_up_after_s=100.0), Tries(), 50.0
+    first = None
+    for served_in, dice, retry_after_s in steps:
+        now += served_in
+        first = now if first is None else first
+        wait = wait_before_next(refused(retry_after_s), tries, policy, now, dice)
+        if isinstance(wait, RowError):
+            break
+        now += wait
+
+        assert now - first <= 100.0
+
+
+@given(st.integers(1, 2_000), DICE)
+def test_being_told_to_wait_spends_no_tries(refusals: int, dice: float) -> None:
+    """However often a request was refused, it has all its tries left for faults."""
+    policy, tries = Policy(max_tries=2, give_up_after_s=1e9), Tries()
+    for _ in range(refusals):
+        wait_before_next(REFUSED, tries, policy, 0.0, dice)
+
+    assert isinstance(wait_before_next(BROKEN, tries, policy, 0.0, dice), float)
+    assert isinstance(wait_before_next(BROKEN, tries, policy, 0.0, dice), RowError)
+
+
+def test_faults_spend_no_patience() -> None:
+    """The time that a request was told to wait begins with the first refusal, and not with a fault before it."""
+    policy, tries = Policy(give_up_after_s=10.0), Tries()
+    wait_before_next(BROKEN, tries, policy, 0.0, 0.5)
+
+    assert 0.125 == wait_before_next(REFUSED, tries, policy, 1_000.0, 0.5)
+
+
+def test_a_retry_after_beyond_the_patience_ends_at_once() -> None:
+    """A row is not kept waiting for a try that will not be made; its error says what it waited for."""
+    verdict = wait_before_next(refused(3_600.0), Tries(), Policy(), 5.0, 0.0)
+
+    assert isinstance(verdict, RowError)
+    assert ("rate_limited", 429, True) == (verdict.kind, verdict.status, verdict.retryable)
+    assert "Too many requests" in verdict.message
+
+
+def test_no_patience_means_no_second_try() -> None:
+    """With `give_up_after_s=0` a refused row fails, whatever the dice."""
+    verdicts = [wait_before_next(REFUSED, Tries(), Policy(give_up_after_s=0), 5.0, dice) for dice in (0.01, 0.5, 0.99)]
+
+    assert [RowError] * 3 == [type(verdict) for verdict in verdicts]
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_what_would_not_fare_better_is_not_tried_again(kind: Kind) -> None:
+    """An error that no second try can mend is the last word at once, unchanged."""
+    error = RowError(kind, 400, "no", retryable=False)
+
+    assert error == wait_before_next(Failure(error), Tries(), Policy(max_tries=9), 0.0, 0.5)

@@ -1,0 +1,95 @@
+"""Limits and patience: what is taken, and what is refused when the policy is built."""
+
+import math
+import pickle
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm.errors import ConfigError
+from spark_llm.policy import Policy
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    """Who sets nothing gets these."""
+    policy = Policy()
+
+    assert (None, 1, 120, 4, 600, 64, "row") == (
+        policy.max_in_flight,
+        policy.tasks,
+        policy.timeout_s,
+        policy.max_tries,
+        policy.give_up_after_s,
+        policy.batch_size,
+        policy.on_error,
+    )
+    assert 512 == policy.ceiling
+
+
+@given(st.integers(1, 100_000), st.integers(1, 100_000))
+def test_tasks_share_the_limit(max_in_flight: int, tasks: int) -> None:
+    """Over all tasks no more is in flight than was said, and each task may send."""
+    if tasks > max_in_flight:
+        with pytest.raises(ConfigError, match=r"less than one request a task.* Hint: .+\."):
+            Policy(max_in_flight=max_in_flight, tasks=tasks)
+    else:
+        assert 1 <= Policy(max_in_flight=max_in_flight, tasks=tasks).ceiling <= max_in_flight / tasks
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"max_in_flight": 1},
+        {"tasks": 64},
+        {"timeout_s": 0.001},
+        {"timeout_s": 600},
+        {"max_tries": 1},
+        {"give_up_after_s": 0},
+        {"batch_size": 2_048},
+        {"on_error": "raise"},
+    ],
+)
+def test_what_can_be_right_is_kept(field: dict[str, Any]) -> None:
+    """The bounds themselves are taken."""
+    policy = Policy(**field)
+
+    assert field == {name: getattr(policy, name) for name in field}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("max_in_flight", value) for value in (0, -1, 1.5, "8", True, math.inf)),
+        *(("tasks", value) for value in (0, -1, 2.0, "8", True, None)),
+        *(("max_tries", value) for value in (0, -1, 4.0, "4", False, None)),
+        *(("batch_size", value) for value in (0, -1, 2_049, 64.0, "64", None)),
+        *(("timeout_s", value) for value in (0, 0.0, -1, math.nan, math.inf, "120", True, None)),
+        *(("give_up_after_s", value) for value in (-0.1, math.nan, math.inf, "600", False, None)),
+        *(("on_error", value) for value in ("ignore", "", None, True, ["row"])),
+    ],
+)
+def test_what_cannot_be_right_is_refused(name: str, value: object) -> None:
+    """The error names the field and its value, and ends in a next step."""
+    arguments: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigError, match=rf"{name}=.* Hint: .+\."):
+        Policy(**arguments)
+
+
+def test_a_misspelt_knob_is_loud() -> None:
+    """There are no further keywords that could swallow it."""
+    with pytest.raises(TypeError, match="max_inflight"):
+        Policy(max_inflight=8)  # type: ignore[call-arg]
+
+
+def test_a_policy_travels_and_does_not_change() -> None:
+    """It is frozen, equal to its copies, and a key: the workers' engines are kept by it."""
+    policy = Policy(max_in_flight=8, tasks=2)
+    copy = pickle.loads(pickle.dumps(policy))  # noqa: S301 -- our own bytes
+
+    assert policy == copy
+    assert {policy: "engine"}[copy] == "engine"
+    with pytest.raises(FrozenInstanceError):
+        policy.tasks = 3  # type: ignore[misc]

@@ -1,0 +1,344 @@
+"""Between Spark's columns and the rows that are asked: Arrow and pandas, in and out. No session is needed."""
+
+import json
+import math
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyspark.sql import Row
+from pyspark.sql.pandas.types import to_arrow_type
+from pyspark.sql.types import StructType
+
+from spark_llm import schemas
+from spark_llm._columns import SLICE_ROWS, arrow_rows, pandas_rows, to_arrow, to_pandas
+from spark_llm._values import Result, RowError, Usage
+from spark_llm.errors import KINDS, InputTypeError
+
+SCHEMAS = {
+    "chat": schemas.CHAT,
+    "chat with choices": schemas.with_choices(schemas.CHAT),
+    "complete": schemas.COMPLETE,
+    "embed": schemas.EMBED,
+}
+BROKEN = b"caf\xe9"  # Latin-1, and no UTF-8
+MENDED = "caf\N{REPLACEMENT CHARACTER}"
+MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+RAW_MESSAGE = pa.struct([("role", pa.binary()), ("content", pa.binary())])
+
+TEXTS = st.none() | st.text(max_size=6)
+CELLS = st.none() | st.lists(st.none() | st.fixed_dictionaries({"role": TEXTS, "content": TEXTS}), max_size=3)
+COUNTS = st.none() | st.integers(0, 2**31 - 1)
+FLOATS = st.floats(width=32, allow_nan=False)
+RESULTS = st.builds(
+    Result,
+    text=TEXTS,
+    choices=st.none() | st.lists(TEXTS, max_size=3),
+    embedding=st.none() | st.lists(FLOATS, min_size=1, max_size=5).map(lambda vector: array("f", vector).tobytes()),
+    finish_reason=TEXTS,
+    usage=st.none() | st.builds(Usage, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS),
+    model=TEXTS,
+    request_id=TEXTS,
+    attempts=st.integers(0, 1_000),
+    latency_ms=st.none() | st.floats(0, 1e9),
+    error=st.none()
+    | st.builds(
+        RowError, st.sampled_from(KINDS), st.none() | st.integers(100, 599), st.text(max_size=6), st.booleans()
+    ),
+)
+
+
+def read(*batches: Any, conversations: bool = True) -> list[Any]:  # noqa: ANN401 -- Arrow arrays; texts and messages
+    """Read Arrow batches to the end."""
+    return [row for rows in arrow_rows(iter(batches), conversations=conversations) for row in rows]
+
+
+def read_pandas(*batches: Any, conversations: bool = True) -> list[Any]:  # noqa: ANN401 -- pandas series
+    """Read pandas batches to the end."""
+    return [row for rows in pandas_rows(iter(batches), conversations=conversations) for row in rows]
+
+
+def kind_of(schema: StructType) -> Any:  # noqa: ANN401 -- pyarrow has no types
+    """Return a schema as Arrow writes it."""
+    return to_arrow_type(schema)
+
+
+def row_of(result: Result | None, schema: StructType) -> dict[str, Any] | None:
+    """Say what a row of this schema should be."""
+    if result is None:
+        return None
+    row: dict[str, Any] = {name: getattr(result, name) for name in schema.fieldNames()}
+    for name, value in row.items():
+        if isinstance(value, bytes):
+            row[name] = array("f", value).tolist()
+        elif isinstance(value, (Usage, RowError)):
+            row[name] = value._asdict()
+    return row
+
+
+@given(st.lists(TEXTS, max_size=40), st.integers(0, 10), st.sampled_from([pa.string(), pa.large_string()]))
+def test_texts_come_as_they_are(texts: list[str | None], start: int, kind: Any) -> None:  # noqa: ANN401 -- an Arrow type
+    """A string column is a text a row, null for null, in a slice too, and in both layouts of Arrow's."""
+    column = pa.array(texts, kind)
+
+    assert texts == read(column)
+    assert texts[start:] == read(column.slice(start))
+    assert texts == read(column, conversations=False)
+
+
+@given(st.lists(CELLS, max_size=20), st.integers(0, 10))
+def test_conversations_come_as_they_are(cells: list[Any], start: int) -> None:
+    """An array of messages is a conversation; null arrays, null messages and null fields stay what they are."""
+    for kind in (pa.list_(MESSAGE), pa.large_list(MESSAGE)):
+        column = pa.array(cells, kind)
+
+        assert cells == read(column)
+        assert cells[start:] == read(column.slice(start))
+
+
+def test_the_fields_of_a_message_may_stand_in_any_order() -> None:
+    """They go by their names."""
+    kind = pa.list_(pa.struct([("content", pa.large_string()), ("role", pa.string())]))
+
+    assert [[{"role": "user", "content": "Hi"}]] == read(pa.array([[{"role": "user", "content": "Hi"}]], kind))
+
+
+def test_a_large_batch_is_read_slice_by_slice() -> None:
+    """Only some hundred rows are Python objects at a time, and none is lost at the seams."""
+    texts = [f"row {number}" for number in range(2 * SLICE_ROWS + 7)]
+    pieces = list(arrow_rows(iter([pa.array(texts)]), conversations=False))
+
+    assert [SLICE_ROWS, SLICE_ROWS, 7] == [len(piece) for piece in pieces]
+    assert texts == [row for piece in pieces for row in piece]
+
+
+def test_batches_are_read_when_they_are_asked_for() -> None:
+    """The second batch is not touched before the first is through."""
+    touched: list[int] = []
+
+    def batches() -> Iterator[Any]:
+        for number in range(2):
+            touched.append(number)
+            yield pa.array([str(number)] * 600)
+
+    rows = arrow_rows(batches(), conversations=False)
+    next(rows)
+    next(rows)
+
+    assert [0] == touched
+
+
+@pytest.mark.parametrize(("raw", "kind"), [(pa.binary(), pa.string()), (pa.large_binary(), pa.large_string())])
+def test_bytes_that_are_no_utf8_are_replaced(raw: Any, kind: Any) -> None:  # noqa: ANN401 -- Arrow types
+    """The broken letter becomes a replacement character; its row, its neighbours and nulls are kept."""
+    column = pa.array([b"a", None, BROKEN, b"", "€".encode()], raw).view(kind)
+
+    assert ["a", None, MENDED, "", "€"] == read(column)
+    assert [MENDED, ""] == read(column.slice(2, 2))
+
+
+@pytest.mark.parametrize("make", [pa.list_, pa.large_list])
+def test_bytes_that_are_no_utf8_are_replaced_in_conversations(make: Any) -> None:  # noqa: ANN401 -- makes an Arrow type
+    """Deep inside messages too, whatever is null around them, and in a slice."""
+    cells = [
+        [{"role": b"user", "content": b"skipped"}],
+        None,
+        [{"role": b"system", "content": None}, {"role": b"user", "content": BROKEN}],
+        [],
+        [None, {"role": BROKEN, "content": b"x"}],
+    ]
+    column = pa.array(cells, make(RAW_MESSAGE)).view(make(MESSAGE))
+    expected = [
+        None,
+        [{"role": "system", "content": None}, {"role": "user", "content": MENDED}],
+        [],
+        [None, {"role": MENDED, "content": "x"}],
+    ]
+
+    assert [[{"role": "user", "content": "skipped"}], *expected] == read(column)
+    assert expected == read(column.slice(1))
+
+
+def test_a_column_of_nulls_is_rows_of_nulls() -> None:
+    """`lit(None)` has no type, and needs none."""
+    assert [None, None] == read(pa.nulls(2))
+    assert [] == read(pa.array([], pa.string())) == read()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([1, 2]),
+        pa.array([b"a"]),
+        pa.array([1.5]),
+        pa.array([["a"]]),
+        pa.array([{"role": "user", "content": "Hi"}]),
+        pa.array([[{"role": "user", "text": "Hi"}]]),
+        pa.array([[{"role": "user", "content": "Hi", "name": "me"}]]),
+        pa.array([[{"role": "user", "content": 7}]]),
+        pa.array([], pa.int64()),
+        (pa.array(["a"]), pa.array(["b"])),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("conversations", [True, False])
+def test_a_column_of_another_type_is_refused(column: Any, conversations: bool) -> None:  # noqa: ANN401, FBT001 -- a table
+    """At the first batch, before anything is asked, in a sentence that ends in a next step."""
+    with pytest.raises(InputTypeError, match=r"(?s)called on .+ Hint: .+\.$"):
+        read(column, conversations=conversations)
+
+
+def test_only_a_chat_takes_conversations() -> None:
+    """A conversation cannot be embedded or continued."""
+    column = pa.array([[{"role": "user", "content": "Hi"}]], pa.list_(MESSAGE))
+    with pytest.raises(InputTypeError, match=r"one string column; .* Hint: .+\.$"):
+        read(column, conversations=False)
+    with pytest.raises(InputTypeError, match=r"one string column; .* Hint: .+\.$"):
+        read_pandas(pd.Series([[{"role": "user", "content": "Hi"}]]), conversations=False)
+
+
+@given(st.lists(TEXTS, max_size=20), st.lists(CELLS, max_size=10))
+def test_pandas_rows_are_arrow_rows(texts: list[str | None], cells: list[Any]) -> None:
+    """What Spark hands over as pandas reads as the same rows: lists, NumPy arrays, dicts and Rows alike."""
+    as_rows = [None if cell is None else [message and Row(**message) for message in cell] for cell in cells]
+    as_arrays = [None if cell is None else np.array(cell, dtype=object) for cell in cells]
+
+    assert read(pa.array(texts, pa.string())) == read_pandas(pd.Series(texts, dtype=object))
+    for column in (cells, as_rows, as_arrays):
+        assert read(pa.array(cells, pa.list_(MESSAGE))) == read_pandas(pd.Series(column, dtype=object))
+
+
+def test_pandas_own_nulls_are_null() -> None:
+    """A column of pandas' string type marks what is missing in its own way."""
+    assert ["a", None] == read_pandas(pd.Series(["a", None], dtype="string"))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series([1, 2]),
+        pd.Series([1.5, None]),
+        pd.Series([True]),
+        pd.Series([b"a"]),
+        pd.Series([7, "a"], dtype=object),
+        pd.Series([["a"]]),
+        pd.Series([{"role": "user", "content": "Hi"}]),
+        pd.Series([[{"role": "user"}]]),
+        pd.DataFrame({"a": ["x"], "b": ["y"]}),
+        (pd.Series(["a"]), pd.Series(["b"])),
+    ],
+    ids=repr,
+)
+def test_a_pandas_column_of_another_type_is_refused(column: Any) -> None:  # noqa: ANN401 -- every wrong type
+    """As on the Arrow path."""
+    with pytest.raises(InputTypeError, match=r"(?s)called on .+ Hint: .+\.$"):
+        read_pandas(column)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_field_of_a_schema_is_a_results(name: str) -> None:
+    """A column's fields take a result's attributes by their names."""
+    assert [] == [field for field in SCHEMAS[name].fieldNames() if not hasattr(Result(), field)]
+    assert list(Usage._fields) == schemas.USAGE.fieldNames()
+    assert list(RowError._fields) == schemas.ERROR.fieldNames()
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+@settings(max_examples=30)
+@given(results=st.lists(st.none() | RESULTS, max_size=8))
+def test_results_come_back_from_arrow(name: str, results: list[Result | None]) -> None:
+    """Written to Arrow and read again, every field is what it was, and a row without a result is a null struct."""
+    made = to_arrow(results, kind_of(SCHEMAS[name]))
+    made.validate(full=True)
+
+    assert kind_of(SCHEMAS[name]) == made.type
+    assert [row_of(result, SCHEMAS[name]) for result in results] == made.to_pylist()
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+@settings(max_examples=30)
+@given(results=st.lists(st.none() | RESULTS, max_size=8))
+def test_results_come_back_from_pandas(name: str, results: list[Result | None]) -> None:
+    """The same on the pandas path, where a row without a result is a row of nulls."""
+    schema = SCHEMAS[name]
+    frame = to_pandas(results, schema.fieldNames())
+    found = frame.to_dict("records")
+    nulls = dict.fromkeys(schema.fieldNames())
+
+    assert schema.fieldNames() == list(frame.columns)
+    assert [row_of(result, schema) or nulls for result in results] == [
+        {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in row.items()}
+        for row in found
+    ]
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_pandas_frame_is_what_arrow_makes_of_it(name: str) -> None:
+    """Spark writes the frame to Arrow column by column: that gives the same fields as the Arrow path."""
+    results = [
+        Result(text="a", choices=["a", None], embedding=array("f", [0.1, -0.0]).tobytes(), usage=Usage(1, 2, 3)),
+        Result(),
+    ]
+    frame = to_pandas(results, SCHEMAS[name].fieldNames())
+    kind = kind_of(SCHEMAS[name])
+    columns = [pa.Array.from_pandas(frame[field.name], type=field.type) for field in kind]
+
+    assert to_arrow(results, kind).flatten() == columns
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("results", [[], [None], [None] * 3])
+def test_nothing_is_laid_out_too(name: str, results: list[None]) -> None:
+    """No rows, and rows of nothing but null, have the schema's type: empty chunks are sent while a model thinks."""
+    made = to_arrow(results, kind_of(SCHEMAS[name]))
+    made.validate(full=True)
+
+    assert (len(results), len(results)) == (len(made), made.null_count)
+    assert kind_of(SCHEMAS[name]) == made.type
+    assert len(results) == len(to_pandas(results, SCHEMAS[name].fieldNames()))
+
+
+@given(st.lists(st.none() | st.binary(min_size=1, max_size=5), min_size=1, max_size=8))
+def test_vectors_keep_every_bit(raws: list[bytes | None]) -> None:
+    """Any four bytes are a float32, not-a-numbers and minus zero too, and arrive as those four bytes."""
+    vectors = [None if raw is None else raw * 4 for raw in raws]
+    results = [Result(embedding=vector) for vector in vectors]
+    column = to_arrow(results, kind_of(schemas.EMBED)).field("embedding")
+    frame = to_pandas(results, ["embedding"])
+
+    assert [None if vector is None else len(vector) // 4 for vector in vectors] == column.value_lengths().to_pylist()
+    assert b"".join(vector or b"" for vector in vectors) == column.flatten().to_numpy().tobytes()
+    assert vectors == [None if value is None else value.tobytes() for value in frame["embedding"]]
+
+
+def test_a_null_between_vectors_shifts_nothing() -> None:
+    """A row that failed has a null vector, and its neighbours have their own."""
+    vectors = [[1.0, 2.0], None, [3.0, 4.0], None]
+    results = [Result(embedding=None if vector is None else array("f", vector).tobytes()) for vector in vectors]
+
+    assert vectors == to_arrow(results, kind_of(schemas.EMBED)).field("embedding").to_pylist()
+    assert vectors == to_arrow(results, kind_of(schemas.EMBED)).slice(0).field("embedding").to_pylist()
+
+
+def test_an_error_stands_beside_nothing() -> None:
+    """A row that failed is no null row: its error says why, and its tokens are counted."""
+    error = RowError("content_filter", 400, "no", retryable=False)
+    row = to_arrow([Result(error=error, usage=Usage(5, None, 5), attempts=2)], kind_of(schemas.CHAT)).to_pylist()[0]
+
+    assert (None, 2) == (row["text"], row["attempts"])
+    assert {"kind": "content_filter", "status": 400, "message": "no", "retryable": False} == row["error"]
+    assert 5 == row["usage"]["total_tokens"]
+    assert None is row["usage"]["completion_tokens"]
+
+
+def test_what_is_written_is_plain() -> None:
+    """A latency is a number of milliseconds, and a row can be written as JSON."""
+    row = to_arrow([Result(text="a", latency_ms=12.5)], kind_of(schemas.CHAT)).to_pylist()[0]
+
+    assert math.isclose(12.5, json.loads(json.dumps(row))["latency_ms"])

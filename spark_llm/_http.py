@@ -5,6 +5,7 @@ aiohttp's client, with connections kept open between requests. Redirects are not
 
 import asyncio
 import time
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from multidict import CIMultiDict
@@ -17,6 +18,15 @@ CONNECT_S = 15.0
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": f"spark_llm/{__version__}"}
 
 
+def _proxy_for(url: URL) -> str | None:
+    """Return the proxy that the environment names for this URL, looked up once.
+
+    aiohttp's own `trust_env` would look for proxies and read ~/.netrc at every request, and send what it finds there.
+    """
+    host = url.host or ""
+    return None if proxy_bypass(host) else getproxies().get(url.scheme)
+
+
 class HTTPClient:
     """Posts JSON to one URL over a pool of open connections; lives on one event loop."""
 
@@ -24,11 +34,11 @@ class HTTPClient:
         """Post to `url`; give one try `timeout_s`; keep at most `connections` open."""
         self._url = URL(url, encoded=True)
         self._timeout_s = timeout_s
+        self._proxy = _proxy_for(self._url)
         self._headers: dict[str | None, CIMultiDict[str]] = {}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=connections, ttl_dns_cache=300, keepalive_timeout=30),
             timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(timeout_s, CONNECT_S)),
-            trust_env=True,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
@@ -38,7 +48,7 @@ class HTTPClient:
         status = 0
         try:
             async with self._session.post(
-                self._url, data=body, headers=self._headers_for(token), allow_redirects=False
+                self._url, data=body, headers=self._headers_for(token), proxy=self._proxy, allow_redirects=False
             ) as answer:
                 status = answer.status
                 content = await answer.read()

@@ -1,0 +1,46 @@
+"""The benchmarks run: what they measure is for `python -m benchmarks` on a quiet machine, and never for a test."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROWS = (
+    "chat at zero latency, against a bare aiohttp loop",
+    "against requests in 64 threads in a pandas UDF",
+    "share of the ideal rate, 64 in flight",
+    "of requests in 64 threads, batch by batch",
+    "embeddings of 1,024 numbers, against requests in threads",
+    "import spark_llm",
+    *(["peak memory of a worker"] if Path("/proc/self/status").exists() else []),
+)
+
+
+@pytest.mark.spark
+def test_every_benchmark_runs_to_its_end() -> None:
+    """The short form measures everything once and prints a line for each figure."""
+    page = ROOT / "benchmarks" / "RESULTS.md"
+    before = page.read_bytes() if page.exists() else None
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--short"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert (0, []) == (run.returncode, [row for row in ROWS if row not in run.stdout]), run.stderr
+    assert before == (page.read_bytes() if page.exists() else None)  # only a whole run is worth keeping
+
+
+def test_a_benchmark_that_is_not_there_is_named() -> None:
+    """A name that stands for no measurement ends the command with a list of those that do."""
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "speed"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert 2 == run.returncode
+    assert "there is no measurement 'speed'; there are chat, window" in run.stderr

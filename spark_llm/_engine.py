@@ -40,6 +40,7 @@ class Engine:
         self._loop = asyncio.new_event_loop()
         self._sending: dict[asyncio.Task[None], Stream] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._pumping = False
         self._client: HTTPClient | None = None
         self._keeper: TokenKeeper | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="spark_llm engine", daemon=True)
@@ -114,8 +115,10 @@ class Engine:
     # Everything below runs on the event loop.
 
     async def _close(self) -> None:
-        for sending in list(self._sending):
-            sending.cancel()
+        sending = list(self._sending)
+        for task in sending:
+            task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
         if self._timer is not None:
             self._timer.cancel()
         if self._client is not None:
@@ -130,6 +133,7 @@ class Engine:
 
     def _pump(self) -> None:
         """Send what may go now, and set the clock for what may go later."""
+        self._pumping = False
         for request in self._schedule.ready(self._loop.time()):
             stream = request.owner
             if request.tries.sent == 1:
@@ -146,7 +150,9 @@ class Engine:
         del self._sending[sending]
         if sending.cancelled():
             self._schedule.cancelled()
-        self._pump()
+        if not self._pumping:  # once for all that end in one turn of the loop
+            self._pumping = True
+            self._loop.call_soon(self._pump)
 
     async def _send(self, request: Request, stream: "Stream") -> None:
         try:

@@ -14,7 +14,6 @@ class Limit:
         """Start at one request, never to pass `ceiling`."""
         self.ceiling = ceiling
         self.in_flight = 0
-        self.proven = False  # whether anything was answered yet: until then one request goes ahead alone
         self._window = 1.0
         self._doubling = True
         self._cuts = 0
@@ -38,7 +37,6 @@ class Limit:
         """Count a request in that the endpoint served, and grow where the window was in use."""
         in_use = self.in_flight * 2 >= self.window
         self.in_flight -= 1
-        self.proven = True
         if in_use:
             self._window = min(float(self.ceiling), self._window + (1.0 if self._doubling else 1.0 / self._window))
 

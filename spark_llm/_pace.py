@@ -9,7 +9,8 @@ most, and a full read is at full width after ten doublings. What leaves is buffe
 OPENING_ROWS = 28  # asked before anything is known of the reader; show() reads 21
 OPENING_GRACE_S = 0.05  # how long a reader that has enough may take to end the task
 SPAN_ROWS = 10_000  # rows taken in and not yet left, beyond the window: one Arrow batch
-CHUNK_ROWS = 64  # results that leave at once, unless
+LEAST_ROWS = 64  # rows that wait to be sent, however narrow the window
+CHUNK_ROWS = 256  # results that leave at once, unless
 CHUNK_WAIT_S = 0.2  # the first of them waited so long
 BEAT_S = 1.5  # between beats while nothing leaves
 
@@ -38,7 +39,7 @@ class Pace:
             return 0
         if self._widen_at is not None and now >= self._widen_at:
             self._widen()
-        low_water = max(CHUNK_ROWS, 2 * window_rows)
+        low_water = max(LEAST_ROWS, 2 * window_rows)
         if backlog >= low_water:
             return 0
         wanted = min(2 * low_water - backlog, SPAN_ROWS + window_rows - (self.taken - self.left))

@@ -178,7 +178,6 @@ SELECT id,
        answer.usage.total_tokens AS tokens,
        size(llm_embed(review).embedding) AS dimensions
 FROM reviews
-WHERE product = 'tent'
-ORDER BY id"""
+WHERE product = 'tent'"""
     print(f"\nThe same in SQL:\n\n{query}\n")
     spark.sql(query).drop("answer").show(truncate=False)

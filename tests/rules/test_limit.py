@@ -29,12 +29,11 @@ def refuse_all(limit: Limit, epochs: list[int]) -> None:
 
 
 def test_the_first_request_goes_alone() -> None:
-    """Nothing is known of an endpoint that answered nothing: one request goes out, and nothing is proven."""
+    """Nothing is known of an endpoint that answered nothing: one request goes out."""
     limit = Limit(512)
 
     assert [0] == fill(limit)
     assert 0 == limit.room
-    assert not limit.proven
 
 
 def test_the_window_doubles_with_every_round_of_answers() -> None:
@@ -119,16 +118,3 @@ def test_a_fault_says_nothing_about_capacity() -> None:
 
     assert 64 == limit.window
     assert 0 == limit.in_flight
-
-
-def test_the_first_answer_proves_the_endpoint() -> None:
-    """Refusals and faults prove nothing; an answer does."""
-    limit = Limit(512)
-    limit.refused(limit.sent())
-    limit.sent()
-    limit.failed()
-    before = limit.proven
-    limit.sent()
-    limit.answered()
-
-    assert [False, True] == [before, limit.proven]

@@ -1,0 +1,27 @@
+"""The demonstration, against endpoints that echo: what it asks, writes and prints."""
+
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from spark_llm import Endpoint, demo
+from spark_llm.serving import LocalEndpoints
+
+
+@pytest.mark.spark
+def test_the_demo_asks_writes_and_shows(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Forty reviews are asked three times each, written and shown; then the four of the SQL are asked, and no more."""
+    with LocalEndpoints() as endpoints:
+        chat, embed = (Endpoint(endpoints.invocations(name), token=endpoints.token) for name in ("chat", "embed"))
+        demo.run(chat, embed, lambda: endpoints.stats.rows_answered, tmp_path)
+        assert 120 + 2 * 4 == endpoints.stats.rows_answered == endpoints.stats.rows_asked
+    shown = capsys.readouterr()
+
+    assert "120 rows asked, 0 failed" in shown.out
+    assert "The nearest pair of reviews" in shown.out
+    assert "SELECT id," in shown.out
+    assert "120/120" in shown.err
+    assert 40 == spark.read.parquet(str(tmp_path / "reviews.parquet")).count()

@@ -116,6 +116,8 @@ class Schedule:
             self.limit.refused(request.epoch)
             if failure.retry_after_s:
                 self._held_until = max(self._held_until, now + min(failure.retry_after_s, self._policy.give_up_after_s))
+        elif failure.about_input and (self._dialect_proven or self._dialects == 1):
+            self.limit.answered()  # the endpoint is well, and had time to read what it refused
         else:
             self.limit.failed()
         if failure.usage is not None:

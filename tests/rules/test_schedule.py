@@ -369,6 +369,18 @@ def test_an_error_of_the_endpoint_is_the_last_word() -> None:
     assert {NOT_FOUND.error} == {result.error for result in play.results.values()}
 
 
+@pytest.mark.parametrize(("dialects", "window"), [(1, 2), (2, 1)])
+def test_a_refused_input_opens_the_window_like_an_answer(dialects: int, window: int) -> None:
+    """A refused input shows a healthy endpoint; but while the form may be to blame, one request goes ahead alone."""
+    limit = Limit(512)
+    schedule = Schedule(limit, Policy(), dialects)
+    schedule.add("task", [(0, "a")])
+    [request] = schedule.ready(now=0.0)
+    schedule.failed(request, BAD_INPUT, now=0.0, dice=lambda: 0.0)
+
+    assert window == limit.window
+
+
 def test_attempts_count_the_tries_of_every_batch_that_a_row_was_in() -> None:
     """A row that was in a refused batch of four, then in a pair, then alone, was asked three times."""
     play = Play(packs_of(4, 4), refuses({0}), Policy())
@@ -399,4 +411,4 @@ def test_a_request_that_was_called_off_frees_its_slot() -> None:
     schedule.ready(0.0)
     schedule.cancelled()
 
-    assert (0, 1, False) == (limit.in_flight, limit.window, limit.proven)
+    assert (0, 1) == (limit.in_flight, limit.window)

@@ -6,9 +6,9 @@ answer that ran out of tokens before it began is an error of its row.
 
 from collections.abc import Callable, Mapping
 
-from spark_llm._tasks._failure import failure_of
-from spark_llm._tasks._wire import NotJSONError, count_of, header_of, not_an_answer, read_json, string_of, usage_of
-from spark_llm._values import Answer, Outcome, Response, Result, RowError
+from spark_llm._tasks._failure import document_of
+from spark_llm._tasks._wire import count_of, header_of, not_an_answer, string_of, usage_of
+from spark_llm._values import Answer, Failure, Outcome, Response, Result, RowError
 
 TextOfChoice = Callable[
     [Mapping[str, object]], tuple[str | None, RowError | None]
@@ -17,18 +17,10 @@ TextOfChoice = Callable[
 
 def read_choices(response: Response, n: int, text_of_choice: TextOfChoice) -> Outcome:
     """Read a response with `choices` for one input, of chat or of completions."""
-    if response.status != 200 or response.fault is not None:
-        return failure_of(response)
-    try:
-        document = read_json(response.body)
-    except NotJSONError:
-        return not_an_answer(response, "the answer is no JSON")
-    choices = document.get("choices") if isinstance(document, dict) else None
-    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
-        if isinstance(document, dict) and (document.get("error") or document.get("error_code")):
-            return failure_of(response)
-        return not_an_answer(response, "the answer has no choices", document)
-    choices.sort(key=lambda choice: count_of(choice.get("index")) or 0)
+    document = document_of(response, "choices")
+    if isinstance(document, Failure):
+        return document
+    choices = sorted(document["choices"], key=lambda choice: count_of(choice.get("index")) or 0)
     first = choices[0]
     text, refused = text_of_choice(first)
     finish_reason = string_of(first.get("finish_reason"))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from spark_llm._tasks._wire import NotJSONError, excerpt, mended, read_json, usage_of
+from spark_llm._tasks._wire import NotJSONError, excerpt, mended, not_an_answer, read_json, usage_of
 from spark_llm._values import Failure, Response, RowError
 from spark_llm.errors import Kind
 
@@ -60,6 +60,23 @@ _TELLTALES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ),
 )
 _PLAIN_STATUSES = frozenset((401, 403, 404))
+
+
+def document_of(response: Response, holds: str) -> dict[str, Any] | Failure:
+    """Return the document of a 200 that has a list of objects under `holds`; else the failure that the response is."""
+    if response.status != 200 or response.fault is not None:
+        return failure_of(response)
+    try:
+        document = read_json(response.body)
+    except NotJSONError:
+        return not_an_answer(response, "the answer is no JSON")
+    if isinstance(document, dict):
+        found = document.get(holds)
+        if isinstance(found, list) and found and all(isinstance(part, dict) for part in found):
+            return document
+        if document.get("error") or document.get("error_code"):
+            return failure_of(response)
+    return not_an_answer(response, f"the answer has no {holds}", document)
 
 
 def failure_of(response: Response) -> Failure:

@@ -13,19 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spark_llm._tasks._failure import failure_of
-from spark_llm._tasks._wire import (
-    NotJSONError,
-    body,
-    count_of,
-    header_of,
-    not_an_answer,
-    read_json,
-    string_of,
-    usage_of,
-    write_json,
-)
-from spark_llm._values import Answer, Item, Outcome, Response, Result
+from spark_llm._tasks._failure import document_of
+from spark_llm._tasks._wire import body, count_of, header_of, not_an_answer, string_of, usage_of, write_json
+from spark_llm._values import Answer, Failure, Item, Outcome, Response, Result
 
 
 @dataclass(frozen=True)
@@ -54,32 +44,22 @@ class Embed:
 
     def decode(self, response: Response, count: int) -> Outcome:
         """Read the vectors by their `index`; a missing, doubled, empty or uneven one is `invalid_response`."""
-        if response.status != 200 or response.fault is not None:
-            return failure_of(response)
-        try:
-            document = read_json(response.body)
-        except NotJSONError:
-            return not_an_answer(response, "the answer is no JSON")
-        data = document.get("data") if isinstance(document, dict) else None
-        if not isinstance(data, list):
-            if isinstance(document, dict) and (document.get("error") or document.get("error_code")):
-                return failure_of(response)
-            return not_an_answer(response, "the answer has no vectors", document)
-        vectors = _in_order(data, count)
+        document = document_of(response, "data")
+        if isinstance(document, Failure):
+            return document
+        vectors = _in_order(document["data"], count)
         if isinstance(vectors, str):
             return not_an_answer(response, vectors, document)
         model = string_of(document.get("model")) or header_of(response, "served-model-name")
         return Answer([Result(embedding=vector, model=model) for vector in vectors], usage_of(document))
 
 
-def _in_order(data: list[Any], count: int) -> list[bytes] | str:
+def _in_order(data: list[dict[str, Any]], count: int) -> list[bytes] | str:
     """Return one vector for each input, in the inputs' order, or what is wrong in words."""
     if len(data) != count:
         return f"{len(data)} vectors for {count} inputs"
     vectors: list[bytes | None] = [None] * count
     for position, entry in enumerate(data):
-        if not isinstance(entry, dict):
-            return "a vector is no object"
         index = count_of(entry.get("index", position))
         if index is None or index >= count or vectors[index] is not None:
             return f"the vectors' indexes are not 0 to {count - 1}, each once"

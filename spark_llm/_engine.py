@@ -40,7 +40,6 @@ class Engine:
         self._loop = asyncio.new_event_loop()
         self._sending: dict[asyncio.Task[None], Stream] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._pumping = False
         self._client: HTTPClient | None = None
         self._keeper: TokenKeeper | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="spark_llm engine", daemon=True)
@@ -49,7 +48,7 @@ class Engine:
     def stream(self, task: Task, batches: Iterator[Sequence[Item | None]]) -> Iterator[list[Result | None]]:
         """Ask every row of `batches`; yield results in the rows' order, in chunks, null for null.
 
-        An empty chunk is a beat: nothing for now, and the caller should push out what it has buffered. Raises
+        An empty chunk is a beat: there is nothing yet, and the caller should push out what it has buffered. Raises
         `RowFailedError` for the first row that failed, when the policy says so. When the caller stops reading, what is
         in flight is called off.
         """
@@ -132,29 +131,49 @@ class Engine:
         self._pump()
 
     def _pump(self) -> None:
-        """Send what may go now, and set the clock for what may go later."""
-        self._pumping = False
-        for request in self._schedule.ready(self._loop.time()):
-            stream = request.owner
+        """Send what may go now, each request in a task of its own, and set the clock for what may go later."""
+        for request in self._ready():
+            self._start(request)
+
+    def _start(self, request: Request) -> None:
+        sending = self._loop.create_task(self._send(request))
+        self._sending[sending] = request.owner
+        sending.add_done_callback(self._sent)
+
+    def _ready(self) -> list[Request]:
+        """Return what may go now, as sent."""
+        going = self._schedule.ready(self._loop.time())
+        for request in going:
             if request.tries.sent == 1:
-                stream.line.sent(len(request.inputs))
-            sending = self._loop.create_task(self._send(request, stream))
-            self._sending[sending] = stream
-            sending.add_done_callback(self._sent)
+                request.owner.line.sent(len(request.inputs))
         due = self._schedule.next_due()
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if due is None else self._loop.call_at(due, self._pump)
+        return going
 
     def _sent(self, sending: "asyncio.Task[None]") -> None:
         del self._sending[sending]
         if sending.cancelled():
             self._schedule.cancelled()
-        if not self._pumping:  # once for all that end in one turn of the loop
-            self._pumping = True
-            self._loop.call_soon(self._pump)
+            self._pump()
 
-    async def _send(self, request: Request, stream: "Stream") -> None:
+    async def _send(self, request: Request) -> None:
+        """Send a request, and in the slot that it leaves the next one, as long as there is one."""
+        sending = asyncio.current_task(self._loop)
+        while True:
+            await self._settle(request, request.owner)
+            going = self._ready()
+            if not going:
+                return
+            request = going.pop(0)
+            if sending is not None:
+                self._sending[sending] = request.owner
+            for another in going:
+                self._start(another)
+
+    async def _settle(self, request: Request, stream: "Stream") -> None:
+        """Ask once, and give the rows their results, or the request its place in the line."""
         try:
             outcome, latency_s = await self._ask(request, stream.task)
         except Exception as error:  # noqa: BLE001 -- a row never sinks a job, not even by a mistake of ours

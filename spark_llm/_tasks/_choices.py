@@ -20,7 +20,9 @@ def read_choices(response: Response, n: int, text_of_choice: TextOfChoice) -> Ou
     document = document_of(response, "choices")
     if isinstance(document, Failure):
         return document
-    choices = sorted(document["choices"], key=lambda choice: count_of(choice.get("index")) or 0)
+    choices = document["choices"]
+    if len(choices) > 1:
+        choices.sort(key=lambda choice: count_of(choice.get("index")) or 0)
     first = choices[0]
     text, refused = text_of_choice(first)
     finish_reason = string_of(first.get("finish_reason"))

@@ -6,12 +6,13 @@ parsing of numbers; a server that does not know the field may answer with number
 without it. Vectors stay bytes (float32, little-endian) all the way to Arrow.
 """
 
-import base64
 import sys
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from spark_llm._tasks._failure import document_of
 from spark_llm._tasks._wire import body, count_of, header_of, not_an_answer, string_of, usage_of, write_json
@@ -77,13 +78,13 @@ def _vector(value: object) -> bytes | None:
     """Return a vector's float32 bytes from base64 or from a list of numbers; None for anything else."""
     try:
         if isinstance(value, str):
-            raw = base64.b64decode(value, validate=True)
+            raw: bytes = msgspec.convert(value, bytes)  # base64, five times as fast as the standard library's
             return raw if len(raw) % 4 == 0 else None
         if isinstance(value, list):
             floats = array("f", value)
             if sys.byteorder == "big":
                 floats.byteswap()
             return floats.tobytes()
-    except (ValueError, TypeError, OverflowError):  # binascii.Error is a ValueError
+    except (ValueError, TypeError, OverflowError, msgspec.ValidationError):
         return None
     return None

@@ -7,6 +7,7 @@ and embedding run in threads, and stop soon after the client that asked has gone
 import asyncio
 import secrets
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -33,7 +34,7 @@ _BATCH = 32
 _SAMPLING = ("temperature", "top_p", "top_k", "stop", "frequency_penalty", "presence_penalty")
 
 
-class _Threaded:
+class _Threaded(ABC):
     """A model whose work is done in threads, started and stopped as a context manager."""
 
     def __init__(self, n_threads: int, workers: int) -> None:
@@ -58,11 +59,13 @@ class _Threaded:
             self._pool = None
         self._stop()
 
+    @abstractmethod
     def _start(self) -> None:
-        raise NotImplementedError
+        """Load the model."""
 
+    @abstractmethod
     def _stop(self) -> None:
-        raise NotImplementedError
+        """Let the model go."""
 
     async def _in_threads(self, work: Callable[..., Any], jobs: Sequence[Any]) -> list[Any]:
         """Run `work(gone, job)` for each job; `gone()` turns true when nobody waits for it any more."""

@@ -23,10 +23,10 @@ test: .venv/ready-for-dev ## Run the tests, then those on Spark once more over S
 	SPARK_LLM_TEST_SESSION=connect $(BIN)/python -m pytest tests/spark
 
 test-fast: .venv/ready-for-dev ## Run the tests that need neither Spark nor models (under 20 s)
-	$(BIN)/python -m pytest tests -m "not spark and not models and not slow"
+	$(BIN)/python -m pytest tests -m "not spark and not models and not waits" --hypothesis-profile=quick
 
-test-slow: .venv/ready-for-dev ## Run only the tests that take long
-	$(BIN)/python -m pytest tests -m slow
+test-slow: .venv/ready-for-dev ## Look for new counter-examples: the rules on 2,000 examples a property
+	$(BIN)/python -m pytest tests/rules --hypothesis-profile=explore
 
 check: .venv/ready-for-dev ## Lint, check the format, the types and the import rules
 	$(BIN)/ruff check .

@@ -72,6 +72,7 @@ def test_results_come_in_the_order_of_the_rows_whatever_order_the_answers_came_i
     assert 180 == endpoints.stats.requests
 
 
+@pytest.mark.waits
 def test_a_slow_row_holds_one_slot_and_no_batch(endpoints: LocalEndpoints) -> None:
     """While an early row waits, rows of later batches are asked and answered; it leaves in its turn all the same."""
     endpoints.hold("slow")
@@ -122,6 +123,7 @@ def test_what_goes_wrong_once_is_asked_again(endpoints: LocalEndpoints, fault: s
     assert 23 == sum(result.attempts for result in results if result is not None)
 
 
+@pytest.mark.waits
 def test_a_hung_request_is_given_up_after_its_time_and_asked_again(endpoints: LocalEndpoints) -> None:
     """A try that is not answered within `timeout_s` is called off and followed by another."""
     endpoints.faults = Faults("ok hang")
@@ -142,6 +144,7 @@ def test_a_row_that_only_meets_faults_fails_after_max_tries(endpoints: LocalEndp
     assert 2 == result.attempts == endpoints.stats.requests
 
 
+@pytest.mark.waits
 def test_being_told_to_wait_spends_time_and_no_tries(endpoints: LocalEndpoints) -> None:
     """A 429 more often than `max_tries` is waited out; past `give_up_after_s` the row fails as rate_limited."""
     endpoints.faults = Faults("429*4")
@@ -250,6 +253,7 @@ def test_a_blank_text_is_never_embedded(endpoints: LocalEndpoints) -> None:
     assert 0 == endpoints.stats.requests
 
 
+@pytest.mark.waits
 def test_usage_adds_up_over_tries_splits_and_batches(endpoints: LocalEndpoints) -> None:
     """The rows' tokens sum to the endpoint's own counters, refused and halved batches included."""
     endpoints.faults = Faults("ok 429 cut 503", poison="poison")
@@ -289,6 +293,7 @@ def test_input_that_breaks_leaves_nothing_in_flight(endpoints: LocalEndpoints) -
     endpoints.wait_for(lambda stats: stats.in_flight == 0)
 
 
+@pytest.mark.waits
 def test_input_is_read_no_further_than_the_window_needs(endpoints: LocalEndpoints) -> None:
     """Memory is bounded by the window and the span: an endless input is not read ahead of what leaves."""
     read = 0
@@ -348,6 +353,7 @@ def test_the_system_message_reaches_the_model(endpoints: LocalEndpoints) -> None
     assert ["Be brief.\nhello"] == texts(ask(engine(endpoints, task=task), [["hello"]], task))
 
 
+@pytest.mark.waits
 def test_waiting_costs_no_processor_time(endpoints: LocalEndpoints) -> None:
     """While answers are on their way Spark's thread sleeps, in the opening, in the middle and after the last row."""
     endpoints.latency_s = 0.1

@@ -12,6 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
+    "After": "limits",
+    "Capacity": "limits",
     "ChatModel": "models",
     "ChatRequest": "wire",
     "Choice": "wire",
@@ -25,6 +27,7 @@ _HOMES = {
     "LocalEndpoints": "endpoints",
     "MiniLM": "local_models",
     "Model": "models",
+    "Quota": "limits",
     "Recorded": "ledger",
     "Refused": "refusals",
     "SmolLM2": "local_models",
@@ -36,6 +39,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "After",
+    "Capacity",
     "ChatModel",
     "ChatRequest",
     "Choice",
@@ -49,6 +54,7 @@ __all__ = [
     "LocalEndpoints",
     "MiniLM",
     "Model",
+    "Quota",
     "Recorded",
     "Refused",
     "SmolLM2",
@@ -63,6 +69,7 @@ if TYPE_CHECKING:
     from spark_llm.serving.endpoints import LocalEndpoints
     from spark_llm.serving.faults import Fault, Faults
     from spark_llm.serving.ledger import Recorded, Stats
+    from spark_llm.serving.limits import After, Capacity, Quota
     from spark_llm.serving.local_models import MiniLM, SmolLM2
     from spark_llm.serving.models import ChatModel, CompletionModel, Echo, EmbeddingModel, Model, echo_vector
     from spark_llm.serving.refusals import Refused

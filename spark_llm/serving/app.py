@@ -1,25 +1,26 @@
 """The HTTP application: routes, tokens, errors, and what a fault does on the wire.
 
-Each request goes the same way: counted, token, body, endpoint, fields, hold, fault, latency, model. Whatever stops it
-on that way is told in the dialect of the path that was asked.
+Each request goes the same way: counted, token, body, endpoint, fields, capacity, hold, fault, latency, model. Whatever
+stops it on that way is told in the dialect of the path that was asked.
 """
 
 import asyncio
-import hmac
 import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
-from typing import Literal, cast
+from typing import Literal, NamedTuple
 
 import msgspec
 from aiohttp import web
 
+from spark_llm.serving.bearer import BearerToken
 from spark_llm.serving.faults import Faults
+from spark_llm.serving.gate import Gate
 from spark_llm.serving.holds import Holds
 from spark_llm.serving.ledger import Ledger, Recorded, Ticket
+from spark_llm.serving.limits import Capacity
 from spark_llm.serving.models import ChatModel, CompletionModel, EmbeddingModel, Model
 from spark_llm.serving.refusals import (
     INTERNAL_ERROR,
@@ -30,16 +31,12 @@ from spark_llm.serving.refusals import (
     Refused,
     no_such_endpoint,
 )
-from spark_llm.serving.responses import INSTEAD, Answer, refuse, send
+from spark_llm.serving.responses import INSTEAD, SPOILT, Answer, AnyTask, ask, drip, refuse, send
 from spark_llm.serving.wire import (
     MAX_EMBEDDING_INPUTS,
     ChatRequest,
-    Choice,
     CompletionRequest,
     EmbeddingRequest,
-    chat_body,
-    completion_body,
-    embedding_body,
     read_object,
     read_request,
 )
@@ -47,7 +44,6 @@ from spark_llm.serving.wire import (
 Task = Literal["chat", "completions", "embeddings"]
 Latency = float | Callable[[int], float]
 SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key"})
-AnyTask = ChatRequest | CompletionRequest | EmbeddingRequest
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 # What tells a request's task where the path does not, and what a model must be to serve it.
@@ -58,21 +54,41 @@ OPENAI_PATHS: dict[str, Task] = {"chat/completions": "chat", "completions": "com
 _logger = logging.getLogger(__name__)
 
 
+class _Call(NamedTuple):
+    """One request for a model, and what goes with it on its way."""
+
+    request: web.Request
+    dialect: Dialect
+    task: Task | None
+    ticket: Ticket
+    request_id: str
+
+
 class Application:
     """Serves models under the names of their endpoints; used on one event loop only.
 
     Attributes:
         models: The models, by the name of their endpoint.
-        token: What a request must bring as its bearer token.
-        faults: What goes wrong with which request; may be set anew at any time.
+        token: What a request must bring; may be set anew at any time.
+        faults: What goes wrong with which request; may be set anew as well.
         latency_s: Seconds before a model is asked, or a function of the request's number; may be set anew as well.
+        gate: What holds the requests to a capacity.
     """
 
-    def __init__(self, models: Mapping[str, Model], *, token: str, faults: Faults, latency_s: Latency) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        *,
+        token: BearerToken,
+        faults: Faults,
+        latency_s: Latency,
+        capacity: Capacity,
+    ) -> None:
         self.models = dict(models)
         self.token = token
         self.faults = faults
         self.latency_s = latency_s
+        self.gate = Gate(capacity)
         self.ledger = Ledger()
         self.holds = Holds()
         self._tasks = {
@@ -94,27 +110,30 @@ class Application:
         app.router.add_route("*", "/{tail:.*}", self._elsewhere)
         return app
 
+    def reset(self) -> None:
+        """Begin again: nothing is counted, the next request is number 0, nothing of the capacity is spent."""
+        self.ledger.reset()
+        self.gate.reset()
+
     async def _post(self, request: web.Request, *, dialect: Dialect, task: Task | None) -> web.StreamResponse:
-        ticket = self.ledger.arrive()
-        request_id = secrets.token_hex(12)
+        call = _Call(request, dialect, task, self.ledger.arrive(), secrets.token_hex(12))
         try:
-            endpoint, asked = await self._receive(request, ticket, dialect, task)
-            answer = await self._answer(endpoint, asked, ticket.number, request_id)
+            endpoint, asked = await self._receive(call)
+            answer = await self._answer(call, endpoint, asked)
         except Refused as refused:
             answer = refuse(refused, dialect)
         except asyncio.CancelledError:
-            ticket.leave()
+            call.ticket.leave()
             raise
         except Exception:
             _logger.exception("A model failed")
             answer = refuse(Refused(INTERNAL_ERROR), dialect)
-        ticket.end(answer.status, answer.rows, answer.usage)
-        return await send(request, answer, request_id)
+        call.ticket.end(answer.status, answer.rows, answer.usage)
+        return await send(request, answer, call.request_id)
 
-    async def _receive(
-        self, request: web.Request, ticket: Ticket, dialect: Dialect, task: Task | None
-    ) -> tuple[str, AnyTask]:
+    async def _receive(self, call: _Call) -> tuple[str, AnyTask]:
         """Read and check a request; return the name of its endpoint, and what is asked."""
+        request, dialect, task, ticket, _ = call
         name, body = request.match_info.get("name", ""), None
         try:
             if not self._is_known(request):
@@ -134,38 +153,33 @@ class Application:
         ticket.ask(len(asked.inputs))
         return name, asked
 
-    async def _answer(self, endpoint: str, asked: AnyTask, number: int, request_id: str) -> Answer:
+    async def _answer(self, call: _Call, endpoint: str, asked: AnyTask) -> Answer:
+        """Answer what is asked as soon as the capacity has a place for it, or refuse it at once."""
+        async with self.gate.place():
+            with call.ticket.in_work():
+                answer = await self._work(call, endpoint, asked)
+            if answer.usage is not None:
+                self.gate.spend(answer.usage.total_tokens)
+            return answer
+
+    async def _work(self, call: _Call, endpoint: str, asked: AnyTask) -> Answer:
         """Answer what is asked, after its hold and its latency, or do what the faults say instead."""
         await self.holds.wait(asked.body)
-        fault = self.faults.at(number)
+        faults, number = self.faults, call.ticket.number
+        fault = faults.at(number)
         if fault.refusal is not None:
             raise Refused(fault.refusal, retry_after=fault.retry_after)
-        if (poison := self.faults.poisoned(asked.inputs)) is not None:
+        if (poison := faults.poisoned(asked.inputs)) is not None:
             raise Refused(poison)
         latency_s = self.latency_s(number) if callable(self.latency_s) else self.latency_s
         if latency_s > 0:
             await asyncio.sleep(latency_s)
         if fault.kind in INSTEAD:
-            return await INSTEAD[fault.kind]()
-        answer = await self._ask(self.models[endpoint], asked, request_id, empty=fault.kind == "empty")
-        return replace(answer, rows=0, usage=None, cut=True) if fault.kind == "cut" else answer
-
-    async def _ask(self, model: Model, asked: AnyTask, request_id: str, *, empty: bool) -> Answer:
-        """Ask the model, which serves this task, and write its answer; an `empty` one is billed and says nothing."""
-        rows, created = len(asked.inputs), int(time.time())
-        if isinstance(asked, EmbeddingRequest):
-            vectors = await cast("EmbeddingModel", model).embed(asked)
-            vectors = replace(vectors, vectors=()) if empty else vectors
-            body = embedding_body(model.name, vectors, as_base64=asked.encoding_format == "base64")
-            return Answer(body, rows=rows, usage=vectors.usage)
-        if isinstance(asked, ChatRequest):
-            texts, write = await cast("ChatModel", model).chat(asked), chat_body
-        else:
-            texts, write = await cast("CompletionModel", model).complete(asked), completion_body
-        if empty:
-            texts = replace(texts, choices=[Choice("", "length") for _ in texts.choices])
-        body = write(model.name, texts, request_id=request_id, created=created)
-        return Answer(body, rows=rows, usage=texts.usage)
+            return await INSTEAD[fault.kind](call.dialect)
+        answer = await ask(self.models[endpoint], asked, call.request_id, empty=fault.kind == "empty")
+        if fault.kind == "drip":
+            return await drip(call.request, answer, call.request_id, faults.drip_s)
+        return SPOILT[fault.kind](answer) if fault.kind in SPOILT else answer
 
     def _task(self, name: str, body: Mapping[str, object], task: Task | None) -> Task:
         """Tell the task by the path, or else by the field that the body has."""
@@ -178,9 +192,7 @@ class Application:
         return task
 
     def _is_known(self, request: web.Request) -> bool:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        given = token.strip().encode("utf-8", "surrogateescape")
-        return scheme.lower() == "bearer" and hmac.compare_digest(given, self.token.encode())
+        return self.token.admits(request.headers.get("Authorization", ""), time.monotonic())
 
     async def _models(self, request: web.Request) -> web.Response:
         if not self._is_known(request):

@@ -1,27 +1,24 @@
 """Endpoints on this machine, served from a thread of their own."""
 
-import asyncio
-import contextlib
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
-from typing import TypeVar
-
-from aiohttp import web
 
 from spark_llm.serving.app import Application, Latency
+from spark_llm.serving.bearer import BearerToken
 from spark_llm.serving.faults import Faults
 from spark_llm.serving.ledger import Recorded, Stats
+from spark_llm.serving.limits import After, Capacity
 from spark_llm.serving.local_models import MiniLM, SmolLM2
 from spark_llm.serving.models import Echo, Model
+from spark_llm.serving.server import HOST, Server
 
-HOST = "127.0.0.1"
 NO_FAULTS = Faults()
-_BACKLOG = 1024  # clients open hundreds of connections in one moment; a full queue would cost each a second
-_Value = TypeVar("_Value")
+UNLIMITED = Capacity()
 
 
 class LocalEndpoints:
@@ -38,8 +35,12 @@ class LocalEndpoints:
     Args:
         models: The model behind each endpoint, by the endpoint's name. Default: an `Echo` as chat, complete and embed.
         token: The bearer token that requests must bring. Default: a new one, in `.token`.
+        token_expires: When the token is good no longer, counted from its setting and by the requests that brought it;
+            they are then refused with 401 until it is set anew: `endpoints.token = "new"`. Default: never.
         faults: What goes wrong with which request. Can be set anew: `endpoints.faults = Faults("503*2")`.
         latency_s: Seconds before a model is asked, or a function from the request's number (0 first) to seconds.
+        capacity: How many requests all endpoints together take, at once and in a window; above it they wait or are
+            refused at once. Can be set anew: `endpoints.capacity = Capacity(concurrency=8)`. Default: no limit.
         port: The port to bind. Default: any free one.
     """
 
@@ -48,18 +49,18 @@ class LocalEndpoints:
         models: Mapping[str, Model] | None = None,
         *,
         token: str | None = None,
+        token_expires: After | None = None,
         faults: Faults = NO_FAULTS,
         latency_s: Latency = 0.0,
+        capacity: Capacity = UNLIMITED,
         port: int = 0,
     ) -> None:
         if models is None:
             models = dict.fromkeys(("chat", "complete", "embed"), Echo())
-        self._app = Application(
-            models, token=token or f"local-{secrets.token_hex(16)}", faults=faults, latency_s=latency_s
-        )
+        bearer = _set_now(token or f"local-{secrets.token_hex(16)}", token_expires)
+        self._app = Application(models, token=bearer, faults=faults, latency_s=latency_s, capacity=capacity)
         self._port = port
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._server: Server | None = None
         self._started = ExitStack()
         self._turn = threading.RLock()
 
@@ -69,8 +70,10 @@ class LocalEndpoints:
         *,
         n_threads: int = 2,
         token: str | None = None,
+        token_expires: After | None = None,
         faults: Faults = NO_FAULTS,
         latency_s: Latency = 0.0,
+        capacity: Capacity = UNLIMITED,
         port: int = 0,
     ) -> "LocalEndpoints":
         """Serve small real models: SmolLM2 as chat and complete, MiniLM as embed.
@@ -79,29 +82,37 @@ class LocalEndpoints:
         """
         text = SmolLM2(n_threads=n_threads)
         models: dict[str, Model] = {"chat": text, "complete": text, "embed": MiniLM(n_threads=n_threads)}
-        return cls(models, token=token, faults=faults, latency_s=latency_s, port=port)
+        return cls(
+            models,
+            token=token,
+            token_expires=token_expires,
+            faults=faults,
+            latency_s=latency_s,
+            capacity=capacity,
+            port=port,
+        )
 
     def start(self) -> "LocalEndpoints":
         """Start the models and listen; raises `OSError` where the port is taken. Does nothing where it runs."""
         with self._turn:
-            if self._thread is not None:
+            if self._server is not None:
                 return self
             with ExitStack() as stack:
                 for model in {id(model): model for model in self._app.models.values()}.values():
                     if isinstance(model, AbstractContextManager):
                         stack.enter_context(model)
-                self._listen()
+                self._server = Server(self._app.build(), self._port)
+                self._port = self._server.port
                 self._started = stack.pop_all()
         return self
 
     def stop(self) -> None:
         """Drop what is in flight, close the port and stop the models. Does nothing where it does not run."""
         with self._turn:
-            if self._thread is None or self._loop is None:
+            if self._server is None:
                 return
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._thread = self._loop = None
+            self._server.stop()
+            self._server = None
             self._started.close()
 
     def __enter__(self) -> "LocalEndpoints":  # noqa: PYI034 -- typing.Self came with Python 3.11
@@ -132,12 +143,21 @@ class LocalEndpoints:
 
     @property
     def token(self) -> str:
-        """The token that requests must bring."""
-        return self._app.token
+        """The token that requests must bring; set anew, it is good for as long again."""
+        return self._app.token.value
 
     @token.setter
     def token(self, token: str) -> None:
-        self._app.token = token
+        self._app.token = _set_now(token, self.token_expires)
+
+    @property
+    def token_expires(self) -> After | None:
+        """When the token is good no longer; set anew, it counts from now."""
+        return self._app.token.expires
+
+    @token_expires.setter
+    def token_expires(self, token_expires: After | None) -> None:
+        self._app.token = _set_now(self.token, token_expires)
 
     @property
     def faults(self) -> Faults:
@@ -156,6 +176,18 @@ class LocalEndpoints:
     @latency_s.setter
     def latency_s(self, latency_s: Latency) -> None:
         self._app.latency_s = latency_s
+
+    @property
+    def capacity(self) -> Capacity:
+        """How many requests are taken; set anew, its windows are empty, and its steps count from the next request.
+
+        What is in work or in line stays there; where requests wait in line, the steps count from the setting.
+        """
+        return self._app.gate.capacity
+
+    @capacity.setter
+    def capacity(self, capacity: Capacity) -> None:
+        self._on_loop(lambda: self._app.gate.reset(capacity))
 
     @property
     def names(self) -> list[str]:
@@ -177,8 +209,8 @@ class LocalEndpoints:
         return self._app.ledger.recorded
 
     def reset(self) -> None:
-        """Set every counter to zero, forget the requests, and begin the faults' script again."""
-        self._app.ledger.reset()
+        """Set every counter to zero, forget the requests, and begin the faults' script and the capacity again."""
+        self._on_loop(self._app.reset)
 
     def wait_for(self, predicate: Callable[[Stats], bool], timeout_s: float = 10.0) -> Stats:
         """Block until the counters satisfy `predicate`, and return them; raises `TimeoutError`.
@@ -195,59 +227,14 @@ class LocalEndpoints:
         """Let go the requests that `word` holds, or all."""
         self._on_loop(lambda: self._app.holds.release(word))
 
-    def _on_loop(self, act: Callable[[], _Value]) -> _Value:
+    def _on_loop(self, act: Callable[[], None]) -> None:
         """Run `act` where the application runs, and wait for it."""
-
-        async def run() -> _Value:
-            return act()
-
         with self._turn:
-            if self._loop is None:
-                return act()
-            return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
-
-    def _listen(self) -> None:
-        """Listen on a loop in a thread of its own: the caller's thread may run one already, as a notebook's does."""
-        runner = web.AppRunner(
-            self._app.build(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1, keepalive_timeout=3600
-        )
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=_serve, args=(loop, runner), name="spark-llm-serving", daemon=True)
-        thread.start()
-        try:
-            self._port = asyncio.run_coroutine_threadsafe(_bind(runner, self._port), loop).result()
-        except BaseException:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            raise
-        self._loop, self._thread = loop, thread
+            if self._server is None:
+                act()
+            else:
+                self._server.call(act)
 
 
-async def _bind(runner: web.AppRunner, port: int) -> int:
-    await runner.setup()
-    await web.TCPSite(runner, HOST, port, backlog=_BACKLOG).start()
-    bound: int = runner.addresses[0][1]
-    return bound
-
-
-def _serve(loop: asyncio.AbstractEventLoop, runner: web.AppRunner) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        loop.run_until_complete(_close(runner))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
-
-
-async def _close(runner: web.AppRunner) -> None:
-    """Close every connection at once, hung or not; their handlers are cancelled and count it."""
-    for connection in runner.server.connections if runner.server else ():
-        if connection.transport is not None:
-            connection.transport.abort()
-    await runner.cleanup()
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.gather(*others, return_exceptions=True)
+def _set_now(token: str, expires: After | None) -> BearerToken:
+    return BearerToken(token, expires=expires, now=time.monotonic())

@@ -2,7 +2,7 @@
 
 A fault depends on the request's number alone (and on the seed, where there are dice), so a run can be repeated. This
 file decides; the application acts. To add a refusal, add a row to `REFUSALS`; a new way to misbehave is a row in
-`MISBEHAVIOURS` and a function of the application.
+`MISBEHAVIOURS` and a function in `responses`.
 """
 
 import random
@@ -11,6 +11,7 @@ from bisect import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
+from math import inf
 from operator import itemgetter
 
 from spark_llm.serving.refusals import INTERNAL_ERROR, UNAUTHENTICATED, Refusal
@@ -46,6 +47,9 @@ MISBEHAVIOURS = {
     "garbage": "status 200 with bytes that are no JSON",
     "html": "status 200 with an HTML page",
     "empty": "status 200 with no text and finish_reason 'length' (no vectors, for embeddings)",
+    "half": "status 200 with half of a body, whose length is told right: the transport is whole, the JSON is not",
+    "drip": "the whole answer, sent slowly, piece by piece",
+    "errorbody": "status 200 with an error document as its body",
 }
 OK = "ok"
 KINDS = (OK, *REFUSALS, *MISBEHAVIOURS)
@@ -78,6 +82,14 @@ class Fault:
         """The refusal to answer with, or None where the request is not refused."""
         return REFUSALS.get(self.kind)
 
+    @classmethod
+    def parse(cls, word: str) -> "Fault":
+        """Read one word of a script: `503` or `429@1.5`."""
+        step = _STEP.fullmatch(word)
+        if step is None or step["count"] is not None:
+            raise ValueError(f"{word!r} is no single fault. Hint: write it as 503 or 429@1.5.")
+        return cls(step["kind"], step["retry_after"])
+
     def __str__(self) -> str:
         """Return the word as a script has it."""
         return self.kind if self.retry_after is None else f"{self.kind}@{self.retry_after}"
@@ -87,7 +99,7 @@ class Fault:
 class Faults:
     """A script of what happens to requests, by their order of arrival; after it they are answered.
 
-    >>> Faults("429 429@1.5 ok*3 503 500 hang cut garbage html empty")
+    >>> Faults("429 429@1.5 ok*3 503 500 hang cut half drip garbage html errorbody empty")
     >>> Faults("ok*9 503", cycle=True)  # every tenth request
     >>> Faults(poison="cyanide")  # a request with an input that has this word is refused
     >>> Faults.random({"503": 0.05, "cut": 0.01}, seed=7)
@@ -101,6 +113,7 @@ class Faults:
         poison_as: The word for that refusal: "400", "context" or "guardrail", say.
         rates: The share of the requests after the script that meet a fault, by its word.
         seed: What the dice for `rates` begin with.
+        drip_s: How long a dripping answer takes, from its first piece to its last.
     """
 
     script: str = ""
@@ -109,6 +122,7 @@ class Faults:
     poison_as: str = field(default="400", kw_only=True)
     rates: tuple[tuple[str, float], ...] = field(default=(), kw_only=True)
     seed: int = field(default=0, kw_only=True)
+    drip_s: float = field(default=1.0, kw_only=True)
     _steps: tuple[Fault, ...] = field(init=False, repr=False, compare=False)
     _ends: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _dice: tuple[tuple[Fault, float], ...] = field(init=False, repr=False, compare=False)
@@ -120,13 +134,17 @@ class Faults:
         object.__setattr__(self, "script", " ".join(str(f) if count == 1 else f"{f}*{count}" for f, count in runs))
         object.__setattr__(self, "_steps", tuple(fault for fault, _ in runs))
         object.__setattr__(self, "_ends", tuple(accumulate(count for _, count in runs)))
-        object.__setattr__(self, "_dice", tuple(zip(_words(self.rates), shares, strict=True)))
+        object.__setattr__(
+            self, "_dice", tuple(zip((Fault.parse(word) for word, _ in self.rates), shares, strict=True))
+        )
         if any(not 0 <= rate <= 1 for _, rate in self.rates) or sum(rate for _, rate in self.rates) > 1:
             raise ValueError(f"The rates {dict(self.rates)} are not shares of 1. Hint: 5 in a hundred is 0.05.")
         if self.poison_as not in REFUSALS:
             raise ValueError(f"poison_as={self.poison_as!r} refuses nothing. Hint: these do: {', '.join(REFUSALS)}.")
         if self.poison == "":
             raise ValueError("poison='' is in every text. Hint: give it a word, or leave it out.")
+        if not 0 <= self.drip_s < inf:
+            raise ValueError(f"drip_s={self.drip_s} is no time to send in. Hint: half a second is 0.5.")
 
     @classmethod
     def random(cls, rates: Mapping[str, float], *, seed: int, poison: str | None = None) -> "Faults":
@@ -166,10 +184,3 @@ def _read(script: str) -> list[tuple[Fault, int]]:
             raise ValueError(f"{word!r} is no step of a script. Hint: write it as 429, 429@1.5, ok*3 or 429@1.5*3.")
         steps.append((Fault(step["kind"], step["retry_after"]), int(step["count"] or 1)))
     return steps
-
-
-def _words(rates: tuple[tuple[str, float], ...]) -> list[Fault]:
-    steps = [_read(word) for word, _ in rates]
-    if any(len(step) != 1 or step[0][1] != 1 for step in steps):
-        raise ValueError(f"The rates {dict(rates)} need one word each. Hint: write them as 503 or 429@1.5.")
-    return [fault for [(fault, _)] in steps]

@@ -6,7 +6,8 @@ before its first byte is sent, so whoever has an answer finds it counted. Knows 
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -31,6 +32,8 @@ class Stats:
         total_tokens: Both together.
         in_flight: Requests that have arrived and have no response yet.
         max_in_flight: The most that were in flight at once.
+        in_work: Requests that have passed the capacity and are held, late, with the model, or dripping.
+        max_in_work: The most that were in work at once.
         disconnects: Requests that ended with no response: the client went away, or the endpoints were stopped.
         endpoints: The same counters for each endpoint that was asked, by its name.
     """
@@ -44,6 +47,8 @@ class Stats:
     total_tokens: int = 0
     in_flight: int = 0
     max_in_flight: int = 0
+    in_work: int = 0
+    max_in_work: int = 0
     disconnects: int = 0
     endpoints: Mapping[str, "Stats"] = field(default_factory=dict)
 
@@ -63,6 +68,7 @@ class _Tally:
     def __init__(self) -> None:
         self.requests = self.rows_asked = self.rows_answered = self.prompt_tokens = self.completion_tokens = 0
         self.total_tokens = self.in_flight = self.max_in_flight = self.disconnects = 0
+        self.in_work = self.max_in_work = 0
         self.by_status: dict[int, int] = {}
         self.endpoints: dict[str, _Tally] = {}
 
@@ -70,6 +76,13 @@ class _Tally:
         self.requests += 1
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
+
+    def begin_work(self) -> None:
+        self.in_work += 1
+        self.max_in_work = max(self.max_in_work, self.in_work)
+
+    def end_work(self) -> None:
+        self.in_work -= 1
 
     def end(self, status: int, rows: int, usage: Usage | None) -> None:
         self.in_flight -= 1
@@ -125,18 +138,27 @@ class Ticket:
                 tally.rows_asked += rows
             self._change.notify_all()
 
+    @contextmanager
+    def in_work(self) -> Iterator[None]:
+        """Count it as in work until the block ends."""
+        self._all(_Tally.begin_work)
+        try:
+            yield
+        finally:
+            self._all(_Tally.end_work)
+
     def end(self, status: int, rows: int = 0, usage: Usage | None = None) -> None:
         """Count its response, and what that answered."""
-        with self._change:
-            for tally in self._tallies:
-                tally.end(status, rows, usage)
-            self._change.notify_all()
+        self._all(lambda tally: tally.end(status, rows, usage))
 
     def leave(self) -> None:
         """Count that the client went away."""
+        self._all(_Tally.leave)
+
+    def _all(self, count: Callable[[_Tally], None]) -> None:
         with self._change:
             for tally in self._tallies:
-                tally.leave()
+                count(tally)
             self._change.notify_all()
 
 

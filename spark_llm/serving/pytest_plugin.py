@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def local_endpoints() -> "Iterator[LocalEndpoints]":
     """Local endpoints named chat, complete and embed, fresh for each test.
 
-    Faults and latency can be set on it: `local_endpoints.faults = Faults("429 ok*3")`.
+    Faults, latency and capacity can be set on it: `local_endpoints.faults = Faults("429 ok*3")`.
     """
     with serving.LocalEndpoints() as endpoints:
         yield endpoints

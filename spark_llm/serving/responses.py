@@ -1,17 +1,32 @@
-"""What goes out for a request: an answer, a refusal, or a fault as it looks on the wire."""
+"""What goes out for a request: a model's answer, a refusal, or a fault as it looks on the wire."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
+from typing import cast
 
 import msgspec
 from aiohttp import web
 
-from spark_llm.serving.refusals import Dialect, Refused
-from spark_llm.serving.wire import Usage
+from spark_llm.serving.models import ChatModel, CompletionModel, EmbeddingModel, Model
+from spark_llm.serving.refusals import INTERNAL_ERROR, Dialect, Refused
+from spark_llm.serving.wire import (
+    ChatRequest,
+    Choice,
+    CompletionRequest,
+    EmbeddingRequest,
+    Usage,
+    chat_body,
+    completion_body,
+    embedding_body,
+)
 
+AnyTask = ChatRequest | CompletionRequest | EmbeddingRequest
+
+_PIECES = 16
 _GARBAGE = b"\x00\xff{not json"
 _PAGE = b"<!DOCTYPE html><html><head><title>502</title></head><body><h1>Bad Gateway</h1></body></html>"
 
@@ -28,6 +43,7 @@ class Answer:
         rows: How many inputs it answers.
         usage: The tokens that it reports.
         cut: Send half of it, and close the connection.
+        begun: The response that has begun to be sent; `body` is what is left of it.
     """
 
     body: bytes
@@ -37,6 +53,25 @@ class Answer:
     rows: int = 0
     usage: Usage | None = None
     cut: bool = False
+    begun: web.StreamResponse | None = None
+
+
+async def ask(model: Model, asked: AnyTask, request_id: str, *, empty: bool) -> Answer:
+    """Ask the model, which serves this task, and write its answer; an `empty` one is billed and says nothing."""
+    rows, created = len(asked.inputs), int(time.time())
+    if isinstance(asked, EmbeddingRequest):
+        vectors = await cast("EmbeddingModel", model).embed(asked)
+        vectors = replace(vectors, vectors=()) if empty else vectors
+        body = embedding_body(model.name, vectors, as_base64=asked.encoding_format == "base64")
+        return Answer(body, rows=rows, usage=vectors.usage)
+    if isinstance(asked, ChatRequest):
+        texts, write = await cast("ChatModel", model).chat(asked), chat_body
+    else:
+        texts, write = await cast("CompletionModel", model).complete(asked), completion_body
+    if empty:
+        texts = replace(texts, choices=[Choice("", "length") for _ in texts.choices])
+    body = write(model.name, texts, request_id=request_id, created=created)
+    return Answer(body, rows=rows, usage=texts.usage)
 
 
 def refuse(refused: Refused, dialect: Dialect) -> Answer:
@@ -59,31 +94,78 @@ def _retry_headers(wait: str) -> dict[str, str]:
     return {"Retry-After": wait}
 
 
-async def _hang() -> Answer:
+async def _hang(_dialect: Dialect | None = None) -> Answer:
     never: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
     return await never
 
 
-async def _garbage() -> Answer:
+async def _garbage(_dialect: Dialect) -> Answer:
     return Answer(_GARBAGE)
 
 
-async def _html() -> Answer:
+async def _html(_dialect: Dialect) -> Answer:
     return Answer(_PAGE, content_type="text/html")
 
 
-# Faults that come in place of a model's answer; "cut" and "empty" are made of one.
-INSTEAD: dict[str, Callable[[], Awaitable[Answer]]] = {"hang": _hang, "garbage": _garbage, "html": _html}
+async def _error_body(dialect: Dialect) -> Answer:
+    return replace(refuse(Refused(INTERNAL_ERROR), dialect), status=200)
+
+
+def _cut(answer: Answer) -> Answer:
+    return replace(answer, rows=0, usage=None, cut=True)
+
+
+def _half(answer: Answer) -> Answer:
+    return replace(answer, rows=0, usage=None, body=answer.body[: len(answer.body) // 2])
+
+
+# Faults that come in place of a model's answer, and faults that spoil one; "empty" is asked of the model, and `drip`
+# is below.
+INSTEAD: dict[str, Callable[[Dialect], Awaitable[Answer]]] = {
+    "hang": _hang,
+    "garbage": _garbage,
+    "html": _html,
+    "errorbody": _error_body,
+}
+SPOILT: dict[str, Callable[[Answer], Answer]] = {"cut": _cut, "half": _half}
+
+
+async def drip(request: web.Request, answer: Answer, request_id: str, drip_s: float) -> Answer:
+    """Send all of an answer but its last piece, slowly; `send` brings that one when the answer is counted."""
+    size = -(-len(answer.body) // _PIECES)
+    *pieces, last = (answer.body[start : start + size] for start in range(0, len(answer.body), size))
+    try:
+        response = await _begin(request, answer, request_id)
+        for piece in pieces:
+            await response.write(piece)
+            await asyncio.sleep(drip_s / len(pieces))
+    except ConnectionResetError:
+        return await _hang()  # the client has gone, and what cancels this is under way
+    return replace(answer, body=last, begun=response)
 
 
 async def send(request: web.Request, answer: Answer, request_id: str) -> web.StreamResponse:
-    """Send an answer, or the half of it."""
-    headers = {"Content-Type": answer.content_type, "x-request-id": request_id, **answer.headers}
-    if not answer.cut:
-        return web.Response(body=answer.body, status=answer.status, headers=headers)
-    response = web.StreamResponse(headers={**headers, "Content-Length": str(len(answer.body))})
+    """Send an answer, the half of it, or what is left of it."""
+    if answer.begun is not None:
+        with suppress(ConnectionResetError):  # gone at the last moment; aiohttp finds that out by itself
+            await answer.begun.write(answer.body)
+        return answer.begun
+    if answer.cut:
+        response = await _begin(request, answer, request_id)
+        await response.write(answer.body[: len(answer.body) // 2])
+        if request.transport is not None:
+            request.transport.close()
+        return response
+    return web.Response(body=answer.body, status=answer.status, headers=_headers(answer, request_id))
+
+
+async def _begin(request: web.Request, answer: Answer, request_id: str) -> web.StreamResponse:
+    """Send the headers, which promise the whole body."""
+    length = str(len(answer.body))
+    response = web.StreamResponse(headers={**_headers(answer, request_id), "Content-Length": length})
     await response.prepare(request)
-    await response.write(answer.body[: len(answer.body) // 2])
-    if request.transport is not None:
-        request.transport.close()
     return response
+
+
+def _headers(answer: Answer, request_id: str) -> Mapping[str, str]:
+    return {"Content-Type": answer.content_type, "x-request-id": request_id, **answer.headers}

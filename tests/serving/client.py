@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
+import pytest
 import requests
 
 from spark_llm.serving import LocalEndpoints
@@ -57,6 +58,16 @@ class Client:
             headers={"Authorization": f"Bearer {self.endpoints.token}"},
             timeout=TIMEOUT_S,
         )
+
+    def give_up(self, text: str) -> None:
+        """Ask for chat, and hang up before the answer: it must not come at once."""
+        with pytest.raises(requests.Timeout):
+            requests.post(
+                self.endpoints.invocations("chat"),
+                json=conversation(text),
+                headers={"Authorization": f"Bearer {self.endpoints.token}"},
+                timeout=0.1,
+            )
 
     def close(self) -> None:
         """End the threads."""

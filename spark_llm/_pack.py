@@ -1,6 +1,10 @@
-"""Which inputs travel together in one request: as many as fit by count and by bytes, in their order.
+"""Which inputs travel together in one request: as many as fit by count, by bytes and by tokens, in their order.
 
-Knows no socket, no clock, no Spark.
+Tokens are estimated, because only the server knows its tokenizer: one for every three bytes of JSON, where English
+has about four to a token. Where that is too low, as it may be for Chinese, a margin below the limit takes it up;
+beyond the margin the server refuses the request, which is then cut in two. Source of the limit: the OpenAI API
+reference (embeddings, `input`: "a maximum of 300,000 tokens summed across all inputs in a single request"). Knows no
+socket, no clock, no Spark.
 """
 
 from collections.abc import Iterable
@@ -9,6 +13,8 @@ from spark_llm._tasks._wire import write_json
 from spark_llm._values import Item
 
 BODY_BYTES = 4_000_000  # Databricks' limit for foundation and external models is 4 MB
+REQUEST_TOKENS = 250_000  # OpenAI's limit is 300,000; a sixth of it is the margin of the estimate
+BYTES_PER_TOKEN = 3
 
 Numbered = tuple[int, Item]  # an input with its row's number
 
@@ -16,10 +22,13 @@ Numbered = tuple[int, Item]  # an input with its row's number
 class Packer:
     """Fills requests: inputs go in, whole packs come out, and the rest waits for more or for `flush`."""
 
-    def __init__(self, count: int, body_bytes: int = BODY_BYTES) -> None:
-        """Take at most `count` inputs and `body_bytes` bytes of JSON in one pack; a larger input goes alone."""
+    def __init__(self, count: int, body_bytes: int = BODY_BYTES, tokens: int = REQUEST_TOKENS) -> None:
+        """Take at most `count` inputs in one pack, of `body_bytes` bytes of JSON and `tokens` estimated tokens.
+
+        An input that is larger by itself goes alone.
+        """
         self._count = count
-        self._body_bytes = body_bytes
+        self._most_bytes = min(body_bytes, tokens * BYTES_PER_TOKEN)  # two limits, one sum to keep
         self._pack: list[Numbered] = []
         self._bytes = 0
 
@@ -28,7 +37,7 @@ class Packer:
         full = []
         for entry in numbered:
             weight = len(write_json(entry[1])) + 1 if self._count > 1 else 0
-            if self._pack and self._bytes + weight > self._body_bytes:
+            if self._pack and self._bytes + weight > self._most_bytes:
                 full.append(self._taken())
             self._pack.append(entry)
             self._bytes += weight

@@ -5,6 +5,7 @@ one of `max_tries`. Waits grow twofold with full jitter (Brooker, "Exponential b
 a thousand refused rows do not come back together.
 """
 
+from collections import deque
 from dataclasses import dataclass
 
 from spark_llm._values import Failure, RowError
@@ -13,6 +14,7 @@ from spark_llm.policy import Policy
 FIRST_REFUSED_WAIT_S = 0.25
 FIRST_FAULT_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
+FAILURE_ROWS = 1_000  # over which a failure rate is taken
 
 
 @dataclass(slots=True)
@@ -46,10 +48,30 @@ def wait_before_next(failure: Failure, tries: Tries, policy: Policy, now: float,
         return error
     tries.faults += 1
     if tries.faults < policy.max_tries:
-        return told_s + dice * _backoff(FIRST_FAULT_WAIT_S, tries.faults)
+        return min(told_s, policy.give_up_after_s) + dice * _backoff(FIRST_FAULT_WAIT_S, tries.faults)
     return error._replace(message=f"{error.message} (after {tries.faults} tries)") if tries.faults > 1 else error
 
 
 def _backoff(first_s: float, times: int) -> float:
     """Return the longest wait after so many failures: twice as long each time, up to `LONGEST_WAIT_S`."""
     return min(LONGEST_WAIT_S, first_s * 2.0 ** min(times - 1, 30))
+
+
+class FailureRate:
+    """How many of a task's last rows failed."""
+
+    def __init__(self, most: float | None) -> None:
+        """Allow this share of the last `FAILURE_ROWS` rows to fail; None allows all."""
+        self._most = most
+        self._last: deque[bool] = deque()
+        self._failed = 0
+
+    def is_exceeded_by(self, *, failed: bool) -> bool:
+        """Take note of a row; return whether more have failed than may, whatever became of rows still to come."""
+        if self._most is None:
+            return False
+        self._last.append(failed)
+        self._failed += failed
+        if len(self._last) > FAILURE_ROWS:
+            self._failed -= self._last.popleft()
+        return failed and self._failed >= self._most * FAILURE_ROWS

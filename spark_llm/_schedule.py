@@ -1,155 +1,210 @@
 """What to send next, and when. Decides and never acts: `now` and `dice` are arguments, sending is somebody else's.
 
 New requests wait in a line; those told to try again wait in a heap, where they hold no slot, and go first when their
-time has come. A batch of which the server refused something is cut in two, until the bad input stands alone.
+time has come. A batch of which the server refused something is cut in two, until the bad input stands alone; as long as
+nothing was ever answered, one input is tried alone first, so that a request that is wrong as a whole shows itself.
 """
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
-from spark_llm._limit import Limit
+from spark_llm._form import Form, Then
+from spark_llm._limit import Limit, Sent
+from spark_llm._outage import RetryBudget
 from spark_llm._pack import Numbered
-from spark_llm._retry import Tries, wait_before_next
-from spark_llm._values import Answer, Failure, Result, RowError, Usage
+from spark_llm._request import Request
+from spark_llm._retry import wait_before_next
+from spark_llm._values import Answer, Failure, RowError
 from spark_llm.policy import Policy
 
 
-@dataclass(slots=True, eq=False)
-class Request:
-    """Inputs on their way: whose they are, how they were asked, and what their tries cost."""
+class LastWord(NamedTuple):
+    """What a request ends with."""
 
-    owner: Any  # whoever it is for; told apart by identity
-    inputs: list[Numbered]
-    dialect: int = 0
-    tries: Tries = field(default_factory=Tries)
-    spent: Usage | None = None  # tokens of tries that gave no answer
-    epoch: int = 0
-
-    def settled(self, outcome: Answer | RowError, latency_s: float | None) -> Iterator[tuple[int, Result]]:
-        """Give each input its result, with its part of the tokens that all tries cost, by length."""
-        answered = outcome.usage if isinstance(outcome, Answer) else None
-        usage = self.spent if answered is None else answered.plus(self.spent)
-        shares = [None] * len(self.inputs) if usage is None else usage.share([len(item) for _, item in self.inputs])
-        results = [Result(error=outcome) for _ in self.inputs] if isinstance(outcome, RowError) else outcome.results
-        for (number, _), result, share in zip(self.inputs, results, shares, strict=True):
-            result.usage = share
-            result.attempts = self.tries.sent
-            result.latency_ms = None if latency_s is None else latency_s * 1000
-            yield number, result
-
-    def halves(self) -> "list[Request]":
-        """Cut in two; what the tries cost is shared out by length."""
-        middle = len(self.inputs) // 2
-        parts = [self.inputs[:middle], self.inputs[middle:]]
-        spent = (
-            [None, None]
-            if self.spent is None
-            else self.spent.share([sum(len(item) for _, item in part) for part in parts])
-        )
-        return [
-            Request(self.owner, part, self.dialect, Tries(sent=self.tries.sent), share)
-            for part, share in zip(parts, spent, strict=True)
-        ]
+    error: RowError
+    stops_all: bool  # no other row of the task can fare better
 
 
 class Schedule:
     """The line in front of one endpoint."""
 
-    def __init__(self, limit: Limit, policy: Policy, dialects: int = 1) -> None:
-        """Keep within `limit`; try again as `policy` says; know that the task has so many wire forms."""
+    def __init__(self, limit: Limit, policy: Policy) -> None:
+        """Keep within `limit`; try again as `policy` says."""
         self.limit = limit
-        self.dialect = 0  # the wire form that new requests take
         self._policy = policy
-        self._dialects = dialects
-        self._dialect_proven = False
+        self._counts_tokens = policy.tokens_per_minute is not None
+        self._budget = RetryBudget()
         self._fresh: deque[Request] = deque()
         self._waiting: list[tuple[float, int, Request]] = []
         self._serial = 0
         self._held_until = 0.0
+        self._answered_at: float | None = None
 
-    def add(self, owner: object, inputs: list[Numbered]) -> None:
+    def add(self, owner: object, inputs: list[Numbered], form: Form) -> None:
         """Put a request at the end of the line."""
-        self._fresh.append(Request(owner, inputs))
+        self._fresh.append(Request(owner, inputs, form))
 
     def ready(self, now: float) -> list[Request]:
         """Return the requests to send now; they count as in flight from here on."""
-        if now < self._held_until:
-            return []
         going: list[Request] = []
-        room = self.limit.room
-        while len(going) < room:
-            if self._waiting and self._waiting[0][0] <= now:
-                request = heapq.heappop(self._waiting)[2]
-            elif self._fresh:
-                request = self._fresh.popleft()
-                request.dialect = self.dialect
-            else:
-                break
-            going.append(request)
-        for request in going:
-            if self._dialect_proven:
-                request.dialect = self.dialect
-            request.epoch = self.limit.sent()
+        while (request := self._next(now)) is not None:
+            request.dialect = request.form.dialect
+            request.sent = self.limit.sent(now, request.letters if self._counts_tokens else 0)
+            request.form.sent(now)
+            request.probe = self._budget.sent()
             request.tries.sent += 1
+            going.append(request)
         return going
 
-    def next_due(self) -> float | None:
-        """Return when `ready` can next give something without a slot being freed; None where only that will help."""
-        if not self.limit.room or not (self._fresh or self._waiting):
+    def _next(self, now: float) -> Request | None:
+        """Take the next request out of the line, if one may go now."""
+        if now < self._held_until or self._budget.opens_at(now) != now:
             return None
-        due = self._held_until if self._fresh else self._waiting[0][0]
-        return max(due, self._held_until)
+        due, request = self._head(now)
+        if request is None or due > now:
+            return None
+        opened = request.form.opened(now)
+        if opened is not None:
+            if request.form.out >= opened:
+                return None
+            self.limit.widen(opened)
+        if not self.limit.room(now):
+            return None
+        self._take(request)
+        return self._part_to_send(request, now)
 
-    def answered(self, request: Request) -> None:
-        """Take note that a request was answered."""
-        self.limit.answered()
-        if not self._dialect_proven:
-            self.dialect = request.dialect
-            self._dialect_proven = True
+    def _head(self, now: float) -> tuple[float, Request | None]:
+        """Return the request whose turn is next, and when: a retry that is due, or a new one.
 
-    def failed(self, request: Request, failure: Failure, now: float, dice: Callable[[], float]) -> RowError | None:
-        """Take note of a failure; return the error that is the last word, or None when the request goes on."""
-        if failure.told_to_wait:
-            self.limit.refused(request.epoch)
-            if failure.retry_after_s:
-                self._held_until = max(self._held_until, now + min(failure.retry_after_s, self._policy.give_up_after_s))
-        elif failure.about_input and (self._dialect_proven or self._dialects == 1):
-            self.limit.answered()  # the endpoint is well, and had time to read what it refused
+        As long as nothing was answered a new one waits for the retry: the endpoint, or the whole job, may be wrong.
+        """
+        if self._waiting:
+            due, _, request = self._waiting[0]
+            if due <= now or not self._fresh or not self._fresh[0].form.answered:
+                return due, request
+        if not self._fresh:
+            return now, None
+        return now, self._fresh[-1] if self._fresh[0].form.from_the_end else self._fresh[0]
+
+    def _take(self, head: Request) -> None:
+        if self._waiting and self._waiting[0][2] is head:
+            heapq.heappop(self._waiting)
+        elif self._fresh[0] is head:
+            self._fresh.popleft()
         else:
-            self.limit.failed()
+            self._fresh.pop()
+
+    def _part_to_send(self, request: Request, now: float) -> Request:
+        """Return the request, or as much of it as may go in one; the rest waits right behind it."""
+        form, count, spoilt = request.form, len(request.inputs), request.spoilt
+        if spoilt and form.answered and count > 1:  # to ask it whole would only be refused
+            request, rest = request.split(count // 2)
+        elif count <= form.most_inputs:
+            return request
+        elif form.from_the_end:
+            rest, request = request.split(count - 1)
+        else:
+            request, rest = request.split(form.most_inputs)
+        if form.alone:
+            rest.spoilt, request.rest = spoilt, rest
+        self._wait(rest, now)
+        return self._part_to_send(request, now)
+
+    def next_due(self, now: float) -> float | None:
+        """Return when `ready` can next give something without an outcome; None where only an outcome will help."""
+        due, head = self._head(now)
+        if head is None:
+            return None
+        opened = head.form.opened(now)
+        silent = opened is not None and head.form.out >= opened
+        opens_at = head.form.opens_at() if silent else self.limit.opens_at(now)
+        probe_at = self._budget.opens_at(now)
+        if opens_at is None or probe_at is None:
+            return None
+        return max(due, self._held_until, opens_at, probe_at)
+
+    def answered(self, request: Request, answer: Answer, now: float, latency_s: float | None) -> None:
+        """Take note that a request was answered."""
+        tokens = None if answer.usage is None else answer.usage.total_tokens
+        self.limit.answered(_sent(request), now, latency_s, tokens)
+        self._budget.answered()
+        self._answered_at = now
+        request.form.back()
+        request.form.understood(request.dialect, len(request.inputs), in_doubt=request.in_doubt)
+
+    def failed(self, request: Request, failure: Failure, now: float, dice: Callable[[], float]) -> LastWord | None:
+        """Take note of a failure; return what the request ends with, or None when it goes on."""
+        request.form.back()
         if failure.usage is not None:
             request.spent = failure.usage.plus(request.spent)
+        if failure.told_to_wait:
+            return self._refused(request, failure, now, dice)
+        if failure.about_input or failure.about_form:
+            self.limit.answered(_sent(request), now)  # the endpoint is well, and had time to read what it refused
+            self._budget.answered()
+        else:
+            self.limit.failed()
+            self._budget.failed(now, dice(), probe=request.probe)
         if failure.about_input:
             return self._asked_otherwise(request, failure, now)
+        if failure.about_form and request.form.misunderstood(request.dialect):
+            self._wait(request, now)
+            return None
+        if request.form.failed(failure.error):
+            return _hopeless(failure.error)
+        return self._faulted(request, failure, now, dice)
+
+    def _asked_otherwise(self, request: Request, failure: Failure, now: float) -> LastWord | None:
+        """Ask in another form, or in two parts; an input alone is what was refused."""
+        then = request.form.refused(request.dialect, request.inputs, failure.error)
+        if then is Then.HOPELESS:
+            return _hopeless(failure.error)
+        if then is Then.END:
+            if request.rest is not None:
+                request.rest.spoilt = False  # this one was the reason, as far as is known
+            return LastWord(failure.error, stops_all=False)
+        if then is Then.AGAIN:
+            request.in_doubt = True
+        else:
+            request.spoilt = True
+        self._wait(request, now)
+        return None
+
+    def _refused(self, request: Request, failure: Failure, now: float, dice: Callable[[], float]) -> LastWord | None:
+        told_s = failure.retry_after_s or 0.0
+        told_when = told_s > 0 and failure.error.kind == "rate_limited"
+        self.limit.refused(_sent(request), now, told_when=told_when)
+        self._budget.refused(probe=request.probe)
+        self._held_until = max(self._held_until, now + min(told_s, self._policy.give_up_after_s))
         verdict = wait_before_next(failure, request.tries, self._policy, now, dice())
         if isinstance(verdict, RowError):
-            return verdict
+            since = request.tries.refused_since
+            return LastWord(verdict, stops_all=self._answered_at is None or since is None or self._answered_at < since)
         self._wait(request, now + verdict)
         return None
 
-    def cancelled(self) -> None:
-        """Take note that a request in flight was called off."""
-        self.limit.failed()
-
-    def _asked_otherwise(self, request: Request, failure: Failure, now: float) -> RowError | None:
-        """Ask in the next wire form where none is proven, else in two halves; an input alone is refused."""
-        if (
-            failure.error.kind == "invalid_request"
-            and not self._dialect_proven
-            and request.dialect + 1 < self._dialects
-        ):
-            request.dialect += 1
-            self._wait(request, now)
+    def _faulted(self, request: Request, failure: Failure, now: float, dice: Callable[[], float]) -> LastWord | None:
+        outage_at = self._budget.spent_at
+        if outage_at is not None and self._answered_at is not None and failure.error.retryable:
+            if now - outage_at > self._policy.give_up_after_s:
+                why = f"nothing was answered for {now - outage_at:.0f} s, then given up; last: {failure.error.message}"
+                return LastWord(failure.error._replace(message=why), stops_all=True)
+            self._wait(request, now)  # when a probe may go: an outage spends no tries
             return None
-        if len(request.inputs) == 1:
-            return failure.error
-        request.dialect = self.dialect  # no form was taken, so the form was not what was refused
-        for half in request.halves():
-            self._wait(half, now)
+        verdict = wait_before_next(failure, request.tries, self._policy, now, dice())
+        if isinstance(verdict, RowError):
+            unreachable = self._answered_at is None and failure.error.kind in ("connection", "timeout", "unavailable")
+            return LastWord(verdict, stops_all=failure.stops_all or unreachable)
+        self._wait(request, now + verdict)
         return None
+
+    def cancelled(self, request: Request) -> None:
+        """Take note that a request in flight was called off."""
+        request.form.back()
+        self.limit.failed()
+        self._budget.refused(probe=request.probe)
 
     def _wait(self, request: Request, due: float) -> None:
         self._serial += 1
@@ -167,3 +222,15 @@ class Schedule:
     def __len__(self) -> int:
         """Return how many requests stand in line, in flight not counted."""
         return len(self._fresh) + len(self._waiting)
+
+
+def _hopeless(error: RowError) -> LastWord:
+    why = "it was the same with all that were asked, and none was answered, so no more were sent"
+    return LastWord(error._replace(message=f"{error.message} ({why})"), stops_all=True)
+
+
+def _sent(request: Request) -> Sent:
+    """Return what the limit wants back of a request that is in flight."""
+    if request.sent is None:
+        raise ValueError("The request was never sent.")
+    return request.sent

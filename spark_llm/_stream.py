@@ -1,13 +1,18 @@
 """The rows of one task on their way through: taken in from Spark's batches, put in order again, let out in chunks.
 
-`Rows` and `Line` stand between two threads: Spark's, which reads batches and yields results, and the event loop's,
-which sends and settles. Only `Line` is shared, under its own lock.
+These stand between two threads: Spark's, which reads batches and yields results, and the event loop's, which sends and
+settles. `Line` and the twins of a `Stream` are shared, each under a lock of its own.
 """
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 
+from spark_llm._dedupe import Dedupe
+from spark_llm._form import Form
+from spark_llm._pack import Numbered, Packer
+from spark_llm._retry import FAILURE_ROWS, FailureRate
 from spark_llm._values import Item, Result, RowError
+from spark_llm.policy import Policy
 
 
 class Rows:
@@ -69,11 +74,15 @@ class Line:
         asked = [(number, item) for number, item in enumerate(items, first) if item is not None]
         with self._changed:
             self._end += len(items)
-            self.unsent += len(asked)
             if len(asked) < len(items):
                 self._results.update((number, None) for number, item in enumerate(items, first) if item is None)
                 self._advance()
         return iter(asked)
+
+    def queue(self, rows: int) -> None:
+        """Take note that so many rows are to be carried by requests; a row that waits for its twin is not."""
+        with self._changed:
+            self.unsent += rows
 
     def sent(self, rows: int) -> None:
         """Take note that a request carries so many rows for the first time."""
@@ -118,3 +127,51 @@ class Line:
     def _advance(self) -> None:
         while self._ready in self._results:
             self._ready += 1
+
+
+class Stream:
+    """The rows of one task, and what becomes of each: asked, a twin's answer, or nothing."""
+
+    def __init__(self, form: Form, policy: Policy) -> None:
+        """Begin with an empty line."""
+        self.form = form
+        self.line = Line()
+        self.packer = Packer(form.most_inputs)
+        self._failure_rate = FailureRate(policy.max_failure_rate)
+        one_for_all = form.task.repeatable if policy.dedupe is None else policy.dedupe
+        self._twins = Dedupe() if one_for_all else None
+        self._lock = threading.Lock()
+
+    def asked(self, rows: Sequence[Item | None]) -> list[Numbered]:
+        """Take rows into the line and return those that are to be asked."""
+        nothing = self.form.task.costs_nothing
+        to_ask = list(self.line.take_in([None if row is None or nothing(row) else row for row in rows]))
+        if self._twins is not None:
+            with self._lock:
+                to_ask, known = self._twins.admit(to_ask)
+            if known:
+                self.line.settle(known)
+        self.line.queue(len(to_ask))
+        return to_ask
+
+    def settle(self, results: Iterable[tuple[int, Result]]) -> list[list[Numbered]]:
+        """Put results in their places; return requests for what waited for a twin that failed."""
+        results, to_ask = list(results), list[Numbered]()
+        if self._twins is not None:
+            with self._lock:
+                results, to_ask = self._twins.settle(results)
+        self.line.queue(len(to_ask))
+        self.line.settle(results)
+        for _, result in results:
+            if self._failure_rate.is_exceeded_by(failed=result.error is not None) and self.line.stopped is None:
+                self.line.stop(_too_many_failed(result.error))
+        return [[entry] for entry in to_ask]
+
+    def waits_alone(self) -> bool:
+        """Return whether the rows in the packer are the only ones not sent, so that waiting for more gains nothing."""
+        return 0 < self.line.unsent == len(self.packer)
+
+
+def _too_many_failed(last: RowError | None) -> RowError:
+    why = f"not asked: as many of the last {FAILURE_ROWS:,} rows failed as max_failure_rate allows"
+    return RowError("cancelled", None, f"{why}; last: {last.kind}: {last.message}" if last else why, retryable=True)

@@ -104,6 +104,7 @@ class Failure:
     told_to_wait: bool = False  # 429, 503: not a fault, it spends time and no tries
     retry_after_s: float | None = None
     usage: Usage | None = None  # tokens that were billed all the same
+    about_form: bool = False  # the answer shows that this wire form is not understood: ask in the next one
 
     @property
     def stops_all(self) -> bool:

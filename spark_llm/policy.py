@@ -6,7 +6,7 @@ from typing import Literal
 from spark_llm.errors import ConfigError
 
 MAX_IN_FLIGHT = 512  # the ceiling where the user names none
-_LONGEST_S = 1e9
+_LARGEST = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,21 +18,32 @@ class Policy:
 
     Attributes:
         max_in_flight: Requests at once, over all `tasks`. None: found by itself, up to 512.
-        tasks: How many tasks of the job run at once and share `max_in_flight`; each takes its part. A Python worker
-            cannot know this number: it is the cluster's cores at work on the job.
+        requests_per_minute: Requests sent in any minute, over all `tasks`. None: as many as the endpoint takes.
+        tokens_per_minute: Tokens asked and answered in any minute, over all `tasks`, as answers report them; estimated
+            before. None: as many as the endpoint takes.
+        tasks: How many tasks of the job run at once and share the three limits above; each takes its part. A Python
+            worker cannot know this number: it is the cluster's cores at work on the job.
         timeout_s: Seconds for one try, from sending to the whole answer.
         max_tries: Tries of one request that may end in a real fault: a cut, a hang, a 500, an answer that is none.
         give_up_after_s: Seconds that one row may spend being told to wait (429, 503) before it fails.
-        batch_size: Inputs in one embedding request, 1 to 2048 (Databricks takes 150 at most).
+        max_failure_rate: Share of failed rows, over the last 1,000 of a task, at which it stops asking: the rest are
+            `cancelled`, and can be asked again. None: it asks to the end.
+        batch_size: Inputs in one embedding request, 1 to 2048 (Databricks takes 150 at most); prompts in one completion
+            request, 8 at most, where the endpoint takes a list of them.
+        dedupe: Whether equal inputs of a task are asked once. None: unless `temperature` is above 0 without a `seed`.
         on_error: "row" keeps what went wrong in the row's `error`; "raise" fails the task at the first such row.
     """
 
     max_in_flight: int | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
     tasks: int = 1
     timeout_s: float = 120.0
     max_tries: int = 4
     give_up_after_s: float = 600.0
+    max_failure_rate: float | None = None
     batch_size: int = 64
+    dedupe: bool | None = None
     on_error: Literal["row", "raise"] = "row"
 
     def __post_init__(self) -> None:
@@ -40,10 +51,20 @@ class Policy:
         if self.max_in_flight is not None:
             _whole("max_in_flight", self.max_in_flight, 1, 100_000)
         _whole("tasks", self.tasks, 1, 100_000)
+        if self.requests_per_minute is not None:
+            _number("requests_per_minute", self.requests_per_minute, "requests a minute", 1.0)
+        if self.tokens_per_minute is not None:
+            _number("tokens_per_minute", self.tokens_per_minute, "tokens a minute", 1.0)
+        if self.max_failure_rate is not None:
+            _number("max_failure_rate", self.max_failure_rate, "failed rows over all rows", 0.001, 1.0)
+        if not isinstance(self.dedupe, (bool, type(None))):
+            raise ConfigError(
+                f"Policy(dedupe={self.dedupe!r}) is neither True nor False.", "leave it out to have it decided."
+            )
         _whole("max_tries", self.max_tries, 1, 1_000)
         _whole("batch_size", self.batch_size, 1, 2_048)
-        _seconds("timeout_s", self.timeout_s, 0.001)
-        _seconds("give_up_after_s", self.give_up_after_s, 0.0)
+        _number("timeout_s", self.timeout_s, "seconds", 0.001)
+        _number("give_up_after_s", self.give_up_after_s, "seconds", 0.0)
         if self.on_error not in ("row", "raise"):
             raise ConfigError(
                 f"Policy(on_error={self.on_error!r}) is neither 'row' nor 'raise'.", "leave it out for 'row'."
@@ -68,9 +89,9 @@ def _whole(name: str, value: object, least: int, most: int) -> None:
         )
 
 
-def _seconds(name: str, value: object, least_s: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least_s <= value <= _LONGEST_S:
+def _number(name: str, value: object, unit: str, least: float, most: float = _LARGEST) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
         raise ConfigError(
-            f"Policy({name}={value!r}) is not a number of seconds from {least_s:g} to {_LONGEST_S:g}.",
-            f"set {name} in seconds, or leave it out.",
+            f"Policy({name}={value!r}) is not a number of {unit} from {least:g} to {most:g}.",
+            f"set {name} within it, or leave it out.",
         )

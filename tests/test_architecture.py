@@ -18,7 +18,11 @@ FLOORS = {
     "doors": ("__init__", "__main__", "cli"),
     "spark": ("udfs", "schemas", "sql", "demo", "_columns"),
     "world": ("endpoint", "auth", "_http", "_engine", "_recipe", "_java", "_stream"),
-    "rules": ("_schedule", "_limit", "_pace", "_retry", "_pack", "_tasks", "_tasks/*"),
+    "rules": (
+        *("_schedule", "_request", "_form", "_retry", "_outage"),
+        *("_limit", "_climb", "_knee", "_rate"),
+        *("_pace", "_pack", "_dedupe", "_tasks", "_tasks/*"),
+    ),
     "words": ("errors", "policy", "_values", "_version"),
 }
 WING = ("serving", "serving/*")
@@ -40,6 +44,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "requests": (),
     "tokenizers": WING,
     "tqdm": ("demo",),
+    "uvloop": ("_engine",),
     "xllamacpp": WING,
     "yarl": ("_http",),
 }

@@ -17,8 +17,14 @@ def test_the_defaults_are_the_documented_ones() -> None:
     """Who sets nothing gets these."""
     policy = Policy()
 
-    assert (None, 1, 120, 4, 600, 64, "row") == (
+    assert (None, None, None, None, None) == (
         policy.max_in_flight,
+        policy.requests_per_minute,
+        policy.tokens_per_minute,
+        policy.max_failure_rate,
+        policy.dedupe,
+    )
+    assert (1, 120, 4, 600, 64, "row") == (
         policy.tasks,
         policy.timeout_s,
         policy.max_tries,
@@ -44,6 +50,14 @@ def test_tasks_share_the_limit(max_in_flight: int, tasks: int) -> None:
     [
         {"max_in_flight": 1},
         {"tasks": 64},
+        {"requests_per_minute": 1},
+        {"requests_per_minute": 0.5e9},
+        {"tokens_per_minute": 1.0},
+        {"tokens_per_minute": 30_000_000},
+        {"max_failure_rate": 0.001},
+        {"max_failure_rate": 1},
+        {"dedupe": True},
+        {"dedupe": False},
         {"timeout_s": 0.001},
         {"timeout_s": 600},
         {"max_tries": 1},
@@ -64,6 +78,10 @@ def test_what_can_be_right_is_kept(field: dict[str, Any]) -> None:
     [
         *(("max_in_flight", value) for value in (0, -1, 1.5, "8", True, math.inf)),
         *(("tasks", value) for value in (0, -1, 2.0, "8", True, None)),
+        *(("requests_per_minute", value) for value in (0, 0.9, -1, math.nan, math.inf, "60", True)),
+        *(("tokens_per_minute", value) for value in (0, 0.9, -1, math.nan, math.inf, "60", True)),
+        *(("max_failure_rate", value) for value in (0, 0.0009, 1.1, 5, math.nan, "5 %", True)),
+        *(("dedupe", value) for value in ("yes", "", 2, math.nan)),
         *(("max_tries", value) for value in (0, -1, 4.0, "4", False, None)),
         *(("batch_size", value) for value in (0, -1, 2_049, 64.0, "64", None)),
         *(("timeout_s", value) for value in (0, 0.0, -1, math.nan, math.inf, "120", True, None)),
@@ -75,6 +93,14 @@ def test_what_cannot_be_right_is_refused(name: str, value: object) -> None:
     """The error names the field and its value, and ends in a next step."""
     arguments: dict[str, Any] = {name: value}
     with pytest.raises(ConfigError, match=rf"{name}=.* Hint: .+\."):
+        Policy(**arguments)
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.0, 1.0])
+def test_only_true_and_false_are_truths(value: float) -> None:
+    """A number in the place of a truth is a slip, as a truth is in the place of a number."""
+    arguments: dict[str, Any] = {"dedupe": value}
+    with pytest.raises(ConfigError, match=r"dedupe=.* Hint: .+\."):
         Policy(**arguments)
 
 

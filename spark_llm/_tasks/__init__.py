@@ -26,14 +26,20 @@ class Task(Protocol):
         """How many wire forms the task has, best first; the next is tried where a server refuses the one before."""
 
     @property
-    def batched(self) -> bool:
-        """Whether one request may carry many inputs."""
+    def repeatable(self) -> bool:
+        """Whether equal requests may be answered alike, so that one of them is enough."""
+
+    def most_inputs(self, dialect: int, batch_size: int) -> int:
+        """How many inputs one request may carry in this wire form, where the user allows `batch_size`."""
+
+    def proves(self, dialect: int, count: int) -> bool:
+        """Whether an answer to `count` inputs in this wire form proves that the server understands the form."""
 
     def costs_nothing(self, item: Item) -> bool:
         """Whether this input is never sent, and its result null."""
 
     def encode(self, items: Sequence[Item], model: str | None, dialect: int) -> bytes:
-        """Write the request's body. Without `batched` there is exactly one item."""
+        """Write the request's body: one item, or as many as `most_inputs` allows."""
 
     def decode(self, response: Response, count: int) -> Outcome:
         """Read the response to a request of `count` inputs."""

@@ -62,8 +62,11 @@ _TELLTALES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
 _PLAIN_STATUSES = frozenset((401, 403, 404))
 
 
-def document_of(response: Response, holds: str) -> dict[str, Any] | Failure:
-    """Return the document of a 200 that has a list of objects under `holds`; else the failure that the response is."""
+def document_of(response: Response, holds: str, *, about_form: bool = False) -> dict[str, Any] | Failure:
+    """Return the document of a 200 that has a list of objects under `holds`; else the failure that the response is.
+
+    `about_form` says whether a document without one shows that the request's form was not understood.
+    """
     if response.status != 200 or response.fault is not None:
         return failure_of(response)
     try:
@@ -76,7 +79,7 @@ def document_of(response: Response, holds: str) -> dict[str, Any] | Failure:
             return document
         if document.get("error") or document.get("error_code"):
             return failure_of(response)
-    return not_an_answer(response, f"the answer has no {holds}", document)
+    return not_an_answer(response, f"the answer has no {holds}", document, about_form=about_form)
 
 
 def failure_of(response: Response) -> Failure:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from spark_llm._tasks._wire import write_json
+from spark_llm._tasks._wire import read_json, write_json
 from spark_llm.errors import ConfigError
 
 _OURS = {
@@ -42,6 +42,12 @@ def written(given: Mapping[str, object], extra_body: Mapping[str, object] | None
         if name in fields:
             raise ConfigError(f"{name!r} is given as a parameter and in extra_body.", "give it once.")
     return write_json({**fields, **_jsonable("extra_body", dict(extra_body))})
+
+
+def repeatable(parameters: bytes) -> bool:
+    """Whether equal requests with these parameters may be answered alike: no `temperature`, 0, or a `seed` to it."""
+    fields = read_json(parameters)
+    return fields.get("temperature") in (None, 0) or fields.get("seed") is not None
 
 
 def _checked(name: str, value: Any) -> object:  # noqa: ANN401 -- whatever the user gave

@@ -4,6 +4,7 @@ Sources: the OpenAI API reference (chat, completions, embeddings), and Databrick
 """
 
 import json
+from functools import reduce
 from typing import Any
 
 import msgspec
@@ -80,7 +81,13 @@ def text_of(content: object) -> str | None:
 
 
 def usage_of(document: object) -> Usage | None:
-    """Return the tokens that a response reports, as far as they are whole numbers; None where it reports none."""
+    """Return the tokens that a response reports, as far as they are whole numbers; None where it reports none.
+
+    A list of documents, as some servers answer a list of prompts, reports the sum of them.
+    """
+    if isinstance(document, list):
+        reports = [report for part in document if isinstance(part, dict) and (report := usage_of(part))]
+        return reduce(Usage.plus, reports) if reports else None
     usage = document.get("usage") if isinstance(document, dict) else None
     if not isinstance(usage, dict):
         return None
@@ -121,12 +128,11 @@ def header_of(response: Response, name: str) -> str | None:
     return mended(response.headers.get(name)) or None
 
 
-def not_an_answer(response: Response, why: str, document: object = None) -> Failure:
+def not_an_answer(response: Response, why: str, document: object = None, *, about_form: bool = False) -> Failure:
     """Return the failure for a 200 that does not hold its answer, with the beginning of what it holds; tokens count."""
     found = excerpt(response.body[:2_000].decode("utf-8", "replace"))
-    return Failure(
-        RowError("invalid_response", response.status, f"{why}: {found}", retryable=True), usage=usage_of(document)
-    )
+    error = RowError("invalid_response", response.status, f"{why}: {found}", retryable=True)
+    return Failure(error, usage=usage_of(document), about_form=about_form)
 
 
 def excerpt(words: str, most: int = 200) -> str:

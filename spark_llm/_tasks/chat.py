@@ -5,8 +5,10 @@ Wire format: the OpenAI chat completions request and response, as Databricks Mod
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from spark_llm._tasks._choices import read_choices
+from spark_llm._tasks._parameters import repeatable
 from spark_llm._tasks._wire import body, string_of, text_of, write_json
 from spark_llm._values import Item, Outcome, Response, RowError
 
@@ -22,7 +24,19 @@ class Chat:
     name = "chat"
     route = "/chat/completions"
     dialects = 1
-    batched = False
+
+    @cached_property
+    def repeatable(self) -> bool:
+        """Whether equal conversations may be answered alike: not where the user asked for chance without a seed."""
+        return repeatable(self.parameters)
+
+    def most_inputs(self, dialect: int, batch_size: int) -> int:  # noqa: ARG002 -- the protocol's signature
+        """Say that a request carries one conversation."""
+        return 1
+
+    def proves(self, dialect: int, count: int) -> bool:  # noqa: ARG002 -- one dialect
+        """Say that every answer proves the one form there is."""
+        return True
 
     def costs_nothing(self, item: Item) -> bool:  # noqa: ARG002 -- the protocol's signature
         """Say that every text is asked, a blank one too: its meaning is the instructions'."""

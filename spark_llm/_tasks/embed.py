@@ -28,7 +28,15 @@ class Embed:
     name = "embed"
     route = "/embeddings"
     dialects = 2
-    batched = True
+    repeatable = True  # a vector is not drawn by chance
+
+    def most_inputs(self, dialect: int, batch_size: int) -> int:  # noqa: ARG002 -- both forms carry lists
+        """Say that a request carries as many texts as the user allows."""
+        return batch_size
+
+    def proves(self, dialect: int, count: int) -> bool:  # noqa: ARG002 -- one text is a list too
+        """Say that every answer proves its form: the vectors came as they were asked for, or could be read."""
+        return True
 
     def costs_nothing(self, item: Item) -> bool:
         """Say that a blank text is never sent: it has no meaning, and many servers refuse it."""

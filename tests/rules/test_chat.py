@@ -59,6 +59,21 @@ def test_a_text_travels_as_the_users_message(text: str, system: str | None, mode
     )
 
 
+def test_a_request_carries_one_conversation() -> None:
+    """However many inputs the user allows in a request; and any answer proves the one form there is."""
+    assert 1 == Chat().most_inputs(0, 64)
+    assert Chat().proves(0, 1)
+
+
+def test_equal_conversations_may_be_answered_alike_unless_chance_was_asked_for() -> None:
+    """A temperature without a seed asks for chance; it is looked up once and changes nothing of the task."""
+    task = Chat(parameters=written({"temperature": 0.7}, None))
+
+    assert not task.repeatable
+    assert Chat(parameters=task.parameters) == task
+    assert Chat().repeatable
+
+
 @given(CONVERSATIONS, TEXTS)
 def test_a_conversation_travels_as_it_is(conversation: list[dict[str, str]], system: str) -> None:
     """Its messages keep their order; the UDF's instructions go before them, unless it brings its own."""

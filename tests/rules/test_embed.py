@@ -165,3 +165,12 @@ def test_each_result_names_the_model() -> None:
 
     assert isinstance(outcome, Answer)
     assert ["gte-2", "gte-2"] == [result.model for result in outcome.results]
+
+
+def test_a_request_carries_as_many_texts_as_the_user_allows() -> None:
+    """In both dialects; any answer proves its form, and equal texts have equal vectors."""
+    task = Embed()
+
+    assert [64, 64] == [task.most_inputs(dialect, 64) for dialect in range(task.dialects)]
+    assert task.proves(0, 1)
+    assert task.repeatable

@@ -1,120 +1,297 @@
-"""The window of one endpoint: what makes it grow, and what cuts it."""
+"""How much may be out, and how fast: what makes the window grow, what cuts it, and what is about the rate instead."""
 
-from hypothesis import given
+from collections import deque
+from itertools import pairwise
+
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spark_llm._limit import Limit
+from spark_llm._limit import CUT_TO, LONGEST_PAUSE_S, MEMORY_LEAST, REFUSED_SHARE, Limit, Sent
+from spark_llm.policy import MAX_IN_FLIGHT, Policy
+
+ROUND_S = 0.5
+BURST = 12  # refused requests, enough to be no noise at any width below
+EVENTS = st.tuples(
+    st.sampled_from(("fill", "send", "answered", "refused", "told when", "failed", "later", "widen")),
+    st.integers(0, 50),
+)
 
 
-def fill(limit: Limit) -> list[int]:
-    """Send as many requests as have room, and return their epochs."""
-    return [limit.sent() for _ in range(limit.room)]
+def fill(limit: Limit, now: float) -> list[Sent]:
+    """Send as many requests as have room."""
+    sent = []
+    while limit.room(now):
+        sent.append(limit.sent(now, letters=4))
+    return sent
 
 
-def grown(ceiling: int, answers: int) -> Limit:
+def grown(answers: int, policy: Policy | None = None) -> tuple[Limit, float]:
     """Return a limit after so many answers, with every freed slot taken at once; what is out then comes to nothing."""
-    limit = Limit(ceiling)
+    limit, now, out = Limit(policy or Policy()), 0.0, deque[Sent]()
     for _ in range(answers):
-        fill(limit)
-        limit.answered()
-    while limit.in_flight:
+        out += fill(limit, now)
+        now = max(now, out[0].at + ROUND_S)
+        limit.answered(out.popleft(), now, ROUND_S)
+    for _ in range(limit.in_flight):
         limit.failed()
-    return limit
+    return limit, now
 
 
-def refuse_all(limit: Limit, epochs: list[int]) -> None:
-    """Have everything refused that went out in these epochs."""
-    for epoch in epochs:
-        limit.refused(epoch)
+def keeps_refusing(limit: Limit, now: float, rounds: int) -> list[float]:
+    """Refuse all that goes out, and return how long it was waited each time until something went out again."""
+    pauses = []
+    for _ in range(rounds):
+        for sent in fill(limit, now):
+            limit.refused(sent, now)
+        opens_at = limit.opens_at(now)
+        assert opens_at is not None
+        pauses.append(opens_at - now)
+        now = opens_at
+    return pauses
 
 
 def test_the_first_request_goes_alone() -> None:
-    """Nothing is known of an endpoint that answered nothing: one request goes out."""
-    limit = Limit(512)
+    """Nothing is known of an endpoint that answered nothing: one request goes out, and only its outcome helps."""
+    limit = Limit(Policy())
+    sent = fill(limit, 0.0)
 
-    assert [0] == fill(limit)
-    assert 0 == limit.room
+    assert 1 == len(sent)
+    assert 0 == limit.room(0.0)
+    assert None is limit.opens_at(0.0)
 
 
 def test_the_window_doubles_with_every_round_of_answers() -> None:
     """A round is as many answers as the window is wide: 1 + 2 + 4 of them make it eight wide."""
-    assert [1, 2, 4, 8, 16, 32, 64] == [grown(512, 2**rounds - 1).window for rounds in range(7)]
+    assert [1, 2, 4, 8, 16, 32, 64] == [grown(2**rounds - 1)[0].window for rounds in range(7)]
 
 
 def test_the_window_stops_at_the_ceiling() -> None:
-    """However many answers come, no more than the ceiling goes out."""
-    assert [10, 10] == [grown(10, 9).window, grown(10, 1_000).window]
+    """However many answers come, no more goes out than the policy allows in this task."""
+    policies = [Policy(max_in_flight=10), Policy(max_in_flight=10, tasks=4), Policy()]
+
+    assert [10, 2, MAX_IN_FLIGHT] == [grown(2_000, policy)[0].window for policy in policies]
 
 
-@given(ceiling=st.integers(1, 40), steps=st.lists(st.sampled_from(["fill", "send", "answered", "refused", "failed"])))
-def test_the_window_keeps_its_bounds_whatever_comes(ceiling: int, steps: list[str]) -> None:
-    """It is never below one and never above the ceiling, and what is out is counted exactly."""
-    limit = Limit(ceiling)
-    out: list[int] = []
-    for step in steps:
-        if step in ("fill", "send"):
-            out += [limit.sent() for _ in range(limit.room if step == "fill" else min(1, limit.room))]
+@given(
+    st.integers(1, 40),
+    st.lists(EVENTS, max_size=120),
+    st.sampled_from((None, 60.0, 6_000.0)),
+    st.sampled_from((None, 600.0)),
+)
+@example(4, [("fill", 0), ("answered", 0), ("fill", 0), ("told when", 0), ("fill", 0)], None, None)
+def test_the_window_keeps_its_bounds_whatever_comes(
+    ceiling: int, events: list[tuple[str, int]], requests: float | None, tokens: float | None
+) -> None:
+    """It is from one to the ceiling, what is out is counted exactly, and room comes when it was said to come."""
+    limit = Limit(Policy(max_in_flight=ceiling, requests_per_minute=requests, tokens_per_minute=tokens))
+    out, now = list[Sent](), 0.0
+    for event, amount in events:
+        if event in ("fill", "send"):
+            out += fill(limit, now) if event == "fill" else [limit.sent(now)] if limit.room(now) else []
+        elif event == "later":
+            now += amount / 4
+        elif event == "widen":
+            limit.widen(amount)
         elif out:
-            epoch = out.pop(0)
-            limit.refused(epoch) if step == "refused" else limit.answered() if step == "answered" else limit.failed()
+            sent = out.pop(amount % len(out))
+            if event == "answered":
+                limit.answered(sent, now, now - sent.at, amount)
+            elif event == "failed":
+                limit.failed()
+            else:
+                limit.refused(sent, now, told_when=event == "told when")
+        opens_at = limit.opens_at(now)
 
         assert 1 <= limit.window <= ceiling
         assert len(out) == limit.in_flight
-        assert max(0, limit.window - len(out)) == limit.room
+        assert 0 <= limit.room(now) <= max(0, limit.window - len(out))
+        assert (opens_at is None) == (limit.window <= len(out))
+        if opens_at is not None:
+            assert (limit.room(now) > 0) == (opens_at <= now)
+            assert 1 <= limit.room(opens_at + 1e-6)
 
 
-@given(st.integers(1, 300))
+@given(st.integers(30, 300))
 def test_a_burst_of_refusals_cuts_the_window_once(answers: int) -> None:
-    """Requests that were out together and are all refused halve the window once, and not once each."""
-    limit = grown(256, answers)
+    """Requests that were out together and are all refused cut it to a share of what was out, and not once each."""
+    limit, now = grown(answers)
+    sent = fill(limit, now)
+    windows = []
+    for one in sent:
+        limit.refused(one, now)
+        windows.append(limit.window)
+
+    assert 2 == len({len(sent), *windows})
+    assert CUT_TO * (len(sent) - BURST) - 1 <= limit.window < len(sent)
+    assert (0, None) == (limit.in_flight, limit.per_s)
+
+
+@given(st.integers(8, 60), st.integers(10, 400))
+def test_a_refusal_now_and_then_is_noise(apart: int, answers: int) -> None:
+    """One refused request in eight, or fewer, is sent again and cuts nothing."""
+    limit, now = grown(answers)
     before = limit.window
-    refuse_all(limit, fill(limit))
+    for number in range(600):
+        now += 0.01
+        sent = limit.sent(now)
+        limit.refused(sent, now) if number % apart == apart - 1 else limit.answered(sent, now, ROUND_S)
 
-    assert max(1, before // 2) == limit.window
-    assert 0 == limit.in_flight
+    assert before <= limit.window
+    assert None is limit.per_s
 
 
-def test_what_was_sent_after_a_cut_may_cut_again() -> None:
-    """A refusal of a request that the narrower window let out is news."""
-    limit = grown(256, 63)
+def test_a_share_of_the_last_requests_refused_is_no_noise() -> None:
+    """Of a few requests it takes three refused ones, so that a single 503 never halves a small window."""
+    limit, now = grown(15)
+    sent = fill(limit, now)
     windows = []
-    for _ in range(8):
-        refuse_all(limit, fill(limit))
+    for one in sent[:3]:
+        limit.refused(one, now)
         windows.append(limit.window)
 
-    assert [32, 16, 8, 4, 2, 1, 1, 1] == windows
+    assert 3.0 == REFUSED_SHARE * MEMORY_LEAST
+    assert [16, 16, int(CUT_TO * 13)] == windows
 
 
-def test_after_a_refusal_the_window_grows_by_one_a_round() -> None:
-    """The endpoint's limit is near: from there on a whole round of answers is worth one request more."""
-    limit = grown(512, 63)
-    refuse_all(limit, fill(limit))
-    windows = []
-    for _ in range(4):
-        for _ in range(limit.window + 1):
-            fill(limit)
-            limit.answered()
+def test_after_a_cut_the_window_returns_to_the_ceiling_that_showed() -> None:
+    """Four rounds of answers bring it back to what was in flight and not refused; then it probes beyond."""
+    limit, now = grown(63)
+    out = deque(fill(limit, now))
+    while limit.window == 64:
+        limit.refused(out.popleft(), now)
+    ceiling, windows = limit.in_flight, [limit.window]
+    for _ in range(6):
+        for _ in range(limit.window):
+            out += fill(limit, now)
+            now = max(now, out[0].at + ROUND_S)
+            limit.answered(out.popleft(), now, ROUND_S)
         windows.append(limit.window)
 
-    assert [33, 34, 35, 36] == windows
+    assert 54 <= ceiling <= 60
+    assert int(CUT_TO * ceiling) == windows[0]
+    assert sorted(windows) == windows
+    assert abs(windows[4] - ceiling) <= 1
+    assert ceiling < windows[6] <= ceiling + 8
 
 
 def test_a_window_that_is_not_in_use_does_not_grow() -> None:
     """Answers to fewer requests than half the window say nothing about more."""
-    limit = grown(512, 63)
+    limit, now = grown(63)
     for _ in range(1_000):
-        limit.sent()
-        limit.answered()
+        limit.answered(limit.sent(now), now, ROUND_S)
 
     assert 64 == limit.window
 
 
 def test_a_fault_says_nothing_about_capacity() -> None:
     """A cut or a time-out frees its slot, and neither widens nor narrows the window."""
-    limit = grown(512, 63)
-    fill(limit)
-    for _ in range(64):
+    limit, now = grown(63)
+    for _ in fill(limit, now):
         limit.failed()
 
-    assert 64 == limit.window
-    assert 0 == limit.in_flight
+    assert (64, 0, None) == (limit.window, limit.in_flight, limit.per_s)
+
+
+def test_a_refusal_that_names_a_time_counts_at_once() -> None:
+    """The endpoint is not asked again before then, so its first refusal cuts the window and teaches a rate."""
+    limit, now = grown(63)
+    first, second, *_ = fill(limit, now)
+    limit.refused(first, now, told_when=True)
+    after_one = limit.window
+    limit.refused(second, now, told_when=True)
+
+    assert 64 > after_one == limit.window
+    assert limit.per_s is not None
+
+
+def test_a_rate_is_learned_only_when_refusals_go_on() -> None:
+    """After one cut of the window the endpoint may be content; when it is not, it is the rate that is too high."""
+    limit, now = grown(63)
+    for sent in fill(limit, now):
+        limit.refused(sent, now)
+    after_one = limit.per_s
+    for sent in fill(limit, now):
+        limit.refused(sent, now)
+
+    assert None is after_one
+    assert limit.per_s is not None
+    assert 0.5 * 64 / ROUND_S < limit.per_s < 2 * 64 / ROUND_S
+
+
+def test_pauses_between_attempts_double_while_everything_is_refused() -> None:
+    """Refused attempts may count against the quota, so there are fewer and fewer, up to one in ten seconds."""
+    limit, now = grown(63)
+    pauses = [pause for pause in keeps_refusing(limit, now, 25) if pause > 0]
+    doubling = pauses[: next(place for place, pause in enumerate(pauses) if pause > LONGEST_PAUSE_S / 2.5)]
+
+    assert len(doubling) >= 5
+    assert all(1.7 < after / before < 2.3 for before, after in pairwise(doubling))
+    assert LONGEST_PAUSE_S <= pauses[-1] <= LONGEST_PAUSE_S + 1
+
+
+def test_an_answer_ends_the_pauses() -> None:
+    """Once something was answered that was sent after the last cut, the next pause is a short one again."""
+    limit, now = grown(63)
+    keeps_refusing(limit, now, 20)
+    now = 1_000.0
+    limit.answered(limit.sent(now), now, ROUND_S)
+
+    assert 1 <= limit.room(now + 1)
+    assert max(keeps_refusing(limit, now + 1, 3)) < 1
+
+
+def test_a_rate_is_forgotten_when_nothing_was_asked_for_some_time() -> None:
+    """Another task may find the endpoint in another state: after a minute's rest there is no rate any more."""
+    limit, now = grown(63)
+    keeps_refusing(limit, now, 3)
+    learned = limit.per_s
+    limit.room(now + 60)
+
+    assert learned is not None
+    assert None is limit.per_s
+
+
+def test_silence_widens_the_window_only_before_anything_was_refused() -> None:
+    """While a first answer is waited for some more may go out, up to the ceiling; never fewer than before."""
+    limit = Limit(Policy(max_in_flight=8))
+    windows = []
+    for requests in (4, 2, 16):
+        limit.widen(requests)
+        windows.append(limit.window)
+    cut, now = grown(63)
+    for sent in fill(cut, now):
+        cut.refused(sent, now)
+    before = cut.window
+    cut.widen(100)
+
+    assert [4, 4, 8] == windows
+    assert before == cut.window
+
+
+def test_a_quota_of_requests_is_kept_in_every_minute() -> None:
+    """300 a minute over three tasks: in no minute more than 100 go out from one of them, and hardly fewer."""
+    limit, now = Limit(Policy(requests_per_minute=300, tasks=3)), 0.0
+    times = list[float]()
+    while now < 600:
+        for sent in fill(limit, now):
+            times.append(now)
+            limit.answered(sent, now, ROUND_S)
+        now = max(now, limit.opens_at(now) or 0.0)
+
+    assert all(after - before >= 60 for before, after in zip(times, times[100:], strict=False))
+    assert 950 <= len(times) <= 1_000
+
+
+def test_a_quota_of_tokens_is_kept_by_what_answers_report() -> None:
+    """A request's tokens are guessed by its length before, set right by its answer, and guessed better then."""
+    limit, now = Limit(Policy(tokens_per_minute=6_000, max_in_flight=4)), 0.0
+    spent = list[tuple[float, float]]()
+    while now < 600:
+        for sent in fill(limit, now):
+            spent.append((now, 50))
+            limit.answered(sent, now + 0.01, ROUND_S, 50)
+        now = max(now + 0.01, limit.opens_at(now) or 0.0)
+    minutes = [sum(tokens for at, tokens in spent if begin <= at < begin + 60) for begin in range(0, 540, 7)]
+
+    assert max(minutes) <= 6_000 + 50
+    assert min(minutes[1:]) >= 0.9 * 6_000

@@ -16,42 +16,54 @@ INPUTS: st.SearchStrategy[list[Numbered]] = st.lists(TEXTS | CONVERSATIONS, max_
 )
 
 
+COUNTS = st.integers(1, 9)
+BYTES = st.integers(1, 400)
+TOKENS = st.integers(1, 150)
+
+
 def packs(packer: Packer, inputs: list[Numbered]) -> list[list[Numbered]]:
     """Put inputs in and take everything out."""
     return packer.add(inputs) + packer.flush()
 
 
 def list_bytes(pack: list[Numbered]) -> int:
-    """Count the bytes that the inputs take in a request, with their commas and brackets."""
-    return len(write_json([item for _, item in pack]))
+    """Count the bytes that the inputs take in a request, with a comma for each."""
+    return len(write_json([item for _, item in pack])) - 1
 
 
-@given(INPUTS, st.integers(1, 9), st.integers(1, 400))
-def test_inputs_keep_their_order_and_none_is_lost(inputs: list[Numbered], count: int, body_bytes: int) -> None:
+def fits(pack: list[Numbered], body_bytes: int, tokens: int) -> bool:
+    """Whether the inputs may travel together by their bytes, and by tokens of three bytes."""
+    return list_bytes(pack) <= body_bytes and list_bytes(pack) / 3 <= tokens
+
+
+@given(INPUTS, COUNTS, BYTES, TOKENS)
+def test_inputs_keep_their_order_and_none_is_lost(
+    inputs: list[Numbered], count: int, body_bytes: int, tokens: int
+) -> None:
     """The packs laid end to end are the inputs, and no pack is empty."""
-    made = packs(Packer(count, body_bytes), inputs)
+    made = packs(Packer(count, body_bytes, tokens), inputs)
 
     assert inputs == [entry for pack in made for entry in pack]
     assert [] not in made
 
 
-@given(INPUTS, st.integers(1, 9), st.integers(1, 400))
-def test_no_pack_is_too_large(inputs: list[Numbered], count: int, body_bytes: int) -> None:
-    """A pack holds as many inputs as are allowed, in as many bytes, unless one input alone is larger."""
-    for pack in packs(Packer(count, body_bytes), inputs):
+@given(INPUTS, COUNTS, BYTES, TOKENS)
+def test_no_pack_is_too_large(inputs: list[Numbered], count: int, body_bytes: int, tokens: int) -> None:
+    """A pack keeps within the inputs, the bytes and the tokens that are allowed, unless one input alone is larger."""
+    for pack in packs(Packer(count, body_bytes, tokens), inputs):
         assert len(pack) <= count
-        assert len(pack) == 1 or list_bytes(pack) - 1 <= body_bytes
+        assert len(pack) == 1 or fits(pack, body_bytes, tokens)
 
 
-@given(INPUTS, st.integers(2, 9), st.integers(1, 400))
-def test_no_pack_is_sent_half_full(inputs: list[Numbered], count: int, body_bytes: int) -> None:
+@given(INPUTS, st.integers(2, 9), BYTES, TOKENS)
+def test_no_pack_is_sent_half_full(inputs: list[Numbered], count: int, body_bytes: int, tokens: int) -> None:
     """A pack is closed only where the next input would not have fitted."""
-    made = packs(Packer(count, body_bytes), inputs)
+    made = packs(Packer(count, body_bytes, tokens), inputs)
     for pack, following in pairwise(made):
-        assert len(pack) == count or list_bytes([*pack, following[0]]) - 1 > body_bytes
+        assert len(pack) == count or not fits([*pack, following[0]], body_bytes, tokens)
 
 
-@given(INPUTS, st.integers(1, 9), st.integers(1, 400), st.lists(st.integers(0, 40), max_size=4))
+@given(INPUTS, COUNTS, BYTES, st.lists(st.integers(0, 40), max_size=4))
 def test_packs_run_across_batches(inputs: list[Numbered], count: int, body_bytes: int, cuts: list[int]) -> None:
     """Inputs that come in several batches are packed as if they had come in one."""
     packer = Packer(count, body_bytes)
@@ -87,3 +99,12 @@ def test_bytes_are_counted_as_they_are_written() -> None:
     assert [1, 1, 1] == [len(pack) for pack in packs(Packer(9, body_bytes=33), list(enumerate(["€" * 10] * 3)))]
     assert [1, 1] == [len(pack) for pack in packs(Packer(9, body_bytes=33), list(enumerate(["\0" * 5] * 2)))]
     assert [2] == [len(pack) for pack in packs(Packer(9, body_bytes=33), list(enumerate(["a" * 10] * 2)))]
+
+
+def test_a_request_keeps_within_the_limits_that_are_known() -> None:
+    """A pack is under Databricks' 4 MB and, at three bytes for a token, well under OpenAI's 300,000 tokens."""
+    made = packs(Packer(2_048), list(enumerate(["word " * 1_000] * 2_048)))
+
+    assert 149 == len(made[0])  # of 5,003 bytes each
+    assert max(list_bytes(pack) for pack in made) <= 4_000_000
+    assert max(list_bytes(pack) for pack in made) / 3 <= 250_000

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._tasks._parameters import text, written
+from spark_llm._tasks._parameters import repeatable, text, written
 from spark_llm.errors import ConfigError
 from tests.strategies import JSON, TEXTS
 
@@ -47,6 +47,26 @@ def test_a_parameter_that_is_not_given_is_not_sent() -> None:
 def test_a_tuple_of_stops_is_a_list() -> None:
     """Any sequence of strings will do."""
     assert {"stop": ["a", "b"]} == json.loads(written({"stop": ("a", "b")}, None))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "alike"),
+    [
+        (b"{}", True),
+        (b'{"max_tokens":5}', True),
+        (b'{"temperature":0}', True),
+        (b'{"temperature":0.0}', True),
+        (b'{"temperature":null}', True),
+        (b'{"temperature":0.7}', False),
+        (b'{"temperature":"0.7"}', False),
+        (b'{"temperature":0.7,"seed":null}', False),
+        (b'{"temperature":0.7,"seed":0}', True),
+        (b'{"seed":7}', True),
+    ],
+)
+def test_chance_without_a_seed_is_not_repeatable(parameters: bytes, alike: bool) -> None:  # noqa: FBT001 -- a table
+    """Who sets a temperature and no seed wants each answer drawn anew; all others may be answered alike."""
+    assert alike == repeatable(parameters)
 
 
 def circle() -> list[object]:

@@ -1,12 +1,14 @@
-"""Whether a failed try is followed by another, and when."""
+"""Whether a failed try is followed by another, and when; and how many rows of a task may fail."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._retry import Tries, wait_before_next
+from spark_llm._retry import FAILURE_ROWS, FailureRate, Tries, wait_before_next
 from spark_llm._values import Failure, RowError
 from spark_llm.errors import Kind
 from spark_llm.policy import Policy
@@ -114,6 +116,16 @@ def test_a_retry_after_beyond_the_patience_ends_at_once() -> None:
     assert "Too many requests" in verdict.message
 
 
+def test_a_fault_that_names_a_time_waits_no_longer_than_the_patience() -> None:
+    """A broken server that says "tomorrow" is asked again when the patience would end, and not tomorrow."""
+    down = Failure(RowError("unavailable", 500, "down for the day", retryable=True), retry_after_s=86_400.0)
+
+    assert [3.0, 600.0] == [
+        wait_before_next(failure, Tries(), Policy(give_up_after_s=600.0), 5.0, 0.0)
+        for failure in (replace(down, retry_after_s=3.0), down)
+    ]
+
+
 def test_no_patience_means_no_second_try() -> None:
     """With `give_up_after_s=0` a refused row fails, whatever the dice."""
     verdicts = [wait_before_next(REFUSED, Tries(), Policy(give_up_after_s=0), 5.0, dice) for dice in (0.01, 0.5, 0.99)]
@@ -127,3 +139,44 @@ def test_what_would_not_fare_better_is_not_tried_again(kind: Kind) -> None:
     error = RowError(kind, 400, "no", retryable=False)
 
     assert error == wait_before_next(Failure(error), Tries(), Policy(max_tries=9), 0.0, 0.5)
+
+
+def first_exceeded(most: float | None, failed: Iterable[bool]) -> int | None:
+    """Return after how many rows the rate is exceeded; None if it never is."""
+    rate = FailureRate(most)
+    return next((at for at, bad in enumerate(failed, 1) if rate.is_exceeded_by(failed=bad)), None)
+
+
+@given(
+    st.sampled_from([0.001, 0.01, 0.07, 0.29, 0.5, 1.0]),
+    st.lists(st.tuples(st.booleans(), st.integers(1, 700)), max_size=12),
+)
+def test_the_failure_rate_is_exact(most: float, runs: list[tuple[bool, int]]) -> None:
+    """It is exceeded by the first failed row that makes the share of the last 1,000 rows what it may not be."""
+    failed = [bad for bad, length in runs for _ in range(length)]
+    naive = (
+        at
+        for at in range(1, len(failed) + 1)
+        if failed[at - 1] and sum(failed[max(0, at - 1_000) : at]) >= 1_000 * most
+    )
+
+    assert next(naive, None) == first_exceeded(most, failed)
+
+
+@pytest.mark.parametrize(("most", "rows"), [(0.001, 1), (0.05, 50), (1.0, 1_000)])
+def test_rows_that_have_not_come_yet_count_as_answered(most: float, rows: int) -> None:
+    """A table's first failures weigh no more than others: the share is of 1,000 rows from the beginning."""
+    assert rows == first_exceeded(most, [True] * FAILURE_ROWS)
+
+
+def test_failures_that_are_long_past_count_no_more() -> None:
+    """A task of any length may fail up to the share in every 1,000 rows."""
+    almost = ([True] * 99 + [False] * 901) * 5
+
+    assert None is first_exceeded(0.1, almost)
+    assert len(almost) + 100 == first_exceeded(0.1, [*almost, *[True] * 100])
+
+
+def test_without_a_rate_all_rows_may_fail() -> None:
+    """Who names none has every row asked."""
+    assert None is first_exceeded(None, [True] * 3_000)

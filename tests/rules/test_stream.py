@@ -1,197 +1,210 @@
-"""The rows of one task on their way through: read no faster than asked, put in order again, waited for."""
+"""The rows of one task, and what becomes of each: asked, a twin's answer, or nothing."""
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._stream import Line, Rows
-from spark_llm._values import Item, Result, RowError
+from spark_llm._form import Form
+from spark_llm._pack import Numbered
+from spark_llm._stream import Stream
+from spark_llm._tasks import Task
+from spark_llm._tasks.chat import Chat
+from spark_llm._tasks.complete import Complete
+from spark_llm._tasks.embed import Embed
+from spark_llm._values import Result, RowError, Usage
+from spark_llm.policy import Policy
 
-BATCHES = st.lists(st.lists(st.none() | st.text(max_size=3), max_size=9), max_size=6)
 PATIENCE_S = 10.0  # how long a thread may take that should be done at once
+CHAT = Chat()
+DRAWN = Chat(parameters=b'{"temperature":1.0}')
+REFUSED = RowError("invalid_request", 400, "not allowed", retryable=False)
 
 
-def result(number: int) -> Result:
-    """Make the result of a row."""
-    return Result(text=f"answer {number}")
+def stream_of(policy: Policy, task: Task = CHAT) -> Stream:
+    """Begin a task."""
+    return Stream(Form(task, policy.batch_size), policy)
 
 
-def settle(line: Line, *numbers: int) -> None:
-    """Give these rows their results."""
-    line.settle((number, result(number)) for number in numbers)
+def answers(asked: list[Numbered]) -> list[tuple[int, Result]]:
+    """Answer each input by its text."""
+    return [(number, Result(text=f"to {item}", usage=Usage(3, 4, 7))) for number, item in asked]
 
 
-def settle_one_by_one(line: Line, rows: int) -> None:
-    """Give all rows their results, the last one first."""
-    for number in reversed(range(rows)):
-        settle(line, number)
+def fails(number: int) -> list[tuple[int, Result]]:
+    """Make the result of a row that was refused."""
+    return [(number, Result(error=REFUSED))]
 
 
-class Waiting:
-    """Spark's thread, waiting at the line."""
-
-    def __init__(self, line: Line, *, ready: int, unsent: int = -1) -> None:
-        """Wait, and be seen to wait, or to have found no reason to."""
-        self._line = line
-        self._thread = threading.Thread(target=line.wait, args=(PATIENCE_S, ready, unsent), daemon=True)
-        self._thread.start()
-
-    def is_over(self) -> bool:
-        """Whether the thread went on, long before its patience ended."""
-        self._thread.join(PATIENCE_S / 2)
-        return not self._thread.is_alive()
+def texts(stream: Stream) -> list[str | None]:
+    """Take out what can leave, as texts; None for a null and for an error."""
+    return [None if result is None else result.text for result in stream.line.pop()]
 
 
-@given(BATCHES, st.integers(1, 12))
-def test_rows_are_taken_in_their_order(batches: list[list[str | None]], most: int) -> None:
-    """Piece by piece all rows come out, none twice, never more at once than asked for, and then the end is known."""
-    rows = Rows(iter(batches))
-    taken: list[Item | None] = []
-    while not rows.ended:
-        piece = rows.take(most)
-        taken += piece
+def test_one_of_several_equal_rows_is_asked() -> None:
+    """The others get its answer, and cost nothing."""
+    stream = stream_of(Policy())
+    asked = stream.asked(["a", "b", "a", None, "a"])
+    stream.settle(answers(asked))
+    results = [result for result in stream.line.pop() if result is not None]
 
-        assert len(piece) <= most
-
-    assert [row for batch in batches for row in batch] == taken
-    assert () == rows.take(most)
+    assert [(0, "a"), (1, "b")] == asked
+    assert ["to a", "to b", "to a", "to a"] == [result.text for result in results]
+    assert 14 == sum(result.usage.total_tokens or 0 for result in results if result.usage is not None)
 
 
-def test_the_next_batch_is_not_read_before_it_is_needed() -> None:
-    """Spark's batches are read one at a time: who wants five rows does not pull the partition."""
-    read: list[int] = []
+def test_twins_are_not_unsent() -> None:
+    """A row that waits for its twin is none that a request has to carry: it keeps nobody looking for a full pack."""
+    stream = stream_of(Policy())
+    stream.asked(["a", "a", "b", "a"])
 
-    def batches() -> Iterator[Sequence[Item | None]]:
-        for number in range(3):
-            read.append(number)
-            yield ["row"] * 4
-
-    rows = Rows(batches())
-    seen = [list(read)]
-    for most in (1, 3, 1):
-        rows.take(most)
-        seen.append(list(read))
-
-    assert [[], [0], [0], [0, 1]] == seen
+    assert (2, 4) == (stream.line.unsent, stream.line.held)
 
 
-@given(st.lists(st.booleans(), max_size=30), st.randoms(use_true_random=False), st.integers(1, 5))
-def test_results_leave_in_the_rows_order(nulls: list[bool], dice: random.Random, at_once: int) -> None:
-    """In whatever order answers come, they leave in the order of the rows, each once, with null for null."""
-    line = Line()
-    asked = [number for number, _ in line.take_in([None if null else "?" for null in nulls])]
-    order = dice.sample(asked, len(asked))
-    left: list[Result | None] = line.pop()
-    for start in range(0, len(order), at_once):
-        settle(line, *order[start : start + at_once])
-        left += line.pop()
+def test_a_known_answer_settles_at_once() -> None:
+    """A row that was answered before leaves without being asked."""
+    stream = stream_of(Policy())
+    stream.settle(answers(stream.asked(["a"])))
 
-    assert [None if null else result(number) for number, null in enumerate(nulls)] == left
-    assert (0, 0) == (line.ready, line.held)
+    assert [] == stream.asked(["a", "a"])
+    assert ["to a"] * 3 == texts(stream)
+    assert 1 == stream.line.unsent
 
 
-def test_a_null_is_answered_at_once() -> None:
-    """It is not among the rows to be asked, and holds nobody up."""
-    line = Line()
+def test_the_twins_of_a_failed_row_are_asked_by_themselves() -> None:
+    """An error is nobody's but its row's: each of the others gets a request of its own, and counts as unsent."""
+    stream = stream_of(Policy(), Embed())
+    ((number, _),) = stream.asked(["a", "a", "a"])
+    stream.line.sent(1)
 
-    assert [(1, "a"), (3, "b")] == list(line.take_in([None, "a", None, "b", None]))
-    assert (1, 5, 2) == (line.ready, line.held, line.unsent)
-    assert [None] == line.pop()
-
-
-def test_rows_are_numbered_across_batches() -> None:
-    """A row's number is its place in the task."""
-    line = Line()
-    line.take_in(["a", None])
-
-    assert [(2, "b"), (3, "c")] == list(line.take_in(["b", "c"]))
-
-
-def test_the_head_holds_back_what_is_behind_it() -> None:
-    """The second row's answer waits for the first's; then both leave together."""
-    line = Line()
-    line.take_in(["a", "b", "c"])
-    settle(line, 1)
-    before = (line.ready, line.pop())
-    settle(line, 0)
-
-    assert (0, []) == before
-    assert (2, 3) == (line.ready, line.held)
-    assert [result(0), result(1)] == line.pop()
-
-
-def test_what_is_sent_is_no_longer_unsent() -> None:
-    """Rows that a request carries are counted out."""
-    line = Line()
-    line.take_in(["a"] * 5)
-    line.sent(3)
-
-    assert (2, 5) == (line.unsent, line.held)
-
-
-def test_a_stopped_line_says_why() -> None:
-    """The reason that no further row is asked stands with the line."""
-    line, error = Line(), RowError("not_found", 404, "no such endpoint", retryable=False)
-    before = line.stopped
-    line.stop(error)
-
-    assert [None, error] == [before, line.stopped]
-
-
-@pytest.mark.parametrize(("ready", "unsent"), [(2, -1), (3, 5), (1, -1), (9, 6)])
-def test_nobody_waits_for_what_is_there(ready: int, unsent: int) -> None:
-    """With enough results, or few enough rows unsent, the thread goes straight on."""
-    line = Line()
-    line.take_in(["a"] * 5)
-    settle(line, 0, 1)
-
-    assert Waiting(line, ready=ready, unsent=unsent).is_over()
+    assert [[(1, "a")], [(2, "a")]] == stream.settle(fails(number))
+    assert 2 == stream.line.unsent
+    assert [] == stream.settle(answers([(1, "a"), (2, "a")]))
+    assert [None, "to a", "to a"] == texts(stream)
 
 
 @pytest.mark.parametrize(
-    "happens",
+    ("task", "dedupe", "asked"),
     [
-        lambda line: settle(line, 1, 0),
-        lambda line: line.sent(4),
-        lambda line: settle_one_by_one(line, 5),
+        (CHAT, None, 1),
+        (CHAT, False, 2),
+        (DRAWN, None, 2),
+        (DRAWN, True, 1),
+        (Complete(), None, 1),
+        (Embed(), None, 1),
+        (Embed(), False, 2),
     ],
-    ids=["results", "sending", "one by one"],
 )
-def test_who_waits_is_woken(happens: Callable[[Line], object]) -> None:
-    """By results at the head, or by rows that were sent: whichever is first."""
-    line = Line()
-    line.take_in(["a"] * 5)
-    waiting = Waiting(line, ready=2, unsent=1)
-    happens(line)
-
-    assert waiting.is_over()
+def test_who_decides_whether_equal_rows_are_one(task: Task, asked: int, *, dedupe: bool | None) -> None:
+    """The user; and else the task: answers that are drawn by chance are drawn for each row."""
+    assert asked == len(stream_of(Policy(dedupe=dedupe), task).asked(["a", "a"]))
 
 
-def test_a_wait_ends_with_its_time() -> None:
-    """Where nothing happens, the thread goes on when the time is over; a time that has passed is no wait."""
-    line = Line()
-    line.take_in(["a"])
-    line.wait(0.0, 1, -1)
-    line.wait(-1.0, 1, -1)
+def test_what_costs_nothing_is_not_asked() -> None:
+    """A blank text has no vector: its result is null, as for a null."""
+    stream = stream_of(Policy(), Embed())
 
-    assert (0, 1) == (line.ready, line.held)
+    assert [(2, "a")] == stream.asked([" ", None, "a"])
+    assert [None, None] == texts(stream)
 
 
-@given(st.integers(1, 200), st.integers(1, 20))
-def test_two_threads_lose_nothing(rows: int, enough: int) -> None:
-    """While one thread settles, the other waits and takes out: every row leaves once, in order."""
-    line = Line()
-    line.take_in(["a"] * rows)
-    settling = threading.Thread(target=settle_one_by_one, args=(line, rows), daemon=True)
-    settling.start()
-    left: list[Result | None] = []
-    while line.held:
-        line.wait(PATIENCE_S, min(enough, line.held), -1)
-        left += line.pop()
-    settling.join(PATIENCE_S)
+def test_too_many_failures_stop_the_line() -> None:
+    """The reason says what was allowed and what went wrong last, and that the rows can be asked again."""
+    stream = stream_of(Policy(max_failure_rate=0.003))
+    stream.asked(["a", "b", "c", "d"])
+    stream.settle([*fails(0), *fails(1)])
+    before = stream.line.stopped
+    stream.settle(fails(2))
+    stopped = stream.line.stopped
 
-    assert [result(number) for number in range(rows)] == left
+    assert None is before
+    assert stopped is not None
+    assert ("cancelled", None, True) == (stopped.kind, stopped.status, stopped.retryable)
+    assert "max_failure_rate" in stopped.message
+    assert "invalid_request: not allowed" in stopped.message
+
+
+def test_the_first_reason_to_stop_stands() -> None:
+    """A line that was stopped for another reason keeps it, however many rows fail after that."""
+    stream = stream_of(Policy(max_failure_rate=0.001))
+    stream.asked(["a", "b"])
+    stream.line.stop(REFUSED)
+    stream.settle(fails(0))
+
+    assert REFUSED is stream.line.stopped
+
+
+def test_without_a_rate_no_failure_stops() -> None:
+    """Who names no rate has every row asked."""
+    stream = stream_of(Policy())
+    for number, _ in stream.asked([str(number) for number in range(2_000)]):
+        stream.settle(fails(number))
+
+    assert None is stream.line.stopped
+
+
+@given(st.lists(st.booleans(), max_size=30), st.integers(1, 4))
+def test_a_part_of_a_pack_that_waits_alone_is_known(nulls: list[bool], batch_size: int) -> None:
+    """When all else was sent and a pack is not full, waiting for more rows gains nothing."""
+    stream = stream_of(Policy(batch_size=batch_size), Embed())
+    rows = [None if null else str(number) for number, null in enumerate(nulls)]
+    packs = stream.packer.add(stream.asked(rows))
+    before = stream.waits_alone()
+    for pack in packs:
+        stream.line.sent(len(pack))
+
+    assert before == (not packs and len(stream.packer) > 0)
+    assert stream.waits_alone() == (len(stream.packer) > 0)
+
+
+@given(
+    st.lists(st.sampled_from("abcde"), min_size=1, max_size=60),
+    st.sets(st.integers(0, 59)),
+    st.randoms(use_true_random=False),
+)
+def test_every_row_gets_its_own_answer(rows: list[str], bad: set[int], dice: random.Random) -> None:
+    """In whatever order answers and failures come, each row leaves once, with its text's answer or its own error."""
+    stream = stream_of(Policy())
+    out: list[Numbered] = []
+    coming = list(rows)
+    while coming or out:
+        if coming and dice.random() < 0.5:
+            out += stream.asked([coming.pop(0)])
+        elif out:
+            number, item = out.pop(dice.randrange(len(out)))
+            again = stream.settle(fails(number) if number in bad else answers([(number, item)]))
+            out += [entry for pack in again for entry in pack]
+    left = texts(stream)
+
+    assert [f"to {row}" if text else None for row, text in zip(rows, left, strict=True)] == left
+    assert {number for number, text in enumerate(left) if text is None} <= bad
+    assert 0 == stream.line.held
+
+
+def test_two_threads_lose_no_twin() -> None:
+    """While one thread takes rows in, another settles them, one in ten with an error: every row leaves, in order."""
+    rows = [str(number % 50) for number in range(5_000)]
+    stream = stream_of(Policy())
+    handed = SimpleQueue[list[Numbered]]()
+
+    def settling() -> None:
+        while asked := handed.get(timeout=PATIENCE_S):
+            for number, item in asked:
+                for pack in stream.settle(fails(number) if number % 10 == 0 else answers([(number, item)])):
+                    handed.put(pack)
+
+    loop = threading.Thread(target=settling, daemon=True)
+    loop.start()
+    for start in range(0, len(rows), 7):
+        if asked := stream.asked(rows[start : start + 7]):
+            handed.put(asked)
+    stream.line.wait(PATIENCE_S, len(rows), -1)
+    handed.put([])
+    loop.join(PATIENCE_S)
+    left = texts(stream)
+
+    assert [f"to {row}" if text else None for row, text in zip(rows, left, strict=True)] == left
+    assert {number for number, text in enumerate(left) if text is None} <= set(range(0, len(rows), 10))

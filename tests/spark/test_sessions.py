@@ -112,7 +112,7 @@ def test_a_job_that_is_cancelled_leaves_nothing_in_flight(
 
     def job() -> None:
         try:
-            spark.range(200).selectExpr("if(id < 20, 'now', 'held') AS p").select(udf("p")).collect()
+            spark.range(200).selectExpr("concat(if(id < 20, 'now ', 'held '), id) AS p").select(udf("p")).collect()
         except Exception:  # noqa: BLE001 -- whatever Spark says to a cancelled job
             failed.set()
 

@@ -1,59 +1,17 @@
-"""The one door to the network: what it sends of the environment, and what it makes of broken connections."""
+"""The one door to the network: what goes out, what it takes of the environment, and what comes back."""
 
-import asyncio
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from spark_llm._http import HTTPClient
-from spark_llm._values import Response
-
-
-def post(url: str, *, token: str | None = None, timeout_s: float = 5.0) -> Response:
-    """Post a small body and return what came of it."""
-
-    async def once() -> Response:
-        client = HTTPClient(url, timeout_s, 1)
-        try:
-            return await client.post(b"{}", token)
-        finally:
-            await client.close()
-
-    return asyncio.run(once())
-
-
-class Scripted:
-    """A listener that keeps what one connection sends and answers with fixed bytes."""
-
-    def __init__(self, answer: bytes) -> None:
-        """Listen on a free port of loopback."""
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._answer = answer
-        self.heard = b""
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        connection, _ = self._socket.accept()
-        with connection:
-            while b"\r\n\r\n{}" not in self.heard and (more := connection.recv(65_536)):
-                self.heard += more
-            connection.sendall(self._answer)
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._thread.join(timeout=5)
-        self._socket.close()
+from tests.world.wire import FINE, Scripted, post
 
 
 @pytest.fixture
 def fine() -> Iterator[Scripted]:
     """Answers 200 with an empty object."""
-    server = Scripted(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Request-Id: r1\r\n\r\n{}")
+    server = Scripted(FINE)
     yield server
     server.close()
 
@@ -94,25 +52,6 @@ def test_the_environments_proxy_is_used(fine: Scripted, monkeypatch: pytest.Monk
     assert fine.heard.startswith(b"POST http://model.invalid/v1/embeddings HTTP/1.1\r\n")
     monkeypatch.setenv("no_proxy", "model.invalid")
     assert "connection" == post("http://model.invalid/v1/embeddings").fault
-
-
-@pytest.mark.parametrize(
-    ("answer", "status", "fault"),
-    [
-        (b"", 0, "connection"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{", 200, "invalid_response"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", 0, "connection"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Encoding: gzip\r\n\r\nhello", 200, "invalid_response"),
-    ],
-)
-def test_an_answer_that_is_none_is_a_fault(answer: bytes, status: int, fault: str) -> None:
-    """A closed connection, a cut body, another protocol and bytes that cannot be unpacked are faults by their kind."""
-    server = Scripted(answer)
-    response = post(server.url)
-    server.close()
-
-    assert (status, fault) == (response.status, response.fault)
-    assert response.detail
 
 
 def test_a_redirect_is_not_followed(fine: Scripted) -> None:

@@ -1,0 +1,69 @@
+"""One request on its way: whose inputs it carries, how they are asked, and what its tries cost. Decides nothing."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from spark_llm._form import Form
+from spark_llm._limit import Sent
+from spark_llm._pack import Numbered
+from spark_llm._retry import Tries
+from spark_llm._values import Answer, Item, Result, RowError, Usage
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """Inputs on their way, in one wire form."""
+
+    owner: Any  # whoever it is for; told apart by identity
+    inputs: list[Numbered]
+    form: Form
+    dialect: int = 0
+    tries: Tries = field(default_factory=Tries)
+    spent: Usage | None = None  # tokens of tries that gave no answer
+    sent: Sent | None = None  # the last try's, as long as it is in flight
+    probe: bool = False  # whether it looks for the end of an outage
+    in_doubt: bool = False  # whether it was refused in another form
+    spoilt: bool = False  # whether one of its inputs is known to be refused
+    rest: "Request | None" = None  # what is spoilt if this input of it is not
+
+    @property
+    def letters(self) -> int:
+        """How long the inputs are, to estimate their tokens."""
+        return sum(_letters(item) for _, item in self.inputs)
+
+    def settled(self, outcome: Answer | RowError, latency_s: float | None) -> Iterator[tuple[int, Result]]:
+        """Give each input its result, with its part of the tokens that all tries cost, by length."""
+        answered = outcome.usage if isinstance(outcome, Answer) else None
+        usage = self.spent if answered is None else answered.plus(self.spent)
+        shares = _shares(usage, [self.inputs[at : at + 1] for at in range(len(self.inputs))])
+        results = [Result(error=outcome) for _ in self.inputs] if isinstance(outcome, RowError) else outcome.results
+        for (number, _), result, share in zip(self.inputs, results, shares, strict=True):
+            result.usage = share
+            result.attempts = self.tries.sent
+            result.latency_ms = None if latency_s is None else latency_s * 1000
+            yield number, result
+
+    def split(self, at: int) -> "tuple[Request, Request]":
+        """Cut in two; what the tries cost is shared out by length."""
+        parts = [self.inputs[:at], self.inputs[at:]]
+        before, after = (
+            Request(
+                self.owner, part, self.form, self.dialect, Tries(sent=self.tries.sent), share, in_doubt=self.in_doubt
+            )
+            for part, share in zip(parts, _shares(self.spent, parts), strict=True)
+        )
+        return before, after
+
+
+def _shares(usage: Usage | None, parts: Sequence[Sequence[Numbered]]) -> Sequence[Usage | None]:
+    if usage is None or len(parts) == 1:
+        return [usage] * len(parts)
+    return usage.share([sum(_letters(item) for _, item in part) for part in parts])
+
+
+def _letters(item: Item) -> int:
+    """Return the length of a text, or of a conversation's messages."""
+    if isinstance(item, str):
+        return len(item)
+    return sum(len(content) for message in item if isinstance(content := message.get("content"), str))

@@ -1,0 +1,254 @@
+"""Made-up endpoints on a made-up clock: what may hide behind a URL, as far as a sender can tell.
+
+Each answers one question: what becomes of a request that arrives now, and when. What it could do at best (`per_s`) is
+known here and only here. Latencies are log-normal, as those of language models about are.
+"""
+
+import heapq
+import math
+import random
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from spark_llm._values import Failure, RowError
+
+CUT = Failure(RowError("connection", None, "reset by peer", retryable=True))
+HUNG = Failure(RowError("timeout", None, "no answer in time", retryable=True))
+OVERLOADED = Failure(RowError("unavailable", 503, "overloaded", retryable=True), told_to_wait=True)
+REFUSAL_S = 0.02  # refusing is fast
+
+Steps = Sequence[tuple[float, float]]  # what holds from which second on, beginning with 0
+
+
+def at(steps: Steps, now: float) -> float:
+    """Return what holds now."""
+    return [value for begin, value in steps if begin <= now][-1]
+
+
+def refusal(retry_after_s: float | None = None) -> Failure:
+    """Return a 429, which may name a time."""
+    error = RowError("rate_limited", 429, "slower", retryable=True)
+    return Failure(error, told_to_wait=True, retry_after_s=retry_after_s)
+
+
+class Reply(NamedTuple):
+    """When a request comes back; without a failure it is answered."""
+
+    at: float
+    failure: Failure | None = None
+
+
+class Endpoint(Protocol):
+    """Something to ask."""
+
+    def reply(self, now: float) -> Reply:
+        """Take a request that arrives now."""
+
+    def per_s(self, now: float) -> float:
+        """Return how many requests a second it can answer at best."""
+
+
+class Latency:
+    """The seconds that one answer takes: log-normal, and as many times as long as `slower` says."""
+
+    def __init__(self, seed: int, median_s: float = 1.0, sigma: float = 0.5, slower: Steps = ((0, 1),)) -> None:
+        """Throw dice of its own."""
+        self._dice = random.Random(seed)
+        self._median_s, self._sigma, self._slower = median_s, sigma, slower
+
+    def draw(self, now: float) -> float:
+        """Return those of an answer that begins now."""
+        return at(self._slower, now) * self._median_s * math.exp(self._dice.gauss(0, self._sigma))
+
+    def mean(self, now: float) -> float:
+        """Return their mean."""
+        return at(self._slower, now) * self._median_s * math.exp(self._sigma**2 / 2)
+
+
+class Concurrency:
+    """Refuses what goes beyond a hidden number of requests at once."""
+
+    def __init__(self, latency: Latency, most: Steps, retry_after_s: float | None = None) -> None:
+        """Work on `most` at once."""
+        self._latency, self._most, self._refusal = latency, most, refusal(retry_after_s)
+        self._busy_until: list[float] = []
+
+    def reply(self, now: float) -> Reply:
+        """Take a request, or refuse it."""
+        while self._busy_until and self._busy_until[0] <= now:
+            heapq.heappop(self._busy_until)
+        if len(self._busy_until) >= at(self._most, now):
+            return Reply(now + REFUSAL_S, self._refusal)
+        done = now + self._latency.draw(now)
+        heapq.heappush(self._busy_until, done)
+        return Reply(done)
+
+    def per_s(self, now: float) -> float:
+        """Return what it does when fully at work."""
+        return at(self._most, now) / self._latency.mean(now)
+
+
+class Queue:
+    """Never refuses: some servers work on the requests in the order they came, however many wait."""
+
+    def __init__(self, latency: Latency, servers: Steps) -> None:
+        """Let nobody wait yet."""
+        self._latency, self._servers = latency, servers
+        self._free_at: list[float] = []  # each server
+
+    def reply(self, now: float) -> Reply:
+        """Give a request to the server that is free first."""
+        servers = at(self._servers, now)
+        while len(self._free_at) > servers:
+            heapq.heappop(self._free_at)
+        while len(self._free_at) < servers:
+            heapq.heappush(self._free_at, now)
+        done = max(now, heapq.heappop(self._free_at)) + self._latency.draw(now)
+        heapq.heappush(self._free_at, done)
+        return Reply(done)
+
+    def per_s(self, now: float) -> float:
+        """Return what all servers do together."""
+        return at(self._servers, now) / self._latency.mean(now)
+
+
+class Batching:
+    """Never refuses either, and lets nobody wait: each request slows down all others, as on a GPU."""
+
+    def __init__(self, latency: Latency, slope: float) -> None:
+        """Take so much longer with each other request at work."""
+        self._latency, self._slope = latency, slope
+        self._busy_until: list[float] = []
+
+    def reply(self, now: float) -> Reply:
+        """Take a request."""
+        while self._busy_until and self._busy_until[0] <= now:
+            heapq.heappop(self._busy_until)
+        done = now + self._latency.draw(now) * (1 + self._slope * len(self._busy_until))
+        heapq.heappush(self._busy_until, done)
+        return Reply(done)
+
+    def per_s(self, now: float) -> float:
+        """Return what infinitely many at once would come to."""
+        return 1 / (self._slope * self._latency.mean(now))
+
+
+class Quota(Protocol):
+    """Counts requests, refused ones too."""
+
+    per_s: float
+
+    def admits(self, now: float) -> bool:
+        """Count one, and say whether it is within the quota."""
+
+
+class SlidingWindow:
+    """So many in any stretch of time."""
+
+    def __init__(self, per_s: float, over_s: float) -> None:
+        """Have counted none."""
+        self.per_s, self._over_s = per_s, over_s
+        self._counted: deque[float] = deque()
+
+    def admits(self, now: float) -> bool:
+        """Count one among those of the time just past."""
+        while self._counted and self._counted[0] <= now - self._over_s:
+            self._counted.popleft()
+        self._counted.append(now)
+        return len(self._counted) <= self.per_s * self._over_s
+
+
+class FixedWindow:
+    """So many in each stretch of time; then it begins anew."""
+
+    def __init__(self, per_s: float, over_s: float) -> None:
+        """Have counted none."""
+        self.per_s, self._over_s = per_s, over_s
+        self._window = self._counted = 0
+
+    def admits(self, now: float) -> bool:
+        """Count one in the stretch that holds now."""
+        window = int(now / self._over_s)
+        self._counted = self._counted + 1 if window == self._window else 1
+        self._window = window
+        return self._counted <= self.per_s * self._over_s
+
+
+class TokenBucket:
+    """Fills evenly, holds what comes in over a time, and may owe."""
+
+    def __init__(self, per_s: float, over_s: float) -> None:
+        """Begin full."""
+        self.per_s, self._most = per_s, per_s * over_s
+        self._left, self._at = self._most, 0.0
+
+    def admits(self, now: float) -> bool:
+        """Take one, even if there is none left."""
+        self._left = min(self._most, self._left + (now - self._at) * self.per_s)
+        self._at = now
+        self._left -= 1
+        return self._left >= 0
+
+
+class Metered:
+    """Refuses what goes beyond a quota, and has room for all else."""
+
+    def __init__(self, latency: Latency, quota: Quota, retry_after_s: float | None = None) -> None:
+        """Count by `quota`."""
+        self._latency, self._quota, self._refusal = latency, quota, refusal(retry_after_s)
+
+    def reply(self, now: float) -> Reply:
+        """Take a request, or refuse it."""
+        if not self._quota.admits(now):
+            return Reply(now + REFUSAL_S, self._refusal)
+        return Reply(now + self._latency.draw(now))
+
+    def per_s(self, now: float) -> float:
+        """Return the quota."""
+        return self._quota.per_s
+
+
+class Noisy:
+    """One in twenty requests meets a 503, one in a hundred is cut off and one in a hundred hangs, whatever the load."""
+
+    SHARE = 0.07
+
+    def __init__(self, behind: Endpoint, seed: int, hangs_s: float = 30.0) -> None:
+        """Stand in front of another endpoint."""
+        self._behind, self._hangs_s = behind, hangs_s
+        self._dice = random.Random(seed)
+
+    def reply(self, now: float) -> Reply:
+        """Fail a request, or hand it on."""
+        draw = self._dice.random()
+        if draw < 0.05:
+            return Reply(now + REFUSAL_S, OVERLOADED)
+        if draw < 0.06:
+            return Reply(now + 0.5, CUT)
+        if draw < self.SHARE:
+            return Reply(now + self._hangs_s, HUNG)
+        return self._behind.reply(now)
+
+    def per_s(self, now: float) -> float:
+        """Return what the other can do."""
+        return self._behind.per_s(now)
+
+
+class Gone:
+    """Away for a while: what is on its way is cut, and so is what arrives."""
+
+    def __init__(self, behind: Endpoint, begin: float, end: float) -> None:
+        """Stand in front of another endpoint."""
+        self._behind, self._begin, self._end = behind, begin, end
+
+    def reply(self, now: float) -> Reply:
+        """Cut a request, or hand it on."""
+        if self._begin <= now < self._end:
+            return Reply(now + REFUSAL_S, CUT)
+        reply = self._behind.reply(now)
+        return Reply(self._begin, CUT) if now < self._begin < reply.at else reply
+
+    def per_s(self, now: float) -> float:
+        """Return what the other can do, and nothing while it is away."""
+        return 0.0 if self._begin <= now < self._end else self._behind.per_s(now)

@@ -1,0 +1,150 @@
+"""A quantity that is found by trying: how it climbs, falls and comes back."""
+
+import math
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm._climb import HOLD_ROUNDS, LONGEST_HOLD_ROUNDS, RETURN_ROUNDS, Climb
+
+STEPS = st.lists(
+    st.tuples(st.just("grow"), st.floats(0, 50)) | st.tuples(st.just("cut"), st.floats(0.01, 5_000)), max_size=60
+)
+CEILINGS = st.floats(2, 1_000)
+
+
+def cut_at(ceiling: float, *, step: float = 1.0, relative: bool = False) -> Climb:
+    """Return a quantity that was cut to 0.9 of a ceiling for the first time."""
+    climb = Climb(1.0, 1.0, 1e6, step=step, relative=relative)
+    climb.grow(2 * ceiling)
+    climb.cut(ceiling, 0.9)
+    return climb
+
+
+def rounds_to_pass(climb: Climb, ceiling: float) -> float:
+    """Return how many rounds it takes until the quantity is above the ceiling."""
+    rounds = 0.0
+    while climb.value <= ceiling:
+        climb.grow(0.25)
+        rounds += 0.25
+    return rounds
+
+
+@given(steps=STEPS, least=st.floats(1, 10), most=st.floats(10, 1_000), relative=st.booleans())
+def test_it_keeps_its_bounds_whatever_comes(
+    *, steps: list[tuple[str, float]], least: float, most: float, relative: bool
+) -> None:
+    """It is never below the least and never above the most, however it is cut and however long it grows."""
+    climb = Climb(least, least, most, step=1.0, relative=relative)
+    for step, amount in steps:
+        climb.grow(amount) if step == "grow" else climb.cut(amount, 0.9)
+
+        assert least <= climb.value <= most
+        assert climb.ceiling is None or least <= climb.ceiling <= most
+
+
+@given(ceiling=CEILINGS, growth=st.lists(st.floats(0, 5), max_size=60), relative=st.booleans())
+def test_between_cuts_it_never_falls(*, ceiling: float, growth: list[float], relative: bool) -> None:
+    """Rounds that go well never make it smaller, before the first cut and after."""
+    climb = Climb(1.0, 1.0, 512.0, step=0.02 if relative else 1.0, relative=relative)
+    for cut in (False, True):
+        if cut:
+            climb.cut(ceiling, 0.9)
+        values = [climb.value]
+        for rounds in growth:
+            climb.grow(rounds)
+            values.append(climb.value)
+
+        assert all(b >= a or math.isclose(a, b) for a, b in pairwise(values))
+
+
+def test_until_the_first_cut_it_doubles_with_every_round() -> None:
+    """Eight answers one by one, each an eighth of a round, or one round at once: twice as much."""
+    climb = Climb(1.0, 1.0, 100.0, step=1.0)
+    values = []
+    for _ in range(8):
+        climb.grow(1.0)
+        values.append(climb.value)
+
+    assert [2, 4, 8, 16, 32, 64, 100, 100] == values
+    assert not climb.slow_start
+
+
+@given(CEILINGS, st.floats(0.3, 0.95))
+def test_a_cut_falls_to_a_share_of_the_ceiling(ceiling: float, factor: float) -> None:
+    """What showed itself is remembered, and the quantity falls just below."""
+    climb = Climb(1.0, 1.0, 1e6, step=1.0)
+    climb.grow(2 * ceiling)
+    climb.cut(ceiling, factor)
+
+    assert ceiling == climb.ceiling
+    assert max(1.0, factor * ceiling) == climb.value
+    assert not climb.slow_start
+
+
+def test_a_ceiling_is_never_above_what_was_tried() -> None:
+    """A refusal at 20 says nothing of what lies above, however much was in flight before."""
+    climb = Climb(20.0, 1.0, 1e6, step=1.0)
+    climb.cut(300.0, 0.9)
+
+    assert 20.0 == climb.ceiling
+
+
+@given(CEILINGS)
+def test_it_is_back_at_the_ceiling_after_some_rounds(ceiling: float) -> None:
+    """It comes back fast at first and slowly at the end: half of the rounds bring seven eighths of the way."""
+    climb = cut_at(ceiling)
+    low = climb.value
+    climb.grow(RETURN_ROUNDS / 2)
+    half = climb.value
+    climb.grow(RETURN_ROUNDS / 2)
+
+    assert math.isclose(low + 7 / 8 * (ceiling - low), half)
+    assert math.isclose(ceiling, climb.value)
+
+
+def test_above_the_ceiling_it_probes_by_steps_that_double() -> None:
+    """Round by round one more, then two, then four: an endpoint that has grown is found fast."""
+    climb = cut_at(40.0)
+    climb.grow(RETURN_ROUNDS)
+    values = []
+    for _ in range(6):
+        climb.grow(1.0)
+        values.append(climb.value)
+
+    assert [41, 43, 47, 55, 71, 103] == values
+
+
+def test_a_relative_step_is_a_share_of_the_ceiling() -> None:
+    """A rate of 50 a second probes one a second above, and one of 5 a tenth."""
+    values = []
+    for ceiling in (50.0, 5.0):
+        climb = cut_at(ceiling, step=0.02, relative=True)
+        climb.grow(RETURN_ROUNDS + 1)
+        values.append(round(climb.value, 6))
+
+    assert [51.0, 5.1] == values
+
+
+def test_a_ceiling_that_is_confirmed_is_left_alone_for_longer() -> None:
+    """Each time that it shows at the same place the hold doubles, up to the longest, and a new ceiling begins anew."""
+    climb = cut_at(40.0)
+    holds = [rounds_to_pass(climb, 40.0) - RETURN_ROUNDS]
+    for _ in range(4):
+        climb.cut(40.0, 0.9)
+        holds.append(rounds_to_pass(climb, 40.0) - RETURN_ROUNDS)
+    climb.cut(20.0, 0.9)
+    holds.append(rounds_to_pass(climb, 20.0) - RETURN_ROUNDS)
+
+    assert [0.25, 4.25, 8.25, 10.25, 10.25, 4.25] == holds
+    assert (4.0, 10.0) == (HOLD_ROUNDS, LONGEST_HOLD_ROUNDS)
+
+
+@given(CEILINGS)
+def test_a_probe_ends_at_the_most(ceiling: float) -> None:
+    """However long nothing is refused, doubling steps neither overflow nor pass the most."""
+    climb = cut_at(ceiling)
+    climb.grow(1e9)
+
+    assert 1e6 == climb.value

@@ -1,0 +1,192 @@
+"""How fast requests may go: a quota that the user named, and a rate that refusals taught."""
+
+import math
+from collections import deque
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from spark_llm._climb import RETURN_ROUNDS
+from spark_llm._rate import (
+    BURST_REQUESTS,
+    CEILING_SHARE,
+    CUT_TO,
+    FIRST_CUT_TO,
+    SLOWEST,
+    UNPROVEN_SHARE,
+    Bucket,
+    LearnedRate,
+)
+
+QUOTAS = st.floats(1, 1e5)
+GAPS = st.lists(st.sampled_from((0.0, 0.0, 0.001, 0.3, 1.0, 7.0, 59.0, 200.0)), min_size=1, max_size=40)
+
+
+def sent_when_due(bucket: Bucket, pauses: list[float], amounts: list[float], most: int = 400) -> list[float]:
+    """Take as soon as it may be, but for the pauses of the sender's own, and return when."""
+    now, taken = 0.0, list[float]()
+    for number in range(most):
+        now = max(now, bucket.opens_at(now))
+        assert bucket.opens_at(now) == now, "it opens when it said"
+        bucket.take(amounts[number % len(amounts)], now)
+        taken.append(now)
+        if number % (most // len(pauses) + 1) == 0:
+            now += pauses[number // (most // len(pauses) + 1)]
+    return taken
+
+
+def hold_back(rate: LearnedRate, now: float) -> None:
+    """Send as much as may go now, and want more."""
+    while rate.allows(now, 1):
+        rate.sent()
+
+
+@given(QUOTAS, GAPS)
+@example(1.0, [0.0])
+@example(60.0, [61.0, 0.0])
+def test_no_minute_sees_more_than_its_quota(per_minute: float, pauses: list[float]) -> None:
+    """Whenever a minute begins, and however long was waited before: requests that wait for it stay within the quota."""
+    taken = sent_when_due(Bucket(per_minute), pauses, [1.0])
+    minute: deque[float] = deque()
+    for now in taken:
+        minute.append(now)
+        while minute[0] <= now - 60:
+            minute.popleft()
+
+        assert len(minute) <= max(1.0, per_minute + 1e-6)
+
+
+@given(st.floats(60, 1e5), st.lists(st.floats(0, 3), min_size=1, max_size=20))
+def test_no_minute_sees_more_than_its_quota_and_one_debt(per_minute: float, amounts: list[float]) -> None:
+    """What is larger than the bucket goes into debt, so a minute may see one such amount more than its quota."""
+    amounts = [share * per_minute / 60 for share in amounts]
+    taken = sent_when_due(Bucket(per_minute), [0.0], amounts)
+    minute: deque[tuple[float, float]] = deque()
+    for number, now in enumerate(taken):
+        minute.append((now, amounts[number % len(amounts)]))
+        while minute[0][0] <= now - 60:
+            minute.popleft()
+
+        assert sum(amount for _, amount in minute) <= per_minute + max(amounts) + 1e-6
+
+
+@given(st.floats(60, 1e5))
+def test_nearly_the_whole_quota_may_be_used(per_minute: float) -> None:
+    """Over ten minutes at least 96 % go out: what is held back is the second's worth that may go at once."""
+    bucket, per_s = Bucket(per_minute), per_minute / 60
+    now, amount, taken = 0.0, max(1.0, per_s / 4), 0.0
+    while now < 600:
+        bucket.take(amount, now)
+        taken += amount
+        now = max(now, bucket.opens_at(now))
+
+    assert 0.96 * 10 * per_minute <= taken + amount
+
+
+def test_a_second_of_the_quota_may_go_at_once() -> None:
+    """600 a minute are ten at once, and then one after another."""
+    bucket = Bucket(600)
+    burst = 0
+    while bucket.opens_at(5.0) == 5.0:
+        bucket.take(1, 5.0)
+        burst += 1
+    opens_at = bucket.opens_at(5.0)
+
+    assert 10 == burst
+    assert 5.1 == pytest.approx(opens_at, abs=0.01)
+
+
+def test_a_debt_is_worked_off_and_what_was_too_much_is_given_back() -> None:
+    """An answer that took more tokens than were estimated delays the next; one that took fewer brings it forward."""
+    bucket = Bucket(6_000)
+    bucket.take(1_000, 0.0)
+    owing = bucket.opens_at(0.0)
+    bucket.take(-500, 0.0)
+    forgiven = bucket.opens_at(0.0)
+    bucket.take(-1e9, 0.0)
+
+    assert 9.0 == pytest.approx(owing, abs=0.3)
+    assert 4.0 == pytest.approx(forgiven, abs=0.3)
+    assert 0.0 == bucket.opens_at(0.0)
+
+
+@given(st.floats(0.1, 1e4), st.floats(0, 1e6))
+def test_requests_at_a_learned_rate_go_evenly(accepted_per_s: float, now: float) -> None:
+    """One after another, each when it may: the gaps are the rate's, which begins just below what was accepted."""
+    rate = LearnedRate(accepted_per_s, now)
+    times = []
+    for _ in range(20):
+        now = max(now, rate.opens_at())
+        assert 1 <= rate.allows(now, 1)
+        rate.sent()
+        times.append(now)
+    mean_gap = (times[-1] - times[0]) / 19
+
+    assert math.isclose(FIRST_CUT_TO * accepted_per_s, rate.per_s)
+    assert math.isclose(1 / rate.per_s, mean_gap, rel_tol=1e-3, abs_tol=1e-6)
+
+
+@given(st.floats(0.1, 1e3), st.floats(0, 1e5), st.integers(1, 500))
+def test_after_a_pause_of_the_senders_own_only_a_few_may_go_at_once(
+    accepted_per_s: float, pause_s: float, wanted: int
+) -> None:
+    """However long nothing was asked, no more than a burst goes at once: unused time is not saved up."""
+    rate = LearnedRate(accepted_per_s, 0.0)
+    allowed = rate.allows(pause_s, wanted)
+
+    assert min(1, wanted) <= allowed <= min(wanted, BURST_REQUESTS + 1)
+
+
+def test_nothing_goes_before_the_rate_resumes() -> None:
+    """A pause that was imposed is kept to the end, and then one request goes."""
+    rate = LearnedRate(10.0, 0.0)
+    rate.resume_at(5.0)
+
+    assert 5.0 == rate.opens_at()
+    assert [0, 1] == [rate.allows(now, 10) for now in (4.99, 5.0)]
+
+
+@given(st.floats(SLOWEST * 4, 1e4))
+def test_a_rate_that_was_refused_at_once_is_cut_more_than_one_that_lasted(per_s: float) -> None:
+    """The first rate is an estimate; one that went well for some rounds is known, and is cut to just below."""
+    estimate, lasted = LearnedRate(per_s, 0.0), LearnedRate(per_s, 0.0)
+    estimate.cut()
+    hold_back(lasted, RETURN_ROUNDS)
+    lasted.grow(RETURN_ROUNDS, 1.0)
+    back = lasted.per_s
+    lasted.cut()
+
+    assert math.isclose(FIRST_CUT_TO * UNPROVEN_SHARE * CUT_TO * per_s, estimate.per_s)
+    assert math.isclose(per_s, back)
+    assert math.isclose(CEILING_SHARE * CUT_TO * per_s, lasted.per_s)
+
+
+def test_a_rate_never_falls_to_nothing() -> None:
+    """However often it is refused, a request in twenty seconds still tries."""
+    rate = LearnedRate(1.0, 0.0)
+    for _ in range(1_000):
+        rate.cut()
+
+    assert SLOWEST == rate.per_s
+
+
+def test_a_rate_that_holds_nothing_back_is_forgotten_and_does_not_grow() -> None:
+    """Where fewer are asked than it allows, nothing is learned from their answers; after a while the rate goes."""
+    rate = LearnedRate(10.0, 0.0)
+    kept = [(rate.allows(now, 1), rate.grow(now, 1.0)) for now in map(float, range(1, 40))]
+
+    assert FIRST_CUT_TO * 10.0 == rate.per_s
+    assert kept[0] == (1, True)
+    assert kept[-1] == (1, False)
+
+
+def test_a_rate_that_holds_requests_back_is_probed() -> None:
+    """As long as more are wanted than may go, and nothing is refused, it climbs back and then above its ceiling."""
+    rate, now = LearnedRate(10.0, 0.0), 0.0
+    while now < 20:
+        now = max(now, rate.opens_at())
+        assert rate.grow(now, 1.0)
+        hold_back(rate, now)
+
+    assert 15 < rate.per_s

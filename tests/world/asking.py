@@ -1,0 +1,44 @@
+"""Asking an engine without Spark, and reading what it says."""
+
+from collections.abc import Iterable, Sequence
+
+from spark_llm import Endpoint, Policy
+from spark_llm._engine import Engine
+from spark_llm._tasks import Task
+from spark_llm._tasks.chat import Chat
+from spark_llm._values import Item, Result
+from spark_llm.serving import LocalEndpoints
+
+CHAT = Chat()
+started: list[Engine] = []  # closed when a test is over
+
+
+def engine_at(endpoint: Endpoint, policy: Policy = Policy(), task: Task = CHAT) -> Engine:
+    """Return a new engine."""
+    started.append(Engine(endpoint.resolve(task.route, {}), policy))
+    return started[-1]
+
+
+def engine(endpoints: LocalEndpoints, name: str = "chat", policy: Policy = Policy(), task: Task = CHAT) -> Engine:
+    """Return a new engine for one of the local endpoints."""
+    return engine_at(Endpoint(endpoints.invocations(name), token=endpoints.token), policy, task)
+
+
+def ask(asked: Engine, batches: Iterable[Sequence[Item | None]], task: Task = CHAT) -> list[Result | None]:
+    """Return the results of all rows."""
+    return [result for chunk in asked.stream(task, iter(batches)) for result in chunk]
+
+
+def texts(results: Sequence[Result | None]) -> list[str | None]:
+    """Return the results' texts."""
+    return [None if result is None else result.text for result in results]
+
+
+def kinds(results: Sequence[Result | None]) -> list[str | None]:
+    """Return the kinds of the results' errors."""
+    return [None if result is None or result.error is None else result.error.kind for result in results]
+
+
+def distinct(count: int) -> list[Item | None]:
+    """Return so many texts, no two of them equal."""
+    return [f"row {number}" for number in range(count)]

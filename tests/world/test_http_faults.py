@@ -1,0 +1,238 @@
+"""The one door to the network: each way to get no answer is told as itself, in words that say what to look at."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spark_llm._http import HTTPClient
+from spark_llm._values import Response
+from tests.world.wire import AUTHORITY, FINE, Scripted, hanging, post
+
+BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the machine's own proxies out of the environment."""
+    for name in ("http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def closed_port() -> str:
+    """Return an address of loopback where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_refused_connection_says_so_and_where() -> None:
+    """Where nobody listens the fault is a connection's, and names the address."""
+    where = closed_port()
+    response = post(f"http://{where}/")
+
+    assert (0, "connection") == (response.status, response.fault)
+    assert f"no connection to {where}: connection refused" == response.detail
+
+
+def test_a_name_that_does_not_exist_says_so() -> None:
+    """A host that no name server knows is named."""
+    response = post("http://nowhere.invalid/")
+
+    assert "connection" == response.fault
+    assert response.detail.startswith("the name nowhere.invalid cannot be resolved: ")
+
+
+def test_a_certificate_that_nobody_signed_says_so() -> None:
+    """A server with a certificate of its own making gets no request, and the fault tells where trust is set."""
+    server = Scripted(FINE, tls=True)
+    response = post(server.url, token="s3cret")
+    server.close()
+
+    assert ("connection", b"") == (response.fault, server.heard)
+    assert response.detail.startswith("certificate verify failed: ")
+    assert f"({server.authority}; SSL_CERT_FILE names whom to trust)" in response.detail
+
+
+def test_a_certificate_that_the_environment_trusts_is_good(tmp_path: Path) -> None:
+    """SSL_CERT_FILE, set before a worker starts, names the authorities that are trusted."""
+    trusted = tmp_path / "authority.pem"
+    AUTHORITY.cert_pem.write_to_path(str(trusted))
+    server = Scripted(FINE, tls=True)
+    program = (
+        "import asyncio, sys\n"
+        "from spark_llm._http import HTTPClient\n"
+        "async def once():\n"
+        "    client = HTTPClient(sys.argv[1], 5.0, 1)\n"
+        "    print(await client.post(b'{}', None))\n"
+        "    await client.close()\n"
+        "asyncio.run(once())\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, server.url],
+        env={**os.environ, "SSL_CERT_FILE": str(trusted)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    server.close()
+
+    assert ran.stdout.startswith("Response(status=200, body=b'{}'")
+
+
+def test_https_to_a_port_that_speaks_http_says_so() -> None:
+    """TLS that cannot begin is no connection, and the fault asks about the URL."""
+    server = Scripted(BAD_REQUEST)
+    response = post(f"https://{server.authority}/")
+    server.close()
+
+    assert "connection" == response.fault
+    assert response.detail.startswith(f"no TLS with {server.authority}: ")
+    assert response.detail.endswith("(is it an http:// URL?)")
+
+
+def test_a_connection_that_is_not_made_in_time_is_no_slow_answer() -> None:
+    """Where the handshake gets no answer the fault is a connection's, after half the time and not after all of it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"127.0.0.1:{silent.getsockname()[1]}"
+        response = post(f"https://{where}/", timeout_s=0.4)
+
+    assert ("connection", f"no connection to {where} within 0.2 s") == (response.fault, response.detail)
+
+
+@pytest.mark.parametrize("written", ["http://{}", "http://user:hunter2@{}", "{}", "user:hunter2@{}"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_cannot_be_reached_says_so(scheme: str, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault names the proxy's address and not its password, however it is written in the environment."""
+    where = closed_port()
+    monkeypatch.setenv(f"{scheme}_proxy", written.format(where))
+    response = post(f"{scheme}://model.invalid/")
+
+    assert "connection" == response.fault
+    assert f"no connection to the proxy {where}: connection refused" == response.detail
+
+
+def test_a_proxy_that_lets_nothing_through_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a proxy answers instead of a tunnel is told, without its password."""
+    server = Scripted(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+    monkeypatch.setenv("https_proxy", f"http://user:hunter2@{server.authority}")
+    response = post("https://model.invalid/", token="s3cret")
+    server.close()
+
+    assert server.heard.startswith(b"CONNECT model.invalid:443 HTTP/1.1\r\n")
+    assert b"s3cret" not in server.heard
+    assert "connection" == response.fault
+    assert "the proxy lets no connection through: 407 Proxy Authentication Required" == response.detail
+
+
+def test_a_proxys_address_that_is_none_says_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that cannot be read is not repeated, since a password may stand in it."""
+    monkeypatch.setenv("http_proxy", "http://user:hunter2@proxy:port")
+    response = post("http://model.invalid/")
+
+    assert "connection" == response.fault
+    assert "the proxy's address is none; look at HTTP_PROXY and HTTPS_PROXY" == response.detail
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "fault", "words"),
+    [
+        (b"", 0, "connection", "the server closed the connection without an answer"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", 0, "connection", "what came back is not HTTP: "),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{",
+            200,
+            "invalid_response",
+            "the answer did not come whole: Response payload is not completed",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Encoding: gzip\r\n\r\nhello",
+            200,
+            "invalid_response",
+            "the answer did not come whole: 400, message: Can not decode content-encoding: gzip",
+        ),
+    ],
+)
+def test_an_answer_that_is_none_is_a_fault(answer: bytes, status: int, fault: str, words: str) -> None:
+    """A closed connection, another protocol, a cut body and bytes that cannot be unpacked are faults by their kind."""
+    server = Scripted(answer)
+    response = post(server.url)
+    server.close()
+
+    assert (status, fault) == (response.status, response.fault)
+    assert response.detail.startswith(words)
+    assert "\n" not in response.detail
+
+
+def test_an_answer_that_does_not_come_is_a_time_out_and_frees_its_connection() -> None:
+    """Each late request is a time-out of its own, closes its connection and leaves its place to the next."""
+
+    async def ask() -> tuple[list[Response], Response]:
+        async with hanging() as server:
+            client = HTTPClient(server.url, 0.2, 1)
+            late = []
+            for _ in range(2):
+                server.hung_up.clear()
+                late.append(await client.post(b"{}", None))
+                await asyncio.wait_for(server.hung_up.wait(), 5)
+            server.says = FINE
+            fine = await client.post(b"{}", None)
+            await client.close()
+            return late, fine
+
+    late, fine = asyncio.run(ask())
+
+    assert [(0, "timeout")] * 2 == [(response.status, response.fault) for response in late]
+    assert all(response.detail.startswith("no whole answer within 0.2 s (0.2 s waited)") for response in late)
+    assert all(0.2 <= response.latency_s < 2 for response in late)
+    assert (200, None) == (fine.status, fine.fault)
+
+
+def test_an_answer_that_stops_half_way_is_a_time_out() -> None:
+    """Where the head came and the body does not, the fault is a time-out, and the head's status is kept."""
+
+    async def ask() -> Response:
+        async with hanging() as server:
+            server.says = FINE.removesuffix(b"}")
+            client = HTTPClient(server.url, 0.2, 1)
+            response = await client.post(b"{}", None)
+            await client.close()
+            return response
+
+    response = asyncio.run(ask())
+
+    assert (200, "timeout") == (response.status, response.fault)
+
+
+def test_all_that_wait_too_long_are_called_off() -> None:
+    """Of many requests in flight every one gets its time-out, those too that wait for a place in the pool."""
+
+    async def ask() -> list[Response]:
+        async with hanging() as server:
+            client = HTTPClient(server.url, 0.2, 5)
+            late = await asyncio.gather(*(client.post(b"{}", None) for _ in range(10)))
+            await client.close()
+            return late
+
+    assert ["timeout"] * 10 == [response.fault for response in asyncio.run(ask())]
+
+
+def test_a_request_that_is_called_off_closes_its_connection() -> None:
+    """A cancelled task ends as cancelled, not as a time-out, and the server sees it hang up."""
+
+    async def call_off() -> bool:
+        async with hanging() as server:
+            client = HTTPClient(server.url, 60.0, 1)
+            asking = asyncio.ensure_future(client.post(b"{}", None))
+            await asyncio.wait_for(server.asked.wait(), 5)
+            asking.cancel()
+            await asyncio.wait_for(server.hung_up.wait(), 5)
+            await asyncio.wait([asking])
+            await client.close()
+            return asking.cancelled()
+
+    assert asyncio.run(call_off())

@@ -1,74 +1,33 @@
 """The endpoint that every contender asks: a small HTTP/1.1 server, in a process of its own.
 
-It must never be the bottleneck, so it parses no more than it has to. What it counts is the only truth that the
-benchmarks have. The path says how it answers:
-
-    /zero/chat/completions        at once
-    /lognormal/chat/completions   after a drawn latency: median 0.2 s, sigma 0.6, the same draws after each reset
-    /zero/embeddings              at once: vectors of 1,024 numbers, in base64 or as JSON, as the request asks
-    /counters, /reset             what was counted since the last reset, and the reset
+It must never be the bottleneck, so it parses no more than it has to. A path says how a request is answered, and what
+it asks for: `/<behaviour>/<route>`, the route being `chat/completions`, `embeddings` or `responses`. What stands under
+`/control/` is for the benchmarks: see `benchmarks.running`.
 """
 
 import asyncio
-import base64
-import contextlib
 import json
-import math
 import random
 import re
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import cache
-from http.client import HTTPConnection
-from pathlib import Path
-from typing import cast
+from dataclasses import asdict
+from typing import TYPE_CHECKING, cast
 
-import msgspec
+from benchmarks.behaviours import Arrival, Fate, Steady, behaviour
+from benchmarks.bodies import SEED, Asked, refusal, response
+from benchmarks.counters import SAMPLE_S, Counters, Sample
+from spark_llm._engine import new_event_loop
 
-MEDIAN_S = 0.2
-SIGMA = 0.6
-DIMENSIONS = 1_024
-SEED = 20_240_611
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)")
-_CHAT = json.dumps(
-    {
-        "id": "chatcmpl-0",
-        "object": "chat.completion",
-        "created": 1_700_000_000,
-        "model": "benchmark",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": "The review is positive."},
-                "finish_reason": "stop",
-            }
-        ],
-        "usage": {"prompt_tokens": 24, "completion_tokens": 5, "total_tokens": 29},
-    }
-).encode()
-
-
-@dataclass
-class Counters:
-    """What the endpoint saw since the last reset."""
-
-    requests: int = 0
-    rows: int = 0
-    in_flight: int = 0
-    max_in_flight: int = 0
-    in_flight_s: float = 0.0  # the integral of `in_flight` over time
-    latency_s: float = 0.0  # the sum of the latencies that were drawn
-    cpu_s: float = 0.0  # the endpoint's own
-    wall_s: float = 0.0
 
 
 class Endpoint:
-    """What all connections share: the counters and the dice."""
+    """What all connections share: the behaviours, the dice and the counters."""
 
     def __init__(self) -> None:
         """Begin as after a reset."""
@@ -76,92 +35,73 @@ class Endpoint:
         self.reset()
 
     def reset(self) -> None:
-        """Count from nothing and draw the same latencies again; what is in flight stays so."""
+        """Count from nothing, behave as on the first day and throw the same dice; what is in flight stays so."""
         out = self.counters.in_flight
         self.counters = Counters(in_flight=out, max_in_flight=out)
+        self.series: list[Sample] = []
+        self._behaviours: dict[str, Steady] = {}
         self._dice = random.Random(SEED)
-        self._began = self._moved_at = time.perf_counter()
+        self._began = time.perf_counter()
         self._cpu_before = time.process_time()
 
-    def move(self, by: int) -> None:
-        """Let one request in (+1) or out (-1)."""
-        now = time.perf_counter()
+    @property
+    def now(self) -> float:
+        """The seconds since the last reset."""
+        return time.perf_counter() - self._began
+
+    def read(self) -> Counters:
+        """Return the counters as they are."""
+        self.counters.cpu_s = time.process_time() - self._cpu_before
+        self.counters.wall_s = self.now
+        return self.counters
+
+    def sample(self) -> None:
+        """Put down the state of things."""
         counters = self.counters
-        counters.in_flight_s += counters.in_flight * (now - self._moved_at)
-        self._moved_at = now
-        counters.in_flight += by
-        counters.max_in_flight = max(counters.max_in_flight, counters.in_flight)
+        self.series.append(Sample(round(self.now, 3), counters.in_flight, counters.requests, counters.answered))
 
-    def answer(self, path: str, body: bytes) -> tuple[bytes, float]:
-        """Return the answer to a request, and the seconds after which it is given."""
-        if path == "/counters":
-            self.move(0)
-            now = Counters(**asdict(self.counters))
-            now.cpu_s = time.process_time() - self._cpu_before
-            now.wall_s = time.perf_counter() - self._began
-            return _response(json.dumps(asdict(now)).encode()), 0.0
-        if path == "/reset":
-            self.reset()
-            return _response(b"{}"), 0.0
-        self.counters.requests += 1
-        if path.endswith("/embeddings"):
-            asked = msgspec.json.decode(body, type=EmbeddingRequest)
-            self.counters.rows += len(asked.input)
-            return _vectors(len(asked.input), asked.encoding_format == "base64"), 0.0
-        if path.endswith("/chat/completions"):
-            self.counters.rows += 1
-            if not path.startswith("/lognormal/"):
-                return _chat(), 0.0
-            latency_s = self._dice.lognormvariate(math.log(MEDIAN_S), SIGMA)
-            self.counters.latency_s += latency_s
-            return _chat(), latency_s
-        return _response(b'{"error":{"message":"no such path"}}', b"404 Not Found"), 0.0
+    def come(self, path: str, body: bytes) -> tuple[Fate, bytes]:
+        """Let a request in; return its fate, and the whole response."""
+        segment = path.split("/", 2)[1]
+        if segment not in self._behaviours:
+            self._behaviours[segment] = behaviour(segment)
+        asked = Asked(path, body)
+        counters, now = self.counters, self.now
+        fate = self._behaviours[segment].fate(Arrival(now, counters.in_flight, asked.texts, self._dice))
+        counters.requests += 1
+        counters.rows += len(asked.texts)
+        counters.service_s += fate.service_s
+        counters.first_s = now if counters.first_s is None else counters.first_s
+        counters.last_s = now
+        counters.in_flight += 1
+        if fate.status == 200:  # what is refused is gone at once
+            counters.max_in_flight = max(counters.max_in_flight, counters.in_flight)
+        return fate, asked.answer() if fate.status == 200 else refusal(fate.status)
 
-
-class EmbeddingRequest(msgspec.Struct):
-    """The two fields of an embedding request that change its answer."""
-
-    input: list[str]
-    encoding_format: str = "float"
-
-
-def _response(body: bytes, status: bytes = b"200 OK") -> bytes:
-    return b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
-
-
-@cache
-def _chat() -> bytes:
-    return _response(_CHAT)
-
-
-@cache
-def _vectors(count: int, in_base64: bool) -> bytes:  # noqa: FBT001 -- a key of the cache
-    """Return an answer of `count` vectors, made once; numbers are written with the nine digits that float32 needs."""
-    dice = random.Random(SEED)
-    numbers = [dice.gauss(0.0, 1 / math.sqrt(DIMENSIONS)) for _ in range(DIMENSIONS)]
-    if in_base64:
-        import numpy as np
-
-        vector = json.dumps(base64.b64encode(np.array(numbers, "<f4").tobytes()).decode())
-    else:
-        vector = "[" + ",".join(f"{number:.9g}" for number in numbers) + "]"
-    data = ",".join(f'{{"object":"embedding","index":{index},"embedding":{vector}}}' for index in range(count))
-    usage = json.dumps({"prompt_tokens": 8 * count, "total_tokens": 8 * count})
-    return _response(f'{{"object":"list","data":[{data}],"model":"benchmark","usage":{usage}}}'.encode())
+    def leave(self, fate: Fate | None) -> None:
+        """Let a request out, whose fate was fulfilled; without one, whoever sent it has hung up."""
+        self.counters.in_flight -= 1
+        self.counters.ended_s = self.now
+        if fate is not None:
+            self.counters.refused += fate.status == 429
+            self.counters.answered += fate.status == 200 and fate.ending == "whole"
 
 
 class Connection(asyncio.Protocol):
     """One connection: requests are answered one after the other, however they came in."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, server: "Server") -> None:
         """Wait for the first request."""
-        self._endpoint = endpoint
+        self._server = server
+        self._endpoint = server.endpoint
         self._heard = bytearray()
-        self._pending: asyncio.TimerHandle | None = None
+        self._busy = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the way back."""
-        self._transport = cast("asyncio.Transport", transport)
+        self.transport = cast("asyncio.Transport", transport)
+        self._server.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Take in what came, and answer if a whole request is there."""
@@ -170,13 +110,14 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
         """Call off what is in flight: nobody waits for it."""
-        if self._pending is not None:
-            self._pending.cancel()
-            self._pending = None
-            self._endpoint.move(-1)
+        self._server.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._busy:
+            self._endpoint.leave(None)
 
     def _go_on(self) -> None:
-        while self._pending is None:
+        while not self._busy:
             end = self._heard.find(b"\r\n\r\n")
             if end < 0:
                 return
@@ -190,92 +131,90 @@ class Connection(asyncio.Protocol):
             self._take(head.split(b" ", 2)[1].decode("ascii", "replace"), body)
 
     def _take(self, path: str, body: bytes) -> None:
-        if path in ("/counters", "/reset"):
-            self._transport.write(self._endpoint.answer(path, body)[0])
+        if path.startswith("/control/"):
+            self.transport.write(self._server.control(path))
             return
-        self._endpoint.move(+1)
-        answer, latency_s = self._endpoint.answer(path, body)
-        if latency_s:
-            self._pending = asyncio.get_running_loop().call_later(latency_s, self._answer_late, answer)
+        fate, answer = self._endpoint.come(path, body)
+        self._busy = True
+        if fate.ending == "never":
+            return
+        if fate.after_s:
+            self._timer = asyncio.get_running_loop().call_later(fate.after_s, self._answer_late, fate, answer)
         else:
-            self._transport.write(answer)
-            self._endpoint.move(-1)
+            self._answer(fate, answer)
 
-    def _answer_late(self, answer: bytes) -> None:
-        self._pending = None
-        self._transport.write(answer)
-        self._endpoint.move(-1)
+    def _answer(self, fate: Fate, answer: bytes) -> None:
+        self._busy = False
+        self._endpoint.leave(fate)
+        if fate.ending == "cut":
+            self.transport.write(answer[: (answer.index(b"\r\n\r\n") + len(answer)) // 2])
+            self.transport.close()
+        else:
+            self.transport.write(answer)
+
+    def _answer_late(self, fate: Fate, answer: bytes) -> None:
+        self._timer = None
+        self._answer(fate, answer)
         self._go_on()
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+class Server:
+    """The listening socket, which can go away for a while and come back, and the commands of the benchmarks."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear nothing yet."""
+        self.endpoint = Endpoint()
+        self.connections: set[Connection] = set()
+        self._loop = loop
+        self._commands: dict[str, Callable[..., object]] = {
+            "counters": lambda: asdict(self.endpoint.read()),
+            "series": lambda: self.endpoint.series,
+            "reset": self.endpoint.reset,
+            "outage": self._plan_outage,
+        }
+
+    async def listen(self, port: int) -> int:
+        """Listen on this port, or a free one for 0; return which one it is."""
+        self._listening = await self._loop.create_server(lambda: Connection(self), "127.0.0.1", port, backlog=1_024)
+        return int(self._listening.sockets[0].getsockname()[1])
+
+    def sample_for_ever(self) -> None:
+        """Put down the state of things from time to time."""
+        self.endpoint.sample()
+        self._loop.call_later(SAMPLE_S, self.sample_for_ever)
+
+    def control(self, path: str) -> bytes:
+        """Carry out a command, `/control/<command>/<number>…`; return the response."""
+        command, *numbers = path.split("/")[2:]
+        done = self._commands[command](*map(float, numbers))
+        return response(200, json.dumps(done).encode())
+
+    def _plan_outage(self, after_s: float, for_s: float) -> None:
+        self._loop.call_later(after_s, lambda: self._loop.create_task(self._be_gone(for_s)))
+
+    async def _be_gone(self, for_s: float) -> None:
+        """Do as a process that is killed, and started again later: no one listens, and every connection is cut."""
+        port = int(self._listening.sockets[0].getsockname()[1])
+        self._listening.close()
+        for connection in list(self.connections):
+            connection.transport.abort()
+        await asyncio.sleep(for_s)
+        await self.listen(port)
 
 
 def serve() -> None:
     """Answer on a free port, which is printed, until standard input ends: when whoever started it is done, or gone."""
-    loop = _new_loop()
-    endpoint = Endpoint()
-    server = loop.run_until_complete(loop.create_server(lambda: Connection(endpoint), "127.0.0.1", 0, backlog=1_024))
-    print(server.sockets[0].getsockname()[1], flush=True)
+    loop = new_event_loop()
+    server = Server(loop)
+    print(loop.run_until_complete(server.listen(0)), flush=True)
 
     def until_input_ends() -> None:
         sys.stdin.read()
         loop.call_soon_threadsafe(loop.stop)
 
     threading.Thread(target=until_input_ends, daemon=True).start()
+    loop.call_soon(server.sample_for_ever)
     loop.run_forever()
-
-
-class Running:
-    """An endpoint that answers, seen from outside."""
-
-    def __init__(self, port: int) -> None:
-        """Find it on this port of the loopback address."""
-        self._port = port
-
-    def url(self, path: str) -> str:
-        """Return the URL of a path such as "zero/chat/completions"."""
-        return f"http://127.0.0.1:{self._port}/{path}"
-
-    def counters(self) -> Counters:
-        """Return what it counted since the last reset."""
-        return Counters(**json.loads(self._asked("/counters")))
-
-    def reset(self) -> None:
-        """Let it count from nothing and draw the same latencies again."""
-        self._asked("/reset")
-
-    def _asked(self, path: str) -> bytes:
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=30)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().read()
-        finally:
-            connection.close()
-
-
-@contextlib.contextmanager
-def running() -> Iterator[Running]:
-    """Start the endpoint in a process of its own, and stop it in the end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.endpoint"],
-        cwd=Path(__file__).parents[1],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        if process.stdin is None or process.stdout is None:
-            raise RuntimeError("The endpoint was started without pipes.")
-        try:
-            yield Running(int(process.stdout.readline()))
-        finally:
-            process.stdin.close()
 
 
 if __name__ == "__main__":

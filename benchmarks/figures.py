@@ -1,7 +1,10 @@
-"""What a benchmark reports, and how it is written down: a ratio against a baseline of the same run."""
+"""What a benchmark reports, and how it is written down: a ratio against a baseline of the same run, or a count.
+
+What has several goals takes several lines: those after the first begin with "…".
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 
@@ -30,7 +33,9 @@ class Figure:
     baseline: str = ""
     goal: Goal | None = None
     unit: str = "×"
+    digits: int = 2  # after the point
     note: str = ""  # how it was measured, for the page
+    picture: str = ""  # an SVG that shows it, for the page
 
     @property
     def value(self) -> float:
@@ -39,20 +44,39 @@ class Figure:
 
     def cells(self) -> list[str]:
         """Return the row's cells, in the order of `HEADINGS`."""
-        unit = self.unit if self.unit == "×" else f" {self.unit}"
-        spread = f" ({min(self.values):.2f} to {max(self.values):.2f})" if len(self.values) > 1 else ""
-        goal, reached = ("", "")
-        if self.goal is not None:
-            goal, reached = f"{self.goal}{unit}", "yes" if self.goal.reached_by(self.value) else "**no**"
-        return [self.what, self.ours, self.baseline, f"{self.value:.2f}{unit}{spread}", goal, reached]
+        unit = f" {self.unit}" if self.unit not in ("", "×") else self.unit
+        goal = "" if self.goal is None else f"{self.goal}{unit}"
+        if not self.values:
+            return [self.what, self.ours, self.baseline, "not measured", goal, ""]
+        spread = ""
+        if len(self.values) > 1:
+            spread = f" ({self._written(min(self.values))} to {self._written(max(self.values))})"
+        reached = "" if self.goal is None else "yes" if self.goal.reached_by(self.value) else "**no**"
+        return [self.what, self.ours, self.baseline, f"{self._written(self.value)}{unit}{spread}", goal, reached]
+
+    def _written(self, value: float) -> str:
+        return f"{value:,.{self.digits}f}"
 
 
-HEADINGS = ["measurement", "spark_llm", "baseline", "ratio", "goal", "reached"]
+@dataclass
+class Rounds:
+    """One contender's rounds: the rows of each, and the seconds that each took; none where it could not be measured."""
+
+    rows: int
+    seconds: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.rows / median(self.seconds):,.0f} rows/s" if self.seconds else ""
 
 
-def rate(rows: int, seconds: Sequence[float]) -> str:
-    """Return the median rows a second, in words."""
-    return f"{rows / median(seconds):,.0f} rows/s"
+def against(what: str, ours: Rounds, theirs: Rounds, goal: Goal | None = None, note: str = "") -> Figure:
+    """Return how many times as many rows a second we answer as they do, round by round."""
+    pairs = zip(ours.seconds, theirs.seconds, strict=True) if theirs.seconds else ()
+    ratios = [(ours.rows / our_s) / (theirs.rows / their_s) for our_s, their_s in pairs]
+    return Figure(what, ratios, str(ours), str(theirs), goal, note=note)
+
+
+HEADINGS = ["measurement", "spark_llm", "baseline", "result", "goal", "reached"]
 
 
 def table(figures: Sequence[Figure]) -> str:

@@ -1,17 +1,21 @@
-"""Whether a worker's memory grows with its partition: it must not."""
+"""What a worker's memory grows with: the requests in flight, and not the rows of its partition."""
 
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.behaviours import Steady
 from benchmarks.figures import Figure, Goal
+from benchmarks.running import AT_ONCE, CHAT
 from benchmarks.session import bench
 from spark_llm import Policy, chat_udf
 
 IN_FLIGHT = 64
-FULL = (10_000, 200_000)
-SHORT = (1_000, 3_000)
+FEW, MANY = 32, 512  # in flight
+RATE = 1_200  # rows a second in both: latencies are so long that the requests are in flight together
+FULL = {"few": 10_000, "many": 1_000_000, "in_flight": 20_000}
+SHORT = {"few": 1_000, "many": 3_000, "in_flight": 400}
 
 
 def measure(*, short: bool) -> list[Figure]:
@@ -21,30 +25,44 @@ def measure(*, short: bool) -> list[Figure]:
     """
     if not Path("/proc/self/status").exists():
         return []
-    few, many = SHORT if short else FULL
-    peaks = {rows: _peak_mb(rows) for rows in (few, many)}
+    size = SHORT if short else FULL
+    few, many = (_peak_mb(size[name], IN_FLIGHT, AT_ONCE)[0] for name in ("few", "many"))
+    (narrow, narrow_most), (wide, wide_most) = (
+        _peak_mb(size["in_flight"], in_flight, Steady(median_s=in_flight / RATE)) for in_flight in (FEW, MANY)
+    )
     return [
         Figure(
-            f"peak memory of a worker, {many:,} rows against {few:,}",
-            [peaks[many] / peaks[few]],
-            f"{peaks[many]:.0f} MB",
-            f"{peaks[few]:.0f} MB",
+            f"peak memory of a worker, {size['many']:,} rows against {size['few']:,}",
+            [many / few],
+            f"{many:.0f} MB",
+            f"{few:.0f} MB",
             Goal(at_most=1.10),
-            note="Memory: chat at zero latency, one partition on `local[1]` in Arrow batches of 10,000, Spark's "
-            "default. The peak is what the kernel counted for the worker (VmHWM), read when the job had ended.",
-        )
+            note=f"Memory: chat at zero latency, {IN_FLIGHT} in flight, one partition on `local[1]` in Arrow batches "
+            "of 10,000, Spark's default. The peak is what the kernel counted for the worker (VmHWM), read when the job "
+            "had ended.",
+        ),
+        Figure(
+            f"… {wide_most} requests in flight against {narrow_most}: for each request",
+            [(wide - narrow) * 1_024 / (wide_most - narrow_most)],
+            f"{wide:.0f} MB",
+            f"{narrow:.0f} MB",
+            unit="KB",
+            digits=0,
+            note=f"Memory of requests in flight: {size['in_flight']:,} rows, latencies with medians of "
+            f"{FEW / RATE:.3f} and {MANY / RATE:.3f} s; the numbers are the most that were in flight.",
+        ),
     ]
 
 
-def _peak_mb(rows: int) -> float:
-    """Ask about so many rows and return the peak of the one process that ran the UDF."""
+def _peak_mb(rows: int, in_flight: int, behaviour: Steady) -> tuple[float, int]:
+    """Ask about so many rows; return the peak of the one process that ran the UDF, and the most requests in flight."""
     with bench(1) as spark:
-        url = spark.endpoint.url("zero/chat/completions")
-        spark.timed(chat_udf(url, policy=Policy(max_in_flight=IN_FLIGHT)), rows)
+        url = spark.endpoint.url(CHAT, behaviour)
+        _, counted = spark.timed(chat_udf(url, policy=Policy(max_in_flight=in_flight)), rows)
         peaks = list(_workers_mb())
     if len(peaks) != 1:
         raise RuntimeError(f"There were {len(peaks)} Python workers, not one, so it is not known whose memory this is.")
-    return peaks[0]
+    return peaks[0], counted.max_in_flight
 
 
 def _workers_mb() -> Iterator[float]:

@@ -15,6 +15,7 @@ from pyspark.sql.pandas.functions import pandas_udf
 from requests.adapters import HTTPAdapter
 
 from benchmarks.session import PROMPT, Asked
+from spark_llm._engine import new_event_loop
 
 
 def _connections(threads: int) -> requests.Session:
@@ -73,6 +74,23 @@ def chat_with_openai(base_url: str) -> Asked:
     return _udf(ask, "string")
 
 
+def embed_with_openai(base_url: str, batch_size: int) -> Asked:
+    """Return a pandas UDF that asks for `batch_size` texts a request with the openai client, one after the other."""
+    import openai
+
+    def ask(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
+        client = openai.OpenAI(base_url=base_url, api_key="none")
+        for batch in batches:
+            texts = batch.tolist()
+            vectors: list[list[float]] = []
+            for start in range(0, len(texts), batch_size):
+                reply = client.embeddings.create(model="benchmark", input=texts[start : start + batch_size])
+                vectors += [entry.embedding for entry in reply.data]
+            yield pd.Series(vectors)
+
+    return _udf(ask, "array<float>")
+
+
 def _said(client: Any, prompt: str) -> str:  # noqa: ANN401 -- an openai.OpenAI, where there is one
     reply = client.chat.completions.create(model="benchmark", messages=[{"role": "user", "content": prompt}])
     return str(reply.choices[0].message.content)
@@ -108,4 +126,5 @@ async def bare_loop(url: str, prompts: list[str], in_flight: int) -> float:
 
 if __name__ == "__main__":
     address, rows, concurrency = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    print(asyncio.run(bare_loop(address, [f"{PROMPT}{number}" for number in range(rows)], concurrency)))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:  # the same loop as ours
+        print(runner.run(bare_loop(address, [f"{PROMPT}{number}" for number in range(rows)], concurrency)))

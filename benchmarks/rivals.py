@@ -126,5 +126,5 @@ async def bare_loop(url: str, prompts: list[str], in_flight: int) -> float:
 
 if __name__ == "__main__":
     address, rows, concurrency = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:  # the same loop as ours
-        print(runner.run(bare_loop(address, [f"{PROMPT}{number}" for number in range(rows)], concurrency)))
+    loop = new_event_loop()  # the same as ours
+    print(loop.run_until_complete(bare_loop(address, [f"{PROMPT}{number}" for number in range(rows)], concurrency)))

@@ -100,13 +100,11 @@ class Form:
                 return
         self._prove(dialect)
 
-    def misunderstood(self, dialect: int) -> Then | None:
-        """Take note that an answer shows that its wire form was not understood; None where there is no other form."""
-        if dialect + 1 >= self.task.dialects:
-            return None
-        if not self.proven:
+    def misunderstood(self, dialect: int) -> bool:
+        """Take note that an answer shows that its wire form was not understood; return whether to ask in another."""
+        if not self.proven and dialect + 1 < self.task.dialects:
             self._prove(dialect + 1)
-        return Then.AGAIN if dialect < self.dialect else None
+        return dialect < self.dialect
 
     def refused(self, dialect: int, inputs: list[Numbered], error: RowError) -> Then:
         """Take note that inputs were refused in a wire form; return what follows."""

@@ -96,6 +96,14 @@ def test_a_table_that_begins_badly_is_asked_to_its_end(task: Task, bad: int) -> 
     assert list(range(bad)) == sorted(play.errors)
 
 
+@given(bad=st.integers(8, 150))
+def test_a_table_sorted_by_its_worst_rows_is_asked_to_its_end(bad: int) -> None:
+    """However many conversations at its head are refused alike: those at its end are tried as well."""
+    play = Play(texts(200), Server(poison=range(bad)), Policy(), CHAT)
+
+    assert list(range(bad)) == sorted(play.errors)
+
+
 @EACH_TASK
 def test_nothing_is_stopped_once_anything_was_answered(task: Task) -> None:
     """After one answer a request is known to be right, and any number of bad rows are theirs alone."""

@@ -160,6 +160,20 @@ def test_what_was_sent_in_the_old_form_is_asked_in_the_new_one() -> None:
     assert {(1, 1)} == {(request.dialect, len(request.inputs)) for request in schedule.ready(2.0)}
 
 
+def test_a_late_refusal_of_the_old_form_is_nobodys_error() -> None:
+    """Two texts are out in the first form, since it was silent: that it is not known costs neither of them."""
+    schedule, form = Schedule(Limit(Policy()), Policy()), Form(EMBED, 1)
+    schedule.add("task", pack(0), form)
+    schedule.add("task", pack(1), form)
+    early, late = [*schedule.ready(0.0), *schedule.ready(2.0)]
+    schedule.failed(early, BAD_FORM, 3.0, lambda: 0.0)
+    (again,) = schedule.ready(4.0)
+    schedule.answered(again, answer(again), 5.0, 1.0)
+
+    assert None is schedule.failed(late, BAD_FORM, 6.0, lambda: 0.0)
+    assert [(pack(1), 1)] == [(request.inputs, request.dialect) for request in schedule.ready(6.0)]
+
+
 @pytest.mark.parametrize("task", [COMPLETE, EMBED], ids=lambda task: task.name)
 @EACH_REFUSAL
 @given(bad=st.sets(st.integers(0, 15), max_size=3))

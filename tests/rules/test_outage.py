@@ -128,7 +128,7 @@ def test_a_request_that_is_called_off_is_no_probe_either() -> None:
 
 
 @settings(max_examples=settings().max_examples // 5)  # of 5,000 rows each
-@given(st.floats(2.0, 50.0), st.sampled_from([(0.9, 1.1), (0.05, 2.0)]), st.integers(0, 2**32))
+@given(st.floats(2.0, 50.0), st.sampled_from([(0.9, 1.1), (0.5, 2.0)]), st.integers(0, 2**32))
 def test_an_outage_loses_no_row(begins: float, latency_s: tuple[float, float], seed: int) -> None:
     """20 s away in the midst of 5,000 rows with 64 in flight: all are answered, for a tenth more requests at most."""
     server = Server(outage=(begins, begins + 20.0))

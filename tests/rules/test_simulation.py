@@ -29,6 +29,8 @@ from tests.rules.servers import (
 )
 from tests.rules.simulation import Job
 
+pytestmark = pytest.mark.waits
+
 SEEDS = range(3)
 FORTY: Steps = ((0, 40),)
 FORTY_TEN_FORTY: Steps = ((0, 40), (60, 10), (180, 40))

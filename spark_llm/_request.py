@@ -25,7 +25,6 @@ class Request:
     probe: bool = False  # whether it looks for the end of an outage
     in_doubt: bool = False  # whether it was refused in another form
     spoilt: bool = False  # whether one of its inputs is known to be refused
-    rest: "Request | None" = None  # what is spoilt if this input of it is not
 
     @property
     def letters(self) -> int:

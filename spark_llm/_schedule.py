@@ -6,6 +6,7 @@ nothing was ever answered, one input is tried alone first, so that a request tha
 """
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -82,6 +83,8 @@ class Schedule:
         """
         if self._waiting:
             due, _, request = self._waiting[0]
+            if due <= now and len(request.inputs) > 1 and self._fresh and self._fresh[-1].form.from_the_end:
+                return now, self._fresh[-1]
             if due <= now or not self._fresh or not self._fresh[0].form.answered:
                 return due, request
         if not self._fresh:
@@ -108,7 +111,7 @@ class Schedule:
         else:
             request, rest = request.split(form.most_inputs)
         if form.alone:
-            rest.spoilt, request.rest = spoilt, rest
+            rest.spoilt = spoilt
         self._wait(rest, now)
         return self._part_to_send(request, now)
 
@@ -162,14 +165,13 @@ class Schedule:
         if then is Then.HOPELESS:
             return _hopeless(failure.error)
         if then is Then.END:
-            if request.rest is not None:
-                request.rest.spoilt = False  # this one was the reason, as far as is known
             return LastWord(failure.error, stops_all=False)
         if then is Then.AGAIN:
             request.in_doubt = True
+            self._wait(request, -math.inf)  # before all others: what comes of it decides how they are asked
         else:
             request.spoilt = True
-        self._wait(request, now)
+            self._wait(request, now)
         return None
 
     def _refused(self, request: Request, failure: Failure, now: float, dice: Callable[[], float]) -> LastWord | None:

@@ -149,6 +149,8 @@ class Stream:
         if self._twins is not None:
             with self._lock:
                 to_ask, known = self._twins.admit(to_ask)
+                for _ in known:
+                    self._failure_rate.is_exceeded_by(failed=False)
             if known:
                 self.line.settle(known)
         self.line.queue(len(to_ask))
@@ -162,9 +164,10 @@ class Stream:
                 results, to_ask = self._twins.settle(results)
         self.line.queue(len(to_ask))
         self.line.settle(results)
-        for _, result in results:
-            if self._failure_rate.is_exceeded_by(failed=result.error is not None) and self.line.stopped is None:
-                self.line.stop(_too_many_failed(result.error))
+        with self._lock:
+            too_many = [r for _, r in results if self._failure_rate.is_exceeded_by(failed=r.error is not None)]
+        if too_many and self.line.stopped is None:
+            self.line.stop(_too_many_failed(too_many[0].error))
         return [[entry] for entry in to_ask]
 
     def waits_alone(self) -> bool:

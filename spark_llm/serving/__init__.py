@@ -25,17 +25,21 @@ _HOMES = {
     "Fault": "faults",
     "Faults": "faults",
     "LocalEndpoints": "endpoints",
-    "MiniLM": "local_models",
+    "MiniLM": "minilm",
     "Model": "models",
+    "Piece": "wire",
     "Quota": "limits",
     "Recorded": "ledger",
     "Refused": "refusals",
-    "SmolLM2": "local_models",
+    "ServingEndpoint": "catalog",
+    "SmolLM2": "smollm2",
     "Stats": "ledger",
+    "StreamingModel": "models",
     "Texts": "wire",
     "Usage": "wire",
     "Vectors": "wire",
     "echo_vector": "models",
+    "real_endpoints": "stock",
 }
 
 __all__ = [
@@ -54,30 +58,46 @@ __all__ = [
     "LocalEndpoints",
     "MiniLM",
     "Model",
+    "Piece",
     "Quota",
     "Recorded",
     "Refused",
+    "ServingEndpoint",
     "SmolLM2",
     "Stats",
+    "StreamingModel",
     "Texts",
     "Usage",
     "Vectors",
     "echo_vector",
+    "real_endpoints",
 ]
 
 if TYPE_CHECKING:
+    from spark_llm.serving.catalog import ServingEndpoint
     from spark_llm.serving.endpoints import LocalEndpoints
     from spark_llm.serving.faults import Fault, Faults
     from spark_llm.serving.ledger import Recorded, Stats
     from spark_llm.serving.limits import After, Capacity, Quota
-    from spark_llm.serving.local_models import MiniLM, SmolLM2
-    from spark_llm.serving.models import ChatModel, CompletionModel, Echo, EmbeddingModel, Model, echo_vector
+    from spark_llm.serving.minilm import MiniLM
+    from spark_llm.serving.models import (
+        ChatModel,
+        CompletionModel,
+        Echo,
+        EmbeddingModel,
+        Model,
+        StreamingModel,
+        echo_vector,
+    )
     from spark_llm.serving.refusals import Refused
+    from spark_llm.serving.smollm2 import SmolLM2
+    from spark_llm.serving.stock import real_endpoints
     from spark_llm.serving.wire import (
         ChatRequest,
         Choice,
         CompletionRequest,
         EmbeddingRequest,
+        Piece,
         Texts,
         Usage,
         Vectors,

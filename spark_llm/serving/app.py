@@ -1,244 +1,176 @@
-"""The HTTP application: routes, tokens, errors, and what a fault does on the wire.
+"""The HTTP application: every route, and the documents that are served beside the models.
 
-Each request goes the same way: counted, token, body, endpoint, fields, capacity, hold, fault, latency, model. Whatever
-stops it on that way is told in the dialect of the path that was asked.
+Two things need no token: whether it runs (`/health`), and what a client reads before it has one, which is the same on
+every machine (`/.well-known`, `/oidc`, `/openapi.json`). Whatever tells of the endpoints or of what was asked needs it.
 """
 
-import asyncio
-import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Literal, NamedTuple
 
 import msgspec
 from aiohttp import web
 
-from spark_llm.serving.bearer import BearerToken
-from spark_llm.serving.faults import Faults
-from spark_llm.serving.gate import Gate
-from spark_llm.serving.holds import Holds
-from spark_llm.serving.ledger import Ledger, Recorded, Ticket
-from spark_llm.serving.limits import Capacity
-from spark_llm.serving.models import ChatModel, CompletionModel, EmbeddingModel, Model
+from spark_llm.serving import openapi
+from spark_llm.serving.catalog import Catalog, Deployment
+from spark_llm.serving.credentials import token_of
+from spark_llm.serving.descriptions import API, endpoint_detail, endpoint_list, model_detail, model_list, workspace
+from spark_llm.serving.invocations import Invocations
+from spark_llm.serving.loopback import stranger
+from spark_llm.serving.oauth import TokenEndpoint
 from spark_llm.serving.refusals import (
-    INTERNAL_ERROR,
-    NO_SUCH_ROUTE,
     TOO_LARGE,
-    UNAUTHENTICATED,
-    Dialect,
+    Refusal,
     Refused,
+    dialect_of,
     no_such_endpoint,
+    no_such_resource,
+    no_such_route,
 )
-from spark_llm.serving.responses import INSTEAD, SPOILT, Answer, AnyTask, ask, drip, refuse, send
-from spark_llm.serving.wire import (
-    MAX_EMBEDDING_INPUTS,
-    ChatRequest,
-    CompletionRequest,
-    EmbeddingRequest,
-    read_object,
-    read_request,
-)
-
-Task = Literal["chat", "completions", "embeddings"]
-Latency = float | Callable[[int], float]
-SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key"})
+from spark_llm.serving.routes import ROUTES
+from spark_llm.serving.tokens import Tokens
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
-# What tells a request's task where the path does not, and what a model must be to serve it.
-FIELDS: dict[Task, str] = {"chat": "messages", "completions": "prompt", "embeddings": "input"}
-PROTOCOLS: dict[Task, type] = {"chat": ChatModel, "completions": CompletionModel, "embeddings": EmbeddingModel}
-OPENAI_PATHS: dict[str, Task] = {"chat/completions": "chat", "completions": "completions", "embeddings": "embeddings"}
 
-_logger = logging.getLogger(__name__)
-
-
-class _Call(NamedTuple):
-    """One request for a model, and what goes with it on its way."""
-
-    request: web.Request
-    dialect: Dialect
-    task: Task | None
-    ticket: Ticket
-    request_id: str
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Application:
-    """Serves models under the names of their endpoints; used on one event loop only.
+    """Serves endpoints over HTTP; used on one event loop only.
 
     Attributes:
-        models: The models, by the name of their endpoint.
-        token: What a request must bring; may be set anew at any time.
-        faults: What goes wrong with which request; may be set anew as well.
-        latency_s: Seconds before a model is asked, or a function of the request's number; may be set anew as well.
-        gate: What holds the requests to a capacity.
+        catalog: The endpoints.
+        tokens: What a request must bring.
+        invocations: What takes the requests for a model.
+        token_endpoint: What gives tokens to clients.
     """
 
     def __init__(
-        self,
-        models: Mapping[str, Model],
-        *,
-        token: BearerToken,
-        faults: Faults,
-        latency_s: Latency,
-        capacity: Capacity,
+        self, catalog: Catalog, tokens: Tokens, invocations: Invocations, token_endpoint: TokenEndpoint
     ) -> None:
-        self.models = dict(models)
-        self.token = token
-        self.faults = faults
-        self.latency_s = latency_s
-        self.gate = Gate(capacity)
-        self.ledger = Ledger()
-        self.holds = Holds()
-        self._tasks = {
-            name: [task for task, protocol in PROTOCOLS.items() if isinstance(model, protocol)]
-            for name, model in self.models.items()
-        }
+        self.catalog = catalog
+        self.tokens = tokens
+        self.invocations = invocations
+        self.token_endpoint = token_endpoint
+        self._created_ms = int(time.time() * 1000)
 
     def build(self) -> web.Application:
         """Build the aiohttp application."""
         app = web.Application(client_max_size=MAX_BODY_BYTES)
-        invocations = partial(self._post, dialect="databricks", task=None)
-        app.router.add_post("/serving-endpoints/{name}/invocations", invocations)
-        for path, task in OPENAI_PATHS.items():
-            app.router.add_post(f"/serving-endpoints/{path}", partial(self._post, dialect="databricks", task=task))
-            app.router.add_post(f"/v1/{path}", partial(self._post, dialect="openai", task=task))
-        app.router.add_get("/v1/models", self._models)
-        app.router.add_get("/health", self._health)
-        app.router.add_get("/stats", self._stats)
-        app.router.add_route("*", "/{tail:.*}", self._elsewhere)
+        for route in ROUTES:
+            app.router.add_post(route.path, _ours(partial(self.invocations.take, route=route)))
+        for path, handler in {
+            "/v1/models": self._known(self._models),
+            "/v1/models/{name}": self._known(self._model),
+            API: self._known(self._endpoints),
+            f"{API}/": self._known(self._endpoints),
+            f"{API}/{{name}}": self._known(self._endpoint),
+            f"{API}/{{name}}/openapi": self._known(self._endpoint_openapi),
+            "/stats": self._known(self._stats),
+            "/health": self._health,
+            "/openapi.json": self._openapi,
+            "/.well-known/databricks-config": self._workspace,
+            "/oidc/.well-known/oauth-authorization-server": self._authorization_server,
+        }.items():
+            app.router.add_get(path, _ours(handler))
+        app.router.add_post("/oidc/v1/token", _ours(self._token))
+        app.router.add_route("*", "/{tail:.*}", _ours(self._elsewhere))
         return app
 
-    def reset(self) -> None:
-        """Begin again: nothing is counted, the next request is number 0, nothing of the capacity is spent."""
-        self.ledger.reset()
-        self.gate.reset()
+    def _known(self, handler: Handler) -> Handler:
+        """Let only those come to `handler` who bring a token of the workspace."""
 
-    async def _post(self, request: web.Request, *, dialect: Dialect, task: Task | None) -> web.StreamResponse:
-        call = _Call(request, dialect, task, self.ledger.arrive(), secrets.token_hex(12))
-        try:
-            endpoint, asked = await self._receive(call)
-            answer = await self._answer(call, endpoint, asked)
-        except Refused as refused:
-            answer = refuse(refused, dialect)
-        except asyncio.CancelledError:
-            call.ticket.leave()
-            raise
-        except Exception:
-            _logger.exception("A model failed")
-            answer = refuse(Refused(INTERNAL_ERROR), dialect)
-        call.ticket.end(answer.status, answer.rows, answer.usage)
-        return await send(request, answer, call.request_id)
+        async def check(request: web.Request) -> web.StreamResponse:
+            refusal = self.tokens.refusal(token_of(request.headers.get("Authorization", "")), time.monotonic())
+            return await handler(request) if refusal is None else _refused(refusal, request)
 
-    async def _receive(self, call: _Call) -> tuple[str, AnyTask]:
-        """Read and check a request; return the name of its endpoint, and what is asked."""
-        request, dialect, task, ticket, _ = call
-        name, body = request.match_info.get("name", ""), None
-        try:
-            if not self._is_known(request):
-                raise Refused(UNAUTHENTICATED)
-            body = read_object(await _read(request))
-            name = name or _model_name(body)
-        finally:
-            ticket.record(_recorded(request, name, body))
-        if name not in self.models:
-            raise no_such_endpoint(name, dialect)
-        ticket.name(name)
-        asked = _read_request(body, self._task(name, body, task))
-        if isinstance(asked, EmbeddingRequest) and len(asked.inputs) > MAX_EMBEDDING_INPUTS:
-            raise Refused.bad_request(
-                f"Input embeddings size is too large, exceeding {MAX_EMBEDDING_INPUTS} limit for {name}", param="input"
-            )
-        ticket.ask(len(asked.inputs))
-        return name, asked
+        return check
 
-    async def _answer(self, call: _Call, endpoint: str, asked: AnyTask) -> Answer:
-        """Answer what is asked as soon as the capacity has a place for it, or refuse it at once."""
-        async with self.gate.place():
-            with call.ticket.in_work():
-                answer = await self._work(call, endpoint, asked)
-            if answer.usage is not None:
-                self.gate.spend(answer.usage.total_tokens)
-            return answer
+    def _deployment(self, request: web.Request) -> Deployment | None:
+        return self.catalog.get(request.match_info["name"])
 
-    async def _work(self, call: _Call, endpoint: str, asked: AnyTask) -> Answer:
-        """Answer what is asked, after its hold and its latency, or do what the faults say instead."""
-        await self.holds.wait(asked.body)
-        faults, number = self.faults, call.ticket.number
-        fault = faults.at(number)
-        if fault.refusal is not None:
-            raise Refused(fault.refusal, retry_after=fault.retry_after)
-        if (poison := faults.poisoned(asked.inputs)) is not None:
-            raise Refused(poison)
-        latency_s = self.latency_s(number) if callable(self.latency_s) else self.latency_s
-        if latency_s > 0:
-            await asyncio.sleep(latency_s)
-        if fault.kind in INSTEAD:
-            return await INSTEAD[fault.kind](call.dialect)
-        answer = await ask(self.models[endpoint], asked, call.request_id, empty=fault.kind == "empty")
-        if fault.kind == "drip":
-            return await drip(call.request, answer, call.request_id, faults.drip_s)
-        return SPOILT[fault.kind](answer) if fault.kind in SPOILT else answer
+    async def _models(self, _request: web.Request) -> web.Response:
+        return _json(model_list(self.catalog, self._created_ms))
 
-    def _task(self, name: str, body: Mapping[str, object], task: Task | None) -> Task:
-        """Tell the task by the path, or else by the field that the body has."""
-        served = self._tasks[name]
-        if task is None:
-            task = next((each for each in served if FIELDS[each] in body), None)
-        if task not in served:
-            fields = " or ".join(repr(FIELDS[each]) for each in served)
-            raise Refused.bad_request(f"Endpoint {name} serves {' and '.join(served)}: the request needs {fields}.")
-        return task
+    async def _model(self, request: web.Request) -> web.Response:
+        if (deployment := self._deployment(request)) is None:
+            return _refused(no_such_endpoint(request.match_info["name"], "openai").refusal, request)
+        return _json(model_detail(deployment, self._created_ms))
 
-    def _is_known(self, request: web.Request) -> bool:
-        return self.token.admits(request.headers.get("Authorization", ""), time.monotonic())
+    async def _endpoints(self, _request: web.Request) -> web.Response:
+        return _json(endpoint_list(self.catalog, self._created_ms))
 
-    async def _models(self, request: web.Request) -> web.Response:
-        if not self._is_known(request):
-            return _json(UNAUTHENTICATED.told("openai"), status=401)
-        rows = [{"id": name, "object": "model", "created": 0, "owned_by": "local"} for name in self.models]
-        return _json({"object": "list", "data": rows})
+    async def _endpoint(self, request: web.Request) -> web.Response:
+        if (deployment := self._deployment(request)) is None:
+            return _no_such_resource(request)
+        return _json(endpoint_detail(deployment, _base(request), self._created_ms))
+
+    async def _endpoint_openapi(self, request: web.Request) -> web.Response:
+        if (deployment := self._deployment(request)) is None:
+            return _no_such_resource(request)
+        return _json(openapi.of_endpoint(deployment, _base(request)))
+
+    async def _stats(self, _request: web.Request) -> web.Response:
+        return _json(self.invocations.ledger.stats)
 
     async def _health(self, _request: web.Request) -> web.Response:
         return _json({"status": "OK"})
 
-    async def _stats(self, _request: web.Request) -> web.Response:
-        return _json(self.ledger.stats)
+    async def _openapi(self, request: web.Request) -> web.Response:
+        return _json(openapi.of_server(_base(request)))
+
+    async def _workspace(self, request: web.Request) -> web.Response:
+        return _json(workspace(_base(request)))
+
+    async def _authorization_server(self, request: web.Request) -> web.Response:
+        return _json(self.token_endpoint.described(_base(request)))
+
+    async def _token(self, request: web.Request) -> web.Response:
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            return _refused(TOO_LARGE, request)
+        except web.RequestPayloadError as error:
+            return _refused(Refused.bad_request(f"The request body cannot be read: {error}").refusal, request)
+        answer = self.token_endpoint.answer(
+            body, request.content_type, request.headers.get("Authorization", ""), time.monotonic()
+        )
+        return _json(answer.document, answer.status, answer.headers)
 
     async def _elsewhere(self, request: web.Request) -> web.Response:
-        return _json(NO_SUCH_ROUTE.told("openai" if request.path.startswith("/v1/") else "databricks"), status=404)
+        return _refused(no_such_route(request.method, request.path), request)
 
 
-def _json(value: object, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
+def _ours(handler: Handler) -> Handler:
+    """Let only programs on this machine come to `handler`."""
+
+    async def check(request: web.Request) -> web.StreamResponse:
+        hosts = request.headers.getall("Host", [])
+        if hosts and not request.raw_path.startswith("/"):  # a whole address, as a proxy is asked for it
+            hosts = [*hosts, request.host]
+        refusal = stranger(hosts, request.headers.getall("Origin", []))
+        return await handler(request) if refusal is None else _refused(refusal, request)
+
+    return check
 
 
-def _recorded(request: web.Request, endpoint: str, body: Mapping[str, object] | None) -> Recorded:
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    for name in SECRET_HEADERS & headers.keys():
-        scheme, blank, _ = headers[name].rpartition(" ")
-        headers[name] = f"{scheme}{blank}***"
-    return Recorded(endpoint, body, headers, request.path_qs)
+def _base(request: web.Request) -> str:
+    """Return the address that the client came to, by the name that it used."""
+    return f"http://{request.host}"
 
 
-async def _read(request: web.Request) -> bytes:
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise Refused(TOO_LARGE) from None
-    except web.RequestPayloadError as error:
-        raise Refused.bad_request(f"The request body cannot be read: {error}") from None
+def _refused(refusal: Refusal, request: web.Request) -> web.Response:
+    return _json(refusal.told(dialect_of(request.path)), refusal.status)
 
 
-def _read_request(body: dict[str, object], task: Task) -> AnyTask:
-    if task == "chat":
-        return read_request(body, ChatRequest)
-    return read_request(body, CompletionRequest) if task == "completions" else read_request(body, EmbeddingRequest)
+def _no_such_resource(request: web.Request) -> web.Response:
+    request_id = secrets.token_hex(12)
+    refusal = no_such_resource(request.match_info["name"], request_id)
+    return _json(refusal.told("databricks"), refusal.status, {"x-request-id": request_id})
 
 
-def _model_name(body: Mapping[str, object]) -> str:
-    name = body.get("model")
-    if not isinstance(name, str):
-        raise Refused.bad_request("The request needs 'model', the name of an endpoint.", param="model")
-    return name
+def _json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(value), status=status, headers=headers, content_type="application/json"
+    )

@@ -8,15 +8,19 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 
-from spark_llm.serving.app import Application, Latency
-from spark_llm.serving.bearer import BearerToken
+from spark_llm.serving.app import Application
+from spark_llm.serving.catalog import Catalog, ServingEndpoint
 from spark_llm.serving.faults import Faults
+from spark_llm.serving.invocations import Invocations, Latency
 from spark_llm.serving.ledger import Recorded, Stats
 from spark_llm.serving.limits import After, Capacity
-from spark_llm.serving.local_models import MiniLM, SmolLM2
-from spark_llm.serving.models import Echo, Model
+from spark_llm.serving.models import Model
+from spark_llm.serving.oauth import TokenEndpoint
 from spark_llm.serving.server import HOST, Server
+from spark_llm.serving.stock import echo_endpoints, real_endpoints
+from spark_llm.serving.tokens import AN_HOUR_S, IssuedTokensExpire, Token, Tokens
 
+AN_HOUR = After(elapsed_s=AN_HOUR_S)
 NO_FAULTS = Faults()
 UNLIMITED = Capacity()
 
@@ -33,10 +37,15 @@ class LocalEndpoints:
     ...     endpoints.stats.by_status
 
     Args:
-        models: The model behind each endpoint, by the endpoint's name. Default: an `Echo` as chat, complete and embed.
-        token: The bearer token that requests must bring. Default: a new one, in `.token`.
-        token_expires: When the token is good no longer, counted from its setting and by the requests that brought it;
-            they are then refused with 401 until it is set anew: `endpoints.token = "new"`. Default: never.
+        models: The model behind each endpoint, or a `ServingEndpoint`, by the endpoint's name. Default: an `Echo` for
+            each of chat, complete and embed, and for its own task alone.
+        token: The plain token, which requests may bring. Default: a new one, in `.token`.
+        token_expires: When the plain token is good no longer, counted from its setting and by the requests that
+            brought it; they are then refused with 401 until it is set anew: `endpoints.token = "new"`. Default: never.
+        clients: The secrets of the OAuth clients that may ask for tokens, by their ids. Default: one client, in
+            `.client_id` and `.client_secret`.
+        issued_tokens_expire: When a token that a client was given is good no longer, or a function from that token's
+            number (0 first) to it; it is then refused with 403. Default: after an hour.
         faults: What goes wrong with which request. Can be set anew: `endpoints.faults = Faults("503*2")`.
         latency_s: Seconds before a model is asked, or a function from the request's number (0 first) to seconds.
         capacity: How many requests all endpoints together take, at once and in a window; above it they wait or are
@@ -46,51 +55,40 @@ class LocalEndpoints:
 
     def __init__(
         self,
-        models: Mapping[str, Model] | None = None,
+        models: Mapping[str, Model | ServingEndpoint] | None = None,
         *,
         token: str | None = None,
         token_expires: After | None = None,
+        clients: Mapping[str, str] | None = None,
+        issued_tokens_expire: IssuedTokensExpire = AN_HOUR,
         faults: Faults = NO_FAULTS,
         latency_s: Latency = 0.0,
         capacity: Capacity = UNLIMITED,
         port: int = 0,
     ) -> None:
-        if models is None:
-            models = dict.fromkeys(("chat", "complete", "embed"), Echo())
-        bearer = _set_now(token or f"local-{secrets.token_hex(16)}", token_expires)
-        self._app = Application(models, token=bearer, faults=faults, latency_s=latency_s, capacity=capacity)
+        self._catalog = Catalog(echo_endpoints() if models is None else models)
+        plain = _set_now(token or f"local-{secrets.token_hex(16)}", token_expires)
+        self._tokens = Tokens(plain, issued_expire=issued_tokens_expire)
+        self._invocations = Invocations(
+            self._catalog, self._tokens, faults=faults, latency_s=latency_s, capacity=capacity
+        )
+        if clients is None:
+            clients = {f"client-{secrets.token_hex(8)}": secrets.token_hex(16)}
+        token_endpoint = TokenEndpoint(clients, self._tokens, self._catalog.ids)
+        self._clients = token_endpoint.clients
+        self._app = Application(self._catalog, self._tokens, self._invocations, token_endpoint)
         self._port = port
         self._server: Server | None = None
         self._started = ExitStack()
         self._turn = threading.RLock()
 
     @classmethod
-    def real(
-        cls,
-        *,
-        n_threads: int = 2,
-        token: str | None = None,
-        token_expires: After | None = None,
-        faults: Faults = NO_FAULTS,
-        latency_s: Latency = 0.0,
-        capacity: Capacity = UNLIMITED,
-        port: int = 0,
-    ) -> "LocalEndpoints":
-        """Serve small real models: SmolLM2 as chat and complete, MiniLM as embed.
+    def real(cls, *, n_threads: int = 2, token: str | None = None, port: int = 0) -> "LocalEndpoints":
+        """Serve small real models: `real_endpoints`, which can be given to the constructor with all else that it takes.
 
         They need the extra `local`; their weights (115 MB) are fetched at the first start.
         """
-        text = SmolLM2(n_threads=n_threads)
-        models: dict[str, Model] = {"chat": text, "complete": text, "embed": MiniLM(n_threads=n_threads)}
-        return cls(
-            models,
-            token=token,
-            token_expires=token_expires,
-            faults=faults,
-            latency_s=latency_s,
-            capacity=capacity,
-            port=port,
-        )
+        return cls(real_endpoints(n_threads=n_threads), token=token, port=port)
 
     def start(self) -> "LocalEndpoints":
         """Start the models and listen; raises `OSError` where the port is taken. Does nothing where it runs."""
@@ -98,7 +96,7 @@ class LocalEndpoints:
             if self._server is not None:
                 return self
             with ExitStack() as stack:
-                for model in {id(model): model for model in self._app.models.values()}.values():
+                for model in self._catalog.models:
                     if isinstance(model, AbstractContextManager):
                         stack.enter_context(model)
                 self._server = Server(self._app.build(), self._port)
@@ -125,7 +123,7 @@ class LocalEndpoints:
 
     def __repr__(self) -> str:
         """Name the endpoints and where they are, never the token."""
-        return f"LocalEndpoints({', '.join(self._app.models)} at {self.url if self._port else 'no port yet'})"
+        return f"LocalEndpoints({', '.join(self.names)} at {self.url if self._port else 'no port yet'})"
 
     @property
     def url(self) -> str:
@@ -143,39 +141,65 @@ class LocalEndpoints:
 
     @property
     def token(self) -> str:
-        """The token that requests must bring; set anew, it is good for as long again."""
-        return self._app.token.value
+        """The plain token; set anew, it is good for as long again."""
+        return self._tokens.plain.value
 
     @token.setter
     def token(self, token: str) -> None:
-        self._app.token = _set_now(token, self.token_expires)
+        self._tokens.plain = _set_now(token, self.token_expires)
 
     @property
     def token_expires(self) -> After | None:
-        """When the token is good no longer; set anew, it counts from now."""
-        return self._app.token.expires
+        """When the plain token is good no longer; set anew, it counts from now."""
+        return self._tokens.plain.expires
 
     @token_expires.setter
     def token_expires(self, token_expires: After | None) -> None:
-        self._app.token = _set_now(self.token, token_expires)
+        self._tokens.plain = _set_now(self.token, token_expires)
+
+    @property
+    def client_id(self) -> str:
+        """The id of the first OAuth client."""
+        return next(iter(self._clients))
+
+    @property
+    def client_secret(self) -> str:
+        """The secret of the first OAuth client."""
+        return self._clients[self.client_id]
+
+    @property
+    def tokens_issued(self) -> int:
+        """How many tokens clients have been given, since the start or the last `reset`."""
+        return self._tokens.issued
+
+    def revoke(self) -> None:
+        """Make every token good no longer, the plain one and those that clients were given.
+
+        What is set (`endpoints.token = "new"`) or given out from now on is good.
+        """
+        self._on_loop(self._tokens.revoke)
+
+    def set_ready(self, name: str, ready: bool) -> None:  # noqa: FBT001 -- it is what the name says
+        """Stop an endpoint, which then refuses every request, or start it again."""
+        self._on_loop(lambda: self._catalog.set_ready(name, ready=ready))
 
     @property
     def faults(self) -> Faults:
         """What goes wrong with which request, by its number since the start or the last `reset`."""
-        return self._app.faults
+        return self._invocations.faults
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
-        self._app.faults = faults
+        self._invocations.faults = faults
 
     @property
     def latency_s(self) -> Latency:
         """Seconds before a model is asked, or a function of the request's number."""
-        return self._app.latency_s
+        return self._invocations.latency_s
 
     @latency_s.setter
     def latency_s(self, latency_s: Latency) -> None:
-        self._app.latency_s = latency_s
+        self._invocations.latency_s = latency_s
 
     @property
     def capacity(self) -> Capacity:
@@ -183,16 +207,16 @@ class LocalEndpoints:
 
         What is in work or in line stays there; where requests wait in line, the steps count from the setting.
         """
-        return self._app.gate.capacity
+        return self._invocations.gate.capacity
 
     @capacity.setter
     def capacity(self, capacity: Capacity) -> None:
-        self._on_loop(lambda: self._app.gate.reset(capacity))
+        self._on_loop(lambda: self._invocations.gate.reset(capacity))
 
     @property
     def names(self) -> list[str]:
         """The names of the endpoints."""
-        return list(self._app.models)
+        return self._catalog.names
 
     def invocations(self, name: str) -> str:
         """Return the URL that one endpoint is asked at."""
@@ -201,31 +225,32 @@ class LocalEndpoints:
     @property
     def stats(self) -> Stats:
         """The counters at this moment; every answer that a client has is in them."""
-        return self._app.ledger.stats
+        return self._invocations.ledger.stats
 
     @property
     def requests(self) -> deque[Recorded]:
         """The last 10,000 requests as they came, oldest first."""
-        return self._app.ledger.recorded
+        return self._invocations.ledger.recorded
 
     def reset(self) -> None:
         """Set every counter to zero, forget the requests, and begin the faults' script and the capacity again."""
-        self._on_loop(self._app.reset)
+        self._on_loop(self._invocations.reset)
+        self._on_loop(self._tokens.reset)
 
     def wait_for(self, predicate: Callable[[Stats], bool], timeout_s: float = 10.0) -> Stats:
         """Block until the counters satisfy `predicate`, and return them; raises `TimeoutError`.
 
         >>> endpoints.wait_for(lambda stats: stats.in_flight == 3, timeout_s=5)
         """
-        return self._app.ledger.wait_for(predicate, timeout_s)
+        return self._invocations.ledger.wait_for(predicate, timeout_s)
 
     def hold(self, word: str) -> None:
         """Let requests wait that have `word` somewhere in their body, until it is released."""
-        self._on_loop(lambda: self._app.holds.hold(word))
+        self._on_loop(lambda: self._invocations.holds.hold(word))
 
     def release(self, word: str | None = None) -> None:
         """Let go the requests that `word` holds, or all."""
-        self._on_loop(lambda: self._app.holds.release(word))
+        self._on_loop(lambda: self._invocations.holds.release(word))
 
     def _on_loop(self, act: Callable[[], None]) -> None:
         """Run `act` where the application runs, and wait for it."""
@@ -236,5 +261,5 @@ class LocalEndpoints:
                 self._server.call(act)
 
 
-def _set_now(token: str, expires: After | None) -> BearerToken:
-    return BearerToken(token, expires=expires, now=time.monotonic())
+def _set_now(token: str, expires: After | None) -> Token:
+    return Token(token, expires=expires, now=time.monotonic())

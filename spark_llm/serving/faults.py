@@ -76,6 +76,8 @@ class Fault:
             raise ValueError(f"No fault is named {self.kind!r}. Hint: the known ones are {', '.join(KINDS)}.")
         if self.retry_after is not None and self.kind not in REFUSALS:
             raise ValueError(f"{self.kind!r} tells no Retry-After. Hint: these do: {', '.join(REFUSALS)}.")
+        if self.retry_after is not None:
+            REFUSALS[self.kind].check_wait(self.retry_after)
 
     @property
     def refusal(self) -> Refusal | None:

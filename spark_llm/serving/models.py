@@ -6,7 +6,7 @@ that must be started first (weights, threads) is a context manager as well, and 
 
 import hashlib
 import struct
-from collections.abc import Collection
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -17,6 +17,7 @@ from spark_llm.serving.wire import (
     Choice,
     CompletionRequest,
     EmbeddingRequest,
+    Piece,
     Request,
     Texts,
     Usage,
@@ -52,6 +53,14 @@ class EmbeddingModel(_Named, Protocol):
 
     async def embed(self, request: EmbeddingRequest) -> Vectors:
         """Answer each input with one vector, in the order of the inputs."""
+
+
+@runtime_checkable
+class StreamingModel(_Named, Protocol):
+    """Writes its chat, its completions or both piece by piece; the answers of any other are cut into words."""
+
+    def stream(self, request: ChatRequest | CompletionRequest) -> AsyncGenerator[Piece, None]:
+        """Write `n` replies, each in pieces; the pieces of several may come in any order."""
 
 
 Model = ChatModel | CompletionModel | EmbeddingModel

@@ -11,20 +11,16 @@ from typing import cast
 import msgspec
 from aiohttp import web
 
+from spark_llm.serving.bodies import chat_body, completion_body, embedding_body
 from spark_llm.serving.models import ChatModel, CompletionModel, EmbeddingModel, Model
 from spark_llm.serving.refusals import INTERNAL_ERROR, Dialect, Refused
 from spark_llm.serving.wire import (
+    AnyRequest,
     ChatRequest,
     Choice,
-    CompletionRequest,
     EmbeddingRequest,
     Usage,
-    chat_body,
-    completion_body,
-    embedding_body,
 )
-
-AnyTask = ChatRequest | CompletionRequest | EmbeddingRequest
 
 _PIECES = 16
 _GARBAGE = b"\x00\xff{not json"
@@ -56,14 +52,14 @@ class Answer:
     begun: web.StreamResponse | None = None
 
 
-async def ask(model: Model, asked: AnyTask, request_id: str, *, empty: bool) -> Answer:
+async def ask(model: Model, asked: AnyRequest, headers: Mapping[str, str], request_id: str, *, empty: bool) -> Answer:
     """Ask the model, which serves this task, and write its answer; an `empty` one is billed and says nothing."""
     rows, created = len(asked.inputs), int(time.time())
     if isinstance(asked, EmbeddingRequest):
         vectors = await cast("EmbeddingModel", model).embed(asked)
         vectors = replace(vectors, vectors=()) if empty else vectors
         body = embedding_body(model.name, vectors, as_base64=asked.encoding_format == "base64")
-        return Answer(body, rows=rows, usage=vectors.usage)
+        return Answer(body, headers=headers, rows=rows, usage=vectors.usage)
     if isinstance(asked, ChatRequest):
         texts, write = await cast("ChatModel", model).chat(asked), chat_body
     else:
@@ -71,7 +67,7 @@ async def ask(model: Model, asked: AnyTask, request_id: str, *, empty: bool) -> 
     if empty:
         texts = replace(texts, choices=[Choice("", "length") for _ in texts.choices])
     body = write(model.name, texts, request_id=request_id, created=created)
-    return Answer(body, rows=rows, usage=texts.usage)
+    return Answer(body, headers=headers, rows=rows, usage=texts.usage)
 
 
 def refuse(refused: Refused, dialect: Dialect) -> Answer:
@@ -79,7 +75,7 @@ def refuse(refused: Refused, dialect: Dialect) -> Answer:
     refusal, wait = refused.refusal, refused.retry_after
     body = dict(refusal.told(dialect))
     headers: dict[str, str] = {}
-    if wait is not None and refusal.body is not None:
+    if wait is not None and refusal.tells_wait_in_body:
         body["error"] = {**body["error"], "retry_after": float(wait)}
     elif wait is not None:
         headers = _retry_headers(wait)
@@ -94,7 +90,8 @@ def _retry_headers(wait: str) -> dict[str, str]:
     return {"Retry-After": wait}
 
 
-async def _hang(_dialect: Dialect | None = None) -> Answer:
+async def hang(_dialect: Dialect | None = None) -> Answer:
+    """Never answer."""
     never: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
     return await never
 
@@ -122,7 +119,7 @@ def _half(answer: Answer) -> Answer:
 # Faults that come in place of a model's answer, and faults that spoil one; "empty" is asked of the model, and `drip`
 # is below.
 INSTEAD: dict[str, Callable[[Dialect], Awaitable[Answer]]] = {
-    "hang": _hang,
+    "hang": hang,
     "garbage": _garbage,
     "html": _html,
     "errorbody": _error_body,
@@ -135,12 +132,12 @@ async def drip(request: web.Request, answer: Answer, request_id: str, drip_s: fl
     size = -(-len(answer.body) // _PIECES)
     *pieces, last = (answer.body[start : start + size] for start in range(0, len(answer.body), size))
     try:
-        response = await _begin(request, answer, request_id)
+        response = await begin(request, answer, request_id, length=len(answer.body))
         for piece in pieces:
             await response.write(piece)
             await asyncio.sleep(drip_s / len(pieces))
     except ConnectionResetError:
-        return await _hang()  # the client has gone, and what cancels this is under way
+        return await hang()  # the client has gone, and what cancels this is under way
     return replace(answer, body=last, begun=response)
 
 
@@ -151,7 +148,7 @@ async def send(request: web.Request, answer: Answer, request_id: str) -> web.Str
             await answer.begun.write(answer.body)
         return answer.begun
     if answer.cut:
-        response = await _begin(request, answer, request_id)
+        response = await begin(request, answer, request_id, length=len(answer.body))
         await response.write(answer.body[: len(answer.body) // 2])
         if request.transport is not None:
             request.transport.close()
@@ -159,10 +156,10 @@ async def send(request: web.Request, answer: Answer, request_id: str) -> web.Str
     return web.Response(body=answer.body, status=answer.status, headers=_headers(answer, request_id))
 
 
-async def _begin(request: web.Request, answer: Answer, request_id: str) -> web.StreamResponse:
-    """Send the headers, which promise the whole body."""
-    length = str(len(answer.body))
-    response = web.StreamResponse(headers={**_headers(answer, request_id), "Content-Length": length})
+async def begin(request: web.Request, answer: Answer, request_id: str, length: int | None = None) -> web.StreamResponse:
+    """Send the headers, which promise a body of this length, or one that ends when it ends."""
+    promise = {} if length is None else {"Content-Length": str(length)}
+    response = web.StreamResponse(status=answer.status, headers={**_headers(answer, request_id), **promise})
     await response.prepare(request)
     return response
 

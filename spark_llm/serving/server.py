@@ -5,13 +5,30 @@ The caller's thread may run a loop already, as a notebook's does.
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable
 
 from aiohttp import web
 
 HOST = "127.0.0.1"
+MOST_HEADER_BYTES = 8190  # of the first line, and of each header
 _BACKLOG = 1024  # clients open hundreds of connections in one moment; a full queue would cost each a second
+
+
+class _OfOurs(logging.Filter):
+    """Lets pass what is wrong with the server, and not what a client sends that is no HTTP: it has its 400."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        is_theirs = kind is not None and (
+            kind.__module__ == "aiohttp.http_exceptions" or kind is web.RequestPayloadError
+        )
+        return not is_theirs
+
+
+_logger = logging.getLogger(__name__)
+_logger.addFilter(_OfOurs())
 
 
 class Server:
@@ -24,7 +41,14 @@ class Server:
     def __init__(self, app: web.Application, port: int) -> None:
         """Listen at `port`, or at any free one if it is 0; raises `OSError` where it is taken."""
         runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1, keepalive_timeout=3600
+            app,
+            logger=_logger,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=0.1,
+            keepalive_timeout=3600,
+            max_line_size=MOST_HEADER_BYTES,
+            max_field_size=MOST_HEADER_BYTES,
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_serve, args=(self._loop, runner), name="spark-llm-serving", daemon=True)

@@ -1,11 +1,9 @@
-"""The request and response bodies, as the services document them.
+"""What is asked and what is answered, as values; the bodies of requests as the services document them.
 
 A request is checked here, once: what a model gets has the right types and ranges. Fields that are not named here are
 let pass, as the gateways do; a model finds them in `request.body`. Knows no HTTP library and no model.
 """
 
-import base64
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
@@ -24,11 +22,18 @@ Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 Strings = Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
+class StreamOptions(msgspec.Struct):
+    """What a streamed answer shall tell besides."""
+
+    include_usage: bool | None = None
+
+
 class Request(msgspec.Struct, kw_only=True, dict=True):
     """What every request may carry."""
 
     model: str | None = None
     stream: bool | None = None
+    stream_options: StreamOptions | None = None
 
     @property
     def body(self) -> Mapping[str, Any]:
@@ -111,13 +116,19 @@ class EmbeddingRequest(Request, kw_only=True):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=MAX_DIMENSIONS)] | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse to stream vectors; there is nothing to see of them before they are done."""
+        if self.stream:
+            raise ValueError("embeddings are not streamed: leave out `stream`")
+
     @property
     def inputs(self) -> list[str]:
         """The texts, one or many."""
         return [self.input] if isinstance(self.input, str) else self.input
 
 
-AnyRequest = TypeVar("AnyRequest", ChatRequest, CompletionRequest, EmbeddingRequest)
+AnyRequest = ChatRequest | CompletionRequest | EmbeddingRequest
+RequestT = TypeVar("RequestT", bound=Request)
 
 
 def read_object(raw: bytes) -> dict[str, Any]:
@@ -131,14 +142,12 @@ def read_object(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def read_request(body: dict[str, Any], kind: type[AnyRequest]) -> AnyRequest:
+def read_request(body: dict[str, Any], kind: type[RequestT]) -> RequestT:
     """Check `body` field by field; a missing one, a wrong type or a value out of range is refused by its name."""
     try:
         request = msgspec.convert(body, kind)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise Refused.bad_request(f"Invalid request: {error}") from None
-    if request.stream:
-        raise Refused.bad_request("Streaming is not served here. Hint: leave out 'stream'.", param="stream")
     request.__dict__["body"] = body
     return request
 
@@ -174,56 +183,22 @@ class Texts:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A piece of one reply as it is written: the pieces of a reply, one after the other, are its text.
+
+    The last one of each reply has its `finish_reason`. `usage` is what has been used so far, over all replies.
+    """
+
+    text: str
+    usage: Usage
+    index: int = 0
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Vectors:
     """A model's vectors, one for each input, as little-endian float32; `float_only` models know no base64."""
 
     vectors: Sequence[bytes]
     usage: Usage
     float_only: bool = False
-
-
-def chat_body(model: str, answer: Texts, *, request_id: str, created: int) -> bytes:
-    """Write a chat response."""
-    choices = [
-        {"index": i, "message": {"role": "assistant", "content": choice.text}, "finish_reason": choice.finish_reason}
-        for i, choice in enumerate(answer.choices)
-    ]
-    head = {"id": f"chatcmpl-{request_id}", "object": "chat.completion", "created": created, "model": model}
-    return msgspec.json.encode({**head, "choices": choices, "usage": _tokens(answer.usage)})
-
-
-def completion_body(model: str, answer: Texts, *, request_id: str, created: int) -> bytes:
-    """Write a completions response; a choice's index is its prompt's times n, plus its own."""
-    choices = [
-        {"text": choice.text, "index": i, "logprobs": None, "finish_reason": choice.finish_reason}
-        for i, choice in enumerate(answer.choices)
-    ]
-    head = {"id": f"cmpl-{request_id}", "object": "text_completion", "created": created, "model": model}
-    return msgspec.json.encode({**head, "choices": choices, "usage": _tokens(answer.usage)})
-
-
-def embedding_body(model: str, answer: Vectors, *, as_base64: bool) -> bytes:
-    """Write an embeddings response, its vectors as base64 or as lists of numbers."""
-    encode = _base64 if as_base64 and not answer.float_only else _floats
-    data = [{"object": "embedding", "index": i, "embedding": encode(vector)} for i, vector in enumerate(answer.vectors)]
-    usage = {"prompt_tokens": answer.usage.prompt_tokens, "total_tokens": answer.usage.total_tokens}
-    return msgspec.json.encode({"object": "list", "data": data, "model": model, "usage": usage})
-
-
-def _tokens(usage: Usage) -> dict[str, Any]:
-    tokens: dict[str, Any] = {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
-    }
-    if usage.cached_tokens is not None:
-        tokens["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
-    return tokens
-
-
-def _base64(vector: bytes) -> str:
-    return base64.b64encode(vector).decode("ascii")
-
-
-def _floats(vector: bytes) -> tuple[float, ...]:
-    return struct.unpack(f"<{len(vector) // 4}f", vector)

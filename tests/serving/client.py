@@ -10,15 +10,37 @@ import requests
 from spark_llm.serving import LocalEndpoints
 
 TIMEOUT_S = 300  # real models are slow on a machine that is busy with other things
-POST_PATHS = (
-    "/serving-endpoints/chat/invocations",
-    "/serving-endpoints/chat/completions",
-    "/serving-endpoints/completions",
-    "/serving-endpoints/embeddings",
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
+# Every path that takes a request for a model; `{name}` is the endpoint's.
+ANY_TASK_PATHS = (
+    "/serving-endpoints/{name}/invocations",
+    "/serving-endpoints/{name}/served-models/{name}-1/invocations",
 )
+TASK_PATHS = tuple(
+    (base, task, query)
+    for base, query in (
+        ("/serving-endpoints", ""),
+        ("/ai-gateway/mlflow/v1", ""),
+        ("/v1", ""),
+        ("/openai/deployments/{name}", "?api-version=2024-10-21"),
+    )
+    for task in ("chat/completions", "completions", "embeddings")
+)
+POST_PATHS = (
+    *(path.format(name="chat") for path in ANY_TASK_PATHS),
+    *(f"{base}/{task}{query}".format(name="chat") for base, task, query in TASK_PATHS),
+)
+NAMES = {"chat/completions": "chat", "completions": "complete", "embeddings": "embed"}
+
+
+def paths_of(task: str) -> list[str]:
+    """Return every path that a task is asked at, of the default endpoint that serves it."""
+    paths = [*ANY_TASK_PATHS, *(f"{base}/{each}{query}" for base, each, query in TASK_PATHS if each == task)]
+    return [path.format(name=NAMES[task]) for path in paths]
+
+
+def is_databricks(path: str) -> bool:
+    """Tell whether a path answers in Databricks' manner; OpenAI's and Azure's errors are alike in their shape."""
+    return not path.startswith(("/v1/", "/openai/"))
 
 
 class Client:
@@ -28,6 +50,14 @@ class Client:
         """Remember where the endpoints are."""
         self.endpoints = endpoints
         self._pool = ThreadPoolExecutor(16)
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> requests.Response:
+        """Get a document, with the token."""
+        return requests.get(
+            self.endpoints.url + path,
+            headers={"Authorization": f"Bearer {self.endpoints.token}", **(headers or {})},
+            timeout=TIMEOUT_S,
+        )
 
     def post(
         self, path: str, body: object = None, *, data: bytes | None = None, headers: Mapping[str, str] | None = None

@@ -10,15 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.serving import echo_vector
-from tests.serving.client import POST_PATHS, Client, conversation
+from tests.serving.client import POST_PATHS, Client, conversation, is_databricks, paths_of
 
 CHAT = conversation("hello big world")
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/serving-endpoints/chat/invocations", "/serving-endpoints/chat/completions", "/v1/chat/completions"],
-)
+@pytest.mark.parametrize("path", paths_of("chat/completions"))
 def test_a_chat_answer_has_the_documented_shape(path: str, shared: Client) -> None:
     """Every chat route answers one body of the documented shape, with an id and the request's id in a header."""
     response = shared.post(path, {**CHAT, "model": "chat", "n": 2})
@@ -36,9 +33,7 @@ def test_a_chat_answer_has_the_documented_shape(path: str, shared: Client) -> No
     } == body
 
 
-@pytest.mark.parametrize(
-    "path", ["/serving-endpoints/complete/invocations", "/serving-endpoints/completions", "/v1/completions"]
-)
+@pytest.mark.parametrize("path", paths_of("completions"))
 def test_choices_of_an_array_prompt_are_numbered_by_prompt_and_copy(path: str, shared: Client) -> None:
     """An array of prompts is answered in one body: index = prompt * n + copy, and one usage for all."""
     body = shared.post(path, {"model": "complete", "prompt": ["a b", "c"], "n": 3}).json()
@@ -50,9 +45,7 @@ def test_choices_of_an_array_prompt_are_numbered_by_prompt_and_copy(path: str, s
     assert {"prompt_tokens": 3, "completion_tokens": 9, "total_tokens": 12} == body["usage"]
 
 
-@pytest.mark.parametrize(
-    "path", ["/serving-endpoints/embed/invocations", "/serving-endpoints/embeddings", "/v1/embeddings"]
-)
+@pytest.mark.parametrize("path", paths_of("embeddings"))
 def test_vectors_come_as_numbers_or_as_base64(path: str, shared: Client) -> None:
     """Both encodings of an embedding hold the same float32 values, in the order of the inputs."""
     texts = ["one", "two words"]
@@ -79,6 +72,8 @@ def test_models_and_health_are_told(shared: Client) -> None:
     models = requests.get(f"{url}/v1/models", headers={"Authorization": "Bearer t0ken"}, timeout=10)
 
     assert ["chat", "complete", "embed"] == [row["id"] for row in models.json()["data"]]
+    assert models.json()["data"][1] == shared.get("/v1/models/complete").json()
+    assert "model_not_found" == shared.get("/v1/models/nobody").json()["error"]["code"]
     assert 401 == requests.get(f"{url}/v1/models", timeout=10).status_code
     assert {"status": "OK"} == requests.get(f"{url}/health", timeout=10).json()
 
@@ -86,22 +81,75 @@ def test_models_and_health_are_told(shared: Client) -> None:
 # --- Refusals ---
 
 
+REFUSED = {None: "Credential was not sent or was of an unsupported type for this API.", "": "Invalid access token."}
+
+
 @pytest.mark.parametrize("path", POST_PATHS)
-@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer", "t0ken", "Basic t0ken", "Bearer t0ken\xe9"])
-def test_every_post_needs_the_token(path: str, header: str | None, shared: Client) -> None:
-    """A request without the right bearer token is refused with 401, in the path's own dialect."""
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (None, REFUSED[None]),
+        ("Bearer", REFUSED[None]),
+        ("t0ken", REFUSED[None]),
+        ("Basic t0ken", REFUSED[None]),
+        ("Bearer wrong", REFUSED[""]),
+        ("Bearer t0ken\xe9", REFUSED[""]),
+    ],
+)
+def test_every_post_needs_the_token(path: str, header: str | None, message: str, shared: Client) -> None:
+    """A request without the right token is refused with 401, in the path's own dialect."""
     headers = {} if header is None else {"Authorization": header.encode("latin-1")}
     response = requests.post(shared.endpoints.url + path, json=CHAT, headers=headers, timeout=10)
 
     assert 401 == response.status_code
-    databricks = {"error_code": "UNAUTHENTICATED", "message": "Invalid access token."}
-    openai = {
-        "message": "Invalid access token.",
-        "type": "invalid_request_error",
-        "param": None,
-        "code": "invalid_api_key",
-    }
-    assert ({"error": openai} if path.startswith("/v1") else databricks) == response.json()
+    databricks = {"error_code": "UNAUTHENTICATED", "message": message}
+    openai = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}
+    azure = {"message": message, "code": "401"}
+    expected = databricks if is_databricks(path) else {"error": openai if path.startswith("/v1") else azure}
+    assert expected == response.json()
+
+
+@pytest.mark.parametrize("path", POST_PATHS)
+def test_the_token_is_also_taken_as_the_password_of_a_user_named_token(path: str, shared: Client) -> None:
+    """Basic authentication brings the token, as curl's `-u token:…` sends it; another user's password does not."""
+    answers = [
+        requests.post(shared.endpoints.url + path, json=CHAT, auth=pair, timeout=10).status_code
+        for pair in (("token", "t0ken"), ("me", "t0ken"), ("token", "wrong"))
+    ]
+
+    assert [False, True, True] == [status == 401 for status in answers]
+
+
+@pytest.mark.parametrize(
+    ("headers", "query", "status", "code"),
+    [
+        ({"api-key": "t0ken"}, "?api-version=1", 200, None),
+        ({"Authorization": "Bearer t0ken"}, "?api-version=1", 200, None),
+        ({"api-key": "t0ken"}, "", 404, "404"),
+        ({"api-key": "t0ken"}, "?api-version=", 404, "404"),
+        ({"api-key": "wrong"}, "?api-version=1", 401, "401"),
+        ({}, "?api-version=1", 401, "401"),
+    ],
+)
+def test_azure_takes_a_key_and_wants_a_version(
+    headers: dict[str, str], query: str, status: int, code: str | None, shared: Client
+) -> None:
+    """Azure's routes take the token as an API key too, and are not there for who names no API version."""
+    url = f"{shared.endpoints.url}/openai/deployments/chat/chat/completions{query}"
+    response = requests.post(url, json=CHAT, headers=headers, timeout=10)
+
+    assert (status, code) == (response.status_code, response.json().get("error", {}).get("code"))
+    if status == 404:
+        assert {"error": {"code": "404", "message": "Resource not found"}} == response.json()
+
+
+def test_an_api_key_is_azures_alone(shared: Client) -> None:
+    """Other routes do not look at the header `api-key`."""
+    urls = [shared.endpoints.invocations("chat"), f"{shared.endpoints.openai_url}/chat/completions"]
+
+    assert [401, 401] == [
+        requests.post(url, json=CHAT, headers={"api-key": "t0ken"}, timeout=10).status_code for url in urls
+    ]
 
 
 def test_the_word_bearer_has_no_case(shared: Client) -> None:
@@ -117,7 +165,9 @@ def test_the_word_bearer_has_no_case(shared: Client) -> None:
 @pytest.mark.parametrize(
     ("endpoint", "body", "message"),
     [
-        ("chat", {}, "Endpoint chat serves chat and completions and embeddings: the request needs 'messages' or"),
+        ("chat", {}, "Endpoint chat serves chat: the request needs 'messages'."),
+        ("chat", {"input": "x"}, 'Bad request: json: unknown field "input". Endpoint chat serves chat: the request'),
+        ("embed", CHAT, 'Bad request: json: unknown field "messages". Endpoint embed serves embeddings: the request'),
         ("chat", {"messages": []}, "Expected `array` of length >= 1 - at `$.messages`"),
         ("chat", {"messages": "hi"}, "Expected `array`, got `str` - at `$.messages`"),
         ("chat", {"messages": [{"role": "pope", "content": "hi"}]}, "Invalid enum value 'pope'"),
@@ -126,7 +176,8 @@ def test_the_word_bearer_has_no_case(shared: Client) -> None:
         ("chat", {**CHAT, "max_tokens": 0}, "Expected `int` >= 1 - at `$.max_tokens`"),
         ("chat", {**CHAT, "temperature": "hot"}, "Expected `float | null`, got `str` - at `$.temperature`"),
         ("chat", {**CHAT, "seed": 2**70}, "$.seed"),
-        ("chat", {**CHAT, "stream": True}, "Streaming is not served here. Hint: leave out 'stream'."),
+        ("chat", {**CHAT, "stream": "yes"}, "Expected `bool | null`, got `str` - at `$.stream`"),
+        ("embed", {"input": "x", "stream": True}, "embeddings are not streamed: leave out `stream`"),
         ("complete", {"prompt": []}, "Expected `array` of length >= 1 - at `$.prompt`"),
         ("complete", {"prompt": [[1, 2]]}, "Expected `str`, got `array` - at `$.prompt[0]`"),
         ("embed", {"input": None}, "Expected `str | array`, got `null` - at `$.input`"),
@@ -166,11 +217,7 @@ def test_what_is_no_json_object_is_refused(path: str, data: bytes, shared: Clien
     response = shared.post(path, data=data)
 
     assert 400 == response.status_code
-    assert (
-        {"error"} == set(response.json())
-        if path.startswith("/v1")
-        else {"error_code", "message"} == set(response.json())
-    )
+    assert ({"error_code", "message"} if is_databricks(path) else {"error"}) == set(response.json())
 
 
 @given(path=st.sampled_from(POST_PATHS), data=st.binary(max_size=400))
@@ -190,13 +237,20 @@ _FIELDS = st.sampled_from(
 )
 
 
-@given(path=st.sampled_from(POST_PATHS), base=st.sampled_from([CHAT, {"prompt": "a"}, {"input": "a"}]), data=st.data())
-def test_arbitrary_fields_are_answered_or_refused(
-    path: str, base: dict[str, object], data: st.DataObject, shared: Client
-) -> None:
+_BASES: dict[str, dict[str, object]] = {
+    "chat/completions": CHAT,
+    "completions": {"prompt": "a"},
+    "embeddings": {"input": "a"},
+}
+
+
+@given(task=st.sampled_from([*_BASES]), data=st.data())
+def test_arbitrary_fields_are_answered_or_refused(task: str, data: st.DataObject, shared: Client) -> None:
     """Whatever JSON stands in a field, the answer is a 200 or a 4xx, and never the server's failure."""
+    path = data.draw(st.sampled_from(paths_of(task)))
     strange = data.draw(st.dictionaries(_FIELDS, _JSON, max_size=3))
-    raw = json.dumps({"model": "chat", **base, **strange}).encode()
+    name = {"chat/completions": "chat", "completions": "complete", "embeddings": "embed"}[task]
+    raw = json.dumps({"model": name, **_BASES[task], **strange}).encode()
 
     assert shared.post(path, data=raw).status_code in {200, 400, 404}
 
@@ -215,23 +269,36 @@ def test_a_body_over_16_mb_is_refused(shared: Client) -> None:
     ]
 
 
-@pytest.mark.parametrize("path", POST_PATHS[1:])
+_NOWHERE = [path.replace("chat-1", "nobody-1").replace("/chat/inv", "/nobody/inv") for path in POST_PATHS]
+
+
+@pytest.mark.parametrize("path", [path.replace("/deployments/chat", "/deployments/nobody") for path in _NOWHERE])
 def test_an_unknown_endpoint_is_not_found(path: str, shared: Client) -> None:
-    """A name that is not served is a 404 with the code that clients look for."""
+    """A name that is not served, of an endpoint or of a model behind it, is a 404 in the words of that service."""
     response = shared.post(path, {"model": "nobody", **CHAT})
 
     assert 404 == response.status_code
-    if path.startswith("/v1"):
-        assert ("model_not_found", "model") == (response.json()["error"]["code"], response.json()["error"]["param"])
+    if is_databricks(path):
+        message = "The given endpoint does not exist, please retry after checking the specified model and version"
+        assert {
+            "error_code": "ENDPOINT_NOT_FOUND",
+            "message": f"{message} deployment exists.",
+        } == response.json()
     else:
-        assert "ENDPOINT_NOT_FOUND" == response.json()["error_code"]
+        code = "model_not_found" if path.startswith("/v1") else "DeploymentNotFound"
+        assert code == response.json()["error"]["code"]
 
 
 def test_a_path_that_is_not_served_is_told_in_json(shared: Client) -> None:
-    """A path or a method that is not served is a 404 with a JSON body."""
-    assert "NOT_FOUND" == shared.post("/serving-endpoints/chat", {}).json()["error_code"]
-    assert "unknown_url" == shared.post("/v1/responses", {}).json()["error"]["code"]
-    assert "NOT_FOUND" == requests.get(shared.endpoints.invocations("chat"), timeout=10).json()["error_code"]
+    """A path or a method that is not served is a 404, as that service tells it."""
+    databricks = {"error_code": "ENDPOINT_NOT_FOUND", "message": "No API found for 'POST /serving-endpoints/chat'"}
+    openai = {"code": "unknown_url", "message": "Unknown request URL: POST /v1/responses."}
+    azure = {"code": "404", "message": "Resource not found"}
+
+    assert databricks == shared.post("/serving-endpoints/chat", {}).json()
+    assert openai.items() <= shared.post("/v1/responses", {}).json()["error"].items()
+    assert {"error": azure} == shared.post("/openai/deployments/chat", {}).json()
+    assert "ENDPOINT_NOT_FOUND" == shared.get("/serving-endpoints/chat/invocations").json()["error_code"]
 
 
 def test_only_this_machine_is_served(shared: Client) -> None:

@@ -6,12 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.serving import Fault, Faults
+from spark_llm.serving import Fault, Faults, Refused
 from spark_llm.serving.faults import KINDS, MISBEHAVIOURS, REFUSALS
+from spark_llm.serving.responses import refuse
 
 _WAITS = st.sampled_from(["1", "1.5", "250ms", "+2", "soon"])
-_FAULTS = st.builds(Fault, st.sampled_from(list(REFUSALS)), st.none() | _WAITS) | st.builds(
-    Fault, st.sampled_from(["ok", *MISBEHAVIOURS])
+_IN_BODY = [kind for kind, refusal in REFUSALS.items() if refusal.tells_wait_in_body]
+_FAULTS = (
+    st.builds(Fault, st.sampled_from([kind for kind in REFUSALS if kind not in _IN_BODY]), st.none() | _WAITS)
+    | st.builds(Fault, st.sampled_from(_IN_BODY), st.none() | st.sampled_from(["1", "1.5"]))
+    | st.builds(Fault, st.sampled_from(["ok", *MISBEHAVIOURS]))
 )
 _STEPS = st.lists(st.tuples(_FAULTS, st.integers(1, 4)), max_size=8)
 
@@ -67,6 +71,27 @@ def test_only_a_refusal_tells_a_wait(script: str) -> None:
     """A Retry-After on what is no refusal is a mistake."""
     with pytest.raises(ValueError, match="tells no Retry-After"):
         Faults(script)
+
+
+@pytest.mark.parametrize("word", ["429body@soon", "429body@250ms", "429body@nan", "429@+soon", "503@+inf", "503@+-5"])
+def test_a_wait_that_must_be_a_number_is_one(word: str) -> None:
+    """What is told in a body, or as a date, is read when the script is built, and not when a request meets it."""
+    with pytest.raises(ValueError, match=r"is no number of seconds\. Hint: "):
+        Faults(f"ok {word}")
+
+
+@given(wait=st.text() | st.floats().map(str) | st.floats().map("+{}".format))
+def test_a_wait_can_stand_in_a_header(wait: str) -> None:
+    """A fault is built with a wait that every way of telling it can carry, or not at all."""
+    for kind in ("429", "429body"):
+        try:
+            fault = Fault(kind, wait)
+        except ValueError:
+            continue
+        assert fault.refusal is not None
+        refused = refuse(Refused(fault.refusal, retry_after=fault.retry_after), "databricks")
+        assert all(value.isprintable() and value.isascii() for value in refused.headers.values())
+        assert b"null" not in refused.body
 
 
 def test_dice_fall_the_same_for_the_same_seed() -> None:

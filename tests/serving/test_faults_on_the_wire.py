@@ -48,6 +48,20 @@ def test_a_refusal_is_told_in_both_dialects(
     )
 
 
+@pytest.mark.parametrize(
+    ("word", "status", "code"), [("429", 429, "429"), ("503", 503, "503"), ("context", 400, "context_length_exceeded")]
+)
+def test_azure_tells_its_own_refusals_by_their_status(word: str, status: int, code: str, client: Client) -> None:
+    """Its gateway gives the status as the code; what the model itself refuses comes through as it is."""
+    client.endpoints.faults = Faults(word)
+    response = client.post("/openai/deployments/chat/chat/completions?api-version=1", CHAT)
+
+    assert (status, code) == (response.status_code, response.json()["error"]["code"])
+    assert ({"code", "message"} if status != 400 else {"code", "message", "param", "type"}) == set(
+        response.json()["error"]
+    )
+
+
 def test_the_wait_is_told_in_every_way_that_services_do(client: Client) -> None:
     """Retry-After comes as seconds, as milliseconds, as a date, or in the body."""
     client.endpoints.faults = Faults("429@1.5 503@250ms 429@+90 429body@15")

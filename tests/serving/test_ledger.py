@@ -45,12 +45,13 @@ def test_rows_are_counted_by_endpoint(client: Client) -> None:
 
 
 def test_stats_are_served_as_json(client: Client) -> None:
-    """GET /stats gives the same counters, and is itself not counted."""
+    """GET /stats gives the same counters to who has the token, and is itself not counted."""
     client.say("a b")
-    served = requests.get(f"{client.endpoints.url}/stats", timeout=10).json()
+    served = client.get("/stats").json()
 
     assert (1, {"200": 1}, 4) == (served["requests"], served["by_status"], served["total_tokens"])
     assert 1 == served["endpoints"]["chat"]["requests"]
+    assert 401 == requests.get(f"{client.endpoints.url}/stats", timeout=10).status_code
     assert 1 == client.endpoints.stats.requests
 
 
@@ -77,7 +78,7 @@ def test_a_client_that_goes_away_is_a_disconnect(client: Client) -> None:
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_is_a_disconnect(client: Client) -> None:
     """A request that never arrives whole is counted as asked by somebody who left."""
-    head = f"POST {POST_PATHS[0]} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.endpoints.token}\r\n"
+    head = f"POST {POST_PATHS[0]} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {client.endpoints.token}\r\n"
     with socket.create_connection(("127.0.0.1", int(client.endpoints.url.rpartition(":")[2]))) as half:
         half.sendall(head.encode() + b"Content-Length: 100\r\n\r\n{")
         client.endpoints.wait_for(lambda stats: stats.in_flight == 1, timeout_s=10)

@@ -181,7 +181,7 @@ def test_a_model_serves_the_tasks_whose_method_it_has(client: Client) -> None:
 
     assert ("HI", "shout-1") == (answered["choices"][0]["message"]["content"], answered["model"])
     assert {"cached_tokens": 1} == answered["usage"]["prompt_tokens_details"]
-    assert "Endpoint shout serves chat: the request needs 'messages'." == refused.json()["message"]
+    assert "Endpoint shout serves chat: the request needs 'messages'." in refused.json()["message"]
     assert (400, 400) == (refused.status_code, elsewhere.status_code)
 
 

@@ -164,3 +164,39 @@ def test_the_models_can_be_started_again(client: Client) -> None:
     assert waiting.exception() is not None
     client.endpoints.start()
     assert 200 == client.say("hi", max_tokens=2).status_code
+
+
+def test_a_real_reply_is_streamed_as_it_is_written(client: Client) -> None:
+    """The pieces are tokens, their usage grows with them, and together they are what is answered whole."""
+    asked = conversation("Say hello.", max_tokens=12, temperature=0, n=2, seed=1)
+    whole = client.ask("chat", asked).json()
+    response = client.ask("chat", {**asked, "stream": True})
+    *events, last, _ = response.text.split("\n\n")
+    chunks = [json.loads(event.removeprefix("data: ")) for event in events]
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    texts = ["".join(c["delta"].get("content", "") for c in choices if c["index"] == index) for index in range(2)]
+    used = [chunk["usage"]["completion_tokens"] for chunk in chunks]
+
+    assert [choice["message"]["content"] for choice in whole["choices"]] == texts
+    assert whole["usage"]["completion_tokens"] == used[-1] == chunks[-1]["usage"]["completion_tokens"]
+    assert (sorted(used), "data: [DONE]") == (used, last)
+    assert len(set(used)) > 6
+
+
+def test_a_client_may_leave_a_real_stream(client: Client) -> None:
+    """The first token comes long before the last; who hangs up then stops the model."""
+    headers = {"Authorization": f"Bearer {client.endpoints.token}"}
+    before = client.endpoints.stats.disconnects
+    with requests.post(
+        client.endpoints.invocations("chat"),
+        json=conversation(ENDLESS, stream=True, temperature=0),
+        headers=headers,
+        stream=True,
+        timeout=300,
+    ) as response:
+        pieces = response.iter_content(7)  # kept, since it hangs up when it is let go
+        assert b"data: {" == next(pieces)
+        assert 1 == client.endpoints.stats.in_work
+    stats = client.endpoints.wait_for(lambda stats: stats.disconnects == before + 1, timeout_s=60)
+
+    assert 0 == stats.in_work

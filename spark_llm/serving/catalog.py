@@ -1,0 +1,113 @@
+"""The endpoints that are served: what stands behind each name, what it is for, and whether it runs."""
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import get_args
+
+from spark_llm.serving.models import Model
+from spark_llm.serving.tasks import TASKS, Task, TaskName
+
+
+@dataclass(frozen=True)
+class ServingEndpoint:
+    """A model as an endpoint serves it, or several; a bare model stands for `ServingEndpoint(model)`.
+
+    >>> ServingEndpoint(Echo(), tasks=["embeddings"])  # refuses chat, though the model could
+    >>> ServingEndpoint({"chat-1": Echo(), "chat-2": Echo(name="rival")})  # two, of which the first has all traffic
+    >>> ServingEndpoint(Echo(), route_optimized=True)
+
+    Attributes:
+        models: One model, or models by the names of their served entities. The first answers what is asked of the
+            endpoint; any can be asked by its name. One alone is named like the endpoint, with "-1" behind it.
+        tasks: What the endpoint is for. None: all that its models can do.
+        route_optimized: It has a data plane of its own as well, which takes only OAuth tokens that are issued for it.
+    """
+
+    models: Model | Mapping[str, Model]
+    tasks: Collection[TaskName] | None = field(default=None, kw_only=True)
+    route_optimized: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Check that there is a model, and that the tasks are known."""
+        if isinstance(self.models, Mapping) and not self.models:
+            raise ValueError("An endpoint without a model answers nothing. Hint: give it one.")
+        if self.tasks is not None and (not self.tasks or not set(self.tasks) <= set(get_args(TaskName))):
+            raise ValueError(
+                f"tasks={self.tasks!r} are no tasks. Hint: give a list of these: {', '.join(get_args(TaskName))}."
+            )
+
+
+@dataclass
+class Deployment:
+    """An endpoint that is served.
+
+    Attributes:
+        name: The name that it is asked by.
+        id: What permissions name it by; the same for the same name.
+        entities: Its models, by the names of their served entities; the first has all traffic.
+        tasks: What it is for; the first is the one that it is described by.
+        route_optimized: Whether it has a data plane of its own.
+        ready: Whether it runs, or is stopped.
+    """
+
+    name: str
+    id: str
+    entities: Mapping[str, Model]
+    tasks: tuple[Task, ...]
+    route_optimized: bool
+    ready: bool = True
+
+    @classmethod
+    def of(cls, name: str, endpoint: ServingEndpoint) -> "Deployment":
+        """Deploy an endpoint under a name; raises `ValueError` where its models cannot do what it is for."""
+        models = endpoint.models
+        entities = dict(models) if isinstance(models, Mapping) else {f"{name}-1": models}
+        able = [task for task in TASKS if all(isinstance(model, task.protocol) for model in entities.values())]
+        tasks = tuple(task for task in able if endpoint.tasks is None or task.name in endpoint.tasks)
+        if not tasks or (endpoint.tasks is not None and len(tasks) < len(set(endpoint.tasks))):
+            wanted = "any task" if endpoint.tasks is None else " and ".join(endpoint.tasks)
+            raise ValueError(
+                f"The models of endpoint {name} do not all serve {wanted}. Hint: give them the methods for it."
+            )
+        number = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return cls(name, number, entities, tasks, endpoint.route_optimized)
+
+
+class Catalog:
+    """The deployments, by the names of their endpoints."""
+
+    def __init__(self, endpoints: Mapping[str, Model | ServingEndpoint]) -> None:
+        self._deployments = {
+            name: Deployment.of(name, each if isinstance(each, ServingEndpoint) else ServingEndpoint(each))
+            for name, each in endpoints.items()
+        }
+
+    def __iter__(self) -> Iterator[Deployment]:
+        """Go through the deployments, in the order in which they were given."""
+        return iter(self._deployments.values())
+
+    def get(self, name: str) -> Deployment | None:
+        """Return the deployment of this name, if there is one."""
+        return self._deployments.get(name)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the endpoints."""
+        return list(self._deployments)
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """The names of the endpoints, by their ids."""
+        return {each.id: each.name for each in self}
+
+    @property
+    def models(self) -> list[Model]:
+        """Every model, once."""
+        return list({id(model): model for each in self for model in each.entities.values()}.values())
+
+    def set_ready(self, name: str, *, ready: bool) -> None:
+        """Start or stop an endpoint; raises `ValueError` for a name that is not here."""
+        if (deployment := self.get(name)) is None:
+            raise ValueError(f"No endpoint is named {name!r}. Hint: these are served: {', '.join(self.names)}.")
+        deployment.ready = ready

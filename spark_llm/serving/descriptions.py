@@ -1,0 +1,114 @@
+"""How endpoints are described to who asks: the documents of `/api/2.0/serving-endpoints` and of `/v1/models`.
+
+Values in, values out; the fields and their words are those of the Databricks REST reference.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from spark_llm.serving.catalog import Catalog, Deployment
+
+API = "/api/2.0/serving-endpoints"
+WORKSPACE_ID = "1270010000000001"
+ACCOUNT_ID = "12700100-0000-4000-8000-000000000001"
+CREATOR = "local"
+PERMISSION = "query_inference_endpoint"
+
+Document = dict[str, Any]
+
+
+def endpoint_list(catalog: Iterable[Deployment], created_ms: int) -> Document:
+    """List all endpoints, as `GET /api/2.0/serving-endpoints` does: each in short."""
+    return {"endpoints": [_summary(each, created_ms) for each in catalog]}
+
+
+def endpoint_detail(deployment: Deployment, base: str, created_ms: int) -> Document:
+    """Describe one endpoint in full; `base` is the address that it is asked at."""
+    document = _summary(deployment, created_ms)
+    document["config"] = {
+        "served_entities": [_entity(deployment, name, created_ms) for name in deployment.entities],
+        "traffic_config": {
+            "routes": [
+                {"served_model_name": name, "served_entity_name": name, "traffic_percentage": 0 if number else 100}
+                for number, name in enumerate(deployment.entities)
+            ]
+        },
+        "config_version": 1,
+    }
+    document |= {"route_optimized": deployment.route_optimized, "permission_level": "CAN_MANAGE"}
+    if deployment.route_optimized:
+        url = f"{base}/{WORKSPACE_ID}/serving-endpoints/{deployment.name}/invocations"
+        details = msgspec.json.encode([permission(deployment.id)]).decode()
+        document["endpoint_url"] = url
+        document["data_plane_info"] = {"query_info": {"endpoint_url": url, "authorization_details": details}}
+    return document
+
+
+def permission(endpoint_id: str) -> Document:
+    """Return what an OAuth client asks to be authorised for, to query one endpoint on its data plane."""
+    return {
+        "type": "workspace_permission",
+        "object_type": "serving-endpoints",
+        "object_path": f"/serving-endpoints/{endpoint_id}",
+        "actions": [PERMISSION],
+    }
+
+
+def model_list(catalog: Catalog, created_ms: int) -> Document:
+    """List the endpoints as OpenAI lists models."""
+    return {"object": "list", "data": [model_detail(each, created_ms) for each in catalog]}
+
+
+def model_detail(deployment: Deployment, created_ms: int) -> Document:
+    """Describe an endpoint as OpenAI describes a model."""
+    return {"id": deployment.name, "object": "model", "created": created_ms // 1000, "owned_by": CREATOR}
+
+
+def workspace(base: str) -> Document:
+    """Describe the workspace, as `/.well-known/databricks-config` does for clients before they sign in."""
+    return {
+        "oidc_endpoint": f"{base}/oidc",
+        "account_id": ACCOUNT_ID,
+        "workspace_id": WORKSPACE_ID,
+        "cloud": "AWS",
+        "host_type": "workspace",
+        "token_federation_default_oidc_audiences": [f"{base}/oidc/v1/token"],
+    }
+
+
+def _summary(deployment: Deployment, created_ms: int) -> Document:
+    return {
+        "name": deployment.name,
+        "id": deployment.id,
+        "creator": CREATOR,
+        "creation_timestamp": created_ms,
+        "last_updated_timestamp": created_ms,
+        "task": deployment.tasks[0].kind,
+        "endpoint_type": "FOUNDATION_MODEL_API",
+        "state": {"ready": "READY" if deployment.ready else "NOT_READY", "config_update": "NOT_UPDATING"},
+        "config": {"served_entities": [_named(deployment, name) for name in deployment.entities]},
+        "tags": [],
+    }
+
+
+def _named(deployment: Deployment, name: str) -> Document:
+    model = deployment.entities[name].name
+    foundation_model = {"name": model, "display_name": model, "description": "A model on this machine.", "docs": ""}
+    return {"name": name, "entity_name": model, "entity_version": "1", "foundation_model": foundation_model}
+
+
+def _entity(deployment: Deployment, name: str, created_ms: int) -> Document:
+    state = (
+        {"deployment": "DEPLOYMENT_READY", "deployment_state_message": ""}
+        if deployment.ready
+        else {"deployment": "DEPLOYMENT_STOPPED", "deployment_state_message": "Stopped"}
+    )
+    return {
+        **_named(deployment, name),
+        "state": state,
+        "scale_to_zero_enabled": False,
+        "creator": CREATOR,
+        "creation_timestamp": created_ms,
+    }

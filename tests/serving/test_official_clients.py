@@ -1,0 +1,178 @@
+"""The services' own clients, which must not be able to tell these endpoints from the real ones."""
+
+from collections.abc import Iterator
+
+import openai
+import pytest
+from databricks.sdk import WorkspaceClient
+from databricks.sdk.errors import BadRequest, PermissionDenied, ResourceDoesNotExist, Unauthenticated
+from databricks.sdk.service.serving import ChatMessage, ChatMessageRole, EndpointStateReady
+from openai.types.chat import ChatCompletionMessageParam
+
+from spark_llm.serving import Echo, LocalEndpoints, ServingEndpoint, echo_vector
+
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello  big world"}]
+HELLO = [ChatMessage(role=ChatMessageRole.USER, content="hello  big world")]
+
+
+@pytest.fixture
+def endpoints(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEndpoints]:
+    """Endpoints of which `chat` has a data plane, and nothing in the environment that a client would read."""
+    for name in ("HOST", "TOKEN", "CLIENT_ID", "CLIENT_SECRET", "CONFIG_PROFILE", "AUTH_TYPE", "CONFIG_FILE"):
+        monkeypatch.delenv(f"DATABRICKS_{name}", raising=False)
+    models = {
+        "chat": ServingEndpoint(Echo(), tasks=["chat"], route_optimized=True),
+        "complete": ServingEndpoint(Echo(), tasks=["completions"]),
+        "embed": ServingEndpoint(Echo(), tasks=["embeddings"]),
+    }
+    with LocalEndpoints(models) as endpoints:
+        yield endpoints
+
+
+# --- databricks-sdk ---
+
+
+def signed_in(endpoints: LocalEndpoints) -> WorkspaceClient:
+    """Return a client that signs in with OAuth."""
+    return WorkspaceClient(
+        host=endpoints.url, client_id=endpoints.client_id, client_secret=endpoints.client_secret, config_file="none"
+    )
+
+
+def test_the_sdk_signs_in_and_asks(endpoints: LocalEndpoints) -> None:
+    """It finds out how to sign in by itself, and one token is enough for every task."""
+    client = signed_in(endpoints)
+    chat = client.serving_endpoints.query("chat", messages=HELLO)
+    text = client.serving_endpoints.query("complete", prompt="a b")
+    vectors = client.serving_endpoints.query("embed", input=["a", "b"])
+
+    assert ("oauth-m2m", 1) == (client.config.auth_type, endpoints.tokens_issued)
+    assert "chat-1" == chat.served_model_name
+    assert ["hello  big world"] == [choice.message.content for choice in chat.choices or () if choice.message]
+    assert ["a b"] == [choice.text for choice in text.choices or ()]
+    assert [echo_vector("a"), echo_vector("b")] == [each.embedding for each in vectors.data or ()]
+    assert {200: 3} == endpoints.stats.by_status
+
+
+def test_the_sdk_asks_a_data_plane(endpoints: LocalEndpoints) -> None:
+    """It reads where the data plane is, changes its token for one that is good there, and is answered."""
+    client = signed_in(endpoints)
+    answers = [client.serving_endpoints_data_plane.query("chat", messages=HELLO) for _ in range(2)]
+
+    assert ["hello  big world"] * 2 == [
+        choice.message.content for answer in answers for choice in answer.choices or () if choice.message
+    ]
+    assert 2 == endpoints.tokens_issued
+    assert {"/1270010000000001/serving-endpoints/chat/invocations"} == {each.path for each in endpoints.requests}
+
+
+def test_the_sdk_reads_the_descriptions(endpoints: LocalEndpoints) -> None:
+    """With the plain token: the list, one endpoint, and its OpenAPI; and a stopped one is not ready."""
+    client = WorkspaceClient(host=endpoints.url, token=endpoints.token, config_file="none")
+    endpoints.set_ready("embed", False)
+    listed = {each.name: (each.task, each.state and each.state.ready) for each in client.serving_endpoints.list()}
+    chat = client.serving_endpoints.get("chat")
+
+    assert {
+        "chat": ("llm/v1/chat", EndpointStateReady.READY),
+        "complete": ("llm/v1/completions", EndpointStateReady.READY),
+        "embed": ("llm/v1/embeddings", EndpointStateReady.NOT_READY),
+    } == listed
+    assert (True, "llm/v1/chat") == (chat.route_optimized, chat.task)
+    assert chat.config is not None
+    assert ["echo"] == [entity.entity_name for entity in chat.config.served_entities or ()]
+    contents = client.serving_endpoints.get_open_api("chat").contents
+    assert contents is not None
+    with contents as document:
+        assert document.read().startswith(b'{"openapi":"3.1.0"')
+
+
+def test_the_sdk_knows_the_errors(endpoints: LocalEndpoints) -> None:
+    """Each refusal is the exception that the service's would be, with its words and the request's id."""
+    client = WorkspaceClient(host=endpoints.url, token=endpoints.token, config_file="none")
+    with pytest.raises(ResourceDoesNotExist, match="Endpoint with name 'nobody' does not exist") as missing:
+        client.serving_endpoints.get("nobody")
+    info = missing.value.get_error_details().request_info
+    assert info is not None
+    assert 24 == len(info.request_id)
+    with pytest.raises(BadRequest, match='unknown field "messages"'):
+        client.serving_endpoints.query("embed", messages=HELLO)
+    endpoints.set_ready("embed", False)
+    with pytest.raises(BadRequest, match="The given endpoint is stopped"):
+        client.serving_endpoints.query("embed", input="a")
+    oauth = signed_in(endpoints)
+    oauth.serving_endpoints.get("chat")
+    endpoints.revoke()
+    with pytest.raises(Unauthenticated, match="Invalid access token"):
+        client.serving_endpoints.get("chat")
+    with pytest.raises(PermissionDenied, match="Invalid Token"):
+        oauth.serving_endpoints.get("chat")
+    with pytest.raises(ValueError, match="invalid_client: Client authentication failed"):
+        WorkspaceClient(
+            host=endpoints.url, client_id="me", client_secret="x", config_file="none"
+        ).serving_endpoints.get("a")
+
+
+# --- openai ---
+
+
+@pytest.fixture(params=["/v1", "/serving-endpoints", "/ai-gateway/mlflow/v1", "azure"])
+def client(request: pytest.FixtureRequest, endpoints: LocalEndpoints) -> Iterator[openai.OpenAI]:
+    """A client at each of the bases that it may be pointed at."""
+    made = (
+        openai.AzureOpenAI(
+            azure_endpoint=endpoints.url, api_key=endpoints.token, api_version="2024-10-21", max_retries=0
+        )
+        if request.param == "azure"
+        else openai.OpenAI(base_url=endpoints.url + request.param, api_key=endpoints.token, max_retries=0)
+    )
+    with made:
+        yield made
+
+
+def test_openai_asks_for_every_task(client: openai.OpenAI) -> None:
+    """Chat, completions and embeddings, the vectors as numbers or packed as the client likes them."""
+    chat = client.chat.completions.create(model="chat", messages=MESSAGES, n=2)
+    text = client.completions.create(model="complete", prompt=["a b", "c"])
+    vectors = client.embeddings.create(model="embed", input=["a", "b"])
+
+    assert ["hello  big world"] * 2 == [choice.message.content for choice in chat.choices]
+    assert ["a b", "c"] == [choice.text for choice in text.choices]
+    assert [echo_vector("a"), echo_vector("b")] == [each.embedding for each in vectors.data]
+
+
+def test_openai_reads_a_stream(client: openai.OpenAI) -> None:
+    """The pieces are the text, the last one says why it ends, and the usage comes as it was asked for."""
+    chunks = list(
+        client.chat.completions.create(
+            model="chat", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    choices = [choice for chunk in chunks for choice in chunk.choices]
+    text = list(client.completions.create(model="complete", prompt="a b", stream=True))
+
+    assert ("assistant", "hello  big world", "stop") == (
+        choices[0].delta.role,
+        "".join(choice.delta.content or "" for choice in choices),
+        choices[-1].finish_reason,
+    )
+    assert [6] == [chunk.usage.total_tokens for chunk in chunks[-1:] if chunk.usage]
+    assert ["a", " b", ""] == [chunk.choices[0].text for chunk in text]
+
+
+def test_openai_knows_the_errors(client: openai.OpenAI, endpoints: LocalEndpoints) -> None:
+    """Not found, bad and unknown are its own exceptions; so is an error in the middle of a stream."""
+    with pytest.raises(openai.NotFoundError):
+        client.embeddings.create(model="nobody", input="a")
+    with pytest.raises(openai.BadRequestError, match="serves embeddings"):
+        client.chat.completions.create(model="embed", messages=MESSAGES)
+    endpoints.revoke()
+    with pytest.raises(openai.AuthenticationError):
+        client.embeddings.create(model="embed", input="a")
+
+
+def test_openai_lists_the_models(endpoints: LocalEndpoints) -> None:
+    """The endpoints are its models."""
+    with openai.OpenAI(base_url=endpoints.openai_url, api_key=endpoints.token) as client:
+        assert ["chat", "complete", "embed"] == [model.id for model in client.models.list()]
+        assert "embed" == client.models.retrieve("embed").id

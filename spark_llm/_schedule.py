@@ -188,6 +188,8 @@ class Schedule:
         return None
 
     def _faulted(self, request: Request, failure: Failure, now: float, dice: Callable[[], float]) -> LastWord | None:
+        if failure.final:
+            return LastWord(failure.error, stops_all=True)
         outage_at = self._budget.spent_at
         if outage_at is not None and self._answered_at is not None and failure.error.retryable:
             if now - outage_at > self._policy.give_up_after_s:

@@ -86,6 +86,7 @@ class Response:
     latency_s: float = 0.0
     fault: Kind | None = None  # "timeout", "connection" or "invalid_response" where the answer is not whole
     detail: str = ""  # the fault in words
+    final: bool = False  # the fault will be there however often it is tried
 
 
 @dataclass(slots=True)
@@ -105,11 +106,12 @@ class Failure:
     retry_after_s: float | None = None
     usage: Usage | None = None  # tokens that were billed all the same
     about_form: bool = False  # the answer shows that this wire form is not understood: ask in the next one
+    final: bool = False  # it will be so until a person acts: an endpoint that was stopped, a certificate not trusted
 
     @property
     def stops_all(self) -> bool:
         """Whether no other row of the task can fare better."""
-        return self.error.kind in ("quota", "not_found", "unauthorized")
+        return self.final or self.error.kind in ("quota", "not_found", "unauthorized")
 
     @property
     def about_input(self) -> bool:

@@ -3,7 +3,9 @@
 Sources: the OpenAI API reference (chat, completions, embeddings), and Databricks' foundation model REST reference.
 """
 
+import html
 import json
+import re
 from functools import reduce
 from typing import Any
 
@@ -13,6 +15,7 @@ from spark_llm._values import Failure, Response, RowError, Usage
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+_PAGE_MOST = 20_000  # of a page that is read
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
 
 
@@ -130,12 +133,23 @@ def header_of(response: Response, name: str) -> str | None:
 
 def not_an_answer(response: Response, why: str, document: object = None, *, about_form: bool = False) -> Failure:
     """Return the failure for a 200 that does not hold its answer, with the beginning of what it holds; tokens count."""
-    found = excerpt(response.body[:2_000].decode("utf-8", "replace"))
+    found = plain(response.body[:_PAGE_MOST].decode("utf-8", "replace"))
     error = RowError("invalid_response", response.status, f"{why}: {found}", retryable=True)
     return Failure(error, usage=usage_of(document), about_form=about_form)
 
 
+def plain(words: str, most: int = 200) -> str:
+    """Return the beginning of a text for a message; of an HTML page its title, or else the text between its tags."""
+    if re.search(r"<[\w!]", words[:_PAGE_MOST]):
+        page = words[:_PAGE_MOST]
+        title = re.search(r"(?i)<title[^<>]*>([^<]*)</title", page)
+        hidden = r"(?is)<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[^<>]*>"
+        words = title[1] if title and title[1].strip() else re.sub(hidden, " ", page)
+        words = html.unescape(words)
+    return excerpt(words, most)
+
+
 def excerpt(words: str, most: int = 200) -> str:
-    """Return the beginning of a text, on one line, for a message."""
+    """Return the beginning of a text, on one line."""
     line = " ".join(words[: 8 * most].split())
     return line if len(line) <= most else line[: most - 1] + "…"

@@ -6,6 +6,7 @@ parsing of numbers; a server that does not know the field may answer with number
 without it. Vectors stay bytes (float32, little-endian) all the way to Arrow.
 """
 
+import math
 import sys
 from array import array
 from collections.abc import Sequence
@@ -16,7 +17,9 @@ import msgspec
 
 from spark_llm._tasks._failure import document_of
 from spark_llm._tasks._wire import body, count_of, header_of, not_an_answer, string_of, usage_of, write_json
-from spark_llm._values import Answer, Failure, Item, Outcome, Response, Result
+from spark_llm._values import Answer, Failure, Item, Outcome, Response, Result, RowError
+
+_NOT_FINITE = RowError("invalid_response", 200, "the vector holds NaN or an infinite number", retryable=True)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,10 @@ class Embed:
         )
 
     def decode(self, response: Response, count: int) -> Outcome:
-        """Read the vectors by their `index`; a missing, doubled, empty or uneven one is `invalid_response`."""
+        """Read the vectors by their `index`; a missing, doubled, empty or uneven one is `invalid_response`.
+
+        So is one that holds NaN or infinity, and then for its row alone: its neighbours' are as good as ever.
+        """
         document = document_of(response, "data")
         if isinstance(document, Failure):
             return document
@@ -60,7 +66,13 @@ class Embed:
         if isinstance(vectors, str):
             return not_an_answer(response, vectors, document)
         model = string_of(document.get("model")) or header_of(response, "served-model-name")
-        return Answer([Result(embedding=vector, model=model) for vector in vectors], usage_of(document))
+        results = [
+            Result(embedding=vector, model=model) if _is_finite(vector) else Result(model=model, error=_NOT_FINITE)
+            for vector in vectors
+        ]
+        if all(result.error for result in results):
+            return not_an_answer(response, _NOT_FINITE.message, document)
+        return Answer(results, usage_of(document))
 
 
 def _in_order(data: list[dict[str, Any]], count: int) -> list[bytes] | str:
@@ -96,3 +108,14 @@ def _vector(value: object) -> bytes | None:
     except (ValueError, TypeError, OverflowError, msgspec.ValidationError):
         return None
     return None
+
+
+def _is_finite(vector: bytes) -> bool:
+    """Return whether every number is one; only those whose highest byte is 7F or FF have to be looked at."""
+    highest = vector[3::4]
+    if 0x7F not in highest and 0xFF not in highest:
+        return True
+    floats = array("f", vector)
+    if sys.byteorder == "big":
+        floats.byteswap()
+    return math.isfinite(sum(floats))  # in float64, where no sum of float32 overflows

@@ -174,3 +174,43 @@ def test_a_request_carries_as_many_texts_as_the_user_allows() -> None:
     assert [64, 64] == [task.most_inputs(dialect, 64) for dialect in range(task.dialects)]
     assert task.proves(0, 1)
     assert task.repeatable
+
+
+@given(VECTORS, st.sampled_from([float("nan"), float("inf"), float("-inf")]), st.data())
+def test_a_number_that_is_none_costs_its_row_alone(
+    vectors: list[list[float]], strange: float, data: st.DataObject
+) -> None:
+    """NaN or infinity, in numbers or in base64, is the error of its row, and the neighbours keep their vectors."""
+    vectors = [*vectors, vectors[0]]
+    spoilt = data.draw(st.integers(0, len(vectors) - 2))
+    place = data.draw(st.integers(0, len(vectors[0]) - 1))
+    sent = [list(vector) for vector in vectors]
+    sent[spoilt][place] = strange
+    for form in (list, in_base64):
+        outcome = reply([{"embedding": form(vector)} for vector in sent], len(sent))
+
+        assert isinstance(outcome, Answer)
+        assert [None if row == spoilt else packed(vector) for row, vector in enumerate(vectors)] == [
+            result.embedding for result in outcome.results
+        ]
+        assert [None if row != spoilt else "invalid_response" for row in range(len(vectors))] == [
+            result.error and result.error.kind for result in outcome.results
+        ]
+
+
+@given(
+    st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=2.0**120), min_size=1, max_size=30)
+)
+def test_large_numbers_are_numbers(vector: list[float]) -> None:
+    """The largest of float32 are kept, however many of them there are."""
+    assert [packed(vector)] == vectors_of(reply([{"embedding": in_base64(vector)}], 1))
+
+
+def test_an_answer_without_any_vector_is_none() -> None:
+    """Where no row has a vector the request failed, and is tried again as it was; its tokens count."""
+    outcome = reply([{"embedding": [float("nan")]}, {"embedding": [1e39]}], 2, usage={"total_tokens": 4})
+
+    assert isinstance(outcome, Failure)
+    assert ("invalid_response", True) == (outcome.error.kind, outcome.error.retryable)
+    assert outcome.usage is not None
+    assert 4 == outcome.usage.total_tokens

@@ -34,6 +34,7 @@ def holds(failure: Failure) -> bool:
         and error.retryable == (error.kind in RETRYABLE)
         and (failure.retry_after_s is None or 0 <= failure.retry_after_s < float("inf"))
         and (error.retryable or not failure.told_to_wait)
+        and not (failure.told_to_wait and failure.stops_all)
     )
 
 
@@ -80,11 +81,20 @@ def test_a_fault_on_the_way_is_a_failure(fault: Kind) -> None:
         (402, "quota", False),
         (403, "unauthorized", False),
         (404, "not_found", False),
+        (405, "not_found", False),
+        (407, "unauthorized", False),
         (408, "timeout", False),
+        (409, "unavailable", False),
+        (410, "not_found", False),
         (413, "invalid_request", False),
+        (421, "not_found", False),
         (422, "invalid_request", False),
+        (424, "unavailable", False),
+        (425, "unavailable", False),
         (429, "rate_limited", True),
+        (499, "unavailable", False),
         (500, "unavailable", False),
+        (501, "invalid_request", False),
         (502, "unavailable", False),
         (503, "unavailable", True),
         (504, "unavailable", False),
@@ -147,6 +157,8 @@ def test_an_exhausted_quota_is_not_waited_for(status: int) -> None:
         ({}, {"retry_after": -1}, None),
         ({}, {"retry_after": [1]}, None),
         ({}, {"message": json.dumps({"error": {"retry_after": 4}})}, 4.0),
+        ({}, {"error": {"details": [{"reason": "x"}, {"retryDelay": "57.238747106s"}]}}, 57.238747106),
+        ({}, {"details": [{"retry_delay": "12s"}]}, 12.0),
         ({"retry_after": "3"}, {"retry_after": 15}, 3.0),
         ({"retry_after": "soon"}, {"retry_after": 15}, 15.0),
     ],
@@ -190,8 +202,9 @@ def test_a_long_page_is_cut_to_a_sentence() -> None:
 
 
 def test_a_body_that_was_never_meant_to_end_is_read_quickly() -> None:
-    """Depth without end is no JSON, and costs no stack."""
-    for body in (b"[" * 100_000, b'{"error":' * 100_000, b'{"a":"' + b"{" * 100_000):
+    """Depth without end is no JSON and costs no stack, and no half of a page or a sentence is looked through twice."""
+    endless = (b"[", b'{"error":', b'{"a":"{', b"<", b"<script", b"<!--", b"<title", b"exceeded ", b"endpoint ")
+    for body in (beginning + beginning[-8:] * 100_000 for beginning in endless):
         assert "unavailable" == failure_of(Response(500, body)).error.kind
 
 
@@ -199,3 +212,131 @@ def test_a_body_that_was_never_meant_to_end_is_read_quickly() -> None:
 def test_a_wrong_address_is_not_the_inputs_fault(status: int) -> None:
     """A redirect and a method that is not allowed are about the URL: no batch is halved for them, and all stops."""
     assert (False, True) == (refusal(status).about_input, refusal(status).stops_all)
+
+
+STOPPED = [
+    "The given endpoint is stopped, please retry after starting the endpoint.",
+    "Bad Request: The endpoint is paused, ask a maintainer to restart it",
+    "INVALID_STATE: Cluster 0830-101010-abcdefgh is in Terminated state",
+    "The deployment 'mood' has been suspended",
+]
+
+
+@pytest.mark.parametrize("words", STOPPED)
+@pytest.mark.parametrize("status", [400, 409, 500, 503])
+def test_a_stopped_endpoint_stops_the_task(status: int, words: str) -> None:
+    """Nobody waits for what only a person can start; once it is started, its rows can be asked again."""
+    failure = refusal(status, {"error_code": "BAD_REQUEST", "message": words})
+
+    assert ("unavailable", True) == (failure.error.kind, failure.error.retryable)
+    assert (True, False, False) == (failure.stops_all, failure.told_to_wait, failure.about_input)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"error_code": "INVALID_STATE", "message": "Endpoint mood is being updated."},
+        {"error_code": "BAD_REQUEST", "message": "The given endpoint is not ready to serve."},
+        {"error": "Model iris is not ready yet."},
+        {"error": "Bad Request: Invalid state"},
+        {"message": "Endpoint mood is in state NOT_READY"},
+    ],
+)
+def test_an_endpoint_that_is_being_deployed_is_waited_for(document: object) -> None:
+    """A 4xx that says "not yet" is told to wait, as a 503 is, and is no fault of the input."""
+    failure = refusal(400, document)
+
+    assert ("unavailable", True) == (failure.error.kind, failure.error.retryable)
+    assert (False, True, False) == (failure.stops_all, failure.told_to_wait, failure.about_input)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, "unauthorized"), (404, "not_found"), (429, "rate_limited")])
+def test_a_status_that_is_plain_is_believed_before_the_state(status: int, kind: str) -> None:
+    """Who has no token, the wrong name or too many requests is told that, whatever state the endpoint is in."""
+    assert kind == refusal(status, {"message": STOPPED[0]}).error.kind
+
+
+def test_a_text_about_a_stopped_endpoint_stops_nothing() -> None:
+    """A refusal that quotes its input far on is about the input."""
+    failure = refusal(400, {"message": f"invalid character in: {'blah ' * 60}. The endpoint is stopped. So what?"})
+
+    assert ("invalid_request", False) == (failure.error.kind, failure.stops_all)
+
+
+def test_a_fault_that_stays_stops_the_task() -> None:
+    """A certificate that nobody trusts is not trusted for the next row either; a cut connection says nothing of it."""
+    faults = [
+        failure_of(Response(0, fault="connection", detail="certificate verify failed", final=final))
+        for final in (True, False)
+    ]
+
+    assert [True, False] == [failure.stops_all for failure in faults]
+    assert [True, True] == [failure.error.retryable for failure in faults]
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("https://gateway.example/v1/", "no message (redirects to https://gateway.example/v1/)"),
+        ("https://user:secret@host/a?ticket=secret#secret", "no message (redirects to https://host/a)"),
+        ("/login?next=secret", "no message (redirects to /login)"),
+        ("http://[::1", "no message"),
+        ("", "no message"),
+    ],
+)
+def test_a_redirect_says_where_it_leads(location: str, expected: str) -> None:
+    """As far as it may be printed: no user, no password, no query."""
+    assert expected == refusal(302, location=location).error.message
+
+
+def test_only_a_redirect_leads_anywhere() -> None:
+    """A Location beside another status is not about the request."""
+    assert "no message" == refusal(500, location="https://host/").error.message
+
+
+def test_a_provider_behind_the_endpoint_is_named() -> None:
+    """Words that are a provider's say so, and come first."""
+    inner = {"external_model_provider": "openai", "external_model_error": {"message": "Incorrect API key", "code": 401}}
+
+    assert "Incorrect API key (said by the provider behind the endpoint: openai)" == (
+        refusal(500, {"error_code": "INTERNAL_ERROR", "message": json.dumps(inner)}).error.message
+    )
+
+
+def test_words_are_kept_short_whatever_is_said_beside_them() -> None:
+    """A long provider's name or address does not push the words out."""
+    long = "word " * 400
+    nested = {"external_model_provider": long, "external_model_error": long}
+    messages = [refusal(500, nested).error.message, refusal(302, {"message": long}, location="/x" * 900).error.message]
+
+    assert [True, True] == [message.startswith("word word") and len(message) <= 500 for message in messages]
+
+
+@pytest.mark.parametrize("code", ["invalid_client", "invalid_grant", "unauthorized_client"])
+def test_a_sign_in_that_fails_is_unauthorized(code: str) -> None:
+    """OAuth says it with 400 as well as with 401; the description comes with its code."""
+    failure = refusal(400, {"error": code, "error_description": "No."})
+
+    assert ("unauthorized", f"{code}: No.") == (failure.error.kind, failure.error.message)
+
+
+def test_a_moderated_input_is_no_matter_of_signing_in() -> None:
+    """A 403 that holds the flagged input refuses one row; a 403 that does not is what it says."""
+    flagged = {"error": {"code": 403, "message": "flagged", "metadata": {"flagged_input": "?"}}}
+
+    assert ("content_filter", False) == (refusal(403, flagged).error.kind, refusal(403, flagged).stops_all)
+    assert "unauthorized" == refusal(403, {"error": {"code": 403, "message": "flagged"}}).error.kind
+
+
+def test_of_several_complaints_the_first_is_told() -> None:
+    """A validator that lists them has the most telling one in front, and names its field."""
+    problems = [{"loc": ["body", name], "msg": "Field required"} for name in ("messages", "model")]
+
+    assert "messages: Field required" == refusal(422, {"detail": problems}).error.message
+
+
+def test_a_request_that_is_quoted_in_words_is_no_evidence() -> None:
+    """A validator may write the request into its message: from there on it is the user's words."""
+    words = "[{'type': 'missing', 'msg': 'Field required', 'input': {'prompt': 'Rate limit exceeded'}}]"
+
+    assert "invalid_request" == refusal(400, {"message": words}).error.kind

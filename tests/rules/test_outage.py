@@ -212,6 +212,23 @@ def test_what_no_row_can_mend_stops_all_at_once(kind: Kind) -> None:
     assert {failure.error} == set(play.errors.values())
 
 
+@pytest.mark.parametrize("kind", ["unavailable", "connection"])
+@given(answers=st.integers(0, 300))
+@settings(max_examples=20)
+def test_what_a_person_must_mend_first_is_not_tried_again(kind: Kind, answers: int) -> None:
+    """An endpoint that somebody stopped, a certificate that nobody trusts: tries and patience are no use."""
+    failure = Failure(RowError(kind, 400, "stopped", retryable=True), final=True)
+
+    def endpoint(request: Request, now: float, dice: random.Random) -> Outcome:
+        return failure if request.inputs[0][0] >= answers else answer(request)
+
+    play = Play(texts(answers + 500), endpoint, Policy(max_in_flight=8), CHAT)
+
+    assert {failure.error} == set(play.errors.values())
+    assert 500 == len(play.errors)
+    assert len(play.sent) <= answers + 8
+
+
 def test_refusals_are_no_outage() -> None:
     """However many requests are told to wait, the endpoint is there: no probes, and no tries spent."""
     play = Play(texts(300), Server(refused=0.5), Policy(max_tries=1), CHAT)

@@ -1,16 +1,22 @@
-"""Every file of `tests/samples`, a real body as its service documents it, is read for what it is."""
+"""Every file of `tests/samples`, a body as its service documents or sends it, is read for what it is."""
 
 import json
 from array import array
+from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spark_llm._tasks.chat import Chat
 from spark_llm._tasks.complete import Complete
 from spark_llm._tasks.embed import Embed
-from spark_llm._values import Answer, Outcome, Response
+from spark_llm._values import Answer, Failure, Outcome, Response, Result
+from spark_llm.errors import KINDS
+from tests.strategies import JSON, REPLIES, STATUSES
 
 SAMPLES = {
     file.stem: json.loads(file.read_text(encoding="utf-8"))
@@ -31,12 +37,29 @@ KINDS_OF_SERVERS = {
 }
 
 
+SETTLES = {"kind", "status", "retryable", "told_to_wait", "retry_after_s", "about_input", "stops_all"}
+HEADERS = st.dictionaries(
+    st.sampled_from(("retry-after", "retry-after-ms", "date", "location", "x-request-id", "served-model-name")),
+    st.text(st.characters(), max_size=30) | st.text(st.characters(categories=["Cs"]), max_size=3),
+)
+
+
+def body_of(sample: dict[str, Any]) -> bytes:
+    """Return the bytes that came."""
+    text: str = sample["body_text"] if "body_text" in sample else json.dumps(sample["body"])
+    return text.encode()
+
+
 def read(sample: dict[str, Any]) -> Outcome:
     """Read a sample with the codec of its task."""
-    body = sample["body_text"] if "body_text" in sample else json.dumps(sample["body"])
+    return decoded(sample, Response(sample["status"], body_of(sample), sample["headers"]), sample["count"])
+
+
+def decoded(sample: dict[str, Any], response: Response, count: int) -> Outcome:
+    """Read any response with the codec of a sample's task."""
     n = sample.get("n", 1)
     tasks = {"chat": Chat(n=n).decode, "complete": Complete(n=n).decode, "embed": Embed().decode}
-    return tasks[sample["task"]](Response(sample["status"], body.encode(), sample["headers"]), sample["count"])
+    return tasks[sample["task"]](response, count)
 
 
 def facts(outcome: Outcome) -> dict[str, Any]:
@@ -84,3 +107,78 @@ def test_a_failed_row_of_a_200_has_no_text() -> None:
 def test_every_kind_that_a_server_can_cause_has_a_sample() -> None:
     """No kind of error is without a real body that leads to it."""
     assert set() == KINDS_OF_SERVERS - {sample["expect"].get("kind") for sample in SAMPLES.values()}
+
+
+def test_a_refusals_sample_says_all_that_follows_from_it() -> None:
+    """Whether it is waited for, asked in parts, or stops the task is written down beside each."""
+    refusals = {name: sample for name, sample in SAMPLES.items() if isinstance(read(sample), Failure)}
+
+    assert {} == {
+        name: SETTLES - set(sample["expect"]) for name, sample in refusals.items() if SETTLES - set(sample["expect"])
+    }
+
+
+def places_of(document: Any) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401 -- a JSON document has any type
+    """Name every place in a document: what it is in, and under which name or number."""
+    if isinstance(document, (dict, list)):
+        for key in document if isinstance(document, dict) else range(len(document)):
+            yield document, key
+            yield from places_of(document[key])
+
+
+STRANGE = st.sampled_from([
+    float("nan"), float("-inf"), 1e39, 10**400, -(2**63), 2**31, "\ud83d", "", "[" * 2_000, '{"error":' * 20,
+    json.loads("[" * 200 + "]" * 200), json.loads('{"error":' * 200 + "1" + "}" * 200),
+    [None], [[]], {"": {}}, {"index": 0}, "NaN", "AAAA", "AADAfw==", True,
+])  # fmt: skip
+
+
+@st.composite
+def bent_bodies(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
+    """Draw a sample, and its body with something in it replaced, left out, doubled or cut off."""
+    sample = draw(st.sampled_from([sample for sample in SAMPLES.values() if "body" in sample]))
+    document = {"": deepcopy(sample["body"])}  # so that there is a place for the whole
+    for _ in range(draw(st.integers(1, 4))):
+        holder, key = draw(st.sampled_from(list(places_of(document))))
+        how = draw(st.sampled_from(("replace", "replace", "remove", "double")))
+        if how == "replace" or holder is document:
+            holder[key] = deepcopy(draw(STRANGE | REPLIES | JSON))
+        elif how == "remove":
+            del holder[key]
+        elif isinstance(holder, list):
+            holder.append(deepcopy(holder[key]))
+        else:
+            holder[draw(st.sampled_from(("error", "data", "choices", "detail")))] = deepcopy(holder[key])
+    body = json.dumps(document[""]).encode()
+    return sample, draw(st.sampled_from([body, body[: draw(st.integers(0, len(body)))]]))
+
+
+def fits_its_columns(result: Result) -> bool:
+    """Whether a row can hold a result: text that is UTF-8, whole float32, and no answer beside an error."""
+    words = [result.text, result.model, result.request_id, result.finish_reason, *(result.choices or [])]
+    answered = result.text is not None or result.embedding is not None
+    return (
+        all(word.encode("utf-8") is not None for word in words if word is not None)
+        and answered == (result.error is None)
+        and len(result.embedding or b"") % 4 == 0
+        and (result.error is None or result.error.kind in KINDS)
+    )
+
+
+@given(bent_bodies(), st.none() | STATUSES, HEADERS, st.none() | st.integers(1, 4))
+def test_however_a_body_is_bent_it_is_read(
+    bent: tuple[dict[str, Any], bytes], status: int | None, headers: dict[str, str], drawn: int | None
+) -> None:
+    """With anything in a wrong place a real body is a result for each input, or a failure, and never an exception."""
+    sample, body = bent
+    count: int = sample["count"] if drawn is None or sample["task"] == "chat" else drawn
+    outcome = decoded(sample, Response(sample["status"] if status is None else status, body, headers), count)
+    usage = [number for number in outcome.usage or () if number is not None]
+
+    assert all(0 <= number < 2**31 for number in usage)
+    if isinstance(outcome, Answer):
+        assert count == len(outcome.results)
+        assert [] == [result for result in outcome.results if not fits_its_columns(result)]
+    else:
+        assert outcome.error.kind in KINDS
+        assert outcome.error.message.encode("utf-8")

@@ -2,15 +2,18 @@
 
 Spark's thread hands rows in and takes results out (`Engine.stream`); the loop's thread sends, waits and settles. An
 engine, with its open connections and the window that it has found, outlives the task: the next one on the same
-endpoint goes on with it. `engine_for` keeps them: one registry on a worker, the only state of a module in this library.
+endpoint goes on with it. `engine_for` keeps them, and the tokens that they share: one registry on a worker, the only
+state of a module in this library.
 """
 
 import asyncio
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
+from spark_llm._advice import with_next_step
 from spark_llm._form import Form
 from spark_llm._http import HTTPClient
 from spark_llm._limit import Limit
@@ -18,23 +21,25 @@ from spark_llm._pace import Pace
 from spark_llm._pack import Numbered
 from spark_llm._recipe import Recipe
 from spark_llm._request import Request
-from spark_llm._schedule import Schedule
+from spark_llm._route import Route
+from spark_llm._schedule import LastWord, Schedule
+from spark_llm._sign_in import SignInError, TokenKeeper
 from spark_llm._stream import Rows, Stream
 from spark_llm._tasks import Task
 from spark_llm._values import Answer, Failure, Item, Result, RowError
-from spark_llm.auth import TokenKeeper
-from spark_llm.endpoint import Route
+from spark_llm.auth import Credential
 from spark_llm.errors import ConfigError, RowFailedError
 from spark_llm.policy import Policy
 
 _CANCEL_S = 5.0
+_TOKENS_MOST = 3  # that one request is sent with: each may have ended while it was on its way
 
 
 class Engine:
     """Everything that one endpoint is asked by one worker: its line, its window, its connections and its token."""
 
-    def __init__(self, route: Route, policy: Policy) -> None:
-        """Be ready to ask; nothing is opened before the first row."""
+    def __init__(self, route: Route, policy: Policy, keeper: TokenKeeper | None = None) -> None:
+        """Be ready to ask; nothing is opened before the first row. `keeper` is of the route's credential."""
         self._route = route
         self._policy = policy
         self._limit = Limit(policy)
@@ -44,7 +49,8 @@ class Engine:
         self._sending: dict[asyncio.Task[None], Request] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._client: HTTPClient | None = None
-        self._keeper: TokenKeeper | None = None
+        self._keeper = keeper or TokenKeeper(route.credential, route.ca_bundle)
+        self._turn = asyncio.Lock()  # to get a token
         self._thread = threading.Thread(target=self._loop.run_forever, name="spark_llm engine", daemon=True)
         self._thread.start()
 
@@ -191,11 +197,17 @@ class Engine:
         else:
             last_word = self._schedule.failed(request, outcome, now, random.random)
             if last_word is not None:
-                self._deliver(stream, request.settled(last_word.error, latency_s))
+                why = self._advised(last_word)
+                self._deliver(stream, request.settled(why, latency_s))
                 if last_word.stops_all:
-                    self._stop(stream, last_word.error)
+                    self._stop(stream, why)
         if stream.line.stopped is not None:
             self._stop(stream, stream.line.stopped)
+
+    def _advised(self, last_word: LastWord) -> RowError:
+        """Return the error for its rows, with what to do about it."""
+        route = self._route
+        return with_next_step(last_word.error, route.shown, route.credential.origin, stops_all=last_word.stops_all)
 
     def _deliver(self, stream: Stream, results: Iterable[tuple[int, Result]]) -> None:
         """Put results in their places, and ask what waited for a twin that failed."""
@@ -203,19 +215,43 @@ class Engine:
             self._schedule.add(stream, pack, stream.form)
 
     async def _ask(self, request: Request, task: Task) -> "tuple[Answer | Failure, float | None]":
-        if self._client is None or self._keeper is None:
-            self._client = HTTPClient(self._route.url, self._policy.timeout_s, self._policy.ceiling)
-            self._keeper = TokenKeeper(self._route.bearer)
         body = task.encode([item for _, item in request.inputs], self._route.model, request.dialect)
         try:
-            token = await self._keeper.get()
+            if self._client is None:
+                self._client = self._connected()
+            if self._keeper.is_due(time.time()):
+                await self._in_a_thread(self._keeper.renew_in_time)
+            token = self._keeper.token
             response = await self._client.post(body, token)
-            if response.status in (401, 403) and await self._keeper.renewed(token):
+            for _ in range(_TOKENS_MOST - 1):
+                if response.status not in (401, 403) or not await self._in_a_thread(self._keeper.replace, token):
+                    break
                 request.tries.sent += 1
-                response = await self._client.post(body, await self._keeper.get())
-        except ConfigError as error:  # the token function's
-            return Failure(RowError("unauthorized", None, str(error), retryable=False)), None
+                token = self._keeper.token
+                response = await self._client.post(body, token)
+        except SignInError as error:
+            return error.failure, None
+        except ConfigError as error:  # the bundle of certificates
+            return Failure(RowError("connection", None, str(error), retryable=False), final=True), None
+        if response.status not in (401, 403):
+            self._keeper.worked(token)
         return task.decode(response, len(request.inputs)), response.latency_s
+
+    def _connected(self) -> HTTPClient:
+        route, policy = self._route, self._policy
+        return HTTPClient(
+            route.url,
+            policy.timeout_s,
+            policy.ceiling,
+            headers=dict(route.headers),
+            azure=route.azure,
+            ca_bundle=route.ca_bundle,
+        )
+
+    async def _in_a_thread(self, act: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 -- what `act` returns
+        """Let the keeper of the token block a thread and not the loop, and no more than one thread of it."""
+        async with self._turn:
+            return await self._loop.run_in_executor(None, act, *arguments)
 
     def _stop(self, stream: Stream, error: RowError) -> None:
         """Give every row of the stream that is not in flight the same error: none of them can fare better."""
@@ -244,13 +280,16 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 _engines: dict[tuple[Route, Policy, str], Engine] = {}
+_keepers: dict[Credential, TokenKeeper] = {}
 _registry = threading.Lock()
 
 
 def engine_for(recipe: Recipe) -> Engine:
     """Return the worker's engine for this endpoint, policy and kind of task; made at the first call."""
-    key = (recipe.route, recipe.policy, recipe.task.name)
+    route = recipe.route
+    key = (route, recipe.policy, recipe.task.name)
     with _registry:
         if key not in _engines:
-            _engines[key] = Engine(recipe.route, recipe.policy)
+            keeper = _keepers.setdefault(route.credential, TokenKeeper(route.credential, route.ca_bundle))
+            _engines[key] = Engine(route, recipe.policy, keeper)
         return _engines[key]

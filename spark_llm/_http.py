@@ -1,15 +1,15 @@
 """The one door to the network: a body goes out, a `Response` comes back, whatever happens. No exception leaves.
 
 aiohttp's client, with connections kept open between requests. Redirects are not followed: the token is for one host.
+Certificates are always verified.
 """
 
 import asyncio
 import os
 import socket
 import ssl
-import sys
 import time
-from types import TracebackType
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.request import getproxies, proxy_bypass
 
@@ -17,13 +17,18 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from spark_llm._deadline import Deadline
 from spark_llm._values import Response
 from spark_llm._version import __version__
+from spark_llm.auth import header_of
+from spark_llm.errors import ConfigError
 
 if TYPE_CHECKING:
     from spark_llm.errors import Kind
 
 CONNECT_S = 15.0
+EMPTY: Mapping[str, str] = {}
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")  # the other side speaks plain HTTP
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": f"spark_llm/{__version__}"}
 
 
@@ -39,9 +44,25 @@ def _proxy_for(url: URL) -> str | None:
 class HTTPClient:
     """Posts JSON to one URL over a pool of open connections; lives on one event loop."""
 
-    def __init__(self, url: str, timeout_s: float, connections: int) -> None:
-        """Post to `url`; give one try `timeout_s`; keep at most `connections` open."""
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float,
+        connections: int,
+        *,
+        headers: Mapping[str, str] = EMPTY,
+        azure: bool = False,
+        ca_bundle: str | None = None,
+    ) -> None:
+        """Post to `url`; give one try `timeout_s`; keep at most `connections` open.
+
+        `headers` go with every request; `azure` says that a key has Azure's header. `ca_bundle` is certificates in
+        PEM, or the path of a file of them, that are trusted besides the system's own; raises `ConfigError` where it
+        cannot be read.
+        """
         self._url = URL(url, encoded=True)
+        self._azure = azure
+        self._own_headers = headers
         self._timeout_s = timeout_s
         # Half the time at most: a connection that is not made shows as that, and not as a slow answer.
         self._connect_s = min(timeout_s / 2, CONNECT_S)
@@ -49,20 +70,31 @@ class HTTPClient:
         self._proxy = _proxy_for(self._url)
         self._headers: dict[str | None, CIMultiDict[str]] = {}
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections, ttl_dns_cache=300, keepalive_timeout=30),
+            connector=aiohttp.TCPConnector(
+                limit=connections, ttl_dns_cache=300, keepalive_timeout=30, ssl=_trust(ca_bundle) or True
+            ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s),  # `Deadline` is the total
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
     async def post(self, body: bytes, token: str | None) -> Response:
         """Send one body and wait for the whole answer, a time-out or a broken connection."""
+        return await self.send("POST", body, token)
+
+    async def send(self, method: str, body: bytes | None, token: str | None) -> Response:
+        """Do what `post` does, with any method."""
         began = time.monotonic()
-        status = 0
+        status, final = 0, False
         fault: Kind
         try:
             with self._deadline:
-                answer = await self._session.post(
-                    self._url, data=body, headers=self._headers_for(token), proxy=self._proxy, allow_redirects=False
+                answer = await self._session.request(
+                    method,
+                    self._url,
+                    data=body,
+                    headers=self._headers_for(token),
+                    proxy=self._proxy,
+                    allow_redirects=False,
                 )
                 status = answer.status
                 content = await answer.read()  # gives the connection back, or closes it if this breaks off
@@ -76,8 +108,8 @@ class HTTPClient:
         except aiohttp.ClientPayloadError as error:
             fault, detail = "invalid_response", f"the answer did not come whole: {_on_one_line(error)}"
         except (aiohttp.ClientError, OSError) as error:
-            fault, detail = "connection", _cause(error)
-        return Response(status, latency_s=time.monotonic() - began, fault=fault, detail=detail)
+            fault, detail, final = "connection", _cause(error), _is_final(error)
+        return Response(status, latency_s=time.monotonic() - began, fault=fault, detail=detail, final=final)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -88,61 +120,34 @@ class HTTPClient:
         headers = self._headers.get(token)
         if headers is None:
             headers = CIMultiDict(_HEADERS)
+            headers.update(self._own_headers)
             if token is not None:
-                headers["Authorization"] = f"Bearer {token}"
+                name, value = header_of(token, azure=self._azure)
+                headers[name] = value
             self._headers = {token: headers}
         return headers
 
 
-class Deadline:
-    """What `asyncio.timeout` does, for many tasks that all have the same time: `with` it, one is called off when late.
+def ask_once(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+    token: str | None = None,
+    timeout_s: float = 30.0,
+    ca_bundle: str | None = None,
+) -> Response:
+    """Send one request on a connection of its own, and block until it is answered; for threads without a loop."""
 
-    As the time is the same, who came first is due first: one timer is enough, set for whoever has waited longest. A
-    timer for each request is a tenth of what a request costs.
-    """
+    async def once() -> Response:
+        client = HTTPClient(url, timeout_s, 1, headers=headers, ca_bundle=ca_bundle)
+        try:
+            return await client.send(method, body, token)
+        finally:
+            await client.close()
 
-    def __init__(self, seconds: float) -> None:
-        """Give everybody who enters so many `seconds`; belongs to the running loop."""
-        self._seconds = seconds
-        self._loop = asyncio.get_running_loop()
-        self._due: dict[asyncio.Task[object], float] = {}  # in the order of entering, so of the times too
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __enter__(self) -> None:
-        due = self._loop.time() + self._seconds
-        self._due[self._task()] = due
-        if self._timer is None:
-            self._timer = self._loop.call_at(due, self._call_off_the_late)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        task = self._task()
-        if self._due.pop(task, None) is not None:
-            return
-        called_off_by_others = sys.version_info >= (3, 11) and task.uncancel() > 0
-        if kind is asyncio.CancelledError and not called_off_by_others:
-            raise asyncio.TimeoutError from error
-
-    def close(self) -> None:
-        """Call nobody off any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _call_off_the_late(self) -> None:
-        self._timer = None
-        for task, due in list(self._due.items()):
-            if due > self._loop.time():
-                self._timer = self._loop.call_at(due, self._call_off_the_late)
-                return
-            del self._due[task]
-            task.cancel()
-
-    def _task(self) -> "asyncio.Task[object]":
-        task = asyncio.current_task(self._loop)
-        if task is None:
-            raise RuntimeError("Only a task can be called off.")
-        return task
+    return asyncio.run(once())
 
 
 def _cause(error: Exception) -> str:
@@ -150,7 +155,7 @@ def _cause(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return _why_no_connection(error)
     if isinstance(error, aiohttp.InvalidURL):  # these two would print the proxy's address, password and all
-        return "the proxy's address is none; look at HTTP_PROXY and HTTPS_PROXY"
+        return "the address of the proxy cannot be read"
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy lets no connection through: {error.status} {error.message}"
     if isinstance(error, aiohttp.ServerDisconnectedError):
@@ -160,6 +165,35 @@ def _cause(error: Exception) -> str:
     return f"the connection broke: {type(error).__name__}: {error}"
 
 
+def _is_final(error: Exception) -> bool:
+    """Return whether trying again is no use: a certificate, a protocol or a proxy that somebody must mend first."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return error.status in (401, 403, 407)
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return isinstance(error.os_error, ssl.SSLError) and error.os_error.reason in _NO_TLS
+    return isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.InvalidURL))
+
+
+def _trust(ca_bundle: str | None) -> ssl.SSLContext | None:
+    """Return a context that trusts these certificates too; None for the system's alone."""
+    if ca_bundle is None:
+        return None
+    context = ssl.create_default_context()
+    try:
+        if "-----BEGIN" in ca_bundle:
+            context.load_verify_locations(cadata=ca_bundle)
+        else:
+            context.load_verify_locations(cafile=ca_bundle)
+    except (OSError, ValueError) as error:
+        what = ca_bundle if "-----BEGIN" not in ca_bundle else "its text"
+        words = error.strerror if isinstance(error, FileNotFoundError) else "no certificates in PEM"
+        raise ConfigError(
+            f"ca_bundle cannot be used: {what}: {words}.",
+            "the path must be good on every worker; the text of the file travels there by itself.",
+        ) from None
+    return context
+
+
 def _why_no_connection(error: aiohttp.ClientConnectorError) -> str:
     where = f"{error.host}:{error.port}"
     certificate = isinstance(error, aiohttp.ClientConnectorCertificateError)  # has no `os_error` in aiohttp 3.10
@@ -167,10 +201,10 @@ def _why_no_connection(error: aiohttp.ClientConnectorError) -> str:
     if isinstance(reason, socket.gaierror):
         return f"the name {error.host} cannot be resolved: {reason.strerror}"
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {reason.verify_message} ({where}; SSL_CERT_FILE names whom to trust)"
+        return f"certificate verify failed: {reason.verify_message} ({where})"
     if isinstance(reason, ssl.SSLError):
         words = (reason.reason or str(reason)).replace("_", " ").lower()
-        return f"no TLS with {where}: {words} (is it an http:// URL?)"
+        return f"no TLS with {where}: {words}"
     whom = "the proxy " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
     words = os.strerror(reason.errno).lower() if isinstance(reason, OSError) and reason.errno else str(reason)
     return f"no connection to {whom}{where}: {words}"

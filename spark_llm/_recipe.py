@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from spark_llm._route import Route
 from spark_llm._tasks import Task
-from spark_llm.endpoint import Route
 from spark_llm.policy import Policy
 
 

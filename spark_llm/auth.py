@@ -1,50 +1,56 @@
-"""Who is asking: the bearer token, where it comes from, and how a worker keeps it fresh.
+"""Who is asking: credentials as values that travel to the workers, and which of them goes to which host.
 
-A secret is never printed: not by `repr`, not in an error. A token that is a callable is called on the worker, in a
-thread beside the event loop, when the first request needs it and once after the server has refused the token it gave.
+A secret is never printed: not by `repr`, not in an error. It goes to the host that it is for, and to no other.
+`_sign_in` makes tokens of credentials on the workers.
 """
 
-import asyncio
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from spark_llm.errors import ConfigError
 
 TokenSource = str | Callable[[], str]
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 _DATABRICKS_HOSTS = re.compile(r"(^|\.)(databricks\.(com|us|mil)|azuredatabricks\.net|databricks\.azure\.(us|cn))$")
 _OPENAI_HOSTS = re.compile(r"(^|\.)openai\.com$")
+_AZURE_HOSTS = re.compile(r"\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)$")
+_AZURE_PATH = "/openai/deployments/"
 
 
 @dataclass(frozen=True)
 class Bearer:
-    """A token, or the way to get one; equal to its copies wherever they travel, and masked when it prints."""
+    """A token, or the way to get one; equal to its copies wherever they travel, and masked when it prints.
+
+    Attributes:
+        source: The token; a function that returns one; None asks without a token.
+        identity: What makes it equal to another one.
+        origin: Where it comes from, in words for whoever must replace it.
+    """
 
     source: TokenSource | None = field(default=None, repr=False, compare=False)
     identity: str = field(default="", repr=False)
+    origin: str = field(default="", repr=False, compare=False)
 
     @classmethod
-    def of(cls, source: TokenSource | None) -> "Bearer":
+    def of(cls, source: TokenSource | None, origin: str = "token=", identity: str = "") -> "Bearer":
         """Wrap a token or a callable that returns one; None asks without a token.
 
-        Raises `ConfigError` for a token that cannot stand in a header.
+        A callable is equal to itself alone, or to those of the same `identity`. Raises `ConfigError` for a token that
+        cannot stand in a header.
         """
         if source is None:
             return cls()
         if isinstance(source, str):
-            if not re.fullmatch(r"[\x21-\x7e]+", source):
-                raise ConfigError(
-                    "The token is empty, or has a space, a line end or another character that no header can hold.",
-                    "pass the token alone, without quotes, spaces or a trailing newline (token.strip()).",
-                )
-            return cls(source, source)
+            return cls(checked(source, f"The token ({origin})"), source, origin)
         if callable(source):
-            return cls(source, uuid.uuid4().hex)
+            return cls(source, identity or uuid.uuid4().hex, origin)
         raise ConfigError(
             f"A token of type {type(source).__name__} is neither a string nor a callable.",
-            "pass the token, or a function that returns it.",
+            "pass the token, a function that returns it, or ClientCredentials.",
         )
 
     def __repr__(self) -> str:
@@ -52,62 +58,171 @@ class Bearer:
         return "None" if self.source is None else "'***'"
 
 
-def from_environment(url: str, environ: Mapping[str, str]) -> str | None:
-    """Return the token that the environment holds for this host: a secret is not sent to strangers."""
-    host = urlsplit(url).hostname or ""
-    workspace = urlsplit(host_url(environ.get("DATABRICKS_HOST", ""))).hostname
-    if host == workspace or _DATABRICKS_HOSTS.search(host):
-        return environ.get("DATABRICKS_TOKEN") or None
+@dataclass(frozen=True)
+class ClientCredentials:
+    """A service principal's OAuth client; each worker gets its own tokens with it, and renews them in time.
+
+    >>> Endpoint("my-endpoint", token=ClientCredentials("client-id", "client-secret"))
+
+    Source: the client credentials grant of RFC 6749, section 4.4, as Databricks documents it (OAuth M2M).
+
+    Attributes:
+        client_id: The client.
+        client_secret: Its secret; it is never printed.
+        token_url: Where tokens are given out. Default: /oidc/v1/token of the endpoint's workspace.
+        scope: What the tokens shall be good for.
+        description_url: Where a route-optimised endpoint is described, whose tokens are good for it alone; found from
+            its URL.
+        origin: Where it comes from, in words for whoever must replace it.
+    """
+
+    client_id: str
+    client_secret: str = field(repr=False)
+    token_url: str | None = None
+    scope: str = "all-apis"
+    description_url: str | None = field(default=None, repr=False)
+    origin: str = field(default="token=", repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check what can stand in a request."""
+        checked(self.client_id, "The client's id")
+        checked(self.client_secret, "The client's secret")
+
+
+Credential = Bearer | ClientCredentials
+
+
+class Workspace(NamedTuple):
+    """A workspace's address, and who is asking there."""
+
+    host: str
+    credential: Credential
+
+
+class Login(Protocol):
+    """A place where a driver may be signed in to a workspace, beyond its environment variables."""
+
+    @property
+    def requires(self) -> str:
+        """What must be there for it, in words."""
+
+    def is_here(self, environ: Mapping[str, str]) -> bool:
+        """Return whether it is worth asking; without a network."""
+
+    def workspace(self, environ: Mapping[str, str]) -> Workspace | None:
+        """Return the workspace and the credential; None where there is none after all. May ask a network."""
+
+
+class SignedInElsewhereError(Exception):
+    """The environment does not say who is asking, but a login may, which is not asked yet."""
+
+
+def is_token(text: str) -> bool:
+    """Return whether a header can hold this as a token."""
+    return bool(_TOKEN.fullmatch(text))
+
+
+def checked(secret: object, what: str) -> str:
+    """Return a secret that a header can hold; raise `ConfigError` for another, without telling it."""
+    if not isinstance(secret, str) or not is_token(secret):
+        raise ConfigError(
+            f"{what} is empty, or has a space, a line end or another character that no header can hold.",
+            "pass it alone, without quotes, spaces or a trailing newline (token.strip()).",
+        )
+    return secret
+
+
+def credential_of(token: TokenSource | Credential | None, identity: str = "") -> Credential:
+    """Return what a user gave as `token=` as a credential."""
+    return token if isinstance(token, (Bearer, ClientCredentials)) else Bearer.of(token, identity=identity)
+
+
+def from_environment(url: str, environ: Mapping[str, str]) -> Credential | None:
+    """Return the credential that the environment holds for this host: a secret is not sent to strangers.
+
+    For a workspace DATABRICKS_TOKEN, or DATABRICKS_CLIENT_ID with DATABRICKS_CLIENT_SECRET, and where both are there
+    the one that DATABRICKS_AUTH_TYPE ("pat", "oauth-m2m") names; for OpenAI and Azure OpenAI their keys.
+    """
+    if is_databricks(url) or is_workspace(url, environ.get("DATABRICKS_HOST", "")):
+        client = [environ.get(f"DATABRICKS_CLIENT_{part}") for part in ("ID", "SECRET")]
+        prefers_client = environ.get("DATABRICKS_AUTH_TYPE") == "oauth-m2m" or is_route_optimised(url)
+        if client[0] and client[1] and (prefers_client or not environ.get("DATABRICKS_TOKEN")):
+            return ClientCredentials(client[0], client[1], origin="DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET")
+        return _of_variable("DATABRICKS_TOKEN", environ)
+    host = _host(url)
     if _OPENAI_HOSTS.search(host):
-        return environ.get("OPENAI_API_KEY") or None
-    return None
+        return _of_variable("OPENAI_API_KEY", environ)
+    return _of_variable("AZURE_OPENAI_API_KEY", environ) if _AZURE_HOSTS.search(host) else None
+
+
+def _of_variable(name: str, environ: Mapping[str, str]) -> Bearer | None:
+    return Bearer.of(environ[name], name) if environ.get(name) else None
+
+
+def at_workspace(credential: Credential, url: str, host: str) -> Credential:
+    """Return the credential fit for `url`: a client is told where the workspace at `host` gives out its tokens.
+
+    A route-optimised endpoint takes OAuth tokens only. Raises `ConfigError` for a personal access token, and for a
+    client when the workspace is not known.
+    """
+    optimised = is_route_optimised(url)
+    if isinstance(credential, Bearer):
+        if optimised and isinstance(credential.source, str) and credential.source.startswith("dapi"):
+            raise ConfigError(
+                "A route-optimised endpoint takes OAuth tokens only, and this is a personal access token.",
+                "set DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET, or pass token=ClientCredentials(…).",
+            )
+        return credential
+    home = host or host_url(credential.token_url or "") if optimised or not is_databricks(url) else host_url(url)
+    if not home and not credential.token_url:
+        raise ConfigError(
+            "DATABRICKS_HOST does not say at which workspace the OAuth client gets its tokens.",
+            "set it to the workspace's URL on the driver, or pass ClientCredentials(…, token_url=…).",
+        )
+    name = urlsplit(url).path.split("/")[-2]
+    return replace(
+        credential,
+        token_url=credential.token_url or f"{home}/oidc/v1/token",
+        description_url=f"{home}/api/2.0/serving-endpoints/{name}" if optimised else None,
+    )
 
 
 def is_databricks(url: str) -> bool:
     """Return whether the host is a Databricks workspace, which answers nobody without a token."""
-    return bool(_DATABRICKS_HOSTS.search(urlsplit(url).hostname or ""))
+    return bool(_DATABRICKS_HOSTS.search(_host(url)))
+
+
+def is_workspace(url: str, host: str) -> bool:
+    """Return whether the URL is at this workspace: the same host, and the same port."""
+    there, here = urlsplit(url), urlsplit(host_url(host))
+    return bool(here.hostname) and (there.hostname, there.port) == (here.hostname, here.port)
+
+
+def is_route_optimised(url: str) -> bool:
+    """Return whether the URL is of the data plane: /WORKSPACE-ID/serving-endpoints/NAME/invocations."""
+    return bool(re.fullmatch(r"/\d+/serving-endpoints/[^/]+/invocations", urlsplit(url).path))
+
+
+def is_azure_openai(url: str) -> bool:
+    """Return whether the service is Azure OpenAI, whose keys have a header of their own."""
+    return bool(_AZURE_HOSTS.search(_host(url))) or _AZURE_PATH in urlsplit(url).path
+
+
+def header_of(token: str, *, azure: bool) -> tuple[str, str]:
+    """Return the header that brings a token: Azure's keys are no bearer tokens, Entra's (JSON web tokens) are."""
+    return ("api-key", token) if azure and token.count(".") != 2 else ("Authorization", f"Bearer {token}")
 
 
 def host_url(host: str) -> str:
-    """Return a workspace's host as a URL, however it was written: with a scheme or without, with a slash at the end."""
+    """Return a workspace's host as a URL, however it was written: with a scheme or without; "" if it is none."""
     host = host.strip()
-    parts = urlsplit(host if "://" in host else f"https://{host}")
+    try:
+        parts = urlsplit(host if "://" in host else f"https://{host}")
+        _ = parts.port  # reading it is what checks it
+    except ValueError:
+        return ""
     return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
 
 
-def _called(source: Callable[[], str]) -> str:
-    """Call a token function; what it returns is checked before it is sent anywhere."""
-    try:
-        token = source()
-    except Exception as error:
-        what = f"The token function raised {type(error).__name__}: {error}."
-        raise ConfigError(what, "call it alone, on a worker, to see why.") from error
-    if not isinstance(token, str):
-        raise ConfigError(f"The token function returned a {type(token).__name__}.", "return the token as a string.")
-    Bearer.of(token)
-    return token
-
-
-class TokenKeeper:
-    """The token of one engine, on its event loop."""
-
-    def __init__(self, bearer: Bearer) -> None:
-        """Keep what `bearer` gives."""
-        self._source = bearer.source
-        self._token = bearer.source if isinstance(bearer.source, str) else None
-        self._turn = asyncio.Lock()
-
-    async def get(self) -> str | None:
-        """Return the token, asking for it when there is none yet."""
-        if self._token is None and callable(self._source):
-            await self.renewed(None)
-        return self._token
-
-    async def renewed(self, refused: str | None) -> bool:
-        """Get a new token in place of the one that was refused, once for all who had it; return whether it differs."""
-        if not callable(self._source):
-            return False
-        async with self._turn:
-            if self._token == refused:
-                self._token = await asyncio.get_running_loop().run_in_executor(None, _called, self._source)
-            return self._token != refused
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""

@@ -1,28 +1,37 @@
 """Where to ask: a serving endpoint's name, a URL, or an OpenAI-style base with a model."""
 
 import re
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from spark_llm.auth import Bearer, TokenSource, from_environment, host_url, is_databricks
+from spark_llm import _clients
+from spark_llm._profile import Profile
+from spark_llm._route import Route, is_loopback, masked
+from spark_llm.auth import (
+    Bearer,
+    Credential,
+    Login,
+    SignedInElsewhereError,
+    TokenSource,
+    Workspace,
+    at_workspace,
+    credential_of,
+    from_environment,
+    host_url,
+    is_databricks,
+    is_workspace,
+)
 from spark_llm.errors import ConfigError
 
-_ROUTES = ("/invocations", "/chat/completions", "/completions", "/embeddings")
+ROUTES = ("/invocations", "/chat/completions", "/completions", "/embeddings")
+EMPTY: Mapping[str, str] = {}
 _NAME = re.compile(r"(?!\.+$)[\w.-]{1,255}", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Route:
-    """A resolved endpoint, ready to travel: where to post, for which model, as whom."""
-
-    url: str
-    model: str | None
-    bearer: Bearer
-
-    def __repr__(self) -> str:
-        """Show where it leads, without the token and without the values of a query."""
-        return f"Route(url={_masked(self.url)!r}, model={self.model!r}, token={self.bearer!r})"
+LOGINS: Sequence[Login] = (Profile(),)
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Endpoint:
     >>> Endpoint("my-endpoint", served_model="my-model-2")  # one model behind it
     >>> Endpoint("https://host/serving-endpoints/my-endpoint/invocations", token=token)
     >>> Endpoint("http://127.0.0.1:8000/v1", model="smollm2")  # an OpenAI-style base
+    >>> Endpoint("https://x.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-10-21", token=key)
 
     Attributes:
         target: The endpoint's name, looked up at DATABRICKS_HOST; or a URL. A URL whose path ends in /invocations,
@@ -40,15 +50,55 @@ class Endpoint:
             to which the task's route is added.
         model: The model's name in the request; needed with a base, sent as it is with the other URLs.
         served_model: One model behind a named endpoint, past its traffic split.
-        token: The bearer token, or a function that returns one and is called on the workers. Where it is left out:
-            DATABRICKS_TOKEN for a workspace and OPENAI_API_KEY for OpenAI, from the environment of the driver; no
-            token for any other host.
+        token: The bearer token; a function that returns one and is called on the workers; or `ClientCredentials`.
+            Where it is left out, for a workspace: DATABRICKS_TOKEN, DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET,
+            a profile in ~/.databrickscfg, or who runs the notebook. For OpenAI OPENAI_API_KEY, for Azure OpenAI
+            AZURE_OPENAI_API_KEY. No token for any other host.
+        headers: Further headers of every request, such as a gateway's; their values are never printed.
+        ca_bundle: Certificates to trust besides the system's own: the text of a PEM file, which travels to the workers,
+            or a path that is good there.
+        allow_http: Send to a host that is not this machine without TLS: whoever is in between reads all of it.
     """
 
     target: str
     model: str | None = None
     served_model: str | None = None
-    token: TokenSource | None = field(default=None, repr=False)
+    token: TokenSource | Credential | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    ca_bundle: str | None = field(default=None, repr=False)
+    allow_http: bool = False
+    _identity: str = field(default_factory=lambda: uuid.uuid4().hex, init=False, repr=False, compare=False)
+
+    @classmethod
+    def from_openai(cls, client: Any, model: str, *, allow_http: bool = False) -> "Endpoint":  # noqa: ANN401 -- openai need not be installed
+        """Ask what a client of the `openai` package asks: its base URL, key, organisation and headers; Azure's too.
+
+        >>> Endpoint.from_openai(OpenAI(), "gpt-5-mini")
+
+        Raises `ConfigError` for a client that signs in by a transport of its own.
+        """
+        return cls(**_clients.of_openai(client, model), allow_http=allow_http)
+
+    @classmethod
+    def from_workspace(cls, workspace: Any, name: str, *, served_model: str | None = None) -> "Endpoint":  # noqa: ANN401 -- databricks-sdk need not be installed
+        """Ask an endpoint of the workspace that a `WorkspaceClient` is signed in to.
+
+        A personal access token and an OAuth client travel; of any other login the token of this moment does, which
+        lasts about an hour.
+
+        >>> Endpoint.from_workspace(WorkspaceClient(), "my-endpoint")
+        """
+        cls(name, served_model=served_model)  # its checks
+        return cls(**_clients.of_workspace(workspace, name, served_model))
+
+    @classmethod
+    def from_mlflow(cls, client: Any, name: str, *, allow_http: bool = False) -> "Endpoint":  # noqa: ANN401 -- mlflow need not be installed
+        """Ask an endpoint of an MLflow deployment client: of Databricks, or of an AI Gateway.
+
+        >>> Endpoint.from_mlflow(get_deploy_client("databricks"), "my-endpoint")
+        """
+        cls(name)  # its checks
+        return cls(**_clients.of_mlflow(client, name), allow_http=allow_http)
 
     def __post_init__(self) -> None:
         """Check what can be known without the environment and without a network."""
@@ -68,7 +118,13 @@ class Endpoint:
                 f"Endpoint(served_model={self.served_model!r}) is not a served model's name.",
                 "copy it from the endpoint's page.",
             )
-        Bearer.of(self.token)
+        credential_of(self.token)
+        self._check_headers()
+        if self.ca_bundle is not None and (not isinstance(self.ca_bundle, str) or not self.ca_bundle.strip()):
+            raise ConfigError(
+                f"Endpoint(ca_bundle={self.ca_bundle!r}) is no bundle of certificates.",
+                "pass the text of a PEM file, or its path.",
+            )
         if self.is_url:
             self._check_url()
         elif not _NAME.fullmatch(self.target):
@@ -88,51 +144,75 @@ class Endpoint:
         return "://" in self.target
 
     def __repr__(self) -> str:
-        """Show the endpoint without its token."""
-        shown = [repr(_masked(self.target) if self.is_url else self.target)]
+        """Show the endpoint without its secrets."""
+        shown = [repr(masked(self.target) if self.is_url else self.target)]
         shown += [
             f"{name}={value!r}"
             for name, value in (("model", self.model), ("served_model", self.served_model))
             if value is not None
         ]
-        return f"Endpoint({', '.join(shown + ([] if self.token is None else ['token=***']))})"
+        shown += [f"{name}=***" for name in ("token", "headers", "ca_bundle") if getattr(self, name)]
+        return f"Endpoint({', '.join(shown)}{', allow_http=True' if self.allow_http else ''})"
 
-    def resolve(self, route: str, environ: Mapping[str, str]) -> Route:
-        """Return where a task of this `route` ("/embeddings", say) is posted to, with the token for it.
+    def resolve(
+        self, route: str, environ: Mapping[str, str], logins: Sequence[Login] = LOGINS, *, ask_logins: bool = True
+    ) -> Route:
+        """Return where a task of this `route` ("/embeddings", say) is posted to, with the credential for it.
 
-        Raises `ConfigError` when the host, the token or the model is not known, or the URL is another task's.
+        Where neither the endpoint nor the environment says who is asking, the first of `logins` that does is asked; or,
+        without `ask_logins`, a `SignedInElsewhereError` says that one could be, later. Raises `ConfigError` when the
+        host, the credential or the model is not known, or the URL is another task's.
         """
-        url = self._url_of_route(route) if self.is_url else self._url_of_name(environ)
-        source = self.token if self.token is not None else from_environment(url, environ)
-        if source is None and (is_databricks(url) or not self.is_url):
-            raise ConfigError(
-                f"There is no token for {_masked(url)}.",
-                "set DATABRICKS_TOKEN on the driver, or pass Endpoint(…, token=…).",
-            )
-        return Route(url, self.model, Bearer.of(source))
+        url = self._url_of_route(route) if self.is_url else None
+        found, host = None, host_url(environ.get("DATABRICKS_HOST", ""))
+        if self.token is not None:
+            found = credential_of(self.token, self._identity)
+        elif url or host:
+            found = from_environment(url or host, environ)
+        needs_host = url is None and not host
+        if needs_host or (found is None and (url is None or is_databricks(url) or is_workspace(url, host))):
+            workspace = self._signed_in(url or host, environ, logins, ask=ask_logins)
+            host, found = workspace.host, found or workspace.credential
+        if url is None:
+            served = "" if self.served_model is None else f"/served-models/{self.served_model}"
+            url = f"{host}/serving-endpoints/{self.target}{served}/invocations"
+        self._check_transport(url)
+        credential = at_workspace(found or Bearer(), url, host)
+        return Route(url, self.model, credential, tuple(sorted(self.headers.items())), self.ca_bundle)
 
-    def _url_of_name(self, environ: Mapping[str, str]) -> str:
-        host = host_url(environ.get("DATABRICKS_HOST", ""))
-        if not urlsplit(host).hostname:
+    def _signed_in(self, at: str, environ: Mapping[str, str], logins: Sequence[Login], *, ask: bool) -> Workspace:
+        """Ask the logins for a workspace, at this address if there is one."""
+        for login in logins:
+            if login.is_here(environ):
+                if not ask:
+                    raise SignedInElsewhereError
+                workspace = login.workspace(environ)
+                if workspace is not None and (not at or is_workspace(at, workspace.host)):
+                    return workspace
+        if not at:
             raise ConfigError(
                 f"The endpoint {self.target!r} is a name, and DATABRICKS_HOST does not say at which workspace.",
                 "set DATABRICKS_HOST to the workspace's URL on the driver, or pass the endpoint's full URL.",
             )
-        served = "" if self.served_model is None else f"/served-models/{self.served_model}"
-        return f"{host}/serving-endpoints/{self.target}{served}/invocations"
+        others = "".join(f"; {login.requires}" for login in logins)
+        raise ConfigError(
+            f"There is no token for {masked(at)}: none of these is there: token=; DATABRICKS_TOKEN; "
+            f"DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET{others}.",
+            "set DATABRICKS_TOKEN on the driver, or pass Endpoint(…, token=…).",
+        )
 
     def _url_of_route(self, route: str) -> str:
         parts = urlsplit(self.target)
         path = parts.path.rstrip("/")
-        known = next((known for known in _ROUTES if path.endswith(known)), None)
+        known = next((known for known in ROUTES if path.endswith(known)), None)
         if known is None and self.model is None:
             raise ConfigError(
-                f"{_masked(self.target)} ends in no known route, so it is taken for a base, and a base needs a model.",
+                f"{masked(self.target)} ends in no known route, so it is taken for a base, and a base needs a model.",
                 f'pass Endpoint(url, model="…"), or a URL that ends in {route} or /invocations.',
             )
         if known not in (None, "/invocations", route):
             raise ConfigError(
-                f"{_masked(self.target)} answers {known}, and this UDF asks {route}.",
+                f"{masked(self.target)} answers {known}, and this UDF asks {route}.",
                 f"use the URL that ends in {route}, or the base before it.",
             )
         return urlunsplit(parts._replace(path=path if known else path + route, fragment=""))
@@ -144,7 +224,7 @@ class Endpoint:
         except ValueError:  # its words quote the URL, and a password may be in it
             raise ConfigError("The endpoint's URL cannot be read.", "write it as https://host/path.") from None
         if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", self.target):
-            raise ConfigError(f"{_masked(self.target)!r} is not a URL to post to.", "write it as https://host/path.")
+            raise ConfigError(f"{masked(self.target)!r} is not a URL to post to.", "write it as https://host/path.")
         if parts.username is not None or parts.password is not None:
             raise ConfigError(
                 f"The URL of {parts.hostname} has a user or a password in it, and URLs are printed.",
@@ -156,9 +236,23 @@ class Endpoint:
                 "put /served-models/NAME into the URL, or pass the name.",
             )
 
+    def _check_transport(self, url: str) -> None:
+        """Refuse to send a token and everybody's texts in clear over a network."""
+        if not self.allow_http and urlsplit(url).scheme == "http" and not is_loopback(url):
+            raise ConfigError(
+                f"{masked(url)} is plain http to another machine: whoever is in between reads the token and the rows.",
+                "use https://, or Endpoint(…, allow_http=True) within a network that you trust.",
+            )
 
-def _masked(url: str) -> str:
-    """Return a URL fit to print: no user, no password, no values of a query."""
-    parts = urlsplit(url)
-    query = "&".join(f"{name}=***" for name in (pair.partition("=")[0] for pair in parts.query.split("&")) if name)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))
+    def _check_headers(self) -> None:
+        if not isinstance(self.headers, Mapping) or not all(
+            isinstance(name, str)
+            and _HEADER.fullmatch(name)
+            and isinstance(value, str)
+            and _HEADER_VALUE.fullmatch(value)
+            for name, value in self.headers.items()
+        ):
+            raise ConfigError(
+                "Endpoint(headers=…) is not a mapping of header names to values on one line.",
+                'write it as headers={"X-Team": "data"}.',
+            )

@@ -6,6 +6,7 @@ in, and cannot be made before a Connect session exists. Ours makes Spark's when 
 PySpark reads the type hints of the functions below when it makes a UDF: what they name is imported for real.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,17 +23,21 @@ from pyspark.sql.types import StructType
 from spark_llm import schemas
 from spark_llm._columns import arrow_rows, pandas_rows, to_arrow, to_pandas
 from spark_llm._engine import engine_for
+from spark_llm._profile import Profile
 from spark_llm._recipe import Recipe
+from spark_llm._runtime import Runtime
 from spark_llm._tasks import Task
 from spark_llm._tasks._parameters import text, written
 from spark_llm._tasks.chat import Chat
 from spark_llm._tasks.complete import Complete
 from spark_llm._tasks.embed import Embed
+from spark_llm.auth import SignedInElsewhereError
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
 
 BEAT_ARRAYS = 90  # empty batches that fill the worker's output buffer of 64 KB, so that it is sent
+LOGINS = (Profile(), Runtime())
 _DEFAULT = Policy()
 
 
@@ -46,26 +51,45 @@ class ModelUDF:
     deterministic = False
     """Spark must not ask a row again because a plan was written differently: it may if this were True."""
 
-    def __init__(self, name: str, recipe: Recipe, schema: StructType) -> None:
-        """Keep what will be asked; Spark's UDF is made later."""
+    def __init__(self, name: str, task: Task, endpoint: Endpoint, policy: Policy, schema: StructType) -> None:
+        """Keep what will be asked; Spark's UDF is made later.
+
+        Where only a login says who is asking, it is asked later too: a UDF is built without a network.
+        """
         self.__name__ = name
         self.returnType = schema
-        self._recipe = recipe
+        self.endpoint = endpoint
+        self._task, self._policy = task, policy
+        self._recipe: Union[Recipe, None] = None
+        with contextlib.suppress(SignedInElsewhereError):
+            self._recipe = self._resolved(ask_logins=False)
 
     @property
     def task(self) -> str:
         """What it asks for: "chat", "complete" or "embed"."""
-        return self._recipe.task.name
+        return self._task.name
+
+    @property
+    def recipe(self) -> Recipe:
+        """What travels to the workers; raises `ConfigError` where the login that it needs fails."""
+        if self._recipe is None:
+            self._recipe = self._resolved(ask_logins=True)
+        return self._recipe
+
+    def _resolved(self, *, ask_logins: bool) -> Recipe:
+        route = self.endpoint.resolve(self._task.route, os.environ, LOGINS, ask_logins=ask_logins)
+        return Recipe(self._task, route, self._policy)
 
     def __call__(self, column: Union[Column, str]) -> Column:
         """Return the column of answers; the struct's fields are `returnType`'s."""
         asked: Column = self.on(_spark_version())(column)
-        vars(asked)["_spark_llm_recipe"] = self._recipe  # what a table job reads off a column
+        vars(asked)["_spark_llm_recipe"] = self.recipe  # what a table job reads off a column
         return asked
 
     def __repr__(self) -> str:
         """Show the UDF and its recipe, without secrets."""
-        return f"{self.__name__}({self._recipe.task!r}, {self._recipe.route!r}, {self._recipe.policy!r})"
+        where = self.endpoint if self._recipe is None else self._recipe.route
+        return f"{self.__name__}({self._task!r}, {where!r}, {self._policy!r})"
 
     @property
     def func(self) -> Any:  # noqa: ANN401 -- what PySpark calls a UDF's function
@@ -87,10 +111,10 @@ class ModelUDF:
             from pyspark.sql.pandas.functions import arrow_udf  # PySpark 3.5 and 4.0 have none
 
             vectorised: Any = arrow_udf  # its overloads know no struct made of an iterator, nor do those of pandas_udf
-            run = _arrow_function(self.__name__, self._recipe, self.returnType)
+            run = _arrow_function(self.__name__, self.recipe, self.returnType)
         else:
             vectorised = pandas_udf
-            run = _pandas_function(self.__name__, self._recipe, self.returnType)
+            run = _pandas_function(self.__name__, self.recipe, self.returnType)
         return vectorised(run, self.returnType).asNondeterministic()
 
 
@@ -148,7 +172,7 @@ def _udf(name: str, task: Task, endpoint: Union[str, Endpoint], policy: Policy, 
         raise ConfigError(f"{endpoint!r} is no endpoint.", "pass an endpoint's name, a URL or an Endpoint.")
     if not isinstance(policy, Policy):
         raise ConfigError(f"policy={policy!r} is no Policy.", "pass Policy(…), for example Policy(max_in_flight=32).")
-    return ModelUDF(name, Recipe(task, endpoint.resolve(task.route, os.environ), policy), schema)
+    return ModelUDF(name, task, endpoint, policy, schema)
 
 
 def chat_udf(

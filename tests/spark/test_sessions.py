@@ -1,7 +1,5 @@
 """What must hold around a job: UDFs older than their session, secrets, and jobs that are ended."""
 
-import logging
-import os
 import subprocess
 import sys
 import threading
@@ -10,10 +8,11 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from spark_llm import Endpoint, Policy, chat_udf, embed_udf, register
+from spark_llm import Endpoint, Policy, chat_udf, embed_udf
+from spark_llm._runtime import TOKEN_PROPERTY, TaskToken
 from spark_llm.serving import LocalEndpoints
 from tests.conftest import ROOT, SessionKind
-from tests.spark.asking import chat, endpoint
+from tests.spark.asking import endpoint, run_alone
 
 MODULE_LEVEL = """
 import os, sys
@@ -32,27 +31,7 @@ def test_a_udf_may_be_older_than_its_session(
     spark: SparkSession, session_kind: SessionKind, endpoints: LocalEndpoints, tmp_path: Path
 ) -> None:
     """A UDF built at module level, before any session exists, works in the session that comes."""
-    job = tmp_path / "job.py"
-    job.write_text(MODULE_LEVEL)
-    environ = os.environ | {
-        "URL": endpoints.invocations("chat"),
-        "TOKEN": endpoints.token,
-        "PYTHONPATH": ROOT,
-        "SPARK_TESTING": "1",
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        "PYSPARK_PYTHON": sys.executable,
-    }
-    for name in ("SPARK_REMOTE", "SPARK_CONNECT_MODE_ENABLED", "SPARK_LOCAL_REMOTE", "PYSPARK_GATEWAY_PORT"):
-        environ.pop(name, None)
-    done = subprocess.run(
-        [sys.executable, str(job), session_kind],
-        env=environ,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    done = run_alone(MODULE_LEVEL, session_kind, tmp_path, URL=endpoints.invocations("chat"), TOKEN=endpoints.token)
 
     assert spark is not None  # it finds its Java
     assert "ANSWER early bird" in done.stdout, done.stderr
@@ -68,36 +47,52 @@ def test_without_a_session_the_next_step_is_said() -> None:
     assert "ConfigError: There is no Spark session yet to use the UDF in. Hint: " in done.stderr
 
 
-def test_the_token_is_in_nothing_that_is_printed_or_logged(
-    spark: SparkSession,
-    event_log_dir: Path,
-    capfd: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Plans, explain, the event log, errors, results and reprs: the token is in none of them."""
-    secret = "dapi-5ecret-that-must-not-be-seen"
-    caplog.set_level(logging.DEBUG)
-    with LocalEndpoints(token=secret) as endpoints:
-        udf, wrong = chat(endpoints), chat_udf(Endpoint(endpoints.invocations("chat"), token=secret + "-wrong"))
-        df = spark.range(3).selectExpr("concat('row ', id) AS p").withColumn("r", udf("p"))
-        df.explain(True)
-        shown = [repr(thing) for thing in (df, udf, wrong, endpoint(endpoints), df.schema)]
-        rows = df.collect() + spark.sql("SELECT 'x' AS p").withColumn("r", wrong("p")).collect()
-        shown.append(repr(rows))
-        register(spark, chat=udf, prefix="secret_")
-        spark.sql("SELECT secret_chat('x')").explain("extended")
-        spark.sql("DESCRIBE FUNCTION EXTENDED secret_chat").show(truncate=False)
-        with pytest.raises(Exception, match="takes") as raised:
-            spark.range(1).select(udf("id")).collect()
-        shown.append(str(raised.value))
-    out, err = capfd.readouterr()
-    assert "chat_udf" in out  # the plans were printed
-    assert ["unauthorized"] == [row["r"]["error"]["kind"] for row in rows if row["r"]["error"] is not None]
-    logs = [file.read_text(errors="replace") for file in event_log_dir.rglob("*") if file.is_file()]
+PROFILE = """
+import os, sys
+from spark_llm import Endpoint, chat_udf
+udf = chat_udf("chat")  # neither the workspace nor a token is known yet: the profile's server is not asked
+print("BUILT", udf)
+from pyspark.sql import SparkSession
+builder = SparkSession.builder.config("spark.ui.enabled", "false").config("spark.log.level", "OFF")
+builder = builder.remote("local[1]") if sys.argv[1] == "connect" else builder.master("local[1]")
+spark = builder.getOrCreate()
+print("ANSWER", spark.sql("SELECT 'hello' AS p").select(udf("p").alias("r")).select("r.text").first()[0])
+spark.stop()
+"""
 
-    assert any("chat_udf" in log for log in logs)  # the event log has these very plans
-    for text in (out, err, caplog.text, *shown, *logs):
-        assert secret not in text
+
+@pytest.mark.usefixtures("spark")  # it finds the Java
+def test_a_login_is_asked_when_the_udf_is_used(
+    session_kind: SessionKind, endpoints: LocalEndpoints, tmp_path: Path
+) -> None:
+    """A UDF of a name is built without a network; its profile is signed in with when it is called on a column."""
+    client = f"client_id = {endpoints.client_id}\nclient_secret = {endpoints.client_secret}\n"
+    (tmp_path / ".databrickscfg").write_text(f"[DEFAULT]\nhost = {endpoints.url}\n{client}")
+    done = run_alone(PROFILE, session_kind, tmp_path, HOME=str(tmp_path))
+
+    assert "ANSWER hello" in done.stdout, done.stderr
+    assert "BUILT chat_udf(Chat(" in done.stdout
+    assert "Endpoint('chat')" in done.stdout
+
+
+def test_a_task_on_databricks_asks_with_its_own_token(
+    spark: SparkSession, session_kind: SessionKind, endpoints: LocalEndpoints
+) -> None:
+    """The runtime gives each task a token; the driver's is what remains where there is none."""
+    if session_kind == "connect":
+        pytest.skip("A Connect client sets no properties of tasks; Databricks' own server does.")
+    answered, refused = (
+        chat_udf(Endpoint(endpoints.invocations("chat"), token=TaskToken("of-the-driver")))("p").alias("r")
+        for _ in range(2)
+    )
+    rows = spark.sql("SELECT 'hello' AS p")
+    spark.sparkContext.setLocalProperty(TOKEN_PROPERTY, endpoints.token)
+    try:
+        assert ("hello",) == rows.select(answered).select("r.text").first()
+    finally:
+        spark.sparkContext.setLocalProperty(TOKEN_PROPERTY, "")
+
+    assert ("unauthorized",) == rows.select(refused).select("r.error.kind").first()
 
 
 @pytest.mark.parametrize("make", [chat_udf, embed_udf])

@@ -1,18 +1,30 @@
 """Who is asking: which token goes where, and how a worker keeps it fresh."""
 
-import asyncio
 import pickle
-import threading
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from spark_llm.auth import Bearer, TokenKeeper, from_environment, host_url, is_databricks
+from spark_llm.auth import (
+    Bearer,
+    ClientCredentials,
+    at_workspace,
+    from_environment,
+    header_of,
+    host_url,
+    is_databricks,
+)
 from spark_llm.errors import ConfigError
 
 SECRET = "dapi-s3cret"
-ENVIRON = {"DATABRICKS_TOKEN": "of databricks", "OPENAI_API_KEY": "of openai"}
+ENVIRON = {
+    "DATABRICKS_TOKEN": "dapi-of-databricks",
+    "OPENAI_API_KEY": "sk-of-openai",
+    "AZURE_OPENAI_API_KEY": "of-azure",
+}
+DATA_PLANE = "https://1a2b.serving.cloud.databricks.com/1234/serving-endpoints/my-endpoint/invocations"
+ML = "https://ml.corp"
 DATABRICKS_URLS = [
     "https://adb-984752964297111.11.azuredatabricks.net/serving-endpoints/e/invocations",
     "https://adb-1.2.databricks.azure.us/serving-endpoints/e/invocations",
@@ -37,7 +49,6 @@ STRANGERS = [
     "https://evil.net/#@x.cloud.databricks.com",
     "https://openai.com.evil.net/v1",
     "https://notopenai.com/v1",
-    "https://x.openai.azure.com/openai",
     "http://127.0.0.1:8000/v1",
     "http://localhost/v1",
     "not a url",
@@ -59,17 +70,23 @@ class Source:
         return self._tokens.pop(0)
 
 
+def token_for(url: str, environ: Mapping[str, str]) -> object:
+    """Return the token that the environment holds for a URL."""
+    found = from_environment(url, environ)
+    return found.source if isinstance(found, Bearer) else found
+
+
 @pytest.mark.parametrize("url", DATABRICKS_URLS)
 def test_a_workspace_gets_its_token(url: str) -> None:
     """Every cloud's workspaces are known by their hosts."""
-    assert "of databricks" == from_environment(url, ENVIRON)
+    assert "dapi-of-databricks" == token_for(url, ENVIRON)
     assert is_databricks(url)
 
 
 def test_openai_gets_its_key() -> None:
     """And nobody else's."""
-    assert "of openai" == from_environment("https://api.openai.com/v1", ENVIRON)
-    assert "of openai" == from_environment("https://eu.api.openai.com/v1", ENVIRON)
+    assert "sk-of-openai" == token_for("https://api.openai.com/v1", ENVIRON)
+    assert "sk-of-openai" == token_for("https://eu.api.openai.com/v1", ENVIRON)
 
 
 @pytest.mark.parametrize("url", STRANGERS)
@@ -86,7 +103,7 @@ def test_a_workspace_of_ones_own_name_gets_its_token(host: str) -> None:
     """Where DATABRICKS_HOST names it, the token goes there, and no further."""
     environ = ENVIRON | {"DATABRICKS_HOST": host}
 
-    assert "of databricks" == from_environment("https://ml.corp.example/serving-endpoints/e/invocations", environ)
+    assert "dapi-of-databricks" == token_for("https://ml.corp.example/serving-endpoints/e/invocations", environ)
     assert None is from_environment("https://sub.ml.corp.example/e/invocations", environ)
     assert None is from_environment("https://corp.example/e/invocations", environ)
 
@@ -107,6 +124,8 @@ def test_an_empty_secret_is_none(environ: dict[str, str]) -> None:
         ("h/", "https://h"),
         (" https://h/ ", "https://h"),
         ("http://h:80//", "http://h:80"),
+        ("https://[", ""),
+        ("h:port", ""),
     ],
 )
 def test_a_host_is_written_in_many_ways(host: str, expected: str) -> None:
@@ -144,90 +163,116 @@ def test_a_token_that_no_header_can_hold_is_refused(token: Any) -> None:  # noqa
     assert SECRET not in str(raised.value)
 
 
-def kept(source: Any, scene: Callable[[TokenKeeper], Any]) -> Any:  # noqa: ANN401 -- whatever the scene returns
-    """Play a scene with a keeper on an event loop of its own."""
-
-    async def play() -> Any:  # noqa: ANN401 -- whatever the scene returns
-        return await scene(TokenKeeper(Bearer.of(source)))
-
-    return asyncio.run(play())
-
-
-def test_a_token_is_kept_as_it_is() -> None:
-    """A string is never renewed: after a 401 there is no other to try."""
-
-    async def scene(keeper: TokenKeeper) -> list[object]:
-        return [await keeper.get(), await keeper.renewed(SECRET), await keeper.get()]
-
-    assert [SECRET, False, SECRET] == kept(SECRET, scene)
-
-
-def test_no_token_stays_no_token() -> None:
-    """Who asks without one goes on so."""
-
-    async def scene(keeper: TokenKeeper) -> list[object]:
-        return [await keeper.get(), await keeper.renewed(None)]
-
-    assert [None, False] == kept(None, scene)
-
-
-def test_a_function_is_asked_once_for_many_requests() -> None:
-    """A hundred requests that start together share the first token."""
-    source = Source("first")
-
-    async def scene(keeper: TokenKeeper) -> list[str | None]:
-        return await asyncio.gather(*(keeper.get() for _ in range(100)))
-
-    assert ["first"] * 100 == kept(source, scene)
-    assert 1 == source.asked
-
-
-def test_a_refused_token_is_renewed_once_for_all_who_had_it() -> None:
-    """A hundred 401s of one token cost one renewal, and all of them have the new token."""
-    source = Source("first", "second")
-
-    async def scene(keeper: TokenKeeper) -> list[object]:
-        first = await keeper.get()
-        renewals = await asyncio.gather(*(keeper.renewed(first) for _ in range(100)))
-        return [set(renewals), await keeper.get()]
-
-    assert [{True}, "second"] == kept(source, scene)
-    assert 2 == source.asked
-
-
-def test_a_token_that_comes_back_the_same_is_no_renewal() -> None:
-    """A function that has nothing new says so, and the request is not sent again."""
-
-    async def scene(keeper: TokenKeeper) -> bool:
-        return await keeper.renewed(await keeper.get())
-
-    assert False is kept(Source("first", "first"), scene)
-
-
-def test_asking_for_a_token_does_not_block_the_loop() -> None:
-    """A function that takes its time holds up nobody: the loop goes on, and here it is what lets the function end."""
-    gate = threading.Event()
-
-    def slow() -> str:
-        return "late" if gate.wait(10) else "the loop was blocked"
-
-    async def scene(keeper: TokenKeeper) -> str | None:
-        waiting = asyncio.ensure_future(keeper.get())
-        await asyncio.sleep(0)
-        gate.set()
-        return await waiting
-
-    assert "late" == kept(slow, scene)
-
-
-@pytest.mark.parametrize("token", [f"{SECRET}\n", "", None, 7, len])
-def test_what_a_function_returns_is_checked(token: Any) -> None:  # noqa: ANN401 -- every wrong type
-    """Only a token that a header can hold is sent; anything else is an error that does not print it."""
-
-    async def scene(keeper: TokenKeeper) -> str | None:
-        return await keeper.get()
-
+@pytest.mark.parametrize("part", ["client_id", "client_secret"])
+def test_a_client_that_no_header_can_hold_is_refused(part: str) -> None:
+    """A secret that was copied with its line end is found where the UDF is built, and not printed."""
     with pytest.raises(ConfigError, match=r" Hint: .+\.$") as raised:
-        kept(lambda: token, scene)
+        ClientCredentials(**{"client_id": "id", "client_secret": "s", part: f"{SECRET}\n"})
 
     assert SECRET not in str(raised.value)
+
+
+def test_a_client_prints_without_its_secret() -> None:
+    """Which client it is may be read, and nothing else."""
+    assert SECRET not in repr(ClientCredentials("my-client", SECRET))
+    assert "my-client" in repr(ClientCredentials("my-client", SECRET))
+
+
+CLIENT = {"DATABRICKS_CLIENT_ID": "my-client", "DATABRICKS_CLIENT_SECRET": SECRET}
+TOKEN = {"DATABRICKS_TOKEN": "dapi-1"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        (TOKEN, "DATABRICKS_TOKEN"),
+        (CLIENT, "DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET"),
+        (TOKEN | CLIENT, "DATABRICKS_TOKEN"),
+        (TOKEN | CLIENT | {"DATABRICKS_AUTH_TYPE": "pat"}, "DATABRICKS_TOKEN"),
+        (TOKEN | CLIENT | {"DATABRICKS_AUTH_TYPE": "oauth-m2m"}, "DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET"),
+        (TOKEN | {"DATABRICKS_CLIENT_ID": "my-client"}, "DATABRICKS_TOKEN"),
+        ({"DATABRICKS_CLIENT_ID": "my-client"}, None),
+        ({"DATABRICKS_CLIENT_SECRET": SECRET}, None),
+    ],
+)
+def test_the_environment_names_one_credential(environ: dict[str, str], expected: str | None) -> None:
+    """A token goes before a client, unless DATABRICKS_AUTH_TYPE says otherwise; half a client is none."""
+    found = from_environment(DATABRICKS_URLS[0], environ)
+
+    assert expected == (found and found.origin)
+
+
+def test_a_route_optimised_endpoint_is_asked_with_the_client() -> None:
+    """It takes OAuth tokens only, so the client goes before the token there."""
+    assert isinstance(from_environment(DATA_PLANE, TOKEN | CLIENT), ClientCredentials)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://x.openai.azure.com/openai/deployments/d/chat/completions", "of-azure"),
+        ("https://x.services.ai.azure.com/models", "of-azure"),
+        ("https://openai.azure.com.evil.net/", None),
+        ("https://api.openai.com/v1", "sk-of-openai"),
+    ],
+)
+def test_azures_key_goes_to_azure(url: str, expected: str | None) -> None:
+    """And OpenAI's to OpenAI."""
+    assert expected == token_for(url, ENVIRON)
+
+
+def test_a_client_gets_its_tokens_at_the_endpoints_workspace() -> None:
+    """Or where it says itself."""
+    url = "https://dbc-1.cloud.databricks.com/serving-endpoints/e/invocations"
+    own = ClientCredentials("id", "secret", "https://login.example.com/token")
+
+    assert "https://dbc-1.cloud.databricks.com/oidc/v1/token" == client_at(url, "").token_url
+    assert "https://ml.corp/oidc/v1/token" == client_at("https://ml.corp/serving-endpoints/e/invocations", ML).token_url
+    assert own == at_workspace(own, url, "")
+
+
+def test_a_client_of_the_data_plane_asks_the_workspace_for_the_endpoints_rights() -> None:
+    """The data plane gives out no tokens, and its endpoint is described at the workspace."""
+    found = client_at(DATA_PLANE, "https://dbc-1.cloud.databricks.com")
+
+    assert [
+        "https://dbc-1.cloud.databricks.com/oidc/v1/token",
+        "https://dbc-1.cloud.databricks.com/api/2.0/serving-endpoints/my-endpoint",
+    ] == [found.token_url, found.description_url]
+
+
+@pytest.mark.parametrize("url", [DATA_PLANE, "https://ml.corp/serving-endpoints/e/invocations"])
+def test_a_client_needs_a_workspace(url: str) -> None:
+    """Where nothing tells its address, the next step is said at once."""
+    with pytest.raises(ConfigError, match=r"DATABRICKS_HOST.* Hint: .+\.$"):
+        client_at(url, "")
+
+
+def test_a_personal_access_token_is_refused_at_the_data_plane() -> None:
+    """Before anything is sent: it would be refused there as well, without a reason."""
+    with pytest.raises(ConfigError, match=r"OAuth tokens only.* Hint: .*ClientCredentials.+\.$"):
+        at_workspace(Bearer.of("dapi0123"), DATA_PLANE, "https://dbc-1.cloud.databricks.com")
+
+    oauth = Bearer.of("eyJ.an.oauth-token")
+    assert oauth == at_workspace(oauth, DATA_PLANE, "")
+
+
+@pytest.mark.parametrize(
+    ("token", "azure", "expected"),
+    [
+        ("key", False, ("Authorization", "Bearer key")),
+        ("a.b.c", False, ("Authorization", "Bearer a.b.c")),
+        ("0123456789abcdef", True, ("api-key", "0123456789abcdef")),
+        ("a.b.c", True, ("Authorization", "Bearer a.b.c")),
+    ],
+)
+def test_azures_keys_have_their_own_header(token: str, azure: bool, expected: tuple[str, str]) -> None:  # noqa: FBT001 -- a table
+    """A key is no bearer token there; a token of Entra ID is."""
+    assert expected == header_of(token, azure=azure)
+
+
+def client_at(url: str, host: str) -> ClientCredentials:
+    """Return a client, fit for a URL."""
+    found = at_workspace(ClientCredentials("id", "secret"), url, host)
+    assert isinstance(found, ClientCredentials)
+    return found

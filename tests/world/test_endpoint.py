@@ -1,12 +1,17 @@
 """Where to ask: names, URLs and bases, and that no secret is printed on the way."""
 
 import pickle
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spark_llm.endpoint import Endpoint, Route
+from spark_llm.auth import Bearer, SignedInElsewhereError, Workspace
+from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from spark_llm._route import Route
 
 HOST = "https://adb-1.2.azuredatabricks.net"
 WORKSPACE = {"DATABRICKS_HOST": HOST, "DATABRICKS_TOKEN": "dapi-of-the-workspace"}
@@ -123,7 +128,7 @@ def test_a_workspace_needs_a_token(target: str) -> None:
 
 def test_a_server_of_ones_own_needs_no_token() -> None:
     """Such as vLLM and llama.cpp answer anyone, unless they were told otherwise."""
-    assert None is Endpoint("http://127.0.0.1:8000/v1", model="m").resolve("/embeddings", WORKSPACE).bearer.source
+    assert Bearer() == Endpoint("http://127.0.0.1:8000/v1", model="m").resolve("/embeddings", WORKSPACE).credential
 
 
 def test_building_an_endpoint_reads_no_environment() -> None:
@@ -166,6 +171,12 @@ def test_building_an_endpoint_reads_no_environment() -> None:
         {"target": "my-endpoint", "token": 7},
         {"target": f"https://host:x/invocations?key={SECRET}"},
         {"target": f"ftp://host/invocations?key={SECRET}"},
+        {"target": "my-endpoint", "headers": {"X Y": "v"}},
+        {"target": "my-endpoint", "headers": {"X": f"{SECRET}\r\nHost: evil"}},
+        {"target": "my-endpoint", "headers": {"X": 7}},
+        {"target": "my-endpoint", "headers": ["X"]},
+        {"target": "my-endpoint", "ca_bundle": " "},
+        {"target": "my-endpoint", "ca_bundle": 7},
     ],
 )
 def test_what_cannot_be_right_is_refused(arguments: dict[str, Any]) -> None:
@@ -183,7 +194,7 @@ def test_no_secret_is_printed(target: str, token: Any) -> None:  # noqa: ANN401 
     endpoint = Endpoint(target, token=token)
     route = endpoint.resolve("/embeddings", WORKSPACE)
     copies = pickle.loads(pickle.dumps((endpoint, route)))  # noqa: S301 -- our own bytes
-    printed = "".join(f"{thing!r} {thing} {[thing]}" for thing in (endpoint, route, route.bearer, *copies))
+    printed = "".join(f"{thing!r} {thing} {[thing]}" for thing in (endpoint, route, route.credential, *copies))
 
     assert SECRET not in printed
     assert "give_token" not in printed
@@ -212,15 +223,153 @@ def test_what_is_printed_says_what_matters() -> None:
     """The repr shows the arguments that were given, and that there is a token."""
     assert "Endpoint('e', served_model='m', token=***)" == repr(Endpoint("e", served_model="m", token=SECRET))
     assert "Endpoint('http://h/v1?a=***', model='m')" == repr(Endpoint("http://h/v1?a=b", model="m"))
+    assert "Endpoint('e', headers=***, ca_bundle=***, allow_http=True)" == repr(
+        Endpoint("e", headers={"X-Key": SECRET}, ca_bundle="/ca.pem", allow_http=True)
+    )
+
+
+LOCAL = ["http://127.0.0.1:8000/v1", "http://localhost/v1", "http://[::1]:8000/v1", "http://127.8.0.1/v1"]
+REMOTE = ["http://host/v1", "http://10.0.0.1/v1", "http://127.0.0.1.evil.net/v1", "http://localhost.evil.net/v1"]
+
+
+@pytest.mark.parametrize("url", LOCAL)
+def test_plain_http_to_this_machine_is_fine(url: str) -> None:
+    """Nobody is in between."""
+    assert url + "/embeddings" == Endpoint(url, model="m").resolve("/embeddings", {}).url
+
+
+@pytest.mark.parametrize("url", REMOTE)
+def test_plain_http_to_another_machine_must_be_asked_for(url: str) -> None:
+    """It is refused where the UDF is built, before a token or a text is sent in clear."""
+    with pytest.raises(ConfigError, match=r"plain http to another machine.* Hint: .*allow_http=True.+\."):
+        Endpoint(url, model="m", token=SECRET).resolve("/embeddings", {})
+
+    assert url + "/embeddings" == Endpoint(url, model="m", allow_http=True).resolve("/embeddings", {}).url
+
+
+def test_a_workspace_without_https_is_refused() -> None:
+    """However its address came."""
+    environ = {"DATABRICKS_HOST": "http://ml.corp.example", "DATABRICKS_TOKEN": SECRET}
+    with pytest.raises(ConfigError, match="plain http to another machine"):
+        Endpoint("my-endpoint").resolve("/embeddings", environ)
+
+
+def test_headers_travel_with_the_route() -> None:
+    """In an order of their own, so that equal ones are one key."""
+    one = Endpoint("https://h/v1", model="m", headers={"X-B": "2", "X-A": "1"}).resolve("/embeddings", {})
+    other = Endpoint("https://h/v1", model="m", headers={"X-A": "1", "X-B": "2"}).resolve("/embeddings", {})
+
+    assert (("X-A", "1"), ("X-B", "2")) == one.headers
+    assert {one: "engine"}[other] == "engine"
+    assert one != Endpoint("https://h/v1", model="m").resolve("/embeddings", {})
+
+
+class At:
+    """A login at a workspace, or nowhere."""
+
+    requires = "a seat at the table"
+
+    def __init__(self, host: str | None, *, here: bool = True) -> None:
+        """Be signed in at `host`."""
+        self._found = None if host is None else Workspace(host, Bearer.of("of-the-login", "the login"))
+        self._here = here
+
+    def is_here(self, environ: Mapping[str, str]) -> bool:
+        """Say whether it is worth asking."""
+        return self._here
+
+    def workspace(self, environ: Mapping[str, str]) -> Workspace | None:
+        """Say where it is signed in."""
+        return self._found
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, (HOST, "of-the-login")),
+        ({"DATABRICKS_HOST": HOST}, (HOST, "of-the-login")),
+        (WORKSPACE, (HOST, "dapi-of-the-workspace")),
+        ({"DATABRICKS_HOST": "https://elsewhere.cloud.databricks.com"}, None),
+        ({"DATABRICKS_TOKEN": "dapi-of-nowhere"}, (HOST, "of-the-login")),
+    ],
+)
+def test_a_login_is_asked_where_the_environment_does_not_say(
+    environ: dict[str, str], expected: tuple[str, str] | None
+) -> None:
+    """The workspace's address and the token come from it, and its token goes to its own workspace only."""
+    logins = (At("https://never.asked", here=False), At(None), At(HOST))
+    endpoint = Endpoint("my-endpoint")
+    if expected is None:
+        with pytest.raises(ConfigError, match=r"There is no token for https://elsewhere.*a seat at the table"):
+            endpoint.resolve("/embeddings", environ, logins)
+        return
+    route = endpoint.resolve("/embeddings", environ, logins)
+    assert isinstance(route.credential, Bearer)
+    assert (f"{expected[0]}/serving-endpoints/my-endpoint/invocations", expected[1]) == (
+        route.url,
+        route.credential.source,
+    )
+
+
+def test_a_token_of_ones_own_needs_only_the_address() -> None:
+    """Where the login knows the workspace, a token that was given goes there."""
+    route = Endpoint("my-endpoint", token="mine").resolve("/embeddings", {}, (At(HOST),))
+
+    assert (Bearer.of("mine"), True) == (route.credential, route.url.startswith(HOST))
+
+
+@pytest.mark.parametrize(
+    "url", [f"{HOST}/serving-endpoints/e/invocations", "https://ml.corp/serving-endpoints/e/invocations"]
+)
+def test_a_login_serves_urls_of_its_workspace(url: str) -> None:
+    """A workspace's URL without a token is asked with the login's, if it is that workspace."""
+    home = url.partition("/serving")[0]
+    route = Endpoint(url).resolve("/embeddings", {"DATABRICKS_HOST": home}, (At(home),))
+
+    assert Bearer.of("of-the-login") == route.credential
+
+
+def test_a_stranger_needs_no_login() -> None:
+    """A server that is no workspace is asked without one, and no login is looked for."""
+    route = Endpoint("https://example.com/v1", model="m").resolve("/embeddings", {}, (At(HOST),))
+
+    assert Bearer() == route.credential
+
+
+def test_building_asks_no_login() -> None:
+    """What needs a network is put off; what needs none is not."""
+    with pytest.raises(SignedInElsewhereError):
+        Endpoint("my-endpoint").resolve("/embeddings", {}, (At(HOST),), ask_logins=False)
+
+    assert url_of(Endpoint("my-endpoint"))
+
+
+def test_the_error_names_every_way_in() -> None:
+    """Who has no credential reads what would be one."""
+    with pytest.raises(ConfigError) as raised:
+        Endpoint("my-endpoint").resolve("/embeddings", {"DATABRICKS_HOST": HOST}, (At(None),))
+
+    for way in ("token=", "DATABRICKS_TOKEN", "DATABRICKS_CLIENT_ID", "a seat at the table"):
+        assert way in str(raised.value)
+
+
+def test_an_endpoint_is_one_identity_for_all_its_udfs() -> None:
+    """A token function of one `Endpoint` is asked once for its UDFs; of two, twice."""
+    one, other = (Endpoint("https://h/v1", model="m", token=give_token) for _ in range(2))
+    credentials = [each.resolve(route, {}).credential for each in (one, other) for route in ROUTES]
+
+    assert [credentials[0]] * 3 + [credentials[3]] * 3 == credentials
+    assert credentials[0] != credentials[3]
 
 
 @pytest.mark.parametrize("token", [None, SECRET, give_token], ids=["none", "a string", "a function"])
 def test_a_route_is_the_same_wherever_it_travels(token: Any) -> None:  # noqa: ANN401 -- a string or a function
     """A worker keeps its engine by the route: a copy must find it, and another token must not."""
-    route = Endpoint("http://host/v1", model="m", token=token).resolve("/embeddings", {})
+    route = Endpoint("https://host/v1", model="m", token=token).resolve("/embeddings", {})
     copy: Route = pickle.loads(pickle.dumps(route))  # noqa: S301 -- our own bytes
-    other = Endpoint("http://host/v1", model="m", token="another").resolve("/embeddings", {})
+    other = Endpoint("https://host/v1", model="m", token="another").resolve("/embeddings", {})
 
     assert {route: "engine"}[copy] == "engine"
     assert route != other
-    assert token is copy.bearer.source or token == copy.bearer.source
+    assert isinstance(copy.credential, Bearer)
+    assert token is copy.credential.source or token == copy.credential.source

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from spark_llm._http import ask_once
 from tests.world.wire import FINE, Scripted, post
 
 
@@ -29,6 +30,33 @@ def test_a_body_goes_out_and_a_response_comes_back(fine: Scripted) -> None:
     assert response.latency_s > 0
     assert fine.heard.startswith(b"POST /v1?a=%20b HTTP/1.1\r\n")
     assert b"Authorization: Bearer s3cret\r\n" in fine.heard
+
+
+def test_headers_of_ones_own_go_with_the_request(fine: Scripted) -> None:
+    """They may replace ours; a token comes last."""
+    headers = {"X-Team": "data", "user-agent": "mine", "authorization": "Basic of-a-gateway"}
+    post(fine.url, token="s3cret", headers=headers)
+
+    mine = (b"x-team", b"user-agent", b"authorization")
+    sent = sorted(line.lower() for line in fine.heard.splitlines() if line.lower().startswith(mine))
+    assert [b"authorization: bearer s3cret", b"user-agent: mine", b"x-team: data"] == sent
+
+
+def test_a_key_of_azure_has_its_own_header(fine: Scripted) -> None:
+    """And no other."""
+    post(fine.url, token="0123456789abcdef", azure=True)
+
+    assert b"api-key: 0123456789abcdef\r\n" in fine.heard
+    assert b"authorization" not in fine.heard.lower()
+
+
+def test_one_request_can_be_sent_without_a_loop(fine: Scripted) -> None:
+    """Signing in and looking around are rare: a connection each, with any method."""
+    response = ask_once("GET", f"{fine.url}/api", headers={"Accept": "text/plain"})
+
+    assert (200, b"{}") == (response.status, response.body)
+    assert fine.heard.startswith(b"GET /api HTTP/1.1\r\n")
+    assert b"Accept: text/plain\r\n" in fine.heard
 
 
 def test_no_credentials_are_taken_from_netrc(fine: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

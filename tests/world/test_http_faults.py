@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import trustme
 
 from spark_llm._http import HTTPClient
 from spark_llm._values import Response
+from spark_llm.errors import ConfigError
 from tests.world.wire import AUTHORITY, FINE, Scripted, hanging, post
 
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -48,14 +50,44 @@ def test_a_name_that_does_not_exist_says_so() -> None:
 
 
 def test_a_certificate_that_nobody_signed_says_so() -> None:
-    """A server with a certificate of its own making gets no request, and the fault tells where trust is set."""
+    """A server with a certificate of its own making gets no request, and trying again is no use."""
     server = Scripted(FINE, tls=True)
     response = post(server.url, token="s3cret")
     server.close()
 
-    assert ("connection", b"") == (response.fault, server.heard)
+    assert ("connection", True, b"") == (response.fault, response.final, server.heard)
     assert response.detail.startswith("certificate verify failed: ")
-    assert f"({server.authority}; SSL_CERT_FILE names whom to trust)" in response.detail
+    assert response.detail.endswith(f"({server.authority})")
+
+
+@pytest.mark.parametrize("form", ["text", "path"])
+def test_a_certificate_that_the_endpoint_trusts_is_good(form: str, tmp_path: Path) -> None:
+    """An authority of one's own is named by the text of its certificate, or by a file of it."""
+    authority = AUTHORITY.cert_pem.bytes().decode()
+    if form == "path":
+        (tmp_path / "authority.pem").write_text(authority, encoding="utf-8")
+        authority = str(tmp_path / "authority.pem")
+    server = Scripted(FINE, tls=True)
+    response = post(server.url, ca_bundle=authority)
+    server.close()
+
+    assert (200, b"{}") == (response.status, response.body)
+
+
+def test_another_authority_is_not_trusted() -> None:
+    """A bundle that does not match is as good as none."""
+    server = Scripted(FINE, tls=True)
+    response = post(server.url, token="s3cret", ca_bundle=trustme.CA().cert_pem.bytes().decode())
+    server.close()
+
+    assert ("connection", True, b"") == (response.fault, response.final, server.heard)
+
+
+@pytest.mark.parametrize("bundle", ["/nowhere/ca.pem", __file__, "-----BEGIN CERTIFICATE-----\nnothing\n"])
+def test_a_bundle_that_cannot_be_read_says_so(bundle: str) -> None:
+    """A path that is not there, a file of something else, and a text that was cut."""
+    with pytest.raises(ConfigError, match=r"ca_bundle cannot be used.* Hint: .+\.$"):
+        post("https://127.0.0.1:9/", ca_bundle=bundle)
 
 
 def test_a_certificate_that_the_environment_trusts_is_good(tmp_path: Path) -> None:
@@ -85,14 +117,13 @@ def test_a_certificate_that_the_environment_trusts_is_good(tmp_path: Path) -> No
 
 
 def test_https_to_a_port_that_speaks_http_says_so() -> None:
-    """TLS that cannot begin is no connection, and the fault asks about the URL."""
+    """TLS that cannot begin is no connection, and trying again is no use."""
     server = Scripted(BAD_REQUEST)
     response = post(f"https://{server.authority}/")
     server.close()
 
-    assert "connection" == response.fault
+    assert ("connection", True) == (response.fault, response.final)
     assert response.detail.startswith(f"no TLS with {server.authority}: ")
-    assert response.detail.endswith("(is it an http:// URL?)")
 
 
 def test_a_connection_that_is_not_made_in_time_is_no_slow_answer() -> None:
@@ -125,7 +156,7 @@ def test_a_proxy_that_lets_nothing_through_says_so(monkeypatch: pytest.MonkeyPat
 
     assert server.heard.startswith(b"CONNECT model.invalid:443 HTTP/1.1\r\n")
     assert b"s3cret" not in server.heard
-    assert "connection" == response.fault
+    assert ("connection", True) == (response.fault, response.final)
     assert "the proxy lets no connection through: 407 Proxy Authentication Required" == response.detail
 
 
@@ -134,8 +165,8 @@ def test_a_proxys_address_that_is_none_says_where_to_look(monkeypatch: pytest.Mo
     monkeypatch.setenv("http_proxy", "http://user:hunter2@proxy:port")
     response = post("http://model.invalid/")
 
-    assert "connection" == response.fault
-    assert "the proxy's address is none; look at HTTP_PROXY and HTTPS_PROXY" == response.detail
+    assert ("connection", True) == (response.fault, response.final)
+    assert "the address of the proxy cannot be read" == response.detail
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_nobody_listening_is_a_connection_error_in_the_row() -> None:
 
 def test_a_name_that_does_not_resolve_is_a_connection_error_in_the_row() -> None:
     """A host that DNS does not know shows in the row with its kind."""
-    asked = engine_at(Endpoint("http://nobody.invalid/v1", model="m"), Policy(max_tries=1))
+    asked = engine_at(Endpoint("https://nobody.invalid/v1", model="m"), Policy(max_tries=1))
 
     assert ["connection"] == kinds(ask(asked, [["a"]]))
 

@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import trustme
 
@@ -16,11 +17,11 @@ AUTHORITY = trustme.CA()  # nobody trusts it but a test that says so
 FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Request-Id: r1\r\n\r\n{}"
 
 
-def post(url: str, *, token: str | None = None, timeout_s: float = 5.0) -> Response:
+def post(url: str, *, token: str | None = None, timeout_s: float = 5.0, **options: Any) -> Response:  # noqa: ANN401 -- the client's
     """Post a small body and return what came of it."""
 
     async def once() -> Response:
-        client = HTTPClient(url, timeout_s, 1)
+        client = HTTPClient(url, timeout_s, 1, **options)
         try:
             return await client.post(b"{}", token)
         finally:
@@ -55,8 +56,8 @@ class Scripted:
                 connection.sendall(self._answer)
 
     def _has_a_whole_request(self) -> bool:
-        """Tell a request by its end: the body, or the empty line after a CONNECT; TLS has lines of its own."""
-        ends = b"\r\n\r\n" if self.heard.startswith(b"CONNECT ") else b"\r\n\r\n{}"
+        """Tell a request by its end: the body, or the empty line after a CONNECT or a GET; TLS has lines of its own."""
+        ends = b"\r\n\r\n" if self.heard.startswith((b"CONNECT ", b"GET ")) else b"\r\n\r\n{}"
         return ends in self.heard or self.heard.startswith(b"\x16")
 
     def close(self) -> None:

@@ -1,0 +1,105 @@
+"""What can be read off a client that the user already has: where it asks, and as whom.
+
+The packages of these clients need not be installed here. Each function returns the arguments of an `Endpoint`.
+"""
+
+import base64
+import inspect
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+
+from spark_llm._profile import of_config, of_profile
+from spark_llm.auth import Workspace
+from spark_llm.errors import ConfigError
+
+_NO_KEY = ("", "no-token", "<missing API key>")  # what stands for a key where there is none
+
+
+def of_openai(client: Any, model: str) -> dict[str, Any]:  # noqa: ANN401 -- openai.OpenAI, or one of its kind
+    """Read an `openai.OpenAI`, `AsyncOpenAI`, `AzureOpenAI` or `AsyncAzureOpenAI`."""
+    if not hasattr(client, "base_url") or not hasattr(client, "api_key"):
+        raise _another(client, "a client of the openai package", 'Endpoint(url, model="…", token=…)')
+    parts = urlsplit(str(client.base_url))
+    azure = hasattr(client, "_azure_deployment")
+    path = parts.path.rstrip("/")
+    if azure and "/deployments" not in path:  # the client puts the model into the path of each request
+        path += f"/deployments/{quote(model, safe='')}"
+    query = urlencode({name: str(value) for name, value in getattr(client, "default_query", {}).items()})
+    headers = {name: str(value) for name, value in getattr(client, "_custom_headers", {}).items()}
+    headers |= {
+        f"OpenAI-{name.title()}": getattr(client, name)
+        for name in ("organization", "project")
+        if getattr(client, name, None)
+    }
+    url = urlunsplit(parts._replace(path=path, query="&".join(filter(None, (parts.query, query)))))
+    return {"target": url, "model": model, "token": _key_of(client), "headers": headers}
+
+
+def _key_of(client: Any) -> Any:  # noqa: ANN401 -- a token, a function that returns one, or None
+    """Return the client's key, or the function that it gets its keys from."""
+    for name in ("_azure_ad_token_provider", "_api_key_provider", "_azure_ad_token", "api_key"):
+        key = getattr(client, name, None)
+        if inspect.iscoroutinefunction(key):
+            raise ConfigError(
+                "The client's key comes from a coroutine function, and a worker has no loop of its own to run it on.",
+                "pass Endpoint(url, model=…, token=function) with a plain function.",
+            )
+        if key is not None and (callable(key) or key not in _NO_KEY):
+            return key
+    if client.api_key == "no-token":
+        raise ConfigError(
+            "This client is signed in by databricks-sdk and not by a key.",
+            "use Endpoint.from_workspace(WorkspaceClient(), name).",
+        )
+    return None
+
+
+def of_workspace(workspace: Any, name: str, served_model: str | None) -> dict[str, Any]:  # noqa: ANN401 -- databricks.sdk.WorkspaceClient
+    """Read a `databricks.sdk.WorkspaceClient`."""
+    config = getattr(workspace, "config", None)
+    if config is None or not hasattr(config, "authenticate"):
+        raise _another(workspace, "a WorkspaceClient of databricks-sdk", "Endpoint(name), which finds DATABRICKS_HOST")
+    return _named(of_config(config, "the WorkspaceClient"), name, served_model)
+
+
+def of_mlflow(client: Any, name: str) -> dict[str, Any]:  # noqa: ANN401 -- mlflow.deployments.BaseDeploymentClient
+    """Read what `mlflow.deployments.get_deploy_client` returns."""
+    target = getattr(client, "target_uri", None)
+    if not isinstance(target, str):
+        raise _another(client, "an MLflow deployment client", "get_deploy_client(…)")
+    scheme, _, rest = target.partition("://")
+    if scheme == "databricks":
+        profile = rest.partition(":")[0]
+        return _named(of_profile(profile), name, None) if profile else {"target": name}
+    if scheme in ("http", "https"):
+        return {
+            "target": f"{target.rstrip('/')}/endpoints/{quote(name, safe='')}/invocations",
+            **_mlflow_login(os.environ),
+        }
+    raise ConfigError(
+        f"An MLflow deployment client of {scheme!r} speaks to no endpoint that a URL names.",
+        'use get_deploy_client("databricks") or one of a gateway\'s URL.',
+    )
+
+
+def _mlflow_login(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the login that MLflow's clients take from the environment: a token, or a user with a password."""
+    user, password = environ.get("MLFLOW_TRACKING_USERNAME"), environ.get("MLFLOW_TRACKING_PASSWORD")
+    if user and password:
+        login = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+        return {"headers": {"Authorization": f"Basic {login}"}}
+    return {"token": environ.get("MLFLOW_TRACKING_TOKEN") or None}
+
+
+def _named(workspace: Workspace, name: str, served_model: str | None) -> dict[str, Any]:
+    served = "" if served_model is None else f"/served-models/{served_model}"
+    return {
+        "target": f"{workspace.host}/serving-endpoints/{name}{served}/invocations",
+        "token": workspace.credential,
+    }
+
+
+def _another(thing: object, wanted: str, instead: str) -> ConfigError:
+    return ConfigError(f"{type(thing).__name__} is not {wanted}.", f"pass one, or use {instead}.")

@@ -1,0 +1,97 @@
+"""Databricks' configuration profiles and what is made of them: the door to databricks-sdk, where it is installed.
+
+What travels to the workers is a token or an OAuth client, never the SDK's own object, which can be signed in on one
+machine only.
+"""
+
+import configparser
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spark_llm.auth import Bearer, ClientCredentials, Credential, Workspace, host_url
+from spark_llm.errors import ConfigError
+
+
+class Profile:
+    """The profile that DATABRICKS_CONFIG_PROFILE names, or the default one, of ~/.databrickscfg."""
+
+    requires = "a profile in ~/.databrickscfg, and databricks-sdk (pip install 'spark-llm-endpoints[databricks]')"
+
+    def is_here(self, environ: Mapping[str, str]) -> bool:
+        """Return whether the file has the profile, for the workspace of DATABRICKS_HOST if that is set."""
+        if not _sdk_is_installed():
+            return False
+        section = _section(environ, _name(environ))
+        host, wanted = host_url(section.get("host", "")), host_url(environ.get("DATABRICKS_HOST", ""))
+        return bool(host) and wanted in ("", host)
+
+    def workspace(self, environ: Mapping[str, str]) -> Workspace:
+        """Sign in with the profile; raises `ConfigError` where databricks-sdk cannot."""
+        return _signed_in(_name(environ) or "DEFAULT")
+
+
+def of_profile(name: str) -> Workspace:
+    """Sign in with a profile by its name; raises `ConfigError`."""
+    if not _sdk_is_installed():
+        raise ConfigError(
+            f"The profile {name!r} is read by databricks-sdk, which is not installed.",
+            "pip install 'spark-llm-endpoints[databricks]'.",
+        )
+    return _signed_in(name)
+
+
+def of_config(config: Any, origin: str) -> Workspace:  # noqa: ANN401 -- databricks.sdk.core.Config, which need not be installed
+    """Return what a `databricks.sdk.core.Config` is signed in to, in a form that travels."""
+    return Workspace(host_url(str(config.host)), _credential(config, origin))
+
+
+def _credential(config: Any, origin: str) -> Credential:  # noqa: ANN401 -- as above
+    if config.auth_type == "pat":
+        return Bearer.of(config.token, origin)
+    if config.auth_type == "oauth-m2m":
+        token_url = config.databricks_oidc_endpoints.token_endpoint
+        return ClientCredentials(config.client_id, config.client_secret, token_url, origin=origin)
+    # A login that only this machine can renew: what travels is the token of this moment.
+    scheme, _, token = config.authenticate().get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise ConfigError(
+            f"{origin} signs in by {config.auth_type}, which gives no token that could travel to the workers.",
+            "use a personal access token or an OAuth client (DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET).",
+        )
+    return Bearer.of(token, f"{origin}: {config.auth_type}, as it was when the UDF was made")
+
+
+def _signed_in(name: str) -> Workspace:
+    from databricks.sdk.core import Config
+
+    try:
+        return of_config(Config(profile=name), f"the profile {name}")
+    except ConfigError:
+        raise
+    except Exception as error:
+        what = f"databricks-sdk cannot sign in with the profile {name!r}: {type(error).__name__}."
+        raise ConfigError(what, f"databricks auth profiles, or databricks auth login --profile {name}.") from error
+
+
+def _name(environ: Mapping[str, str]) -> str:
+    return environ.get("DATABRICKS_CONFIG_PROFILE", "")
+
+
+def _section(environ: Mapping[str, str], name: str) -> Mapping[str, str]:
+    """Return a profile as it is written; an empty one where there is no such file or profile."""
+    file = configparser.ConfigParser(interpolation=None)
+    try:
+        file.read(Path(environ.get("DATABRICKS_CONFIG_FILE") or "~/.databrickscfg").expanduser(), encoding="utf-8")
+        name = name or file.get("__settings__", "default_profile", fallback="DEFAULT")
+        return file[name]
+    except (OSError, ValueError, KeyError, RuntimeError, configparser.Error):
+        return {}
+
+
+def _sdk_is_installed() -> bool:
+    try:
+        return importlib.util.find_spec("databricks.sdk") is not None
+    except ModuleNotFoundError:
+        return False

@@ -1,0 +1,206 @@
+"""Signing in, on the workers: tokens of credentials, got when the first request needs one and renewed in time.
+
+Getting a token blocks, so the engine does it in a thread beside its event loop. A worker has one `TokenKeeper` for a
+credential, however many of its engines use it.
+"""
+
+import base64
+import binascii
+import math
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlencode, urlsplit
+
+from spark_llm._http import ask_once
+from spark_llm._tasks._failure import failure_of
+from spark_llm._tasks._wire import NotJSONError, read_json
+from spark_llm._values import Failure, Response, RowError
+from spark_llm.auth import ClientCredentials, Credential, checked, is_token
+from spark_llm.errors import ConfigError
+
+EARLY_S = 300.0  # so long before its end a token is renewed, or a fifth of its life if that is shorter
+AGAIN_S = 30.0  # after a renewal that failed, while the token is still good
+TIMEOUT_S = 30.0
+_TRANSIENT = ("rate_limited", "unavailable", "timeout", "connection")
+
+
+class Token(NamedTuple):
+    """A token as it is sent; when to renew it and when it ends, in seconds since 1970."""
+
+    value: str | None
+    renew_at: float = math.inf
+    ends_at: float = math.inf
+
+    @classmethod
+    def lasting(cls, value: str, seconds: float, now: float) -> "Token":
+        """Return a token that is good for so long, and is not renewed more than once a second."""
+        return cls(value, now + max(1.0, seconds - min(EARLY_S, seconds / 5)), now + seconds)
+
+    @classmethod
+    def read(cls, value: str, now: float) -> "Token":
+        """Return a token with the end that a JSON web token (RFC 7519) tells; any other has none."""
+        parts = value.split(".")
+        try:
+            claims = _object(base64.urlsafe_b64decode(parts[1] + "==") if len(parts) == 3 else b"")
+        except (ValueError, binascii.Error):
+            return cls(value)
+        ends_at = _seconds(claims.get("exp"))
+        return cls(value) if ends_at is None else cls.lasting(value, ends_at - now, now)
+
+
+class SignInError(Exception):
+    """There is no token to ask with; `failure` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        """Carry what becomes of the request that needed the token."""
+        super().__init__(failure.error.message)
+        self.failure = failure
+
+
+class TokenKeeper:
+    """The token of one credential; any thread may use it."""
+
+    def __init__(self, credential: Credential, ca_bundle: str | None = None) -> None:
+        """Ask for nothing yet."""
+        self._credential = credential
+        self._ca_bundle = ca_bundle
+        given = "" if isinstance(credential, ClientCredentials) else credential.source
+        self._renewable = given == "" or callable(given)
+        self._token = Token(None, 0.0, 0.0) if given == "" or callable(given) else Token(given)
+        self._fruitless = 0  # renewals since a token brought an answer
+        self._turn = threading.Lock()
+
+    @property
+    def token(self) -> str | None:
+        """The token at this moment; None asks without one, or says that there is none yet."""
+        return self._token.value
+
+    def is_due(self, now: float) -> bool:
+        """Return whether a token should be got, or renewed, before the next request."""
+        return now >= self._token.renew_at
+
+    def renew_in_time(self) -> None:
+        """Get a token where one is due. A renewal that fails is forgiven as long as the old token is good.
+
+        Raises `SignInError`.
+        """
+        with self._turn:
+            now = time.time()
+            if not self.is_due(now):
+                return
+            try:
+                self._token = self._obtain(now)
+            except SignInError:
+                if now >= self._token.ends_at:
+                    raise
+                self._token = self._token._replace(renew_at=now + AGAIN_S)
+
+    def replace(self, refused: str | None) -> bool:
+        """Get another token for one that the server refused, once for all who sent it; return whether there is one.
+
+        A token that is refused before it has brought any answer is not replaced a second time. Raises `SignInError`.
+        """
+        with self._turn:
+            if self._token.value == refused:
+                if not self._renewable or self._fruitless:
+                    return False
+                self._fruitless += 1
+                self._token = self._obtain(time.time())
+            return self._token.value != refused
+
+    def worked(self, token: str | None) -> None:
+        """Take note that this token brought an answer."""
+        if self._fruitless and token == self._token.value:
+            self._fruitless = 0
+
+    def _obtain(self, now: float) -> Token:
+        if isinstance(self._credential, ClientCredentials):
+            return _granted(self._credential, self._ca_bundle, now)
+        return _called(self._credential.source, now)
+
+
+def _called(source: Any, now: float) -> Token:  # noqa: ANN401 -- the user's function
+    """Call a token function; what it returns is checked before it is sent anywhere."""
+    try:
+        value = source()
+    except Exception as error:
+        what = f"The token function raised {type(error).__name__}: {error}."
+        raise _refused(ConfigError(what, "call it alone, on a worker, to see why.")) from error
+    if not isinstance(value, str):
+        raise _refused(
+            ConfigError(f"The token function returned a {type(value).__name__}.", "return the token as a string.")
+        )
+    try:
+        return Token.read(checked(value, "The token that the token function returned"), now)
+    except ConfigError as error:
+        raise _refused(error) from None
+
+
+def _refused(error: ConfigError) -> SignInError:
+    return SignInError(Failure(RowError("unauthorized", None, str(error), retryable=False)))
+
+
+def _granted(client: ClientCredentials, ca_bundle: str | None, now: float) -> Token:
+    """Get a token for an OAuth client; for a route-optimised endpoint one that is good for it alone."""
+    token = _grant(client, {}, ca_bundle, now)
+    if client.description_url is None:
+        return token
+    response = ask_once(
+        "GET", client.description_url, headers={"Authorization": f"Bearer {token.value}"}, ca_bundle=ca_bundle
+    )
+    details = _described(response)
+    if details is None:
+        raise _no_token(response, client.description_url)
+    return _grant(client, {"authorization_details": details}, ca_bundle, now)
+
+
+def _grant(client: ClientCredentials, more: Mapping[str, str], ca_bundle: str | None, now: float) -> Token:
+    url = str(client.token_url)
+    login = base64.b64encode(f"{client.client_id}:{client.client_secret}".encode()).decode("ascii")
+    response = ask_once(
+        "POST",
+        url,
+        headers={"Authorization": f"Basic {login}", "Content-Type": "application/x-www-form-urlencoded"},
+        body=urlencode({"grant_type": "client_credentials", "scope": client.scope, **more}).encode(),
+        ca_bundle=ca_bundle,
+    )
+    document = _object(response.body) if response.status == 200 else {}
+    value, seconds = document.get("access_token"), _seconds(document.get("expires_in"))
+    if not isinstance(value, str) or not is_token(value):
+        raise _no_token(response, url)
+    return Token.read(value, now) if seconds is None else Token.lasting(value, seconds, now)
+
+
+def _described(response: Response) -> str | None:
+    """Return the rights that a described endpoint asks for; None where the description has none."""
+    place: Any = _object(response.body) if response.status == 200 else {}
+    for name in ("data_plane_info", "query_info", "authorization_details"):
+        place = place.get(name) if isinstance(place, dict) else None
+    return place if isinstance(place, str) else None
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    """Read a JSON object; anything else is an empty one."""
+    try:
+        document = read_json(raw)
+    except NotJSONError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e12:
+        return None
+    return float(value)
+
+
+def _no_token(response: Response, url: str) -> SignInError:
+    """Say why there is no token; what may pass is a failure of that kind, anything else a refusal."""
+    failure = failure_of(response)
+    kind, status, words, _ = failure.error
+    where = f"signing in at {urlsplit(url)._replace(query='').geturl()}: {words}"
+    if kind in _TRANSIENT:
+        return SignInError(Failure(failure.error._replace(message=where), failure.told_to_wait, failure.retry_after_s))
+    return SignInError(Failure(RowError("unauthorized", status, where, retryable=False)))

@@ -1,0 +1,81 @@
+"""What the tests of peers share: local endpoints, the peers' programs, and the rule on when those of MLflow run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+
+import pytest
+
+from spark_llm.serving import Faults, LocalEndpoints
+from spark_llm.serving.stock import echo_endpoints
+from tests.peers import gateways, servers
+from tests.peers.client import Workspace
+from tests.peers.desk import Desk
+from tests.world.asking import started
+
+Find = Callable[[str], servers.Place]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests marked `peers` unless they are asked for: they fetch a gigabyte at their first run."""
+    if "peers" not in config.getoption("markexpr"):
+        left_out = [item for item in items if item.get_closest_marker("peers")]
+        items[:] = [item for item in items if not item.get_closest_marker("peers")]
+        config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[LocalEndpoints]:
+    """Echo endpoints for all tests of peers, one for each task, with a data plane."""
+    models = {name: replace(endpoint, route_optimized=True) for name, endpoint in echo_endpoints().items()}
+    with LocalEndpoints(models) as running:
+        yield running
+
+
+@pytest.fixture
+def endpoints(shared: LocalEndpoints) -> LocalEndpoints:
+    """The shared endpoints, nothing counted and nothing wrong."""
+    shared.faults = Faults()
+    shared.reset()
+    return shared
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """Close a test's engines when it is over."""
+    yield
+    while started:
+        started.pop().close()
+
+
+@pytest.fixture(scope="session")
+def workspace(shared: LocalEndpoints) -> Workspace:
+    """The local endpoints as a client signs in to them."""
+    return Workspace(shared.url, shared.token, shared.client_id, shared.client_secret)
+
+
+@pytest.fixture(scope="session")
+def desk(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """Where clients are asked."""
+    opened = Desk(workspace, tmp_path_factory.mktemp("desk"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def find(shared: LocalEndpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Find]:
+    """Return a server by its name; it starts when it is first asked for."""
+    running: dict[str, servers.Place] = {servers.LOCAL: servers.local(shared)}
+    start: dict[str, Callable[[], AbstractContextManager[servers.Place]]] = {
+        servers.YAML: lambda: gateways.yaml_gateway(shared, tmp_path_factory.mktemp("gateway")),
+        servers.SERVER: lambda: gateways.mlflow_server(shared, tmp_path_factory.mktemp("server")),
+        servers.LLAMA: servers.llama,
+    }
+    with ExitStack() as stack:
+
+        def find(name: str) -> servers.Place:
+            if name not in running:
+                running[name] = stack.enter_context(start[name]())
+            return running[name]
+
+        yield find

@@ -1,0 +1,40 @@
+"""Tokens in a job of two workers: what ends, what is renewed, and what stops."""
+
+from pyspark.sql import DataFrame, SparkSession
+
+from spark_llm import Endpoint, Policy, chat_udf
+from spark_llm.auth import ClientCredentials
+from spark_llm.serving import After, LocalEndpoints
+
+
+def rows(spark: SparkSession, count: int) -> DataFrame:
+    """Return so many texts in two partitions, for two workers at once."""
+    return spark.range(count, numPartitions=2).selectExpr("concat('row ', id) AS p")
+
+
+def test_a_token_that_expires_in_mid_job_costs_one_renewal_a_worker(spark: SparkSession) -> None:
+    """Each worker's first token is good for 50 of its 250 requests: one more is got, and no row is lost."""
+
+    def expire(number: int) -> After | None:
+        return After(requests=50) if number < 2 else None
+
+    with LocalEndpoints(issued_tokens_expire=expire, latency_s=0.05) as endpoints:
+        client = ClientCredentials(endpoints.client_id, endpoints.client_secret, f"{endpoints.url}/oidc/v1/token")
+        chat = chat_udf(Endpoint(endpoints.invocations("chat"), token=client), policy=Policy(max_in_flight=8))
+        answers = rows(spark, 500).select("p", chat("p").alias("r")).collect()
+
+        assert {True} == {row.r.error is None and row.r.text == row.p for row in answers}
+        assert (500, 4) == (len(answers), endpoints.tokens_issued)
+
+
+def test_a_token_that_was_revoked_stops_the_job_at_once(spark: SparkSession) -> None:
+    """Every row is `unauthorized`, with what to do about it, for no more than a request a worker."""
+    with LocalEndpoints() as endpoints:
+        chat = chat_udf(Endpoint(endpoints.invocations("chat"), token=endpoints.token))
+        endpoints.revoke()
+        errors = {row.r.error for row in rows(spark, 500).select(chat("p").alias("r")).collect()}
+        [error] = errors
+
+        assert ("unauthorized", 401, False) == (error.kind, error.status, error.retryable)
+        assert " Hint: " in error.message
+        assert endpoints.stats.requests <= 2

@@ -22,6 +22,7 @@ _HOMES = {
     "chat_udf": "udfs",
     "complete_udf": "udfs",
     "embed_udf": "udfs",
+    "preflight": "_preflight",
     "register": "sql",
 }
 _MODULES = ("schemas", "serving")
@@ -37,6 +38,7 @@ __all__ = [
     "chat_udf",
     "complete_udf",
     "embed_udf",
+    "preflight",
     "register",
     "schemas",
     "serving",
@@ -44,6 +46,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from spark_llm import schemas, serving
+    from spark_llm._preflight import preflight
     from spark_llm.endpoint import Endpoint
     from spark_llm.errors import ConfigError, InputTypeError, RowFailedError, SparkLLMError
     from spark_llm.policy import Policy

@@ -135,13 +135,14 @@ def ask_once(
     headers: Mapping[str, str],
     body: bytes | None = None,
     token: str | None = None,
+    azure: bool = False,
     timeout_s: float = 30.0,
     ca_bundle: str | None = None,
 ) -> Response:
     """Send one request on a connection of its own, and block until it is answered; for threads without a loop."""
 
     async def once() -> Response:
-        client = HTTPClient(url, timeout_s, 1, headers=headers, ca_bundle=ca_bundle)
+        client = HTTPClient(url, timeout_s, 1, headers=headers, azure=azure, ca_bundle=ca_bundle)
         try:
             return await client.send(method, body, token)
         finally:

@@ -6,6 +6,7 @@ A subcommand is a row in `COMMANDS`: its help, a function that adds its argument
 import argparse
 import errno
 import json
+import os
 import shlex
 import signal
 import sys
@@ -95,8 +96,66 @@ def run_demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `check`."""
+    parser.add_argument("endpoint", metavar="ENDPOINT", help="a serving endpoint's name, or a URL")
+    parser.add_argument("--task", choices=("chat", "complete", "embed"), help="default: what the endpoint serves")
+    parser.add_argument("--model", help="the model, where the URL is an OpenAI-style base")
+    parser.add_argument("--served-model", help="one model behind a named endpoint")
+    _add_access_arguments(parser)
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Check an endpoint: its address, the credentials, its state, and one request of one token."""
+    from spark_llm import _check_commands
+
+    try:
+        report = _check_commands.check(arguments, os.environ)
+    except SparkLLMError as error:
+        print(f"spark-llm check: {error}", file=sys.stderr)
+        return 2
+    print(report)
+    return 0 if report.ok else 1
+
+
+def add_endpoints_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `endpoints`."""
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    _add_access_arguments(parser)
+
+
+def list_endpoints(arguments: argparse.Namespace) -> int:
+    """List the serving endpoints of the workspace at DATABRICKS_HOST: name, task and state."""
+    from spark_llm import _check_commands
+
+    try:
+        print(_check_commands.endpoints(arguments, os.environ))
+    except SparkLLMError as error:
+        print(f"spark-llm endpoints: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class _NoToken(argparse.Action):
+    """Refuse a token on the command line, where every user of the machine can read it, without repeating it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.error("a token does not go on the command line: set DATABRICKS_TOKEN, or name --token-file FILE")
+
+
+def _add_access_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--token", action=_NoToken, help=argparse.SUPPRESS)  # else it would stand for --token-file
+    parser.add_argument(
+        "--token-file", metavar="FILE", help="a file with the token, - for stdin (default: the environment, a profile)"
+    )
+    parser.add_argument("--ca-bundle", metavar="FILE", help="certificates to trust besides the system's own, in PEM")
+    parser.add_argument("--allow-http", action="store_true", help="ask another machine without TLS")
+
+
 COMMANDS = {
+    "check": Command("check an endpoint: address, credentials, state, one request", add_check_arguments, check),
     "demo": Command("enrich a small table with local models: no key", add_demo_arguments, run_demo),
+    "endpoints": Command("list the workspace's serving endpoints", add_endpoints_arguments, list_endpoints),
     "serve": Command("serve local endpoints for a first try, without a key", add_serve_arguments, serve),
 }
 

@@ -1,4 +1,4 @@
-"""The README is a promise that runs: its Python and SQL, in order, against local endpoints of the same names."""
+"""The README and the pages are promises that run: their code, in order, against local endpoints of the same names."""
 
 import re
 from pathlib import Path
@@ -6,17 +6,21 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from spark_llm.serving import Echo, LocalEndpoints
+from spark_llm.serving import Echo, LocalEndpoints, ServingEndpoint
 from tests.conftest import ROOT
 
 NAMES = ("databricks-meta-llama-3-3-70b-instruct", "databricks-gte-large-en")
 
 
+def blocks_of(page: str) -> list[tuple[str, str]]:
+    """Return the code of a page, each block with its language."""
+    text = Path(ROOT, page).read_text(encoding="utf-8")
+    return re.findall(r"^```(python|sql)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
 def test_the_readme_runs(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block of Python and SQL in the README runs from top to bottom, and what it asks is answered."""
-    blocks = re.findall(
-        r"^```(python|sql)\n(.*?)^```", Path(ROOT, "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
+    blocks = blocks_of("README.md")
     df = spark.createDataFrame([("good",), ("bad",), (None,)], "review string").repartition(1)
     df.createOrReplaceTempView("reviews")
     names = {"spark": spark, "df": df, "path": str(tmp_path / "enriched")}
@@ -32,3 +36,14 @@ def test_the_readme_runs(spark: SparkSession, tmp_path: Path, monkeypatch: pytes
 
     assert ["python", "sql"] == sorted({language for language, _ in blocks})
     assert 2 == names["bill"][0]  # type: ignore[index]
+
+
+def test_the_page_on_endpoints_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block of Python in docs/endpoints.md runs, and its endpoint passes the check."""
+    with LocalEndpoints({"my-endpoint": ServingEndpoint(Echo(), tasks=["chat"])}) as endpoints:
+        monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
+        monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
+        for _, block in blocks_of("docs/endpoints.md"):
+            exec(compile(block, "docs/endpoints.md", "exec"), {"spark": spark})  # noqa: S102 -- the very thing that is tested
+
+        assert 2 == endpoints.stats.requests  # from the driver and from an executor

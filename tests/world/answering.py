@@ -38,7 +38,7 @@ def answering(answers: Answers, *, tls: bool = False) -> Iterator[Answering]:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             asked = f"{self.command} {self.path}"
             state.asked.append(asked)
-            state.headers.append({name.lower(): value for name, value in self.headers.items()})
+            state.headers.append({name.lower(): ", ".join(self.headers.get_all(name, [])) for name in self.headers})
             if body:
                 state.bodies.append(json.loads(body))
             status, document = answers.get(asked, (404, {"detail": "Not Found"}))

@@ -1,0 +1,79 @@
+"""Asking one request at a time, as a worker asks: by the same sign-in, TLS, proxy and headers."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from spark_llm._advice import with_next_step
+from spark_llm._http import ask_once
+from spark_llm._route import Route
+from spark_llm._sign_in import SignInError, TokenKeeper
+from spark_llm._values import Failure, Response, RowError
+from spark_llm.errors import ConfigError
+
+Result = TypeVar("Result")
+
+
+class Caller:
+    """Whoever a route names, asking; blocks, so it is for a thread without an event loop."""
+
+    def __init__(self, route: Route) -> None:
+        """Ask nothing yet."""
+        self._route = route
+        self._keeper = TokenKeeper(route.credential, route.ca_bundle)
+
+    def sign_in(self) -> str | None:
+        """Get a token, as a worker does before its first request; None asks without. Raises `SignInError`."""
+        try:
+            self._keeper.renew_in_time()
+        except ConfigError as error:  # the bundle of certificates
+            raise SignInError(_unusable(error)) from None
+        return self._keeper.token
+
+    def send(self, method: str, url: str, body: bytes | None, timeout_s: float) -> Response:
+        """Send one request; a token that is refused is replaced once, where there is another. Raises `SignInError`."""
+        route, response = self._route, Response(0)
+        for _ in range(2):
+            token = self.sign_in()
+            try:
+                response = ask_once(
+                    method,
+                    url,
+                    headers=dict(route.headers),
+                    body=body,
+                    token=token,
+                    azure=route.azure,
+                    timeout_s=timeout_s,
+                    ca_bundle=route.ca_bundle,
+                )
+            except ConfigError as error:
+                raise SignInError(_unusable(error)) from None
+            if response.status not in (401, 403):
+                self._keeper.worked(token)
+                break
+            if not self._keeper.replace(token):
+                break
+        return response
+
+    def words(self, error: RowError) -> str:
+        """Return a failure in the words of a row: what came back, from where, and what to do."""
+        route = self._route
+        return with_next_step(error, route.shown, route.credential.origin, stops_all=True).message
+
+
+def _unusable(error: ConfigError) -> Failure:
+    return Failure(RowError("connection", None, str(error), retryable=False), final=True)
+
+
+def off_the_loop(act: Callable[[], Result]) -> Result:
+    """Do what blocks; in a thread of its own where an event loop runs in this one, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return act()
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(act).result()
+    finally:
+        pool.shutdown(wait=False)

@@ -1,0 +1,69 @@
+"""`preflight`: what can be known about an endpoint before a job, from the driver and from an executor."""
+
+import os
+
+from pyspark.sql import SparkSession
+
+from spark_llm._checks import check_here
+from spark_llm._executor import look
+from spark_llm._report import Report
+from spark_llm._target import TIMEOUT_S, Target, shown, tasks_of
+from spark_llm.endpoint import Endpoint
+from spark_llm.errors import ConfigError
+from spark_llm.udfs import LOGINS, ModelUDF
+
+
+def preflight(
+    endpoint: str | Endpoint | ModelUDF,
+    spark: SparkSession | None = None,
+    *,
+    task: str | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> Report:
+    """Check an endpoint before a job does: its address, the credentials, its state, and one request of one token.
+
+    What is wrong with the endpoint is in the report and is not raised. A check that cannot be done because another one
+    failed is skipped. It costs one short question, and one more from the executor.
+
+    >>> preflight("my-endpoint")
+    >>> preflight(chat_udf("my-endpoint", max_tokens=8), spark)  # the UDF's own parameters, from an executor too
+
+    Args:
+        endpoint: A serving endpoint's name, a URL, an `Endpoint`, or a UDF of this library.
+        spark: A session: then an executor is looked at as well, for its packages and its way to the endpoint.
+        task: "chat", "complete" or "embed". Default: the UDF's, or the one that the endpoint is found to serve.
+        timeout_s: Seconds for one request, up to 30.
+
+    Returns:
+        A report: `ok`, and `checks`, each with its outcome, what was found and what to do. It prints.
+
+    Raises:
+        ConfigError: What was given is no endpoint, no session, no task or no time.
+    """
+    udf = endpoint if isinstance(endpoint, ModelUDF) else None
+    place = udf.endpoint if udf is not None else Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
+    if not isinstance(place, Endpoint):
+        raise ConfigError(
+            f"An object of type {type(endpoint).__name__} is no endpoint.",
+            "pass an endpoint's name, a URL, an Endpoint or a UDF.",
+        )
+    if spark is not None and not hasattr(spark, "range"):
+        raise ConfigError(
+            f"An object of type {type(spark).__name__} is no Spark session.", "pass the session, or leave it out."
+        )
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s <= TIMEOUT_S:
+        raise ConfigError(
+            f"timeout_s={timeout_s!r} is no time from 0 to {TIMEOUT_S:g} s.", "leave it out for all of it."
+        )
+    if udf is not None and task not in (None, udf.task):
+        raise ConfigError(f"task={task!r} goes with no UDF that asks for {udf.task}.", "leave task out.")
+    tasks = tasks_of(place, task if udf is None else udf.task)
+
+    def resolve() -> Target:
+        if udf is not None:
+            return Target(udf.recipe.route, (udf.recipe.task,), timeout_s)
+        return Target(place.resolve(tasks[0].route, os.environ, LOGINS), tasks, timeout_s)
+
+    here = check_here(place, tasks[0].route, resolve, os.environ)
+    there = [] if spark is None else look(spark, here.target, here.failed)
+    return Report(shown(place), (*here.checks, *there))

@@ -176,6 +176,8 @@ def _welcome(endpoints: "serving.LocalEndpoints") -> str:
     headers = [f"Authorization: Bearer {endpoints.token}", "Content-Type: application/json"]
     body = '{"messages": [{"role": "user", "content": "Say hello."}]}'
     curl = ["curl", url, *(word for header in headers for word in ("-H", header)), "-d", body]
+    workspace = {"DATABRICKS_HOST": endpoints.url, "DATABRICKS_TOKEN": endpoints.token}
+    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in workspace.items())
     return f"""\
 Serving {", ".join(endpoints.names)} at {endpoints.url} (OpenAI clients: {endpoints.openai_url})
 Token: {endpoints.token}
@@ -186,6 +188,9 @@ Ask it:
 From Spark:
   from spark_llm import Endpoint, chat_udf
   chat = chat_udf(Endpoint({json.dumps(url)}, token={json.dumps(endpoints.token)}))
+
+As a workspace, for databricks-sdk, MLflow and `spark-llm check chat`:
+  export {variables}
 
 Ctrl-C stops it."""
 

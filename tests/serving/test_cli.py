@@ -60,6 +60,8 @@ def test_what_serve_prints_can_be_pasted() -> None:
     snippet = "\n".join(line.strip() for line in printed.splitlines() if "chat_udf" in line)
     assert [curl[1], token] == [node.value for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Constant)]
     assert "Serving chat, complete, embed at http://127.0.0.1:" in printed
+    export = shlex.split(next(line for line in printed.splitlines() if line.startswith("  export")))
+    assert [f"DATABRICKS_HOST={curl[1].partition('/serving-endpoints')[0]}", f"DATABRICKS_TOKEN={token}"] == export[1:]
 
 
 def test_a_token_of_ones_own_is_asked_for() -> None:

@@ -1,6 +1,7 @@
 """Asking one request at a time, as a worker asks: by the same sign-in, TLS, proxy and headers."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -8,7 +9,7 @@ from typing import TypeVar
 from spark_llm._advice import with_next_step
 from spark_llm._http import ask_once
 from spark_llm._route import Route
-from spark_llm._sign_in import SignInError, TokenKeeper
+from spark_llm._sign_in import SignInError, Token, TokenKeeper
 from spark_llm._values import Failure, Response, RowError
 from spark_llm.errors import ConfigError
 
@@ -30,6 +31,11 @@ class Caller:
         except ConfigError as error:  # the bundle of certificates
             raise SignInError(_unusable(error)) from None
         return self._keeper.token
+
+    @property
+    def token_ends_at(self) -> float:
+        """When the token ends, as far as it or whoever gave it tells; in seconds since 1970."""
+        return min(self._keeper.ends_at, Token.read(self._keeper.token or "", time.time()).ends_at)
 
     def send(self, method: str, url: str, body: bytes | None, timeout_s: float) -> Response:
         """Send one request; a token that is refused is replaced once, where there is another. Raises `SignInError`."""

@@ -13,7 +13,7 @@ from spark_llm._description import Description, Subject, did_you_mean, listed
 from spark_llm._one_token import SAMPLE, asks_on, is_an_answer, questions
 from spark_llm._report import Check, Outcome, Where
 from spark_llm._route import Route
-from spark_llm._sign_in import SignInError, Token
+from spark_llm._sign_in import SignInError
 from spark_llm._target import TIMEOUT_S, Target, locate
 from spark_llm._tasks import Task
 from spark_llm._tasks._failure import failure_of
@@ -55,8 +55,7 @@ class Visit:
         except SignInError as error:
             self._fail("credentials", error.failure.error)
             return
-        now = time.time()
-        left_s = Token.read(token or "", now).ends_at - now
+        left_s = self._caller.token_ends_at - time.time()
         if left_s <= 0:
             expired = RowError("unauthorized", None, f"the token expired {_span(-left_s)} ago", retryable=False)
             self._fail("credentials", expired)

@@ -77,6 +77,11 @@ class TokenKeeper:
         """The token at this moment; None asks without one, or says that there is none yet."""
         return self._token.value
 
+    @property
+    def ends_at(self) -> float:
+        """When the token ends, in seconds since 1970, as far as whoever gave it has told."""
+        return self._token.ends_at
+
     def is_due(self, now: float) -> bool:
         """Return whether a token should be got, or renewed, before the next request."""
         return now >= self._token.renew_at

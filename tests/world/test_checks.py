@@ -421,7 +421,8 @@ def test_an_oauth_client_gets_a_token(endpoints: LocalEndpoints) -> None:
     report = checked(Endpoint(endpoints.invocations("embed"), token=client))
 
     assert report.ok, report
-    assert f"a token of the OAuth client {endpoints.client_id} (token=)" == named(report, "credentials").message
+    told = f"a token of the OAuth client {endpoints.client_id} (token=), good for another 60 minutes"
+    assert told == named(report, "credentials").message
     assert endpoints.client_secret not in str(report)
 
 

@@ -25,9 +25,9 @@ test: .venv/ready-for-dev ## Run the tests, then those on Spark once more over S
 test-fast: .venv/ready-for-dev ## Run the tests that need neither Spark nor models (under 20 s)
 	$(BIN)/python -m pytest tests -m "not spark and not models and not waits" --hypothesis-profile=quick
 
-test-slow: .venv/ready-for-dev ## Run the rules on 2,000 examples a property, and the tests with MLflow (1 GB, once)
+test-slow: .venv/ready-for-dev ## Run the rules on 2,000 examples a property, and what takes minutes or MLflow (1 GB)
 	$(BIN)/python -m pytest tests/rules --hypothesis-profile=explore
-	$(BIN)/python -m pytest tests/peers -m peers
+	$(BIN)/python -m pytest tests -m slow
 
 check: .venv/ready-for-dev ## Lint, check the format, the types and the import rules
 	$(BIN)/ruff check .

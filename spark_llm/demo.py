@@ -15,10 +15,11 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from tqdm import tqdm
 
+from spark_llm._model_udf import ModelUDF
 from spark_llm.endpoint import Endpoint
 from spark_llm.policy import Policy
 from spark_llm.sql import register
-from spark_llm.udfs import ModelUDF, chat_udf, embed_udf
+from spark_llm.udfs import chat_udf, embed_udf
 
 REVIEWS = Path(__file__).with_name("reviews.csv")
 _MOOD_SCHEMA = {

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 
 from pyspark.sql import SparkSession
 
+from spark_llm._model_udf import ModelUDF
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
-from spark_llm.udfs import ModelUDF, chat_udf, complete_udf, embed_udf
+from spark_llm.udfs import chat_udf, complete_udf, embed_udf
 
 Model = str | Endpoint | ModelUDF | None
 _WITH_DEFAULTS: Mapping[str, Callable[..., ModelUDF]] = {

@@ -1,171 +1,30 @@
 """The three UDFs: `chat_udf`, `complete_udf` and `embed_udf`.
 
-Each returns a small callable of this library and not Spark's UDF object, which is bound to the session that it was made
-in, and cannot be made before a Connect session exists. Ours makes Spark's when it is called on columns or registered.
-
-PySpark reads the type hints of the functions below when it makes a UDF: what they name is imported for real.
+Their parameters are checked and written down here; what they return is a `ModelUDF`.
 """
 
-import contextlib
-import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Union
-
-import pandas as pd
-import pyarrow as pa
-from pyspark.errors import PySparkRuntimeError
-from pyspark.sql import Column, SparkSession
-from pyspark.sql.pandas.functions import pandas_udf
-from pyspark.sql.pandas.types import to_arrow_type
-from pyspark.sql.types import StructType
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from spark_llm import schemas
-from spark_llm._columns import arrow_rows, pandas_rows, to_arrow, to_pandas
-from spark_llm._engine import engine_for
-from spark_llm._profile import Profile
-from spark_llm._recipe import Recipe
-from spark_llm._runtime import Runtime
-from spark_llm._tasks import Task
+from spark_llm._model_udf import ModelUDF
 from spark_llm._tasks._parameters import text, written
 from spark_llm._tasks.chat import Chat
 from spark_llm._tasks.complete import Complete
 from spark_llm._tasks.embed import Embed
-from spark_llm.auth import SignedInElsewhereError
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
 
-BEAT_ARRAYS = 90  # empty batches that fill the worker's output buffer of 64 KB, so that it is sent
-LOGINS = (Profile(), Runtime())
+if TYPE_CHECKING:
+    from pyspark.sql.types import StructType
+
+    from spark_llm._tasks import Task
+
 _DEFAULT = Policy()
 
 
-class ModelUDF:
-    """A model as a function of a column. Call it on one; register it with `spark.udf.register("name", it)`.
-
-    >>> chat = chat_udf("my-endpoint")
-    >>> df.withColumn("answer", chat("question")).select("answer.text", "answer.error")
-    """
-
-    deterministic = False
-    """Spark must not ask a row again because a plan was written differently: it may if this were True."""
-
-    def __init__(self, name: str, task: Task, endpoint: Endpoint, policy: Policy, schema: StructType) -> None:
-        """Keep what will be asked; Spark's UDF is made later.
-
-        Where only a login says who is asking, it is asked later too: a UDF is built without a network.
-        """
-        self.__name__ = name
-        self.returnType = schema
-        self.endpoint = endpoint
-        self._task, self._policy = task, policy
-        self._recipe: Union[Recipe, None] = None
-        with contextlib.suppress(SignedInElsewhereError):
-            self._recipe = self._resolved(ask_logins=False)
-
-    @property
-    def task(self) -> str:
-        """What it asks for: "chat", "complete" or "embed"."""
-        return self._task.name
-
-    @property
-    def recipe(self) -> Recipe:
-        """What travels to the workers; raises `ConfigError` where the login that it needs fails."""
-        if self._recipe is None:
-            self._recipe = self._resolved(ask_logins=True)
-        return self._recipe
-
-    def _resolved(self, *, ask_logins: bool) -> Recipe:
-        route = self.endpoint.resolve(self._task.route, os.environ, LOGINS, ask_logins=ask_logins)
-        return Recipe(self._task, route, self._policy)
-
-    def __call__(self, column: Union[Column, str]) -> Column:
-        """Return the column of answers; the struct's fields are `returnType`'s."""
-        asked: Column = self.on(_spark_version())(column)
-        vars(asked)["_spark_llm_recipe"] = self.recipe  # what a table job reads off a column
-        return asked
-
-    def __repr__(self) -> str:
-        """Show the UDF and its recipe, without secrets."""
-        where = self.endpoint if self._recipe is None else self._recipe.route
-        return f"{self.__name__}({self._task!r}, {where!r}, {self._policy!r})"
-
-    @property
-    def func(self) -> Any:  # noqa: ANN401 -- what PySpark calls a UDF's function
-        """The function that workers run, for `spark.udf.register`."""
-        return self.on(_spark_version()).func
-
-    @property
-    def evalType(self) -> int:  # noqa: N802 -- PySpark's name
-        """How Spark hands rows over, for `spark.udf.register`."""
-        return int(self.on(_spark_version()).evalType)
-
-    def asNondeterministic(self) -> "ModelUDF":  # noqa: N802 -- PySpark's name
-        """Return this UDF: it is nondeterministic already."""
-        return self
-
-    def on(self, spark_version: str) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
-        """Make Spark's UDF for a server of this version: an Arrow UDF from 4.1 on, a pandas UDF before."""
-        if _takes_arrow_udfs(spark_version):
-            from pyspark.sql.pandas.functions import arrow_udf  # PySpark 3.5 and 4.0 have none
-
-            vectorised: Any = arrow_udf  # its overloads know no struct made of an iterator, nor do those of pandas_udf
-            run = _arrow_function(self.__name__, self.recipe, self.returnType)
-        else:
-            vectorised = pandas_udf
-            run = _pandas_function(self.__name__, self.recipe, self.returnType)
-        return vectorised(run, self.returnType).asNondeterministic()
-
-
-def _spark_version() -> str:
-    """Return the version of the active session's server: it, and not the client, decides what UDFs there are."""
-    try:
-        return str(SparkSession.active().version)
-    except PySparkRuntimeError:
-        raise ConfigError(
-            "There is no Spark session yet to use the UDF in.", "make one first: SparkSession.builder.getOrCreate()."
-        ) from None
-
-
-def _takes_arrow_udfs(spark_version: str) -> bool:
-    """Return whether a server has Arrow UDFs, as Spark has from 4.1 on; a version without numbers has none."""
-    numbers = re.match(r"(\d+)\.(\d+)", spark_version)
-    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= (4, 1)
-
-
-def _arrow_function(name: str, recipe: Recipe, schema: StructType) -> Any:  # noqa: ANN401 -- a function that PySpark inspects
-    def run(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
-        kind = to_arrow_type(schema)
-        nothing = to_arrow([], kind)
-        rows = arrow_rows(batches, conversations=recipe.task.name == "chat")
-        for results in engine_for(recipe).stream(recipe.task, rows):
-            if results:
-                yield to_arrow(results, kind)
-            else:
-                yield from [nothing] * BEAT_ARRAYS
-
-    run.__name__ = run.__qualname__ = name
-    return run
-
-
-def _pandas_function(name: str, recipe: Recipe, schema: StructType) -> Any:  # noqa: ANN401 -- a function that PySpark inspects
-    def run(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
-        names = schema.fieldNames()
-        beaten = False  # an empty frame costs Spark milliseconds, so these beats come once
-        rows = pandas_rows(batches, conversations=recipe.task.name == "chat")
-        for results in engine_for(recipe).stream(recipe.task, rows):
-            if results:
-                yield to_pandas(results, names)
-            elif not beaten:
-                beaten = True
-                yield from [to_pandas([], names)] * BEAT_ARRAYS
-
-    run.__name__ = run.__qualname__ = name
-    return run
-
-
-def _udf(name: str, task: Task, endpoint: Union[str, Endpoint], policy: Policy, schema: StructType) -> ModelUDF:
+def _udf(name: str, task: "Task", endpoint: str | Endpoint, policy: Policy, schema: "StructType") -> ModelUDF:
     if isinstance(endpoint, str):
         endpoint = Endpoint(endpoint)
     if not isinstance(endpoint, Endpoint):
@@ -176,18 +35,18 @@ def _udf(name: str, task: Task, endpoint: Union[str, Endpoint], policy: Policy, 
 
 
 def chat_udf(
-    endpoint: Union[str, Endpoint],
+    endpoint: str | Endpoint,
     *,
-    system: Union[str, None] = None,
-    max_tokens: Union[int, None] = None,
-    max_completion_tokens: Union[int, None] = None,
-    temperature: Union[float, None] = None,
-    top_p: Union[float, None] = None,
-    seed: Union[int, None] = None,
-    stop: Union[str, Sequence[str], None] = None,
-    n: Union[int, None] = None,
-    response_format: Union[Mapping[str, object], None] = None,
-    extra_body: Union[Mapping[str, object], None] = None,
+    system: str | None = None,
+    max_tokens: int | None = None,
+    max_completion_tokens: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    stop: str | Sequence[str] | None = None,
+    n: int | None = None,
+    response_format: Mapping[str, object] | None = None,
+    extra_body: Mapping[str, object] | None = None,
     policy: Policy = _DEFAULT,
 ) -> ModelUDF:
     """Ask a chat model about each row.
@@ -234,15 +93,15 @@ def chat_udf(
 
 
 def complete_udf(
-    endpoint: Union[str, Endpoint],
+    endpoint: str | Endpoint,
     *,
-    max_tokens: Union[int, None] = None,
-    temperature: Union[float, None] = None,
-    top_p: Union[float, None] = None,
-    seed: Union[int, None] = None,
-    stop: Union[str, Sequence[str], None] = None,
-    n: Union[int, None] = None,
-    extra_body: Union[Mapping[str, object], None] = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    stop: str | Sequence[str] | None = None,
+    n: int | None = None,
+    extra_body: Mapping[str, object] | None = None,
     policy: Policy = _DEFAULT,
 ) -> ModelUDF:
     r"""Continue each row's prompt with a completion model.
@@ -277,11 +136,11 @@ def complete_udf(
 
 
 def embed_udf(
-    endpoint: Union[str, Endpoint],
+    endpoint: str | Endpoint,
     *,
-    dimensions: Union[int, None] = None,
-    instruction: Union[str, None] = None,
-    extra_body: Union[Mapping[str, object], None] = None,
+    dimensions: int | None = None,
+    instruction: str | None = None,
+    extra_body: Mapping[str, object] | None = None,
     policy: Policy = _DEFAULT,
 ) -> ModelUDF:
     """Turn each text into a vector.

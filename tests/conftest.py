@@ -22,6 +22,14 @@ ROOT = str(Path(__file__).parents[1])
 SessionKind = Literal["classic", "connect"]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests marked `slow` unless they are asked for: they take minutes, or fetch a gigabyte."""
+    if "slow" not in config.getoption("markexpr"):
+        left_out = [item for item in items if item.get_closest_marker("slow")]
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=left_out)
+
+
 @pytest.fixture(scope="session")
 def session_kind() -> SessionKind:
     """Which kind of session the run is on, from SPARK_LLM_TEST_SESSION: "classic" unless it says "connect"."""

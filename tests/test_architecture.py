@@ -16,7 +16,7 @@ import pytest
 # Top to bottom. A new module is given its floor here before it may stand.
 FLOORS = {
     "doors": ("__init__", "__main__", "cli", "_check_commands"),
-    "spark": ("udfs", "schemas", "sql", "demo", "_columns", "_runtime", "_preflight", "_executor"),
+    "spark": ("udfs", "_model_udf", "schemas", "sql", "demo", "_columns", "_runtime", "_preflight", "_executor"),
     "world": (
         *("endpoint", "auth", "_sign_in", "_profile", "_clients", "_route"),
         *("_http", "_deadline", "_engine", "_recipe", "_java", "_stream"),
@@ -44,8 +44,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "multidict": ("_http",),  # this and yarl are aiohttp's own words for headers and addresses
     "numpy": ("_columns", *WING),  # pandas brings it
     "onnxruntime": WING,
-    "pandas": ("udfs", "_columns"),
-    "pyarrow": ("udfs", "_columns", "demo"),
+    "pandas": ("_model_udf", "_columns"),
+    "pyarrow": ("_model_udf", "_columns", "demo"),
     "pyspark": FLOORS["spark"],
     "pytest": ("serving/pytest_plugin",),
     "requests": (),
@@ -202,7 +202,7 @@ SOUND = {
     "__init__": "if TYPE_CHECKING:\n    from house import serving",
     "cli": "from house.serving.app import run\nfrom house import demo",
     "demo": "import pyspark.sql\nfrom tqdm.auto import tqdm\nimport house.udfs",
-    "udfs": "import pandas\nfrom house._http import Wire\nfrom house._tasks import chat",
+    "udfs": "import pyspark\nfrom house._http import Wire\nfrom house._tasks import chat",
     "_http": "import aiohttp, time\nfrom house.errors import Failure",
     "_tasks/__init__": "",
     "_tasks/chat": "import msgspec\nfrom urllib.parse import quote\nfrom house._tasks._wire import read",

@@ -1,4 +1,4 @@
-"""What the tests of peers share: local endpoints, the peers' programs, and the rule on when those of MLflow run."""
+"""What the tests of peers share: local endpoints and the peers' programs; those that need MLflow are marked `slow`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -14,14 +14,6 @@ from tests.peers.desk import Desk
 from tests.world.asking import started
 
 Find = Callable[[str], servers.Place]
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests marked `peers` unless they are asked for: they fetch a gigabyte at their first run."""
-    if "peers" not in config.getoption("markexpr"):
-        left_out = [item for item in items if item.get_closest_marker("peers")]
-        items[:] = [item for item in items if not item.get_closest_marker("peers")]
-        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")

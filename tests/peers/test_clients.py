@@ -30,7 +30,7 @@ WITH_CURL = [pytest.mark.skipif(shutil.which("curl") is None, reason="There is n
     ("client", "column"),
     [
         pytest.param(
-            name, column, marks=[pytest.mark.peers] if client.with_mlflow else WITH_CURL if "curl" in name else []
+            name, column, marks=[pytest.mark.slow] if client.with_mlflow else WITH_CURL if "curl" in name else []
         )
         for name, client in CLIENTS.items()
         for column in client.columns

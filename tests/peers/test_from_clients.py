@@ -40,7 +40,7 @@ def test_a_client_is_taken_over(
         assert ["red", None] == texts(results)
 
 
-@pytest.mark.peers
+@pytest.mark.slow
 @pytest.mark.parametrize("client", [name for name, client in CLIENTS.items() if client.__name__ == "MLflowClient"])
 def test_an_mlflow_client_is_taken_over(client: str, desk: Desk, endpoints: LocalEndpoints) -> None:
     """An endpoint made of MLflow's own client, where MLflow is, is answered at the client's own path."""

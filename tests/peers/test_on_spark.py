@@ -16,8 +16,8 @@ pytestmark = pytest.mark.spark
     [
         pytest.param((LOCAL, "{name}")),
         pytest.param((LOCAL, "/openai/deployments/{name}/{route}?api-version=2024-10-21")),
-        pytest.param((YAML, "/gateway/{name}/invocations"), marks=pytest.mark.peers),
-        pytest.param((YAML, "/v1"), marks=pytest.mark.peers),
+        pytest.param((YAML, "/gateway/{name}/invocations"), marks=pytest.mark.slow),
+        pytest.param((YAML, "/v1"), marks=pytest.mark.slow),
     ],
     ids=" at ".join,
 )

@@ -62,7 +62,7 @@ def vectors(results: list[Result | None]) -> list[list[float] | None]:
     ]
 
 
-@pytest.mark.parametrize(("server", "form", "task"), [*cells(LOCAL), *cells(YAML, SERVER, marks=(pytest.mark.peers,))])
+@pytest.mark.parametrize(("server", "form", "task"), [*cells(LOCAL), *cells(YAML, SERVER, marks=(pytest.mark.slow,))])
 def test_every_row_is_answered_and_billed(
     server: str, form: str, task: str, find: Find, endpoints: LocalEndpoints
 ) -> None:
@@ -79,7 +79,7 @@ def test_every_row_is_answered_and_billed(
     assert ([ENDPOINTS[task]], 2) == (list(endpoints.stats.endpoints), endpoints.stats.rows_answered)
 
 
-@pytest.mark.peers
+@pytest.mark.slow
 @pytest.mark.parametrize(("server", "form", "task"), dashes(*SERVERS))
 def test_a_task_that_a_server_does_not_have_is_refused(
     server: str, form: str, task: str, find: Find, endpoints: LocalEndpoints
@@ -146,7 +146,7 @@ def test_llama_cpp_refuses_a_wrong_key(find: Find) -> None:
     assert 1 == sum(each.attempts for each in results if each)
 
 
-@pytest.mark.peers
+@pytest.mark.slow
 def test_a_gateways_limit_is_waited_out(find: Find, endpoints: LocalEndpoints) -> None:
     """Five calls a second are all that the gateway takes: it refuses more with 429, and every row is answered."""
     results = ask(find(YAML).engine(GATEWAYS[YAML], "chat", CHAT, name=PATIENT), [distinct(20)])
@@ -156,7 +156,7 @@ def test_a_gateways_limit_is_waited_out(find: Find, endpoints: LocalEndpoints) -
     assert {200: 20} == endpoints.stats.by_status
 
 
-@pytest.mark.peers
+@pytest.mark.slow
 def test_a_gateways_limit_outlasts_patience(find: Find, endpoints: LocalEndpoints) -> None:
     """With three calls a minute and no patience for a minute, three rows are answered; the rest say why not."""
     impatient = Policy(give_up_after_s=1)
@@ -168,7 +168,7 @@ def test_a_gateways_limit_outlasts_patience(find: Find, endpoints: LocalEndpoint
     assert 3 == endpoints.stats.requests
 
 
-@pytest.mark.peers
+@pytest.mark.slow
 @pytest.mark.parametrize("server", GATEWAYS)
 @pytest.mark.parametrize("faults", ["429*2", "503*2", "500*2", "cut", "garbage"])
 def test_what_goes_wrong_behind_a_gateway_is_tried_again(
@@ -183,7 +183,7 @@ def test_what_goes_wrong_behind_a_gateway_is_tried_again(
     assert 5 < endpoints.stats.requests <= sum(each.attempts for each in results if each)
 
 
-@pytest.mark.peers
+@pytest.mark.slow
 @pytest.mark.parametrize("server", GATEWAYS)
 def test_a_bad_input_behind_a_gateway_costs_one_row(server: str, find: Find, endpoints: LocalEndpoints) -> None:
     """What the model behind refuses is the error of its row, in the model's words."""
@@ -195,7 +195,7 @@ def test_a_bad_input_behind_a_gateway_costs_one_row(server: str, find: Find, end
     assert ("invalid_request", 400) == (error.kind, error.status)
 
 
-@pytest.mark.peers
+@pytest.mark.slow
 @pytest.mark.parametrize("server", GATEWAYS)
 def test_an_endpoint_that_a_gateway_does_not_have_is_asked_once(server: str, find: Find) -> None:
     """A name that is not there ends the asking with the first answer."""

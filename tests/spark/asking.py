@@ -9,8 +9,8 @@ from pathlib import Path
 from pyspark.sql import Column
 
 from spark_llm import Endpoint, chat_udf
+from spark_llm._model_udf import ModelUDF
 from spark_llm.serving import LocalEndpoints
-from spark_llm.udfs import ModelUDF
 from tests.conftest import ROOT
 
 Ask = Callable[[ModelUDF], Callable[[str | Column], Column]]

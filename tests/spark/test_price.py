@@ -7,8 +7,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import register
+from spark_llm._model_udf import ModelUDF
 from spark_llm.serving import LocalEndpoints
-from spark_llm.udfs import ModelUDF
 from tests.spark.asking import chat
 
 ROWS = 200

@@ -1,10 +1,16 @@
-"""A resolved endpoint, as it travels to the workers, and how a URL is printed."""
+"""A resolved endpoint, as it travels to the workers: what its parts must be, and how they are printed."""
 
 import ipaddress
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
 from spark_llm.auth import Credential, is_azure_openai
+from spark_llm.errors import ConfigError
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,44 @@ class Route:
         return is_azure_openai(self.url)
 
 
-def is_loopback(url: str) -> bool:
+def check_url(url: str) -> None:
+    """Raise `ConfigError` for what cannot be posted to, or holds a password: URLs are printed."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # reading it is what checks it
+    except ValueError:  # its words quote the URL, and a password may be in it
+        raise ConfigError("The endpoint's URL cannot be read.", "write it as https://host/path.") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url):
+        raise ConfigError(f"{masked(url)!r} is not a URL to post to.", "write it as https://host/path.")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(
+            f"The URL of {parts.hostname} has a user or a password in it, and URLs are printed.",
+            "leave it out, and pass token=.",
+        )
+
+
+def check_transport(url: str) -> None:
+    """Raise `ConfigError` where a token and everybody's texts would go over a network in clear."""
+    if urlsplit(url).scheme == "http" and not _is_loopback(url):
+        raise ConfigError(
+            f"{masked(url)} is plain http to another machine: whoever is in between reads the token and the rows.",
+            "use https://, or Endpoint(…, allow_http=True) within a network that you trust.",
+        )
+
+
+def check_headers(headers: object) -> None:
+    """Raise `ConfigError` for headers that cannot be sent, without telling their values."""
+    if not isinstance(headers, Mapping) or not all(
+        isinstance(name, str) and _HEADER.fullmatch(name) and isinstance(value, str) and _HEADER_VALUE.fullmatch(value)
+        for name, value in headers.items()
+    ):
+        raise ConfigError(
+            "Endpoint(headers=…) is not a mapping of header names to values on one line.",
+            'write it as headers={"X-Team": "data"}.',
+        )
+
+
+def _is_loopback(url: str) -> bool:
     """Return whether the URL's host is this machine itself."""
     host = urlsplit(url).hostname or ""
     try:

@@ -194,8 +194,11 @@ def is_databricks(url: str) -> bool:
 
 def is_workspace(url: str, host: str) -> bool:
     """Return whether the URL is at this workspace: the same host, and the same port."""
-    there, here = urlsplit(url), urlsplit(host_url(host))
-    return bool(here.hostname) and (there.hostname, there.port) == (here.hostname, here.port)
+    there, here = (
+        (parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme))
+        for parts in (urlsplit(url), urlsplit(host_url(host)))
+    )
+    return bool(here[0]) and there == here
 
 
 def is_route_optimised(url: str) -> bool:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from spark_llm import _clients
 from spark_llm._profile import Profile
-from spark_llm._route import Route, is_loopback, masked
+from spark_llm._route import Route, check_headers, check_transport, check_url, masked
 from spark_llm.auth import (
     Bearer,
     Credential,
@@ -22,16 +22,16 @@ from spark_llm.auth import (
     from_environment,
     host_url,
     is_databricks,
+    is_route_optimised,
     is_workspace,
 )
 from spark_llm.errors import ConfigError
 
-ROUTES = ("/invocations", "/chat/completions", "/completions", "/embeddings")
+_ROUTES = ("/invocations", "/chat/completions", "/completions", "/embeddings")
 EMPTY: Mapping[str, str] = {}
 _NAME = re.compile(r"(?!\.+$)[\w.-]{1,255}", re.ASCII)
 LOGINS: Sequence[Login] = (Profile(),)
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+_OWN_LOGINS = {"authorization", "api-key"}  # headers that say who is asking, so that no token has to
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Endpoint:
             Where it is left out, for a workspace: DATABRICKS_TOKEN, DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET,
             a profile in ~/.databrickscfg, or who runs the notebook. For OpenAI OPENAI_API_KEY, for Azure OpenAI
             AZURE_OPENAI_API_KEY. No token for any other host.
-        headers: Further headers of every request, such as a gateway's; their values are never printed.
+        headers: Further headers of every request, such as a gateway's; their values are never printed. With an
+            Authorization among them no token is looked for.
         ca_bundle: Certificates to trust besides the system's own: the text of a PEM file, which travels to the workers,
             or a path that is good there.
         allow_http: Send to a host that is not this machine without TLS: whoever is in between reads all of it.
@@ -119,14 +120,19 @@ class Endpoint:
                 "copy it from the endpoint's page.",
             )
         credential_of(self.token)
-        self._check_headers()
+        check_headers(self.headers)
         if self.ca_bundle is not None and (not isinstance(self.ca_bundle, str) or not self.ca_bundle.strip()):
             raise ConfigError(
                 f"Endpoint(ca_bundle={self.ca_bundle!r}) is no bundle of certificates.",
                 "pass the text of a PEM file, or its path.",
             )
         if self.is_url:
-            self._check_url()
+            check_url(self.target)
+            if self.served_model is not None:
+                raise ConfigError(
+                    "served_model= goes with an endpoint's name, not with a URL.",
+                    "put /served-models/NAME into the URL, or pass the name.",
+                )
         elif not _NAME.fullmatch(self.target):
             raise ConfigError(
                 f"{self.target!r} is neither an endpoint's name nor a URL.",
@@ -165,18 +171,20 @@ class Endpoint:
         """
         url = self._url_of_route(route) if self.is_url else None
         found, host = None, host_url(environ.get("DATABRICKS_HOST", ""))
-        if self.token is not None:
+        if self.token is not None or _OWN_LOGINS & {name.lower() for name in self.headers}:
             found = credential_of(self.token, self._identity)
         elif url or host:
             found = from_environment(url or host, environ)
         needs_host = url is None and not host
         if needs_host or (found is None and (url is None or is_databricks(url) or is_workspace(url, host))):
-            workspace = self._signed_in(url or host, environ, logins, ask=ask_logins)
+            at = host if url is None or is_route_optimised(url) else url
+            workspace = self._signed_in(at, environ, logins, ask=ask_logins)
             host, found = workspace.host, found or workspace.credential
         if url is None:
             served = "" if self.served_model is None else f"/served-models/{self.served_model}"
             url = f"{host}/serving-endpoints/{self.target}{served}/invocations"
-        self._check_transport(url)
+        if not self.allow_http:
+            check_transport(url)
         credential = at_workspace(found or Bearer(), url, host)
         return Route(url, self.model, credential, tuple(sorted(self.headers.items())), self.ca_bundle)
 
@@ -204,7 +212,7 @@ class Endpoint:
     def _url_of_route(self, route: str) -> str:
         parts = urlsplit(self.target)
         path = parts.path.rstrip("/")
-        known = next((known for known in ROUTES if path.endswith(known)), None)
+        known = next((known for known in _ROUTES if path.endswith(known)), None)
         if known is None and self.model is None:
             raise ConfigError(
                 f"{masked(self.target)} ends in no known route, so it is taken for a base, and a base needs a model.",
@@ -216,43 +224,3 @@ class Endpoint:
                 f"use the URL that ends in {route}, or the base before it.",
             )
         return urlunsplit(parts._replace(path=path if known else path + route, fragment=""))
-
-    def _check_url(self) -> None:
-        try:
-            parts = urlsplit(self.target)
-            _ = parts.port  # reading it is what checks it
-        except ValueError:  # its words quote the URL, and a password may be in it
-            raise ConfigError("The endpoint's URL cannot be read.", "write it as https://host/path.") from None
-        if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", self.target):
-            raise ConfigError(f"{masked(self.target)!r} is not a URL to post to.", "write it as https://host/path.")
-        if parts.username is not None or parts.password is not None:
-            raise ConfigError(
-                f"The URL of {parts.hostname} has a user or a password in it, and URLs are printed.",
-                "leave it out, and pass token=.",
-            )
-        if self.served_model is not None:
-            raise ConfigError(
-                "served_model= goes with an endpoint's name, not with a URL.",
-                "put /served-models/NAME into the URL, or pass the name.",
-            )
-
-    def _check_transport(self, url: str) -> None:
-        """Refuse to send a token and everybody's texts in clear over a network."""
-        if not self.allow_http and urlsplit(url).scheme == "http" and not is_loopback(url):
-            raise ConfigError(
-                f"{masked(url)} is plain http to another machine: whoever is in between reads the token and the rows.",
-                "use https://, or Endpoint(…, allow_http=True) within a network that you trust.",
-            )
-
-    def _check_headers(self) -> None:
-        if not isinstance(self.headers, Mapping) or not all(
-            isinstance(name, str)
-            and _HEADER.fullmatch(name)
-            and isinstance(value, str)
-            and _HEADER_VALUE.fullmatch(value)
-            for name, value in self.headers.items()
-        ):
-            raise ConfigError(
-                "Endpoint(headers=…) is not a mapping of header names to values on one line.",
-                'write it as headers={"X-Team": "data"}.',
-            )

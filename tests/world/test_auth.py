@@ -14,6 +14,7 @@ from spark_llm.auth import (
     header_of,
     host_url,
     is_databricks,
+    is_workspace,
 )
 from spark_llm.errors import ConfigError
 
@@ -106,6 +107,22 @@ def test_a_workspace_of_ones_own_name_gets_its_token(host: str) -> None:
     assert "dapi-of-databricks" == token_for("https://ml.corp.example/serving-endpoints/e/invocations", environ)
     assert None is from_environment("https://sub.ml.corp.example/e/invocations", environ)
     assert None is from_environment("https://corp.example/e/invocations", environ)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("https://ml.corp", True),
+        ("ml.corp:443", True),
+        ("https://ml.corp:8443", False),
+        ("http://ml.corp", False),
+        ("", False),
+    ],
+)
+def test_a_port_may_be_written_or_not(host: str, expected: bool) -> None:  # noqa: FBT001 -- a table
+    """A workspace is a host and a port, and a scheme's own port need not be told."""
+    assert expected is is_workspace("https://ml.corp/serving-endpoints/e/invocations", host)
+    assert expected is is_workspace("https://ml.corp:443/serving-endpoints/e/invocations", host)
 
 
 @pytest.mark.parametrize("environ", [{}, {"DATABRICKS_TOKEN": "", "OPENAI_API_KEY": ""}])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spark_llm.auth import Bearer, SignedInElsewhereError, Workspace
+from spark_llm.auth import Bearer, ClientCredentials, Credential, SignedInElsewhereError, Workspace
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 
@@ -269,9 +269,9 @@ class At:
 
     requires = "a seat at the table"
 
-    def __init__(self, host: str | None, *, here: bool = True) -> None:
+    def __init__(self, host: str | None, who: Credential | None = None, *, here: bool = True) -> None:
         """Be signed in at `host`."""
-        self._found = None if host is None else Workspace(host, Bearer.of("of-the-login", "the login"))
+        self._found = None if host is None else Workspace(host, who or Bearer.of("of-the-login", "the login"))
         self._here = here
 
     def is_here(self, environ: Mapping[str, str]) -> bool:
@@ -327,6 +327,28 @@ def test_a_login_serves_urls_of_its_workspace(url: str) -> None:
     route = Endpoint(url).resolve("/embeddings", {"DATABRICKS_HOST": home}, (At(home),))
 
     assert Bearer.of("of-the-login") == route.credential
+
+
+def test_the_data_plane_is_asked_with_the_login_of_its_workspace() -> None:
+    """Its host is another one, so the login's workspace is taken for its own; a personal token is refused there."""
+    url = "https://1a2b.serving.cloud.databricks.com/1234/serving-endpoints/e/invocations"
+    client = At(HOST, ClientCredentials("id", "secret"))
+    credential = Endpoint(url).resolve("/embeddings", {}, (client,)).credential
+
+    assert isinstance(credential, ClientCredentials)
+    assert f"{HOST}/oidc/v1/token" == credential.token_url
+    with pytest.raises(ConfigError, match="OAuth tokens only"):
+        Endpoint(url).resolve("/embeddings", {}, (At(HOST, Bearer.of("dapi0123")),))
+
+
+@pytest.mark.parametrize("name", ["Authorization", "api-key"])
+def test_a_header_may_say_who_is_asking(name: str) -> None:
+    """Then no token is looked for, and none of the environment takes its place."""
+    route = Endpoint(f"{HOST}/serving-endpoints/e/invocations", headers={name: "mine"}).resolve(
+        "/embeddings", WORKSPACE
+    )
+
+    assert (Bearer(), ((name, "mine"),)) == (route.credential, route.headers)
 
 
 def test_a_stranger_needs_no_login() -> None:

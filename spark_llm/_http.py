@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CONNECT_S = 15.0
 EMPTY: Mapping[str, str] = {}
+_SECRET_LETTERS = 8  # a header's value that is shorter is no secret, and may be any word
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")  # the other side speaks plain HTTP
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": f"spark_llm/{__version__}"}
 
@@ -98,6 +99,8 @@ class HTTPClient:
                 )
                 status = answer.status
                 content = await answer.read()  # gives the connection back, or closes it if this breaks off
+            if status != 200:
+                content = self._without_secrets(content, token)
             return Response(status, content, answer.headers, time.monotonic() - began)
         except aiohttp.ConnectionTimeoutError:
             where = f"{self._url.host}:{self._url.port}{' by way of the proxy' if self._proxy else ''}"
@@ -115,6 +118,13 @@ class HTTPClient:
         """Close every connection."""
         self._deadline.close()
         await self._session.close()
+
+    def _without_secrets(self, content: bytes, token: str | None) -> bytes:
+        """Mask what we sent where a refusal says it again: its words end up in a table."""
+        for secret in (token or "", *self._own_headers.values()):
+            if len(secret) >= _SECRET_LETTERS:
+                content = content.replace(secret.encode(), b"***")
+        return content
 
     def _headers_for(self, token: str | None) -> CIMultiDict[str]:
         headers = self._headers.get(token)

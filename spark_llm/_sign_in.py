@@ -157,7 +157,7 @@ def _granted(client: ClientCredentials, ca_bundle: str | None, now: float) -> To
     )
     details = _described(response)
     if details is None:
-        raise _no_token(response, client.description_url)
+        raise _no_token(response, client.description_url, client)
     return _grant(client, {"authorization_details": details}, ca_bundle, now)
 
 
@@ -174,7 +174,7 @@ def _grant(client: ClientCredentials, more: Mapping[str, str], ca_bundle: str | 
     document = _object(response.body) if response.status == 200 else {}
     value, seconds = document.get("access_token"), _seconds(document.get("expires_in"))
     if not isinstance(value, str) or not is_token(value):
-        raise _no_token(response, url)
+        raise _no_token(response, url, client)
     return Token.read(value, now) if seconds is None else Token.lasting(value, seconds, now)
 
 
@@ -201,11 +201,11 @@ def _seconds(value: object) -> float | None:
     return float(value)
 
 
-def _no_token(response: Response, url: str) -> SignInError:
+def _no_token(response: Response, url: str, client: ClientCredentials) -> SignInError:
     """Say why there is no token; what may pass is a failure of that kind, anything else a refusal."""
     failure = failure_of(response)
     kind, status, words, _ = failure.error
-    where = f"signing in at {urlsplit(url)._replace(query='').geturl()}: {words}"
+    where = f"signing in at {urlsplit(url)._replace(query='').geturl()}: {words.replace(client.client_secret, '***')}"
     if kind in _TRANSIENT:
         return SignInError(Failure(failure.error._replace(message=where), failure.told_to_wait, failure.retry_after_s))
     return SignInError(Failure(RowError("unauthorized", status, where, retryable=False)))

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from spark_llm._http import ask_once
+from tests.world.answering import answering
 from tests.world.wire import FINE, Scripted, post
 
 
@@ -48,6 +50,15 @@ def test_a_key_of_azure_has_its_own_header(fine: Scripted) -> None:
 
     assert b"api-key: 0123456789abcdef\r\n" in fine.heard
     assert b"authorization" not in fine.heard.lower()
+
+
+@pytest.mark.parametrize("sent", [{"token": "s3cret-token"}, {"headers": {"X-Key": "s3cret-token"}}])
+def test_a_refusal_that_repeats_a_secret_is_masked(sent: dict[str, Any]) -> None:
+    """Its words end up in a table, and what we sent does not."""
+    with answering({"POST /": (401, {"error": {"message": "Incorrect API key provided: s3cret-token."}})}) as server:
+        response = post(f"{server.url}/", **sent)
+
+    assert b'{"error": {"message": "Incorrect API key provided: ***."}}' == response.body
 
 
 def test_one_request_can_be_sent_without_a_loop(fine: Scripted) -> None:

@@ -15,6 +15,7 @@ from spark_llm._tasks.embed import Embed
 from spark_llm._values import Result
 from spark_llm.auth import ClientCredentials
 from spark_llm.serving import After, Echo, LocalEndpoints, ServingEndpoint
+from tests.world.answering import answering
 from tests.world.asking import CHAT, ask, distinct, engine_at, kinds, started, texts
 
 if TYPE_CHECKING:
@@ -154,6 +155,17 @@ def test_a_client_that_is_refused_says_where_and_what_to_do(endpoints: LocalEndp
     assert message.startswith(f"signing in at {endpoints.url}/oidc/v1/token: ")
     assert " Hint: " in message
     assert "wrong-secret" not in message
+
+
+def test_a_token_server_that_repeats_the_secret_is_masked(endpoints: LocalEndpoints) -> None:
+    """What it says is in every row, and the secret is not."""
+    with answering(
+        {"POST /token": (401, {"error": "invalid_client", "error_description": "not wrong-secret"})}
+    ) as login:
+        wrong = client(endpoints, client_secret="wrong-secret", token_url=f"{login.url}/token")
+        [message] = messages(asked_by(wrong, endpoints, 3))
+
+    assert f"signing in at {login.url}/token: invalid_client: not ***" in message
 
 
 def test_a_token_server_that_is_away_is_a_fault_that_passes(endpoints: LocalEndpoints) -> None:

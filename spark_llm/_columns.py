@@ -5,7 +5,8 @@ before anything is asked. Out: struct columns, built field by field; vectors are
 without becoming Python numbers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -21,21 +22,27 @@ _MESSAGE = {"role", "content"}
 
 
 def arrow_rows(batches: Iterator[pa.Array], *, conversations: bool) -> Iterator[Sequence[Item | None]]:
-    """Read Arrow batches as rows, slice by slice. Bytes that are no UTF-8 become replacement characters."""
+    """Read Arrow batches as rows, slice by slice."""
     for batch in batches:
         if not isinstance(batch, pa.Array):
             raise _wrong_type("several columns", conversations=conversations)
-        if not _askable(batch.type, conversations=conversations):
+        if not askable(batch.type, conversations=conversations):
             raise _wrong_type(str(batch.type), conversations=conversations)
         for start in range(0, len(batch), SLICE_ROWS):
-            piece = batch.slice(start, SLICE_ROWS)
-            try:
-                yield piece.to_pylist()
-            except UnicodeDecodeError:
-                yield _decoded(piece.view(_as_bytes(piece.type)).to_pylist())
+            yield python_values(batch.slice(start, SLICE_ROWS))
 
 
-def _askable(kind: pa.DataType, *, conversations: bool) -> bool:
+def python_values(piece: pa.Array) -> list[Any]:
+    """Return texts or conversations as Python objects. Bytes that are no UTF-8 become replacement characters."""
+    try:
+        values: list[Any] = piece.to_pylist()
+    except UnicodeDecodeError:
+        values = _decoded(piece.view(_as_bytes(piece.type)).to_pylist())
+    return values
+
+
+def askable(kind: pa.DataType, *, conversations: bool) -> bool:
+    """Return whether an Arrow column of this type holds texts, or conversations where they may be."""
     if pa.types.is_null(kind) or _is_text(kind):
         return True
     if (
@@ -77,16 +84,24 @@ def _decoded(value: Any) -> Any:  # noqa: ANN401 -- lists, structs and strings a
 
 def pandas_rows(batches: Iterator[pd.Series], *, conversations: bool) -> Iterator[Sequence[Item | None]]:
     """Read pandas batches as rows, slice by slice."""
+    wrong_type = partial(_wrong_type, conversations=conversations)
     for batch in batches:
         if not isinstance(batch, pd.Series):
-            raise _wrong_type("several columns", conversations=conversations)
+            raise wrong_type("several columns")
         if batch.dtype != object and not isinstance(batch.dtype, pd.StringDtype):
-            raise _wrong_type(str(batch.dtype), conversations=conversations)
+            raise wrong_type(str(batch.dtype))
         for start in range(0, len(batch), SLICE_ROWS):
-            yield [_from_pandas(value, conversations=conversations) for value in batch.iloc[start : start + SLICE_ROWS]]
+            piece = batch.iloc[start : start + SLICE_ROWS]
+            yield [from_pandas(value, wrong_type, conversations=conversations) for value in piece]
 
 
-def _from_pandas(value: Any, *, conversations: bool) -> Item | None:  # noqa: ANN401 -- whatever Spark makes of a cell
+def from_pandas(
+    value: Any,  # noqa: ANN401 -- whatever Spark makes of a cell
+    wrong_type: Callable[[str], InputTypeError],
+    *,
+    conversations: bool,
+) -> Item | None:
+    """Return a cell's text or conversation; `wrong_type` makes the exception for a cell that is neither."""
     if value is None or isinstance(value, str):
         return value
     if value is pd.NA:
@@ -95,7 +110,7 @@ def _from_pandas(value: Any, *, conversations: bool) -> Item | None:  # noqa: AN
         messages = [message.asDict() if hasattr(message, "asDict") else message for message in value]
         if all(message is None or (isinstance(message, dict) and set(message) == _MESSAGE) for message in messages):
             return messages
-    raise _wrong_type(type(value).__name__, conversations=conversations)
+    raise wrong_type(type(value).__name__)
 
 
 def _wrong_type(found: str, *, conversations: bool) -> InputTypeError:

@@ -22,10 +22,12 @@ from pyspark.sql.types import StructType
 
 from spark_llm._columns import arrow_rows, pandas_rows, to_arrow, to_pandas
 from spark_llm._engine import engine_for
+from spark_llm._fields import arrow_prompts, by_name, pandas_prompts
 from spark_llm._profile import Profile
 from spark_llm._recipe import Recipe
 from spark_llm._runtime import Runtime
 from spark_llm._tasks import Task
+from spark_llm._template import Prompt
 from spark_llm.auth import SignedInElsewhereError
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
@@ -38,14 +40,27 @@ LOGINS = (Profile(), Runtime())
 class ModelUDF:
     """A model as a function of a column. Call it on one; register it with `spark.udf.register("name", it)`.
 
+    One with a template is a function of its fields: call it on the columns by name, or on one struct that has them.
+
     >>> chat = chat_udf("my-endpoint")
     >>> df.withColumn("answer", chat("question")).select("answer.text", "answer.error")
+    >>> brief = chat_udf("my-endpoint", template="Summarise {title}: {body}")
+    >>> df.withColumn("summary", brief(title="title", body=F.upper("body"))).select("summary.text")
     """
 
     deterministic = False
     """Spark must not ask a row again because a plan was written differently: it may if this were True."""
 
-    def __init__(self, name: str, task: Task, endpoint: Endpoint, policy: Policy, schema: StructType) -> None:
+    def __init__(
+        self,
+        name: str,
+        task: Task,
+        endpoint: Endpoint,
+        policy: Policy,
+        schema: StructType,
+        *,
+        prompt: Union[Prompt, None] = None,
+    ) -> None:
         """Keep what will be asked; Spark's UDF is made later.
 
         Where only a login says who is asking, it is asked later too: a UDF is built without a network.
@@ -53,7 +68,7 @@ class ModelUDF:
         self.__name__ = name
         self.returnType = schema
         self.endpoint = endpoint
-        self._task, self._policy = task, policy
+        self._task, self._policy, self._prompt = task, policy, prompt
         self._recipe: Union[Recipe, None] = None
         with contextlib.suppress(SignedInElsewhereError):
             self._recipe = self._resolved(ask_logins=False)
@@ -72,18 +87,41 @@ class ModelUDF:
 
     def _resolved(self, *, ask_logins: bool) -> Recipe:
         route = self.endpoint.resolve(self._task.route, os.environ, LOGINS, ask_logins=ask_logins)
-        return Recipe(self._task, route, self._policy)
+        return Recipe(self._task, route, self._policy, self._prompt)
 
-    def __call__(self, column: Union[Column, str]) -> Column:
-        """Return the column of answers; the struct's fields are `returnType`'s."""
-        asked: Column = self.on(_spark_version())(column)
+    def __call__(self, column: Union[Column, str, None] = None, /, **columns: Union[Column, str]) -> Column:
+        """Return the column of answers; the struct's fields are `returnType`'s.
+
+        Raises `ConfigError` where `columns` are not the fields of the UDF's template.
+        """
+        version = _spark_version()
+        asked: Column = self.on(version)(self.argument(column, **columns))
         vars(asked)["_spark_llm_recipe"] = self.recipe  # what a table job reads off a column
         return asked
+
+    def argument(self, column: Union[Column, str, None] = None, /, **columns: Union[Column, str]) -> Union[Column, str]:
+        """Return what Spark's UDF is called on: the one column, or a struct of the columns that fill the template."""
+        if columns and self._prompt is None:
+            raise ConfigError(
+                f"This {self.__name__} has no template, so it takes no columns by name ({', '.join(columns)}).",
+                "call it on one column."
+                if self.task == "embed"
+                else 'build it with template=, as in template="Summarise {title}", or call it on one column.',
+            )
+        if self._prompt is not None and columns and column is None:
+            return by_name(self._prompt, columns)
+        if columns or column is None:
+            raise ConfigError(
+                f"{self.__name__} was called on {'both one column and columns by name' if columns else 'no column'}.",
+                "call it on one column, or, with a template, on each of its fields by name.",
+            )
+        return column
 
     def __repr__(self) -> str:
         """Show the UDF and its recipe, without secrets."""
         where = self.endpoint if self._recipe is None else self._recipe.route
-        return f"{self.__name__}({self._task!r}, {where!r}, {self._policy!r})"
+        told = "" if self._prompt is None else f"{self._prompt!r}, "
+        return f"{self.__name__}({self._task!r}, {told}{where!r}, {self._policy!r})"
 
     @property
     def func(self) -> Any:  # noqa: ANN401 -- what PySpark calls a UDF's function
@@ -132,7 +170,10 @@ def _arrow_function(name: str, recipe: Recipe, schema: StructType) -> Any:  # no
     def run(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
         kind = to_arrow_type(schema)
         nothing = to_arrow([], kind)
-        rows = arrow_rows(batches, conversations=recipe.task.name == "chat")
+        if recipe.prompt is None:
+            rows = arrow_rows(batches, conversations=recipe.task.name == "chat")
+        else:
+            rows = arrow_prompts(batches, recipe.prompt)
         for results in engine_for(recipe).stream(recipe.task, rows):
             if results:
                 yield to_arrow(results, kind)
@@ -147,7 +188,10 @@ def _pandas_function(name: str, recipe: Recipe, schema: StructType) -> Any:  # n
     def run(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
         names = schema.fieldNames()
         beaten = False  # an empty frame costs Spark milliseconds, so these beats come once
-        rows = pandas_rows(batches, conversations=recipe.task.name == "chat")
+        if recipe.prompt is None:
+            rows = pandas_rows(batches, conversations=recipe.task.name == "chat")
+        else:
+            rows = pandas_prompts(batches, recipe.prompt)
         for results in engine_for(recipe).stream(recipe.task, rows):
             if results:
                 yield to_pandas(results, names)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from spark_llm._route import Route
 from spark_llm._tasks import Task
+from spark_llm._template import Prompt
 from spark_llm.policy import Policy
 
 
@@ -14,3 +15,4 @@ class Recipe:
     task: Task
     route: Route
     policy: Policy
+    prompt: Prompt | None = None  # how the columns of a row become what is asked; None where there is one column

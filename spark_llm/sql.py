@@ -29,6 +29,12 @@ def register(
     ['llm_chat', 'llm_embed']
     >>> spark.sql("SELECT llm_chat(review).text FROM reviews")
 
+    A UDF with a template takes one struct with its fields, which are strings:
+
+    >>> register(spark, chat=chat_udf("my-endpoint", template="Summarise {title} ({year})"))
+    ['llm_chat']
+    >>> spark.sql("SELECT llm_chat(struct(title, string(year) AS year)).text FROM books")
+
     Returns:
         The names that were registered.
 

@@ -12,6 +12,7 @@ from spark_llm._tasks._parameters import text, written
 from spark_llm._tasks.chat import Chat
 from spark_llm._tasks.complete import Complete
 from spark_llm._tasks.embed import Embed
+from spark_llm._template import Prompt
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
@@ -24,20 +25,29 @@ if TYPE_CHECKING:
 _DEFAULT = Policy()
 
 
-def _udf(name: str, task: "Task", endpoint: str | Endpoint, policy: Policy, schema: "StructType") -> ModelUDF:
+def _udf(
+    name: str,
+    task: "Task",
+    endpoint: str | Endpoint,
+    policy: Policy,
+    schema: "StructType",
+    *,
+    prompt: Prompt | None = None,
+) -> ModelUDF:
     if isinstance(endpoint, str):
         endpoint = Endpoint(endpoint)
     if not isinstance(endpoint, Endpoint):
         raise ConfigError(f"{endpoint!r} is no endpoint.", "pass an endpoint's name, a URL or an Endpoint.")
     if not isinstance(policy, Policy):
         raise ConfigError(f"policy={policy!r} is no Policy.", "pass Policy(…), for example Policy(max_in_flight=32).")
-    return ModelUDF(name, task, endpoint, policy, schema)
+    return ModelUDF(name, task, endpoint, policy, schema, prompt=prompt)
 
 
 def chat_udf(
     endpoint: str | Endpoint,
     *,
     system: str | None = None,
+    template: str | None = None,
     max_tokens: int | None = None,
     max_completion_tokens: int | None = None,
     temperature: float | None = None,
@@ -57,9 +67,20 @@ def chat_udf(
     >>> chat = chat_udf("my-endpoint", system="Answer in one word: is the review positive or negative?", max_tokens=8)
     >>> df.withColumn("mood", chat("review")).select("review", "mood.text", "mood.usage.total_tokens", "mood.error")
 
+    With a `template` the message is written from several columns, given by name or as one struct that has the fields.
+    What is given by name is cast as Spark casts it to a string; in a struct the fields are strings already. A null in
+    any field makes its row null. Braces in the data are data. Then `system` is a template too, filled from the same
+    columns. Where the template is one field and nothing else, that may be a conversation, which `system` leads.
+
+    >>> brief = chat_udf("my-endpoint", template="Summarise {title} ({year}): {body}", system="Answer in {language}.")
+    >>> df.withColumn("brief", brief(title="title", year="year", body=F.trim("body"), language=F.lit("Dutch")))
+    >>> reply = chat_udf("my-endpoint", template="{turns}", system="You are {persona}.")
+    >>> df.withColumn("reply", reply(turns="messages", persona="role"))
+
     Args:
         endpoint: A serving endpoint's name, a URL or an `Endpoint`.
         system: Instructions before the message; a conversation's own system message takes their place.
+        template: The message, with the names of fields in braces; `{{` and `}}` are braces.
         max_tokens: The most tokens of an answer. Where an endpoint reserves them, a tight number is faster.
         max_completion_tokens: The same under the name that reasoning models take.
         temperature: 0 to 2; 0 for the likeliest answer.
@@ -88,13 +109,17 @@ def chat_udf(
         "n": n,
         "response_format": response_format,
     }
-    task = Chat(None if system is None else text("system", system), written(parameters, extra_body), n or 1)
-    return _udf("chat_udf", task, endpoint, policy, schemas.with_choices(schemas.CHAT) if task.n > 1 else schemas.CHAT)
+    prompt = None if template is None else Prompt.parse(template, system, conversations=True)
+    instructions = prompt.instructions if prompt else None if system is None else text("system", system)
+    task = Chat(instructions, written(parameters, extra_body), n or 1)
+    schema = schemas.with_choices(schemas.CHAT) if task.n > 1 else schemas.CHAT
+    return _udf("chat_udf", task, endpoint, policy, schema, prompt=prompt)
 
 
 def complete_udf(
     endpoint: str | Endpoint,
     *,
+    template: str | None = None,
     max_tokens: int | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -106,10 +131,13 @@ def complete_udf(
 ) -> ModelUDF:
     r"""Continue each row's prompt with a completion model.
 
-    The column is a string, the prompt as the model sees it. Nulls, errors and the parameters are those of `chat_udf`.
+    The column is a string, the prompt as the model sees it; or, with a `template`, the columns that fill it. Nulls,
+    errors, templates and the parameters are those of `chat_udf`.
 
     >>> complete = complete_udf("my-endpoint", max_tokens=32, stop="\n")
     >>> df.withColumn("next", complete("prompt")).select("next.text", "next.error")
+    >>> answer = complete_udf("my-endpoint", template="Question: {question}\nAnswer:", stop="\n")
+    >>> df.withColumn("answer", answer(question="title"))
 
     Returns:
         A callable for columns of `schemas.COMPLETE`.
@@ -125,14 +153,10 @@ def complete_udf(
         "stop": stop,
         "n": n,
     }
+    prompt = None if template is None else Prompt.parse(template)
     task = Complete(written(parameters, extra_body), n or 1)
-    return _udf(
-        "complete_udf",
-        task,
-        endpoint,
-        policy,
-        schemas.with_choices(schemas.COMPLETE) if task.n > 1 else schemas.COMPLETE,
-    )
+    schema = schemas.with_choices(schemas.COMPLETE) if task.n > 1 else schemas.COMPLETE
+    return _udf("complete_udf", task, endpoint, policy, schema, prompt=prompt)
 
 
 def embed_udf(

@@ -16,17 +16,21 @@ import pytest
 # Top to bottom. A new module is given its floor here before it may stand.
 FLOORS = {
     "doors": ("__init__", "__main__", "cli", "_check_commands"),
-    "spark": ("udfs", "_model_udf", "schemas", "sql", "demo", "_columns", "_runtime", "_preflight", "_executor"),
+    "spark": (
+        *("udfs", "_model_udf", "schemas", "sql", "demo", "_columns", "_fields"),
+        *("_runtime", "_preflight", "_executor"),
+    ),
     "world": (
         *("endpoint", "auth", "_sign_in", "_profile", "_clients", "_route"),
         *("_http", "_deadline", "_engine", "_recipe", "_java", "_stream"),
+        *("_cache", "_store"),
         *("_checks", "_target", "_caller"),
     ),
     "rules": (
         *("_schedule", "_request", "_form", "_retry", "_outage", "_advice"),
         *("_limit", "_climb", "_knee", "_rate"),
         *("_pace", "_pack", "_dedupe", "_tasks", "_tasks/*"),
-        *("_one_token", "_description"),
+        *("_one_token", "_description", "_entry", "_template"),
     ),
     "words": ("errors", "policy", "_values", "_version", "_report"),
 }
@@ -44,8 +48,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "multidict": ("_http",),  # this and yarl are aiohttp's own words for headers and addresses
     "numpy": ("_columns", *WING),  # pandas brings it
     "onnxruntime": WING,
-    "pandas": ("_model_udf", "_columns"),
-    "pyarrow": ("_model_udf", "_columns", "demo"),
+    "pandas": ("_model_udf", "_columns", "_fields"),
+    "pyarrow": ("_model_udf", "_columns", "_fields", "demo"),
     "pyspark": FLOORS["spark"],
     "pytest": ("serving/pytest_plugin",),
     "requests": (),

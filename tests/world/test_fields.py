@@ -1,0 +1,172 @@
+"""The struct that fills a template, as the workers read it: from Arrow and from pandas. No session is needed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm._columns import SLICE_ROWS
+from spark_llm._fields import arrow_prompts, pandas_prompts
+from spark_llm._template import Prompt
+from spark_llm.errors import InputTypeError
+
+SUM = Prompt.parse("{title}: {body}", conversations=True)
+LED = Prompt.parse("{turns}", "Be {mood}.", conversations=True)
+ALONE = Prompt.parse("{turns}")
+BROKEN = b"caf\xe9"  # Latin-1, and no UTF-8
+MENDED = "caf\N{REPLACEMENT CHARACTER}"
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+BOOK = pa.struct([("title", pa.string()), ("body", pa.string())])
+
+TEXTS = st.none() | st.text(max_size=6) | st.sampled_from(["{title}", "{{", "}"])
+BOOKS = st.lists(st.none() | st.fixed_dictionaries({"title": TEXTS, "body": TEXTS}), max_size=30)
+
+
+def read(prompt: Prompt, *batches: Any) -> list[Any]:  # noqa: ANN401 -- Arrow arrays
+    """Read Arrow batches to the end."""
+    return [row for rows in arrow_prompts(iter(batches), prompt) for row in rows]
+
+
+def read_pandas(prompt: Prompt, *batches: Any) -> list[Any]:  # noqa: ANN401 -- what Spark makes of columns
+    """Read pandas batches to the end."""
+    return [row for rows in pandas_prompts(iter(batches), prompt) for row in rows]
+
+
+def frame(column: pa.StructArray) -> pd.DataFrame:
+    """Turn a struct into a frame as Spark does: field by field, a null struct as nulls."""
+    fields = {field.name: values.to_pandas() for field, values in zip(column.type, column.flatten(), strict=True)}
+    made: pd.DataFrame = pd.DataFrame(fields)
+    return made
+
+
+def message(text: str) -> list[dict[str, str]]:
+    """Return a conversation of one message."""
+    return [{"role": "user", "content": text}]
+
+
+@given(BOOKS, st.integers(0, 10), st.sampled_from([pa.string(), pa.large_string()]))
+def test_a_struct_is_a_text_a_row(books: list[Any], start: int, kind: Any) -> None:  # noqa: ANN401 -- an Arrow type
+    """A null struct and a null field are null rows, in a slice too; what stands in the fields is not read."""
+    column = pa.array(books, pa.struct([("body", kind), ("extra", pa.int32()), ("title", kind)]))
+    expected = [None if book is None or None in book.values() else f"{book['title']}: {book['body']}" for book in books]
+
+    assert expected == read(SUM, column)
+    assert expected[start:] == read(SUM, column.slice(start))
+    assert expected == read_pandas(SUM, frame(column))
+
+
+def test_a_null_struct_hides_what_its_fields_hold() -> None:
+    """Arrow may keep values under a null; they are not asked."""
+    fields = [pa.array(["a", "b"]), pa.array(["c", "d"])]
+    column = pa.StructArray.from_arrays(fields, fields=list(BOOK), mask=pa.array([True, False]))
+
+    assert [None, "b: d"] == read(SUM, column)
+
+
+def test_a_large_batch_is_read_slice_by_slice() -> None:
+    """Only some hundred rows are Python objects at a time, none is lost, and the next batch waits."""
+    books = [{"title": str(number), "body": "b"} for number in range(2 * SLICE_ROWS + 7)]
+    touched: list[int] = []
+
+    def batches() -> Iterator[Any]:
+        for number in range(2):
+            touched.append(number)
+            yield pa.array(books, BOOK)
+
+    rows = arrow_prompts(batches(), SUM)
+    pieces = [next(rows) for _ in range(3)]
+
+    assert [SLICE_ROWS, SLICE_ROWS, 7] == [len(piece) for piece in pieces]
+    assert [f"{number}: b" for number in range(len(books))] == [row for piece in pieces for row in piece]
+    assert [0] == touched
+    assert [SLICE_ROWS, SLICE_ROWS, 7] == [len(piece) for piece in pandas_prompts(iter([frame(pa.array(books))]), SUM)]
+
+
+def test_bytes_that_are_no_utf8_are_replaced() -> None:
+    """In one field of one row: its other field and its neighbours are kept."""
+    raw = pa.struct([("title", pa.binary()), ("body", pa.binary())])
+    column = pa.array([{"title": BROKEN, "body": b"x"}, None, {"title": b"a", "body": "é".encode()}], raw)
+
+    assert [f"{MENDED}: x", None, "a: é"] == read(SUM, column.view(BOOK))
+
+
+def test_a_conversation_may_stand_alone_in_a_template() -> None:
+    """Its row's instructions lead it, on both paths; a text in its place is a message."""
+    kind = pa.struct([("turns", MESSAGES), ("mood", pa.string())])
+    rows = [{"turns": message("a"), "mood": "kind"}, {"turns": None, "mood": "x"}, {"turns": [None], "mood": None}]
+    expected = [[{"role": "system", "content": "Be kind."}, *message("a")], None, None]
+    texts = pa.array([{"turns": "a", "mood": "kind"}])
+    as_arrays = frame(pa.array(rows, kind))
+    cells = [None if cell is None else np.array(cell, dtype=object) for cell in as_arrays["turns"]]
+    as_arrays["turns"] = pd.Series(cells, dtype=object)
+
+    assert expected == read(LED, pa.array(rows, kind)) == read_pandas(LED, as_arrays)
+    assert expected[:1] == read(LED, texts) == read_pandas(LED, frame(texts))
+
+
+def test_a_column_of_nulls_is_rows_of_nulls() -> None:
+    """`lit(None)` has no type and needs none, alone or as a field."""
+    void = pa.array([{"title": None, "body": "b"}], pa.struct([("title", pa.null()), ("body", pa.string())]))
+
+    assert [None, None] == read(SUM, pa.nulls(2)) == read_pandas(SUM, pd.Series([None, None], dtype=object))
+    assert [None] == read(SUM, void) == read_pandas(SUM, frame(void))
+    assert [] == read(SUM, pa.array([], BOOK)) == read(SUM) == read_pandas(SUM)
+
+
+WRONG_FIELDS = {
+    "number": pa.array([1]),
+    "double": pa.array([1.5]),
+    "boolean": pa.array([True]),
+    "binary": pa.array([b"a"]),
+    "array": pa.array([["a"]]),
+    "struct": pa.array([{"a": "b"}]),
+    "map": pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())),
+    "conversation": pa.array([message("a")], MESSAGES),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_FIELDS)
+def test_a_field_that_is_no_string_is_refused(name: str) -> None:
+    """By its name and its type, with a next step, on both paths; a conversation too where it cannot be one."""
+    column = pa.StructArray.from_arrays([pa.array(["a"]), WRONG_FIELDS[name]], ["title", "body"])
+    alone = pa.StructArray.from_arrays([WRONG_FIELDS[name]], ["turns"])
+    for prompt, struct, field in ((SUM, column, "body"), (ALONE, alone, "turns")):
+        for reader, batch in ((read, struct), (read_pandas, frame(struct))):
+            with pytest.raises(InputTypeError, match=rf"fields are strings, and {field} is .+\. Hint: .+\.$"):
+                reader(prompt, batch)
+
+
+@pytest.mark.parametrize("cells", [[[1]], [[{"role": "user"}]], [{"role": "user", "content": "a"}]], ids=str)
+def test_a_conversation_of_another_form_is_refused(cells: list[Any]) -> None:
+    """The message says what form it has."""
+    column = pa.StructArray.from_arrays([pa.array(cells), pa.array(["x"])], ["turns", "mood"])
+    for reader, batch in ((read, column), (read_pandas, frame(column))):
+        with pytest.raises(InputTypeError, match=r"turns may be array<struct<role.*and turns is .+\. Hint: .+\.$"):
+            reader(LED, batch)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        pa.array(["a"]),
+        pa.array([1]),
+        pa.array([message("a")], MESSAGES),
+        pa.array([{"title": "a"}]),
+        pa.array([{"title": "a", "Body": "b"}]),
+        (pa.array(["a"]), pa.array(["b"])),
+    ],
+    ids=str,
+)
+def test_what_is_no_struct_with_the_fields_is_refused(batch: Any) -> None:  # noqa: ANN401 -- every wrong thing
+    """A string, a struct without a field, two columns: the fields are named, and the next step."""
+    as_pandas = batch
+    if not isinstance(batch, tuple):
+        as_pandas = frame(batch) if pa.types.is_struct(batch.type) else batch.to_pandas()
+    for reader, column in ((read, batch), (read_pandas, as_pandas)):
+        with pytest.raises(InputTypeError, match=r"a struct with the fields title, body; .* called on .+ Hint: .+\.$"):
+            reader(SUM, column)

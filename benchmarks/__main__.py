@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks import (
     backlog,
+    cache,
     capacity,
     chat,
     duplicates,
@@ -40,6 +41,7 @@ MEASUREMENTS: dict[str, Callable[..., list[Figure]]] = {
     "weather": weather.measure,
     "outage": outage.measure,
     "duplicates": duplicates.measure,
+    "cache": cache.measure,
     "poison": poison.measure,
     "memory": memory.measure,
     "show": show.measure,

@@ -55,7 +55,7 @@ class Dedupe:
                 to_ask.append(entry)
             elif key in self._answers:
                 self._answers.move_to_end(key)
-                known.append((number, _copy(self._answers[key][0])))
+                known.append((number, twin_of(self._answers[key][0])))
             elif (asking := self._asking.setdefault(key, number)) == number:
                 self._keys[number] = key
                 to_ask.append(entry)
@@ -81,7 +81,7 @@ class Dedupe:
                 del self._asking[key]
                 twins = self._twins.pop(number, ())
             if result.error is None:
-                settled += [(twin, _copy(result)) for twin, _ in twins]
+                settled += [(twin, twin_of(result)) for twin, _ in twins]
                 self._remember(key, result)
             else:
                 self._keys.update((twin, key) for twin, _ in twins)
@@ -113,7 +113,7 @@ def _weight(key: Key, result: Result) -> int:
     return weight if result.choices is None else weight + sum(map(getsizeof, result.choices))
 
 
-def _copy(result: Result) -> Result:
+def twin_of(result: Result) -> Result:
     """Return the same answer at no cost: zero where the server counted tokens, so that the rows' sum is the bill."""
     usage = result.usage
     return Result(

@@ -7,13 +7,15 @@ state of a module in this library.
 """
 
 import asyncio
+import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spark_llm._advice import with_next_step
+from spark_llm._entry import Keys
 from spark_llm._form import Form
 from spark_llm._http import HTTPClient
 from spark_llm._limit import Limit
@@ -30,6 +32,9 @@ from spark_llm._values import Answer, Failure, Item, Result, RowError
 from spark_llm.auth import Credential
 from spark_llm.errors import ConfigError, RowFailedError
 from spark_llm.policy import Policy
+
+if TYPE_CHECKING:
+    from spark_llm._cache import Cache
 
 _CANCEL_S = 5.0
 _TOKENS_MOST = 3  # that one request is sent with: each may have ended while it was on its way
@@ -62,7 +67,8 @@ class Engine:
         in flight is called off.
         """
         rows = Rows(batches)
-        stream = Stream(self._forms.setdefault(task, Form(task, self._policy.batch_size)), self._policy)
+        form = self._forms.setdefault(task, Form(task, self._policy.batch_size))
+        stream = Stream(form, self._policy, self._cache(task))
         rows_a_request = stream.form.most_inputs
         line, pace = stream.line, Pace(time.monotonic(), rows_a_request)
         try:
@@ -93,6 +99,16 @@ class Engine:
         finally:
             if line.held > line.ready:
                 self._call_off(stream)
+            stream.close()
+
+    def _cache(self, task: Task) -> "Cache | None":
+        """Return what keeps the answers of one stream: its file is open no longer than that."""
+        folder, route = self._policy.cache, self._route
+        if folder is None:
+            return None
+        from spark_llm._cache import Cache  # SQLite, which nobody else needs
+
+        return Cache(os.fspath(folder), Keys(task, route.url, route.model, route.headers))
 
     def _hand_over(self, stream: Stream, packs: list[list[Numbered]]) -> None:
         if packs:

@@ -137,7 +137,8 @@ def _on_an_executor(spark: SparkSession, function: Callable[[object], str], job_
         except BaseException as error:  # noqa: BLE001 -- whatever it is, the caller gets it
             found.set_exception(error)
 
-    InheritableThread(run, session=spark if is_remote() else None, daemon=True).start()
+    of_session = {"session": spark} if is_remote() else {}  # PySpark 3.5 knows no such argument, and needs none
+    InheritableThread(run, daemon=True, **of_session).start()
     wait([found], job_s)
     if not found.done():
         raise TimeoutError(f"no executor did a job of one row within {job_s:g} s")

@@ -6,6 +6,7 @@ settles. `Line` and the twins of a `Stream` are shared, each under a lock of its
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from spark_llm._dedupe import Dedupe
 from spark_llm._form import Form
@@ -13,6 +14,9 @@ from spark_llm._pack import Numbered, Packer
 from spark_llm._retry import FAILURE_ROWS, FailureRate
 from spark_llm._values import Item, Result, RowError
 from spark_llm.policy import Policy
+
+if TYPE_CHECKING:
+    from spark_llm._cache import Cache
 
 
 class Rows:
@@ -130,16 +134,17 @@ class Line:
 
 
 class Stream:
-    """The rows of one task, and what becomes of each: asked, a twin's answer, or nothing."""
+    """The rows of one task, and what becomes of each: asked, a twin's answer, one from the cache, or nothing."""
 
-    def __init__(self, form: Form, policy: Policy) -> None:
-        """Begin with an empty line."""
+    def __init__(self, form: Form, policy: Policy, cache: "Cache | None" = None) -> None:
+        """Begin with an empty line; a cache is used where equal rows may have one answer."""
         self.form = form
         self.line = Line()
         self.packer = Packer(form.most_inputs)
         self._failure_rate = FailureRate(policy.max_failure_rate)
         one_for_all = form.task.repeatable if policy.dedupe is None else policy.dedupe
         self._twins = Dedupe() if one_for_all else None
+        self._cache = cache if one_for_all else None
         self._lock = threading.Lock()
 
     def asked(self, rows: Sequence[Item | None]) -> list[Numbered]:
@@ -149,6 +154,11 @@ class Stream:
         if self._twins is not None:
             with self._lock:
                 to_ask, known = self._twins.admit(to_ask)
+            if self._cache is not None and to_ask:
+                to_ask, found = self._cache.find(to_ask)
+                with self._lock:
+                    known += self._twins.settle(found)[0]
+            with self._lock:
                 for _ in known:
                     self._failure_rate.is_exceeded_by(failed=False)
             if known:
@@ -158,10 +168,13 @@ class Stream:
 
     def settle(self, results: Iterable[tuple[int, Result]]) -> list[list[Numbered]]:
         """Put results in their places; return requests for what waited for a twin that failed."""
-        results, to_ask = list(results), list[Numbered]()
+        asked, to_ask = list(results), list[Numbered]()
+        results = asked
         if self._twins is not None:
             with self._lock:
-                results, to_ask = self._twins.settle(results)
+                results, to_ask = self._twins.settle(asked)
+        if self._cache is not None:
+            self._cache.settle(asked, to_ask)
         self.line.queue(len(to_ask))
         self.line.settle(results)
         with self._lock:
@@ -169,6 +182,11 @@ class Stream:
         if too_many and self.line.stopped is None:
             self.line.stop(_too_many_failed(too_many[0].error))
         return [[entry] for entry in to_ask]
+
+    def close(self) -> None:
+        """Have all answers kept that came, where there is a cache."""
+        if self._cache is not None:
+            self._cache.close()
 
     def waits_alone(self) -> bool:
         """Return whether the rows in the packer are the only ones not sent, so that waiting for more gains nothing."""

@@ -1,12 +1,18 @@
 """How hard to ask: the one place where each knob is explained."""
 
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from spark_llm.errors import ConfigError
 
 MAX_IN_FLIGHT = 512  # the ceiling where the user names none
 _LARGEST = 1e9
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # one letter is a disk of Windows
+
+
+class _Path(Protocol):
+    def __fspath__(self) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +37,10 @@ class Policy:
         batch_size: Inputs in one embedding request, 1 to 2048 (Databricks takes 150 at most); prompts in one completion
             request, 8 at most, where the endpoint takes a list of them.
         dedupe: Whether equal inputs of a task are asked once. None: unless `temperature` is above 0 without a `seed`.
+        cache: A folder on each worker's local disk where answers are kept, for 30 days and in 4 GiB at most. What was
+            answered there is not asked again: by a retried task, a second action, `orderBy` on a result. A request is
+            known by the endpoint's URL, its headers and its body, not by the token; nothing is kept where equal inputs
+            are not asked once, and no error is. A row that was found has 0 `attempts` and 0 tokens. None: no cache.
         on_error: "row" keeps what went wrong in the row's `error`; "raise" fails the task at the first such row.
     """
 
@@ -44,6 +54,7 @@ class Policy:
     max_failure_rate: float | None = None
     batch_size: int = 64
     dedupe: bool | None = None
+    cache: str | _Path | None = None
     on_error: Literal["row", "raise"] = "row"
 
     def __post_init__(self) -> None:
@@ -61,6 +72,13 @@ class Policy:
             raise ConfigError(
                 f"Policy(dedupe={self.dedupe!r}) is neither True nor False.", "leave it out to have it decided."
             )
+        if self.cache is not None:
+            object.__setattr__(self, "cache", _folder(self.cache))  # equal policies share an engine
+            if self.dedupe is False:
+                raise ConfigError(
+                    "Policy(cache=…, dedupe=False) is a contradiction: a cache gives equal inputs one answer.",
+                    "leave out one of the two.",
+                )
         _whole("max_tries", self.max_tries, 1, 1_000)
         _whole("batch_size", self.batch_size, 1, 2_048)
         _number("timeout_s", self.timeout_s, "seconds", 0.001)
@@ -79,6 +97,16 @@ class Policy:
     def ceiling(self) -> int:
         """The most requests that one task may have in flight."""
         return max(1, (self.max_in_flight or MAX_IN_FLIGHT) // self.tasks)
+
+
+def _folder(value: str | _Path) -> str:
+    path = value.__fspath__() if hasattr(value, "__fspath__") else value
+    if not isinstance(path, str) or not path.strip() or "\0" in path or _ADDRESS.match(path):
+        raise ConfigError(
+            f"Policy(cache={value!r}) is not a folder on a local disk.",
+            'name one that each worker can write to, such as cache="/local_disk0/answers", or leave it out.',
+        )
+    return path
 
 
 def _whole(name: str, value: object, least: int, most: int) -> None:

@@ -22,6 +22,7 @@ ROWS = (
     "5% 503, 1% cut",
     "the endpoint is gone for 1 s",
     "40 % duplicate rows",
+    "an answer from the cache",
     "one poisoned row in 500 embeddings",
     "a request that is refused as a whole",
     "show(5) on 10,000-row partitions",

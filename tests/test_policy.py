@@ -3,6 +3,7 @@
 import math
 import pickle
 from dataclasses import FrozenInstanceError
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -17,12 +18,13 @@ def test_the_defaults_are_the_documented_ones() -> None:
     """Who sets nothing gets these."""
     policy = Policy()
 
-    assert (None, None, None, None, None) == (
+    assert (None, None, None, None, None, None) == (
         policy.max_in_flight,
         policy.requests_per_minute,
         policy.tokens_per_minute,
         policy.max_failure_rate,
         policy.dedupe,
+        policy.cache,
     )
     assert (1, 120, 4, 600, 64, "row") == (
         policy.tasks,
@@ -58,6 +60,8 @@ def test_tasks_share_the_limit(max_in_flight: int, tasks: int) -> None:
         {"max_failure_rate": 1},
         {"dedupe": True},
         {"dedupe": False},
+        {"cache": "answers"},
+        {"cache": "C:\\answers"},
         {"timeout_s": 0.001},
         {"timeout_s": 600},
         {"max_tries": 1},
@@ -82,6 +86,10 @@ def test_what_can_be_right_is_kept(field: dict[str, Any]) -> None:
         *(("tokens_per_minute", value) for value in (0, 0.9, -1, math.nan, math.inf, "60", True)),
         *(("max_failure_rate", value) for value in (0, 0.0009, 1.1, 5, math.nan, "5 %", True)),
         *(("dedupe", value) for value in ("yes", "", 2, math.nan)),
+        *(
+            ("cache", value)
+            for value in ("", " ", "a\0b", b"folder", True, 7, ["folder"], "dbfs:/answers", "s3://answers")
+        ),
         *(("max_tries", value) for value in (0, -1, 4.0, "4", False, None)),
         *(("batch_size", value) for value in (0, -1, 2_049, 64.0, "64", None)),
         *(("timeout_s", value) for value in (0, 0.0, -1, math.nan, math.inf, "120", True, None)),
@@ -104,6 +112,19 @@ def test_only_true_and_false_are_truths(value: float) -> None:
         Policy(**arguments)
 
 
+def test_a_folder_may_be_a_path() -> None:
+    """It is kept as its name, so that both say the same; nothing is looked up on the disk."""
+    assert Policy(cache="/nowhere/answers") == Policy(cache=PurePosixPath("/nowhere/answers"))
+    assert "/nowhere/answers" == Policy(cache=PurePosixPath("/nowhere/answers")).cache
+
+
+def test_a_cache_gives_equal_rows_one_answer() -> None:
+    """So it cannot be where each of them is to have its own."""
+    with pytest.raises(ConfigError, match=r"cache=…, dedupe=False\).* Hint: .+\."):
+        Policy(cache="answers", dedupe=False)
+    assert "answers" == Policy(cache="answers", dedupe=True).cache
+
+
 def test_a_misspelt_knob_is_loud() -> None:
     """There are no further keywords that could swallow it."""
     with pytest.raises(TypeError, match="max_inflight"):
@@ -112,7 +133,7 @@ def test_a_misspelt_knob_is_loud() -> None:
 
 def test_a_policy_travels_and_does_not_change() -> None:
     """It is frozen, equal to its copies, and a key: the workers' engines are kept by it."""
-    policy = Policy(max_in_flight=8, tasks=2)
+    policy = Policy(max_in_flight=8, tasks=2, cache="answers")
     copy = pickle.loads(pickle.dumps(policy))  # noqa: S301 -- our own bytes
 
     assert policy == copy

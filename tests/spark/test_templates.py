@@ -98,6 +98,7 @@ def test_other_types_are_written_as_spark_writes_them(
         spark.conf.set("spark.sql.ansi.enabled", str(mode))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "kind"),
     [
@@ -121,6 +122,7 @@ def test_what_is_no_text_is_refused_by_name(
     assert 0 == endpoints.stats.requests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "words"),
     [

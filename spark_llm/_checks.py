@@ -17,7 +17,7 @@ from spark_llm._sign_in import SignInError
 from spark_llm._target import TIMEOUT_S, Target, locate
 from spark_llm._tasks import Task
 from spark_llm._tasks._failure import failure_of
-from spark_llm._tasks._wire import NotJSONError, read_json
+from spark_llm._tasks._wire import read_object
 from spark_llm._values import Answer, Failure, Response, RowError
 from spark_llm.auth import ClientCredentials, is_route_optimised
 from spark_llm.endpoint import Endpoint
@@ -73,9 +73,9 @@ class Visit:
             return
         try:
             response = self._get(subject.url)
-            document = _document(response)
+            document = read_object(response.body)
             if response.status == 404 and document.get("error_code") == "RESOURCE_DOES_NOT_EXIST":
-                names = [each.name for each in listed(_document(self._get(subject.list_url)))]
+                names = [each.name for each in listed(read_object(self._get(subject.list_url).body))]
                 words = f"{failure_of(response).error.message.rstrip('.')} (at {route.shown})."
                 self._note("description", "failed", words, did_you_mean(subject.name, names))
             elif response.status == 200 and "name" in document:
@@ -195,7 +195,7 @@ def endpoints_at(route: Route, timeout_s: float = TIMEOUT_S) -> list[Description
     except SignInError as failed:
         error = failed.failure.error
     if error is None:
-        return listed(_document(response))
+        return listed(read_object(response.body))
     words = Check.of_words("endpoints", "driver", "failed", caller.words(error))
     raise ConfigError(words.message, words.hint or "check DATABRICKS_HOST.")
 
@@ -223,15 +223,6 @@ def _told(task: Task, outcome: Answer | Failure, latency_s: float) -> str:
         tokens = outcome.usage.total_tokens
         told.append(f"{tokens} token{'' if tokens == 1 else 's'}")
     return f"{words}: {', '.join(told)}" if told else words
-
-
-def _document(response: Response) -> dict[str, object]:
-    """Read the JSON object that a response holds; anything else is an empty one."""
-    try:
-        document = read_json(response.body) if response.fault is None else None
-    except NotJSONError:
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _why_none(response: Response) -> str:

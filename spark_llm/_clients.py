@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from spark_llm._profile import of_config, of_profile
+from spark_llm._route import invocations_url
 from spark_llm.auth import Workspace
 from spark_llm.errors import ConfigError
 
@@ -94,11 +95,7 @@ def _mlflow_login(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _named(workspace: Workspace, name: str, served_model: str | None) -> dict[str, Any]:
-    served = "" if served_model is None else f"/served-models/{served_model}"
-    return {
-        "target": f"{workspace.host}/serving-endpoints/{name}{served}/invocations",
-        "token": workspace.credential,
-    }
+    return {"target": invocations_url(workspace.host, name, served_model), "token": workspace.credential}
 
 
 def _another(thing: object, wanted: str, instead: str) -> ConfigError:

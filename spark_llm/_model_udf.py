@@ -9,8 +9,8 @@ PySpark reads the type hints of the functions below when it makes a UDF: what th
 import contextlib
 import os
 import re
-from collections.abc import Iterator
-from typing import Any, Union
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, Union
 
 import pandas as pd
 import pyarrow as pa
@@ -28,6 +28,7 @@ from spark_llm._recipe import Recipe
 from spark_llm._runtime import Runtime
 from spark_llm._tasks import Task
 from spark_llm._template import Prompt
+from spark_llm._values import Item, Result
 from spark_llm.auth import SignedInElsewhereError
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
@@ -35,6 +36,7 @@ from spark_llm.policy import Policy
 
 BEAT_ARRAYS = 90  # empty batches that fill the worker's output buffer of 64 KB, so that it is sent
 LOGINS = (Profile(), Runtime())
+Frame = TypeVar("Frame", pa.Array, pd.DataFrame)
 
 
 class ModelUDF:
@@ -169,16 +171,11 @@ def _takes_arrow_udfs(spark_version: str) -> bool:
 def _arrow_function(name: str, recipe: Recipe, schema: StructType) -> Any:  # noqa: ANN401 -- a function that PySpark inspects
     def run(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
         kind = to_arrow_type(schema)
-        nothing = to_arrow([], kind)
         if recipe.prompt is None:
             rows = arrow_rows(batches, conversations=recipe.task.name == "chat")
         else:
             rows = arrow_prompts(batches, recipe.prompt)
-        for results in engine_for(recipe).stream(recipe.task, rows):
-            if results:
-                yield to_arrow(results, kind)
-            else:
-                yield from [nothing] * BEAT_ARRAYS
+        yield from _answered(recipe, rows, lambda results: to_arrow(results, kind), to_arrow([], kind))
 
     run.__name__ = run.__qualname__ = name
     return run
@@ -187,16 +184,26 @@ def _arrow_function(name: str, recipe: Recipe, schema: StructType) -> Any:  # no
 def _pandas_function(name: str, recipe: Recipe, schema: StructType) -> Any:  # noqa: ANN401 -- a function that PySpark inspects
     def run(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
         names = schema.fieldNames()
-        nothing = pd.DataFrame()  # without columns: Spark makes none of them then, and it costs a tenth
         if recipe.prompt is None:
             rows = pandas_rows(batches, conversations=recipe.task.name == "chat")
         else:
             rows = pandas_prompts(batches, recipe.prompt)
-        for results in engine_for(recipe).stream(recipe.task, rows):
-            if results:
-                yield to_pandas(results, names)
-            else:
-                yield from [nothing] * BEAT_ARRAYS
+        # A beat's frames have no columns: Spark makes none of them then, and it costs a tenth.
+        yield from _answered(recipe, rows, lambda results: to_pandas(results, names), pd.DataFrame())
 
     run.__name__ = run.__qualname__ = name
     return run
+
+
+def _answered(
+    recipe: Recipe,
+    rows: Iterator[Sequence[Union[Item, None]]],
+    write: Callable[[list[Union[Result, None]]], Frame],
+    nothing: Frame,
+) -> Iterator[Frame]:
+    """Ask every row; yield the results as `write` makes them, and for a beat enough of `nothing` to be sent."""
+    for results in engine_for(recipe).stream(recipe.task, rows):
+        if results:
+            yield write(results)
+        else:
+            yield from [nothing] * BEAT_ARRAYS

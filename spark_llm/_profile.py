@@ -23,13 +23,14 @@ class Profile:
         """Return whether the file has the profile, for the workspace of DATABRICKS_HOST if that is set."""
         if not _sdk_is_installed():
             return False
-        section = _section(environ, _name(environ))
+        _, section = _chosen(environ)
         host, wanted = host_url(section.get("host", "")), host_url(environ.get("DATABRICKS_HOST", ""))
         return bool(host) and wanted in ("", host)
 
     def workspace(self, environ: Mapping[str, str]) -> Workspace:
         """Sign in with the profile; raises `ConfigError` where databricks-sdk cannot."""
-        return _signed_in(_name(environ) or "DEFAULT")
+        name, _ = _chosen(environ)
+        return _signed_in(name)
 
 
 def of_profile(name: str) -> Workspace:
@@ -75,19 +76,17 @@ def _signed_in(name: str) -> Workspace:
         raise ConfigError(what, f"databricks auth profiles, or databricks auth login --profile {name}.") from error
 
 
-def _name(environ: Mapping[str, str]) -> str:
-    return environ.get("DATABRICKS_CONFIG_PROFILE", "")
-
-
-def _section(environ: Mapping[str, str], name: str) -> Mapping[str, str]:
-    """Return a profile as it is written; an empty one where there is no such file or profile."""
+def _chosen(environ: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
+    """Return the profile's name, and the profile as it is written: an empty one where there is no such thing."""
     file = configparser.ConfigParser(interpolation=None)
+    name = environ.get("DATABRICKS_CONFIG_PROFILE") or "DEFAULT"
     try:
         file.read(Path(environ.get("DATABRICKS_CONFIG_FILE") or "~/.databrickscfg").expanduser(), encoding="utf-8")
-        name = name or file.get("__settings__", "default_profile", fallback="DEFAULT")
-        return file[name]
+        if not environ.get("DATABRICKS_CONFIG_PROFILE"):
+            name = file.get("__settings__", "default_profile", fallback=name)
+        return name, file[name]
     except (OSError, ValueError, KeyError, RuntimeError, configparser.Error):
-        return {}
+        return name, {}
 
 
 def _sdk_is_installed() -> bool:

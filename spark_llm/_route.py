@@ -46,6 +46,12 @@ class Route:
         return is_azure_openai(self.url)
 
 
+def invocations_url(host: str, name: str, served_model: str | None) -> str:
+    """Return where an endpoint of a workspace is asked, or one model behind it."""
+    served = "" if served_model is None else f"/served-models/{served_model}"
+    return f"{host}/serving-endpoints/{name}{served}/invocations"
+
+
 def check_url(url: str) -> None:
     """Raise `ConfigError` for what cannot be posted to, or holds a password: URLs are printed."""
     try:

@@ -15,7 +15,7 @@ from urllib.parse import urlencode, urlsplit
 
 from spark_llm._http import ask_once
 from spark_llm._tasks._failure import failure_of
-from spark_llm._tasks._wire import NotJSONError, read_json
+from spark_llm._tasks._wire import read_object
 from spark_llm._values import Failure, Response, RowError
 from spark_llm.auth import ClientCredentials, Credential, checked, is_token
 from spark_llm.errors import ConfigError
@@ -43,7 +43,7 @@ class Token(NamedTuple):
         """Return a token with the end that a JSON web token (RFC 7519) tells; any other has none."""
         parts = value.split(".")
         try:
-            claims = _object(base64.urlsafe_b64decode(parts[1] + "==") if len(parts) == 3 else b"")
+            claims = read_object(base64.urlsafe_b64decode(parts[1] + "==") if len(parts) == 3 else b"")
         except (ValueError, binascii.Error):
             return cls(value)
         ends_at = _seconds(claims.get("exp"))
@@ -171,7 +171,7 @@ def _grant(client: ClientCredentials, more: Mapping[str, str], ca_bundle: str | 
         body=urlencode({"grant_type": "client_credentials", "scope": client.scope, **more}).encode(),
         ca_bundle=ca_bundle,
     )
-    document = _object(response.body) if response.status == 200 else {}
+    document = read_object(response.body) if response.status == 200 else {}
     value, seconds = document.get("access_token"), _seconds(document.get("expires_in"))
     if not isinstance(value, str) or not is_token(value):
         raise _no_token(response, url, client)
@@ -180,19 +180,10 @@ def _grant(client: ClientCredentials, more: Mapping[str, str], ca_bundle: str | 
 
 def _described(response: Response) -> str | None:
     """Return the rights that a described endpoint asks for; None where the description has none."""
-    place: Any = _object(response.body) if response.status == 200 else {}
+    place: Any = read_object(response.body) if response.status == 200 else {}
     for name in ("data_plane_info", "query_info", "authorization_details"):
         place = place.get(name) if isinstance(place, dict) else None
     return place if isinstance(place, str) else None
-
-
-def _object(raw: bytes) -> dict[str, Any]:
-    """Read a JSON object; anything else is an empty one."""
-    try:
-        document = read_json(raw)
-    except NotJSONError:
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _seconds(value: object) -> float | None:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from spark_llm import _clients
 from spark_llm._profile import Profile
-from spark_llm._route import Route, check_headers, check_transport, check_url, masked
+from spark_llm._route import Route, check_headers, check_transport, check_url, invocations_url, masked
 from spark_llm.auth import (
     Bearer,
     Credential,
@@ -28,7 +28,6 @@ from spark_llm.auth import (
 from spark_llm.errors import ConfigError
 
 _ROUTES = ("/invocations", "/chat/completions", "/completions", "/embeddings")
-EMPTY: Mapping[str, str] = {}
 _NAME = re.compile(r"(?!\.+$)[\w.-]{1,255}", re.ASCII)
 LOGINS: Sequence[Login] = (Profile(),)
 _OWN_LOGINS = {"authorization", "api-key"}  # headers that say who is asking, so that no token has to
@@ -181,8 +180,7 @@ class Endpoint:
             workspace = self._signed_in(at, environ, logins, ask=ask_logins)
             host, found = workspace.host, found or workspace.credential
         if url is None:
-            served = "" if self.served_model is None else f"/served-models/{self.served_model}"
-            url = f"{host}/serving-endpoints/{self.target}{served}/invocations"
+            url = invocations_url(host, self.target, self.served_model)
         if not self.allow_http:
             check_transport(url)
         credential = at_workspace(found or Bearer(), url, host)

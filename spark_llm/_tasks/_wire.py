@@ -38,6 +38,15 @@ def read_json(body: bytes) -> Any:  # noqa: ANN401 -- a JSON document has any ty
         raise NotJSONError(str(error)) from None
 
 
+def read_object(body: bytes) -> dict[str, Any]:
+    """Read a JSON object; an empty one stands for anything else."""
+    try:
+        document = read_json(body)
+    except NotJSONError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
 def mended(value: Any) -> Any:  # noqa: ANN401 -- a JSON document has any type
     """Replace lone surrogates, which JSON escapes and headers may bring, and no UTF-8 can hold."""
     if isinstance(value, str):

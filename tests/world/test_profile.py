@@ -87,6 +87,19 @@ def test_a_file_that_is_no_profile_is_none(text: str, tmp_path: Path) -> None:
     assert not Profile().is_here({"DATABRICKS_CONFIG_FILE": str(file)})
 
 
+def test_the_file_may_name_its_default_profile(endpoints: LocalEndpoints, profiles: dict[str, str]) -> None:
+    """It is the one that is looked for, and the one that signs in; a variable goes before it."""
+    with Path(profiles["HOME"], ".databrickscfg").open("a", encoding="utf-8") as file:
+        file.write("\n[__settings__]\ndefault_profile = client\n")
+    origins = [
+        Endpoint("chat").resolve("/chat/completions", profiles | environ).credential.origin
+        for environ in ({}, {"DATABRICKS_CONFIG_PROFILE": "DEFAULT"})
+    ]
+
+    assert ["the profile client", "the profile DEFAULT"] == origins
+    assert Profile().is_here(profiles | {"DATABRICKS_HOST": endpoints.url})
+
+
 def test_a_profile_that_cannot_sign_in_says_so(profiles: dict[str, str]) -> None:
     """One that is not there, or has nothing to sign in with, with the command that mends it."""
     for name in ("nobody", "empty"):

@@ -24,8 +24,9 @@ _HOMES = {
     "embed_udf": "udfs",
     "preflight": "_preflight",
     "register": "sql",
+    "register_ai_functions": "sql",
 }
-_MODULES = ("schemas", "serving")
+_MODULES = ("functions", "schemas", "serving")
 
 __all__ = [
     "ConfigError",
@@ -38,19 +39,21 @@ __all__ = [
     "chat_udf",
     "complete_udf",
     "embed_udf",
+    "functions",
     "preflight",
     "register",
+    "register_ai_functions",
     "schemas",
     "serving",
 ]
 
 if TYPE_CHECKING:
-    from spark_llm import schemas, serving
+    from spark_llm import functions, schemas, serving
     from spark_llm._preflight import preflight
     from spark_llm.endpoint import Endpoint
     from spark_llm.errors import ConfigError, InputTypeError, RowFailedError, SparkLLMError
     from spark_llm.policy import Policy
-    from spark_llm.sql import register
+    from spark_llm.sql import register, register_ai_functions
     from spark_llm.udfs import chat_udf, complete_udf, embed_udf
 
 

@@ -17,7 +17,7 @@ from spark_llm._dedupe import twin_of
 from spark_llm._entry import Entry, Keys, read, written
 from spark_llm._pack import Numbered
 from spark_llm._store import DamagedError, Store, move_aside
-from spark_llm._values import Result
+from spark_llm._values import Answer, Result
 
 GATHER_S = 0.25  # how long answers gather before they are written together
 WAITING_BYTES = 16 * 2**20  # of answers that wait to be written; beyond it, they are not kept
@@ -47,12 +47,15 @@ class Cache:
         """Return the inputs to ask, and the results of those that were answered before, which cost nothing now."""
         keyed = [(entry, self._keys.of(entry[1])) for entry in inputs]
         found = self._disk.find([key for _, key in keyed if key is not None])
+        task = self._keys.task
         to_ask: list[Numbered] = []
         known: list[tuple[int, Result]] = []
         asked: dict[int, bytes] = {}
         for entry, key in keyed:
-            if key is not None and (result := found.get(key)) is not None:
-                known.append((entry[0], twin_of(result)))
+            if key is not None and (answer := found.get(key)) is not None:
+                result = twin_of(answer)
+                task.typed(Answer([result], None), [entry[1]], task.dialects - 1)
+                known.append((entry[0], result))
                 continue
             to_ask.append(entry)
             if key is not None:

@@ -132,7 +132,7 @@ def to_arrow(results: Sequence[Result | None], kind: pa.StructType) -> pa.Struct
 
 
 def _field(field: pa.Field, values: list[Any]) -> pa.Array:
-    if pa.types.is_struct(field.type):
+    if pa.types.is_struct(field.type) and field.name != "parsed":  # that is a dict already, whatever its depth
         nulls = [value is None for value in values]
         if all(nulls):
             return pa.nulls(len(values), field.type)

@@ -4,18 +4,21 @@ Knows no socket, no clock, no Spark.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from sys import getsizeof
+from typing import Any
 
 from spark_llm._pack import Numbered
 from spark_llm._tasks._wire import write_json
-from spark_llm._values import Message, Result, Usage
+from spark_llm._values import Item, Question, Result, Usage
 
 ANSWERS_MOST = 10_000
 BYTES_MOST = 16_000_000
 ENTRY_BYTES = 700  # what an answer takes beside its key and its texts: objects, numbers, its places in the tables
+PARSED_BYTES = 16  # what a value takes for each character of its JSON: as many as a list of small numbers
 
-Key = str | bytes  # a text as it is, or a conversation as JSON: the two are never equal
+Said = str | bytes  # a text as it is, or a conversation as JSON: the two are never equal
+Key = Said | tuple[Any, str | None, Hashable]  # … and of a question its instructions and type as well
 
 
 class Dedupe:
@@ -50,7 +53,7 @@ class Dedupe:
         known: list[tuple[int, Result]] = []
         for entry in inputs:
             number, item = entry
-            key = item if isinstance(item, str) else _key(item)
+            key = _key(item)
             if key is None:
                 to_ask.append(entry)
             elif key in self._answers:
@@ -99,17 +102,25 @@ class Dedupe:
             self._bytes -= weight
 
 
-def _key(conversation: Sequence[Message]) -> bytes | None:
-    """Return a conversation's JSON; None where there is none, which is then the sender's to tell."""
+def _key(item: Item) -> Key | None:
+    """Return what equal inputs have in common; None for what JSON cannot hold, which is then the sender's to tell."""
+    if isinstance(item, str):
+        return item
+    if isinstance(item, Question):
+        said = _key(item.said)
+        return None if said is None else (said, item.system, item.reply)
     try:
-        return write_json(conversation)
+        return write_json(item)
     except (TypeError, ValueError, RecursionError):
         return None
 
 
 def _weight(key: Key, result: Result) -> int:
     """Return the bytes of memory that an answer takes; a text's are one to four for each of its characters."""
-    weight = ENTRY_BYTES + getsizeof(key) + getsizeof(result.text) + getsizeof(result.embedding)
+    own = key[0] if isinstance(key, tuple) else key  # instructions and types are shared by many
+    weight = ENTRY_BYTES + getsizeof(own) + getsizeof(result.text) + getsizeof(result.embedding)
+    if result.parsed is not None:
+        weight += PARSED_BYTES * len(result.text or "")
     return weight if result.choices is None else weight + sum(map(getsizeof, result.choices))
 
 
@@ -123,5 +134,6 @@ def twin_of(result: Result) -> Result:
         finish_reason=result.finish_reason,
         usage=None if usage is None else Usage(*[None if count is None else 0 for count in usage]),
         model=result.model,
+        parsed=result.parsed,
         request_id=result.request_id,
     )

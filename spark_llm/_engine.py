@@ -28,7 +28,7 @@ from spark_llm._schedule import LastWord, Schedule
 from spark_llm._sign_in import SignInError, TokenKeeper
 from spark_llm._stream import Rows, Stream
 from spark_llm._tasks import Task
-from spark_llm._values import Answer, Failure, Item, Result, RowError
+from spark_llm._values import Answer, Failure, Result, Row, RowError
 from spark_llm.auth import Credential
 from spark_llm.errors import ConfigError, RowFailedError
 from spark_llm.policy import Policy
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from spark_llm._cache import Cache
 
 _CANCEL_S = 5.0
+_KEEP_ERRORS = 'leave out Policy(on_error="raise") to keep errors in their rows, or mend the cause.'
 _TOKENS_MOST = 3  # that one request is sent with: each may have ended while it was on its way
 
 
@@ -59,7 +60,7 @@ class Engine:
         self._thread = threading.Thread(target=self._loop.run_forever, name="spark_llm engine", daemon=True)
         self._thread.start()
 
-    def stream(self, task: Task, batches: Iterator[Sequence[Item | None]]) -> Iterator[list[Result | None]]:
+    def stream(self, task: Task, batches: Iterator[Sequence[Row]]) -> Iterator[list[Result | None]]:
         """Ask every row of `batches`; yield results in the rows' order, in chunks, null for null.
 
         An empty chunk is a beat: there is nothing yet, and the caller should push out what it has buffered. Raises
@@ -83,7 +84,8 @@ class Engine:
                 nothing_to_wait_for = not wanted and line.ready == line.held
                 if line.ready and (nothing_to_wait_for or pace.leaves(line.ready, now)):
                     chunk = line.pop()
-                    self._raise_if_failed(chunk)
+                    if self._policy.on_error == "raise":
+                        raise_if_failed(chunk, _KEEP_ERRORS)
                     yield chunk
                     if not pace.has_left(len(chunk), time.monotonic()):
                         continue
@@ -113,16 +115,6 @@ class Engine:
     def _hand_over(self, stream: Stream, packs: list[list[Numbered]]) -> None:
         if packs:
             self._loop.call_soon_threadsafe(self._admit, stream, packs)
-
-    def _raise_if_failed(self, chunk: list[Result | None]) -> None:
-        if self._policy.on_error == "raise":
-            for result in chunk:
-                if result is not None and result.error is not None:
-                    error = result.error
-                    raise RowFailedError(
-                        f"A row was not answered: {error.kind} (status {error.status}): {error.message}",
-                        'leave out Policy(on_error="raise") to keep errors in their rows, or mend the cause.',
-                    )
 
     def _call_off(self, stream: Stream) -> None:
         done = threading.Event()
@@ -208,8 +200,8 @@ class Engine:
             latency_s = None
         now = self._loop.time()
         if isinstance(outcome, Answer):
-            self._schedule.answered(request, outcome, now, latency_s)
-            self._deliver(stream, request.settled(outcome, latency_s))
+            if self._schedule.answered(request, outcome, now, latency_s):
+                self._deliver(stream, request.settled(outcome, latency_s))
         else:
             last_word = self._schedule.failed(request, outcome, now, random.random)
             if last_word is not None:
@@ -231,7 +223,8 @@ class Engine:
             self._schedule.add(stream, pack, stream.form)
 
     async def _ask(self, request: Request, task: Task) -> "tuple[Answer | Failure, float | None]":
-        body = task.encode([item for _, item in request.inputs], self._route.model, request.dialect)
+        items = [item for _, item in request.inputs]
+        body = task.encode(items, self._route.model, request.dialect)
         try:
             if self._client is None:
                 self._client = self._connected()
@@ -251,7 +244,7 @@ class Engine:
             return Failure(RowError("connection", None, str(error), retryable=False), final=True), None
         if response.status not in (401, 403):
             self._keeper.worked(token)
-        return task.decode(response, len(request.inputs)), response.latency_s
+        return task.typed(task.decode(response, len(items)), items, request.dialect), response.latency_s
 
     def _connected(self) -> HTTPClient:
         route, policy = self._route, self._policy
@@ -293,6 +286,14 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+def raise_if_failed(results: Iterable[Result | None], hint: str) -> None:
+    """Raise `RowFailedError` for the first of `results` that is an error."""
+    for result in results:
+        if result is not None and result.error is not None:
+            error = result.error
+            raise RowFailedError(f"A row was not answered: {error.kind} (status {error.status}): {error.message}", hint)
 
 
 _engines: dict[tuple[Route, Policy, str], Engine] = {}

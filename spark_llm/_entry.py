@@ -32,13 +32,13 @@ class Keys:
         """Tell apart what `task` asks `model` at `url`."""
         lower = ((name.lower(), value) for name, value in headers)
         others = sorted(header for header in lower if header[0] not in WHO_IS_ASKING)
-        self._task, self._model = task, model
+        self.task, self._model = task, model
         self._begun = hashlib.sha256(write_json([FORMAT, task.name, url, model, others]))
 
     def of(self, item: Item) -> bytes | None:
         """Return the key of a request for this input alone; None for a conversation that no request can carry."""
         try:
-            body = self._task.encode([item], self._model, self._task.dialects - 1)  # the last form is the plainest
+            body = self.task.encode([item], self._model, self.task.dialects - 1)  # the last form is the plainest
         except (TypeError, ValueError, RecursionError):
             return None
         key = self._begun.copy()

@@ -26,6 +26,7 @@ from spark_llm._values import RowError
 from spark_llm._version import __version__
 
 _LOST_TASK = re.compile(r"most recent failure: [^\n]*?\): ([^\n]*)")
+_DIRECTORY = re.compile(r' \(in directory "[^"]*"\)')  # long, Spark's own, and before the reason
 JOB_S = 60.0  # until an executor has taken a job of one row and done it
 CHECKS = ("packages", "address", "credentials", "request")
 OURS, THEIRS = "spark_llm", ("aiohttp", "msgspec", "pandas", "pyarrow")
@@ -157,7 +158,7 @@ def _no_python(name: str, error: Exception) -> Check:
     if "Traceback (most recent call last)" in words:
         words = words.rstrip().rpartition("\n")[2]
     cause = _LOST_TASK.search(words)
-    said = excerpt(cause[1] if cause else words, 300)
+    said = excerpt(_DIRECTORY.sub("", cause[1] if cause else words), 300)
     return Check(name, "executor", "failed", f"Spark ran no Python function: {said.rstrip('.')}.", hint)
 
 

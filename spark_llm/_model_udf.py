@@ -1,45 +1,57 @@
-"""A model as a function of columns: our own callable, which becomes Spark's UDF late.
-
-Spark's UDF object is bound to the session that it was made in, and cannot be made before a Connect session exists. So
-ours makes Spark's when it is called on columns or registered.
-
-PySpark reads the type hints of the functions below when it makes a UDF: what they name is imported for real.
-"""
+"""A model as a function of columns: our own callable, which becomes Spark's UDF late."""
 
 import contextlib
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar, Union
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
-import pandas as pd
-import pyarrow as pa
-from pyspark.errors import PySparkRuntimeError
-from pyspark.sql import Column, SparkSession
-from pyspark.sql.pandas.functions import pandas_udf
-from pyspark.sql.pandas.types import to_arrow_type
+from pyspark.sql import Column
 from pyspark.sql.types import StructType
 
-from spark_llm._columns import arrow_rows, pandas_rows, to_arrow, to_pandas
+from spark_llm import schemas
+from spark_llm._columns import arrow_rows, pandas_rows
 from spark_llm._engine import engine_for
 from spark_llm._fields import arrow_prompts, by_name, pandas_prompts
 from spark_llm._profile import Profile
 from spark_llm._recipe import Recipe
+from spark_llm._returns import reply_of
 from spark_llm._runtime import Runtime
 from spark_llm._tasks import Task
+from spark_llm._tasks.chat import Chat
 from spark_llm._template import Prompt
-from spark_llm._values import Item, Result
+from spark_llm._types import spark_type, struct_of
+from spark_llm._vectorised import LateUDF, Results, active_session
 from spark_llm.auth import SignedInElsewhereError
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
 
-BEAT_ARRAYS = 90  # empty batches that fill the worker's output buffer of 64 KB, so that it is sent
 LOGINS = (Profile(), Runtime())
-Frame = TypeVar("Frame", pa.Array, pd.DataFrame)
 
 
-class ModelUDF:
+@dataclass(frozen=True)
+class ModelPlan:
+    """Ask about each row of one column, or of the struct that fills a template."""
+
+    recipe: Recipe
+
+    def arrow(self, batches: Iterator[Any]) -> Results:
+        """Answer the rows of Arrow arrays."""
+        task, prompt = self.recipe.task, self.recipe.prompt
+        chat = task.name == "chat"
+        rows = arrow_rows(batches, conversations=chat) if prompt is None else arrow_prompts(batches, prompt)
+        return engine_for(self.recipe).stream(task, rows)
+
+    def pandas(self, batches: Iterator[Any]) -> Results:
+        """Answer the rows of pandas series and frames."""
+        task, prompt = self.recipe.task, self.recipe.prompt
+        chat = task.name == "chat"
+        rows = pandas_rows(batches, conversations=chat) if prompt is None else pandas_prompts(batches, prompt)
+        return engine_for(self.recipe).stream(task, rows)
+
+
+class ModelUDF(LateUDF):
     """A model as a function of a column. Call it on one; register it with `spark.udf.register("name", it)`.
 
     One with a template is a function of its fields: call it on the columns by name, or on one struct that has them.
@@ -50,9 +62,6 @@ class ModelUDF:
     >>> df.withColumn("summary", brief(title="title", body=F.upper("body"))).select("summary.text")
     """
 
-    deterministic = False
-    """Spark must not ask a row again because a plan was written differently: it may if this were True."""
-
     def __init__(
         self,
         name: str,
@@ -61,17 +70,19 @@ class ModelUDF:
         policy: Policy,
         schema: StructType,
         *,
-        prompt: Union[Prompt, None] = None,
+        prompt: Prompt | None = None,
+        ddl: str | None = None,
     ) -> None:
         """Keep what will be asked; Spark's UDF is made later.
 
-        Where only a login says who is asking, it is asked later too: a UDF is built without a network.
+        Where only a login says who is asking, it is asked later too: a UDF is built without a network. And a type in
+        `ddl`, of the answers, is read by Spark when there is a session.
         """
-        self.__name__ = name
-        self.returnType = schema
+        super().__init__(name)
         self.endpoint = endpoint
-        self._task, self._policy, self._prompt = task, policy, prompt
-        self._recipe: Union[Recipe, None] = None
+        self.policy = policy
+        self._task, self._schema, self._prompt, self._ddl = task, schema, prompt, ddl
+        self._recipe: Recipe | None = None
         with contextlib.suppress(SignedInElsewhereError):
             self._recipe = self._resolved(ask_logins=False)
 
@@ -81,27 +92,50 @@ class ModelUDF:
         return self._task.name
 
     @property
+    def codec(self) -> Task:
+        """The task with its parameters."""
+        _ = self.returnType  # it may be part of the task
+        return self._task
+
+    @property
+    def prompt(self) -> Prompt | None:
+        """Its templates; None where it is called on one column."""
+        return self._prompt
+
+    @property
+    def returnType(self) -> StructType:  # noqa: N802 -- PySpark's name
+        """The type of its column; raises `ConfigError` where that depends on a DDL string that Spark cannot read."""
+        if self._ddl is not None and isinstance(self._task, Chat):
+            reply = reply_of(struct_of(self._ddl, active_session()))
+            self._task = replace(self._task, reply=reply)
+            self._schema = schemas.with_parsed(self._schema, spark_type(reply.shape))
+            self._ddl = None
+            if self._recipe is not None:
+                self._recipe = replace(self._recipe, task=self._task)
+        return self._schema
+
+    @property
     def recipe(self) -> Recipe:
         """What travels to the workers; raises `ConfigError` where the login that it needs fails."""
+        _ = self.codec
         if self._recipe is None:
             self._recipe = self._resolved(ask_logins=True)
         return self._recipe
 
     def _resolved(self, *, ask_logins: bool) -> Recipe:
         route = self.endpoint.resolve(self._task.route, os.environ, LOGINS, ask_logins=ask_logins)
-        return Recipe(self._task, route, self._policy, self._prompt)
+        return Recipe(self._task, route, self.policy, self._prompt)
 
-    def __call__(self, column: Union[Column, str, None] = None, /, **columns: Union[Column, str]) -> Column:
+    def __call__(self, column: Column | str | None = None, /, **columns: Column | str) -> Column:
         """Return the column of answers; the struct's fields are `returnType`'s.
 
         Raises `ConfigError` where `columns` are not the fields of the UDF's template.
         """
-        version = _spark_version()
-        asked: Column = self.on(version)(self.argument(column, **columns))
+        asked: Column = self.on(active_session().version)(self.argument(column, **columns))
         vars(asked)["_spark_llm_recipe"] = self.recipe  # what a table job reads off a column
         return asked
 
-    def argument(self, column: Union[Column, str, None] = None, /, **columns: Union[Column, str]) -> Union[Column, str]:
+    def argument(self, column: Column | str | None = None, /, **columns: Column | str) -> Column | str:
         """Return what Spark's UDF is called on: the one column, or a struct of the columns that fill the template."""
         if columns and self._prompt is None:
             raise ConfigError(
@@ -123,87 +157,8 @@ class ModelUDF:
         """Show the UDF and its recipe, without secrets."""
         where = self.endpoint if self._recipe is None else self._recipe.route
         told = "" if self._prompt is None else f"{self._prompt!r}, "
-        return f"{self.__name__}({self._task!r}, {told}{where!r}, {self._policy!r})"
+        told += "" if self._ddl is None else f"returns={self._ddl!r}, "
+        return f"{self.__name__}({self._task!r}, {told}{where!r}, {self.policy!r})"
 
-    @property
-    def func(self) -> Any:  # noqa: ANN401 -- what PySpark calls a UDF's function
-        """The function that workers run, for `spark.udf.register`."""
-        return self.on(_spark_version()).func
-
-    @property
-    def evalType(self) -> int:  # noqa: N802 -- PySpark's name
-        """How Spark hands rows over, for `spark.udf.register`."""
-        return int(self.on(_spark_version()).evalType)
-
-    def asNondeterministic(self) -> "ModelUDF":  # noqa: N802 -- PySpark's name
-        """Return this UDF: it is nondeterministic already."""
-        return self
-
-    def on(self, spark_version: str) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
-        """Make Spark's UDF for a server of this version: an Arrow UDF from 4.1 on, a pandas UDF before."""
-        if _takes_arrow_udfs(spark_version):
-            from pyspark.sql.pandas.functions import arrow_udf  # PySpark 3.5 and 4.0 have none
-
-            vectorised: Any = arrow_udf  # its overloads know no struct made of an iterator, nor do those of pandas_udf
-            run = _arrow_function(self.__name__, self.recipe, self.returnType)
-        else:
-            vectorised = pandas_udf
-            run = _pandas_function(self.__name__, self.recipe, self.returnType)
-        return vectorised(run, self.returnType).asNondeterministic()
-
-
-def _spark_version() -> str:
-    """Return the version of the active session's server: it, and not the client, decides what UDFs there are."""
-    try:
-        return str(SparkSession.active().version)
-    except PySparkRuntimeError:
-        raise ConfigError(
-            "There is no Spark session yet to use the UDF in.", "make one first: SparkSession.builder.getOrCreate()."
-        ) from None
-
-
-def _takes_arrow_udfs(spark_version: str) -> bool:
-    """Return whether a server has Arrow UDFs, as Spark has from 4.1 on; a version without numbers has none."""
-    numbers = re.match(r"(\d+)\.(\d+)", spark_version)
-    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= (4, 1)
-
-
-def _arrow_function(name: str, recipe: Recipe, schema: StructType) -> Any:  # noqa: ANN401 -- a function that PySpark inspects
-    def run(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
-        kind = to_arrow_type(schema)
-        if recipe.prompt is None:
-            rows = arrow_rows(batches, conversations=recipe.task.name == "chat")
-        else:
-            rows = arrow_prompts(batches, recipe.prompt)
-        yield from _answered(recipe, rows, lambda results: to_arrow(results, kind), to_arrow([], kind))
-
-    run.__name__ = run.__qualname__ = name
-    return run
-
-
-def _pandas_function(name: str, recipe: Recipe, schema: StructType) -> Any:  # noqa: ANN401 -- a function that PySpark inspects
-    def run(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
-        names = schema.fieldNames()
-        if recipe.prompt is None:
-            rows = pandas_rows(batches, conversations=recipe.task.name == "chat")
-        else:
-            rows = pandas_prompts(batches, recipe.prompt)
-        # A beat's frames have no columns: Spark makes none of them then, and it costs a tenth.
-        yield from _answered(recipe, rows, lambda results: to_pandas(results, names), pd.DataFrame())
-
-    run.__name__ = run.__qualname__ = name
-    return run
-
-
-def _answered(
-    recipe: Recipe,
-    rows: Iterator[Sequence[Union[Item, None]]],
-    write: Callable[[list[Union[Result, None]]], Frame],
-    nothing: Frame,
-) -> Iterator[Frame]:
-    """Ask every row; yield the results as `write` makes them, and for a beat enough of `nothing` to be sent."""
-    for results in engine_for(recipe).stream(recipe.task, rows):
-        if results:
-            yield write(results)
-        else:
-            yield from [nothing] * BEAT_ARRAYS
+    def _plan(self) -> ModelPlan:
+        return ModelPlan(self.recipe)

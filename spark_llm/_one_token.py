@@ -40,7 +40,8 @@ def _shortened(task: Task, fields: dict[str, Any]) -> list[dict[str, Any]]:
 
 def asks_on(task: Task, error: RowError) -> bool:
     """Return whether a refusal may be about the question's form or its limit, so that the next one may pass."""
-    return error.kind == "invalid_request" and (task.name == "embed" or "tokens" in error.message)
+    forms = sum(task.proves(form, 1) for form in range(task.dialects))
+    return error.kind == "invalid_request" and (forms > 1 or "tokens" in error.message)
 
 
 def is_an_answer(error: RowError) -> bool:

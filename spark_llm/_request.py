@@ -8,7 +8,8 @@ from spark_llm._form import Form
 from spark_llm._limit import Sent
 from spark_llm._pack import Numbered
 from spark_llm._retry import Tries
-from spark_llm._values import Answer, Item, Result, RowError, Usage
+from spark_llm._tasks import Task
+from spark_llm._values import Answer, Item, Question, Result, RowError, Usage
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +23,8 @@ class Request:
     tries: Tries = field(default_factory=Tries)
     spent: Usage | None = None  # tokens of tries that gave no answer
     sent: Sent | None = None  # the last try's, as long as it is in flight
+    misfit: Result | None = None  # an answer that did not fit its type
+    asked_again: int = 0  # times after such an answer
     probe: bool = False  # whether it looks for the end of an outage
     in_doubt: bool = False  # whether it was refused in another form
     spoilt: bool = False  # whether one of its inputs is known to be refused
@@ -36,12 +39,26 @@ class Request:
         answered = outcome.usage if isinstance(outcome, Answer) else None
         usage = self.spent if answered is None else answered.plus(self.spent)
         shares = _shares(usage, [self.inputs[at : at + 1] for at in range(len(self.inputs))])
-        results = [Result(error=outcome) for _ in self.inputs] if isinstance(outcome, RowError) else outcome.results
+        if isinstance(outcome, Answer):
+            results = outcome.results
+        else:
+            results = [Result(error=outcome) for _ in self.inputs] if self.misfit is None else [self.misfit]
         for (number, _), result, share in zip(self.inputs, results, shares, strict=True):
             result.usage = share
             result.attempts = self.tries.sent
             result.latency_ms = None if latency_s is None else latency_s * 1000
             yield number, result
+
+    def ask_again(self, task: Task, answer: Answer) -> None:
+        """Ask its one input again after an answer that did not fit its type, and keep that for want of a better."""
+        [(number, item)], [self.misfit] = self.inputs, answer.results
+        self.inputs = [(number, task.again(item, self.misfit))]
+        self.asked_again += 1
+
+    def has_cost(self, usage: Usage | None) -> None:
+        """Take note of tokens that were billed for no answer, or for one that will not do."""
+        if usage is not None:
+            self.spent = usage.plus(self.spent)
 
     def split(self, at: int) -> "tuple[Request, Request]":
         """Cut in two; what the tries cost is shared out by length."""
@@ -65,4 +82,6 @@ def _letters(item: Item) -> int:
     """Return the length of a text, or of a conversation's messages."""
     if isinstance(item, str):
         return len(item)
+    if isinstance(item, Question):
+        return len(item.system or "") + _letters(item.said)
     return sum(len(content) for message in item if isinstance(content := message.get("content"), str))

@@ -128,20 +128,32 @@ class Schedule:
             return None
         return max(due, self._held_until, opens_at, probe_at)
 
-    def answered(self, request: Request, answer: Answer, now: float, latency_s: float | None) -> None:
-        """Take note that a request was answered."""
+    def answered(self, request: Request, answer: Answer, now: float, latency_s: float | None) -> bool:
+        """Take note that a request was answered; return whether that settles it, or it goes on."""
         tokens = None if answer.usage is None else answer.usage.total_tokens
         self.limit.answered(_sent(request), now, latency_s, tokens)
         self._budget.answered()
         self._answered_at = now
-        request.form.back()
-        request.form.understood(request.dialect, len(request.inputs), in_doubt=request.in_doubt)
+        form = request.form
+        form.back()
+        misread = answer.about_form and form.misunderstood(request.dialect)
+        if not misread:
+            form.understood(request.dialect, len(request.inputs), in_doubt=request.in_doubt)
+            if not self._may_be_better(request, answer):
+                return True
+            request.ask_again(form.task, answer)
+        request.has_cost(answer.usage)
+        self._wait(request, now)
+        return False
+
+    def _may_be_better(self, request: Request, answer: Answer) -> bool:
+        error = answer.results[0].error
+        return error is not None and error.kind == "schema_mismatch" and request.asked_again < self._policy.reask
 
     def failed(self, request: Request, failure: Failure, now: float, dice: Callable[[], float]) -> LastWord | None:
         """Take note of a failure; return what the request ends with, or None when it goes on."""
         request.form.back()
-        if failure.usage is not None:
-            request.spent = failure.usage.plus(request.spent)
+        request.has_cost(failure.usage)
         if failure.told_to_wait:
             return self._refused(request, failure, now, dice)
         if failure.about_input or failure.about_form:

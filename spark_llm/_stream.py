@@ -12,7 +12,7 @@ from spark_llm._dedupe import Dedupe
 from spark_llm._form import Form
 from spark_llm._pack import Numbered, Packer
 from spark_llm._retry import FAILURE_ROWS, FailureRate
-from spark_llm._values import Item, Result, RowError
+from spark_llm._values import Result, Row, RowError
 from spark_llm.policy import Policy
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 class Rows:
     """The input as a flow of rows that is read no faster than it is asked for."""
 
-    def __init__(self, batches: Iterator[Sequence[Item | None]]) -> None:
+    def __init__(self, batches: Iterator[Sequence[Row]]) -> None:
         """Read from `batches`, one at a time."""
         self._batches = batches
-        self._batch: Sequence[Item | None] = ()
+        self._batch: Sequence[Row] = ()
         self._at = 0
         self.ended = False
 
-    def take(self, most: int) -> Sequence[Item | None]:
+    def take(self, most: int) -> Sequence[Row]:
         """Return up to `most` rows, of one batch; none when a batch was empty or all have been taken (`ended`)."""
         if self._at >= len(self._batch):
             self._batch, self._at = (), 0  # let the old batch go before the next one comes
@@ -72,14 +72,16 @@ class Line:
         """How many rows inside have their results."""
         return len(self._results)
 
-    def take_in(self, items: Sequence[Item | None]) -> Iterator[tuple[int, Item]]:
-        """Number rows at the end of the line; a null has its result at once, the others are returned to be asked."""
-        first = self._end
-        asked = [(number, item) for number, item in enumerate(items, first) if item is not None]
+    def take_in(self, rows: Sequence[Row]) -> Iterator[Numbered]:
+        """Number rows at the end of the line; those that ask something are returned, the others have their results."""
+        numbered = list(enumerate(rows, self._end))
+        asked = [(number, row) for number, row in numbered if row is not None and not isinstance(row, RowError)]
         with self._changed:
-            self._end += len(items)
-            if len(asked) < len(items):
-                self._results.update((number, None) for number, item in enumerate(items, first) if item is None)
+            self._end += len(rows)
+            if len(asked) < len(rows):
+                errors = ((number, Result(error=row)) for number, row in numbered if isinstance(row, RowError))
+                self._results.update((number, None) for number, row in numbered if row is None)
+                self._results.update(errors)
                 self._advance()
         return iter(asked)
 
@@ -147,10 +149,9 @@ class Stream:
         self._cache = cache if one_for_all else None
         self._lock = threading.Lock()
 
-    def asked(self, rows: Sequence[Item | None]) -> list[Numbered]:
+    def asked(self, rows: Sequence[Row]) -> list[Numbered]:
         """Take rows into the line and return those that are to be asked."""
-        nothing = self.form.task.costs_nothing
-        to_ask = list(self.line.take_in([None if row is None or nothing(row) else row for row in rows]))
+        to_ask = list(self.line.take_in([None if self._asks_nothing(row) else row for row in rows]))
         if self._twins is not None:
             with self._lock:
                 to_ask, known = self._twins.admit(to_ask)
@@ -165,6 +166,9 @@ class Stream:
                 self.line.settle(known)
         self.line.queue(len(to_ask))
         return to_ask
+
+    def _asks_nothing(self, row: Row) -> bool:
+        return row is None or (not isinstance(row, RowError) and self.form.task.costs_nothing(row))
 
     def settle(self, results: Iterable[tuple[int, Result]]) -> list[list[Numbered]]:
         """Put results in their places; return requests for what waited for a twin that failed."""

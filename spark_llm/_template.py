@@ -13,7 +13,7 @@ from typing import Any
 
 from spark_llm._tasks._parameters import text
 from spark_llm._tasks._wire import excerpt
-from spark_llm._values import Item
+from spark_llm._values import Said
 from spark_llm.errors import ConfigError
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -101,7 +101,7 @@ class Prompt:
         quoted = self.system is not None and name in self.system.fields
         return name if self.conversations and self.template.is_bare and not quoted else None
 
-    def asked(self, columns: Mapping[str, Sequence[Any]]) -> list[Item | None]:
+    def asked(self, columns: Mapping[str, Sequence[Any]]) -> list[Said | None]:
         """Return what each row asks, from the values of every field; a row with a null in any of them asks nothing.
 
         Instructions with fields lead a conversation that has no system message of its own.
@@ -117,7 +117,7 @@ class Prompt:
         ]
 
 
-def _led(system: str, item: Item) -> Item:
+def _led(system: str, item: Said) -> Said:
     messages = [{"role": "user", "content": item}] if isinstance(item, str) else item
     if any(message and message.get("role") == "system" for message in messages):
         return messages

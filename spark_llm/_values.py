@@ -3,14 +3,26 @@
 Plain values. This file decides nothing, and knows no wire format, no clock and no Spark.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from spark_llm.errors import Kind
 
 Message = Mapping[str, object]  # {"role": …, "content": …}
-Item = str | Sequence[Message]  # what one row asks: a text, or a conversation
+Said = str | Sequence[Message]  # a text, or a conversation
+
+
+@dataclass(slots=True, frozen=True)
+class Question:
+    """What is said, with instructions and a type of answer of its own; None for those of its task."""
+
+    said: Said
+    system: str | None = None
+    reply: Hashable = None  # the codec's own word for it
+
+
+Item = Said | Question  # what one row asks
 
 
 class Usage(NamedTuple):
@@ -59,6 +71,16 @@ class RowError(NamedTuple):
     message: str
     retryable: bool
 
+    @property
+    def what(self) -> str:
+        """The message without its next step."""
+        return self.message.partition(" Hint: ")[0]
+
+    @property
+    def hint(self) -> str:
+        """The next step that the message ends in, if any."""
+        return self.message.partition(" Hint: ")[2]
+
 
 @dataclass(slots=True)
 class Result:
@@ -74,6 +96,7 @@ class Result:
     attempts: int = 0
     latency_ms: float | None = None
     error: RowError | None = None
+    parsed: Any = None  # the text as the type that was asked for, ready for a column
 
 
 @dataclass(slots=True)
@@ -95,6 +118,7 @@ class Answer:
 
     results: list[Result]
     usage: Usage | None
+    about_form: bool = False  # it shows that this wire form is not understood: ask in the next one
 
 
 @dataclass(slots=True, frozen=True)
@@ -120,3 +144,4 @@ class Failure:
 
 
 Outcome = Answer | Failure
+Row = Item | RowError | None  # what a row brings: what it asks, why it cannot, or nothing

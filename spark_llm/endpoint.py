@@ -113,7 +113,7 @@ class Endpoint:
                 raise ConfigError(
                     f"Endpoint({name}={value!r}) is not a name.", f"write {name} as a string, or leave it out."
                 )
-        if self.served_model is not None and not _NAME.fullmatch(self.served_model):
+        if self.served_model is not None and not is_name(self.served_model):
             raise ConfigError(
                 f"Endpoint(served_model={self.served_model!r}) is not a served model's name.",
                 "copy it from the endpoint's page.",
@@ -132,7 +132,7 @@ class Endpoint:
                     "served_model= goes with an endpoint's name, not with a URL.",
                     "put /served-models/NAME into the URL, or pass the name.",
                 )
-        elif not _NAME.fullmatch(self.target):
+        elif not is_name(self.target):
             raise ConfigError(
                 f"{self.target!r} is neither an endpoint's name nor a URL.",
                 'a name has letters, digits, "-", "_" and "."; a URL begins with https://.',
@@ -222,3 +222,8 @@ class Endpoint:
                 f"use the URL that ends in {route}, or the base before it.",
             )
         return urlunsplit(parts._replace(path=path if known else path + route, fragment=""))
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text can be the name of an endpoint or of a served model."""
+    return _NAME.fullmatch(text) is not None

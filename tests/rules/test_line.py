@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm._stream import Line, Rows
-from spark_llm._values import Item, Result, RowError
+from spark_llm._values import Item, Result, Row, RowError
 
 BATCHES = st.lists(st.lists(st.none() | st.text(max_size=3), max_size=9), max_size=6)
 PATIENCE_S = 10.0  # how long a thread may take that should be done at once
@@ -58,7 +58,7 @@ class Waiting:
 def test_rows_are_taken_in_their_order(batches: list[list[str | None]], most: int) -> None:
     """Piece by piece all rows come out, none twice, never more at once than asked for, and then the end is known."""
     rows = Rows(iter(batches))
-    taken: list[Item | None] = []
+    taken: list[Row] = []
     while not rows.ended:
         piece = rows.take(most)
         taken += piece

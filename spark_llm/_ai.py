@@ -1,0 +1,164 @@
+"""The AI functions as rules: a row's arguments in, what is asked about them out. Knows no column, no SQL, no Spark.
+
+Names, parameters and defaults are those of Databricks' SQL functions (the SQL language manual, `ai_classify` and the
+other functions of that family).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+from spark_llm import _prompts
+from spark_llm._tasks._reply import Reply
+from spark_llm._tasks._shape import Choice, Field, Nullable, Scalar, Struct
+from spark_llm._tasks._wire import write_json
+from spark_llm._values import Item, Question, RowError
+
+SENTIMENTS = ("positive", "negative", "neutral", "mixed")
+LABELS_MOST = 500
+_LANGUAGES = {
+    "de": "German",
+    "en": "English",
+    "es": "Spanish",
+    "fr": "French",
+    "hi": "Hindi",
+    "it": "Italian",
+    "pt": "Portuguese",
+    "th": "Thai",
+}
+_SENTIMENT = Reply("sentiment", Choice(SENTIMENTS))
+
+Kind = Literal["text", "texts", "whole"]
+KINDS: dict[Kind, str] = {"text": "a string", "texts": "a list of strings", "whole": "a whole number"}
+
+
+class Parameter(NamedTuple):
+    """What a function takes: a text, an array of texts, or a whole number, with its value where none is given."""
+
+    name: str
+    kind: Kind = "text"
+    default: int | None = None
+
+
+@dataclass(frozen=True)
+class Function:
+    """What is asked about a row: its name without `ai_`, its parameters, and the question that they make.
+
+    `field` is the part of the result that is the function's value, and `typed` whether a type is asked for.
+    """
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    question: Callable[..., Item | RowError]
+    field: Literal["text", "parsed"] = "text"
+
+    @property
+    def typed(self) -> bool:
+        """Whether each question brings the type of its answer."""
+        return self.field == "parsed"
+
+    def asked(self, columns: Sequence[Sequence[Any]]) -> list[Item | RowError | None]:
+        """Return what each row asks; a null in any argument is a null, and a wrong argument the row's error."""
+        return [None if None in row else self.question(*row) for row in zip(*columns, strict=True)]
+
+
+def _gen(prompt: str) -> Item:
+    return prompt
+
+
+def _classify(content: str, labels: Sequence[str | None]) -> Item | RowError:
+    told = _choice(tuple(labels))
+    return told if isinstance(told, RowError) else Question(content, *told)
+
+
+def _extract(content: str, labels: Sequence[str | None]) -> Item | RowError:
+    told = _entities(tuple(labels))
+    return told if isinstance(told, RowError) else Question(content, *told)
+
+
+def _mask(content: str, labels: Sequence[str | None]) -> Item | RowError:
+    told = _masking(tuple(labels))
+    return told if isinstance(told, RowError) else Question(content, told)
+
+
+def _analyze_sentiment(content: str) -> Item:
+    return Question(content, _prompts.ANALYZE_SENTIMENT, _SENTIMENT)
+
+
+def _fix_grammar(content: str) -> Item:
+    return Question(content, _prompts.FIX_GRAMMAR)
+
+
+def _summarize(content: str, max_words: int) -> Item | RowError:
+    if max_words < 0:
+        return _wrong(f"max_words={max_words} is less than 0", "give the most words, or 0 for any number")
+    prompt = _prompts.SUMMARIZE if max_words else _prompts.SUMMARIZE_AT_ANY_LENGTH
+    return Question(content, prompt.format(max_words=max_words))
+
+
+def _translate(content: str, to_lang: str) -> Item | RowError:
+    if not to_lang.strip():
+        return _wrong("to_lang is empty", "name a language or its code, such as 'fr'")
+    language = _LANGUAGES.get(to_lang.strip().lower(), to_lang)
+    return Question(content, _prompts.TRANSLATE.format(language=language))
+
+
+@lru_cache(maxsize=1_000)
+def _choice(labels: tuple[str | None, ...]) -> tuple[str, Reply] | RowError:
+    return _wrong_labels(labels) or (
+        _prompts.CLASSIFY.format(labels=_listed(labels)),
+        Reply("label", Choice(labels)),  # type: ignore[arg-type]  # texts, as was checked
+    )
+
+
+@lru_cache(maxsize=1_000)
+def _entities(labels: tuple[str | None, ...]) -> tuple[str, Reply] | RowError:
+    fields = tuple(Field(str(label), Nullable(Scalar("string"))) for label in labels)
+    return _wrong_labels(labels) or (
+        _prompts.EXTRACT.format(labels=_listed(labels)),
+        Reply("entities", Struct(fields)),
+    )
+
+
+@lru_cache(maxsize=1_000)
+def _masking(labels: tuple[str | None, ...]) -> str | RowError:
+    return _wrong_labels(labels) or _prompts.MASK.format(labels=_listed(labels))
+
+
+def _listed(labels: Sequence[str | None]) -> str:
+    """Return labels as JSON has them, so that a comma in one is no end of it."""
+    return ", ".join(write_json(label).decode() for label in labels)
+
+
+def _wrong_labels(labels: tuple[str | None, ...]) -> RowError | None:
+    if not labels:
+        return _wrong("the list of labels is empty", "name at least one, as in array('angry', 'happy')")
+    if not all(label and label.strip() for label in labels):
+        return _wrong("a label is null or blank", "leave it out of the list")
+    if len(labels) > LABELS_MOST:
+        return _wrong(f"{len(labels)} labels are more than {LABELS_MOST}", "name fewer, or classify in two steps")
+    if len(set(labels)) < len(labels):
+        return _wrong("a label is in the list twice", "name each once, for example by array_distinct()")
+    return None
+
+
+def _wrong(what: str, hint: str) -> RowError:
+    return RowError("invalid_request", None, f"{what}. Hint: {hint}.", retryable=False)
+
+
+_CONTENT, _LABELS = Parameter("content"), Parameter("labels", "texts")
+
+FUNCTIONS = {
+    function.name: function
+    for function in (
+        Function("gen", (Parameter("prompt"),), _gen),
+        Function("classify", (_CONTENT, _LABELS), _classify, "parsed"),
+        Function("extract", (_CONTENT, _LABELS), _extract, "parsed"),
+        Function("summarize", (_CONTENT, Parameter("max_words", "whole", 50)), _summarize),
+        Function("translate", (_CONTENT, Parameter("to_lang")), _translate),
+        Function("analyze_sentiment", (_CONTENT,), _analyze_sentiment, "parsed"),
+        Function("fix_grammar", (_CONTENT,), _fix_grammar),
+        Function("mask", (_CONTENT, _LABELS), _mask),
+    )
+}

@@ -1,0 +1,234 @@
+"""The AI functions as Spark's UDFs: what a worker does for each, and the types that they give."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from pyspark.sql import Column
+from pyspark.sql.types import DataType, FloatType, MapType, StringType, StructField, StructType
+
+from spark_llm import schemas
+from spark_llm._ai import FUNCTIONS, Function, Parameter
+from spark_llm._arguments import Arguments, Columns
+from spark_llm._engine import engine_for, raise_if_failed
+from spark_llm._model_udf import ModelUDF
+from spark_llm._recipe import Recipe
+from spark_llm._route import invocations_url
+from spark_llm._similarity import in_pairs
+from spark_llm._tasks.chat import Chat
+from spark_llm._values import Row
+from spark_llm._vectorised import LateUDF, Plan, Results, active_session
+from spark_llm.endpoint import Endpoint, is_name
+from spark_llm.errors import ConfigError, InputTypeError
+from spark_llm.udfs import model_udf
+
+SIMILARITY = StructType([StructField("parsed", FloatType()), *(f for f in schemas.EMBED if f.name != "embedding")])
+_PARSED: dict[str, DataType] = {
+    "classify": StringType(),
+    "extract": MapType(StringType(), StringType()),
+    "analyze_sentiment": StringType(),
+}
+PAIR = (Parameter("expr1"), Parameter("expr2"))
+QUERY = (Parameter("endpoint"), Parameter("request"))
+
+
+class AIFunction(LateUDF):
+    """One of the AI functions with the model that it asks; it is called on a column for each of its parameters."""
+
+    def __init__(self, name: str, returns: DataType, plan: Callable[[], Plan], field: str | None = None) -> None:
+        """Give structs, or of each result only the field that is the function's value."""
+        super().__init__(name, field)
+        self._returns, self._made_plan = returns, plan
+
+    @property
+    def returnType(self) -> DataType:  # noqa: N802 -- PySpark's name
+        """The type of its column."""
+        return self._returns
+
+    def _plan(self) -> Plan:
+        return self._made_plan()
+
+    def __call__(self, *columns: Column) -> Column:
+        """Return the column of answers."""
+        answers: Column = self.on(active_session().version)(*columns)
+        return answers
+
+    def value(self, field: str) -> "AIFunction":
+        """Return the function that gives one field of the struct alone."""
+        kind = next(each.dataType for each in self._returns if each.name == field)  # type: ignore[attr-defined]  # a struct
+        return AIFunction(self.__name__, kind, self._made_plan, field)
+
+
+@dataclass(frozen=True)
+class FunctionPlan:
+    """Ask what a function asks about its arguments."""
+
+    recipe: Recipe
+    function: Function
+
+    def arrow(self, batches: Iterator[Any]) -> Results:
+        """Answer the rows of Arrow arrays."""
+        return self._answers(self._arguments.arrow(batches))
+
+    def pandas(self, batches: Iterator[Any]) -> Results:
+        """Answer the rows of pandas series."""
+        return self._answers(self._arguments.pandas(batches))
+
+    @property
+    def _arguments(self) -> Arguments:
+        return Arguments(f"ai_{self.function.name}", self.function.parameters)
+
+    def _answers(self, slices: Iterator[Columns]) -> Results:
+        return engine_for(self.recipe).stream(self.recipe.task, map(self.function.asked, slices))
+
+
+@dataclass(frozen=True)
+class SimilarityPlan:
+    """Compare two texts by the vectors of both."""
+
+    recipe: Recipe
+
+    def arrow(self, batches: Iterator[Any]) -> Results:
+        """Answer the rows of Arrow arrays."""
+        return self._answers(Arguments("ai_similarity", PAIR).arrow(batches))
+
+    def pandas(self, batches: Iterator[Any]) -> Results:
+        """Answer the rows of pandas series."""
+        return self._answers(Arguments("ai_similarity", PAIR).pandas(batches))
+
+    def _answers(self, slices: Iterator[Columns]) -> Results:
+        return in_pairs(engine_for(self.recipe).stream(self.recipe.task, map(self._both, slices)))
+
+    def _both(self, columns: Columns) -> list[Row]:
+        """Return the two texts of each row, one after the other; of a row that lacks one, none is asked."""
+        nothing = self.recipe.task.costs_nothing
+        pairs = zip(*columns, strict=True)
+        asked = (
+            pair if all(text is not None and not nothing(text) for text in pair) else (None, None) for pair in pairs
+        )
+        return [text for pair in asked for text in pair]
+
+
+@dataclass(frozen=True)
+class QueryPlan:
+    """Ask the endpoint that each row names.
+
+    Neighbours that name the same are asked together; where the name changes, the one before is waited for.
+    """
+
+    known: tuple[tuple[str, Recipe], ...]
+    workspace: Recipe | None  # how any endpoint there is asked
+    raises: bool
+
+    def arrow(self, batches: Iterator[Any]) -> Results:
+        """Answer the rows of Arrow arrays."""
+        return self._answers(Arguments("ai_query", QUERY).arrow(batches))
+
+    def pandas(self, batches: Iterator[Any]) -> Results:
+        """Answer the rows of pandas series."""
+        return self._answers(Arguments("ai_query", QUERY).pandas(batches))
+
+    def _answers(self, slices: Iterator[Columns]) -> Results:
+        for name, runs in groupby(self._runs(slices), key=itemgetter(0)):
+            requests = (run for _, run in runs)
+            if name is None:
+                for run in requests:
+                    yield [None for _ in run]
+                continue
+            recipe = self._recipe(name)
+            for results in engine_for(recipe).stream(recipe.task, requests):
+                if self.raises:
+                    raise_if_failed(results, "use try_ai_query, which gives null, or llm_query, which says why.")
+                yield results
+
+    def _runs(self, slices: Iterator[Columns]) -> Iterator[tuple[str | None, list[str | None]]]:
+        """Yield neighbours that name the same endpoint; a row that asks nothing goes with those before it."""
+        name: str | None = None
+        for endpoints, requests in slices:
+            for wanted, rows in groupby(zip(endpoints, requests, strict=True), key=itemgetter(0)):
+                run = [request for _, request in rows]
+                if any(request is not None for request in run):
+                    name = self._checked(wanted)
+                yield name, run
+
+    def _checked(self, name: str | None) -> str:
+        if name is None:
+            raise InputTypeError("ai_query was called on no endpoint: its name is null.", f"{self._choose()}.")
+        if self.workspace is None and name not in dict(self.known):
+            raise InputTypeError(
+                f"ai_query knows no endpoint {name!r}, and no workspace to look it up at.", f"{self._choose()}."
+            )
+        return name
+
+    def _choose(self) -> str:
+        names = ", ".join(repr(name) for name, _ in self.known)
+        return f"name one of {names}" if names else 'register_ai_functions(spark, endpoints={"my-endpoint": …})'
+
+    def _recipe(self, name: str) -> Recipe:
+        known = dict(self.known)
+        if name in known or self.workspace is None:
+            return known[name]
+        if not is_name(name):
+            raise InputTypeError(f"{name!r} is no name of an endpoint.", f"{self._choose()}, or one of the workspace.")
+        route = self.workspace.route
+        host = route.url.partition("/serving-endpoints/")[0]
+        return replace(self.workspace, route=replace(route, url=invocations_url(host, name, None)))
+
+
+def chat_function(name: str, chat: ModelUDF) -> AIFunction:
+    """Return the AI function `ai_<name>` as structs, asked of the model of `chat`."""
+    function, task = FUNCTIONS[name], _plain(chat)
+    schema = schemas.with_parsed(schemas.CHAT, _PARSED[name]) if function.typed else schemas.CHAT
+
+    def plan() -> FunctionPlan:
+        return FunctionPlan(replace(chat.recipe, task=replace(task, own_replies=function.typed)), function)
+
+    return AIFunction(f"llm_{name}", schema, plan)
+
+
+def query_function(endpoints: Mapping[str, ModelUDF], workspace: ModelUDF | None, *, raises: bool) -> AIFunction:
+    """Return `ai_query` as structs, or as one that `raises` where a row fails.
+
+    An endpoint's name is looked up in `endpoints`, else at the workspace that `workspace`, any endpoint there, is of.
+    """
+
+    def plan() -> QueryPlan:
+        known = tuple((name, udf.recipe) for name, udf in endpoints.items())
+        return QueryPlan(known, None if workspace is None else workspace.recipe, raises)
+
+    return AIFunction("llm_query_or_fail" if raises else "llm_query", schemas.CHAT, plan)
+
+
+def known_endpoints(endpoints: Mapping[str, str | Endpoint | ModelUDF]) -> dict[str, ModelUDF]:
+    """Return the UDF of each endpoint that `ai_query` may name; raises `ConfigError` for what it cannot ask."""
+    known = {}
+    for name, model in endpoints.items():
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigError(f"endpoints= has {name!r} for a name.", 'write it as endpoints={"my-endpoint": …}.')
+        udf = model if isinstance(model, ModelUDF) else model_udf("chat", model)
+        if udf.task == "embed" or udf.prompt is not None:
+            raise ConfigError(
+                f"endpoints= has a UDF of {'embeddings' if udf.task == 'embed' else 'a template'} as {name!r}, and"
+                " ai_query asks one text and gives a text.",
+                "pass it to register(spark, …) for a function of its own.",
+            )
+        known[name] = udf
+    return known
+
+
+def similarity_function(embed: ModelUDF) -> AIFunction:
+    """Return `ai_similarity` as structs, asked of the model of `embed`."""
+    return AIFunction("llm_similarity", SIMILARITY, lambda: SimilarityPlan(embed.recipe))
+
+
+def _plain(chat: ModelUDF) -> Chat:
+    """Return the task, to which a function can give instructions and types of its own."""
+    task = chat.codec
+    if not isinstance(task, Chat) or task.system is not None or task.reply is not None or task.n > 1 or chat.prompt:
+        raise ConfigError(
+            "chat= was given a UDF with system=, template=, returns= or n=, and the AI functions have their own.",
+            "leave them out: its endpoint, its parameters and its policy are what the functions use.",
+        )
+    return task

@@ -1,0 +1,31 @@
+"""What the AI functions tell a model. The text that a row brings follows as the user's message, as it is.
+
+Names in braces are filled in from a function's other arguments.
+"""
+
+ANALYZE_SENTIMENT = (
+    "Tell the sentiment of the user's text: positive, negative, neutral, or mixed where it is positive and negative."
+)
+
+CLASSIFY = "Choose the one label that fits the user's text best. The labels are: {labels}."
+
+EXTRACT = (
+    "Find in the user's text what each of these names stands for: {labels}. Copy the words of the text, and give null"
+    " for what it does not have."
+)
+
+FIX_GRAMMAR = (
+    "Correct the grammar and the spelling of the user's text, and change nothing else in it. Answer with the corrected"
+    " text and nothing else."
+)
+
+MASK = (
+    "In the user's text put [MASKED] in the place of everything that is one of these: {labels}. Change nothing else in"
+    " it. Answer with the resulting text and nothing else."
+)
+
+SUMMARIZE = "Summarise the user's text in no more than {max_words} words. Answer with the summary and nothing else."
+
+SUMMARIZE_AT_ANY_LENGTH = "Summarise the user's text. Answer with the summary and nothing else."
+
+TRANSLATE = "Translate the user's text into {language}. Answer with the translation and nothing else."

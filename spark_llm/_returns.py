@@ -1,0 +1,20 @@
+"""What `returns=` may be: a struct of Spark's, or a pydantic model. DDL becomes a struct where there is a session."""
+
+from pyspark.sql.types import StructType
+
+from spark_llm._pydantic import is_model, shape_of_model
+from spark_llm._tasks._reply import Reply
+from spark_llm._types import shape_of
+from spark_llm.errors import ConfigError
+
+
+def reply_of(returns: object) -> Reply:
+    """Return how answers of this type are asked for and read; raises `ConfigError` for what is no type of answers."""
+    if isinstance(returns, StructType):
+        return Reply("answer", shape_of(returns))
+    if isinstance(returns, type) and is_model(returns):
+        return Reply(returns.__name__, shape_of_model(returns))
+    raise ConfigError(
+        f"returns={returns!r} is no type of an answer.",
+        'pass DDL, as in returns="mood STRING, stars INT", a StructType, or the class of a pydantic model.',
+    )

@@ -1,0 +1,142 @@
+"""Spark's own UDFs, made late: an Arrow UDF where the server has them, else a pandas UDF.
+
+Spark's UDF object is bound to the session that it was made in, and cannot be made before a Connect session exists. So
+ours makes Spark's when it is called on columns or registered.
+
+PySpark reads the type hints of the functions below when it makes a UDF: what they name is imported for real.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import pandas as pd
+import pyarrow as pa
+from pyspark.errors import PySparkRuntimeError
+from pyspark.sql import SparkSession
+from pyspark.sql.pandas.functions import pandas_udf
+from pyspark.sql.types import DataType, StructType
+
+from spark_llm._columns import to_arrow, to_pandas
+from spark_llm._types import arrow_type
+from spark_llm._values import Result
+from spark_llm.errors import ConfigError
+
+BEAT_ARRAYS = 90  # empty batches that fill the worker's output buffer of 64 KB, so that it is sent
+Results = Iterator[list[Result | None]]  # in the rows' order; an empty list is a beat
+
+
+class Plan(Protocol):
+    """What a worker does with a UDF's columns; it travels, so it is made of values.
+
+    A batch is one column, or a tuple where the UDF was called on several.
+    """
+
+    def arrow(self, batches: Iterator[Any]) -> Results:
+        """Answer the rows of Arrow arrays."""
+
+    def pandas(self, batches: Iterator[Any]) -> Results:
+        """Answer the rows of pandas series and frames."""
+
+
+class LateUDF(ABC):
+    """A UDF that becomes Spark's when it is called or registered; it goes through `spark.udf.register` as it is."""
+
+    deterministic = False
+    """Spark must not ask a row again because a plan was written differently: it may if this were True."""
+
+    def __init__(self, name: str, field: str | None = None) -> None:
+        """Name it; it gives structs, or of each result only this `field`."""
+        self.__name__ = name
+        self._field = field
+
+    @property
+    @abstractmethod
+    def returnType(self) -> DataType:  # noqa: N802 -- PySpark's name
+        """The type of its column."""
+
+    @abstractmethod
+    def _plan(self) -> Plan:
+        """Return what travels to the workers."""
+
+    @property
+    def func(self) -> Any:  # noqa: ANN401 -- what PySpark calls a UDF's function
+        """The function that workers run, for `spark.udf.register`."""
+        return self.on(active_session().version).func
+
+    @property
+    def evalType(self) -> int:  # noqa: N802 -- PySpark's name
+        """How Spark hands rows over, for `spark.udf.register`."""
+        return int(self.on(active_session().version).evalType)
+
+    def asNondeterministic(self) -> "LateUDF":  # noqa: N802 -- PySpark's name
+        """Return this UDF: it is nondeterministic already."""
+        return self
+
+    def on(self, spark_version: str) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
+        """Make Spark's UDF for a server of this version: an Arrow UDF from 4.1 on, a pandas UDF before."""
+        if is_at_least(spark_version, 4, 1):
+            from pyspark.sql.pandas.functions import arrow_udf  # PySpark 3.5 and 4.0 have none
+
+            vectorised: Any = arrow_udf  # its overloads know no struct made of an iterator, nor do those of pandas_udf
+            run = _arrow_function(self._plan(), self.returnType, self._field)
+        else:
+            vectorised = pandas_udf
+            run = _pandas_function(self._plan(), self.returnType, self._field)
+        run.__name__ = run.__qualname__ = self.__name__
+        return vectorised(run, self.returnType).asNondeterministic()
+
+
+def active_session() -> SparkSession:
+    """Return the session that a UDF is made for: its server, and not the client, decides what UDFs there are."""
+    try:
+        return SparkSession.active()
+    except PySparkRuntimeError:
+        raise ConfigError(
+            "There is no Spark session yet to use the UDF in.", "make one first: SparkSession.builder.getOrCreate()."
+        ) from None
+
+
+def is_at_least(spark_version: str, major: int, minor: int) -> bool:
+    """Return whether a version is this one or a later one; one without numbers is not."""
+    numbers = re.match(r"(\d+)\.(\d+)", spark_version)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= (major, minor)
+
+
+def _arrow_function(plan: Plan, schema: DataType, field: str | None) -> Any:  # noqa: ANN401 -- a function that PySpark inspects
+    def run(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
+        kind = arrow_type(schema)
+        whole = kind if field is None else pa.struct([pa.field(field, kind)])
+
+        def write(results: list[Result | None]) -> pa.Array:
+            array = to_arrow(results, whole)
+            return array if field is None else array.field(0)
+
+        yield from _written(plan.arrow(batches), write, write([]))
+
+    return run
+
+
+def _pandas_function(plan: Plan, schema: DataType, field: str | None) -> Any:  # noqa: ANN401 -- a function that PySpark inspects
+    def run(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
+        names = schema.fieldNames() if field is None and isinstance(schema, StructType) else [field or ""]
+
+        def write(results: list[Result | None]) -> Any:  # noqa: ANN401 -- a frame, or a series
+            frame = to_pandas(results, names)
+            return frame if field is None else frame[field]
+
+        # A beat's frames have no columns: Spark makes none of them then, and it costs a tenth.
+        nothing = pd.DataFrame() if field is None else pd.Series([], dtype=object)
+        yield from _written(plan.pandas(batches), write, nothing)
+
+    return run
+
+
+def _written(answers: Results, write: Callable[[list[Result | None]], Any], nothing: object) -> Iterator[Any]:
+    """Yield results as `write` makes them, and for a beat enough of `nothing` to be sent."""
+    for results in answers:
+        if results:
+            yield write(results)
+        else:
+            yield from [nothing] * BEAT_ARRAYS

@@ -1,0 +1,198 @@
+"""The AI functions as functions of columns, for DataFrames: each asks the model that it is given.
+
+>>> from spark_llm import functions as ai
+>>> df.withColumn("mood", ai.ai_classify("review", ["angry", "happy"], chat="my-endpoint"))
+
+A text is a column or its name. Labels, a language and numbers are values, or columns. A model is an endpoint (a name, a
+URL or an `Endpoint`), or a UDF of this library with its parameters and its policy. A null in any argument gives a null,
+and costs nothing. So does a row that failed, but for what it has cost: the functions that begin with `llm_` give the
+whole struct, with `usage` and `error`, and what the `ai_` ones give as its `text` or, where it is no text, `parsed`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from spark_llm._ai import FUNCTIONS, KINDS, Function, Parameter
+from spark_llm._ai_udf import chat_function, known_endpoints, query_function, similarity_function
+from spark_llm._model_udf import ModelUDF
+from spark_llm._values import RowError
+from spark_llm.endpoint import Endpoint
+from spark_llm.errors import ConfigError
+from spark_llm.udfs import model_udf
+
+Model = str | Endpoint | ModelUDF
+Text = Column | str
+
+__all__ = [
+    "ai_analyze_sentiment",
+    "ai_classify",
+    "ai_extract",
+    "ai_fix_grammar",
+    "ai_gen",
+    "ai_mask",
+    "ai_query",
+    "ai_similarity",
+    "ai_summarize",
+    "ai_translate",
+    "llm_analyze_sentiment",
+    "llm_classify",
+    "llm_extract",
+    "llm_fix_grammar",
+    "llm_gen",
+    "llm_mask",
+    "llm_query",
+    "llm_similarity",
+    "llm_summarize",
+    "llm_translate",
+    "try_ai_query",
+]
+
+
+def ai_gen(prompt: Text, *, chat: Model) -> Column:
+    """Return the model's answer to a prompt, as a string."""
+    return llm_gen(prompt, chat=chat)["text"]
+
+
+def llm_gen(prompt: Text, *, chat: Model) -> Column:
+    """Return the model's answer to a prompt, as `schemas.CHAT`."""
+    return _asked("gen", chat, prompt)
+
+
+def ai_classify(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
+    """Return the label that fits a text best, as a string; never another than one of `labels`.
+
+    >>> df.withColumn("mood", ai_classify("review", ["angry", "happy"], chat="my-endpoint"))
+    """
+    return llm_classify(content, labels, chat=chat)["parsed"]
+
+
+def llm_classify(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
+    """Return the label that fits a text best as `parsed`, with tokens and error."""
+    return _asked("classify", chat, content, labels)
+
+
+def ai_extract(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
+    """Return what a text has for each label, as `map<string,string>`; null for what it does not have.
+
+    >>> df.withColumn("found", ai_extract("mail", ["person", "city"], chat="my-endpoint")).select("found.person")
+    """
+    return llm_extract(content, labels, chat=chat)["parsed"]
+
+
+def llm_extract(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
+    """Return what a text has for each label as `parsed`, with tokens and error."""
+    return _asked("extract", chat, content, labels)
+
+
+def ai_summarize(content: Text, max_words: int | Column = 50, *, chat: Model) -> Column:
+    """Return a summary of a text, as a string; `max_words` of 0 leaves its length to the model."""
+    return llm_summarize(content, max_words, chat=chat)["text"]
+
+
+def llm_summarize(content: Text, max_words: int | Column = 50, *, chat: Model) -> Column:
+    """Return a summary of a text, as `schemas.CHAT`."""
+    return _asked("summarize", chat, content, max_words)
+
+
+def ai_translate(content: Text, to_lang: str | Column, *, chat: Model) -> Column:
+    """Return a text in another language, as a string; `to_lang` is a code, like "fr", or a language's name."""
+    return llm_translate(content, to_lang, chat=chat)["text"]
+
+
+def llm_translate(content: Text, to_lang: str | Column, *, chat: Model) -> Column:
+    """Return a text in another language, as `schemas.CHAT`."""
+    return _asked("translate", chat, content, to_lang)
+
+
+def ai_analyze_sentiment(content: Text, *, chat: Model) -> Column:
+    """Return the sentiment of a text: "positive", "negative", "neutral" or "mixed"."""
+    return llm_analyze_sentiment(content, chat=chat)["parsed"]
+
+
+def llm_analyze_sentiment(content: Text, *, chat: Model) -> Column:
+    """Return the sentiment of a text as `parsed`, with tokens and error."""
+    return _asked("analyze_sentiment", chat, content)
+
+
+def ai_fix_grammar(content: Text, *, chat: Model) -> Column:
+    """Return a text with its grammar and spelling corrected, as a string."""
+    return llm_fix_grammar(content, chat=chat)["text"]
+
+
+def llm_fix_grammar(content: Text, *, chat: Model) -> Column:
+    """Return a text with its grammar and spelling corrected, as `schemas.CHAT`."""
+    return _asked("fix_grammar", chat, content)
+
+
+def ai_mask(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
+    """Return a text with `[MASKED]` in place of all that is one of `labels`, as a string."""
+    return llm_mask(content, labels, chat=chat)["text"]
+
+
+def llm_mask(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
+    """Return a text with `[MASKED]` in place of all that is one of `labels`, as `schemas.CHAT`."""
+    return _asked("mask", chat, content, labels)
+
+
+def ai_similarity(expr1: Text, expr2: Text, *, embed: Model) -> Column:
+    """Return how near two texts are in meaning, as a float: 1.0 for equal ones; it ranks, and means nothing alone."""
+    return llm_similarity(expr1, expr2, embed=embed)["parsed"]
+
+
+def llm_similarity(expr1: Text, expr2: Text, *, embed: Model) -> Column:
+    """Return how near two texts are in meaning as `parsed`, with tokens and error."""
+    return similarity_function(model_udf("embed", embed))(_column("expr1", expr1), _column("expr2", expr2))
+
+
+def ai_query(endpoint: Model, request: Text) -> Column:
+    """Return an endpoint's answer to a request, as a string; a row that fails, fails the query."""
+    return _queried(endpoint, request, raises=True)["text"]
+
+
+def try_ai_query(endpoint: Model, request: Text) -> Column:
+    """Return an endpoint's answer to a request, as a string; null for a row that fails."""
+    return llm_query(endpoint, request)["text"]
+
+
+def llm_query(endpoint: Model, request: Text) -> Column:
+    """Return an endpoint's answer to a request, as `schemas.CHAT`."""
+    return _queried(endpoint, request, raises=False)
+
+
+def _queried(endpoint: Model, request: Text, *, raises: bool) -> Column:
+    known = known_endpoints({"endpoint": endpoint})
+    return query_function(known, None, raises=raises)(F.lit("endpoint"), _column("request", request))
+
+
+def _asked(name: str, chat: Model, content: Text, *options: object) -> Column:
+    """Return the column of a function's answers; options that are values are checked here and now."""
+    function = FUNCTIONS[name]
+    text, *others = function.parameters
+    columns = [_column(text.name, content)]
+    for parameter, option in zip(others, options, strict=True):
+        columns.append(option if isinstance(option, Column) else _value(function, parameter, option))
+    return chat_function(name, model_udf("chat", chat))(*columns)
+
+
+def _column(name: str, text: object) -> Column:
+    if not isinstance(text, (Column, str)):
+        raise ConfigError(f"{name}={text!r} is no column.", "pass a column or its name; a value is F.lit(value).")
+    return F.col(text) if isinstance(text, str) else text
+
+
+def _value(function: Function, parameter: Parameter, value: Any) -> Column:  # noqa: ANN401 -- whatever the user gave
+    """Return a constant column; raises `ConfigError` for a value that no row could be asked with."""
+    is_list = isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not {"text": isinstance(value, str), "texts": is_list, "whole": is_whole}[parameter.kind]:
+        raise ConfigError(
+            f"ai_{function.name}: {parameter.name}={value!r} is not {KINDS[parameter.kind]}.",
+            "pass one, or a column of them.",
+        )
+    wrong = function.question("", value)
+    if isinstance(wrong, RowError):
+        raise ConfigError(f"ai_{function.name}: {wrong.what}", wrong.hint)
+    return F.array(*map(F.lit, value)) if parameter.kind == "texts" else F.lit(value)

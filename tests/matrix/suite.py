@@ -1,0 +1,123 @@
+"""The tests of `tests/spark` on another Spark: what is left out there and why, and what came of the others."""
+
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from tests.conftest import ROOT, SessionKind
+from tests.matrix.environments import SparkEnvironment
+
+FOLDER = "tests/spark"
+_SUITE_S = 1_800
+_SILENT_S = 300  # then pytest shows where each thread is
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A test that is not run on some Sparks, and why."""
+
+    test: str
+    why: str
+    before: tuple[int, int] | None = None  # Spark's versions before this one
+    kind: SessionKind | None = None  # sessions of this kind alone
+
+    def applies(self, environment: SparkEnvironment, kind: SessionKind) -> bool:
+        """Return whether it is left out there."""
+        by_version = self.before is None or version_of(environment) < self.before
+        return by_version and self.kind in (None, kind)
+
+
+ARROW_UDFS = (4, 1)  # from this version on
+_NO_NULL_STRUCT = "a pandas UDF returns no null struct: every field of it is null"
+_NO_BYTES = "Spark itself fails to make a pandas string of bytes that are no UTF-8"
+LEFT_OUT = (
+    LeftOut("test_udfs.py::test_a_null_gives_a_null_struct_where_spark_can", _NO_NULL_STRUCT, before=ARROW_UDFS),
+    LeftOut("test_udfs.py::test_text_that_is_no_utf8_is_replaced_and_answered", _NO_BYTES, before=ARROW_UDFS),
+    LeftOut("test_templates.py::test_a_null_field_gives_a_null_struct_where_spark_can", _NO_NULL_STRUCT, ARROW_UDFS),
+    LeftOut("test_templates.py::test_text_that_is_no_utf8_is_replaced_and_answered", _NO_BYTES, ARROW_UDFS),
+    LeftOut(
+        "test_facts.py::test_a_look_costs_what_it_takes",
+        "a Connect server took a LIMIT of each partition, all of them at once",
+        before=(4, 2),
+        kind="connect",
+    ),
+    LeftOut(
+        "test_sessions.py::test_a_task_on_databricks_asks_with_its_own_token",
+        "a Connect client sets no properties of tasks",
+        kind="connect",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of the tests on one Spark.
+
+    Attributes:
+        passed: How many passed, by the kind of UDF that they ran: "pandas" or "Arrow".
+        others: The tests that did not pass, and what became of them.
+        said: The last that pytest said.
+    """
+
+    environment: SparkEnvironment
+    kind: SessionKind
+    passed: Counter[str]
+    others: Sequence[str]
+    said: str
+
+
+def version_of(environment: SparkEnvironment) -> tuple[int, int]:
+    """Return the first two numbers of an environment's Spark."""
+    first, second = re.findall(r"\d+", environment.pyspark or "")[:2]
+    return int(first), int(second)
+
+
+def run_on(environment: SparkEnvironment, kind: SessionKind, folder: Path) -> Run:
+    """Run the tests with the environment's Python, in a process of its own, and return what came of them."""
+    report = folder / "report.xml"
+    left_out = [each for each in LEFT_OUT if each.applies(environment, kind)]
+    done = subprocess.run(
+        [
+            *(str(environment.python()), "-m", "pytest", FOLDER, "--quiet", "-p", "no:cacheprovider"),
+            *(f"--junitxml={report}", f"--basetemp={folder / 'tests'}", "-o", f"faulthandler_timeout={_SILENT_S}"),
+            *(f"--deselect={FOLDER}/{each.test}" for each in left_out),
+        ],
+        env=environment.surroundings(folder, SPARK_LLM_TEST_SESSION=kind),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_SUITE_S,
+        check=False,
+    )
+    said = done.stdout[-10_000:]
+    if not report.is_file():
+        return Run(environment, kind, Counter(), [f"pytest ended with {done.returncode}"], said)
+    passed, others = Counter[str](), []
+    for case in ET.parse(report).iter("testcase"):  # noqa: S314 -- the report that pytest has just written
+        name = case.attrib["name"]
+        outcome = next((child.tag for child in case if child.tag in ("failure", "error", "skipped")), None)
+        if outcome is None:
+            passed[_udfs_of(name, environment)] += 1
+        else:
+            others.append(f"{outcome}: {case.attrib['classname']}::{name}")
+    return Run(environment, kind, passed, others, said)
+
+
+def _udfs_of(test: str, environment: SparkEnvironment) -> str:
+    """Return which UDFs a test ran: those of its own choice, unless it asks for pandas ones by its parameter."""
+    as_before = version_of(environment) < ARROW_UDFS or re.search(r"\[(.*-)?pandas\b", test)
+    return "pandas" if as_before else "Arrow"
+
+
+def table(runs: Iterable[Run]) -> list[str]:
+    """Return the lines of a table in Markdown: a row for each Spark, with how many tests passed on it."""
+    rows = [
+        f"| {run.environment.pyspark} | {run.kind} | {run.passed['pandas'] or '–'} | {run.passed['Arrow'] or '–'} |"
+        for run in runs
+    ]
+    return ["| Spark | session | tests with pandas UDFs | with Arrow UDFs |", "| --- | --- | --- | --- |", *rows]

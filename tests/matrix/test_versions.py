@@ -1,0 +1,56 @@
+"""The tests on Spark, on other Sparks: README.md says from which version on this library runs."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, SessionKind
+from tests.matrix.environments import OTHERS, SPARK_3_5, SparkEnvironment
+from tests.matrix.suite import FOLDER, LEFT_OUT, LeftOut, Run, run_on, table, version_of
+
+PLACES: list[tuple[SparkEnvironment, SessionKind]] = [
+    *((environment, "classic") for environment in OTHERS),
+    *((environment, "connect") for environment in OTHERS if environment.connect),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.spark
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: f"{place[0].name}-{place[1]}")
+def test_all_of_it_works_on_other_sparks(
+    place: tuple[SparkEnvironment, SessionKind], matrix: list[Run], tmp_path: Path
+) -> None:
+    """Every test of tests/spark passes there, but for what that Spark cannot do."""
+    run = run_on(*place, tmp_path)
+    matrix.append(run)
+
+    assert [] == run.others, run.said
+    assert run.passed.total() > 100
+    assert (version_of(place[0]) >= (4, 1)) == (run.passed["Arrow"] > 0)
+
+
+@pytest.mark.parametrize("left_out", LEFT_OUT, ids=lambda left_out: left_out.test)
+def test_what_is_left_out_is_there(left_out: LeftOut) -> None:
+    """A test that is left out somewhere exists, so that none is left out by an old name; and there is a reason."""
+    file, _, name = left_out.test.partition("::")
+
+    assert f"def {name}(" in Path(ROOT, FOLDER, file).read_text(encoding="utf-8")
+    assert left_out.why
+
+
+def test_a_test_is_left_out_where_it_says_and_nowhere_else() -> None:
+    """By the version, by the kind of session, or by both."""
+    newer = SparkEnvironment("4.1", "4.1.0")
+    both = LeftOut("t", "why", before=(4, 1), kind="connect")
+
+    assert (True, False) == tuple(LeftOut("t", "why", before=(4, 1)).applies(e, "classic") for e in (SPARK_3_5, newer))
+    assert (True, False) == (both.applies(SPARK_3_5, "connect"), both.applies(SPARK_3_5, "classic"))
+    assert not both.applies(newer, "connect")
+
+
+def test_the_matrix_can_be_pasted() -> None:
+    """A row says which Spark, which session, and how many tests passed with which kind of UDF."""
+    lines = table([Run(SPARK_3_5, "classic", Counter(pandas=7), [], "")])
+
+    assert ["| 3.5.9 | classic | 7 | – |"] == lines[2:]

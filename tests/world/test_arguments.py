@@ -1,0 +1,96 @@
+"""The arguments of several columns, read from Arrow and from pandas alike."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm._ai import Parameter
+from spark_llm._arguments import Arguments
+from spark_llm.errors import InputTypeError
+
+ALL = (Parameter("content"), Parameter("labels", "texts"), Parameter("max_words", "whole", 50))
+ROWS = st.tuples(
+    st.none() | st.text(max_size=5),
+    st.none() | st.lists(st.none() | st.text(max_size=3), max_size=3),
+    st.none() | st.integers(-(2**31), 2**31 - 1),
+)
+TYPES = (pa.string(), pa.list_(pa.string()), pa.int32())
+
+
+def arrow(columns: Sequence[Sequence[Any]]) -> tuple[pa.Array, ...]:
+    """Return the columns as Spark hands them to an Arrow UDF."""
+    return tuple(pa.array(column, kind) for column, kind in zip(columns, TYPES, strict=False))
+
+
+def pandas(columns: Sequence[Sequence[Any]]) -> tuple[pd.Series, ...]:
+    """Return them as Spark hands them to a pandas UDF."""
+    return tuple(array.to_pandas() for array in arrow(columns))
+
+
+def read(batch: Any, *, parameters: Sequence[Parameter] = ALL) -> list[tuple[Any, ...]]:  # noqa: ANN401 -- of either kind
+    """Return the rows of one batch."""
+    arguments = Arguments("ai_test", parameters)
+    first = batch[0] if isinstance(batch, tuple) else batch
+    slices = arguments.arrow(iter([batch])) if isinstance(first, pa.Array) else arguments.pandas(iter([batch]))
+    return [row for columns in slices for row in zip(*columns, strict=True)]
+
+
+@pytest.mark.parametrize("as_batch", [arrow, pandas])
+@given(st.lists(ROWS, min_size=1, max_size=20))
+def test_rows_come_out_as_they_went_in(as_batch: Any, rows: list[tuple[Any, ...]]) -> None:  # noqa: ANN401 -- a function
+    """Texts, lists of texts and whole numbers, with nulls in every place."""
+    columns = list(zip(*rows, strict=True))
+
+    assert rows == read(as_batch(columns))
+
+
+@pytest.mark.parametrize("as_batch", [arrow, pandas])
+def test_what_is_left_out_has_its_default(as_batch: Any) -> None:  # noqa: ANN401 -- a function
+    """From the last parameter on; a null that is given is a null."""
+    assert [("a", ["x"], 50), ("b", ["y"], 50)] == read(as_batch([["a", "b"], [["x"], ["y"]]]))
+    assert [("a", ["x"], None)] == read(as_batch([["a"], [["x"]], [None]]))
+    assert [("a",)] == read(as_batch([["a"]])[0], parameters=ALL[:1])  # Spark hands one column over as it is
+
+
+@pytest.mark.parametrize("as_batch", [arrow, pandas])
+def test_a_batch_is_read_in_slices(as_batch: Any) -> None:  # noqa: ANN401 -- a function
+    """All rows of it, in order."""
+    texts = [f"row {number}" for number in range(1_300)]
+
+    assert texts == [row[0] for row in read(as_batch([texts, [["x"]] * 1_300]))]
+
+
+@pytest.mark.parametrize(
+    ("batch", "found"),
+    [
+        ((pa.array([1]), pa.array([["x"]])), "a string as content; it was called on int64"),
+        ((pa.array(["a"]), pa.array(["x"])), "a list of strings as labels; it was called on string"),
+        ((pa.array(["a"]), pa.array([[1]])), "a list of strings as labels"),
+        ((pa.array(["a"]), pa.array([["x"]]), pa.array([1.5])), "a whole number as max_words; it was called on double"),
+        ((pd.Series([1]), pd.Series([["x"]])), "a string as content; it was called on int"),
+        ((pd.Series(["a"]), pd.Series(["x"])), "a list of strings as labels; it was called on str"),
+        ((pd.Series(["a"]), pd.Series([np.array([1])])), "a list of strings as labels"),
+        ((pd.Series(["a"]), pd.Series([["x"]]), pd.Series([1.5])), "a whole number as max_words"),
+        (pa.array(["a"]), "takes content, labels, max_words; it was called on 1 column"),
+        (tuple(pa.array(["a"]) for _ in range(4)), "it was called on 4 columns"),
+    ],
+)
+def test_a_column_of_another_type_is_refused(batch: Any, found: str) -> None:  # noqa: ANN401 -- of either kind
+    """With what was found, and a next step; before anything is asked."""
+    with pytest.raises(InputTypeError, match=found) as refused:
+        read(batch)
+
+    assert str(refused.value).startswith("ai_test takes")
+    assert refused.value.hint
+
+
+def test_a_column_of_nulls_may_be_of_any_type() -> None:
+    """As `NULL` is in SQL."""
+    assert [(None, None, 50)] == read((pa.nulls(1), pa.nulls(1)))
+    assert [(None, None, 50)] == read((pd.Series([None]), pd.Series([None])))

@@ -102,7 +102,8 @@ def register_ai_functions(
         for name, function in FUNCTIONS.items():
             functions.append(SQLFunction(f"ai_{name}", function.parameters, chat_function(name, model), function.field))
     if embed is not None:
-        functions.append(SQLFunction("ai_similarity", PAIR, similarity_function(model_udf("embed", embed)), "parsed"))
+        similarity = similarity_function(model_udf("embed", embed))
+        functions.append(SQLFunction("ai_similarity", PAIR, similarity, "parsed", sorts=True))
     known, workspace = known_endpoints(endpoints or {}), _workspace()
     for name, raises in (("ai_query", True), ("try_ai_query", False)):
         functions.append(SQLFunction(name, QUERY, query_function(known, workspace, raises=raises), "text"))
@@ -116,6 +117,7 @@ class SQLFunction(NamedTuple):
     parameters: tuple[Parameter, ...]
     udf: AIFunction
     field: str
+    sorts: bool = False  # it is for ORDER BY, where Spark takes a UDF and no SQL function
 
     def register(self, spark: SparkSession, prefix: str) -> list[str]:
         """Register the UDF, and over it a SQL function, whose arguments have names and defaults.
@@ -125,7 +127,7 @@ class SQLFunction(NamedTuple):
         name, twin = prefix + self.name, prefix + self.udf.__name__
         spark.udf.register(twin, self.udf)
         value = self.udf.value(self.field)
-        if is_at_least(spark.version, 4, 0):
+        if is_at_least(spark.version, 4, 0) and not self.sorts:
             kind = value.returnType.simpleString()
             names = ", ".join(parameter.name for parameter in self.parameters)
             taken = ", ".join(map(_declared, self.parameters))

@@ -135,13 +135,12 @@ SELECT ai_fix_grammar(ai_translate('La vida es un hermoso viaje.', 'en')) AS eng
 SELECT ai_similarity('Apache Spark', 'Apache Spark') AS similarity;
 
 -- The nearest come first; a null is near to nothing.
--- gives: id int, nearness float
+-- gives: id int
 -- rows: 2
 -- asks: 2
--- holds: id IN (1, 2) AND nearness BETWEEN -1.0 AND 1.0
-SELECT id, ai_similarity(review, 'I love this phone. It is fast, and it works perfectly.') AS nearness
-FROM (SELECT /*+ COALESCE(1) */ * FROM reviews) WHERE id < 3
-ORDER BY nearness DESC LIMIT 2;
+-- holds: id IN (1, 2)
+SELECT id FROM (SELECT /*+ COALESCE(1) */ * FROM reviews) WHERE id < 3
+ORDER BY ai_similarity(review, 'I love this phone. It is fast, and it works perfectly.') DESC LIMIT 2;
 
 -- The sentiment is one of four.
 -- gives: sentiment string

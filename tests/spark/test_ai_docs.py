@@ -123,7 +123,7 @@ REFUSED = [
     ("CREATE VIEW lasting AS SELECT ai_gen('x') AS x", "INVALID_TEMP_OBJ_REFERENCE"),
 ]
 REFUSED_OF_SQL_FUNCTIONS = [
-    ("SELECT id FROM reviews ORDER BY ai_similarity(review, 'x')", "UNSUPPORTED_SQL_UDF_USAGE"),
+    ("SELECT id FROM reviews ORDER BY ai_gen(review)", "UNSUPPORTED_SQL_UDF_USAGE"),
     ("SELECT explode(ai_extract(review, array('x'))) FROM reviews", "UNSUPPORTED_SQL_UDF_USAGE"),
     ("UPDATE reviews SET id = 1 WHERE ai_gen(review) = 'x'", "UNSUPPORTED_SQL_UDF_USAGE"),
     ("DELETE FROM reviews WHERE ai_gen(review) = 'x'", "UNSUPPORTED_SQL_UDF_USAGE"),
@@ -156,7 +156,8 @@ def test_spark_refuses_what_the_page_says(
     [
         "SELECT max(g) FROM (SELECT ai_gen(review) AS g FROM reviews)",
         "SELECT 1 FROM reviews a CROSS JOIN reviews b WHERE ai_similarity(a.review, b.review) > 0.8",
-        "SELECT id, ai_similarity(review, 'x') AS s FROM reviews ORDER BY s",
+        "SELECT id FROM reviews ORDER BY ai_similarity(review, 'x')",
+        "SELECT id, ai_gen(review) AS s FROM reviews ORDER BY s",
         "SELECT explode(f) FROM (SELECT ai_extract(review, array('x')) AS f FROM reviews)",
         "SELECT ai_gen(r) FROM (SELECT explode(array(review)) AS r FROM reviews)",
     ],

@@ -13,7 +13,6 @@ from spark_llm import ConfigError, Endpoint, Policy, chat_udf, embed_udf, regist
 from spark_llm import functions as ai
 from spark_llm._ai_udf import AIFunction, chat_function, known_endpoints, query_function, similarity_function
 from spark_llm._model_udf import ModelUDF
-from spark_llm._vectorised import is_at_least
 from spark_llm.serving import Echo, LocalEndpoints, echo_vector
 from spark_llm.serving.wire import ChatRequest
 from tests.saying import Says
@@ -92,9 +91,7 @@ def test_every_function_gives_its_documented_type(
 
 
 def test_arguments_have_names_and_defaults(sql: SparkSession, endpoints: LocalEndpoints) -> None:
-    """On Spark 4; `max_words` is 50 where it is left out, and 0 is no limit."""
-    if not is_at_least(sql.version, 4, 0):
-        pytest.skip("Spark before 4.0 has no SQL functions, and its UDFs no named arguments.")
+    """`max_words` is 50 where it is left out, and 0 is no limit."""
     rows_of(
         sql,
         """SELECT ai_summarize('a'), ai_summarize('b', max_words => 7), ai_summarize(max_words => 0, content => 'c'),

@@ -1,5 +1,6 @@
 """The AI functions as Spark's UDFs: what a worker does for each, and the types that they give."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -61,12 +62,8 @@ class AIFunction(LateUDF):
         return AIFunction(self.__name__, kind, self._made_plan, field)
 
 
-@dataclass(frozen=True)
-class FunctionPlan:
-    """Ask what a function asks about its arguments."""
-
-    recipe: Recipe
-    function: Function
+class ArgumentsPlan(ABC):
+    """Read a function's arguments, and answer them slice by slice."""
 
     def arrow(self, batches: Iterator[Any]) -> Results:
         """Answer the rows of Arrow arrays."""
@@ -77,6 +74,23 @@ class FunctionPlan:
         return self._answers(self._arguments.pandas(batches))
 
     @property
+    @abstractmethod
+    def _arguments(self) -> Arguments:
+        """How the arguments are read."""
+
+    @abstractmethod
+    def _answers(self, slices: Iterator[Columns]) -> Results:
+        """Answer the rows of all slices, in order."""
+
+
+@dataclass(frozen=True)
+class FunctionPlan(ArgumentsPlan):
+    """Ask what a function asks about its arguments."""
+
+    recipe: Recipe
+    function: Function
+
+    @property
     def _arguments(self) -> Arguments:
         return Arguments(f"ai_{self.function.name}", self.function.parameters)
 
@@ -85,18 +99,14 @@ class FunctionPlan:
 
 
 @dataclass(frozen=True)
-class SimilarityPlan:
+class SimilarityPlan(ArgumentsPlan):
     """Compare two texts by the vectors of both."""
 
     recipe: Recipe
 
-    def arrow(self, batches: Iterator[Any]) -> Results:
-        """Answer the rows of Arrow arrays."""
-        return self._answers(Arguments("ai_similarity", PAIR).arrow(batches))
-
-    def pandas(self, batches: Iterator[Any]) -> Results:
-        """Answer the rows of pandas series."""
-        return self._answers(Arguments("ai_similarity", PAIR).pandas(batches))
+    @property
+    def _arguments(self) -> Arguments:
+        return Arguments("ai_similarity", PAIR)
 
     def _answers(self, slices: Iterator[Columns]) -> Results:
         return in_pairs(engine_for(self.recipe).stream(self.recipe.task, map(self._both, slices)))
@@ -112,7 +122,7 @@ class SimilarityPlan:
 
 
 @dataclass(frozen=True)
-class QueryPlan:
+class QueryPlan(ArgumentsPlan):
     """Ask the endpoint that each row names.
 
     Neighbours that name the same are asked together; where the name changes, the one before is waited for.
@@ -122,13 +132,9 @@ class QueryPlan:
     workspace: Recipe | None  # how any endpoint there is asked
     raises: bool
 
-    def arrow(self, batches: Iterator[Any]) -> Results:
-        """Answer the rows of Arrow arrays."""
-        return self._answers(Arguments("ai_query", QUERY).arrow(batches))
-
-    def pandas(self, batches: Iterator[Any]) -> Results:
-        """Answer the rows of pandas series."""
-        return self._answers(Arguments("ai_query", QUERY).pandas(batches))
+    @property
+    def _arguments(self) -> Arguments:
+        return Arguments("ai_query", QUERY)
 
     def _answers(self, slices: Iterator[Columns]) -> Results:
         for name, runs in groupby(self._runs(slices), key=itemgetter(0)):
@@ -188,7 +194,7 @@ def chat_function(name: str, chat: ModelUDF) -> AIFunction:
     return AIFunction(f"llm_{name}", schema, plan)
 
 
-def query_function(endpoints: Mapping[str, ModelUDF], workspace: ModelUDF | None, *, raises: bool) -> AIFunction:
+def query_function(endpoints: Mapping[str, ModelUDF], workspace: Recipe | None, *, raises: bool) -> AIFunction:
     """Return `ai_query` as structs, or as one that `raises` where a row fails.
 
     An endpoint's name is looked up in `endpoints`, else at the workspace that `workspace`, any endpoint there, is of.
@@ -196,7 +202,7 @@ def query_function(endpoints: Mapping[str, ModelUDF], workspace: ModelUDF | None
 
     def plan() -> QueryPlan:
         known = tuple((name, udf.recipe) for name, udf in endpoints.items())
-        return QueryPlan(known, None if workspace is None else workspace.recipe, raises)
+        return QueryPlan(known, workspace, raises)
 
     return AIFunction("llm_query_or_fail" if raises else "llm_query", schemas.CHAT, plan)
 

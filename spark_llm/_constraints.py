@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
-from spark_llm._tasks._shape import RULES, Rules
+from spark_llm._tasks._bounds import RULES, Rules
 from spark_llm.errors import ConfigError
 
 _HARMLESS = ("PlainSerializer", "WrapSerializer", "SkipValidation")  # they change nothing of what is read

@@ -16,16 +16,15 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, ForwardRef, Literal, NewType, TypeVar, Union, get_args, get_origin
 
 from spark_llm._constraints import ON_TEXTS, in_python, rules_of
+from spark_llm._tasks._bounds import OF_NUMBERS, Rules
 from spark_llm._tasks._reply import Reply
 from spark_llm._tasks._shape import (
-    OF_NUMBERS,
     Array,
     Choice,
     Field,
     Map,
     Nullable,
     Number,
-    Rules,
     Scalar,
     Shape,
     Struct,

@@ -17,18 +17,13 @@ from tqdm import tqdm
 
 from spark_llm._model_udf import ModelUDF
 from spark_llm.endpoint import Endpoint
+from spark_llm.functions import llm_classify
 from spark_llm.policy import Policy
-from spark_llm.sql import register
+from spark_llm.sql import register_ai_functions
 from spark_llm.udfs import chat_udf, embed_udf
 
 REVIEWS = Path(__file__).with_name("reviews.csv")
-_MOOD_SCHEMA = {
-    "type": "object",
-    "properties": {"mood": {"type": "string", "enum": ["positive", "negative"]}},
-    "required": ["mood"],
-    "additionalProperties": False,
-}
-_MOOD_QUESTION = "What is the sentiment of this review, positive or negative?\n\n"
+_MOODS = ["positive", "negative"]
 _SUMMARIES = [  # a model this small needs to be shown
     ("The mug keeps coffee hot for hours, but the lid leaks when I walk.", "Keeps coffee hot, but the lid leaks."),
     ("Ordered blue, got red, and returning it took three weeks.", "Wrong colour arrived and the return was slow."),
@@ -43,13 +38,7 @@ def run(chat: Endpoint, embed: Endpoint, answered: Callable[[], int], out: Path)
     anew. The model is asked about each review once for its mood, once for a summary and once for a vector.
     """
     policy = Policy(max_in_flight=8, tasks=2)  # a model on two cores has little to gain from more
-    mood = chat_udf(
-        chat,
-        max_tokens=24,
-        temperature=0,
-        response_format={"type": "json_schema", "json_schema": {"name": "mood", "schema": _MOOD_SCHEMA}},
-        policy=policy,
-    )
+    mood = chat_udf(chat, max_tokens=24, temperature=0, policy=policy)
     summary = chat_udf(
         chat, system="Summarize the review in one short sentence.", max_tokens=32, temperature=0, policy=policy
     )
@@ -59,8 +48,8 @@ def run(chat: Endpoint, embed: Endpoint, answered: Callable[[], int], out: Path)
     path = str(out.absolute() / "reviews.parquet")
     reviews = spark.read.csv(str(REVIEWS), header=True, inferSchema=True, multiLine=True).repartition(2, "id")
     enriched = (
-        reviews.withColumn("mood_answer", mood(_mood_prompt()))
-        .withColumn("mood", F.get_json_object("mood_answer.text", "$.mood"))
+        reviews.withColumn("mood_answer", llm_classify("review", _MOODS, chat=mood))
+        .withColumn("mood", F.col("mood_answer.parsed"))
         .withColumn("summary", summary(_conversation(F.col("review"))))
         .withColumn("vector", vector("review"))
     )
@@ -79,10 +68,6 @@ def run(chat: Endpoint, embed: Endpoint, answered: Callable[[], int], out: Path)
     _show_nearest(written)
     _show_usage(written, seconds)
     _show_sql(spark, mood, embed, reviews)
-
-
-def _mood_prompt() -> Column:
-    return F.concat(F.lit(_MOOD_QUESTION), "review")
 
 
 def _conversation(review: Column) -> Column:
@@ -170,14 +155,14 @@ def _show_usage(written: DataFrame, seconds: float) -> None:
 
 
 def _show_sql(spark: SparkSession, mood: ModelUDF, embed: Endpoint, reviews: DataFrame) -> None:
-    register(spark, chat=mood, embed=embed)
-    reviews.withColumn("prompt", _mood_prompt()).createOrReplaceTempView("reviews")
+    register_ai_functions(spark, chat=mood, embed=embed)
+    reviews.createOrReplaceTempView("reviews")
     query = """\
 SELECT id,
-       llm_chat(prompt) AS answer,
-       answer.text,
+       llm_classify(review, array('positive', 'negative')) AS answer,
+       answer.parsed AS mood,
        answer.usage.total_tokens AS tokens,
-       size(llm_embed(review).embedding) AS dimensions
+       ai_similarity(review, 'It kept us dry.') AS nearness
 FROM reviews
 WHERE product = 'tent'"""
     print(f"\nThe same in SQL:\n\n{query}\n")

@@ -1,5 +1,6 @@
 """Models in SQL: `register` makes functions of endpoints, `register_ai_functions` those of Databricks' names."""
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from spark_llm._ai_udf import (
     similarity_function,
 )
 from spark_llm._model_udf import ModelUDF
+from spark_llm._recipe import Recipe
 from spark_llm._vectorised import is_at_least
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
@@ -143,14 +145,14 @@ def _declared(parameter: Parameter) -> str:
     return f"{parameter.name} {_TYPES[parameter.kind]}{default}"
 
 
-def _workspace() -> ModelUDF | None:
-    """Return how any endpoint of the workspace is asked; None where nothing says which workspace."""
+def _workspace() -> Recipe | None:
+    """Return how any endpoint of the workspace is asked; None where nothing says which, or who is asking."""
     try:
-        return chat_udf("any")
+        return chat_udf("any").recipe
     except ConfigError:
         return None
 
 
 def _check_prefix(prefix: object) -> None:
-    if not isinstance(prefix, str) or not (prefix + "x").isidentifier():
+    if not isinstance(prefix, str) or not re.fullmatch(r"([A-Za-z_]\w*)?", prefix, re.ASCII):
         raise ConfigError(f"prefix={prefix!r} cannot begin a function's name in SQL.", 'use letters, digits and "_".')

@@ -6,18 +6,19 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_llm import Endpoint, demo
-from spark_llm.serving import LocalEndpoints
+from spark_llm.serving import Echo, LocalEndpoints
+from tests.saying import Says, fitting
 
 
 @pytest.mark.spark
 def test_the_demo_asks_writes_and_shows(
     spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Forty reviews are asked three times each, written and shown; then the four of the SQL are asked, and no more."""
-    with LocalEndpoints() as endpoints:
+    """Forty reviews are asked three times each, written and shown; then what the SQL asks, and no more."""
+    with LocalEndpoints({"chat": Says(fitting), "embed": Echo()}) as endpoints:
         chat, embed = (Endpoint(endpoints.invocations(name), token=endpoints.token) for name in ("chat", "embed"))
         demo.run(chat, embed, lambda: endpoints.stats.rows_answered, tmp_path)
-        assert 120 + 2 * 4 == endpoints.stats.rows_answered == endpoints.stats.rows_asked
+        assert 120 + 4 + 4 + 1 == endpoints.stats.rows_answered == endpoints.stats.rows_asked
     shown = capsys.readouterr()
 
     assert "120 rows asked, 0 failed" in shown.out

@@ -7,18 +7,17 @@ bounds, which servers differ in; what a bound says is told in the description, a
 Sources: JSON Schema 2020-12; the OpenAI guide to structured outputs; Databricks' guide to structured outputs.
 """
 
-import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from decimal import Context, Decimal, InvalidOperation
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, NamedTuple, Optional, TypedDict
+from typing import Any, Literal, NamedTuple, Optional, TypedDict
 
 import msgspec
 
+from spark_llm._tasks._bounds import Rules, checks_of, in_words, ruled
+
 Convert = Callable[[Any], Any]  # from what msgspec reads to what a column takes; raises ValueError for what none can
-Rules = tuple[tuple[str, float | int | str], ...]  # names of msgspec.Meta, which are those of annotated-types
 
 _FLOAT_MOST = 3.4028234663852886e38
 _INTEGERS = {"byte": 8, "short": 16, "integer": 32, "long": 64}
@@ -41,26 +40,6 @@ _SCALARS: dict[str, tuple[type, dict[str, Any], dict[str, str]]] = {
     },
 }
 SCALARS = frozenset(_SCALARS)
-_IN_WORDS = {
-    "ge": "at least {}",
-    "gt": "more than {}",
-    "le": "at most {}",
-    "lt": "less than {}",
-    "multiple_of": "a multiple of {}",
-    "min_length": "no fewer than {} long",
-    "max_length": "no more than {} long",
-    "pattern": "matching the regular expression {}",
-}
-RULES = frozenset(_IN_WORDS)
-_EXACTLY = Context(prec=1_000)  # for remainders of a decimal, which has 38 digits
-_HOLDS: dict[str, Callable[[Decimal, Decimal], bool]] = {
-    "ge": operator.ge,
-    "gt": operator.gt,
-    "le": operator.le,
-    "lt": operator.lt,
-    "multiple_of": lambda value, unit: _EXACTLY.remainder(value, unit) == 0,
-}
-OF_NUMBERS = frozenset(_HOLDS)
 
 
 @dataclass(frozen=True)
@@ -72,12 +51,12 @@ class Scalar:
 
     def schema(self) -> dict[str, Any]:
         """Return its JSON Schema."""
-        return _described(dict(_SCALARS[self.kind][2]), _in_words(self.rules))
+        return _described(dict(_SCALARS[self.kind][2]), in_words(self.rules))
 
     def hint(self) -> Any:  # noqa: ANN401 -- a type
         """Return the type that msgspec reads it by."""
         kind, always, _ = _SCALARS[self.kind]
-        return _ruled(kind, self.rules, always)
+        return ruled(kind, self.rules, always)
 
     def convert(self) -> Convert | None:
         """Return how its values become a column's; None where they are already."""
@@ -114,7 +93,7 @@ class Number:
     def schema(self) -> dict[str, Any]:
         """Return its JSON Schema."""
         digits = f"a decimal number with at most {self.scale} digits after the point"
-        return _described({"type": "number"}, "; ".join(filter(None, [digits, _in_words(self.rules)])))
+        return _described({"type": "number"}, "; ".join(filter(None, [digits, in_words(self.rules)])))
 
     def hint(self) -> Any:  # noqa: ANN401 -- a type
         """Return the type that msgspec reads it by: from the digits themselves, not by way of a float."""
@@ -123,17 +102,14 @@ class Number:
     def convert(self) -> Convert | None:
         """Return how a number gets its scale; one that would lose a digit by it fits no column."""
         unit, context = Decimal(1).scaleb(-self.scale), Context(prec=self.precision)
-        bounds = [(_HOLDS[name], Decimal(str(bound))) for name, bound in self.rules]
-        for (name, told), (_, bound) in zip(self.rules, bounds, strict=True):
-            if bound.is_nan() or (name == "multiple_of" and bound <= 0):
-                raise ValueError(f"no number is {_IN_WORDS[name].format(told)}")
+        holds = checks_of(self.rules)
 
         def scaled(value: Decimal) -> Decimal:
             try:
                 exact = value.quantize(unit, context=context)
             except InvalidOperation:
                 exact = None
-            if exact is None or exact != value or not all(holds(exact, bound) for holds, bound in bounds):
+            if exact is None or exact != value or not all(hold(exact) for hold in holds):
                 raise ValueError(f"{value} is not {self.schema()['description']}, {self.precision} digits in all")
             return exact
 
@@ -149,11 +125,11 @@ class Array:
 
     def schema(self) -> dict[str, Any]:
         """Return its JSON Schema."""
-        return _described({"type": "array", "items": self.element.schema()}, _in_words(self.rules))
+        return _described({"type": "array", "items": self.element.schema()}, in_words(self.rules))
 
     def hint(self) -> Any:  # noqa: ANN401 -- a type
         """Return the type that msgspec reads it by."""
-        return _ruled(list[self.element.hint()], self.rules)  # type: ignore[misc]  # a type that is made at run time
+        return ruled(list[self.element.hint()], self.rules)  # type: ignore[misc]  # a type that is made at run time
 
     def convert(self) -> Convert | None:
         """Return how its elements become a column's."""
@@ -170,11 +146,11 @@ class Map:
 
     def schema(self) -> dict[str, Any]:
         """Return its JSON Schema."""
-        return _described({"type": "object", "additionalProperties": self.value.schema()}, _in_words(self.rules))
+        return _described({"type": "object", "additionalProperties": self.value.schema()}, in_words(self.rules))
 
     def hint(self) -> Any:  # noqa: ANN401 -- a type
         """Return the type that msgspec reads it by."""
-        return _ruled(dict[str, self.value.hint()], self.rules)  # type: ignore[misc]  # a type that is made at run time
+        return ruled(dict[str, self.value.hint()], self.rules)  # type: ignore[misc]  # a type that is made at run time
 
     def convert(self) -> Convert | None:
         """Return how its values become a column's; Arrow and Spark both make a map of a dict."""
@@ -268,22 +244,6 @@ def walk(shape: Shape) -> Iterator[Shape]:
         case Struct(fields=fields):
             for field in fields:
                 yield from walk(field.shape)
-
-
-def _ruled(kind: Any, rules: Rules, always: Mapping[str, Any] = MappingProxyType({})) -> Any:  # noqa: ANN401 -- types
-    """Return a type that holds to rules, and to those of its kind; of two bounds on one side to the narrower."""
-    own = dict(rules)
-    meta: dict[str, Any] = {**always, **own}
-    for closed, opened, narrower in (("ge", "gt", max), ("le", "lt", min)):
-        if closed in always and closed in own:
-            meta[closed] = narrower(always[closed], own[closed])
-        if closed in meta and opened in meta:
-            del meta[closed if narrower(meta[opened], meta[closed]) == meta[opened] else opened]
-    return Annotated[kind, msgspec.Meta(**meta)] if meta else kind
-
-
-def _in_words(rules: Rules) -> str:
-    return ", ".join(_IN_WORDS[name].format(bound) for name, bound in rules)
 
 
 def _described(schema: dict[str, Any], words: str) -> dict[str, Any]:

@@ -11,16 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # its types are a package of their own
 
+from spark_llm._tasks._bounds import RULES, Rules
 from spark_llm._tasks._reply import Misfit, Reply
 from spark_llm._tasks._shape import (
-    RULES,
     Array,
     Choice,
     Field,
     Map,
     Nullable,
     Number,
-    Rules,
     Scalar,
     Shape,
     Struct,

@@ -267,6 +267,8 @@ def test_similarity_ranks_by_the_vectors(sql: SparkSession) -> None:
         {"endpoints": {"mine": embed_udf(Endpoint("https://host/v1/embeddings"))}},
         {"endpoints": {"mine": chat_udf(Endpoint("https://host/invocations"), template="{a}")}},
         {"prefix": "no good "},
+        {"prefix": "ü"},
+        {"prefix": "1"},
     ],
     ids=str,
 )

@@ -17,7 +17,7 @@ logging.basicConfig(level=logging.DEBUG, filename=path)
 JOB = """
 import logging, os, sys
 from pyspark.sql import SparkSession
-from spark_llm import Endpoint, Policy, chat_udf, preflight, register
+from spark_llm import Endpoint, Policy, chat_udf, preflight, register, register_ai_functions
 from spark_llm.auth import ClientCredentials
 
 builder = SparkSession.builder
@@ -51,7 +51,10 @@ for name, endpoint in endpoints.items():
     print(preflight(udf, spark), repr(preflight(endpoint)), preflight(udf)._repr_html_())
     register(spark, chat=udf, prefix="secret_")
     spark.sql("SELECT secret_chat('x')").explain("extended")
-    spark.sql("DESCRIBE FUNCTION EXTENDED secret_chat").show(truncate=False)
+    register_ai_functions(spark, chat=udf, prefix="secret_")
+    for function in ("secret_chat", "secret_ai_gen", "secret_llm_gen"):
+        spark.sql(f"DESCRIBE FUNCTION EXTENDED {function}").show(truncate=False)
+    spark.sql("SELECT secret_ai_gen('x')").explain("extended")
     for broken in (udf, chat_udf(endpoint, policy=Policy(on_error="raise", max_tries=1))):
         try:
             spark.range(1).selectExpr("id" if broken is udf else "'x' AS id").select(broken("id")).collect()

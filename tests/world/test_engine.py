@@ -74,11 +74,12 @@ def test_a_reader_that_goes_leaves_nothing_in_flight(endpoints: LocalEndpoints) 
     """When the caller stops reading, what is out is called off and nothing more is sent."""
     endpoints.hold("held")
     stream = engine(endpoints).stream(CHAT, iter([["a", "b", *["held"] * 500]]))
-    assert ["a"] == texts(next(stream))
+    first = texts(next(stream))
     endpoints.wait_for(lambda stats: stats.in_flight > 0)
     stream.close()  # type: ignore[attr-defined]
     stats = endpoints.wait_for(lambda stats: stats.in_flight == 0)
 
+    assert first in (["a"], ["a", "b"])
     assert stats.requests <= 28
     assert stats.requests == stats.rows_answered + stats.disconnects
 

@@ -327,6 +327,7 @@ def test_a_token_that_expires_is_renewed_in_mid_job(endpoints: LocalEndpoints) -
     assert 4 == len(tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.waits
 def test_a_hidden_capacity_is_found_and_kept(endpoints: LocalEndpoints) -> None:
     """What is refused is asked again, few are, and no row is lost."""
@@ -350,6 +351,7 @@ def test_a_quota_where_refusals_count_is_kept(endpoints: LocalEndpoints) -> None
     assert endpoints.stats.requests <= 1.3 * 200
 
 
+@pytest.mark.slow
 @pytest.mark.waits
 def test_a_server_that_queues_is_not_flooded(endpoints: LocalEndpoints) -> None:
     """A server that never refuses is kept busy by a window of its own width, not by hundreds in its queue."""

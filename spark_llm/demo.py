@@ -38,7 +38,7 @@ def run(chat: Endpoint, embed: Endpoint, answered: Callable[[], int], out: Path)
     anew. The model is asked about each review once for its mood, once for a summary and once for a vector.
     """
     policy = Policy(max_in_flight=8, tasks=2)  # a model on two cores has little to gain from more
-    mood = chat_udf(chat, max_tokens=24, temperature=0, policy=policy)
+    mood = chat_udf(chat, max_tokens=48, temperature=0, policy=policy)
     summary = chat_udf(
         chat, system="Summarize the review in one short sentence.", max_tokens=32, temperature=0, policy=policy
     )

@@ -51,6 +51,10 @@ class AIFunction(LateUDF):
     def _plan(self) -> Plan:
         return self._made_plan()
 
+    def __repr__(self) -> str:
+        """Show the name that SQL has for it, and what it gives."""
+        return f"AIFunction({self.__name__!r}, {self._returns.simpleString()!r})"
+
     def __call__(self, *columns: Column) -> Column:
         """Return the column of answers."""
         answers: Column = self.on(active_session().version)(*columns)

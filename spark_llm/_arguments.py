@@ -75,7 +75,7 @@ class Arguments:
             return from_pandas(cell, wrong_type, conversations=False)
         if cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
             return None
-        if parameter.kind == "whole" and isinstance(cell, (int, float, np.integer)) and cell == int(cell):
+        if parameter.kind == "whole" and isinstance(cell, (int, float, np.integer)) and float(cell).is_integer():
             return int(cell)  # whole numbers are floats where a null is among them
         if parameter.kind == "texts" and isinstance(cell, (list, np.ndarray)):
             texts = list(cell)

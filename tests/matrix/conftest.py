@@ -7,13 +7,13 @@ import pytest
 from spark_llm.serving import LocalEndpoints
 from tests.matrix.cluster import Cluster
 from tests.matrix.environments import OWN, SPARK_3_5, SparkEnvironment
-from tests.matrix.suite import Run, table
+from tests.passed import Passed, table
 
-_MATRIX = pytest.StashKey[list[Run]]()
+_MATRIX = pytest.StashKey[list[Passed]]()
 
 
 @pytest.fixture
-def matrix(pytestconfig: pytest.Config) -> list[Run]:
+def matrix(pytestconfig: pytest.Config) -> list[Passed]:
     """What came of the tests on each Spark; it is printed when all are done."""
     return pytestconfig.stash.setdefault(_MATRIX, [])
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from spark_llm._java import ensure_java
@@ -33,6 +34,11 @@ class SparkEnvironment:
     pyspark: str | None = None
     connect: bool = True
     java: str | None = None
+
+    @property
+    def spark(self) -> str:
+        """Spark's version."""
+        return self.pyspark or version("pyspark")
 
     def python(self) -> Path:
         """Return the environment's Python; the environment is made at the first call."""

@@ -1,15 +1,14 @@
 """The tests of `tests/spark` on another Spark: what is left out there and why, and what came of the others."""
 
-import re
 import subprocess
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from tests.conftest import ROOT, SessionKind
 from tests.matrix.environments import SparkEnvironment
+from tests.passed import ARROW_UDFS, Passed, version_of
 
 FOLDER = "tests/spark"
 _SUITE_S = 1_800
@@ -27,11 +26,10 @@ class LeftOut:
 
     def applies(self, environment: SparkEnvironment, kind: SessionKind) -> bool:
         """Return whether it is left out there."""
-        by_version = self.before is None or version_of(environment) < self.before
+        by_version = self.before is None or version_of(environment.spark) < self.before
         return by_version and self.kind in (None, kind)
 
 
-ARROW_UDFS = (4, 1)  # from this version on
 _NO_NULL_STRUCT = "a pandas UDF returns no null struct: every field of it is null"
 _NO_BYTES = "Spark itself fails to make a pandas string of bytes that are no UTF-8"
 LEFT_OUT = (
@@ -63,22 +61,14 @@ class Run:
     """What came of the tests on one Spark.
 
     Attributes:
-        passed: How many passed, by the kind of UDF that they ran: "pandas" or "Arrow".
+        passed: How many passed.
         others: The tests that did not pass, and what became of them.
         said: The last that pytest said.
     """
 
-    environment: SparkEnvironment
-    kind: SessionKind
-    passed: Counter[str]
+    passed: Passed
     others: Sequence[str]
     said: str
-
-
-def version_of(environment: SparkEnvironment) -> tuple[int, int]:
-    """Return the first two numbers of an environment's Spark."""
-    first, second = re.findall(r"\d+", environment.pyspark or "")[:2]
-    return int(first), int(second)
 
 
 def run_on(environment: SparkEnvironment, kind: SessionKind, folder: Path) -> Run:
@@ -101,28 +91,13 @@ def run_on(environment: SparkEnvironment, kind: SessionKind, folder: Path) -> Ru
     )
     said = done.stdout[-10_000:]
     if not report.is_file():
-        return Run(environment, kind, Counter(), [f"pytest ended with {done.returncode}"], said)
-    passed, others = Counter[str](), []
+        return Run(Passed.of(environment.spark, kind, ()), [f"pytest ended with {done.returncode}"], said)
+    passed, others = list[str](), list[str]()
     for case in ET.parse(report).iter("testcase"):  # noqa: S314 -- the report that pytest has just written
         name = case.attrib["name"]
         outcome = next((child.tag for child in case if child.tag in ("failure", "error", "skipped")), None)
         if outcome is None:
-            passed[_udfs_of(name, environment)] += 1
+            passed.append(name)
         else:
             others.append(f"{outcome}: {case.attrib['classname']}::{name}")
-    return Run(environment, kind, passed, others, said)
-
-
-def _udfs_of(test: str, environment: SparkEnvironment) -> str:
-    """Return which UDFs a test ran: those of its own choice, unless it asks for pandas ones by its parameter."""
-    as_before = version_of(environment) < ARROW_UDFS or re.search(r"\[(.*-)?pandas\b", test)
-    return "pandas" if as_before else "Arrow"
-
-
-def table(runs: Iterable[Run]) -> list[str]:
-    """Return the lines of a table in Markdown: a row for each Spark, with how many tests passed on it."""
-    rows = [
-        f"| {run.environment.pyspark} | {run.kind} | {run.passed['pandas'] or '–'} | {run.passed['Arrow'] or '–'} |"
-        for run in runs
-    ]
-    return ["| Spark | session | tests with pandas UDFs | with Arrow UDFs |", "| --- | --- | --- | --- |", *rows]
+    return Run(Passed.of(environment.spark, kind, passed), others, said)

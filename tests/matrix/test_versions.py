@@ -1,13 +1,13 @@
 """The tests on Spark, on other Sparks: README.md says from which version on this library runs."""
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT, SessionKind
 from tests.matrix.environments import OTHERS, SPARK_3_5, SparkEnvironment
-from tests.matrix.suite import FOLDER, LEFT_OUT, LeftOut, Run, run_on, table, version_of
+from tests.matrix.suite import FOLDER, LEFT_OUT, LeftOut, run_on
+from tests.passed import ARROW_UDFS, Passed, table, version_of
 
 PLACES: list[tuple[SparkEnvironment, SessionKind]] = [
     *((environment, "classic") for environment in OTHERS),
@@ -19,15 +19,15 @@ PLACES: list[tuple[SparkEnvironment, SessionKind]] = [
 @pytest.mark.spark
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: f"{place[0].name}-{place[1]}")
 def test_all_of_it_works_on_other_sparks(
-    place: tuple[SparkEnvironment, SessionKind], matrix: list[Run], tmp_path: Path
+    place: tuple[SparkEnvironment, SessionKind], matrix: list[Passed], tmp_path: Path
 ) -> None:
     """Every test of tests/spark passes there, but for what that Spark cannot do."""
     run = run_on(*place, tmp_path)
-    matrix.append(run)
+    matrix.append(run.passed)
 
     assert [] == run.others, run.said
-    assert run.passed.total() > 100
-    assert (version_of(place[0]) >= (4, 1)) == (run.passed["Arrow"] > 0)
+    assert run.passed.by_udfs.total() > 200
+    assert (version_of(run.passed.spark) >= ARROW_UDFS) == (run.passed.by_udfs["Arrow"] > 0)
 
 
 @pytest.mark.parametrize("left_out", LEFT_OUT, ids=lambda left_out: left_out.test)
@@ -51,6 +51,7 @@ def test_a_test_is_left_out_where_it_says_and_nowhere_else() -> None:
 
 def test_the_matrix_can_be_pasted() -> None:
     """A row says which Spark, which session, and how many tests passed with which kind of UDF."""
-    lines = table([Run(SPARK_3_5, "classic", Counter(pandas=7), [], "")])
+    old = Passed.of("3.5.9", "classic", ["test_a[arrow]", "test_b"])
+    new = Passed.of("4.2.1", "connect", ["test_a[pandas-1]", "test_a[1-pandas]", "test_a[arrow]", "test_pandas"])
 
-    assert ["| 3.5.9 | classic | 7 | – |"] == lines[2:]
+    assert ["| 3.5.9 | classic | 2 | – |", "| 4.2.1 | connect | 2 | 2 |"] == table([old, new])[2:]

@@ -1,15 +1,21 @@
 """Every test in this folder needs a Spark session, and is marked so."""
 
+import os
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from spark_llm.serving import LocalEndpoints
+from tests.passed import Passed, table
 
 if TYPE_CHECKING:
+    from tests.conftest import SessionKind
     from tests.spark.asking import Ask
+
+FOLDER = "tests/spark/"
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
@@ -18,6 +24,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("spark")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many of this folder's tests passed on this Spark, as README.md has it."""
+    tests = [report.nodeid for report in terminalreporter.stats.get("passed", ()) if report.nodeid.startswith(FOLDER)]
+    if tests:
+        kind: SessionKind = "connect" if os.environ.get("SPARK_LLM_TEST_SESSION") == "connect" else "classic"
+        terminalreporter.section("passed on this Spark")
+        for line in table([Passed.of(version("pyspark"), kind, tests)]):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ def test_a_batch_is_read_in_slices(as_batch: Any) -> None:  # noqa: ANN401 -- a 
         ((pd.Series(["a"]), pd.Series(["x"])), "a list of strings as labels; it was called on str"),
         ((pd.Series(["a"]), pd.Series([np.array([1])])), "a list of strings as labels"),
         ((pd.Series(["a"]), pd.Series([["x"]]), pd.Series([1.5])), "a whole number as max_words"),
+        ((pd.Series(["a"]), pd.Series([["x"]]), pd.Series([float("inf")])), "a whole number as max_words"),
         (pa.array(["a"]), "takes content, labels, max_words; it was called on 1 column"),
         (tuple(pa.array(["a"]) for _ in range(4)), "it was called on 4 columns"),
     ],

@@ -11,7 +11,7 @@ from spark_llm import Policy
 from spark_llm._tasks.embed import Embed
 from spark_llm._values import Item, Result
 from spark_llm.serving import LocalEndpoints
-from tests.world.asking import CHAT, ask, distinct, engine, texts
+from tests.world.asking import CHAT, ask, distinct, engine, kinds, texts
 
 
 def test_results_come_in_the_order_of_the_rows_whatever_order_the_answers_came_in(endpoints: LocalEndpoints) -> None:
@@ -82,6 +82,17 @@ def test_a_reader_that_goes_leaves_nothing_in_flight(endpoints: LocalEndpoints) 
     assert first in (["a"], ["a", "b"])
     assert stats.requests <= 28
     assert stats.requests == stats.rows_answered + stats.disconnects
+
+
+@pytest.mark.parametrize("role", ["usr", "", None])
+def test_a_conversation_with_a_bad_role_is_its_rows_error(role: str | None, endpoints: LocalEndpoints) -> None:
+    """The server says so in its words, which cost no token; the neighbours are answered."""
+    rows: list[Item | None] = ["a", [{"role": role, "content": "b"}], "c"]
+    results = ask(engine(endpoints), [rows])
+
+    assert ["a", None, "c"] == texts(results)
+    assert [None, "invalid_request", None] == kinds(results)
+    assert {200: 2, 400: 1} == endpoints.stats.by_status
 
 
 def test_input_that_breaks_leaves_nothing_in_flight(endpoints: LocalEndpoints) -> None:

@@ -61,6 +61,7 @@ spark.stop()
 """
 
 
+@pytest.mark.slow  # a session of its own, and what it shows does not depend on Spark
 @pytest.mark.usefixtures("spark")  # it finds the Java
 def test_a_login_is_asked_when_the_udf_is_used(
     session_kind: SessionKind, endpoints: LocalEndpoints, tmp_path: Path

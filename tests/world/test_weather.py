@@ -269,6 +269,7 @@ def test_an_answer_that_is_none_is_asked_again(endpoints: LocalEndpoints, fault:
     assert (10 if fault == "drip" else 11) == endpoints.stats.requests
 
 
+@pytest.mark.slow
 @pytest.mark.waits
 def test_an_outage_ends_with_every_row_answered(endpoints: LocalEndpoints) -> None:
     """The endpoint goes away in mid-job and comes back: no row fails, and hardly a request more is sent."""

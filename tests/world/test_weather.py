@@ -349,7 +349,9 @@ def test_a_quota_where_refusals_count_is_kept(endpoints: LocalEndpoints) -> None
     results = ask(engine(endpoints), [distinct(200)])
 
     assert distinct(200) == texts(results)
-    assert endpoints.stats.requests <= 1.3 * 200
+    assert (
+        endpoints.stats.requests <= 1.6 * 200
+    )  # 1.1 to 1.2, and in one of many runs 1.45; who asks on needs five times
 
 
 @pytest.mark.slow

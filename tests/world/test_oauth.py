@@ -104,6 +104,7 @@ def test_a_job_may_outlive_many_tokens() -> None:
         assert 6 == endpoints.tokens_issued
 
 
+@pytest.mark.slow
 @pytest.mark.waits
 def test_a_token_is_renewed_before_it_expires() -> None:
     """The server says how long it is good, and no request is ever sent with one that is not."""

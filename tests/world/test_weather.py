@@ -341,6 +341,7 @@ def test_a_hidden_capacity_is_found_and_kept(endpoints: LocalEndpoints) -> None:
     assert endpoints.stats.requests <= 1.15 * 800
 
 
+@pytest.mark.slow
 @pytest.mark.waits
 def test_a_quota_where_refusals_count_is_kept(endpoints: LocalEndpoints) -> None:
     """Asking slower is the only way on, and it is found."""

@@ -29,6 +29,7 @@ _LANGUAGES = {
 }
 _SENTIMENT = Reply("sentiment", Choice(SENTIMENTS))
 
+Told = tuple[str, Reply | None]  # what a list of labels makes: the instructions, and the type of the answer
 Kind = Literal["text", "texts", "whole"]
 KINDS: dict[Kind, str] = {"text": "a string", "texts": "a list of strings", "whole": "a whole number"}
 
@@ -68,18 +69,15 @@ def _gen(prompt: str) -> Item:
 
 
 def _classify(content: str, labels: Sequence[str | None]) -> Item | RowError:
-    told = _choice(tuple(labels))
-    return told if isinstance(told, RowError) else Question(content, *told)
+    return _told(_choice(tuple(labels)), content)
 
 
 def _extract(content: str, labels: Sequence[str | None]) -> Item | RowError:
-    told = _entities(tuple(labels))
-    return told if isinstance(told, RowError) else Question(content, *told)
+    return _told(_entities(tuple(labels)), content)
 
 
 def _mask(content: str, labels: Sequence[str | None]) -> Item | RowError:
-    told = _masking(tuple(labels))
-    return told if isinstance(told, RowError) else Question(content, told)
+    return _told(_masking(tuple(labels)), content)
 
 
 def _analyze_sentiment(content: str) -> Item:
@@ -105,7 +103,7 @@ def _translate(content: str, to_lang: str) -> Item | RowError:
 
 
 @lru_cache(maxsize=1_000)
-def _choice(labels: tuple[str | None, ...]) -> tuple[str, Reply] | RowError:
+def _choice(labels: tuple[str | None, ...]) -> Told | RowError:
     return _wrong_labels(labels) or (
         _prompts.CLASSIFY.format(labels=_listed(labels)),
         Reply("label", Choice(labels)),  # type: ignore[arg-type]  # texts, as was checked
@@ -113,7 +111,7 @@ def _choice(labels: tuple[str | None, ...]) -> tuple[str, Reply] | RowError:
 
 
 @lru_cache(maxsize=1_000)
-def _entities(labels: tuple[str | None, ...]) -> tuple[str, Reply] | RowError:
+def _entities(labels: tuple[str | None, ...]) -> Told | RowError:
     fields = tuple(Field(str(label), Nullable(Scalar("string"))) for label in labels)
     return _wrong_labels(labels) or (
         _prompts.EXTRACT.format(labels=_listed(labels)),
@@ -122,8 +120,12 @@ def _entities(labels: tuple[str | None, ...]) -> tuple[str, Reply] | RowError:
 
 
 @lru_cache(maxsize=1_000)
-def _masking(labels: tuple[str | None, ...]) -> str | RowError:
-    return _wrong_labels(labels) or _prompts.MASK.format(labels=_listed(labels))
+def _masking(labels: tuple[str | None, ...]) -> Told | RowError:
+    return _wrong_labels(labels) or (_prompts.MASK.format(labels=_listed(labels)), None)
+
+
+def _told(told: Told | RowError, content: str) -> Question | RowError:
+    return told if isinstance(told, RowError) else Question(content, *told)
 
 
 def _listed(labels: Sequence[str | None]) -> str:

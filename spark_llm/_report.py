@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal, NamedTuple
 
+from spark_llm.errors import HINT
+
 Where = Literal["driver", "executor"]
 Outcome = Literal["passed", "failed", "skipped"]
-_HINT = " Hint: "
 _COLOURS: dict[Outcome, str] = {"passed": "#1a7f37", "failed": "#b3261e", "skipped": "#6b6b6b"}
 
 
@@ -34,13 +35,13 @@ class Check(NamedTuple):
     @classmethod
     def of_words(cls, name: str, where: Where, outcome: Outcome, words: str) -> "Check":
         """Make a check of a message that may end in a hint."""
-        message, _, hint = words.partition(_HINT)
+        message, _, hint = words.partition(HINT)
         return cls(name, where, outcome, message, hint)
 
     @property
     def words(self) -> str:
         """The message and the hint, as an error of a row has them."""
-        return self.message + (_HINT + self.hint if self.hint else "")
+        return self.message + (HINT + self.hint if self.hint else "")
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from spark_llm.errors import Kind
+from spark_llm.errors import HINT, Kind
 
 Message = Mapping[str, object]  # {"role": …, "content": …}
 Said = str | Sequence[Message]  # a text, or a conversation
@@ -74,12 +74,12 @@ class RowError(NamedTuple):
     @property
     def what(self) -> str:
         """The message without its next step."""
-        return self.message.partition(" Hint: ")[0]
+        return self.message.partition(HINT)[0]
 
     @property
     def hint(self) -> str:
         """The next step that the message ends in, if any."""
-        return self.message.partition(" Hint: ")[2]
+        return self.message.partition(HINT)[2]
 
 
 @dataclass(slots=True)

@@ -29,6 +29,9 @@ Kind = Literal[
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
+HINT = " Hint: "  # between what is wrong and what to do, in every message
+
+
 class SparkLLMError(Exception):
     """The root of every exception of this library: what is wrong, and what to do next."""
 
@@ -40,7 +43,7 @@ class SparkLLMError(Exception):
 
     def __str__(self) -> str:
         """Return the sentence and its hint."""
-        return f"{self.what} Hint: {self.hint}"
+        return self.what + HINT + self.hint
 
 
 class ConfigError(SparkLLMError, ValueError):

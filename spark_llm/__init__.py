@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from spark_llm._version import __version__
 
 _HOMES = {
+    "Budget": "budget",
     "ConfigError": "errors",
     "Endpoint": "endpoint",
+    "EnrichReport": "enrich_report",
     "InputTypeError": "errors",
     "Policy": "policy",
     "RowFailedError": "errors",
@@ -22,6 +24,9 @@ _HOMES = {
     "chat_udf": "udfs",
     "complete_udf": "udfs",
     "embed_udf": "udfs",
+    "enrich_stream": "enrich",
+    "enrich_table": "enrich",
+    "estimate": "_estimate",
     "preflight": "_preflight",
     "register": "sql",
     "register_ai_functions": "sql",
@@ -29,8 +34,10 @@ _HOMES = {
 _MODULES = ("functions", "schemas", "serving")
 
 __all__ = [
+    "Budget",
     "ConfigError",
     "Endpoint",
+    "EnrichReport",
     "InputTypeError",
     "Policy",
     "RowFailedError",
@@ -39,6 +46,9 @@ __all__ = [
     "chat_udf",
     "complete_udf",
     "embed_udf",
+    "enrich_stream",
+    "enrich_table",
+    "estimate",
     "functions",
     "preflight",
     "register",
@@ -49,8 +59,12 @@ __all__ = [
 
 if TYPE_CHECKING:
     from spark_llm import functions, schemas, serving
+    from spark_llm._estimate import estimate
     from spark_llm._preflight import preflight
+    from spark_llm.budget import Budget
     from spark_llm.endpoint import Endpoint
+    from spark_llm.enrich import enrich_stream, enrich_table
+    from spark_llm.enrich_report import EnrichReport
     from spark_llm.errors import ConfigError, InputTypeError, RowFailedError, SparkLLMError
     from spark_llm.policy import Policy
     from spark_llm.sql import register, register_ai_functions

@@ -13,6 +13,7 @@ from pyspark.sql.types import DataType, FloatType, MapType, StringType, StructFi
 from spark_llm import schemas
 from spark_llm._ai import FUNCTIONS, Function, Parameter
 from spark_llm._arguments import Arguments, Columns
+from spark_llm._canonical import function_words, model_words
 from spark_llm._engine import engine_for, raise_if_failed
 from spark_llm._model_udf import ModelUDF
 from spark_llm._recipe import Recipe
@@ -20,7 +21,7 @@ from spark_llm._route import invocations_url
 from spark_llm._similarity import in_pairs
 from spark_llm._tasks.chat import Chat
 from spark_llm._values import Row
-from spark_llm._vectorised import LateUDF, Plan, Results, active_session
+from spark_llm._vectorised import LateUDF, Plan, Results
 from spark_llm.endpoint import Endpoint, is_name
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.udfs import model_udf
@@ -48,7 +49,8 @@ class AIFunction(LateUDF):
         """The type of its column."""
         return self._returns
 
-    def _plan(self) -> Plan:
+    def plan(self) -> Plan:
+        """Return what travels to the workers."""
         return self._made_plan()
 
     def __repr__(self) -> str:
@@ -57,8 +59,7 @@ class AIFunction(LateUDF):
 
     def __call__(self, *columns: Column) -> Column:
         """Return the column of answers."""
-        answers: Column = self.on(active_session().version)(*columns)
-        return answers
+        return self.called_on(*columns)
 
     def value(self, field: str) -> "AIFunction":
         """Return the function that gives one field of the struct alone."""
@@ -95,6 +96,11 @@ class FunctionPlan(ArgumentsPlan):
     function: Function
 
     @property
+    def canonical(self) -> dict[str, Any]:
+        """The function, its arguments, and what of its model the user chose."""
+        return function_words(f"ai_{self.function.name}", _names(self.function.parameters), _words(self.recipe))
+
+    @property
     def _arguments(self) -> Arguments:
         return Arguments(f"ai_{self.function.name}", self.function.parameters)
 
@@ -107,6 +113,11 @@ class SimilarityPlan(ArgumentsPlan):
     """Compare two texts by the vectors of both."""
 
     recipe: Recipe
+
+    @property
+    def canonical(self) -> dict[str, Any]:
+        """The function, its arguments, and what of its model the user chose."""
+        return function_words("ai_similarity", _names(PAIR), _words(self.recipe))
 
     @property
     def _arguments(self) -> Arguments:
@@ -135,6 +146,13 @@ class QueryPlan(ArgumentsPlan):
     known: tuple[tuple[str, Recipe], ...]
     workspace: Recipe | None  # how any endpoint there is asked
     raises: bool
+
+    @property
+    def canonical(self) -> dict[str, Any]:
+        """The function, its arguments, and every endpoint that a row may name."""
+        known = {name: _words(recipe) for name, recipe in self.known}
+        workspace = None if self.workspace is None else _words(self.workspace) | {"endpoint": _host(self.workspace)}
+        return function_words("ai_query", _names(QUERY), {"endpoints": known, "workspace": workspace})
 
     @property
     def _arguments(self) -> Arguments:
@@ -182,9 +200,20 @@ class QueryPlan(ArgumentsPlan):
             return known[name]
         if not is_name(name):
             raise InputTypeError(f"{name!r} is no name of an endpoint.", f"{self._choose()}, or one of the workspace.")
-        route = self.workspace.route
-        host = route.url.partition("/serving-endpoints/")[0]
-        return replace(self.workspace, route=replace(route, url=invocations_url(host, name, None)))
+        url = invocations_url(_host(self.workspace), name, None)
+        return replace(self.workspace, route=replace(self.workspace.route, url=url))
+
+
+def _host(workspace: Recipe) -> str:
+    return workspace.route.url.partition("/serving-endpoints/")[0]
+
+
+def _names(parameters: tuple[Parameter, ...]) -> list[str]:
+    return [parameter.name for parameter in parameters]
+
+
+def _words(recipe: Recipe) -> dict[str, Any]:
+    return model_words(recipe.route.url, recipe.route.model, recipe.task, recipe.prompt)
 
 
 def chat_function(name: str, chat: ModelUDF) -> AIFunction:

@@ -5,7 +5,7 @@ before anything is asked. Out: struct columns, built field by field; vectors are
 without becoming Python numbers.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -166,6 +166,30 @@ def to_pandas(results: Sequence[Result | None], names: Sequence[str]) -> pd.Data
         )
     frame: pd.DataFrame = pd.DataFrame(columns)
     return frame
+
+
+def columns_to_arrow(columns: Sequence[Sequence[Result | None]], kind: pa.StructType) -> pa.StructArray:
+    """Lay the results of several columns out as a struct of structs; without columns there are no rows."""
+    fields = list(kind)
+    arrays = [
+        to_arrow(results, field.type) for results, field in zip(columns or [()] * len(fields), fields, strict=True)
+    ]
+    return pa.StructArray.from_arrays(arrays, fields=fields)
+
+
+def columns_to_pandas(columns: Sequence[Sequence[Result | None]], names: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Lay the results of several columns out as a frame whose cells are dicts with the keys `names`, or None."""
+    frame: pd.DataFrame = pd.DataFrame(
+        {
+            column: pd.Series([None if result is None else _cell(result, parts) for result in results], dtype=object)
+            for results, (column, parts) in zip(columns, names.items(), strict=True)
+        }
+    )
+    return frame
+
+
+def _cell(result: Result, names: Sequence[str]) -> dict[str, Any]:
+    return {name: _to_pandas(getattr(result, name)) for name in names}
 
 
 def _to_pandas(value: Any) -> Any:  # noqa: ANN401 -- any field of a result

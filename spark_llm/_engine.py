@@ -231,11 +231,13 @@ class Engine:
             if self._keeper.is_due(time.time()):
                 await self._in_a_thread(self._keeper.renew_in_time)
             token = self._keeper.token
+            request.requests += 1
             response = await self._client.post(body, token)
             for _ in range(_TOKENS_MOST - 1):
                 if response.status not in (401, 403) or not await self._in_a_thread(self._keeper.replace, token):
                     break
                 request.tries.sent += 1
+                request.requests += 1
                 token = self._keeper.token
                 response = await self._client.post(body, token)
         except SignInError as error:

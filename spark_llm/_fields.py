@@ -20,7 +20,7 @@ from spark_llm.errors import ConfigError, InputTypeError
 
 # Beside the fields; no field has a name like these.
 _REFUSED = "spark_llm: not a text"  # which column cannot be written as text, or null
-_CONVERSATION = "spark_llm: a conversation"  # the column that is one, as it is, or null
+CONVERSATION = "spark_llm: a conversation"  # the column that is one, as it is, or null
 
 
 def by_name(prompt: Prompt, columns: Mapping[str, Column | str]) -> Column:
@@ -39,7 +39,7 @@ def by_name(prompt: Prompt, columns: Mapping[str, Column | str]) -> Column:
     parts[_REFUSED] = F.coalesce(*(_refused(prompt, *pair) for pair in given.items()))
     if prompt.conversation:
         column = given[prompt.conversation]
-        parts[_CONVERSATION] = F.when(F.typeof(column).startswith("array<"), column)
+        parts[CONVERSATION] = F.when(F.typeof(column).startswith("array<"), column)
     # Not F.struct with aliases: Spark makes up no name for an answer where one stands over an inline struct, and fails.
     return F.named_struct(*(part for name, value in parts.items() for part in (F.lit(name), value)))
 
@@ -108,13 +108,13 @@ def _chosen(columns: Mapping[str, Any], has_values: Callable[[Any], bool], promp
     """Return the column of each field, from those of the struct."""
     for name in prompt.fields:
         if name not in columns:
-            shown = _listed([name for name in columns if name not in (_REFUSED, _CONVERSATION)])
+            shown = _listed([name for name in columns if name not in (_REFUSED, CONVERSATION)])
             raise _no_struct(f"a struct of {shown}, without {name}", prompt)
     chosen = {name: columns[name] for name in prompt.fields}
     if _REFUSED in columns and has_values(columns[_REFUSED]):
         raise _no_text(columns[_REFUSED].tolist()[0], prompt)
-    if _CONVERSATION in columns and prompt.conversation and has_values(columns[_CONVERSATION]):
-        chosen[prompt.conversation] = columns[_CONVERSATION]
+    if CONVERSATION in columns and prompt.conversation and has_values(columns[CONVERSATION]):
+        chosen[prompt.conversation] = columns[CONVERSATION]
     return chosen
 
 

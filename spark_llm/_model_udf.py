@@ -10,6 +10,7 @@ from pyspark.sql import Column
 from pyspark.sql.types import StructType
 
 from spark_llm import schemas
+from spark_llm._canonical import model_words
 from spark_llm._columns import arrow_rows, pandas_rows
 from spark_llm._engine import engine_for
 from spark_llm._fields import arrow_prompts, by_name, pandas_prompts
@@ -35,6 +36,12 @@ class ModelPlan:
     """Ask about each row of one column, or of the struct that fills a template."""
 
     recipe: Recipe
+
+    @property
+    def canonical(self) -> dict[str, Any]:
+        """What the model is asked, without who asks it and how hard."""
+        task, route, prompt = self.recipe.task, self.recipe.route, self.recipe.prompt
+        return model_words(route.url, route.model, task, prompt)
 
     def arrow(self, batches: Iterator[Any]) -> Results:
         """Answer the rows of Arrow arrays."""
@@ -131,9 +138,7 @@ class ModelUDF(LateUDF):
 
         Raises `ConfigError` where `columns` are not the fields of the UDF's template.
         """
-        asked: Column = self.on(active_session().version)(self.argument(column, **columns))
-        vars(asked)["_spark_llm_recipe"] = self.recipe  # what a table job reads off a column
-        return asked
+        return self.called_on(self.argument(column, **columns))
 
     def argument(self, column: Column | str | None = None, /, **columns: Column | str) -> Column | str:
         """Return what Spark's UDF is called on: the one column, or a struct of the columns that fill the template."""
@@ -160,5 +165,6 @@ class ModelUDF(LateUDF):
         told += "" if self._ddl is None else f"returns={self._ddl!r}, "
         return f"{self.__name__}({self._task!r}, {told}{where!r}, {self.policy!r})"
 
-    def _plan(self) -> ModelPlan:
+    def plan(self) -> ModelPlan:
+        """Return what travels to the workers."""
         return ModelPlan(self.recipe)

@@ -22,6 +22,7 @@ class Request:
     dialect: int = 0
     tries: Tries = field(default_factory=Tries)
     spent: Usage | None = None  # tokens of tries that gave no answer
+    requests: int = 0  # HTTP requests that were sent for it, and that no other part of the same request counts
     sent: Sent | None = None  # the last try's, as long as it is in flight
     misfit: Result | None = None  # an answer that did not fit its type
     asked_again: int = 0  # times after such an answer
@@ -35,7 +36,10 @@ class Request:
         return sum(_letters(item) for _, item in self.inputs)
 
     def settled(self, outcome: Answer | RowError, latency_s: float | None) -> Iterator[tuple[int, Result]]:
-        """Give each input its result, with its part of the tokens that all tries cost, by length."""
+        """Give each input its result, with its part of the tokens that all tries cost, by length.
+
+        Requests cannot be shared out: the first input accounts for them all.
+        """
         answered = outcome.usage if isinstance(outcome, Answer) else None
         usage = self.spent if answered is None else answered.plus(self.spent)
         shares = _shares(usage, [self.inputs[at : at + 1] for at in range(len(self.inputs))])
@@ -46,6 +50,7 @@ class Request:
         for (number, _), result, share in zip(self.inputs, results, shares, strict=True):
             result.usage = share
             result.attempts = self.tries.sent
+            result.requests, self.requests = self.requests, 0
             result.latency_ms = None if latency_s is None else latency_s * 1000
             yield number, result
 
@@ -61,7 +66,7 @@ class Request:
             self.spent = usage.plus(self.spent)
 
     def split(self, at: int) -> "tuple[Request, Request]":
-        """Cut in two; what the tries cost is shared out by length."""
+        """Cut in two; what the tries cost is shared out by length, and the first part accounts for the requests."""
         parts = [self.inputs[:at], self.inputs[at:]]
         before, after = (
             Request(
@@ -69,6 +74,7 @@ class Request:
             )
             for part, share in zip(parts, _shares(self.spent, parts), strict=True)
         )
+        before.requests = self.requests
         return before, after
 
 

@@ -35,6 +35,7 @@ def _compared(one: Result | None, other: Result | None) -> Result | None:
         usage=other.usage if one.usage is None else one.usage.plus(other.usage),
         model=one.model or other.model,
         attempts=one.attempts + other.attempts,
+        requests=one.requests + other.requests,
         latency_ms=max((latency for each in (one, other) if (latency := each.latency_ms) is not None), default=None),
         error=error,
         parsed=similarity,

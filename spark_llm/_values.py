@@ -97,6 +97,7 @@ class Result:
     latency_ms: float | None = None
     error: RowError | None = None
     parsed: Any = None  # the text as the type that was asked for, ready for a column
+    requests: int = 0  # HTTP requests that the row accounts for: over all rows of a stream, all that were sent
 
 
 @dataclass(slots=True)

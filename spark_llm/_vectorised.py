@@ -9,12 +9,13 @@ PySpark reads the type hints of the functions below when it makes a UDF: what th
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
 import pyarrow as pa
 from pyspark.errors import PySparkRuntimeError
-from pyspark.sql import SparkSession
+from pyspark.sql import Column, SparkSession
 from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import DataType, StructType
 
@@ -24,6 +25,7 @@ from spark_llm._values import Result
 from spark_llm.errors import ConfigError
 
 BEAT_ARRAYS = 90  # empty batches that fill the worker's output buffer of 64 KB, so that it is sent
+_TAG = "_spark_llm_call"
 Results = Iterator[list[Result | None]]  # in the rows' order; an empty list is a beat
 
 
@@ -32,6 +34,10 @@ class Plan(Protocol):
 
     A batch is one column, or a tuple where the UDF was called on several.
     """
+
+    @property
+    def canonical(self) -> Any:  # noqa: ANN401 -- what JSON holds
+        """What is asked of each row, as `_canonical` writes it: a table job knows by it what was asked before."""
 
     def arrow(self, batches: Iterator[Any]) -> Results:
         """Answer the rows of Arrow arrays."""
@@ -57,7 +63,7 @@ class LateUDF(ABC):
         """The type of its column."""
 
     @abstractmethod
-    def _plan(self) -> Plan:
+    def plan(self) -> Plan:
         """Return what travels to the workers."""
 
     @property
@@ -80,12 +86,40 @@ class LateUDF(ABC):
             from pyspark.sql.pandas.functions import arrow_udf  # PySpark 3.5 and 4.0 have none
 
             vectorised: Any = arrow_udf  # its overloads know no struct made of an iterator, nor do those of pandas_udf
-            run = _arrow_function(self._plan(), self.returnType, self._field)
+            run = _arrow_function(self.plan(), self.returnType, self._field, self._to_arrow())
         else:
             vectorised = pandas_udf
-            run = _pandas_function(self._plan(), self.returnType, self._field)
+            run = _pandas_function(self.plan(), self._field, self._to_pandas())
         run.__name__ = run.__qualname__ = self.__name__
         return vectorised(run, self.returnType).asNondeterministic()
+
+    def _to_arrow(self) -> Callable[[Any, pa.StructType], pa.StructArray]:
+        """Return what lays results out as Arrow; it travels."""
+        return to_arrow
+
+    def _to_pandas(self) -> Callable[[Any], pd.DataFrame]:
+        """Return what lays results out as pandas; it travels."""
+        kind, field = self.returnType, self._field
+        names = kind.fieldNames() if field is None and isinstance(kind, StructType) else [field or ""]
+        return partial(to_pandas, names=names)
+
+    def called_on(self, *arguments: Column | str) -> Column:
+        """Return the column of results, tagged with the call: a table job reads off it what is asked."""
+        column: Column = self.on(active_session().version)(*arguments)
+        vars(column)[_TAG] = Call(self, arguments)
+        return column
+
+
+class Call(NamedTuple):
+    """One of our UDFs, and the columns that it was called on."""
+
+    udf: LateUDF
+    arguments: tuple[Column | str, ...]
+
+
+def call_of(column: Column) -> Call | None:
+    """Return the call that a column is the direct result of; None where it is not one of ours."""
+    return vars(column).get(_TAG)
 
 
 def active_session() -> SparkSession:
@@ -104,13 +138,15 @@ def is_at_least(spark_version: str, major: int, minor: int) -> bool:
     return numbers is not None and (int(numbers[1]), int(numbers[2])) >= (major, minor)
 
 
-def _arrow_function(plan: Plan, schema: DataType, field: str | None) -> Any:  # noqa: ANN401 -- a function that PySpark inspects
+def _arrow_function(
+    plan: Plan, schema: DataType, field: str | None, lay_out: Callable[[Any, pa.StructType], pa.StructArray]
+) -> Any:  # noqa: ANN401 -- a function that PySpark inspects
     def run(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
         kind = arrow_type(schema)
         whole = kind if field is None else pa.struct([pa.field(field, kind)])
 
         def write(results: list[Result | None]) -> pa.Array:
-            array = to_arrow(results, whole)
+            array = lay_out(results, whole)
             return array if field is None else array.field(0)
 
         yield from _written(plan.arrow(batches), write, write([]))
@@ -118,12 +154,10 @@ def _arrow_function(plan: Plan, schema: DataType, field: str | None) -> Any:  # 
     return run
 
 
-def _pandas_function(plan: Plan, schema: DataType, field: str | None) -> Any:  # noqa: ANN401 -- a function that PySpark inspects
+def _pandas_function(plan: Plan, field: str | None, lay_out: Callable[[Any], pd.DataFrame]) -> Any:  # noqa: ANN401 -- a function that PySpark inspects
     def run(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
-        names = schema.fieldNames() if field is None and isinstance(schema, StructType) else [field or ""]
-
         def write(results: list[Result | None]) -> Any:  # noqa: ANN401 -- a frame, or a series
-            frame = to_pandas(results, names)
+            frame = lay_out(results)
             return frame if field is None else frame[field]
 
         # A beat's frames have no columns: Spark makes none of them then, and it costs a tenth.

@@ -136,6 +136,35 @@ def list_endpoints(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_enrich_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `enrich`."""
+    parser.add_argument("job", metavar="JOB.toml", help="the job's file")
+    parser.add_argument("--dry-run", action="store_true", help="ask nothing: print how many rows, tokens and dollars")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def enrich(arguments: argparse.Namespace) -> int:
+    """Fill columns of a table as a job's file says, asking only what was not asked before.
+
+    Exit codes: 0 done; 3 stopped before its end, by the budget, by failures or by the endpoint; 1 an error; 130 Ctrl-C.
+    """
+    try:
+        from spark_llm import _enrich_command
+    except ImportError as error:
+        print(f"spark-llm enrich: {error}. Hint: pip install 'spark-llm-endpoints[spark,java]'", file=sys.stderr)
+        return 1
+    try:
+        outcome = _enrich_command.enrich(arguments, os.environ)
+    except KeyboardInterrupt:
+        print("\nStopped. Run it again: what was answered is not asked again.", file=sys.stderr)
+        return 130
+    except SparkLLMError as error:
+        print(f"spark-llm enrich: {error}", file=sys.stderr)
+        return 1
+    print(outcome.text)
+    return outcome.code
+
+
 class _NoToken(argparse.Action):
     """Refuse a token on the command line, where every user of the machine can read it, without repeating it."""
 
@@ -156,6 +185,7 @@ COMMANDS = {
     "check": Command("check an endpoint: address, credentials, state, one request", add_check_arguments, check),
     "demo": Command("enrich a small table with local models: no key", add_demo_arguments, run_demo),
     "endpoints": Command("list the workspace's serving endpoints", add_endpoints_arguments, list_endpoints),
+    "enrich": Command("fill columns of a table, as a job's file says", add_enrich_arguments, enrich),
     "serve": Command("serve local endpoints for a first try, without a key", add_serve_arguments, serve),
 }
 

@@ -3,20 +3,22 @@
 It is what a user's own job looks like, against any endpoints; the command line hands it local ones.
 """
 
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from tqdm import tqdm
 
+from spark_llm._local_spark import local_spark
 from spark_llm._model_udf import ModelUDF
+from spark_llm._names import quoted
 from spark_llm.endpoint import Endpoint
+from spark_llm.enrich import enrich_table
 from spark_llm.functions import llm_classify
 from spark_llm.policy import Policy
 from spark_llm.sql import register_ai_functions
@@ -31,43 +33,81 @@ _SUMMARIES = [  # a model this small needs to be shown
 _LIKENESS = "aggregate(zip_with(a.vector, b.vector, (x, y) -> double(x * y)), 0D, (sum, part) -> sum + part)"
 
 
-def run(chat: Endpoint, embed: Endpoint, answered: Callable[[], int], out: Path) -> None:
-    """Enrich the reviews, write them as Parquet under `out` and print what came of it.
+class _Models(NamedTuple):
+    """What is asked about a review."""
 
-    `answered` returns how many rows the endpoints have answered so far; the progress bar shows it. `out` is written
-    anew. The model is asked about each review once for its mood, once for a summary and once for a vector.
+    mood: ModelUDF
+    summary: ModelUDF
+    vector: ModelUDF
+
+    def columns(self) -> dict[str, Column]:
+        """Return the columns that it becomes."""
+        return {
+            "mood_answer": llm_classify("review", _MOODS, chat=self.mood),
+            "summary": self.summary(_conversation(F.col("review"))),
+            "vector": self.vector("review"),
+        }
+
+
+def run(chat: Endpoint, embed: Endpoint, answered: Callable[[], int], out: Path) -> None:
+    """Enrich the reviews into a Delta table under `out`, twice, and print what came of it.
+
+    The model is asked about each review once for its mood, once for a summary and once for a vector; the second time
+    nothing is asked. Where Delta Lake cannot be had, they are written once, as Parquet, and `answered` tells the
+    progress bar how many rows the endpoints have answered so far. What is under `out` from before is written anew.
     """
     policy = Policy(max_in_flight=8, tasks=2)  # a model on two cores has little to gain from more
-    mood = chat_udf(chat, max_tokens=48, temperature=0, policy=policy)
-    summary = chat_udf(
-        chat, system="Summarize the review in one short sentence.", max_tokens=32, temperature=0, policy=policy
+    models = _Models(
+        mood=chat_udf(chat, max_tokens=48, temperature=0, policy=policy),
+        summary=chat_udf(
+            chat, system="Summarize the review in one short sentence.", max_tokens=32, temperature=0, policy=policy
+        ),
+        vector=embed_udf(embed, policy=policy),
     )
-    vector = embed_udf(embed, policy=policy)
-
-    spark = _session()
-    path = str(out.absolute() / "reviews.parquet")
-    reviews = spark.read.csv(str(REVIEWS), header=True, inferSchema=True, multiLine=True).repartition(2, "id")
-    enriched = (
-        reviews.withColumn("mood_answer", llm_classify("review", _MOODS, chat=mood))
-        .withColumn("mood", F.col("mood_answer.parsed"))
-        .withColumn("summary", summary(_conversation(F.col("review"))))
-        .withColumn("vector", vector("review"))
-    )
-    rows = reviews.count()
-    print(f"Asking about {rows} reviews: a mood, a summary and a vector each.", flush=True)
     began = time.monotonic()
-    with _progress(3 * rows, answered):
-        enriched.write.mode("overwrite").parquet(path)
-    seconds = time.monotonic() - began
+    spark, lacks_delta = local_spark("spark_llm demo")
+    print(f"Spark {spark.version} on two cores, started in {time.monotonic() - began:.1f} s.", flush=True)
+    reviews = spark.read.csv(str(REVIEWS), header=True, inferSchema=True, multiLine=True).repartition(2, "id")
+    print(f"Asking about {reviews.count()} reviews: a mood, a summary and a vector each.", flush=True)
+    if lacks_delta:
+        print(f"{lacks_delta} Until then this writes Parquet, and cannot ask for what is missing alone.", flush=True)
+        written = _as_parquet(reviews, models, answered, out / "reviews.parquet")
+    else:
+        written = _into_delta(reviews, models, out / "reviews")
 
-    written = spark.read.parquet(path)  # from here on nothing is asked again
-    print(f"\nWritten to {path}. Ten of them, as a model of 135 million parameters sees them:")
+    written = written.withColumn("mood", F.col("mood_answer.parsed"))  # from here on nothing is asked again
+    print("\nTen of them, as a model of 135 million parameters sees them:")
     written.select("id", "product", "mood", F.col("summary.text").alias("summary")).orderBy("id").show(10, truncate=90)
     moods = written.groupBy("mood").count().orderBy("mood").collect()
     print("Moods: " + ", ".join(f"{row['count']} {row['mood']}" for row in moods))
     _show_nearest(written)
+    _show_sql(spark, models.mood, embed, reviews)
+
+
+def _into_delta(reviews: DataFrame, models: _Models, path: Path) -> DataFrame:
+    """Fill the columns of a Delta table, and once more, which asks nothing; print both reports and return the table."""
+    spark, place = reviews.sparkSession, path.absolute().as_posix()
+    target = quoted(("delta", place))
+    if (path / "_delta_log").is_dir():
+        # What a demonstration before it wrote: this one is to ask.
+        spark.sql(f"DELETE FROM {target}")  # noqa: S608 -- a name in quotes
+    print(f"\n{enrich_table(spark, reviews, target, 'id', models.columns())}")
+    again = enrich_table(spark, reviews, target, "id", models.columns(), progress=False)
+    print(f"\nThe same job once more: {again.asked} rows asked, {again.skipped} needed nothing, {again.seconds:.1f} s.")
+    return spark.table(target)
+
+
+def _as_parquet(reviews: DataFrame, models: _Models, answered: Callable[[], int], path: Path) -> DataFrame:
+    """Ask and write in one go; print what it came to and return what was written."""
+    enriched = reviews.withColumns(models.columns())
+    began = time.monotonic()
+    with _progress(3 * reviews.count(), answered):
+        enriched.write.mode("overwrite").parquet(str(path.absolute()))
+    seconds = time.monotonic() - began
+    print(f"\nWritten to {path.absolute()}.")
+    written = reviews.sparkSession.read.parquet(str(path.absolute()))
     _show_usage(written, seconds)
-    _show_sql(spark, mood, embed, reviews)
+    return written
 
 
 def _conversation(review: Column) -> Column:
@@ -82,26 +122,6 @@ def _conversation(review: Column) -> Column:
         for role, text in zip(("user", "assistant"), pair, strict=True)
     ]
     return F.array(*shown, message("user", review))
-
-
-def _session() -> SparkSession:
-    """Make a session on two cores that listens on loopback only and says little."""
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    began = time.monotonic()
-    session = (
-        SparkSession.builder.appName("spark_llm demo")
-        .master("local[2]")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.sql.shuffle.partitions", "2")
-        .config("spark.log.level", "ERROR")
-        .getOrCreate()
-    )
-    print(f"Spark {session.version} on two cores, started in {time.monotonic() - began:.1f} s.", flush=True)
-    return session
 
 
 @contextmanager

@@ -50,8 +50,10 @@ def spark(
     session_kind: SessionKind, event_log_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator["SparkSession"]:
     """A session on two cores that takes no fixed port and leaves nothing behind."""
+    import pyspark
     from pyspark.sql import SparkSession
 
+    from spark_llm._delta import delta_settings
     from spark_llm._java import ensure_java
 
     ensure_java()
@@ -65,11 +67,13 @@ def spark(
         "spark.eventLog.compress": "false",
         "spark.eventLog.dir": event_log_dir.as_uri(),
         "spark.eventLog.enabled": "true",
+        "spark.databricks.delta.snapshotPartitions": "2",  # else 50 tasks, for tables of a few rows
         "spark.log.level": "ERROR",
         "spark.sql.shuffle.partitions": "2",
         "spark.sql.warehouse.dir": tmp_path_factory.mktemp("warehouse").as_uri(),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
+        **delta_settings(pyspark.__version__),
     }.items():
         builder = builder.config(key, value)
     if session_kind == "connect":

@@ -15,17 +15,23 @@ import pytest
 
 # Top to bottom. A new module is given its floor here before it may stand.
 FLOORS = {
-    "doors": ("__init__", "__main__", "cli", "_check_commands"),
+    "doors": ("__init__", "__main__", "cli", "_check_commands", "_enrich_command"),
     "spark": (
         *("udfs", "_model_udf", "_vectorised", "schemas", "sql", "functions", "demo"),
-        *("_ai_udf", "_arguments", "_similarity", "_returns", "_columns", "_fields"),
+        *("_ai_udf", "_side_by_side", "_arguments", "_similarity", "_returns", "_columns", "_fields"),
         *("_runtime", "_preflight", "_executor"),
+        *("enrich", "_job", "_fit", "_work", "_written", "_answers", "_merge", "_guess", "_runs"),
+        *("_table", "_beside", "_lease", "_fingerprint"),
+        "_local_spark",
+        *("_job_file", "_job_columns", "_session", "_estimate"),
         "_types",
     ),
     "world": (
         *("endpoint", "auth", "_sign_in", "_profile", "_clients", "_route"),
-        *("_http", "_deadline", "_engine", "_recipe", "_java", "_stream"),
+        *("_http", "_deadline", "_engine", "_abreast", "_recipe", "_java", "_stream"),
         *("_cache", "_store"),
+        "_held_back",
+        *("_live", "_bar", "_process"),
         *("_checks", "_target", "_caller"),
     ),
     "rules": (
@@ -35,8 +41,15 @@ FLOORS = {
         *("_pydantic", "_constraints"),
         *("_one_token", "_description", "_entry", "_template"),
         *("_ai", "_prompts"),
+        *("_running", "_watch"),
+        *("_names", "_canonical", "_delta"),
+        "_faults",
+        *("_prices", "_chunks", "_spending"),
     ),
-    "words": ("errors", "policy", "_values", "_version", "_report"),
+    "words": (
+        *("_estimated", "errors", "policy", "budget", "_values", "_version", "_report", "_tally"),
+        *("_figures", "enrich_report"),
+    ),
 }
 WING = ("serving", "serving/*")
 WING_GUESTS = ("cli", "__init__")  # __init__ only offers the name, and loads it when it is asked for
@@ -53,12 +66,13 @@ DOORS: dict[str, tuple[str, ...]] = {
     "numpy": ("_columns", "_arguments", "_similarity", *WING),  # pandas brings it
     "onnxruntime": WING,
     "pandas": ("_vectorised", "_arguments", "_columns", "_fields"),
-    "pyarrow": ("_vectorised", "_arguments", "_columns", "_fields", "demo"),
+    "pyarrow": ("_vectorised", "_arguments", "_columns", "_fields", "_fingerprint", "demo"),
     "pyspark": FLOORS["spark"],
     "pytest": ("serving/pytest_plugin",),
     "requests": (),
     "tokenizers": WING,
-    "tqdm": ("demo",),
+    "tomli": ("_job_file",),  # tomllib, where Python has none
+    "tqdm": ("demo", "_bar"),
     "uvloop": ("_engine",),
     "xllamacpp": WING,
     "yarl": ("_http",),

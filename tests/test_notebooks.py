@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 
 FOLDER = Path(ROOT, "notebooks")
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+TAKES_MINUTES = ("02_delta_enrichment",)  # on a busy machine: two sessions and a dozen merges
 
 
 def shown(notebook: Any) -> list[list[str]]:  # noqa: ANN401 -- nbformat has no types
@@ -22,7 +23,11 @@ def shown(notebook: Any) -> list[list[str]]:  # noqa: ANN401 -- nbformat has no 
 
 @pytest.mark.spark
 @pytest.mark.models
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] if path.stem in TAKES_MINUTES else []) for path in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_a_notebook_runs_from_top_to_bottom(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No cell fails, and every cell that shows something in the saved notebook shows it again."""
     monkeypatch.setenv("PYTHONPATH", ROOT)

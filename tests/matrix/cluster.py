@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.enrichment.driver import Driver
 from tests.matrix.environments import SparkEnvironment
 from tests.peers.program import Program
 
@@ -100,6 +101,12 @@ class Cluster:
         )
         self._programs.callback(job.stop)
         return job
+
+    def drive(self, **told: object) -> Driver:
+        """Start a job that a test listens to while it runs, and ends: use it as a context manager."""
+        command = [str(self._environment.python()), "-m", "tests.matrix.jobs"]
+        command.append(json.dumps({"master": self.url, "cores": WORKERS, **told}))
+        return Driver(command, self._folder, self._surroundings())
 
     def kill_executor(self) -> None:
         """Kill the executor that the first worker runs for the last job, as a machine kills one: without a word."""

@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from spark_llm import Endpoint, Policy, chat_udf
 from spark_llm._model_udf import ModelUDF
 from tests.conftest import ROOT
+from tests.enrichment import job as enrichment
 
 Told = Mapping[str, Any]
 
@@ -30,6 +31,7 @@ def session(told: Told) -> SparkSession:
         "spark.sql.shuffle.partitions": "2",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
+        **(enrichment.settings() if told["job"] == "enrich" else {}),
     }.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()
@@ -65,7 +67,17 @@ def answer_stream(spark: SparkSession, told: Told) -> list[Any]:
     return [list(row) for row in spark.read.parquet(told["target"]).collect()]
 
 
-JOBS: Mapping[str, Callable[[SparkSession, Told], list[Any]]] = {"table": answer_table, "stream": answer_stream}
+def fill_table(spark: SparkSession, told: Told) -> dict[str, Any]:
+    """Fill a Delta table by `enrich_table`; return the report and what the table has then."""
+    enrichment.make_source(spark, told)
+    return enrichment.enrich(spark, told)
+
+
+JOBS: Mapping[str, Callable[[SparkSession, Told], object]] = {
+    "table": answer_table,
+    "stream": answer_stream,
+    "enrich": fill_table,
+}
 
 
 def main(told: Told) -> None:
@@ -73,7 +85,7 @@ def main(told: Told) -> None:
     spark = session(told)
     answer = JOBS[told["job"]](spark, told)
     spark.stop()
-    sys.stdout.write(json.dumps(answer) + os.linesep)
+    sys.stdout.write(json.dumps(answer, default=str) + os.linesep)
 
 
 if __name__ == "__main__":

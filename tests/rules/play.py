@@ -140,6 +140,7 @@ class Play:
             outcome = self._endpoint(request, self.now, self._dice)
             due = self.now + self._dice.uniform(*self._latency_s)
             heapq.heappush(self._in_flight, (due, len(self.sent), request, outcome))
+            request.requests += 1
             self.sent.append(Sent(self.now, rows, request.dialect, outcome, len(self._in_flight)))
         assert len(self.sent) < SENT_MOST, "it comes to an end"
         assert not going or len(self._in_flight) <= min(self.limit.window, self._ceiling), "no more than may be out"

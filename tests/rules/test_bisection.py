@@ -155,3 +155,4 @@ def test_halves_are_tried_before_new_rows() -> None:
 
     assert [[4, 5, 6, 7], [4, 5], [6, 7], [4], [5], [8, 9, 10, 11]] == [sent.rows for sent in play.sent[1:]]
     assert [1, 1, 1, 1, 3, 3, 2, 2, 1, 1, 1, 1] == [play.results[number].attempts for number in range(12)]
+    assert [1, 0, 0, 0, 3, 1, 1, 0, 1, 0, 0, 0] == [play.results[number].requests for number in range(12)]

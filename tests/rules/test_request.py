@@ -65,6 +65,27 @@ def test_a_row_knows_its_tries_and_its_latency() -> None:
     assert (3, None) == (failed.attempts, failed.latency_ms)
 
 
+@given(TEXTS, st.integers(0, 9), st.booleans())
+def test_the_first_row_accounts_for_the_requests(texts: list[str], sent: int, answered: bool) -> None:  # noqa: FBT001 -- drawn
+    """A request that carried many rows was one request: over the rows they sum up to what was sent."""
+    request = request_of(texts)
+    request.requests = sent
+    outcome = Answer([Result() for _ in texts], None) if answered else ERROR
+    settled = [result.requests for _, result in request.settled(outcome, None)]
+
+    assert [sent, *[0] * (len(texts) - 1)] == settled
+
+
+@given(TEXTS, st.integers(0, 9), st.integers(1, 11))
+def test_parts_account_for_the_requests_once(texts: list[str], sent: int, at: int) -> None:
+    """What the whole was sent for is counted by one of its parts, wherever it is cut."""
+    request = request_of([*texts, "and one more"])
+    request.requests = sent
+    parts = request.split(min(at, len(texts)))
+
+    assert [sent, 0] == [part.requests for part in parts]
+
+
 @given(TEXTS, USAGES, st.integers(0, 12))
 def test_parts_hold_the_same_inputs_in_their_order(texts: list[str], spent: Usage | None, at: int) -> None:
     """No input is lost and none is doubled, wherever it is cut; and what was spent is shared out whole."""

@@ -66,7 +66,7 @@ ROW, NEXT_ROW, LAST_ROW = pack(1), pack(2), pack(3)
 def test_every_row_is_settled_once_whatever_the_endpoint_does(
     rows: int, server: Server, policy: Policy, task: Task, journey: dict[str, Any]
 ) -> None:
-    """No row is lost, none is sent after its answer, each gets its own; the tokens add up, and the line is empty."""
+    """No row is lost or sent after its answer, each gets its own; tokens and requests add up, and the line is empty."""
     play = Play(texts(rows), server, policy, task, **journey)
     answers = {number: result.text for number, result in play.results.items() if result.error is None}
 
@@ -74,6 +74,7 @@ def test_every_row_is_settled_once_whatever_the_endpoint_does(
     assert {number: f"answer {number}" for number in answers} == answers
     assert not set(server.poison) & answers.keys()
     assert play.billed == play.received
+    assert len(play.sent) == sum(result.requests for result in play.results.values())
     assert (0, 0) == (play.limit.in_flight, len(play.schedule))
 
 

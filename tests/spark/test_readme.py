@@ -21,12 +21,13 @@ def blocks_of(page: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(python|sql)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def test_the_readme_runs(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_readme_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block of Python and SQL in the README runs from top to bottom, and what it asks is answered."""
     blocks = blocks_of("README.md")
-    df = spark.createDataFrame([("good",), ("bad",), (None,)], "review string").repartition(1)
+    rows = [(1, "good"), (2, "bad"), (3, None)]
+    df = spark.createDataFrame(rows, "review_id int, review string").repartition(1)
     df.createOrReplaceTempView("reviews")
-    names = {"spark": spark, "df": df, "path": str(tmp_path / "enriched")}
+    names = {"spark": spark, "df": df}
     with LocalEndpoints({NAMES[0]: Says(fitting), NAMES[1]: Echo(), "chat": Echo()}) as endpoints:
         monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
         monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
@@ -37,6 +38,7 @@ def test_the_readme_runs(spark: SparkSession, tmp_path: Path, monkeypatch: pytes
                 exec(compile(block, "README.md", "exec"), names)  # noqa: S102 -- the very thing that is tested
         assert set(NAMES) <= set(endpoints.stats.endpoints)
         judged = names["judged"].collect()  # type: ignore[attr-defined]
+    spark.sql("DROP TABLE reviews_enriched")
 
     assert ["python", "sql"] == sorted({language for language, _ in blocks})
     assert 2 == names["bill"][0]  # type: ignore[index]

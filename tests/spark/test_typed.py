@@ -75,15 +75,14 @@ def test_a_typed_udf_goes_to_sql(spark: SparkSession, endpoints: LocalEndpoints)
 
 @pytest.mark.usefixtures("spark")
 def test_the_type_is_part_of_the_udf(endpoints: LocalEndpoints) -> None:
-    """With `n`, `choices` comes before it; the tag on the column has it; the type is read when there is a session."""
+    """With `n`, `choices` comes before it; the type is read when there is a session."""
     review = chat_udf(endpoint(endpoints), returns="stars INT COMMENT 'from 1 to 5'", n=2)
     before = repr(review)
-    asked = review("t")
     names = review.returnType.fieldNames()
 
     assert 'returns="stars INT' in before
     assert ["choices", "parsed"] == names[-2:]
-    assert "from 1 to 5" in str(vars(asked)["_spark_llm_recipe"].task)
+    assert "from 1 to 5" in str(review.codec)
 
 
 class Circle(BaseModel):

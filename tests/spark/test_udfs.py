@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import Endpoint, Policy, chat_udf, complete_udf, embed_udf, schemas
+from spark_llm._vectorised import call_of
 from spark_llm.serving import Faults, LocalEndpoints, echo_vector
 from tests.spark.asking import Ask, chat, endpoint
 
@@ -264,12 +265,12 @@ def test_a_udf_reads_well(endpoints: LocalEndpoints) -> None:
     assert endpoints.token not in shown
 
 
-def test_a_column_knows_its_recipe(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """The column that a call returns carries what it asks, for jobs that read it off."""
-    udf = chat(endpoints)
-    column = udf(frame(spark, 1)["prompt"])
+def test_a_column_knows_its_call(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """The column that a call returns carries the UDF and what it was called on, for jobs that read them off."""
+    udf, prompt = chat(endpoints), frame(spark, 1)["prompt"]
 
-    assert vars(udf)["_recipe"] == vars(column)["_spark_llm_recipe"]
+    assert (udf, (prompt,)) == call_of(udf(prompt))
+    assert call_of(udf(prompt)["text"]) is None
 
 
 def test_a_udf_goes_through_a_join_and_a_group(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:

@@ -1,0 +1,122 @@
+"""What a run would ask, in numbers and in words. Values and their text; knows no Spark and no clock."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
+
+from spark_llm._figures import dollars
+
+_HEADINGS = ("column", "rows", "prompt tokens", "completion tokens", "cost", "rests on")
+_UNKNOWN = "unknown"
+_NUMBERS = range(1, 5)
+
+
+@dataclass(frozen=True)
+class ColumnEstimate:
+    """What filling one column would come to.
+
+    Attributes:
+        rows: Rows that would be asked.
+        prompt_tokens: Tokens of the questions.
+        completion_tokens: Tokens of the answers; None where nothing says how long they may be.
+        usd: US dollars for them; None without prices, or where tokens are unknown.
+        rests_on: Where the numbers come from, in words.
+    """
+
+    rows: int
+    prompt_tokens: int
+    completion_tokens: int | None
+    usd: float | None
+    rests_on: str
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Tokens of questions and answers; None where those of the answers are unknown."""
+        return None if self.completion_tokens is None else self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, repr=False)
+class Estimate:
+    """What a run would ask; prints as text, and as a table in a notebook.
+
+    Attributes:
+        target: The table that would be filled.
+        rows: Rows of the source.
+        to_ask: How many of them would be asked about at least one column.
+        deleted: Rows of the target that would be deleted.
+        columns: What each column would come to, by its name.
+    """
+
+    target: str
+    rows: int
+    to_ask: int
+    deleted: int
+    columns: Mapping[str, ColumnEstimate]
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Tokens of all columns; None where those of one are unknown."""
+        tokens = [column.total_tokens for column in self.columns.values()]
+        return None if None in tokens else sum(filter(None, tokens))
+
+    @property
+    def usd(self) -> float | None:
+        """US dollars for all columns; None where those of one are unknown."""
+        costs = [column.usd for column in self.columns.values()]
+        return None if None in costs else sum(filter(None, costs))
+
+    def row(self) -> dict[str, object]:
+        """Return it as plain values, fit for JSON."""
+        columns = {name: {**vars(column), "total_tokens": column.total_tokens} for name, column in self.columns.items()}
+        return {**vars(self), "total_tokens": self.total_tokens, "usd": self.usd, "columns": columns}
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    __repr__ = __str__
+
+    def _lines(self) -> Iterator[str]:
+        yield self._heading
+        if not self.to_ask:
+            return
+        table = [_HEADINGS, *self._cells()]
+        widths = [max(len(line[place]) for line in table) for place in range(len(_HEADINGS))]
+        for line in table:
+            cells = (
+                f"{cell:>{width}}" if place in _NUMBERS else f"{cell:{width}}"
+                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            yield "  ".join(cells).rstrip()
+        yield self._total
+
+    @property
+    def _heading(self) -> str:
+        asked = f"{self.to_ask:,}" if self.to_ask else "none"
+        deleted = f", and {self.deleted:,} would be deleted" if self.deleted else ""
+        return f"{self.target}: of {self.rows:,} rows {asked} would be asked{deleted}."
+
+    @property
+    def _total(self) -> str:
+        tokens = _UNKNOWN if self.total_tokens is None else f"about {self.total_tokens:,}"
+        return f"Tokens in all: {tokens}{'' if self.usd is None else f', for {dollars(self.usd)}'}."
+
+    def _cells(self) -> Iterator[tuple[str, ...]]:
+        for name, column in self.columns.items():
+            answers = _UNKNOWN if column.completion_tokens is None else f"{column.completion_tokens:,}"
+            cost = "" if column.usd is None else dollars(column.usd)
+            yield name, f"{column.rows:,}", f"{column.prompt_tokens:,}", answers, cost, column.rests_on
+
+    def _repr_html_(self) -> str:
+        shown = f"<p>{escape(self._heading)}</p>"
+        if not self.to_ask:
+            return shown
+        head = "".join(_cell("th", place, text) for place, text in enumerate(_HEADINGS))
+        body = "".join(
+            f"<tr>{''.join(_cell('td', place, text) for place, text in enumerate(line))}</tr>" for line in self._cells()
+        )
+        return f"{shown}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(self._total)}</p>"
+
+
+def _cell(kind: str, place: int, text: str) -> str:
+    side = "right" if place in _NUMBERS else "left"
+    return f'<{kind} style="text-align: {side}">{escape(text)}</{kind}>'

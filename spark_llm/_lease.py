@@ -1,0 +1,129 @@
+"""Who may work on a table: one run at a time, held by a table of its own.
+
+Its only column is named by who holds it, because renaming a column is the one thing that every table format does at
+once or not at all, that needs no task of a cluster (whose cores may all be busy asking), and that can be said as "if it
+is still this, make it that". The holder gives a sign of life every `BEAT_S`, in a property of the table. A holder that
+is silent, or known to have ended, is followed by the next.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from types import TracebackType
+
+from pyspark.sql import SparkSession
+from pyspark.sql.types import IntegerType, StructField, StructType
+
+from spark_llm._names import quoted
+from spark_llm._process import has_ended, own_identity
+from spark_llm._table import Table, said
+from spark_llm._watch import BEAT_S, Watch
+from spark_llm.errors import ConfigError, SparkLLMError
+
+FREE = "free"
+_LOOK_S = 2.0  # between two looks at a lease that another run holds
+_SIGN = "spark_llm.sign"
+_HELD = "held_by"
+_BY_NAME = {"delta.columnMapping.mode": "name"}  # so that Delta renames a column; other formats pass it over
+
+
+class LeaseLostError(SparkLLMError, RuntimeError):
+    """Another run has taken the table over, because this one gave no sign of life."""
+
+
+class Lease:
+    """The right to work on a table, from when the block begins until it ends; waits while another run has it."""
+
+    def __init__(self, spark: SparkSession, table: Table, provider: str, run: str, tell: Callable[[str], None]) -> None:
+        """Describe it: `run` is a name of letters and digits; `tell` is told in a sentence what is waited for.
+
+        `is_first` says, in the block, whether nobody has worked on the table before.
+        """
+        self._spark, self._table, self._provider, self._tell = spark, table, provider, tell
+        self.is_first = False
+        self._mine = "_".join(filter(None, [_HELD, run, own_identity()]))
+        self._over = threading.Event()
+        self._beating = threading.Thread(target=self._beat, name="spark_llm lease", daemon=True)
+
+    def __enter__(self) -> "Lease":  # noqa: PYI034 -- typing.Self came with Python 3.11
+        watch, told = Watch(), ""
+        while (holder := self._holder()) != self._mine:
+            if holder is None:
+                self.is_first = True
+                self._take(self._make, holder)
+            elif holder == FREE or self._is_gone(holder, watch):
+                self.is_first = False
+                self._take(partial(self._rename, holder, self._mine), holder)
+            else:
+                if told != holder:
+                    self._tell(f"Another run is at work on this table ({holder}); waiting for it to end.")
+                    told = holder
+                time.sleep(_LOOK_S)
+        self._beating.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._beating.join()
+        if self._holder() != self._mine:
+            return
+        with suppress(Exception):  # else the next run finds that this one has ended
+            if self._table.path is None:
+                self._spark.sql(f"DROP TABLE {self._table.name}")
+            else:  # of a path Spark drops nothing
+                self._rename(self._mine, FREE)
+
+    def check(self) -> None:
+        """Raise `LeaseLostError` where another run has it by now."""
+        holder = self._holder()
+        if holder != self._mine:
+            raise LeaseLostError(
+                f"Another run has taken over ({holder}), because this one gave no sign of life for too long.",
+                "let that one end; what was answered here is in the table, or in the files that it finds.",
+            )
+
+    def _holder(self) -> str | None:
+        """Return who holds it; None where there is no such table."""
+        rows = self._table.read()
+        return None if rows is None else rows.columns[0]
+
+    def _is_gone(self, holder: str, watch: Watch) -> bool:
+        process = holder.removeprefix(_HELD).partition("_")[2].partition("_")[2]  # after the name of the run
+        return has_ended(process) or watch.is_silent((holder, self._last_sign()), time.monotonic())
+
+    def _last_sign(self) -> str:
+        try:
+            properties = self._spark.sql(f"SHOW TBLPROPERTIES {self._table.name}").collect()
+        except Exception:  # noqa: BLE001 -- whatever it is: the table was dropped just now
+            return ""
+        return next((row[1] for row in properties if row[0] == _SIGN), "")
+
+    def _beat(self) -> None:
+        for number in count(1):
+            if self._over.wait(BEAT_S):
+                return
+            with suppress(Exception):  # the next one will do, or another run has taken over
+                sign = f"'{_SIGN}' = '{self._mine} {number}'"
+                self._spark.sql(f"ALTER TABLE {self._table.name} SET TBLPROPERTIES ({sign})")
+
+    def _make(self) -> None:
+        self._table.create(StructType([StructField(self._mine, IntegerType())]), self._provider, _BY_NAME)
+
+    def _rename(self, holder: str, to: str) -> None:
+        self._spark.sql(f"ALTER TABLE {self._table.name} RENAME COLUMN {quoted((holder,))} TO {quoted((to,))}")
+
+    def _take(self, step: Callable[[], None], before: str | None) -> None:
+        """Take a step that fails where another run was first; raise where it failed and none was."""
+        try:
+            step()
+        except Exception as error:  # Delta's own come as they are, of no class of Spark's
+            if self._holder() == before:
+                raise ConfigError(
+                    f"The table {self._table}, which keeps two runs apart, cannot be written: {said(error)}.",
+                    "runs need to make tables beside their target; drop that one if it is left from elsewhere.",
+                ) from error

@@ -1,0 +1,53 @@
+"""The MERGE that brings written-down rows into a target, put together from what the rows say of themselves.
+
+So the rows that a run left when it died are merged by the next one, whatever that one is to ask.
+"""
+
+from collections.abc import Mapping
+
+from pyspark.sql.types import DataType, StructType
+
+from spark_llm._names import quoted
+from spark_llm._work import mark_of
+
+
+def merge(target: str, staged: str, schema: StructType, *, only_new: bool = False, where: str = "true") -> str:
+    """Return the statement that merges `staged`, which has this schema, into `target`; both are names in quotes.
+
+    `only_new` says that the target has none of the rows, which is less work. The rows' columns are those of
+    `_work.to_do` and `result`, a struct with a field for each column that was asked; it may be missing.
+    """
+    parts = {field.name: field.dataType for field in schema}
+    key, writes = _names(parts, "key"), _names(parts, "writes")
+    carried = _names(parts, "carried")
+    new = {name: _of("key", name) for name in key} | {name: _of("carried", name) for name in carried}
+    changed = {name: f"CASE WHEN s.moved THEN {_of('carried', name)} ELSE {_of_target(name)} END" for name in carried}
+    for name in writes:
+        written = _of("writes", name)
+        for column, value in (
+            (name, _of("result", name) if "result" in parts else "NULL"),
+            (mark_of(name), _of("fingerprints", name)),
+        ):
+            new[column] = f"CASE WHEN {written} THEN {value} END"
+            changed[column] = f"CASE WHEN {written} THEN {value} ELSE {_of_target(column)} END"
+    same_key = " AND ".join(f"{_of_target(name)} = {_of('key', name)}" for name in key)
+    lines = [f"MERGE INTO {target} AS t", f"USING (SELECT * FROM {staged} WHERE {where}) AS s", f"ON {same_key}"]  # noqa: S608 -- all names are quoted
+    if not only_new:
+        lines.append("WHEN MATCHED AND s.gone THEN DELETE")
+        lines.append(f"WHEN MATCHED THEN UPDATE SET {', '.join(f'{_of_target(c)} = {v}' for c, v in changed.items())}")
+    columns = ", ".join(quoted((name,)) for name in new)
+    lines.append(f"WHEN NOT MATCHED AND NOT s.gone THEN INSERT ({columns}) VALUES ({', '.join(new.values())})")  # noqa: S608 -- as above
+    return "\n".join(lines)
+
+
+def _names(parts: Mapping[str, DataType], part: str) -> list[str]:
+    kind = parts.get(part)
+    return kind.fieldNames() if isinstance(kind, StructType) else []
+
+
+def _of(part: str, name: str) -> str:
+    return f"s.{quoted((part, name))}"
+
+
+def _of_target(name: str) -> str:
+    return f"t.{quoted((name,))}"

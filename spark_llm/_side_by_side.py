@@ -1,0 +1,162 @@
+"""Several UDFs as one: a row's columns are asked at the same time, where Spark would run one UDF after the other."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from pyspark import TaskContext
+from pyspark.sql import Column
+from pyspark.sql.types import DataType, IntegerType, StructField, StructType
+
+from spark_llm._abreast import Ask, Chunk, abreast
+from spark_llm._columns import columns_to_arrow, columns_to_pandas
+from spark_llm._live import Address, Reporter
+from spark_llm._recipe import Recipe, with_recipes
+from spark_llm._vectorised import LateUDF, Plan, Results
+from spark_llm.errors import ConfigError
+
+REQUESTS = StructField("requests", IntegerType())
+
+
+class Part(NamedTuple):
+    """A column to be: its name, the UDF that fills it, and how many of all arguments are that UDF's."""
+
+    name: str
+    udf: LateUDF
+    arguments: int
+
+
+class Live(NamedTuple):
+    """Where the workers report what they have answered, and of which chunk of the table that is."""
+
+    address: Address
+    chunk: int
+
+
+class PartPlan(NamedTuple):
+    """What a worker does for one column, and which arguments it reads."""
+
+    name: str
+    plan: Plan
+    first: int
+    arguments: int
+
+    def of(self, batch: Any) -> Any:  # noqa: ANN401 -- a column, or a tuple of them, of Arrow or of pandas
+        """Return this part's arguments from those of all parts."""
+        if not isinstance(batch, tuple):
+            return batch
+        mine = batch[self.first : self.first + self.arguments]
+        return mine[0] if len(mine) == 1 else mine
+
+
+@dataclass(frozen=True)
+class SideBySidePlan:
+    """Run the plan of each part on its arguments, all at the same time."""
+
+    parts: tuple[PartPlan, ...]
+    live: Live | None = None
+
+    def arrow(self, batches: Iterator[Any]) -> Iterator[Chunk]:
+        """Answer the rows of Arrow arrays."""
+        return self._answers(batches, [part.plan.arrow for part in self.parts])
+
+    def pandas(self, batches: Iterator[Any]) -> Iterator[Chunk]:
+        """Answer the rows of pandas series and frames."""
+        return self._answers(batches, [part.plan.pandas for part in self.parts])
+
+    def _answers(self, batches: Iterator[Any], runs: Sequence[Ask]) -> Iterator[Chunk]:
+        task = TaskContext.get()
+        partition, attempt = (0, 0) if task is None else (task.partitionId(), task.taskAttemptId())
+        address, chunk = self.live or (None, 0)
+        reporter = Reporter(address, chunk, partition, attempt)
+        try:
+            asks = [partial(_asked, part, run, reporter) for part, run in zip(self.parts, runs, strict=True)]
+            yield from abreast(batches, asks)
+        finally:
+            reporter.close()
+
+
+def _asked(part: PartPlan, run: Ask, reporter: Reporter, batches: Iterator[Any]) -> Results:
+    """Ask one column, and report what comes as it comes."""
+    for results in run(map(part.of, batches)):
+        reporter.add(part.name, results)
+        yield results
+
+
+class SideBySide(LateUDF):
+    """Several UDFs as one, which is called on the arguments of all of them, one after the other.
+
+    It gives a struct with a field for each part: what the part's UDF gives, and `requests`, how many HTTP requests the
+    row accounts for. Where a UDF gives null, its field is null; nothing else is changed by the company. What stops one
+    part's UDF stops all.
+
+    >>> both = SideBySide([Part("mood", chat, 1), Part("vector", embed, 1)])
+    >>> df.withColumn("r", both("review", "review")).select("r.mood.text", "r.vector.embedding")
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        live: Live | None = None,
+        recipe: Callable[[Recipe], Recipe] | None = None,
+    ) -> None:
+        """Put them side by side; workers report to `live` while they ask.
+
+        `recipe` returns the recipe that is used in place of one of a part's: the same with another policy, say.
+        """
+        super().__init__("side_by_side")
+        self.parts, self.live, self._recipe = tuple(parts), live, recipe
+
+    @property
+    def returnType(self) -> StructType:  # noqa: N802 -- PySpark's name
+        """The type of its column; raises `ConfigError` for a UDF that gives no struct."""
+        return StructType([StructField(part.name, _with_requests(part)) for part in self.parts])
+
+    def plan(self) -> SideBySidePlan:  # type: ignore[override]  # a chunk of its rows has several columns of results
+        """Return what travels to the workers."""
+        firsts = accumulate((part.arguments for part in self.parts), initial=0)
+        plans = (part.udf.plan() for part in self.parts)
+        if self._recipe is not None:
+            plans = (with_recipes(plan, self._recipe) for plan in plans)
+        parts = zip(self.parts, plans, firsts, strict=False)  # one more sum than there are parts
+        return SideBySidePlan(
+            tuple(PartPlan(part.name, plan, at, part.arguments) for part, plan, at in parts), self.live
+        )
+
+    def __call__(self, *arguments: Column | str) -> Column:
+        """Return the column of structs; raises `ConfigError` where the arguments are not as many as the parts have."""
+        wanted = sum(part.arguments for part in self.parts)
+        if len(arguments) != wanted:
+            raise ConfigError(
+                f"The UDFs side by side were called on {len(arguments)} columns and take {wanted}.",
+                "give the arguments of each part, one part after the other.",
+            )
+        return self.called_on(*arguments)
+
+    def __repr__(self) -> str:
+        """Show the parts, without secrets."""
+        return f"SideBySide({', '.join(f'{part.name}={part.udf!r}' for part in self.parts)})"
+
+    def _to_arrow(self) -> Callable[[Any, Any], Any]:
+        return columns_to_arrow
+
+    def _to_pandas(self) -> Callable[[Any], Any]:
+        names = {
+            field.name: field.dataType.fieldNames()
+            for field in self.returnType
+            if isinstance(field.dataType, StructType)
+        }
+        return partial(columns_to_pandas, names=names)
+
+
+def _with_requests(part: Part) -> DataType:
+    kind = part.udf.returnType
+    if not isinstance(kind, StructType):
+        raise ConfigError(
+            f"The column {part.name} is filled by {part.udf.__name__}, which gives no struct but {kind.simpleString()}:"
+            " a row's error and its tokens would be lost.",
+            "use the function that gives the whole struct: it has llm_ in its name where this one has ai_.",
+        )
+    return StructType([*kind, REQUESTS])

@@ -1,0 +1,172 @@
+"""Tables by their names: read, made and merged into by SQL and DataFrames alone, so in any format that has MERGE."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import ArrayType, DataType, MapType, StructField, StructType
+
+from spark_llm._names import parse, quoted
+from spark_llm._tasks._wire import excerpt
+from spark_llm.errors import ConfigError
+
+FORMAT = "delta"  # of a table that is made
+_NONE: Mapping[str, str] = {}
+_MISSING = {
+    *("TABLE_OR_VIEW_NOT_FOUND", "PATH_NOT_FOUND"),
+    *("DELTA_TABLE_NOT_FOUND", "DELTA_MISSING_DELTA_TABLE", "DELTA_PATH_DOES_NOT_EXIST"),
+}
+
+
+class Table:
+    """A table of a catalog, or of a path as in ``delta.`/data/reviews` ``."""
+
+    def __init__(self, spark: SparkSession, parts: Sequence[str]) -> None:
+        """Name it by its parts; it need not be there yet."""
+        self._spark = spark
+        self.parts = tuple(parts)
+        self.name = quoted(self.parts)
+
+    @classmethod
+    def named(cls, spark: SparkSession, what: str, name: str) -> "Table":
+        """Name it as Spark SQL writes it; raises `ConfigError` for what is no name, with `what` it was to be."""
+        return cls(spark, parse(what, name))
+
+    def __str__(self) -> str:
+        """Return the name as one would write it."""
+        return ".".join(part if part.isidentifier() else quoted((part,)) for part in self.parts)
+
+    @property
+    def path(self) -> str | None:
+        """Where its files are, for a table of a path."""
+        return self.parts[1] if len(self.parts) == 2 and "/" in self.parts[1] else None
+
+    def read(self) -> DataFrame | None:
+        """Return its rows; None where there is no such table. Raises `ConfigError` where it cannot be read."""
+        try:
+            rows = self._spark.table(self.name)
+            _ = rows.schema  # on Connect nothing is looked up before
+        except AnalysisException as error:
+            if condition(error) in _MISSING:
+                return None
+            raise ConfigError(f"{self} cannot be read: {said(error)}.", "check its name and your access.") from error
+        return rows
+
+    def stream(self) -> DataFrame:
+        """Return its rows as they arrive."""
+        if self.path is not None:  # which Delta does not find by its name
+            return self._spark.readStream.format(self.parts[0]).load(self.path)
+        return self._spark.readStream.table(self.name)
+
+    def must_read(self) -> DataFrame:
+        """Return its rows; raises `ConfigError` where there is no such table."""
+        rows = self.read()
+        if rows is None:
+            raise ConfigError(f"There is no table {self}.", "check its name; a table of a path needs all of the path.")
+        return rows
+
+    def create(self, schema: StructType, provider: str = FORMAT, properties: Mapping[str, str] = _NONE) -> None:
+        """Make it, empty; raises `ConfigError` where that cannot be, or another was first."""
+        listed = ", ".join(f"{quoted((field.name,))} {ddl(field.dataType)}" for field in schema)
+        told = ", ".join(f"'{name}' = '{value}'" for name, value in properties.items())
+        told = f" TBLPROPERTIES ({told})" if told else ""
+        if self._is_a_folder():
+            raise ConfigError(f"{self} is a folder with files in it, and no table.", "name one that is empty, or none.")
+        try:
+            try:
+                self._spark.sql(f"CREATE TABLE {self.name} ({listed}) USING {provider}{told}")
+            except AnalysisException as error:
+                if condition(error) != "TABLE_OR_VIEW_ALREADY_EXISTS" or self.path is None or self.read() is not None:
+                    raise
+                # A run that was killed right here left a log without an entry, which CREATE TABLE takes for a table.
+                empty = self._spark.createDataFrame([], schema).write.format(provider).options(**properties)
+                empty.mode("error").save(self.path)
+        except Exception as error:
+            raise ConfigError(
+                f"The table {self} cannot be made: {said(error)}.",
+                "name one that is there, or a place that is empty and yours, in a session that has Delta Lake.",
+            ) from error
+
+    def _is_a_folder(self) -> bool:
+        """Return whether its path is a folder with files but no table, which Delta would make one all the same."""
+        if self.path is None:
+            return False
+        try:
+            _ = self._spark.table(self.name).schema
+        except AnalysisException as error:
+            if condition(error) != "DELTA_TABLE_NOT_FOUND":
+                return False
+        files = self._spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(self.path)
+        return bool(files.select("path").limit(1).collect())
+
+    def add(self, fields: Iterable[StructField]) -> None:
+        """Add columns to it; raises `ConfigError` where that cannot be."""
+        listed = ", ".join(f"{quoted((field.name,))} {ddl(field.dataType)}" for field in fields)
+        if listed:
+            try:
+                self._spark.sql(f"ALTER TABLE {self.name} ADD COLUMNS ({listed})")
+            except Exception as error:
+                raise ConfigError(
+                    f"{self} takes no further columns: {said(error)}.", "add them yourself, or name another target."
+                ) from error
+
+    def provider(self) -> str:
+        """Return its format; raises `ConfigError` for a view, or what cannot tell."""
+        told = {row[0]: row[1] for row in self._spark.sql(f"DESCRIBE TABLE EXTENDED {self.name}").collect()}
+        if "Provider" not in told:
+            raise ConfigError(f"{self} is a view, and answers are merged into a table.", "name a table.")
+        return str(told["Provider"])
+
+    def check_merge(self) -> None:
+        """Raise `ConfigError` where nothing can be merged into it: Spark would say so after all was paid for."""
+        statement = f"MERGE INTO {self.name} USING (SELECT 1 AS one) ON one = 2 WHEN MATCHED THEN DELETE"
+        plan = self._spark.sql(f"EXPLAIN {statement}").collect()[0][0]
+        heading, _, why = plan.partition("Error occurred during query planning:")
+        if why and not heading.strip():
+            raise ConfigError(
+                f"Spark cannot merge into {self}: {excerpt(why.strip(), 300)}",
+                "name a table of a format with MERGE, as Delta is.",
+            )
+
+
+def condition(error: BaseException | None) -> str:
+    """Return the name that Spark has for an error of its own; empty for any other."""
+    if not isinstance(error, PySparkException):
+        return ""
+    told = getattr(error, "getCondition", None) or error.getErrorClass  # its name before Spark 4
+    return str(told() or "")
+
+
+def said(error: Exception) -> str:
+    """Return what an error of Spark's says, in one line and without its trace."""
+    words = str(error).split("JVM stacktrace")[0].split("\n\tat ")[0].partition(" SQLSTATE:")[0]
+    words = words.partition("\n: ")[2] or words  # what went before is the call
+    return excerpt(words, 300).rstrip(". ;")
+
+
+def ddl(kind: DataType) -> str:
+    """Write a type as SQL does, with every name in quotes."""
+    if isinstance(kind, StructType):
+        return f"STRUCT<{', '.join(f'{quoted((field.name,))}: {ddl(field.dataType)}' for field in kind)}>"
+    if isinstance(kind, ArrayType):
+        return f"ARRAY<{ddl(kind.elementType)}>"
+    if isinstance(kind, MapType):
+        return f"MAP<{ddl(kind.keyType)}, {ddl(kind.valueType)}>"
+    return kind.simpleString()
+
+
+def nullable(kind: DataType) -> DataType:
+    """Return a type in which everything may be null: what a table's column says of it is its own affair."""
+    if isinstance(kind, StructType):
+        return StructType([StructField(field.name, nullable(field.dataType)) for field in kind])
+    if isinstance(kind, ArrayType):
+        return ArrayType(nullable(kind.elementType))
+    if isinstance(kind, MapType):
+        return MapType(kind.keyType, nullable(kind.valueType))
+    return kind
+
+
+def field_of(schema: StructType, name: str) -> StructField | None:
+    """Return the column of a name, as Spark finds it: the one of this spelling, else the one that differs in case."""
+    alike = [field for field in schema if field.name.casefold() == name.casefold()]
+    return next((field for field in alike if field.name == name), alike[0] if alike else None)

@@ -1,0 +1,44 @@
+"""What became of rows that were asked, in numbers that add up."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from spark_llm.errors import Kind
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What asking rows about one column came to.
+
+    Attributes:
+        asked: Rows that were asked.
+        failed: How many of them were not answered, by the kind of their error.
+        prompt_tokens: Tokens of the questions, the cached ones among them.
+        completion_tokens: Tokens of the answers.
+        cached_tokens: Tokens of the questions that the server had read before.
+        total_tokens: All tokens, as the server added them up.
+        requests: Requests that were sent, tries included.
+    """
+
+    asked: int = 0
+    failed: Mapping[Kind, int] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    total_tokens: int = 0
+    requests: int = 0
+
+    @property
+    def answered(self) -> int:
+        """Rows that were answered."""
+        return self.asked - sum(self.failed.values())
+
+    def plus(self, other: "Tally") -> "Tally":
+        """Add two up."""
+        sums = {
+            part.name: getattr(self, part.name) + getattr(other, part.name)
+            for part in fields(self)
+            if part.name != "failed"
+        }
+        return Tally(failed=dict(Counter(self.failed) + Counter(other.failed)), **sums)

@@ -1,0 +1,199 @@
+"""What a run over a table came to, and how that prints: as text, in a notebook and as a row of a table of runs.
+
+Values and their text. Knows no clock and no Spark.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from html import escape
+
+from spark_llm._figures import by_kind, dollars, span, total_of
+from spark_llm._tally import Tally
+from spark_llm.errors import HINT, Kind
+
+# A table of runs outlives this version: a number that is new goes into a map, so that old tables can still take it.
+RUNS_DDL = (
+    "run string, target string, started_at timestamp, seconds double, stopped string, rows bigint, asked bigint, "
+    "answered bigint, failed map<string, bigint>, skipped bigint, left bigint, recovered bigint, deleted bigint, "
+    "requests bigint, prompt_tokens bigint, completion_tokens bigint, cached_tokens bigint, total_tokens bigint, "
+    "usd double, columns map<string, map<string, bigint>>"
+)
+"""The columns of a table of runs, as `EnrichReport.row` fills them."""
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class EnrichReport:
+    """What a run of `enrich_table` did; prints as text, and as a table in a notebook.
+
+    >>> report = enrich_table(spark, "reviews", "reviews_enriched", "review_id", {"mood": chat("review")})
+    >>> if not report.done:
+    ...     print(report.stopped)
+
+    Attributes:
+        run: The run's id.
+        target: The table that was filled.
+        started_at: When it began, in UTC.
+        seconds: How long it took.
+        rows: Rows of the source.
+        asked: Rows that were asked, about one column or more.
+        answered: Those of them that were answered in every column that was asked.
+        left: Rows that are still to be asked, because the run was stopped.
+        recovered: Rows that a run that died had asked: they were merged, and not asked again.
+        deleted: Rows that were removed from the target, because the source has them no more.
+        usd: What it cost in US dollars; None where no prices were given.
+        stopped: Why it was stopped, and what to do; None where it was not.
+        columns: What asking came to, by column.
+    """
+
+    run: str
+    target: str
+    started_at: datetime
+    seconds: float
+    rows: int
+    asked: int
+    answered: int
+    left: int
+    recovered: int
+    deleted: int
+    usd: float | None
+    stopped: str | None
+    columns: Mapping[str, Tally]
+
+    @property
+    def done(self) -> bool:
+        """Whether every row was asked that had to be."""
+        return self.stopped is None
+
+    @property
+    def skipped(self) -> int:
+        """Rows of the source that needed nothing; recovered ones are among them."""
+        return max(0, self.rows - self.asked - self.left)
+
+    @property
+    def failed(self) -> Mapping[Kind, int]:
+        """Errors by kind, over all columns: a row that failed in two columns counts twice."""
+        return self._total.failed
+
+    @property
+    def requests(self) -> int:
+        """Requests that were sent, tries included."""
+        return self._total.requests
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the questions, the cached ones among them."""
+        return self._total.prompt_tokens
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of the answers."""
+        return self._total.completion_tokens
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the questions that the server had read before."""
+        return self._total.cached_tokens
+
+    @property
+    def total_tokens(self) -> int:
+        """All tokens, as the server added them up."""
+        return self._total.total_tokens
+
+    def row(self) -> dict[str, object]:
+        """Return it as a row of a table of runs, by the names of `RUNS_DDL`."""
+        flat = {field.name: getattr(self, field.name) for field in fields(self)}
+        sums = {field.name: getattr(self, field.name) for field in fields(Tally) if field.name != "asked"}
+        columns = {name: {**_numbers(tally)} for name, tally in self.columns.items()}
+        return {**flat, **sums, "failed": dict(self.failed), "skipped": self.skipped, "columns": columns}
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    __repr__ = __str__
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{self.target}: {self._verdict}"
+        if self.stopped is not None:
+            what, _, hint = self.stopped.partition(HINT)
+            yield f"\n{what}"
+            if hint:
+                yield f"  Hint: {hint}"
+        yield ""
+        facts = self._facts()
+        width = max(len(name) for name in facts)
+        yield from (f"{name:{width}}  {fact}" for name, fact in facts.items())
+        if len(self.columns) > 1:
+            table = self._table()
+            widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
+            yield ""
+            for name, *numbers in table:
+                cells = (f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:], strict=True))
+                yield "  ".join([f"{name:{widths[0]}}", *cells])
+
+    def _repr_html_(self) -> str:
+        stopped = "" if self.stopped is None else f"<p>{escape(self.stopped)}</p>"
+        left = 'style="text-align: left"'
+        facts = "".join(
+            f"<tr><th {left}>{escape(name)}</th><td {left}>{escape(fact)}</td></tr>"
+            for name, fact in self._facts().items()
+        )
+        return (
+            f"<p><strong>{escape(self.target)}</strong>: {escape(self._verdict)}</p>{stopped}"
+            f"<table><tbody>{facts}</tbody></table>{self._html_table() if len(self.columns) > 1 else ''}"
+        )
+
+    def _html_table(self) -> str:
+        head, *body = ([escape(cell) for cell in row] for row in self._table())
+        rows = "".join(
+            "<tr><th>" + "</th><td>".join([name, "</td><td>".join(row)]) + "</td></tr>" for name, *row in body
+        )
+        return f"<table><thead><tr><th>{'</th><th>'.join(head)}</th></tr></thead><tbody>{rows}</tbody></table>"
+
+    @property
+    def _total(self) -> Tally:
+        return total_of(self.columns.values())
+
+    @property
+    def _verdict(self) -> str:
+        return f"{'done' if self.done else 'stopped'} in {span(self.seconds)}"
+
+    def _facts(self) -> dict[str, str]:
+        """Return what there is to say, in words; of most things nothing where they are 0."""
+        total = self._total
+        failed = self.asked - self.answered
+        parts = [
+            (total.prompt_tokens, "of questions"),
+            (total.cached_tokens, "of them cached"),
+            (total.completion_tokens, "of answers"),
+        ]
+        told = ", ".join(f"{count:,} {what}" for count, what in parts if count)
+        facts = {
+            "rows": f"{self.rows:,}",
+            "skipped": f"{self.skipped:,} needed nothing" if self.skipped else "",
+            "recovered": f"{self.recovered:,} from a run that died" if self.recovered else "",
+            "deleted": f"{self.deleted:,} that the source has no more" if self.deleted else "",
+            "asked": f"{self.asked:,}",
+            "answered": f"{self.answered:,}" if self.asked else "",
+            "failed": f"{failed:,} ({by_kind(total.failed)})" if failed else "",
+            "left": f"{self.left:,} still to be asked" if self.left else "",
+            "requests": f"{total.requests:,}" if total.requests else "",
+            "tokens": f"{total.total_tokens:,}" + (f" ({told})" if told else "") if total.total_tokens else "",
+            "cost": dollars(self.usd) if self.usd is not None else "",
+        }
+        return {name: fact for name, fact in facts.items() if fact}
+
+    def _table(self) -> list[list[str]]:
+        """Return the columns' numbers under their heads."""
+        heads = ["column", "asked", "answered", "failed", "requests", "tokens"]
+        rows = (
+            (tally.asked, tally.answered, tally.asked - tally.answered, tally.requests, tally.total_tokens)
+            for tally in self.columns.values()
+        )
+        return [heads, *([name, *map("{:,}".format, row)] for name, row in zip(self.columns, rows, strict=True))]
+
+
+def _numbers(tally: Tally) -> dict[str, int]:
+    """Return a tally's numbers flat; errors by their kind."""
+    sums = {field.name: getattr(tally, field.name) for field in fields(tally) if field.name != "failed"}
+    return {**sums, "answered": tally.answered, **{f"failed_{kind}": count for kind, count in tally.failed.items()}}

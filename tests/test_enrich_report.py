@@ -1,0 +1,213 @@
+"""The report of a run: what it says, as text, in a notebook and in a table of runs."""
+
+import re
+from datetime import datetime, timezone
+from html.parser import HTMLParser
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm._tally import Tally
+from spark_llm.enrich_report import RUNS_DDL, EnrichReport
+from spark_llm.errors import HINT, KINDS
+
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
+WHOLE = st.integers(0, 10**12)
+TALLIES = st.builds(Tally, WHOLE, st.dictionaries(st.sampled_from(KINDS), WHOLE), WHOLE, WHOLE, WHOLE, WHOLE, WHOLE)
+REPORTS = st.builds(
+    EnrichReport,
+    run=WORDS,
+    target=WORDS,
+    started_at=st.datetimes(timezones=st.just(timezone.utc)),
+    seconds=st.floats(0, 1e6),
+    rows=WHOLE,
+    asked=WHOLE,
+    answered=WHOLE,
+    left=WHOLE,
+    recovered=WHOLE,
+    deleted=WHOLE,
+    usd=st.none() | st.floats(0, 1e6),
+    stopped=st.none() | st.builds(HINT.join, st.tuples(WORDS, WORDS)),
+    columns=st.dictionaries(WORDS, TALLIES, max_size=3),
+)
+STOPPED = EnrichReport(
+    run="0123456789ab",
+    target="`main`.`reviews_enriched`",
+    started_at=datetime(2026, 11, 23, 3, 39, 51, tzinfo=timezone.utc),
+    seconds=500.4,
+    rows=48_000,
+    asked=12_000,
+    answered=11_989,
+    left=1_234,
+    recovered=450,
+    deleted=17,
+    usd=1.2345,
+    stopped="the budget of 1,500,000 tokens would be passed: 1,234 rows are left. Hint: run it again with more.",
+    columns={
+        "mood": Tally(12_000, {"timeout": 2, "rate_limited": 9}, 1_000_000, 34_567, 200_000, 1_034_567, 12_345),
+        "vector": Tally(1_200, {"timeout": 1}, 200_000, 0, 0, 200_000, 19),
+    },
+)
+NOTHING = EnrichReport(
+    run="0123456789ab",
+    target="`t`",
+    started_at=datetime(2026, 11, 23, tzinfo=timezone.utc),
+    seconds=3.21,
+    rows=48_000,
+    asked=0,
+    answered=0,
+    left=0,
+    recovered=0,
+    deleted=0,
+    usd=None,
+    stopped=None,
+    columns={"mood": Tally()},
+)
+
+
+class Page(HTMLParser):
+    """The text of a page, its tags and its styles."""
+
+    def __init__(self) -> None:
+        """Begin with nothing read."""
+        super().__init__()
+        self.text = ""
+        self.tags: set[str] = set()
+        self.styles: set[str | None] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note a tag."""
+        self.tags.add(tag)
+        self.styles |= {value for _, value in attrs}
+
+    def handle_data(self, data: str) -> None:
+        """Note a text."""
+        self.text += data
+
+
+def page_of(report: EnrichReport) -> Page:
+    """Read what a notebook shows."""
+    page = Page()
+    page.feed(report._repr_html_())
+    page.close()
+    return page
+
+
+def test_a_report_says_first_how_it_ended() -> None:
+    """Then why and what to do, then what was done, and column by column where there are several."""
+    assert """\
+`main`.`reviews_enriched`: stopped in 8 min 20 s
+
+the budget of 1,500,000 tokens would be passed: 1,234 rows are left.
+  Hint: run it again with more.
+
+rows       48,000
+skipped    34,766 needed nothing
+recovered  450 from a run that died
+deleted    17 that the source has no more
+asked      12,000
+answered   11,989
+failed     11 (9 rate_limited, 3 timeout)
+left       1,234 still to be asked
+requests   12,364
+tokens     1,234,567 (1,200,000 of questions, 200,000 of them cached, 34,567 of answers)
+cost       $1.23
+
+column   asked  answered  failed  requests     tokens
+mood    12,000    11,989      11    12,345  1,034,567
+vector   1,200     1,199       1        19    200,000""" == str(STOPPED) == repr(STOPPED)
+
+
+def test_a_run_with_nothing_to_do_says_little() -> None:
+    """What is 0 goes without saying, but that nothing was asked."""
+    assert """\
+`t`: done in 3.2 s
+
+rows     48,000
+skipped  48,000 needed nothing
+asked    0""" == str(NOTHING)
+
+
+def test_what_adds_up_is_added_up() -> None:
+    """Over the columns; a row that failed in two of them counts in both."""
+    assert {"timeout": 3, "rate_limited": 9} == STOPPED.failed
+    assert (12_364, 1_200_000, 34_567) == (STOPPED.requests, STOPPED.prompt_tokens, STOPPED.completion_tokens)
+    assert (200_000, 1_234_567) == (STOPPED.cached_tokens, STOPPED.total_tokens)
+    assert (34_766, 48_000) == (STOPPED.skipped, NOTHING.skipped)
+    assert (False, True) == (STOPPED.done, NOTHING.done)
+
+
+@given(REPORTS)
+def test_a_notebook_shows_what_the_text_says(report: EnrichReport) -> None:
+    """Every word of it, in plain tags; whatever a table or a column is called, no name becomes a tag."""
+    page = page_of(report)
+    said = [*re.split(r"  +|\n", str(report)), *(part for part in (report.stopped or "").split(HINT) if part)]
+    shown = re.sub(r"\s+", "", page.text)
+
+    missing = [words for words in said if re.sub(r"\s+", "", words.removesuffix(":")) not in shown]
+    assert [] == missing
+    assert page.tags <= {"p", "strong", "table", "thead", "tbody", "tr", "th", "td"}
+
+
+def test_a_notebook_of_any_colour_can_be_read() -> None:
+    """Nothing has a colour of its own."""
+    assert {"text-align: left"} == page_of(STOPPED).styles
+
+
+def test_a_name_is_no_tag() -> None:
+    """Names come from tables."""
+    names = {"<script>": Tally(1), "<b>": Tally(2)}
+    page = EnrichReport(**{**vars(NOTHING), "target": "<i>", "stopped": "<u>", "columns": names})._repr_html_()
+
+    assert [] == re.findall(r"<script|<b>|<i>|<u>", page)
+    assert ["&lt;script&gt;", "&lt;b&gt;"] == re.findall(r"&lt;(?:script|b)&gt;", page)
+
+
+def test_a_table_of_runs_stays_as_it_is() -> None:
+    """A table made by an earlier version takes the reports of this one: what is new goes into its maps."""
+    assert (
+        """\
+run string, target string, started_at timestamp, seconds double, stopped string, rows bigint, asked bigint, \
+answered bigint, failed map<string, bigint>, skipped bigint, left bigint, recovered bigint, deleted bigint, \
+requests bigint, prompt_tokens bigint, completion_tokens bigint, cached_tokens bigint, total_tokens bigint, \
+usd double, columns map<string, map<string, bigint>>"""
+        == RUNS_DDL
+    )
+
+
+def fits(value: object, kind: str) -> bool:
+    """Return whether a value is one of a Spark type, as PySpark checks it."""
+    if kind.startswith("map<string, "):
+        inner = kind.removeprefix("map<string, ").removesuffix(">")
+        return isinstance(value, dict) and all(type(name) is str and fits(each, inner) for name, each in value.items())
+    if kind == "bigint":
+        return type(value) is int and abs(value) < 2**63
+    if kind == "timestamp":
+        return isinstance(value, datetime) and value.tzinfo is not None
+    return type(value) is {"string": str, "double": float}[kind]
+
+
+@given(REPORTS)
+def test_a_row_fits_the_table(report: EnrichReport) -> None:
+    """Every column of it, and none besides; only the reason and the cost may be null."""
+    row = report.row()
+    columns = [column.split(" ", 1) for column in re.split(r", (?=\w+ )", RUNS_DDL)]
+
+    assert {name for name, _ in columns} == set(row)
+    assert [] == [name for name, kind in columns if row[name] is not None and not fits(row[name], kind)]
+    assert {name for name, value in row.items() if value is None} <= {"stopped", "usd"}
+
+
+def test_a_row_says_what_each_column_came_to() -> None:
+    """As `columns['mood']['failed_timeout']`, in SQL."""
+    assert {
+        "asked": 12_000,
+        "answered": 11_989,
+        "failed_timeout": 2,
+        "failed_rate_limited": 9,
+        "prompt_tokens": 1_000_000,
+        "completion_tokens": 34_567,
+        "cached_tokens": 200_000,
+        "total_tokens": 1_034_567,
+        "requests": 12_345,
+    } == dict(STOPPED.row()["columns"])["mood"]  # type: ignore[call-overload]

@@ -1,0 +1,64 @@
+"""Numbers as people read them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm._figures import by_kind, dollars, span
+from spark_llm.errors import KINDS, Kind
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.0, "0.0 s"),
+        (3.44, "3.4 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min"),
+        (61.0, "1 min 1 s"),
+        (3_600.0, "1 h"),
+        (7_500.0, "2 h 5 min"),
+        (3_605.0, "1 h"),
+        (90_000.0, "1 d 1 h"),
+    ],
+)
+def test_a_time_has_two_units(seconds: float, words: str) -> None:
+    """The two largest; what is smaller is not read."""
+    assert words == span(seconds)
+
+
+@given(st.floats(0, 1e9))
+def test_every_time_has_words(seconds: float) -> None:
+    """However long it was: numbers, each with its unit."""
+    words = span(seconds).split()
+
+    assert {"d", "h", "min", "s"} >= set(words[1::2])
+    assert all(float(number) > 0 or ["0.0", "s"] == words for number in words[::2])
+
+
+@pytest.mark.parametrize(
+    ("usd", "words"),
+    [
+        (0.0, "$0.00"),
+        (0.00001, "$0.00"),
+        (0.0123, "$0.0123"),
+        (0.0999, "$0.0999"),
+        (0.5, "$0.50"),
+        (1_234.5, "$1,234.50"),
+    ],
+)
+def test_small_amounts_have_more_digits(usd: float, words: str) -> None:
+    """A cent is much where a row costs a thousandth of one."""
+    assert words == dollars(usd)
+
+
+@given(st.dictionaries(st.sampled_from(KINDS), st.integers(0, 10**6)))
+def test_errors_are_told_by_frequency(failed: dict[Kind, int]) -> None:
+    """Every kind that there is, once, and none that there is not."""
+    told = [part.rsplit(" ", 1) for part in by_kind(failed).split(", ") if part]
+    numbers = [int(number.replace(",", "")) for number, _ in told]
+
+    assert sorted(numbers, reverse=True) == numbers
+    assert {kind: count for kind, count in failed.items() if count} == {
+        kind: number for (_, kind), number in zip(told, numbers, strict=True)
+    }

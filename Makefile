@@ -20,7 +20,7 @@ demo: .venv/ready-for-demo ## Run real local models and Spark over a small table
 
 test: .venv/ready-for-dev ## Run the tests, then those on Spark once more over Spark Connect
 	$(BIN)/python -m pytest tests
-	SPARK_LLM_TEST_SESSION=connect $(BIN)/python -m pytest tests/spark -m "not models"
+	SPARK_LLM_TEST_SESSION=connect $(BIN)/python -m pytest tests/spark -m "not models and not one_kind" -k "not pandas"
 
 test-fast: .venv/ready-for-dev ## Run the tests that need neither Spark nor models (under 20 s)
 	$(BIN)/python -m pytest tests -m "not spark and not models and not waits" --hypothesis-profile=quick

@@ -18,6 +18,7 @@ _HOMES = {
     "Endpoint": "endpoint",
     "EnrichReport": "enrich_report",
     "InputTypeError": "errors",
+    "JobFailedError": "errors",
     "Policy": "policy",
     "RowFailedError": "errors",
     "SparkLLMError": "errors",
@@ -39,6 +40,7 @@ __all__ = [
     "Endpoint",
     "EnrichReport",
     "InputTypeError",
+    "JobFailedError",
     "Policy",
     "RowFailedError",
     "SparkLLMError",
@@ -65,7 +67,7 @@ if TYPE_CHECKING:
     from spark_llm.endpoint import Endpoint
     from spark_llm.enrich import enrich_stream, enrich_table
     from spark_llm.enrich_report import EnrichReport
-    from spark_llm.errors import ConfigError, InputTypeError, RowFailedError, SparkLLMError
+    from spark_llm.errors import ConfigError, InputTypeError, JobFailedError, RowFailedError, SparkLLMError
     from spark_llm.policy import Policy
     from spark_llm.sql import register, register_ai_functions
     from spark_llm.udfs import chat_udf, complete_udf, embed_udf

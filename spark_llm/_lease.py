@@ -21,17 +21,13 @@ from spark_llm._names import quoted
 from spark_llm._process import has_ended, own_identity
 from spark_llm._table import Table, said
 from spark_llm._watch import BEAT_S, Watch
-from spark_llm.errors import ConfigError, SparkLLMError
+from spark_llm.errors import ConfigError, JobFailedError
 
 FREE = "free"
 _LOOK_S = 2.0  # between two looks at a lease that another run holds
 _SIGN = "spark_llm.sign"
 _HELD = "held_by"
 _BY_NAME = {"delta.columnMapping.mode": "name"}  # so that Delta renames a column; other formats pass it over
-
-
-class LeaseLostError(SparkLLMError, RuntimeError):
-    """Another run has taken the table over, because this one gave no sign of life."""
 
 
 class Lease:
@@ -79,10 +75,10 @@ class Lease:
                 self._rename(self._mine, FREE)
 
     def check(self) -> None:
-        """Raise `LeaseLostError` where another run has it by now."""
+        """Raise `JobFailedError` where another run has it by now."""
         holder = self._holder()
         if holder != self._mine:
-            raise LeaseLostError(
+            raise JobFailedError(
                 f"Another run has taken over ({holder}), because this one gave no sign of life for too long.",
                 "let that one end; what was answered here is in the table, or in the files that it finds.",
             )

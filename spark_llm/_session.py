@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from spark_llm._delta import delta_settings
 from spark_llm._java import ensure_java
 from spark_llm._table import said
-from spark_llm.errors import SparkLLMError
+from spark_llm.errors import JobFailedError
 
 _SET_UP = (
     *("SPARK_HOME", "SPARK_CONF_DIR", "PYSPARK_SUBMIT_ARGS"),
@@ -27,16 +27,12 @@ _TABLES = ("spark.jars", "spark.jars.packages", "spark.sql.extensions", "spark.s
 _OF_SPARK = ("pyspark.", "py4j.")  # a failed job is an error of its bridge to Java
 
 
-class SparkFailedError(SparkLLMError, RuntimeError):
-    """Spark did not start, or failed at something that was asked of it."""
-
-
 @contextmanager
 def session(settings: Mapping[str, str]) -> Iterator[SparkSession]:
     """Give the session that is active, or make one and stop it at the end of the block.
 
-    What Spark raises in the block becomes a `SparkFailedError` of one line. Raises `SparkLLMError` where there is no
-    Java, and `SparkFailedError` where Spark does not start.
+    What Spark raises in the block becomes a `JobFailedError` of one line. Raises `SparkLLMError` where there is no
+    Java, and `JobFailedError` where Spark does not start.
     """
     there = SparkSession.getActiveSession()
     ours = there is None and is_bare(settings, os.environ)
@@ -89,4 +85,4 @@ def _said(hint: str) -> Iterator[None]:
     except Exception as error:
         if not f"{type(error).__module__}.".startswith(_OF_SPARK):
             raise
-        raise SparkFailedError(f"Spark failed: {said(error)}.", hint) from error
+        raise JobFailedError(f"Spark failed: {said(error)}.", hint) from error

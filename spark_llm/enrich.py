@@ -17,16 +17,12 @@ from spark_llm._table import Table
 from spark_llm._vectorised import Call, call_of
 from spark_llm.budget import Budget
 from spark_llm.enrich_report import EnrichReport
-from spark_llm.errors import HINT, ConfigError, SparkLLMError
+from spark_llm.errors import HINT, ConfigError, JobFailedError
 
 if TYPE_CHECKING:
     from pyspark.sql.streaming.query import StreamingQuery
 
 _NOW: Mapping[str, Any] = {"availableNow": True}
-
-
-class BatchStoppedError(SparkLLMError, RuntimeError):
-    """A micro-batch of a stream was stopped before all its rows were asked."""
 
 
 def enrich_table(
@@ -187,7 +183,7 @@ class _Batch:
             Runs(spark, self._runs).append(report)
         if report.stopped is not None:
             why, hint = report.stopped.partition(HINT)[::2]
-            raise BatchStoppedError(why, hint)
+            raise JobFailedError(why, hint)
 
 
 def job_of(

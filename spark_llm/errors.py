@@ -3,7 +3,8 @@
     SparkLLMError
     ├── ConfigError      a UDF cannot be built so                 where you stand, before anything runs
     ├── InputTypeError   a column of a type that cannot be asked  at the first batch, before any request
-    └── RowFailedError   a row failed under on_error="raise"      in the task that asked it
+    ├── RowFailedError   a row failed under on_error="raise"      in the task that asked it
+    └── JobFailedError   a job over a table cannot go on          where it was started
 
 Without `on_error="raise"` a row that fails is data: its `error` field says why, with one of `KINDS`.
 """
@@ -56,3 +57,7 @@ class InputTypeError(SparkLLMError, TypeError):
 
 class RowFailedError(SparkLLMError, RuntimeError):
     """A row that was not answered, under `Policy(on_error="raise")`."""
+
+
+class JobFailedError(SparkLLMError, RuntimeError):
+    """A job over a table that cannot go on; what was answered is in the table, or found by the next run."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 # The same examples on every run and on every machine; `--hypothesis-profile=explore` looks for new ones.
-settings.register_profile("steady", deadline=None, derandomize=True)
+settings.register_profile("steady", deadline=None, derandomize=True, max_examples=40)
 settings.register_profile("quick", deadline=None, derandomize=True, max_examples=30)
 settings.register_profile("explore", deadline=None, max_examples=2_000)
 settings.load_profile("steady")
@@ -69,6 +69,8 @@ def spark(
         "spark.eventLog.enabled": "true",
         "spark.databricks.delta.snapshotPartitions": "2",  # else 50 tasks, for tables of a few rows
         "spark.log.level": "ERROR",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",  # for tables of a few rows it costs more than it gains
+        "spark.sql.codegen.wholeStage": "false",
         "spark.sql.shuffle.partitions": "2",
         "spark.sql.warehouse.dir": tmp_path_factory.mktemp("warehouse").as_uri(),
         "spark.ui.enabled": "false",

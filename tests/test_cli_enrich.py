@@ -62,6 +62,7 @@ def reviews(spark: SparkSession) -> SparkSession:
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_the_example_runs_and_asks_once(
     reviews: SparkSession, endpoints: LocalEndpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,6 +219,7 @@ def test_ctrl_c_ends_with_130(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_the_command_makes_its_own_session(reviews: SparkSession, endpoints: LocalEndpoints, tmp_path: Path) -> None:
     """In a process of its own, on a Spark that nobody has set up: Delta Lake is there, and a budget ends it with 3."""
     source = f"delta.`{tmp_path}/source`"

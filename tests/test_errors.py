@@ -4,9 +4,9 @@ import pickle
 
 import pytest
 
-from spark_llm.errors import KINDS, ConfigError, InputTypeError, RowFailedError, SparkLLMError
+from spark_llm.errors import KINDS, ConfigError, InputTypeError, JobFailedError, RowFailedError, SparkLLMError
 
-LEAVES = [ConfigError, InputTypeError, RowFailedError]
+LEAVES = [ConfigError, InputTypeError, JobFailedError, RowFailedError]
 DOCUMENTED_KINDS = [
     "rate_limited",
     "unavailable",
@@ -26,7 +26,13 @@ DOCUMENTED_KINDS = [
 
 
 @pytest.mark.parametrize(
-    ("error", "builtin"), [(ConfigError, ValueError), (InputTypeError, TypeError), (RowFailedError, RuntimeError)]
+    ("error", "builtin"),
+    [
+        (ConfigError, ValueError),
+        (InputTypeError, TypeError),
+        (JobFailedError, RuntimeError),
+        (RowFailedError, RuntimeError),
+    ],
 )
 def test_every_error_is_ours_and_pythons(error: type[SparkLLMError], builtin: type[Exception]) -> None:
     """One `except SparkLLMError` catches them all, and so does the exception that Python would have raised."""

@@ -12,7 +12,6 @@ from tests.conftest import ROOT
 
 FOLDER = Path(ROOT, "notebooks")
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-TAKES_MINUTES = ("02_delta_enrichment",)  # on a busy machine: two sessions and a dozen merges
 
 
 def shown(notebook: Any) -> list[list[str]]:  # noqa: ANN401 -- nbformat has no types
@@ -23,9 +22,10 @@ def shown(notebook: Any) -> list[list[str]]:  # noqa: ANN401 -- nbformat has no 
 
 @pytest.mark.spark
 @pytest.mark.models
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=[pytest.mark.slow] if path.stem in TAKES_MINUTES else []) for path in NOTEBOOKS],
+    NOTEBOOKS,
     ids=lambda path: path.stem,
 )
 def test_a_notebook_runs_from_top_to_bottom(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

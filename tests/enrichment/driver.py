@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -90,9 +91,12 @@ class Driver:
         return json.loads(answers[-1])
 
     def kill(self) -> None:
-        """Kill its group, which is it and its JVM, as a machine that fails does; Spark's Python workers end then."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """Kill it, its JVM and Spark's Python workers (which have a group of their own), as a failing machine does."""
+        listed = subprocess.run(["ps", "-eo", "pid=,sess="], capture_output=True, text=True, check=True)  # noqa: S607 -- Spark's own scripts want it on the PATH too
+        sessions = (map(int, line.split()) for line in listed.stdout.splitlines())
+        for number in [number for number, session in sessions if session == self._process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
         self._process.wait(_END_S)
         self._reader.join(_END_S)
 

@@ -32,6 +32,8 @@ def settings() -> dict[str, str]:
         **delta_settings(pyspark.__version__),
         "spark.databricks.delta.snapshotPartitions": "2",  # else 50 tasks, for tables of a few rows
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOGS.as_uri()}",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+        "spark.sql.codegen.wholeStage": "false",
         "spark.sql.shuffle.partitions": "2",
     }
 

@@ -8,7 +8,7 @@ from spark_llm.serving import LocalEndpoints, echo_vector
 from tests.peers.conftest import Find
 from tests.peers.servers import LLAMA, LOCAL, YAML
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 
 @pytest.mark.parametrize(

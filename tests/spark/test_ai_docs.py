@@ -18,6 +18,8 @@ from tests.saying import Says, last_words
 from tests.spark.asking import endpoint
 from tests.spark.test_readme import blocks_of
 
+pytestmark = pytest.mark.one_kind
+
 PAGE = "docs/ai-functions.md"
 REVIEWS = ("'It is fast.'", "'It broke.'", "'Where is my order?'", "NULL")
 SQL_FUNCTIONS = is_at_least(pyspark.__version__, 4, 0)

@@ -1,5 +1,8 @@
 """Tables filled from an endpoint that counts: what is asked, what is written, and what is never paid twice."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,11 +13,14 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import ConfigError, InputTypeError, Policy, chat_udf, embed_udf
+from spark_llm._beside import Beside
+from spark_llm._table import Table
 from spark_llm.budget import Budget
 from spark_llm.enrich import enrich_stream, enrich_table
 from spark_llm.enrich_report import EnrichReport
 from spark_llm.functions import ai_gen, llm_summarize
 from spark_llm.serving import Faults, LocalEndpoints
+from tests.conftest import ROOT
 from tests.spark.asking import chat, endpoint
 
 Run = Callable[..., tuple[int, EnrichReport]]
@@ -78,11 +84,14 @@ def test_only_what_is_new_is_asked(
     rows = spark.table(source).join(spark.table(target).select("id", "answer", "team"), "id").collect()
     assert 55 == len(rows)
     assert all((row["answer"] and row["answer"]["text"]) == row["text"] for row in rows)
+    requests, nothing = run(spark.table(source).where("false"), target, {"answer": asked("text")})
+    assert (0, 0, 0) == (requests, nothing.rows, nothing.deleted)
     again = chat_udf(endpoint(endpoints), system="Be brief.", policy=Policy(max_in_flight=4))
     assert 50 == run(source, target, {"answer": again("text")}, chunk_rows=20)[0]
     assert {55} == {spark.table(target).count(), spark.table(target).select("id").distinct().count()}
 
 
+@pytest.mark.one_kind
 def test_columns_are_asked_one_by_one_and_kept_beside_the_source(
     spark: SparkSession, endpoints: LocalEndpoints, run: Run
 ) -> None:
@@ -115,6 +124,7 @@ def test_columns_are_asked_one_by_one_and_kept_beside_the_source(
     assert {"enriched", "runs"} == {name for name in tables if "enriched" in name or "runs" in name}
 
 
+@pytest.mark.slow
 def test_a_table_is_filled_in_place(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
@@ -126,6 +136,7 @@ def test_a_table_is_filled_in_place(
     assert 9 == spark.table(table).where("answer.text = text").count()
 
 
+@pytest.mark.slow
 def test_the_source_is_read_once(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
@@ -140,6 +151,7 @@ def test_the_source_is_read_once(
     assert (36, 36 + 36) == (report.asked, requests)
 
 
+@pytest.mark.slow
 def test_a_budget_stops_a_run(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
@@ -161,6 +173,7 @@ def test_a_budget_stops_a_run(
     assert 90 == spark.table(target).where("answer.text = text").count()
 
 
+@pytest.mark.one_kind
 def test_two_runs_at_once_pay_once(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
@@ -183,6 +196,42 @@ def test_two_runs_at_once_pay_once(
 
     assert [0, 90] == sorted(report.asked for report in reports)
     assert 90 == endpoints.stats.requests
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_is_not_waited_for(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
+) -> None:
+    """What it had written down is merged and not asked; what it had begun to make is made."""
+    source, target = written(texts(spark, 20), place("source")), place("target")
+    run(spark.table(source).where("id < 5"), target, {"answer": chat(endpoints)("text")})
+    run(spark.table(source).where("id BETWEEN 10 AND 14"), place("other"), {"answer": chat(endpoints)("text")})
+    folder = target.removeprefix("delta.`").removesuffix("`").replace("``", "`")
+    (Path(folder).parent / "made" / "_delta_log").mkdir(parents=True)
+    lease = f"delta.`{folder.replace('`', '``')}__spark_llm/lease`"
+    with subprocess.Popen(
+        [sys.executable, "-c", "from spark_llm._process import own_identity; print(own_identity())"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": ROOT},
+    ) as dead:
+        identity = dead.communicate()[0].strip()
+    spark.sql(f"ALTER TABLE {lease} RENAME COLUMN free TO held_by_x_{identity}")
+    beside = Beside(spark, Table.named(spark, "target=", target), "delta")
+    left = spark.table(place("other")).select(
+        F.struct("id").alias("key"),
+        F.struct("text", "team").alias("carried"),
+        F.struct("answer").alias("result"),
+        F.struct(F.col("answer_fingerprint").alias("answer")).alias("fingerprints"),
+        F.struct(F.lit(True).alias("answer")).alias("writes"),
+        *(F.lit(False).alias(name) for name in ("moved", "gone", "held")),
+    )
+    beside.write("answers", left)
+
+    requests, report = run(source, target, {"answer": chat(endpoints)("text")})
+    assert (18 - 5 - 5, 5, 20) == (requests, report.recovered, spark.table(target).count())
+    assert 0 == run(source, place("made"), {"answer": chat(endpoints)("text")}, budget=Budget(seconds=0.001))[0]
+    assert 2 == spark.table(place("made")).count()  # the ones that ask nothing
 
 
 def test_a_stream_asks_once(

@@ -10,6 +10,8 @@ from pyspark.sql import SparkSession
 from spark_llm.serving import Echo, LocalEndpoints
 from tests.spark.test_readme import blocks_of
 
+pytestmark = pytest.mark.slow
+
 PAGE = "docs/enrichment.md"
 REVIEWS = 3  # of which one has no text
 TICKETS = 2

@@ -12,6 +12,8 @@ from spark_llm.serving import LocalEndpoints
 from tests.saying import COMPLETION_TOKENS, PROMPT_TOKENS, Says, last_words
 from tests.spark.asking import endpoint
 
+pytestmark = pytest.mark.one_kind
+
 TEN_BYTES = "ten bytes!"
 
 

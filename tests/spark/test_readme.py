@@ -12,6 +12,8 @@ from spark_llm.serving import Echo, LocalEndpoints, ServingEndpoint
 from tests.conftest import ROOT
 from tests.saying import Says, fitting
 
+pytestmark = pytest.mark.one_kind
+
 NAMES = ("databricks-meta-llama-3-3-70b-instruct", "databricks-gte-large-en")
 
 

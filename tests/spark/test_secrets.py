@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 from pyspark.sql import SparkSession
 
 from spark_llm.serving import LocalEndpoints
 from tests.conftest import SessionKind
 from tests.spark.asking import run_alone
+
+pytestmark = pytest.mark.one_kind
 
 # Every Python of the job, the workers too, logs all that any library says.
 EVERYTHING_IS_LOGGED = """

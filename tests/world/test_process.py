@@ -1,0 +1,48 @@
+"""Whether another process has ended, on a machine that shows it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spark_llm._process import has_ended, own_identity
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system shows no processes as files")
+TELL = "from spark_llm._process import own_identity; print(own_identity(), flush=True); input()"
+
+
+def test_this_process_has_not_ended() -> None:
+    """It can say who it is, in letters, digits and underscores."""
+    assert own_identity().replace("_", "").isalnum()
+    assert own_identity() == own_identity()
+    assert not has_ended(own_identity())
+
+
+def test_a_process_that_was_killed_has_ended() -> None:
+    """While it runs it has not; killed, it has, before and after its parent asked about its end."""
+    with subprocess.Popen(
+        [sys.executable, "-c", TELL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        identity = other.stdout.readline().strip()
+        assert identity != own_identity()
+        assert not has_ended(identity)
+
+        other.kill()
+        assert other.stdout.read() == ""  # its end: it is a zombie now
+        assert has_ended(identity)
+    assert has_ended(identity)
+
+
+def test_a_number_that_was_given_again_is_another_process() -> None:
+    """The same number with another beginning is a process that has ended."""
+    realm, number, began = own_identity().split("_")
+
+    assert has_ended(f"{realm}_{number}_{int(began) + 1}")
+
+
+@pytest.mark.parametrize("identity", ["", "x", "_", "__", f"{'0' * 16}_1_1", own_identity().partition("_")[0]])
+def test_of_a_process_elsewhere_nothing_is_known(identity: str) -> None:
+    """One of another machine or container, and what is no identity, has not ended as far as anybody knows."""
+    assert not has_ended(identity)

@@ -27,6 +27,7 @@ test-fast: .venv/ready-for-dev ## Run the tests that need neither Spark nor mode
 
 test-slow: .venv/ready-for-dev ## Run the rules on 2,000 examples a property, and what takes minutes or MLflow (1 GB)
 	$(BIN)/python -m pytest tests/rules --hypothesis-profile=explore
+	SPARK_LLM_TEST_SESSION=connect $(BIN)/python -m pytest tests/spark -m "not models"
 	$(BIN)/python -m pytest tests -m slow
 
 check: .venv/ready-for-dev ## Lint, check the format, the types and the import rules

@@ -18,6 +18,8 @@ from spark_llm.serving.wire import ChatRequest
 from tests.saying import Says
 from tests.spark.asking import endpoint
 
+pytestmark = pytest.mark.one_kind
+
 NAMES = {
     *("gen", "classify", "extract", "summarize", "translate", "analyze_sentiment", "fix_grammar", "mask"),
     *("similarity", "query"),

@@ -10,6 +10,8 @@ from spark_llm.serving import LocalEndpoints, echo_vector
 from tests.conftest import SessionKind
 from tests.spark.asking import Ask, endpoint, run_alone
 
+pytestmark = pytest.mark.one_kind
+
 ROWS = 200
 
 

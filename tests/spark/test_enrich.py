@@ -91,7 +91,7 @@ def test_only_what_is_new_is_asked(
     assert {55} == {spark.table(target).count(), spark.table(target).select("id").distinct().count()}
 
 
-@pytest.mark.one_kind
+@pytest.mark.slow
 def test_columns_are_asked_one_by_one_and_kept_beside_the_source(
     spark: SparkSession, endpoints: LocalEndpoints, run: Run
 ) -> None:

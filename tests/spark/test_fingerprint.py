@@ -25,6 +25,8 @@ from spark_llm._vectorised import LateUDF, is_at_least
 from spark_llm.auth import Bearer
 from spark_llm.errors import InputTypeError
 
+pytestmark = pytest.mark.one_kind
+
 MODELS = "https://models.example/v1"
 SCHEMA = """
     text STRING, other STRING, labels ARRAY<STRING>, most SMALLINT, talk ARRAY<STRUCT<content:STRING,role:STRING>>

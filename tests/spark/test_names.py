@@ -10,6 +10,8 @@ from pyspark.sql import SparkSession
 from spark_llm._names import parse, parse_column
 from spark_llm.errors import ConfigError
 
+pytestmark = pytest.mark.one_kind
+
 PIECES = ["a", "B1", "_", "1", "1a", "1e5", "1d", "2L", "select", "é", *".....", *"`````", "``", " ", "\n", *"-'\";@*+"]
 COUNT = 300
 

@@ -9,7 +9,7 @@ from spark_llm.serving import LocalEndpoints
 from tests.conftest import SessionKind
 from tests.spark.asking import run_alone
 
-pytestmark = pytest.mark.one_kind
+pytestmark = pytest.mark.slow
 
 # Every Python of the job, the workers too, logs all that any library says.
 EVERYTHING_IS_LOGGED = """

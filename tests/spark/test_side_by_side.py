@@ -14,6 +14,8 @@ from spark_llm._side_by_side import Live, Part, SideBySide
 from spark_llm.serving import Echo, LocalEndpoints, echo_vector
 from tests.spark.asking import Ask, chat, endpoint
 
+pytestmark = pytest.mark.one_kind
+
 
 def test_columns_of_every_kind_in_one(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
     """A chat, a vector, a typed answer, a template and a function of two, each with its own nulls and its requests."""

@@ -12,6 +12,8 @@ from spark_llm._model_udf import ModelUDF
 from spark_llm.serving import LocalEndpoints
 from tests.spark.asking import Ask, endpoint
 
+pytestmark = pytest.mark.one_kind
+
 Fill = Callable[[ModelUDF], Callable[..., Column]]
 BOOKS = """
     SELECT * FROM VALUES

@@ -1,10 +1,13 @@
 """Tokens in a job of two workers: what ends, what is renewed, and what stops."""
 
+import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from spark_llm import Endpoint, Policy, chat_udf
 from spark_llm.auth import ClientCredentials
 from spark_llm.serving import After, LocalEndpoints
+
+pytestmark = pytest.mark.one_kind
 
 
 def rows(spark: SparkSession, count: int) -> DataFrame:

@@ -16,6 +16,8 @@ from spark_llm.serving import LocalEndpoints
 from tests.saying import Says
 from tests.spark.asking import Ask, endpoint
 
+pytestmark = pytest.mark.one_kind
+
 ANSWER = """{"mood": "good", "stars": 4, "price": 19.90, "on": "2026-02-28", "topics": ["taste", "price"],
     "more": {"who": null}}"""
 DDL = "mood STRING, stars INT, price DECIMAL(6,2), on DATE, topics ARRAY<STRING>, more MAP<STRING, STRING>"

@@ -14,6 +14,8 @@ from spark_llm.errors import ConfigError
 from spark_llm.serving import LocalEndpoints
 from tests.spark.asking import Ask, endpoint
 
+pytestmark = pytest.mark.one_kind
+
 DDL = """
     text STRING, flag BOOLEAN NOT NULL, one TINYINT, two SMALLINT, four INT, eight BIGINT, half FLOAT, whole DOUBLE,
     price DECIMAL(38,18), day DATE, at TIMESTAMP, local TIMESTAMP_NTZ, `grö ße` INT COMMENT 'in cm',

@@ -18,7 +18,7 @@ from tests.saying import Says, last_words
 from tests.spark.asking import endpoint
 from tests.spark.test_readme import blocks_of
 
-pytestmark = pytest.mark.one_kind
+pytestmark = pytest.mark.slow
 
 PAGE = "docs/ai-functions.md"
 REVIEWS = ("'It is fast.'", "'It broke.'", "'Where is my order?'", "NULL")

@@ -61,6 +61,7 @@ def texts(spark: SparkSession, count: int) -> DataFrame:
     return spark.range(count).select("id", text.alias("text"), F.lit("x").alias("team"))
 
 
+@pytest.mark.one_kind
 def test_only_what_is_new_is_asked(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
@@ -173,7 +174,7 @@ def test_a_budget_stops_a_run(
     assert 90 == spark.table(target).where("answer.text = text").count()
 
 
-@pytest.mark.one_kind
+@pytest.mark.slow
 def test_two_runs_at_once_pay_once(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:

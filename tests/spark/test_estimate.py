@@ -51,6 +51,7 @@ def test_before_a_first_run_tokens_are_guessed(spark: SparkSession, endpoints: L
     assert (0, []) == (endpoints.stats.requests, list(tmp_path.iterdir()))
 
 
+@pytest.mark.slow
 def test_after_a_run_tokens_are_measured(spark: SparkSession, tmp_path: Path) -> None:
     """What answers took, for the rows that wait: questions by their length, answers by their number."""
     target = f"delta.`{tmp_path}/target`"

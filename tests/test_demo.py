@@ -21,7 +21,7 @@ REFUSED = """\
 :::: WARNINGS
 \t\tmodule not found: io.delta#delta-spark_4.2_2.13;4.4.0
 :::: ERRORS
-\tServer access error at url https://example.com/maven2/io/delta/a.pom ({why})
+\tServer access error at url https://example.com/io/delta/a.pom ({why})
 Exception in thread "main" java.lang.RuntimeException: [unresolved dependency: io.delta#a;4.4.0: not found]
 """
 # A program of its own, because a session that is there would be taken: echo endpoints, and no registry in reach.

@@ -179,7 +179,15 @@ ADVICE: Mapping[Kind, tuple[Advice, ...]] = {
     "timeout": (
         Advice("give a try longer, Policy(timeout_s=…), or ask for less: a smaller max_tokens or batch_size."),
     ),
-    "context_length": (Advice("shorten the text, lower max_tokens, or ask a model that takes more."),),
+    "context_length": (
+        Advice(
+            "one request exceeds the limit of a minute; shorten the text, lower max_tokens or Policy(batch_size=…), or"
+            " have the limit raised.",
+            words=_words(r"\blimit:? [\d,]+\b.*\brequested:? [\d,]+|request too large for"),
+        ),
+        Advice("lower max_tokens, or add credit to the account.", statuses=(402,)),
+        Advice("shorten the text, lower max_tokens, or ask a model that takes more."),
+    ),
     "invalid_request": (
         Advice(
             _WRONG_TASK,
@@ -207,6 +215,14 @@ ADVICE: Mapping[Kind, tuple[Advice, ...]] = {
         ),
     ),
     "invalid_response": (
+        Advice(
+            "the server ignores the parameter; leave dimensions out, or ask a model that can shorten its vectors.",
+            words=_words(r"dimensions=\d+ was asked for"),
+        ),
+        Advice(
+            "the server may take one text at a time; set Policy(batch_size=1).",
+            words=_words(r"vectors for \d+ inputs|the vectors' indexes"),
+        ),
         Advice("what answers there may be no model server; check the URL's host and path.", stops_all=True),
     ),
 }

@@ -78,7 +78,7 @@ class Visit:
                 names = [each.name for each in listed(read_object(self._get(subject.list_url).body))]
                 words = f"{failure_of(response).error.message.rstrip('.')} (at {route.shown})."
                 self._note("description", "failed", words, did_you_mean(subject.name, names))
-            elif response.status == 200 and "name" in document:
+            elif response.succeeded and "name" in document:
                 self._judge(Description.read(document), subject.served)
             else:
                 self._note("description", "skipped", f"there is none to be had: {_why_none(response)}")
@@ -191,7 +191,7 @@ def endpoints_at(route: Route, timeout_s: float = TIMEOUT_S) -> list[Description
     caller = Caller(route)
     try:
         response = caller.send("GET", route.url, None, timeout_s)
-        error = None if response.status == 200 and response.fault is None else failure_of(response).error
+        error = None if response.succeeded else failure_of(response).error
     except SignInError as failed:
         error = failed.failure.error
     if error is None:
@@ -226,7 +226,7 @@ def _told(task: Task, outcome: Answer | Failure, latency_s: float) -> str:
 
 
 def _why_none(response: Response) -> str:
-    if response.status == 200 and response.fault is None:
+    if response.succeeded:
         return "what came back is no description"
     error = failure_of(response).error
     return error.message if error.status is None else f"{error.status} {error.message}"

@@ -171,7 +171,7 @@ def _grant(client: ClientCredentials, more: Mapping[str, str], ca_bundle: str | 
         body=urlencode({"grant_type": "client_credentials", "scope": client.scope, **more}).encode(),
         ca_bundle=ca_bundle,
     )
-    document = read_object(response.body) if response.status == 200 else {}
+    document = read_object(response.body) if response.succeeded else {}
     value, seconds = document.get("access_token"), _seconds(document.get("expires_in"))
     if not isinstance(value, str) or not is_token(value):
         raise _no_token(response, url, client)
@@ -180,7 +180,7 @@ def _grant(client: ClientCredentials, more: Mapping[str, str], ca_bundle: str | 
 
 def _described(response: Response) -> str | None:
     """Return the rights that a described endpoint asks for; None where the description has none."""
-    place: Any = read_object(response.body) if response.status == 200 else {}
+    place: Any = read_object(response.body) if response.succeeded else {}
     for name in ("data_plane_info", "query_info", "authorization_details"):
         place = place.get(name) if isinstance(place, dict) else None
     return place if isinstance(place, str) else None

@@ -112,6 +112,11 @@ class Response:
     detail: str = ""  # the fault in words
     final: bool = False  # the fault will be there however often it is tried
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether a server answered with success, a 2xx of any kind, and the answer came whole."""
+        return self.fault is None and 200 <= self.status < 300
+
 
 @dataclass(slots=True)
 class Answer:

@@ -1,21 +1,25 @@
 """Reading `choices`, which chat and completions answer alike.
 
-A 200 is an answer only if it holds one: no choices, no text and an error in place of a document are failures, and an
-answer that ran out of tokens before it began is an error of its row.
+A 2xx is an answer only if it holds one. No choices, no text and an error in place of a document are failures. An answer
+that ran out of tokens before it began, or that a filter withheld, is an error of its row.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from spark_llm._tasks._failure import document_of
+from spark_llm._tasks._failure import document_of, failure_of
+from spark_llm._tasks._finish_reason import Ending, ending_of
 from spark_llm._tasks._wire import count_of, header_of, not_an_answer, string_of, usage_of
 from spark_llm._values import Answer, Failure, Outcome, Response, Result, RowError
 
 TextOfChoice = Callable[
     [Mapping[str, object]], tuple[str | None, RowError | None]
 ]  # a choice to its text, and why that is not an answer
+ReadChoice = Callable[[Mapping[str, object]], str | RowError | Failure]
 
-_NO_TEXT = RowError("invalid_response", 200, "the answer has no text", retryable=True)
+TOOL_CALL = RowError(
+    "invalid_response", 200, "the model asked for a tool, and a text column cannot call one", retryable=False
+)
 _TRUNCATED = RowError(
     "truncated", 200, "every token was spent before the answer began; raise max_tokens", retryable=False
 )
@@ -35,11 +39,17 @@ def read_choices(response: Response, n: int, text_of_choice: TextOfChoice, count
     if groups is None:
         why = f"the choices' indexes are not 0 to {count * n - 1}, each once"
         return not_an_answer(response, why, document, about_form=True)
-    results = [_result(group, n, text_of_choice) for group in groups]
-    if all(result.error is _NO_TEXT for result in results):
-        return not_an_answer(response, _NO_TEXT.message, document)
+
+    def read(choice: Mapping[str, object]) -> str | RowError | Failure:
+        return _read(choice, text_of_choice, response, document)
+
+    read_inputs = [_result(group, n, read) for group in groups]
+    failures = [failure for _, failure in read_inputs if failure is not None]
+    if len(failures) == count:
+        return failures[0]
     model = string_of(document.get("model")) or header_of(response, "served-model-name")
     request_id = header_of(response, "x-request-id") or string_of(document.get("id"))
+    results = [result for result, _ in read_inputs]
     for result in results:
         result.model, result.request_id = model, request_id
     return Answer(results, usage_of(document))
@@ -55,23 +65,68 @@ def _by_input(choices: list[dict[str, Any]], n: int, count: int) -> list[list[di
     return [[found[first + copy] for copy in range(n)] for first in range(0, count * n, n)]
 
 
-def _result(choices: Sequence[Mapping[str, object]], n: int, text_of_choice: TextOfChoice) -> Result:
-    """Make one input's result of its choices, the first of which is its text."""
-    text, refused = text_of_choice(choices[0])
-    finish_reason = string_of(choices[0].get("finish_reason"))
-    error = refused or _why_empty(text, finish_reason)
-    return Result(
-        text=None if error else text,
-        choices=[text_of_choice(choice)[0] for choice in choices] if n > 1 and error is None else None,
-        finish_reason=finish_reason,
-        error=error,
-    )
+def _result(choices: Sequence[Mapping[str, object]], n: int, read: ReadChoice) -> tuple[Result, Failure | None]:
+    """Make one input's result of its choices, and the failure that another try may not meet.
+
+    Its text is the first choice that is an answer. Of `n` choices one that is no answer, or that did not come, is null.
+    """
+    readings = [read(choice) for choice in choices]
+    first = next((at for at, reading in enumerate(readings) if isinstance(reading, str)), 0)
+    reading, finish_reason = readings[first], string_of(choices[first].get("finish_reason"))
+    if isinstance(reading, Failure):
+        return Result(finish_reason=finish_reason, error=reading.error), reading
+    if isinstance(reading, RowError):
+        return Result(finish_reason=finish_reason, error=reading), None
+    texts = [text if isinstance(text, str) else None for text in readings]
+    texts += [None] * (n - len(texts))
+    return Result(text=reading, choices=texts if n > 1 else None, finish_reason=finish_reason), None
 
 
-def _why_empty(text: str | None, finish_reason: str | None) -> RowError | None:
-    """Name the error of a choice that answers nothing."""
-    if not text and finish_reason == "length":
-        return _TRUNCATED
-    if not text and finish_reason == "content_filter":
+def _read(
+    choice: Mapping[str, object], text_of_choice: TextOfChoice, response: Response, document: dict[str, Any]
+) -> str | RowError | Failure:
+    """Return a choice's text, the error of its row, or the failure of a choice that another try may make whole.
+
+    How it ended is read before its text, since half a text looks like a whole one.
+    """
+    reason = string_of(choice.get("finish_reason"))
+    ending = ending_of(reason)
+    broken_off = _broken_off(choice, document, ending, response)
+    if broken_off is not None:
+        return broken_off
+    text, refused = text_of_choice(choice)
+    error = refused or _why_no_answer(text, ending)
+    if error is not None:
+        return error._replace(status=response.status)
+    if text is None or (text == "" and reason is not None and ending is None):
+        beside = "" if ending or reason is None else f" (finish_reason {reason!r})"
+        return not_an_answer(response, f"the answer has no text{beside}", document)
+    return text
+
+
+def _broken_off(
+    choice: Mapping[str, object], document: dict[str, Any], ending: Ending | None, response: Response
+) -> Failure | None:
+    """Return the failure of a choice that the server broke off, by its own account; None for any other.
+
+    OpenRouter puts an `error` into the choice, also beside `stop`, or beside the choices; LiteLLM moves what it does
+    not know into `provider_specific_fields`.
+    """
+    moved = choice.get("provider_specific_fields")
+    places = (choice, moved) if isinstance(moved, dict) else (choice,)
+    outside = document.get("error") if ending in (None, "error") else None
+    error = next((place["error"] for place in places if place.get("error")), outside)
+    if error:
+        return failure_of(response, {"error": error, "usage": document.get("usage")})
+    if ending == "error" or any(ending_of(place.get("native_finish_reason")) == "error" for place in places):
+        return not_an_answer(response, "the server broke the answer off", document)
+    return None
+
+
+def _why_no_answer(text: str | None, ending: Ending | None) -> RowError | None:
+    """Return the error of a choice that is no answer and would not become one."""
+    if ending == "content_filter":
         return _WITHHELD
-    return _NO_TEXT if text is None else None
+    if not text and ending == "length":
+        return _TRUNCATED
+    return TOOL_CALL if not text and ending == "tool_calls" else None

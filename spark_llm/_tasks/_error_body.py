@@ -61,9 +61,14 @@ class Level:
 def levels_of(body: bytes) -> list[Level]:
     """Return the levels of an error body, the outermost first; none where it is no JSON."""
     try:
-        return list(_levels(read_json(body)))
+        return levels_in(read_json(body))
     except NotJSONError:
         return []
+
+
+def levels_in(document: object) -> list[Level]:
+    """Return the levels of an error document that was read already."""
+    return list(_levels(document))
 
 
 def _levels(document: object, depth: int = 0) -> Iterator[Level]:

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from spark_llm._tasks._error_body import Level, levels_of, seconds
+from spark_llm._tasks._error_body import Level, levels_in, levels_of, seconds
 from spark_llm._tasks._wire import NotJSONError, excerpt, mended, not_an_answer, plain, read_json
 from spark_llm._values import Failure, Response, RowError
 from spark_llm.errors import Kind
@@ -52,54 +52,87 @@ NOT_READY = re.compile(
     re.IGNORECASE,
 )
 
+
+def _any(*patterns: str, flags: int = re.IGNORECASE) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), flags)
+
+
 # Codes and words that say more than the status; the first that is found names the kind. 401, 403 and 404 are what they
 # say, whatever words they come in.
 _TELLTALES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
-    (
-        "quota",
-        re.compile(r"insufficient_quota|billing_hard_limit|credit balance|budget_exceeded", re.IGNORECASE),
-    ),
+    ("quota", _any(r"insufficient_quota|billing_hard_limit|credit balance|budget_exceeded")),
     (
         "unauthorized",
-        re.compile(
-            r"\b(invalid_client|invalid_grant|unauthorized_client|invalid_api_key|API_KEY_INVALID)\b|io\.jsonwebtoken\."
+        _any(
+            r"\b(invalid_client|invalid_grant|unauthorized_client|invalid_api_key|API_KEY_INVALID)\b|io\.jsonwebtoken\.",
+            flags=0,
         ),
     ),
     (
         "content_filter",
-        re.compile(r"content_filter|content management policy|ResponsibleAIPolicyViolation|guardrail", re.IGNORECASE),
+        _any(
+            r"content_filter|content management policy|ResponsibleAIPolicyViolation",  # OpenAI, Azure, Moonshot
+            r"\binvalid_prompt\b|violating our usage policy|content_policy_violation",  # OpenAI
+            r"guardrail",  # Databricks, Bedrock
+            r"content filtering policy",  # Anthropic
+            r"Content Exists Risk",  # DeepSeek
+            r"data_?inspection_?failed|may contain inappropriate content",  # DashScope
+            r"violates usage guidelines|SAFETY_CHECK_TYPE",  # xAI, under 400 too
+            r"PROHIBITED_CONTENT",  # Gemini
+            r"\b1301\b.{0,200}(sensitive|敏感)",  # Zhipu
+            r"new_sensitive",  # MiniMax
+            r"ContentPolicyViolationError",  # LiteLLM, of any of them
+        ),
     ),
     (
         "context_length",
-        re.compile(
-            r"context_length_exceeded|exceed_context_size|(prompt|input) is too long|too large to process"
-            r"|maximum (context|model) length|context (length|window|size)|(prompt|input) token count"
-            r"|must have less than \d+ tokens|inputs` tokens \+ `max_new_tokens`"
-            r"|reduce the length of (the|your) (messages|prompt|input)",
-            re.IGNORECASE,
+        _any(
+            r"context_length_exceeded|context (length|window|size|limit)",  # OpenAI, Anthropic, and many others
+            r"maximum (context|model) length",  # OpenAI, vLLM, Mistral
+            r"(prompt|input) is too long|(prompt|input) token count",  # Anthropic, Bedrock; Gemini, Copilot, Titan
+            r"reduce the length of (the|your) (messages|prompt|input)",  # OpenAI, vLLM, Cerebras
+            r"string_above_max_length(?!.*\bInvalid '(?!messages|input|prompt))",  # OpenAI, but for a parameter's text
+            r"max_tokens_per_request|request too large for",  # OpenAI; OpenAI and Groq, without the numbers
+            r"maximum prompt length is",  # xAI
+            r"too many tokens: (?!max tokens must)",  # Cohere, but for the parameter. Bedrock's throttle has no colon
+            r"too many tokens overall",  # Mistral's embeddings
+            r"max_tokens must be at least 1, got -",  # vLLM: the prompt leaves no room
+            r"input length .{0,80}exceeds|range of input length should be",  # SGLang, NIM, Ollama; DashScope
+            r"exceeded model token limit",  # Moonshot
+            r"prompt exceeds max(imum)? length",  # Zhipu
+            r"tokens_limit_reached",  # GitHub Models
+            r"expected maxLength: \d+, actual: \d+",  # Bedrock's Titan
+            r"input tokens \d+ cannot exceed",  # watsonx
+            r"can only afford [1-9]|prompt tokens limit exceeded",  # OpenRouter's 402 for one request
+            r"exceed_context_size|too large to process",  # llama.cpp
+            r"must have less than \d+ tokens|inputs` tokens \+ `max_new_tokens`",  # text-generation-inference, TEI
+            r"ContextWindowExceededError",  # LiteLLM, of any of them
         ),
     ),
     (
         "rate_limited",
-        re.compile(
+        _any(
             r"REQUEST_LIMIT_EXCEEDED|RESOURCE_EXHAUSTED|rate_limit_exceeded|rate limit(\(s\))? exceeded"
             r"|too many requests|exceeded .{0,60}rate limit|exceeding rate limit",
-            re.IGNORECASE,
         ),
     ),
     (
         "not_found",  # the URL's scheme is wrong: nginx and Go say so with a 400
-        re.compile(r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server", re.IGNORECASE),
+        _any(r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server"),
     ),
 )
+# A 403 that is about one input, and no sign-in: OpenRouter's moderation names the input, xAI the check that it failed.
+_REFUSED_INPUT = _any(r"flagged_input|violates usage guidelines|SAFETY_CHECK_TYPE")
+# OpenAI and Groq, as a 429 or a 413: a limit by the minute, what of it is used, and what this request alone would take.
+_LIMIT_AND_REQUEST = _any(r"\blimit:? (\d[\d,]{0,20})\b.{0,80}?\brequested:? (\d[\d,]{0,20})")
 
 
 def document_of(response: Response, holds: str, *, about_form: bool = False) -> dict[str, Any] | Failure:
-    """Return the document of a 200 that has a list of objects under `holds`; else the failure that the response is.
+    """Return the document of a 2xx that has a list of objects under `holds`; else the failure that the response is.
 
     `about_form` says whether a document without one shows that the request's form was not understood.
     """
-    if response.status != 200 or response.fault is not None:
+    if not response.succeeded:
         return failure_of(response)
     try:
         document = read_json(response.body)
@@ -114,12 +147,15 @@ def document_of(response: Response, holds: str, *, about_form: bool = False) -> 
     return not_an_answer(response, f"the answer has no {holds}", document, about_form=about_form)
 
 
-def failure_of(response: Response) -> Failure:
-    """Map a response that carries no answer to its failure: kind, status, words, and how long to wait."""
+def failure_of(response: Response, document: object = None) -> Failure:
+    """Map a response that carries no answer to its failure: kind, status, words, and how long to wait.
+
+    Where the error is only a part of the response's body, `document` is that part.
+    """
     if response.fault is not None:
         error = RowError(response.fault, response.status or None, mended(response.detail), retryable=True)
         return Failure(error, final=response.final)
-    levels = levels_of(response.body)
+    levels = levels_of(response.body) if document is None else levels_in(document)
     inward = levels[::-1]
     words = next((level.words for level in inward if level.words), "") or response.body[:_READ_MOST].decode(
         "utf-8", "replace"
@@ -151,12 +187,9 @@ def _state(status: int, levels: Sequence[Level], words: str) -> Literal["stopped
 
 
 def _kind(status: int, evidence: str) -> Kind:
-    if status == 403 and "flagged_input" in evidence:  # OpenRouter's moderation is about one input, and no sign-in
-        return "content_filter"
-    if status not in _PLAIN_STATUSES:
-        for kind, pattern in _TELLTALES:
-            if pattern.search(evidence):
-                return kind
+    kind = _telltale(status, evidence)
+    if kind is not None:
+        return kind
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     if status >= 500:
@@ -164,6 +197,23 @@ def _kind(status: int, evidence: str) -> Kind:
     if 300 <= status < 400:  # the URL is another's: no input is to blame, and none would fare better
         return "not_found"
     return "invalid_response" if status < 300 else "invalid_request"
+
+
+def _telltale(status: int, evidence: str) -> Kind | None:
+    """Return the kind that codes and words name; None where the status has to."""
+    if status in _PLAIN_STATUSES:
+        return "content_filter" if status == 403 and _REFUSED_INPUT.search(evidence) else None
+    if _exceeds_its_limit(evidence):
+        return "context_length"
+    return next((kind for kind, pattern in _TELLTALES if pattern.search(evidence)), None)
+
+
+def _exceeds_its_limit(evidence: str) -> bool:
+    """Return whether a request alone is larger than the limit by the minute: it never passes, however long it waits."""
+    return any(
+        int(limit.replace(",", "")) < int(requested.replace(",", ""))
+        for limit, requested in _LIMIT_AND_REQUEST.findall(evidence)
+    )
 
 
 def _message(response: Response, words: str, levels: Sequence[Level]) -> str:

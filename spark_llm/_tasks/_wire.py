@@ -16,6 +16,7 @@ from spark_llm._values import Failure, Response, RowError, Usage
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _PAGE_MOST = 20_000  # of a page that is read
+_EVENT_DATA = re.compile(r"^data:[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
 
 
@@ -26,16 +27,25 @@ class NotJSONError(ValueError):
 def read_json(body: bytes) -> Any:  # noqa: ANN401 -- a JSON document has any type
     """Read a JSON document; bytes that are no UTF-8 and surrogates without a partner are replaced.
 
-    Raises `NotJSONError` for everything else that is no JSON.
+    A byte order mark, UTF-16 and UTF-32, and the frame of an event stream around one document are taken off. Raises
+    `NotJSONError` for everything else that is no JSON.
     """
     try:
         return _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        return mended(json.loads(body.decode("utf-8", "replace")))
+        return mended(json.loads(_unframed(body.decode(json.detect_encoding(body), "replace"))))
     except (ValueError, RecursionError) as error:
         raise NotJSONError(str(error)) from None
+
+
+def _unframed(text: str) -> str:
+    """Return the one document of an event stream, as a server sends that streams unasked; any other text as it is."""
+    if not text.lstrip().startswith(("data:", "event:", ":")):
+        return text
+    documents = [found for found in _EVENT_DATA.findall(text) if found != "[DONE]"]
+    return documents[0] if len(documents) == 1 else text
 
 
 def read_object(body: bytes) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from spark_llm._tasks._choices import read_choices
+from spark_llm._tasks._choices import TOOL_CALL, read_choices
+from spark_llm._tasks._finish_reason import ending_of
 from spark_llm._tasks._parameters import repeatable
 from spark_llm._tasks._reply import Misfit, Reply
 from spark_llm._tasks._wire import body, string_of, text_of, write_json
@@ -81,7 +82,7 @@ class Chat:
         read = reply.read(result.text or "")
         if not isinstance(read, Misfit):
             result.parsed = read
-        elif result.finish_reason == "length" and not read.is_json:
+        elif ending_of(result.finish_reason) == "length" and not read.is_json:
             result.error = RowError("truncated", 200, _CUT, retryable=False)
         else:
             outcome.about_form = dialect == 0 and not read.is_json
@@ -144,8 +145,7 @@ def _message_text(choice: Mapping[str, object]) -> tuple[str | None, RowError | 
     if text:
         return text, None
     if message.get("tool_calls"):
-        why = "the model asked for a tool, and a text column cannot call one"
-        return None, RowError("invalid_response", 200, why, retryable=False)
+        return None, TOOL_CALL
     if refusal := string_of(message.get("refusal")):
         return None, RowError("content_filter", 200, refusal, retryable=False)
     return text, None

@@ -9,17 +9,18 @@ without it. Vectors stay bytes (float32, little-endian) all the way to Arrow.
 import math
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 
 from spark_llm._tasks._failure import document_of
-from spark_llm._tasks._wire import body, count_of, header_of, not_an_answer, string_of, usage_of, write_json
+from spark_llm._tasks._wire import body, count_of, header_of, not_an_answer, read_json, string_of, usage_of, write_json
 from spark_llm._values import Answer, Failure, Item, Outcome, Response, Result, RowError
-
-_NOT_FINITE = RowError("invalid_response", 200, "the vector holds NaN or an infinite number", retryable=True)
 
 
 @dataclass(frozen=True)
@@ -55,24 +56,41 @@ class Embed:
         )
 
     def decode(self, response: Response, count: int) -> Outcome:
-        """Read the vectors by their `index`; a missing, doubled, empty or uneven one is `invalid_response`.
+        """Read the vectors by their `index`; too few, too many or mixed up ones are `invalid_response`.
 
-        So is one that holds NaN or infinity, and then for its row alone: its neighbours' are as good as ever.
+        A vector that cannot be read, is empty, holds NaN or infinity, or differs from the others in length is the error
+        of its row alone. Where no vector has the `dimensions` that were asked for, no other try would bring them.
         """
         document = document_of(response, "data")
         if isinstance(document, Failure):
             return document
-        vectors = _in_order(document["data"], count)
-        if isinstance(vectors, str):
-            return not_an_answer(response, vectors, document)
+        entries = _in_order(document["data"], count)
+        if isinstance(entries, str):
+            return not_an_answer(response, entries, document)
+        vectors = [_vector(entry.get("embedding")) for entry in entries]
+        lengths = Counter(len(vector) // 4 for vector in vectors if vector)
+        length, times = max(lengths.items(), key=itemgetter(1), default=(0, 1))
+        if self._dimensions is not None and lengths and self._dimensions not in lengths:
+            why = f"dimensions={self._dimensions} was asked for, and the vectors have {length} numbers"
+            error = RowError("invalid_response", response.status, why, retryable=False)
+            return Failure(error, usage=usage_of(document))
+        if self._dimensions is None and 2 * times <= lengths.total():
+            return not_an_answer(response, "the vectors differ in length", document)
         model = string_of(document.get("model")) or header_of(response, "served-model-name")
+        whys = [_why_no_vector(vector, self._dimensions or length) for vector in vectors]
+        if all(whys):
+            return not_an_answer(response, whys[0] or "", document)
         results = [
-            Result(embedding=vector, model=model) if _is_finite(vector) else Result(model=model, error=_NOT_FINITE)
-            for vector in vectors
+            Result(model=model, error=RowError("invalid_response", response.status, why, retryable=True))
+            if why
+            else Result(embedding=vector, model=model)
+            for vector, why in zip(vectors, whys, strict=True)
         ]
-        if all(result.error for result in results):
-            return not_an_answer(response, _NOT_FINITE.message, document)
         return Answer(results, usage_of(document))
+
+    @cached_property
+    def _dimensions(self) -> int | None:
+        return count_of(read_json(self.parameters).get("dimensions"))
 
     def typed(self, outcome: Outcome, items: Sequence[Item], dialect: int) -> Outcome:  # noqa: ARG002 -- the protocol's signature
         """Return the outcome: vectors are all that is asked for."""
@@ -83,23 +101,31 @@ class Embed:
         return item
 
 
-def _in_order(data: list[dict[str, Any]], count: int) -> list[bytes] | str:
-    """Return one vector for each input, in the inputs' order, or what is wrong in words."""
+def _in_order(data: list[dict[str, Any]], count: int) -> list[dict[str, Any]] | str:
+    """Return one entry for each input, in the inputs' order, or what is wrong in words.
+
+    Where no entry has an index of its own, they go by their place: LiteLLM wrote 0 into all of Gemini's vectors, and
+    others leave the index out. Whoever gives all entries one index made them in the inputs' order.
+    """
     if len(data) != count:
         return f"{len(data)} vectors for {count} inputs"
-    vectors: list[bytes | None] = [None] * count
-    for position, entry in enumerate(data):
-        index = count_of(entry.get("index", position))
-        if index is None or index >= count or vectors[index] is not None:
-            return f"the vectors' indexes are not 0 to {count - 1}, each once"
-        vector = _vector(entry.get("embedding"))
-        if vector is None:
-            return f"vector {index} is neither numbers nor base64 of float32"
-        vectors[index] = vector
-    whole = [vector for vector in vectors if vector]
-    if len(whole) != count or len({len(vector) for vector in whole}) != 1:
-        return "the vectors are empty or differ in length"
-    return whole
+    if len({count_of(entry.get("index")) for entry in data}) == 1:
+        return data
+    found = {count_of(entry.get("index", place)): entry for place, entry in enumerate(data)}
+    if found.keys() != set(range(count)):
+        return f"the vectors' indexes are not 0 to {count - 1}, each once"
+    return [found[index] for index in range(count)]
+
+
+def _why_no_vector(vector: bytes | None, length: int) -> str | None:
+    """Return why a vector cannot be used, where its answer's vectors have `length` numbers; None for one that can."""
+    if vector is None:
+        return "the vector is neither numbers nor base64 of float32"
+    if not vector:
+        return "the vector is empty"
+    if len(vector) != 4 * length:
+        return f"the vector has {len(vector) // 4} numbers in place of {length}"
+    return None if _is_finite(vector) else "the vector holds NaN or an infinite number"
 
 
 def _vector(value: object) -> bytes | None:

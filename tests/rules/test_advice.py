@@ -99,7 +99,9 @@ CASES = [
     Case("connection", None, "no connection to x:80 within 15 s", ELSEWHERE, "", False, "firewall"),
     Case("connection", None, "the server closed the connection", ELSEWHERE, "", True, "check the URL"),
     Case("timeout", None, "no whole answer within 120 s", WORKSPACE, TOKEN, False, "timeout_s"),
-    Case("context_length", 400, "prompt is too long", WORKSPACE, TOKEN, False, "shorten the text"),
+    Case("context_length", 400, "prompt is too long", WORKSPACE, TOKEN, False, "ask a model that takes more"),
+    Case("context_length", 429, "(TPM): Limit 30000, Requested 31000", ELSEWHERE, TOKEN, False, "limit raised"),
+    Case("context_length", 402, "but can only afford 3324", ELSEWHERE, TOKEN, False, "add credit"),
     Case(
         "invalid_request", 400, "Missing required Chat parameter: 'messages'", WORKSPACE, TOKEN, False, "another task"
     ),
@@ -108,6 +110,8 @@ CASES = [
     Case("invalid_request", 413, "413 Request Entity Too Large", ELSEWHERE, TOKEN, False, "batch_size"),
     Case("invalid_request", 400, "no", ELSEWHERE, TOKEN, True, "which task the endpoint serves"),
     Case("invalid_response", 200, "the answer is no JSON: Sign In", ELSEWHERE, TOKEN, True, "no model server"),
+    Case("invalid_response", 200, "dimensions=2 was asked for, and", ELSEWHERE, TOKEN, True, "leave dimensions out"),
+    Case("invalid_response", 200, "1 vectors for 64 inputs", ELSEWHERE, TOKEN, False, "batch_size=1"),
 ]
 
 ERRORS = st.builds(

@@ -1,5 +1,6 @@
 """What a refused input costs, and what a refused request: against a made-up endpoint that is asked to the end."""
 
+import json
 import math
 import random
 
@@ -7,12 +8,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from spark_llm._limit import Limit
 from spark_llm._request import Request
 from spark_llm._tasks import Task
-from spark_llm._values import Failure, Outcome, RowError
+from spark_llm._tasks._failure import failure_of
+from spark_llm._tasks._parameters import written
+from spark_llm._tasks.embed import Embed
+from spark_llm._values import Failure, Outcome, Response, RowError
 from spark_llm.errors import Kind
 from spark_llm.policy import Policy
-from tests.rules.play import BAD_INPUT, CHAT, COMPLETE, EMBED, WRONG_COUNT, Play, Server, texts
+from tests.rules.play import BAD_INPUT, CHAT, COMPLETE, EMBED, WRONG_COUNT, Play, Server, answer, texts
 
 ROWS = 10_000
 BATCHES = 157  # of 64
@@ -156,3 +161,45 @@ def test_halves_are_tried_before_new_rows() -> None:
     assert [[4, 5, 6, 7], [4, 5], [6, 7], [4], [5], [8, 9, 10, 11]] == [sent.rows for sent in play.sent[1:]]
     assert [1, 1, 1, 1, 3, 3, 2, 2, 1, 1, 1, 1] == [play.results[number].attempts for number in range(12)]
     assert [1, 0, 0, 0, 3, 1, 1, 0, 1, 0, 0, 0] == [play.results[number].requests for number in range(12)]
+
+
+LIMIT = 3_000
+
+
+def limited_by_the_minute(request: Request, now: float, dice: random.Random) -> Outcome:
+    """Refuse what alone is more than a minute allows, in OpenAI's words."""
+    if request.letters <= LIMIT:
+        return answer(request)
+    words = f"Request too large for m on tokens per min (TPM): Limit {LIMIT}, Requested {request.letters}."
+    document = {"error": {"message": words, "type": "tokens", "code": "rate_limit_exceeded"}}
+    return failure_of(Response(429, json.dumps(document).encode(), {"retry-after": "60"}))
+
+
+@EACH_TASK
+@given(long=st.sets(st.integers(1, 199), max_size=3))
+def test_a_request_too_large_for_a_minute_costs_its_row_alone(task: Task, long: set[int]) -> None:
+    """It ends at once, whatever the status and its Retry-After say; a batch is halved, and nobody else waits."""
+    rows = [row + "x" * LIMIT if number in long else row for number, row in enumerate(texts(200))]
+    play = Play(rows, limited_by_the_minute, Policy(), task)
+    halvings = 1 + 2 * math.log2(64)
+
+    assert dict.fromkeys(long, "context_length") == {number: error.kind for number, error in play.errors.items()}
+    assert [1] * len(long) == [play.results[number].attempts for number in long if task is CHAT] or task is not CHAT
+    assert len(play.sent) <= 200 / task.most_inputs(0, 64) + 1 + len(long) * halvings
+    assert play.limit.window >= Limit(Policy()).window
+
+
+def test_dimensions_that_a_server_ignores_are_paid_for_by_a_few_requests() -> None:
+    """Eight requests show that it is so for all; the rest is not asked, and no row is asked twice."""
+    task = Embed(written({"dimensions": 2}, None))
+
+    def ignores(request: Request, now: float, dice: random.Random) -> Outcome:
+        data = [{"embedding": [1.0, 2.0, 3.0]}] * len(request.inputs)
+        return task.decode(Response(200, json.dumps({"data": data}).encode()), len(request.inputs))
+
+    play = Play(texts(10_000), ignores, Policy(), task)
+
+    assert len(play.sent) <= 8
+    assert {("invalid_response", False)} == {(error.kind, error.retryable) for error in play.errors.values()}
+    assert {0, 1} == {result.attempts for result in play.results.values()}
+    assert 10_000 == len(play.errors)

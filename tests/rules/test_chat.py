@@ -1,6 +1,7 @@
 """The chat codec: what a request says, and that any bytes can come back."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from spark_llm._tasks._parameters import written
 from spark_llm._tasks.chat import Chat
-from spark_llm._values import Answer, Failure, Item, Outcome, Response, RowError
+from spark_llm._tasks.complete import Complete
+from spark_llm._values import Answer, Failure, Item, Outcome, Response, RowError, Usage
 from spark_llm.errors import KINDS
 from tests.strategies import JSON, REPLIES, STATUSES, TEXTS, plain
 
@@ -34,7 +36,7 @@ def reply(body: object, status: int = 200, headers: dict[str, str] | None = None
     return Chat(n=n).decode(Response(status, json.dumps(body).encode(), headers or {}), 1)
 
 
-def says(content: object, finish_reason: str | None = "stop", **message: object) -> dict[str, object]:
+def says(content: object, finish_reason: str | None = "stop", **message: object) -> dict[str, Any]:
     """Make a chat completion whose one message says this."""
     return {
         "choices": [{"message": {"role": "assistant", "content": content, **message}, "finish_reason": finish_reason}]
@@ -210,6 +212,123 @@ def test_an_answer_that_never_began_is_truncated(content: object, kind: str | No
     )
 
 
+ENDINGS = [
+    ("stop", None, None),
+    ("end_turn", None, None),
+    ("eos_token", None, None),
+    ("COMPLETE", None, None),
+    ("length", "truncated", None),
+    ("max_tokens", "truncated", None),
+    ("FinishReason.MAX_TOKENS", "truncated", None),
+    ("model_length", "truncated", None),
+    ("model_context_window_exceeded", "truncated", None),
+    ("content-filter", "content_filter", "content_filter"),
+    ("content_filter: RECITATION", "content_filter", "content_filter"),
+    ("FINISH_REASON_SAFETY", "content_filter", "content_filter"),
+    ("refusal", "content_filter", "content_filter"),
+    ("guardrail_intervened", "content_filter", "content_filter"),
+    ("tool_use", "invalid_response", None),
+    ("function_call", "invalid_response", None),
+    ("error", "invalid_response", "invalid_response"),
+    ("aborted", "invalid_response", "invalid_response"),
+    ("network_error", "invalid_response", "invalid_response"),
+    ("load", "invalid_response", None),
+    ("a word that nobody knows", "invalid_response", None),
+]  # a reason, and the error of an empty text and of half a text beside it
+
+
+@pytest.mark.parametrize(("reason", "empty", "half"), ENDINGS)
+@pytest.mark.parametrize("case", [str, str.upper, str.lower, str.title])
+def test_how_an_answer_ended_is_read_before_its_text(
+    reason: str, empty: str | None, half: str | None, case: Callable[[str], str]
+) -> None:
+    """In any provider's word, whatever its case; chat and completions alike; the word stays as it came."""
+    for text, kind in (("", empty), ("ha", half)):
+        choice = {"finish_reason": case(reason), "message": {"content": text}, "text": text}
+        response = Response(200, json.dumps({"choices": [choice], "usage": {"total_tokens": 7}}).encode())
+        for outcome in (Chat().decode(response, 1), Complete().decode(response, 1)):
+            error = outcome.error if isinstance(outcome, Failure) else outcome.results[0].error
+
+            assert kind == (error and error.kind)
+            assert outcome.usage == Usage(total_tokens=7)
+            if isinstance(outcome, Answer):
+                assert (None if kind else text, case(reason)) == (
+                    outcome.results[0].text,
+                    outcome.results[0].finish_reason,
+                )
+
+
+@pytest.mark.parametrize("reason", ["tool_use", "content_filter", "stop", "max_tokens", "error", "load"])
+def test_what_another_try_may_mend_is_tried_again(reason: str) -> None:
+    """A server that broke off and a word that nobody knows; no filter, no limit and no tool."""
+    outcome = reply(says("", reason))
+    error = outcome.error if isinstance(outcome, Failure) else outcome.results[0].error
+
+    assert (reason in ("error", "load")) == isinstance(outcome, Failure) == bool(error and error.retryable)
+
+
+ERRORS = [{"code": 502, "message": "Disconnected"}, {"code": "502"}, {"metadata": {"error": {"code": 503}}}]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("finish_reason", ["stop", "error", None, "a word that nobody knows"])
+@pytest.mark.parametrize("text", ["", "ha", None])
+def test_an_error_in_a_choice_is_no_answer(
+    error: dict[str, object], finish_reason: str | None, text: str | None
+) -> None:
+    """Whatever reason and text stand beside it, it is read as an error body is, and its tokens count."""
+    document = says(text, finish_reason)
+    outcome = reply({"choices": [{**document["choices"][0], "error": error}], "usage": {"total_tokens": 7}})
+
+    assert isinstance(outcome, Failure)
+    assert ("unavailable", 200, True) == (outcome.error.kind, outcome.error.status, outcome.error.retryable)
+    assert Usage(total_tokens=7) == outcome.usage
+
+
+@pytest.mark.parametrize("finish_reason", ["stop", "length", "error", None])
+def test_an_error_beside_the_choices_counts_unless_they_ended_as_they_should(finish_reason: str | None) -> None:
+    """A text that stopped by itself is believed before a note beside it."""
+    outcome = reply(says("ha", finish_reason) | {"error": {"code": 429, "message": "slower"}})
+
+    assert (finish_reason in ("error", None)) == isinstance(outcome, Failure)
+    assert not isinstance(outcome, Failure) or outcome.told_to_wait
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 203, 206, 299])
+def test_every_success_is_one(status: int) -> None:
+    """A whole answer was paid for, whichever 2xx it comes by; an error says which."""
+    outcome, empty = reply(says("Hi"), status), reply(says("", "length"), status)
+
+    assert isinstance(outcome, Answer)
+    assert isinstance(empty, Answer)
+    assert "Hi" == outcome.results[0].text
+    assert empty.results[0].error is not None
+    assert status == empty.results[0].error.status
+
+
+@given(st.text(max_size=20))
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_document_in_another_encoding_is_read(encoding: str, text: str) -> None:
+    """With a byte order mark or without one: JSON begins with ASCII, which tells."""
+    body = json.dumps(says(text), ensure_ascii=False).encode(encoding, "replace")
+    outcome = Chat().decode(Response(200, body), 1)
+
+    assert isinstance(outcome, Answer)
+    assert text == outcome.results[0].text
+
+
+@given(
+    st.sampled_from(["data: ", "data:", ": waiting\n\ndata: ", "event: message\r\ndata: ", "\n\n"]), st.text(max_size=9)
+)
+def test_what_is_around_a_document_is_passed_over(before: str, text: str) -> None:
+    """Lines that keep a connection alive, and the frame of one event; a text that looks like a frame is a text."""
+    body = f"{before}{json.dumps(says(text))}\r\n\r\n" + ("data: [DONE]\n\n" if "data" in before else "")
+    outcome = Chat().decode(Response(200, body.encode()), 1)
+
+    assert isinstance(outcome, Answer)
+    assert text == outcome.results[0].text
+
+
 @pytest.mark.parametrize("content", [None, ""])
 @pytest.mark.parametrize("finish_reason", ["tool_calls", "stop", None])
 def test_a_call_of_a_tool_is_no_answer(content: str | None, finish_reason: str | None) -> None:
@@ -238,6 +357,25 @@ def test_several_answers_are_choices() -> None:
     assert isinstance(outcome, Answer)
     assert "text 0" == outcome.results[0].text
     assert ["text 0", "text 1", "text 2"] == outcome.results[0].choices
+
+
+def test_the_first_choice_that_is_an_answer_is_the_text() -> None:
+    """What was paid for is kept: a choice that is no answer is null, and so is one that did not come."""
+    choices = [
+        {"index": 0, "message": {"content": "ha"}, "finish_reason": "content_filter"},
+        {"index": 1, "message": {"content": "text 1"}, "finish_reason": "length"},
+        {"index": 2, "message": {"content": "ha"}, "finish_reason": "error"},
+    ]
+    outcome = reply({"choices": choices}, n=4)
+
+    assert isinstance(outcome, Answer)
+    [result] = outcome.results
+    assert ("text 1", [None, "text 1", None, None], "length", None) == (
+        result.text,
+        result.choices,
+        result.finish_reason,
+        result.error,
+    )
 
 
 def test_one_answer_has_no_choices() -> None:

@@ -138,6 +138,19 @@ def test_a_prompt_that_is_not_answered_leaves_its_neighbours_alone() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("first", "kind"), [(choice(0, "ha", "ERROR"), "invalid_response"), (choice(0, "ha", "SAFETY"), "content_filter")]
+)
+def test_a_prompt_that_broke_off_leaves_its_neighbours_alone(first: dict[str, object], kind: str) -> None:
+    """Half a text costs its row alone, and its reason stays as the server wrote it."""
+    outcome = reply({"choices": [first, choice(1, "b")], "usage": {"prompt_tokens": 9}}, 2)
+
+    assert isinstance(outcome, Answer)
+    assert [(None, kind), ("b", None)] == [(each.text, each.error and each.error.kind) for each in outcome.results]
+    assert first["finish_reason"] == outcome.results[0].finish_reason
+    assert Usage(prompt_tokens=9, total_tokens=9) == outcome.usage
+
+
 def test_an_answer_without_any_text_is_none() -> None:
     """Where no row has a text the request failed, and is tried again as it was."""
     outcome = reply({"choices": [choice(0, None), choice(1, None)], "usage": {"prompt_tokens": 9}}, 2)
@@ -174,12 +187,12 @@ def test_choices_that_are_not_the_prompts_show_that_the_form_was_not_understood(
 
 
 def test_a_prompt_alone_is_answered_by_however_many_choices() -> None:
-    """With one prompt there is nothing to mix up, so no answer shows that the form was not understood."""
+    """With one prompt there is nothing to mix up; a choice of the `n` that does not come is null."""
     outcomes = [reply({"choices": [choice(i, "a") for i in range(number)]}, 1, n=2) for number in range(4)]
 
     assert isinstance(outcomes[0], Failure)
     assert not outcomes[0].about_form
-    assert [["a"], ["a"] * 2, ["a"] * 3] == [
+    assert [["a", None], ["a"] * 2, ["a"] * 3] == [
         outcome.results[0].choices for outcome in outcomes if isinstance(outcome, Answer)
     ]
 

@@ -4,6 +4,7 @@ import base64
 import json
 from array import array
 from collections.abc import Sequence
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from spark_llm._tasks._parameters import written
 from spark_llm._tasks.embed import Embed
-from spark_llm._values import Answer, Failure, Outcome, Response
+from spark_llm._values import Answer, Failure, Outcome, Response, Usage
 from spark_llm.errors import KINDS
 from tests.strategies import JSON, REPLIES, STATUSES, TEXTS, plain
 
@@ -106,29 +107,77 @@ def test_vectors_without_an_index_go_by_their_place() -> None:
     [
         [],
         [{"index": 0, "embedding": [1.0]}],
-        [{"index": 0, "embedding": [1.0]}] * 2,
+        [{"index": 0, "embedding": [1.0]}] * 3,
         [{"index": 0, "embedding": [1.0]}, {"index": 2, "embedding": [1.0]}],
         [{"index": 0, "embedding": [1.0]}, {"index": -1, "embedding": [1.0]}],
         [{"index": 0, "embedding": [1.0]}, {"index": None, "embedding": [1.0]}],
         [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [1.0, 2.0]}],
-        [{"index": 0, "embedding": []}, {"index": 1, "embedding": []}],
-        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": ["a"]}],
-        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [None]}],
-        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": "no base64!"}],
-        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": "AAA="}],
-        [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": None}],
-        [{"index": 0, "embedding": [1.0]}, {"index": 1}],
+        [{"index": 0, "embedding": []}, {"index": 1, "embedding": None}],
         [{"index": 0, "embedding": [1.0]}, 7],
     ],
 )
 def test_vectors_that_do_not_fit_the_inputs_are_no_answer(data: object) -> None:
-    """Too few, doubled, uneven, empty or unreadable: the whole reply is not believed, and its tokens still count."""
+    """Too few, too many, mixed up, uneven or all unreadable: the whole reply is not believed, and its tokens count."""
     outcome = reply(data, 2, usage={"prompt_tokens": 4, "total_tokens": 4})
 
     assert isinstance(outcome, Failure)
     assert ("invalid_response", True) == (outcome.error.kind, outcome.error.retryable)
     assert outcome.usage is not None
     assert 4 == outcome.usage.total_tokens
+
+
+@pytest.mark.parametrize("index", [{}, {"index": 0}, {"index": None}, {"index": 7}, {"index": "a"}])
+def test_vectors_with_one_index_for_all_go_by_their_place(index: dict[str, object]) -> None:
+    """It says no other order than that of the inputs, in which such servers answer."""
+    data = [{**index, "embedding": [float(place)]} for place in range(5)]
+
+    assert [packed([float(place)]) for place in range(5)] == vectors_of(reply(data, 5))
+
+
+UNUSABLE: list[object] = [
+    None,
+    [],
+    "",
+    ["a"],
+    [None],
+    "no base64!",
+    "AAA=",
+    {},
+    7,
+    [0.5] * 9,
+    [float("nan"), 1.0],
+    [1e39, 1.0],
+]
+
+
+@given(st.lists(st.sampled_from(UNUSABLE), max_size=3), st.integers(4, 8), st.randoms(use_true_random=False))
+def test_a_vector_that_cannot_be_used_costs_its_row_alone(strange: list[object], whole: int, dice: Random) -> None:
+    """Null, empty, unreadable, of another length or no numbers: most vectors are as long as they should be."""
+    vectors: list[object] = [*strange, *([0.5, float(place)] for place in range(whole))]
+    dice.shuffle(vectors)
+    outcome = reply([{"index": place, "embedding": vector} for place, vector in enumerate(vectors)], len(vectors))
+
+    assert isinstance(outcome, Answer)
+    for vector, result in zip(vectors, outcome.results, strict=True):
+        good = isinstance(vector, list) and len(vector) == 2 and 0.5 == vector[0]
+        assert (packed(vector) if isinstance(vector, list) and good else None) == result.embedding
+        assert good == (result.error is None)
+        assert result.error is None or ("invalid_response", True) == (result.error.kind, result.error.retryable)
+
+
+@given(VECTORS, st.integers(1, 8))
+def test_vectors_have_the_dimensions_that_were_asked_for(vectors: list[list[float]], dimensions: int) -> None:
+    """A server that ignores the parameter ignores it for all rows: it is the error of all, and no try changes it."""
+    body = json.dumps({"data": [{"embedding": vector} for vector in vectors], "usage": {"total_tokens": 4}}).encode()
+    outcome = Embed(written({"dimensions": dimensions}, None)).decode(Response(200, body), len(vectors))
+
+    if len(vectors[0]) == dimensions:
+        assert [packed(vector) for vector in vectors] == vectors_of(outcome)
+    else:
+        assert isinstance(outcome, Failure)
+        assert ("invalid_response", False) == (outcome.error.kind, outcome.error.retryable)
+        assert f"dimensions={dimensions} was asked for, and the vectors have {len(vectors[0])}" in outcome.error.message
+        assert Usage(total_tokens=4) == outcome.usage
 
 
 @given(st.binary(max_size=200), STATUSES, st.integers(1, 4))
@@ -150,11 +199,11 @@ def test_any_json_is_read(document: object, status: int, count: int) -> None:
 
 @given(st.lists(REPLIES | st.fixed_dictionaries({"index": REPLIES, "embedding": REPLIES}), max_size=3))
 def test_any_vectors_are_read(data: list[object]) -> None:
-    """And vectors that are none; what is answered is a vector for each input."""
+    """And vectors that are none; what is answered is a vector or an error for each input."""
     outcome = reply(data, max(1, len(data)))
 
     assert isinstance(outcome, Failure) or all(
-        result.embedding and len(result.embedding) % 4 == 0 for result in outcome.results
+        result.error if result.embedding is None else len(result.embedding) % 4 == 0 for result in outcome.results
     )
 
 

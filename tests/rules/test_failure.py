@@ -328,6 +328,45 @@ def test_a_moderated_input_is_no_matter_of_signing_in() -> None:
     assert "unauthorized" == refusal(403, {"error": {"code": 403, "message": "flagged"}}).error.kind
 
 
+@pytest.mark.parametrize("status", [400, 403, 422])
+def test_a_check_that_an_input_failed_is_about_that_input(status: int) -> None:
+    """XAI writes it as a missing permission; no other row is stopped for it."""
+    said = "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO"
+    failure = refusal(status, {"code": "The caller does not have permission", "error": said})
+
+    assert ("content_filter", False, True) == (failure.error.kind, failure.stops_all, failure.about_input)
+
+
+@given(
+    st.integers(1, 10**9),
+    st.none() | st.integers(0, 10**9),
+    st.integers(0, 2 * 10**9),
+    st.sampled_from(["{}", "{:,}"]),
+    st.sampled_from([400, 413, 429, 503]),
+)
+def test_a_request_that_is_larger_than_the_limit_of_a_minute_is_not_waited_for(
+    limit: int, used: int | None, requested: int, form: str, status: int
+) -> None:
+    """It never passes, and is too long; one that only comes too early is told to wait. The numbers decide."""
+    numbers = {"Limit": limit, "Used": used, "Requested": requested}
+    said = ", ".join(f"{name} {form.format(number)}" for name, number in numbers.items() if number is not None)
+    words = f"Rate limit reached for m on tokens per min (TPM): {said}. Please try again in 20s."
+    failure = refusal(status, {"error": {"message": words, "type": "tokens", "code": "rate_limit_exceeded"}})
+
+    expected = ("context_length", False, False) if requested > limit else ("rate_limited", True, True)
+    assert expected == (failure.error.kind, failure.error.retryable, failure.told_to_wait)
+
+
+def test_credit_for_a_smaller_request_stops_no_other() -> None:
+    """OpenRouter names what it can afford; where that is nothing the money is gone."""
+    said = (
+        "This request requires more credits, or fewer max_tokens. You requested up to 9000 tokens, but can only afford "
+    )
+    failures = [refusal(402, {"error": {"code": 402, "message": f"{said}{tokens}."}}) for tokens in (3324, 0)]
+
+    assert [("context_length", False), ("quota", True)] == [(each.error.kind, each.stops_all) for each in failures]
+
+
 def test_of_several_complaints_the_first_is_told() -> None:
     """A validator that lists them has the most telling one in front, and names its field."""
     problems = [{"loc": ["body", name], "msg": "Field required"} for name in ("messages", "model")]

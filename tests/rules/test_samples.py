@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spark_llm._tasks._parameters import written
 from spark_llm._tasks.chat import Chat
 from spark_llm._tasks.complete import Complete
 from spark_llm._tasks.embed import Embed
@@ -58,7 +59,8 @@ def read(sample: dict[str, Any]) -> Outcome:
 def decoded(sample: dict[str, Any], response: Response, count: int) -> Outcome:
     """Read any response with the codec of a sample's task."""
     n = sample.get("n", 1)
-    tasks = {"chat": Chat(n=n).decode, "complete": Complete(n=n).decode, "embed": Embed().decode}
+    embed = Embed(written({"dimensions": sample.get("dimensions")}, None))
+    tasks = {"chat": Chat(n=n).decode, "complete": Complete(n=n).decode, "embed": embed.decode}
     return tasks[sample["task"]](response, count)
 
 

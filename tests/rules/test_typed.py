@@ -13,7 +13,7 @@ from spark_llm._schedule import Schedule
 from spark_llm._tasks._reply import Reply
 from spark_llm._tasks._shape import Field, Scalar, Struct
 from spark_llm._tasks.chat import Chat
-from spark_llm._values import Answer, Item, Question, Result, RowError, Usage
+from spark_llm._values import Answer, Item, Question, Response, Result, RowError, Usage
 from spark_llm.policy import Policy
 from tests.strategies import TEXTS
 
@@ -93,6 +93,8 @@ def test_asking_again_goes_on_with_the_conversation(said: Item) -> None:
         (answer("Three."), 1, "schema_mismatch", None, False),
         (answer(""), 0, "schema_mismatch", None, True),
         (answer('{"stars": ', "length"), 0, "truncated", None, False),
+        (answer('{"stars": ', "MAX_TOKENS"), 0, "truncated", None, False),
+        (answer('{"stars": ', "model_length"), 0, "truncated", None, False),
         (answer('{"stars": "3"}', "length"), 0, "schema_mismatch", None, False),
     ],
 )
@@ -111,6 +113,23 @@ def test_an_answer_fits_or_says_why_not(
 
     assert (kind, parsed, text) == (result.error and result.error.kind, result.parsed, result.text)
     assert about_form == read.about_form
+
+
+def test_half_a_json_that_a_filter_cut_is_not_asked_again() -> None:
+    """It is the filter's error and no mismatch, so nobody pays for it a second time."""
+    choice = {"message": {"content": '{"stars": '}, "finish_reason": "SAFETY"}
+    task = Chat(reply=REPLY)
+    read = task.typed(task.decode(Response(200, json.dumps({"choices": [choice]}).encode()), 1), ["row"], 0)
+
+    assert isinstance(read, Answer)
+    [result] = read.results
+    assert result.error is not None
+    assert ("content_filter", False, None, "SAFETY") == (
+        result.error.kind,
+        result.error.retryable,
+        result.text,
+        result.finish_reason,
+    )
 
 
 def test_an_answer_that_is_an_error_already_stays_one() -> None:

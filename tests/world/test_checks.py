@@ -593,6 +593,21 @@ def test_without_a_description_the_request_decides(answer: tuple[int, object], w
     assert words in named(report, "description").message
 
 
+def test_every_success_is_one() -> None:
+    """A token, a description, a list and an answer that come by another 2xx than 200 are taken."""
+    answers = {asked: (status, document) for status, (asked, (_, document)) in enumerate(FOUND.items(), start=201)} | {
+        "POST /token": (201, {"access_token": SECRET, "expires_in": 3600}),
+        "GET /api/2.0/serving-endpoints": (203, {"endpoints": [DESCRIBED]}),
+    }
+    with answering(answers) as server:
+        client = ClientCredentials("id", "secret", f"{server.url}/token")
+        report = checked(Endpoint(f"{server.url}/serving-endpoints/chat/invocations", token=client))
+        names = [found.name for found in endpoints_at(workspace({"DATABRICKS_HOST": server.url}, (), client))]
+
+    assert {"passed"} == {check.outcome for check in report.checks}, report
+    assert ["chat"] == names
+
+
 def test_a_description_is_asked_for_with_the_workers_headers() -> None:
     """A gateway's header and the token go with it, to the same host."""
     with answering(FOUND) as server:

@@ -1,0 +1,63 @@
+"""`finish_reason` in the words of every provider, and what a word means for the text beside it.
+
+Sources: the API references of the services that the table names, and the source of the servers. Gateways pass these
+words on as they are, whatever the protocol around them.
+"""
+
+import re
+from typing import Literal
+
+Ending = Literal["stop", "length", "content_filter", "tool_calls", "error"]
+
+_WORDS: dict[Ending, tuple[str, ...]] = {
+    "stop": (  # the text is whole
+        "stop",  # OpenAI, Gemini, llama.cpp, vLLM
+        *("end_turn", "stop_sequence"),  # Anthropic, Bedrock
+        *("eos", "eos_token"),  # Together, text-generation-inference, watsonx
+        "complete",  # Cohere
+        "finish",  # Bedrock's Titan
+        "endoftext",  # AI21
+    ),
+    "length": (  # the text is cut; one that never began is no answer
+        "length",  # OpenAI
+        *("max_tokens", "model_context_window_exceeded"),  # Anthropic, Gemini, Cohere, watsonx; Anthropic, Zhipu
+        "model_length",  # Mistral: the context is full
+        "max_output_tokens",  # OpenAI's responses
+        *("token_limit", "time_limit"),  # watsonx
+        "error_limit",  # Cohere: the context is full
+    ),
+    "content_filter": (  # what there is of the text is no answer, and another try would meet the same filter
+        "content_filter",  # OpenAI, Azure, DeepSeek
+        *("safety", "recitation", "language", "blocklist", "prohibited_content", "spii"),  # Gemini
+        *("guardrail_intervened", "content_filtered"),  # Bedrock
+        "refusal",  # Anthropic
+        "error_toxic",  # Cohere
+        "sensitive",  # Zhipu
+    ),
+    "tool_calls": (
+        *("tool_calls", "function_call"),  # OpenAI
+        *("tool_use", "tool_call"),  # Anthropic, Bedrock; Cohere
+    ),
+    "error": (  # the server broke off: half a text is no answer, and another try may bring a whole one
+        "error",  # OpenRouter, Mistral, Cohere, vLLM
+        *("abort", "aborted"),  # vLLM, SGLang; DeepSeek
+        "insufficient_system_resource",  # DeepSeek
+        "network_error",  # Zhipu
+        *("cancelled", "not_finished"),  # watsonx
+        *("user_cancel", "timeout"),  # Cohere
+        *("malformed_response", "malformed_function_call", "unexpected_tool_call"),  # Gemini
+    ),
+}
+_ENDINGS = {word: ending for ending, words in _WORDS.items() for word in words}
+_PREFIX = re.compile(r"(finishreason\.|finish_reason_)")  # Gemini's enum, as Python and protobuf print it
+
+
+def ending_of(finish_reason: object) -> Ending | None:
+    """Return what a `finish_reason` means, in whatever case; None for none and for a word that is not known.
+
+    Gemini's OpenAI routes add a detail after a colon: `content_filter: PROHIBITED_CONTENT`.
+    """
+    if not isinstance(finish_reason, str):
+        return None
+    word = finish_reason.partition(":")[0].strip().lower().replace("-", "_")
+    return _ENDINGS.get(_PREFIX.sub("", word, count=1))

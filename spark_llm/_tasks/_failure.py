@@ -60,7 +60,17 @@ def _any(*patterns: str, flags: int = re.IGNORECASE) -> re.Pattern[str]:
 # Codes and words that say more than the status; the first that is found names the kind. 401, 403 and 404 are what they
 # say, whatever words they come in.
 _TELLTALES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
-    ("quota", _any(r"insufficient_quota|billing_hard_limit|credit balance|budget_exceeded")),
+    # DashScope writes `insufficient_quota` for a limit of tokens by the minute
+    ("rate_limited", _any(r"Allocated quota exceeded, please increase")),
+    (
+        "quota",
+        _any(
+            r"insufficient_quota|billing_hard_limit",  # OpenAI
+            r"credit balance",  # Anthropic
+            r"budget_exceeded",  # LiteLLM
+            r"exceeded_current_quota_error|\bArrearage\b",  # Moonshot; DashScope
+        ),
+    ),
     (
         "unauthorized",
         _any(
@@ -92,10 +102,11 @@ _TELLTALES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
             r"(prompt|input) is too long|(prompt|input) token count",  # Anthropic, Bedrock; Gemini, Copilot, Titan
             r"reduce the length of (the|your) (messages|prompt|input)",  # OpenAI, vLLM, Cerebras
             r"string_above_max_length(?!.*\bInvalid '(?!messages|input|prompt))",  # OpenAI, but for a parameter's text
+            r"Invalid '(messages|input|prompt)[^']*': string too long",
             r"max_tokens_per_request|request too large for",  # OpenAI; OpenAI and Groq, without the numbers
             r"maximum prompt length is",  # xAI
             r"too many tokens: (?!max tokens must)",  # Cohere, but for the parameter. Bedrock's throttle has no colon
-            r"too many tokens overall",  # Mistral's embeddings
+            r"too many tokens overall|max allowed tokens per submitted batch",  # Mistral's embeddings, Voyage's
             r"max_tokens must be at least 1, got -",  # vLLM: the prompt leaves no room
             r"input length .{0,80}exceeds|range of input length should be",  # SGLang, NIM, Ollama; DashScope
             r"exceeded model token limit",  # Moonshot

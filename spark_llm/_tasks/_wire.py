@@ -42,7 +42,7 @@ def read_json(body: bytes) -> Any:  # noqa: ANN401 -- a JSON document has any ty
 
 def _unframed(text: str) -> str:
     """Return the one document of an event stream, as a server sends that streams unasked; any other text as it is."""
-    if not text.lstrip().startswith(("data:", "event:", ":")):
+    if not text.lstrip().startswith(("data:", "event:", "id:", ":")):
         return text
     documents = [found for found in _EVENT_DATA.findall(text) if found != "[DONE]"]
     return documents[0] if len(documents) == 1 else text

@@ -318,7 +318,8 @@ def test_a_document_in_another_encoding_is_read(encoding: str, text: str) -> Non
 
 
 @given(
-    st.sampled_from(["data: ", "data:", ": waiting\n\ndata: ", "event: message\r\ndata: ", "\n\n"]), st.text(max_size=9)
+    st.sampled_from(["data: ", "data:", ": waiting\n\ndata: ", "id: 1\r\nevent: message\r\ndata: ", "\n\n"]),
+    st.text(max_size=9),
 )
 def test_what_is_around_a_document_is_passed_over(before: str, text: str) -> None:
     """Lines that keep a connection alive, and the frame of one event; a text that looks like a frame is a text."""

@@ -101,7 +101,7 @@ def chat_udf(
         top_p: The share of likely tokens to choose from, above 0, up to 1.
         seed: For answers that repeat, where the server can.
         stop: A string, or several, before which the answer ends.
-        n: Answers to each row. More than one adds the column `choices`, an array of strings.
+        n: Answers to each row. More than one adds `choices`, an array of strings, null for each that is no answer.
         response_format: The request's field of that name, as it is.
         extra_body: Further fields of the request's top level.
         policy: Limits and patience; see `Policy`.

@@ -107,7 +107,7 @@ def _read(
 def _broken_off(
     choice: Mapping[str, object], document: dict[str, Any], ending: Ending | None, response: Response
 ) -> Failure | None:
-    """Return the failure of a choice that the server broke off, by its own account; None for any other.
+    """Return the failure of a choice that the server reports as broken off; None for any other.
 
     OpenRouter puts an `error` into the choice, also beside `stop`, or beside the choices; LiteLLM moves what it does
     not know into `provider_specific_fields`.

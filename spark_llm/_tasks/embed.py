@@ -105,7 +105,7 @@ def _in_order(data: list[dict[str, Any]], count: int) -> list[dict[str, Any]] | 
     """Return one entry for each input, in the inputs' order, or what is wrong in words.
 
     Where no entry has an index of its own, they go by their place: LiteLLM wrote 0 into all of Gemini's vectors, and
-    others leave the index out. Whoever gives all entries one index made them in the inputs' order.
+    others leave the index out, both in the inputs' order. A server that answers in another order needs its indexes.
     """
     if len(data) != count:
         return f"{len(data)} vectors for {count} inputs"

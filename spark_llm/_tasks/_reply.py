@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -34,6 +35,14 @@ _ESCAPED = re.compile(  # an escape in JSON; `half` is that of one half of a sur
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
+_NUMBERS = re.compile(  # strings, to pass over them, and numbers with a point or an exponent
+    r"""
+    "(?:[^"\\]|\\.)*"
+    |(?P<number>-?[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+))
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_DIGITS_MOST = 19  # of a whole number of 64 bits
 _FENCED = re.compile(r"```[\w-]*\n(.*?)```", re.DOTALL)
 
 
@@ -123,12 +132,23 @@ def _decoded(decoder: "msgspec.json.Decoder[Any]", text: str) -> Any:  # noqa: A
         return decoder.decode(text)
     except msgspec.ValidationError:
         read_json(text.encode())  # what comes after the place that does not fit may be no JSON
-        raise
+        whole = _NUMBERS.sub(_without_point, text)  # 1.0 is an integer in JSON Schema, but not in msgspec
+        if whole == text:
+            raise
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         whole = _ESCAPED.sub(lambda found: r"\ufffd" if found["half"] else found[0], mended(text))
         if whole == text:
             raise NotJSONError(str(error)) from None
     return _decoded(decoder, whole)
+
+
+def _without_point(found: "re.Match[str]") -> str:
+    """Return a number without point and exponent where it is whole and has 64 bits; else the match as it is."""
+    with contextlib.suppress(InvalidOperation):  # an exponent that no decimal has
+        number = Decimal(found["number"] or "NaN")
+        if number.adjusted() < _DIGITS_MOST and number == number.to_integral_value():
+            return f"{number.to_integral_value():f}"
+    return found[0]
 
 
 def _parts(said: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -107,6 +108,52 @@ def test_a_whole_number_fits_its_width(kind: str) -> None:
 
     assert [-most, most - 1] == [read(Scalar(kind), str(number)) for number in (-most, most - 1)]
     assert [Misfit, Misfit] == [type(read(Scalar(kind), str(number))) for number in (-most - 1, most)]
+
+
+NUMBERS = st.one_of(
+    st.sampled_from(["1.0", "-0.0", "1e2", "1E+2", "10e-1", "127.0", "128.0", "1.5", "1e-1", "0.1e1", "-12800e-2"]),
+    st.sampled_from(
+        ["9223372036854775807.0", "9223372036854775808.0", "9223372036854775806.5", "1e18", "1e19", "1e999"]
+    ),
+    st.sampled_from(["1.00000000000000000000001", "4503599627370497.3", "1." + "0" * 500, "1e" + "9" * 30, "true"]),
+    st.builds("{}.{}".format, st.integers(-(2**64), 2**64), st.integers(0, 99)),
+    st.builds("{}e{}".format, st.integers(-(2**16), 2**16), st.integers(-20, 20)),
+)
+
+
+@given(NUMBERS, st.sampled_from(sorted(BITS)))
+def test_a_whole_number_may_have_a_point(text: str, kind: str) -> None:
+    """1.0 and 1e2 are whole numbers to a JSON schema; each is read from its digits, or is a misfit."""
+    exact = None if text == "true" or len(text.partition("e")[2]) > 3 else Fraction(text)
+    fits = exact is not None and exact.denominator == 1 and -(2 ** (BITS[kind] - 1)) <= exact < 2 ** (BITS[kind] - 1)
+    found = read(Scalar(kind), text)
+
+    assert (fits, int) == (found == exact, type(found)) if fits else isinstance(found, Misfit)
+    assert not fits or Draft202012Validator(Scalar(kind).schema()).is_valid(json.loads(text))
+
+
+def test_a_point_changes_nothing_beside_a_whole_number() -> None:
+    """Texts, decimals and floats of the same answer are read as they stand; a choice of whole numbers takes one too."""
+    shape = Struct(
+        (
+            Field("a", Choice((1, 2))),
+            Field("b", Number(5, 2)),
+            Field("c", Scalar("string")),
+            Field("d", Scalar("double")),
+            Field("e", Map(Nullable(Scalar("long", (("le", 3),))))),
+        )
+    )
+    text = r'{"a": 2.0, "b": 1.0, "c": "1.0 \" 2.0", "d": 1234567890123456789.0, "e": {"3.0": 3.0, "x": null}}'
+    found = Reply("answer", shape).read(text)
+
+    assert {
+        "a": 2,
+        "b": Decimal("1.00"),
+        "c": '1.0 " 2.0',
+        "d": 1234567890123456789.0,
+        "e": {"3.0": 3, "x": None},
+    } == found
+    assert isinstance(Reply("answer", shape).read(text.replace('"3.0": 3.0', '"3.0": 4.0')), Misfit)
 
 
 def test_a_float_fits_its_width() -> None:

@@ -6,7 +6,7 @@ Sources: the grammar of Spark SQL's identifiers (`SqlBaseParser.g4`), and `Unres
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from spark_llm._tasks._wire import excerpt
 from spark_llm.errors import ConfigError
@@ -15,7 +15,11 @@ from spark_llm.errors import ConfigError
 _BLANKS = " \t\r\n"
 _PART = re.compile(rf"[{_BLANKS}]*(?:([A-Za-z0-9_]+)|`((?:[^`]|``)*)`(?!`))[{_BLANKS}]*")
 _NUMBER = re.compile(r"[0-9]+(?:[lsy]|(?:e[0-9]+)?(?:f|d|bd)?)", re.IGNORECASE)
+_FORMAT = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _COLUMN = re.compile(r"[^`.]+|`((?:[^`]|``)*)`")
+
+Same = Callable[[str], str]
+"""What makes two names equal that are one to a session: `str.lower`, or `str` where it tells case apart."""
 
 
 def parse(what: str, name: str) -> tuple[str, ...]:
@@ -76,6 +80,26 @@ def check_new_column(name: str) -> None:
             f"A new column cannot be called {excerpt(name) if isinstance(name, str) else name!r}"
             f"{'' if name else ', which is no name'}.",
             "use letters, digits and _, which every table format takes.",
+        )
+
+
+def check_apart(what: str, names: Iterable[str], same: Same = str.lower) -> None:
+    """Raise `ConfigError` where two of these names are one to Spark; messages begin with `what`, as in `key= has`."""
+    known: dict[str, str] = {}
+    for name in names:
+        if same(name) in known:
+            raise ConfigError(
+                f"{what} {known[same(name)]!r} and {name!r}, which are one name to Spark.", "rename one of them."
+            )
+        known[same(name)] = name
+
+
+def check_format(name: object) -> None:
+    """Raise `ConfigError` for what cannot be the name of a table format; there may be none."""
+    if name is not None and not (isinstance(name, str) and _FORMAT.fullmatch(name)):
+        raise ConfigError(
+            f"format={name!r} is not the name of a table format.",
+            'write it as CREATE TABLE … USING takes it, as in format="iceberg"; leave it out for that of the catalog.',
         )
 
 

@@ -16,6 +16,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, ForwardRef, Literal, NewType, TypeVar, Union, get_args, get_origin
 
 from spark_llm._constraints import ON_TEXTS, in_python, rules_of
+from spark_llm._names import check_apart
 from spark_llm._tasks._bounds import OF_NUMBERS, Rules
 from spark_llm._tasks._reply import Reply
 from spark_llm._tasks._shape import (
@@ -93,6 +94,7 @@ def _struct(model: Any, path: str, within: tuple[type, ...]) -> Struct:  # noqa:
     if not model.model_fields:
         raise ConfigError(f"{path} is a model without fields.", "give it one, or leave it out.")
     _check_model(model, path)
+    check_apart(f"{path} has two fields", model.model_fields)
     fields = []
     for name, info in model.model_fields.items():
         where = f"{path}.{name}"

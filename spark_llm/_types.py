@@ -31,6 +31,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
+from spark_llm._names import check_apart
 from spark_llm._tasks._shape import SCALARS, Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm._tasks._wire import excerpt
 from spark_llm.errors import ConfigError
@@ -135,21 +136,20 @@ def _words(error: Exception) -> str:
 def _struct(schema: StructType, path: str) -> Struct:
     if not schema.fields:
         raise ConfigError(f"{_named(path)} is a struct without fields.", "give it one, or leave it out.")
-    fields: dict[str, Field] = {}
+    check_apart(f"{_named(path)} has two fields", schema.names)
+    fields = []
     for field in schema.fields:
-        _check_name(field.name, path, fields)
+        _check_name(field.name, path)
         where = f"{path}.{field.name}" if path else field.name
         comment = (field.metadata or {}).get("comment")
         shape = _or_null(_shape(field.dataType, where), nullable=field.nullable)
-        fields[field.name] = Field(field.name, shape, comment if isinstance(comment, str) else None)
-    return Struct(tuple(fields.values()))
+        fields.append(Field(field.name, shape, comment if isinstance(comment, str) else None))
+    return Struct(tuple(fields))
 
 
-def _check_name(name: str, path: str, others: dict[str, Field]) -> None:
+def _check_name(name: str, path: str) -> None:
     if not name:
         raise ConfigError(f"{_named(path)} has a field without a name.", "name it.")
-    if name in others:
-        raise ConfigError(f"{_named(path)} has two fields {name!r}.", "rename one of them.")
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -30,7 +30,7 @@ def _or_null(shapes: st.SearchStrategy[Shape]) -> st.SearchStrategy[Shape]:
 
 def _structs(shapes: st.SearchStrategy[Shape]) -> st.SearchStrategy[Struct]:
     fields = st.builds(Field, NAMES, _or_null(shapes), st.none() | WORDS)
-    return st.lists(fields, min_size=1, max_size=4, unique_by=lambda field: field.name).map(
+    return st.lists(fields, min_size=1, max_size=4, unique_by=lambda field: field.name.lower()).map(
         lambda drawn: Struct(tuple(drawn))
     )
 

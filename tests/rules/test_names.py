@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._names import check_new_column, parse, parse_column, quoted
+from spark_llm._names import check_apart, check_format, check_new_column, parse, parse_column, quoted
 from spark_llm.errors import HINT, ConfigError
 from tests.strategies import TEXTS
 
@@ -131,3 +131,23 @@ def test_other_signs_make_no_new_column(name: str) -> None:
     """A sign that some table format refuses raises."""
     with pytest.raises(ConfigError, match=r"A new column cannot be called"):
         check_new_column(name)
+
+
+@given(st.lists(st.sampled_from(["a", "A", "b", "Ä", "ä", "ß", "SS"]), max_size=3))
+def test_names_that_are_one_to_a_session_are_refused(names: list[str]) -> None:
+    """The session says whether case counts; `ß` and `SS` are two names in any."""
+    for same in (str, str.lower):
+        if len({same(name) for name in names}) == len(names):
+            check_apart("key= has", names, same)
+        else:
+            with pytest.raises(ConfigError, match=r"^key= has '.+' and '.+', which are one name to Spark\. Hint: "):
+                check_apart("key= has", names, same)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "delta; DROP TABLE t", "`delta`", 5, ["delta"], "1"])
+def test_what_names_no_format_is_refused(name: object) -> None:
+    """It goes into a statement, so it is letters, digits, dots and _ alone."""
+    check_format("org.example.My_Format2")
+    check_format(None)
+    with pytest.raises(ConfigError, match=r"^format=.* is not the name of a table format. Hint: "):
+        check_format(name)

@@ -277,6 +277,17 @@ def test_what_is_refused_is_named_by_its_path() -> None:
         shape_of_model(model(list[Inner] | None))
 
 
+def test_two_fields_that_spark_takes_for_one_are_refused() -> None:
+    """Spark finds neither of `a` and `A` in a column, unless case counts in the session."""
+
+    class Inner(BaseModel):
+        a: int
+        A: str
+
+    with pytest.raises(ConfigError, match=r"^Model\.x\[\] has two fields 'a' and 'A', .* Hint: rename one of them\."):
+        shape_of_model(model(list[Inner]))
+
+
 def test_a_name_that_is_not_defined_yet_is_refused() -> None:
     """And what to do is said."""
     with pytest.raises(ConfigError, match=r"Model\.x\[\] is Later.* Hint: .*model_rebuild"):

@@ -116,7 +116,9 @@ def test_a_type_that_no_answer_can_have_is_refused(returns: Any, why: str) -> No
     assert refused.value.hint.endswith(".")
 
 
-@pytest.mark.parametrize("ddl", ["stars", "INT", "array<string>", "a BINARY", "a INT, a STRING", "a INTERVAL DAY"])
+@pytest.mark.parametrize(
+    "ddl", ["stars", "INT", "array<string>", "a BINARY", "a INT, a STRING", "a INT, A INT", "a INTERVAL DAY"]
+)
 def test_ddl_that_is_no_type_of_answers_is_refused_at_the_call(ddl: str, spark: SparkSession) -> None:
     """Only Spark can read it, so it is read when there is a session; before anything runs."""
     review = chat_udf("https://host/invocations", returns=ddl)

@@ -177,6 +177,8 @@ def refused() -> "list[tuple[StructType, str]]":
         (one(ArrayType(StructType([StructField("", IntegerType())]))), "a[] has a field without a name"),
         (StructType([*one(IntegerType()), *one(StringType())]), "The answer's type has two fields 'a'"),
         (one(StructType([*one(IntegerType()), *one(IntegerType())])), "a has two fields 'a'"),
+        (StructType([*one(IntegerType()), *one_of("A", StringType())]), "The answer's type has two fields 'a' and 'A'"),
+        (one(ArrayType(StructType([*one_of("Ö", LongType()), *one_of("ö", LongType())]))), "a[] has two fields 'Ö'"),
         (StructType([StructField("\ud800", IntegerType())]), "The answer's type has a field '\\ud800'"),
     ]
     if hasattr(StringType(), "collation"):

@@ -33,7 +33,8 @@ def enrich(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Outcome
             estimated = estimate(spark, **wanted)
             return Outcome(_json(estimated.row()) if arguments.json else str(estimated), 0)
         report = enrich_table(spark, **given)
-    return Outcome(_json(report.row()) if arguments.json else str(report), 0 if report.done else STOPPED)
+    told = {**report.row(), "notes": report.notes}
+    return Outcome(_json(told) if arguments.json else str(report), 0 if report.done else STOPPED)
 
 
 def _json(row: Mapping[str, object]) -> str:

@@ -15,7 +15,7 @@ from spark_llm._estimated import ColumnEstimate, Estimate
 from spark_llm._guess import BYTES_A_TOKEN, envelope_of, longest_answer
 from spark_llm._prices import Price
 from spark_llm._recipe import recipes
-from spark_llm._table import Table, field_of
+from spark_llm._table import Table, field_of, same_of
 from spark_llm._tally import Tally
 from spark_llm._work import Asking, any_of, col, size_of
 from spark_llm.enrich import job_of, rows_of
@@ -63,7 +63,9 @@ def estimate(
     """
     if isinstance(sample_rows, bool) or not isinstance(sample_rows, int) or sample_rows < 1:
         raise ConfigError(f"sample_rows={sample_rows!r} is not a whole number above 0.", "leave it out for 1000.")
-    job = job_of(key, columns, Limits(), prices, retry_errors=retry_errors, progress=False, on_missing=on_missing)
+    job = job_of(
+        spark, key, columns, Limits(), prices, retry_errors=retry_errors, progress=False, on_missing=on_missing
+    )
     place, rows = Table.named(spark, "target=", target), rows_of(spark, source)
     to_do, asking = job.waiting(rows, place)
     waits = _counted(to_do, asking)
@@ -121,10 +123,11 @@ def _counted(to_do: DataFrame, asking: Sequence[Asking]) -> Mapping[str, int]:
 
 def _answers(there: DataFrame, each: Asking, most: int) -> _Answers | None:
     """Look at answers in the target, at those first that would be asked now as they were; None where there are none."""
-    if field_of(there.schema, each.name) is None:
+    same = same_of(there.sparkSession)
+    if field_of(there.schema, each.name, same) is None:
         return None
     arguments = _arguments(there, each)
-    known = arguments is not None and field_of(there.schema, each.mark) is not None
+    known = arguments is not None and field_of(there.schema, each.mark, same) is not None
     usage = [col(each.name, "usage", f"{part}_tokens") for part in _PARTS]
     looked_at = (
         there.where(any_of(part.isNotNull() for part in usage) & col(each.name, "error").isNull())

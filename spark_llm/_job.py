@@ -60,18 +60,22 @@ class Job:
     retry_errors: bool = True
     on_missing: Literal["keep", "delete"] = "keep"
     progress: bool = True
+    format: str | None = None
+    source: tuple[str, ...] | None = None  # the parts of its name, where it is a table
 
     def run(self, source: DataFrame, target: Table) -> EnrichReport:
         """Ask what there is to ask about the source's rows, and bring it into the target."""
         began_at, began_s, name = datetime.now(timezone.utc), time.monotonic(), uuid.uuid4().hex[:12]
         spark = source.sparkSession
         layout, asking = of_source(source, self.key, self.calls)
-        made = make(target, source.schema, layout, asking)
+        formats = target.formats(self.format, None if self.source is None else Table(spark, self.source))
+        made = make(target, source.schema, layout, asking, formats)
         checked(target, target.must_read().schema, source.schema, layout, asking)
         provider = target.provider()
         beside = Beside(spark, target, provider)
         with Lease(spark, beside.lease, provider, name, self._tell) as lease, ExitStack() as stack:
-            widen(target, target.must_read().schema, asking)
+            target.refresh()  # the last run may have altered and filled it meanwhile
+            notes = widen(target, target.must_read().schema, source.schema, layout, asking)
             recovered = 0 if lease.is_first else _recover(spark, target, beside)
             stack.callback(beside.clear)
             there = target.must_read()
@@ -100,6 +104,7 @@ class Job:
             columns=total.columns,
             usd=cost(self.prices, total.columns),
             stopped=chunks.stopped,
+            notes=notes,
         )
 
     def waiting(self, source: DataFrame, target: Table) -> tuple[DataFrame, list[Asking]]:

@@ -13,8 +13,9 @@ from typing import Any
 from spark_llm import _prices
 from spark_llm._chunks import Limits
 from spark_llm._faults import Faults
+from spark_llm._fit import check_names
 from spark_llm._job_columns import LateColumn, read_column
-from spark_llm._names import check_new_column, parse, parse_column
+from spark_llm._names import check_format, check_new_column, parse, parse_column
 from spark_llm.auth import Bearer
 from spark_llm.budget import Budget
 from spark_llm.endpoint import Endpoint
@@ -103,7 +104,9 @@ def _options(faults: Faults, table: Mapping[str, Any], columns: list[str]) -> di
                 parse(f"{name} = ", options[name])
     if "key" in options:
         with faults.at(""):
-            _check_key(options["key"])
+            check_names(_key(options["key"]), columns, str)  # the session may take more names for one
+    with faults.at(""):
+        check_format(options.get("format"))
     for name in ("retry_errors", "progress"):
         if not isinstance(options.get(name, True), bool):
             faults.add("", f"{name} = {options[name]!r} is neither true nor false.", "leave it out for true.")
@@ -126,12 +129,11 @@ def _options(faults: Faults, table: Mapping[str, Any], columns: list[str]) -> di
     return options
 
 
-def _check_key(key: object) -> None:
+def _key(key: object) -> list[str]:
     names = [key] if isinstance(key, str) else key
     if not isinstance(names, list) or not names:
         raise ConfigError(f"key = {key!r} names no column.", 'write key = "id", or key = ["region", "id"].')
-    for name in names:
-        parse_column("key = ", name)
+    return [parse_column("key = ", name) for name in names]
 
 
 def _columns(

@@ -85,6 +85,7 @@ class Lease:
 
     def _holder(self) -> str | None:
         """Return who holds it; None where there is no such table."""
+        self._table.refresh()
         rows = self._table.read()
         return None if rows is None else rows.columns[0]
 

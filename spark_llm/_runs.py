@@ -3,7 +3,7 @@
 from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
-from spark_llm._table import Table, field_of, said
+from spark_llm._table import Table, field_of, said, same_of
 from spark_llm._types import struct_of
 from spark_llm.enrich_report import RUNS_DDL, EnrichReport
 from spark_llm.errors import ConfigError
@@ -12,14 +12,14 @@ from spark_llm.errors import ConfigError
 class Runs:
     """The table that keeps what each run did; made where it is missing."""
 
-    def __init__(self, spark: SparkSession, name: str) -> None:
+    def __init__(self, spark: SparkSession, name: str, format: str | None = None) -> None:  # noqa: A002 -- as in `enrich_table`
         """Find or make it; raises `ConfigError` for a table that cannot take a report."""
         self._spark = spark
         self._table = Table.named(spark, "runs_table=", name)
         self._schema = struct_of(RUNS_DDL, spark)
         there = self._table.read()
         if there is None:
-            self._table.create(self._schema)
+            self._table.make(self._schema, [*self._table.formats(), format])
         elif lacking := [f"{field.name} {field.dataType.simpleString()}" for field in self._lacking(there.schema)]:
             raise ConfigError(
                 f"{self._table} is no table of runs: it lacks {', '.join(lacking)}.",
@@ -43,7 +43,8 @@ class Runs:
             ) from error
 
     def _lacking(self, there: StructType) -> StructType:
-        found = {field.name: field_of(there, field.name) for field in self._schema}
+        same = same_of(self._spark)
+        found = {field.name: field_of(there, field.name, same) for field in self._schema}
         return StructType(
             [
                 field

@@ -1,16 +1,29 @@
 """Tables by their names: read, made and merged into by SQL and DataFrames alone, so in any format that has MERGE."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import ArrayType, DataType, MapType, StructField, StructType
+from pyspark.sql.types import (
+    ArrayType,
+    ByteType,
+    DataType,
+    IntegerType,
+    LongType,
+    MapType,
+    ShortType,
+    StructField,
+    StructType,
+)
 
-from spark_llm._names import parse, quoted
+from spark_llm._names import Same, parse, quoted
 from spark_llm._tasks._wire import excerpt
 from spark_llm.errors import ConfigError
 
-FORMAT = "delta"  # of a table that is made
+FORMAT = "delta"  # where neither a catalog nor a source says another
+_SESSION_CATALOG = "spark_catalog"
+_WHOLE: list[type[DataType]] = [ByteType, ShortType, IntegerType, LongType]  # the narrowest first
 _NONE: Mapping[str, str] = {}
 _MISSING = {
     *("TABLE_OR_VIEW_NOT_FOUND", "PATH_NOT_FOUND"),
@@ -65,26 +78,89 @@ class Table:
             raise ConfigError(f"There is no table {self}.", "check its name; a table of a path needs all of the path.")
         return rows
 
-    def create(self, schema: StructType, provider: str = FORMAT, properties: Mapping[str, str] = _NONE) -> None:
-        """Make it, empty; raises `ConfigError` where that cannot be, or another was first."""
+    def refresh(self) -> None:
+        """Forget what the session remembers of it: an Iceberg catalog returns a table as it was when first read."""
+        if self.path is None:
+            with suppress(Exception):  # reading it gives the better error
+                self._spark.sql(f"REFRESH TABLE {self.name}")
+
+    def formats(self, wanted: str | None = None, source: "Table | None" = None) -> Iterator[str | None]:
+        """Yield the formats to make it in, the best first; None is the default of its catalog.
+
+        The one that is wanted, or that of its path; in a catalog of its own kind that kind; else its source's, if rows
+        can be merged into it; else Delta. Raises `ConfigError` for another one than its path's.
+        """
+        if self.path is not None:
+            if wanted is not None and wanted.lower() != self.parts[0].lower():
+                raise ConfigError(f"{self} is not a table of format={wanted!r}.", "leave format= out.")
+            yield self.parts[0]
+        elif wanted is not None:
+            yield wanted
+        else:
+            if self.catalog() != _SESSION_CATALOG:
+                yield None
+            elif source is not None and source.path is None and source.catalog() == _SESSION_CATALOG:
+                yield from source.merge_format()
+            yield FORMAT
+
+    def catalog(self) -> str:
+        """Return its catalog's name, which a name of two parts has too where such a catalog is configured."""
+        first, *rest = self.parts
+        if len(rest) > 1 or (rest and self._spark.conf.get(f"spark.sql.catalog.{first}", None)):
+            return first.lower()
+        return self._spark.catalog.currentCatalog().lower()
+
+    def merge_format(self) -> list[str]:
+        """Return its format; nothing for a view, for Delta, and for a format into which no rows can be merged."""
+        with suppress(Exception):  # another format will do
+            if (provider := self.provider()) != FORMAT:
+                self.check_merge()
+                return [provider]
+        return []
+
+    def make(self, schema: StructType, formats: Iterable[str | None]) -> bool:
+        """Make it, empty, in the first of these formats that succeeds; return False where another run was first.
+
+        Raises `ConfigError` where none succeeds.
+        """
+        failed: ConfigError | None = None
+        for each in formats:
+            try:
+                self.create(schema, each)
+            except ConfigError as error:
+                if self.read() is not None:
+                    return False
+                failed = failed or error
+            else:
+                return True
+        raise failed or ConfigError(f"There is no format for {self}.", "name one by format=.")
+
+    def create(self, schema: StructType, provider: str | None, properties: Mapping[str, str] = _NONE) -> None:
+        """Make it, empty, in a format, or in its catalog's default.
+
+        Raises `ConfigError` where that cannot be, or another was first.
+        """
         listed = ", ".join(f"{quoted((field.name,))} {ddl(field.dataType)}" for field in schema)
         told = ", ".join(f"'{name}' = '{value}'" for name, value in properties.items())
         told = f" TBLPROPERTIES ({told})" if told else ""
+        using = "" if provider is None else f" USING {quoted((provider,))}"
         if self._is_a_folder():
             raise ConfigError(f"{self} is a folder with files in it, and no table.", "name one that is empty, or none.")
         try:
             try:
-                self._spark.sql(f"CREATE TABLE {self.name} ({listed}) USING {provider}{told}")
+                self._spark.sql(f"CREATE TABLE {self.name} ({listed}){using}{told}")
             except AnalysisException as error:
-                if condition(error) != "TABLE_OR_VIEW_ALREADY_EXISTS" or self.path is None or self.read() is not None:
+                there = condition(error) == "TABLE_OR_VIEW_ALREADY_EXISTS"
+                if not there or self.path is None or provider is None or self.read() is not None:
                     raise
                 # A run that was killed right here left a log without an entry, which CREATE TABLE takes for a table.
                 empty = self._spark.createDataFrame([], schema).write.format(provider).options(**properties)
                 empty.mode("error").save(self.path)
         except Exception as error:
             raise ConfigError(
-                f"The table {self} cannot be made: {said(error)}.",
-                "name one that is there, or a place that is empty and yours, in a session that has Delta Lake.",
+                f"The table {self} cannot be made{f' as {provider}' if provider else ''}: {said(error)}.",
+                "name one that is there, or a place that is empty and yours; format= names a format that the session"
+                " has, as Delta Lake or Iceberg.",
             ) from error
 
     def _is_a_folder(self) -> bool:
@@ -166,7 +242,28 @@ def nullable(kind: DataType) -> DataType:
     return kind
 
 
-def field_of(schema: StructType, name: str) -> StructField | None:
-    """Return the column of a name, as Spark finds it: the one of this spelling, else the one that differs in case."""
-    alike = [field for field in schema if field.name.casefold() == name.casefold()]
-    return next((field for field in alike if field.name == name), alike[0] if alike else None)
+def same_of(spark: SparkSession) -> Same:
+    """Return what makes two names equal that are one to the session: its settings say whether case counts."""
+    return str if spark.conf.get("spark.sql.caseSensitive") == "true" else str.lower
+
+
+def field_of(schema: StructType, name: str, same: Same) -> StructField | None:
+    """Return the column of a name, as Spark finds it; None where there is none."""
+    return next((field for field in schema if same(field.name) == same(name)), None)
+
+
+def holds(column: DataType, value: DataType, same: Same) -> bool:
+    """Return whether a column takes every value of a type: whole numbers may be wider there, as Iceberg makes them."""
+    match column, value:
+        case StructType(fields=parts), StructType(fields=others):
+            return len(parts) == len(others) and all(
+                same(part.name) == same(other.name) and holds(part.dataType, other.dataType, same)
+                for part, other in zip(parts, others, strict=True)
+            )
+        case ArrayType(), ArrayType():
+            return holds(column.elementType, value.elementType, same)
+        case MapType(), MapType():
+            return holds(column.keyType, value.keyType, same) and holds(column.valueType, value.valueType, same)
+    if type(column) in _WHOLE and type(value) in _WHOLE:
+        return _WHOLE.index(type(column)) >= _WHOLE.index(type(value))
+    return column.simpleString() == value.simpleString()

@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType, StringType, StructField, StructType
 
-from spark_llm._names import quoted
+from spark_llm._names import Same, quoted
 from spark_llm._vectorised import Call
 
 
@@ -44,6 +44,7 @@ class Layout:
 
     key: tuple[str, ...]
     carried: tuple[str, ...]
+    same: Same = str.lower  # which names are one to the session
 
 
 def col(*parts: str) -> Column:
@@ -117,9 +118,9 @@ def _compared(
     rows: DataFrame, target: DataFrame, layout: Layout, asking: Sequence[Asking], *, delete_missing: bool
 ) -> tuple[DataFrame, dict[str, Column], dict[str, Column], Column]:
     """Return the rows beside what the target has of them, and what tells the two apart."""
-    known = {field.name for field in target.schema}
-    told = [each.name for each in asking if each.mark in known]
-    tried = [name for name in told if name in known]
+    kinds = {layout.same(field.name): field.dataType for field in target.schema}
+    told = [each.name for each in asking if layout.same(each.mark) in kinds]
+    tried = [name for name in told if layout.same(name) in kinds]
     there = target.select(
         _struct(layout.key).alias("t_key"),
         *([_struct(layout.carried).alias("t_carried")] if layout.carried else []),
@@ -139,8 +140,9 @@ def _compared(
         .withColumn("key", F.coalesce("key", "t_key"))
         .withColumn("copies", F.greatest(F.coalesce("copies", F.lit(1)), F.coalesce("t_copies", F.lit(1))))
     )
-    kinds = {field.name: field.dataType for field in target.schema}
-    changes = [_differ(col("carried", name), col("t_carried", name), kinds[name]) for name in layout.carried]
+    changes = [
+        _differ(col("carried", name), col("t_carried", name), kinds[layout.same(name)]) for name in layout.carried
+    ]
     moved = col("there").isNotNull() & any_of(changes) if changes else F.lit(False)
     null = F.lit(None).cast("string")
     marks = {each.name: col("t_marks", each.name) if each.name in told else null for each in asking}

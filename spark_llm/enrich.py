@@ -8,12 +8,12 @@ from pyspark.sql.types import StructType
 
 from spark_llm import _prices
 from spark_llm._chunks import Limits
-from spark_llm._fit import of_source
+from spark_llm._fit import check_names, of_source
 from spark_llm._job import Job
-from spark_llm._names import check_new_column, parse_column
+from spark_llm._names import check_format, check_new_column, parse, parse_column
 from spark_llm._recipe import recipes
 from spark_llm._runs import Runs
-from spark_llm._table import Table
+from spark_llm._table import Table, same_of
 from spark_llm._vectorised import Call, call_of
 from spark_llm.budget import Budget
 from spark_llm.enrich_report import EnrichReport
@@ -40,6 +40,7 @@ def enrich_table(
     progress: bool = True,
     runs_table: str | None = None,
     on_missing: Literal["keep", "delete"] = "keep",
+    format: str | None = None,  # noqa: A002 -- Spark's own word for it
 ) -> EnrichReport:
     """Fill columns of a table from an endpoint, asking only what was not asked before.
 
@@ -65,8 +66,8 @@ def enrich_table(
         spark: The session.
         source: A table's or view's name as Spark SQL writes it, or a DataFrame. It is read once.
         target: A table's name as Spark SQL writes it, ``delta.`/a/path` `` among them; of a format with MERGE. One that
-            is missing is made, as Delta, with all columns of the source. It may be the source itself. The columns that
-            it shares with the source are kept as they are there.
+            is missing is made, with all columns of the source. It may be the source itself. The source's columns are
+            kept as they are there; one that is new in the source is added.
         key: The column, or columns, that tell rows apart; in source and target.
         columns: What to ask, by the name of the column for the answers: each the direct result of calling a UDF of this
             library. Its type is the UDF's struct, with text or vector, tokens and error.
@@ -79,6 +80,8 @@ def enrich_table(
         progress: Whether to show a bar, or where nobody looks one line a minute.
         runs_table: A table to append the report to; made where it is missing.
         on_missing: What becomes of rows that the source has no more: "keep", or "delete".
+        format: The format of a target that is missing, "iceberg" for example. The default is that of its catalog or,
+            in Spark's own catalog, that of the source if it has MERGE, else Delta.
 
     Returns:
         What was done; `report.stopped` says why, where rows are left.
@@ -87,10 +90,21 @@ def enrich_table(
         ConfigError: The tables, the key and the columns do not fit together. Nothing was asked.
     """
     limits = Limits(chunk_rows, budget, max_failure_rate)
-    job = job_of(key, columns, limits, prices, retry_errors=retry_errors, progress=progress, on_missing=on_missing)
+    job = job_of(
+        spark,
+        key,
+        columns,
+        limits,
+        prices,
+        retry_errors=retry_errors,
+        progress=progress,
+        on_missing=on_missing,
+        format=format,
+        source=source,
+    )
     place = Table.named(spark, "target=", target)
     rows = rows_of(spark, source)
-    runs = None if runs_table is None else Runs(spark, runs_table)
+    runs = None if runs_table is None else Runs(spark, runs_table, format)
     report = job.run(rows, place)
     if runs is not None:
         runs.append(report)
@@ -112,6 +126,7 @@ def enrich_stream(  # noqa: PLR0917 -- each of them is needed
     prices: object = None,
     progress: bool = False,
     runs_table: str | None = None,
+    format: str | None = None,  # noqa: A002 -- Spark's own word for it
 ) -> "StreamingQuery":
     """Fill columns of a table from an endpoint as rows arrive, asking only what was not asked before.
 
@@ -146,6 +161,7 @@ def enrich_stream(  # noqa: PLR0917 -- each of them is needed
         prices: As in `enrich_table`, for the reports.
         progress: As in `enrich_table`.
         runs_table: As in `enrich_table`; each batch appends a report.
+        format: As in `enrich_table`.
 
     Returns:
         The query, started.
@@ -154,9 +170,19 @@ def enrich_stream(  # noqa: PLR0917 -- each of them is needed
         ConfigError: The arguments do not fit together.
     """
     limits = Limits(chunk_rows, None, max_failure_rate)
-    job = job_of(key, columns, limits, prices, retry_errors=retry_errors, progress=progress)
+    job = job_of(
+        spark,
+        key,
+        columns,
+        limits,
+        prices,
+        retry_errors=retry_errors,
+        progress=progress,
+        format=format,
+        source=source,
+    )
     place = Table.named(spark, "target=", target)
-    runs = None if runs_table is None else Runs(spark, runs_table).name
+    runs = None if runs_table is None else Runs(spark, runs_table, format).name
     rows = Table.named(spark, "source=", source).stream() if isinstance(source, str) else source
     if not isinstance(rows, DataFrame) or not rows.isStreaming:
         raise ConfigError(
@@ -187,6 +213,7 @@ class _Batch:
 
 
 def job_of(
+    spark: SparkSession,
     key: str | Sequence[str],
     columns: Mapping[str, Column],
     limits: Limits,
@@ -195,6 +222,8 @@ def job_of(
     retry_errors: bool,
     progress: bool,
     on_missing: Literal["keep", "delete"] = "keep",
+    format: str | None = None,  # noqa: A002 -- as in `enrich_table`
+    source: object = None,
 ) -> Job:
     """Return the job that these arguments describe; raises `ConfigError` for what can be wrong without a table."""
     keys = [key] if isinstance(key, str) else list(key) if isinstance(key, Sequence) else []
@@ -204,17 +233,20 @@ def job_of(
         raise ConfigError(f"on_missing={on_missing!r} is neither 'keep' nor 'delete'.", "leave it out for 'keep'.")
     if not isinstance(columns, Mapping) or not columns:
         raise ConfigError(f"columns={columns!r} asks nothing.", 'write columns={"summary": chat("review")}.')
+    check_format(format)
     calls = {name: _call(name, column) for name, column in columns.items()}
-    if len({name.casefold() for name in calls}) < len(calls):
-        raise ConfigError(f"columns= has a name twice: {', '.join(calls)}.", "names differ in more than case.")
+    names = tuple(parse_column("key=", each) for each in keys)
+    check_names(names, calls, same_of(spark))
     return Job(
-        tuple(parse_column("key=", each) for each in keys),
+        names,
         calls,
         limits,
         _prices.read(prices, list(calls), limits.budget),
         retry_errors=retry_errors,
         on_missing=on_missing,
         progress=progress,
+        format=format,
+        source=parse("source=", source) if isinstance(source, str) else None,
     )
 
 

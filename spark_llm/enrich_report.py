@@ -3,7 +3,7 @@
 Values and their text. Knows no clock and no Spark.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from html import escape
@@ -44,6 +44,7 @@ class EnrichReport:
         usd: What it cost in US dollars; None where no prices were given.
         stopped: Why it was stopped, and what to do; None where it was not.
         columns: What asking came to, by column.
+        notes: What became of the source's new columns, a sentence each.
     """
 
     run: str
@@ -59,6 +60,7 @@ class EnrichReport:
     usd: float | None
     stopped: str | None
     columns: Mapping[str, Tally]
+    notes: Sequence[str] = ()
 
     @property
     def done(self) -> bool:
@@ -102,7 +104,7 @@ class EnrichReport:
 
     def row(self) -> dict[str, object]:
         """Return it as a row of a table of runs, by the names of `RUNS_DDL`."""
-        flat = {field.name: getattr(self, field.name) for field in fields(self)}
+        flat = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "notes"}
         sums = {field.name: getattr(self, field.name) for field in fields(Tally) if field.name != "asked"}
         columns = {name: {**_numbers(tally)} for name, tally in self.columns.items()}
         return {**flat, **sums, "failed": dict(self.failed), "skipped": self.skipped, "columns": columns}
@@ -130,6 +132,8 @@ class EnrichReport:
             for name, *numbers in table:
                 cells = (f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:], strict=True))
                 yield "  ".join([f"{name:{widths[0]}}", *cells])
+        if self.notes:
+            yield from ("", *self.notes)
 
     def _repr_html_(self) -> str:
         stopped = "" if self.stopped is None else f"<p>{escape(self.stopped)}</p>"
@@ -141,6 +145,7 @@ class EnrichReport:
         return (
             f"<p><strong>{escape(self.target)}</strong>: {escape(self._verdict)}</p>{stopped}"
             f"<table><tbody>{facts}</tbody></table>{self._html_table() if len(self.columns) > 1 else ''}"
+            f"{''.join(f'<p>{escape(note)}</p>' for note in self.notes)}"
         )
 
     def _html_table(self) -> str:

@@ -29,6 +29,7 @@ REPORTS = st.builds(
     usd=st.none() | st.floats(0, 1e6),
     stopped=st.none() | st.builds(HINT.join, st.tuples(WORDS, WORDS)),
     columns=st.dictionaries(WORDS, TALLIES, max_size=3),
+    notes=st.lists(WORDS, max_size=2),
 )
 STOPPED = EnrichReport(
     run="0123456789ab",
@@ -116,6 +117,14 @@ cost       $1.23
 column   asked  answered  failed  requests     tokens
 mood    12,000    11,989      11    12,345  1,034,567
 vector   1,200     1,199       1        19    200,000""" == str(STOPPED) == repr(STOPPED)
+
+
+def test_notes_come_last() -> None:
+    """What became of the source's new columns, a line each; a name in one is no tag."""
+    noted = EnrichReport(**{**vars(NOTHING), "notes": ("'<b>' was added.", "'c' was left out.")})
+
+    assert f"{NOTHING}\n\n'<b>' was added.\n'c' was left out." == str(noted)
+    assert "<p>&#x27;&lt;b&gt;&#x27; was added.</p>" in noted._repr_html_()
 
 
 def test_a_run_with_nothing_to_do_says_little() -> None:

@@ -90,6 +90,7 @@ def test_a_whole_file_is_read() -> None:
         max_failure_rate = 0.5
         runs_table = "runs"
         on_missing = "delete"
+        format = "iceberg"
         progress = false
         [budget]
         usd = 20
@@ -123,6 +124,7 @@ def test_a_whole_file_is_read() -> None:
         "max_failure_rate": 0.5,
         "runs_table": "runs",
         "on_missing": "delete",
+        "format": "iceberg",
         "progress": False,
         "budget": Budget(usd=20),
         "prices": {"summary": [0.5, 1.5]},
@@ -181,6 +183,8 @@ def test_every_ai_function_is_a_task() -> None:
         ({**JOB, "key": "a.b"}, "key = 'a.b' is not the name of one column. Hint: "),
         ({**JOB, "retry_errors": "no"}, "retry_errors = 'no' is neither true nor false. Hint: "),
         ({**JOB, "progress": 1}, "progress = 1 is neither true nor false. Hint: "),
+        ({**JOB, "key": ["id", "`id`"]}, "key= has 'id' and 'id', which are one name to Spark. Hint: "),
+        ({**JOB, "format": "a b"}, "format='a b' is not the name of a table format. Hint: "),
         ({**JOB, "on_missing": "drop"}, 'on_missing = \'drop\' is neither "keep" nor "delete". Hint: '),
         ({**JOB, "max_failure_rate": 20}, "max_failure_rate=20 is not a share of rows"),
         ({**JOB, "budget": 20}, "job.toml [budget]: budget is a value, and it has to be a table. Hint: "),

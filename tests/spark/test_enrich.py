@@ -65,7 +65,10 @@ def texts(spark: SparkSession, count: int) -> DataFrame:
 def test_only_what_is_new_is_asked(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
-    """Rows that are new, changed or failed for a while; one that was answered never again, and a null never."""
+    """Rows that are new, changed or failed for a while; one that was answered never again, and a null never.
+
+    Names in other letters are the same names; a column that is new in the source is filled, and asks nothing.
+    """
     source, target = written(texts(spark, 50), place("source")), place("target")
     asked = chat_udf(endpoint(endpoints), policy=Policy(max_tries=1))
     endpoints.faults = Faults("ok*5 500*3")
@@ -73,7 +76,12 @@ def test_only_what_is_new_is_asked(
     assert (45, 45, 42, {"unavailable": 3}) == (requests, report.asked, report.answered, dict(report.failed))
     assert (50, 0, None) == (report.rows, report.left, report.stopped)
 
-    assert 0 == run(source, target, {"answer": asked("text")}, retry_errors=False)[0]
+    loud = spark.table(source).select(F.col("id").alias("ID"), F.col("text").alias("TEXT"), F.lit("en").alias("Lang"))
+    requests, told = run(loud, target, {"ANSWER": asked("Text")}, key="Id", retry_errors=False)
+    assert (0, 0, 50) == (requests, told.asked, told.skipped)
+    assert ["id", "text", "team", "answer", "answer_fingerprint", "Lang"] == spark.table(target).columns
+    assert 50 == spark.table(target).where("lang = 'en' AND team = 'x'").count()
+    assert ["'Lang' is new in the source, and was added to"] == [note.partition(" delta.")[0] for note in told.notes]
     failed = spark.table(target).where("answer.error IS NOT NULL").select("id").collect()
     changed = [n for n in range(50) if n % 10 != 9 and Row(id=n) not in failed][:7]
     spark.sql(f"UPDATE {source} SET text = concat(text, '!') WHERE id IN ({', '.join(map(str, changed))})")
@@ -269,6 +277,26 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("a key that is missing", {"key": "no"}, "'no' is no column of the source"),
     ("a key inside a column", {"key": "a.b"}, "not the name of one column"),
     ("no key", {"key": []}, "names no column"),
+    ("a key that is given twice", {"key": ["id", "ID"]}, "key= has 'id' and 'ID', which are one name"),
+    (
+        "a column that is given twice",
+        {"columns": lambda ask: {"a": ask("text"), "A": ask("text")}},
+        "fills 'a' and 'A'",
+    ),
+    (
+        "a column where a fingerprint goes",
+        {"columns": lambda ask: {"a": ask("text"), "A_fingerprint": ask("text")}},
+        "fills 'a_fingerprint' and 'A_fingerprint'",
+    ),
+    (
+        "a key where a fingerprint goes",
+        {"columns": lambda ask: {"i": ask("text")}, "key": "I_fingerprint"},
+        "key cannot",
+    ),
+    ("a source with a name twice", {"more": "TEXT"}, "The source has the columns 'text' and 'TEXT'"),
+    ("no format", {"format": "a b"}, "format='a b' is not the name"),
+    ("a format that is unknown", {"format": "nothing", "target": "made_as_nothing"}, "cannot be made as nothing"),
+    ("a format of another path", {"format": "iceberg"}, "is not a table of format='iceberg'"),
     ("a key with duplicates", {"key": "team"}, "does not tell rows apart: 'x'"),
     ("a key with nulls", {"key": ["id", "text"]}, "is null in 2 rows"),
     ("a source that is missing", {"source": "no_such_table"}, "There is no table no_such_table"),
@@ -312,10 +340,12 @@ def test_what_cannot_be_is_one_error_before_the_first_request(
     """Each says what is wrong and ends in a next step; nothing was asked, and what was made is no table of answers."""
     ask = chat(endpoints)
     vars(ask)["raising"] = chat_udf(endpoint(endpoints), policy=Policy(on_error="raise"))
-    rows = texts(spark, 20)
-    for number, (what, options, words) in enumerate(WRONG):
+    rows = texts(spark, 20).withColumn("i_fingerprint", F.col("id"))
+    for number, (what, given, words) in enumerate(WRONG):
+        options = dict(given)
+        source = rows.select("*", F.lit(1).alias(options.pop("more", "more")))
         columns = options.get("columns", lambda ask: {"a": ask("text")})
-        arguments: dict[str, Any] = {"source": rows, "target": place(f"target {number}"), "key": "id"} | options
+        arguments: dict[str, Any] = {"source": source, "target": place(f"target {number}"), "key": "id"} | options
         for name in ("source", "target"):
             if isinstance(arguments[name], str):
                 arguments[name] = arguments[name].replace("{folder}", wrong_targets["folder"])

@@ -9,6 +9,7 @@ from pyspark.sql.types import (
     ArrayType,
     BinaryType,
     BooleanType,
+    ByteType,
     CharType,
     DataType,
     DayTimeIntervalType,
@@ -27,6 +28,7 @@ from pyspark.sql.types import (
 )
 
 from spark_llm._columns import to_arrow, to_pandas
+from spark_llm._table import field_of, holds
 from spark_llm._tasks._shape import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm._types import arrow_type, shape_of, spark_type
 from spark_llm._values import Result
@@ -196,3 +198,32 @@ def test_what_json_schema_cannot_say_is_refused(schema: StructType, beginning: s
         shape_of(schema)
 
     assert beginning == str(caught.value)[: len(beginning)]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "fits"),
+    [
+        (LongType(), IntegerType(), True),
+        (IntegerType(), ByteType(), True),
+        (IntegerType(), LongType(), False),
+        (StringType(), IntegerType(), False),
+        (one_of("A", ArrayType(LongType())), one_of("a", ArrayType(IntegerType())), True),
+        (one_of("a", LongType()), one_of("b", LongType()), False),
+        (one_of("a", LongType()), StructType([*one(LongType()), *one_of("b", LongType())]), False),
+        (MapType(StringType(), LongType()), MapType(StringType(), ByteType()), True),
+        (MapType(StringType(), LongType()), StringType(), False),
+    ],
+    ids=str,
+)
+def test_a_column_holds_narrower_whole_numbers(column: DataType, value: DataType, fits: bool) -> None:  # noqa: FBT001 -- a table
+    """At any depth, as Iceberg makes an INT of a TINYINT; else the types are the same but for names that are one."""
+    assert fits == holds(column, value, str.lower)
+    assert not holds(one_of("A", LongType()), one_of("a", LongType()), str)
+
+
+def test_a_column_is_found_as_the_session_compares_names() -> None:
+    """By a name in other letters, unless case counts."""
+    schema = StructType([*one_of("Mood", StringType()), *one_of("id", LongType())])
+
+    assert ["Mood", None] == [found and found.name for found in (field_of(schema, n, str.lower) for n in ("MOOD", "x"))]
+    assert [None, "Mood"] == [found and found.name for found in (field_of(schema, n, str) for n in ("mood", "Mood"))]

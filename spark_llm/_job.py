@@ -61,21 +61,23 @@ class Job:
     on_missing: Literal["keep", "delete"] = "keep"
     progress: bool = True
     format: str | None = None
-    source: tuple[str, ...] | None = None  # the parts of its name, where it is a table
 
-    def run(self, source: DataFrame, target: Table) -> EnrichReport:
-        """Ask what there is to ask about the source's rows, and bring it into the target."""
+    def run(self, source: DataFrame, target: Table, table: Table | None = None) -> EnrichReport:
+        """Ask what there is to ask about the source's rows, and bring it into the target.
+
+        `table` is the source where it is all of a table: it may be the target, and is read again once that is altered.
+        """
         began_at, began_s, name = datetime.now(timezone.utc), time.monotonic(), uuid.uuid4().hex[:12]
         spark = source.sparkSession
         layout, asking = of_source(source, self.key, self.calls)
-        formats = target.formats(self.format, None if self.source is None else Table(spark, self.source))
-        made = make(target, source.schema, layout, asking, formats)
+        made = make(target, source.schema, layout, asking, target.formats(self.format, table))
         checked(target, target.must_read().schema, source.schema, layout, asking)
         provider = target.provider()
         beside = Beside(spark, target, provider)
         with Lease(spark, beside.lease, provider, name, self._tell) as lease, ExitStack() as stack:
             target.refresh()  # the last run may have altered and filled it meanwhile
             notes = widen(target, target.must_read().schema, source.schema, layout, asking)
+            source = source if table is None else table.must_read()
             recovered = 0 if lease.is_first else _recover(spark, target, beside)
             stack.callback(beside.clear)
             there = target.must_read()

@@ -19,7 +19,7 @@ from pyspark.sql.types import IntegerType, StructField, StructType
 
 from spark_llm._names import quoted
 from spark_llm._process import has_ended, own_identity
-from spark_llm._table import Table, said
+from spark_llm._table import FORMAT, Table, said
 from spark_llm._watch import BEAT_S, Watch
 from spark_llm.errors import ConfigError, JobFailedError
 
@@ -85,8 +85,10 @@ class Lease:
 
     def _holder(self) -> str | None:
         """Return who holds it; None where there is no such table."""
-        self._table.refresh()
         rows = self._table.read()
+        if rows is not None and self._provider != FORMAT:  # Delta's catalog looks anew each time
+            self._table.refresh()
+            rows = self._table.read()
         return None if rows is None else rows.columns[0]
 
     def _is_gone(self, holder: str, watch: Watch) -> bool:

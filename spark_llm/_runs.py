@@ -19,7 +19,7 @@ class Runs:
         self._schema = struct_of(RUNS_DDL, spark)
         there = self._table.read()
         if there is None:
-            self._table.make(self._schema, [*self._table.formats(), format])
+            self._table.make(self._schema, [*self._table.formats(), *filter(None, [format])])
         elif lacking := [f"{field.name} {field.dataType.simpleString()}" for field in self._lacking(there.schema)]:
             raise ConfigError(
                 f"{self._table} is no table of runs: it lacks {', '.join(lacking)}.",

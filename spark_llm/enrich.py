@@ -10,7 +10,7 @@ from spark_llm import _prices
 from spark_llm._chunks import Limits
 from spark_llm._fit import check_names, of_source
 from spark_llm._job import Job
-from spark_llm._names import check_format, check_new_column, parse, parse_column
+from spark_llm._names import check_format, check_new_column, parse_column
 from spark_llm._recipe import recipes
 from spark_llm._runs import Runs
 from spark_llm._table import Table, same_of
@@ -100,12 +100,12 @@ def enrich_table(
         progress=progress,
         on_missing=on_missing,
         format=format,
-        source=source,
     )
     place = Table.named(spark, "target=", target)
     rows = rows_of(spark, source)
+    table = Table.named(spark, "source=", source) if isinstance(source, str) else None
     runs = None if runs_table is None else Runs(spark, runs_table, format)
-    report = job.run(rows, place)
+    report = job.run(rows, place, table)
     if runs is not None:
         runs.append(report)
     return report
@@ -161,7 +161,7 @@ def enrich_stream(  # noqa: PLR0917 -- each of them is needed
         prices: As in `enrich_table`, for the reports.
         progress: As in `enrich_table`.
         runs_table: As in `enrich_table`; each batch appends a report.
-        format: As in `enrich_table`.
+        format: The format of a target that is missing; the default is that of its catalog, in Spark's own Delta.
 
     Returns:
         The query, started.
@@ -179,7 +179,6 @@ def enrich_stream(  # noqa: PLR0917 -- each of them is needed
         retry_errors=retry_errors,
         progress=progress,
         format=format,
-        source=source,
     )
     place = Table.named(spark, "target=", target)
     runs = None if runs_table is None else Runs(spark, runs_table, format).name
@@ -223,7 +222,6 @@ def job_of(
     progress: bool,
     on_missing: Literal["keep", "delete"] = "keep",
     format: str | None = None,  # noqa: A002 -- as in `enrich_table`
-    source: object = None,
 ) -> Job:
     """Return the job that these arguments describe; raises `ConfigError` for what can be wrong without a table."""
     keys = [key] if isinstance(key, str) else list(key) if isinstance(key, Sequence) else []
@@ -246,7 +244,6 @@ def job_of(
         on_missing=on_missing,
         progress=progress,
         format=format,
-        source=parse("source=", source) if isinstance(source, str) else None,
     )
 
 

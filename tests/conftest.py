@@ -53,8 +53,8 @@ def spark(
     import pyspark
     from pyspark.sql import SparkSession
 
-    from spark_llm._delta import delta_settings
     from spark_llm._java import ensure_java
+    from tests import formats
 
     ensure_java()
     os.environ["PYSPARK_PYTHON"] = sys.executable  # else workers run the python3 of the PATH
@@ -75,7 +75,7 @@ def spark(
         "spark.sql.warehouse.dir": tmp_path_factory.mktemp("warehouse").as_uri(),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        **delta_settings(pyspark.__version__),
+        **formats.settings(formats.FORMAT, pyspark.__version__, tmp_path_factory.mktemp("iceberg")),
     }.items():
         builder = builder.config(key, value)
     if session_kind == "connect":

@@ -31,7 +31,7 @@ def session(told: Told) -> SparkSession:
         "spark.sql.shuffle.partitions": "2",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        **(enrichment.settings() if told["job"] == "enrich" else {}),
+        **(enrichment.settings(told) if told["job"] == "enrich" else {}),
     }.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()

@@ -88,17 +88,24 @@ class Run:
     said: str
 
 
-def run_on(environment: SparkEnvironment, kind: SessionKind, folder: Path) -> Run:
-    """Run the tests with the environment's Python, in a process of its own, and return what came of them."""
+def run_on(
+    environment: SparkEnvironment,
+    kind: SessionKind,
+    folder: Path,
+    tests: Sequence[str] = (FOLDER,),
+    marks: str = "not models",
+    **own: str,
+) -> Run:
+    """Run tests with the environment's Python, in a process with its own variables; return what came of them."""
     report = folder / "report.xml"
     left_out = [each for each in LEFT_OUT if each.applies(environment, kind)]
     done = subprocess.run(
         [
-            *(str(environment.python()), "-m", "pytest", FOLDER, "-m", "not models", "-q", "-p", "no:cacheprovider"),
+            *(str(environment.python()), "-m", "pytest", *tests, "-m", marks, "-q", "-p", "no:cacheprovider"),
             *(f"--junitxml={report}", f"--basetemp={folder / 'tests'}", "-o", f"faulthandler_timeout={_SILENT_S}"),
             *(f"--deselect={FOLDER}/{each.test}" for each in left_out),
         ],
-        env=environment.surroundings(folder, SPARK_LLM_TEST_SESSION=kind),
+        env=environment.surroundings(folder, SPARK_LLM_TEST_SESSION=kind, **own),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

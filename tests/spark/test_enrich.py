@@ -1,6 +1,7 @@
 """Tables filled from an endpoint that counts: what is asked, what is written, and what is never paid twice."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import pytest
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from spark_llm import ConfigError, InputTypeError, Policy, chat_udf, embed_udf
+from spark_llm import ConfigError, InputTypeError, Policy, chat_udf, embed_udf, estimate
 from spark_llm._beside import Beside
 from spark_llm._table import Table
 from spark_llm.budget import Budget
@@ -21,6 +22,7 @@ from spark_llm.enrich_report import EnrichReport
 from spark_llm.functions import ai_gen, llm_summarize
 from spark_llm.serving import Faults, LocalEndpoints
 from tests.conftest import ROOT
+from tests.formats import FORMAT, table
 from tests.spark.asking import chat, endpoint
 
 Run = Callable[..., tuple[int, EnrichReport]]
@@ -28,8 +30,8 @@ Run = Callable[..., tuple[int, EnrichReport]]
 
 @pytest.fixture
 def place(tmp_path: Path) -> Callable[[str], str]:
-    """Name a table of a path, with a blank in it and a back-quote."""
-    return lambda name: f"delta.`{tmp_path}/it``s here/{name}`"
+    """Name a table: of Delta one of a path, with a blank in it and a back-quote."""
+    return lambda name: table(FORMAT, tmp_path / "it``s here", name)
 
 
 @pytest.fixture
@@ -49,10 +51,10 @@ def run(spark: SparkSession, endpoints: LocalEndpoints) -> Run:
     return of
 
 
-def written(rows: DataFrame, table: str) -> str:
-    """Write rows as a Delta table, and return its name."""
-    rows.writeTo(table).using("delta").create()
-    return table
+def written(rows: DataFrame, name: str) -> str:
+    """Write rows as a table, and return its name."""
+    rows.writeTo(name).using(FORMAT).create()
+    return name
 
 
 def texts(spark: SparkSession, count: int) -> DataFrame:
@@ -81,7 +83,7 @@ def test_only_what_is_new_is_asked(
     assert (0, 0, 50) == (requests, told.asked, told.skipped)
     assert ["id", "text", "team", "answer", "answer_fingerprint", "Lang"] == spark.table(target).columns
     assert 50 == spark.table(target).where("lang = 'en' AND team = 'x'").count()
-    assert ["'Lang' is new in the source, and was added to"] == [note.partition(" delta.")[0] for note in told.notes]
+    assert [True] == [note.startswith("'Lang' is new in the source, and was added to ") for note in told.notes]
     failed = spark.table(target).where("answer.error IS NOT NULL").select("id").collect()
     changed = [n for n in range(50) if n % 10 != 9 and Row(id=n) not in failed][:7]
     spark.sql(f"UPDATE {source} SET text = concat(text, '!') WHERE id IN ({', '.join(map(str, changed))})")
@@ -138,11 +140,61 @@ def test_a_table_is_filled_in_place(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
     """A target may be the source itself: it gets the columns for answers, and nothing else in it changes."""
-    table = written(texts(spark, 10).withColumnRenamed("id", "a.b"), place("in place"))
+    tickets = written(texts(spark, 10).withColumnRenamed("id", "a.b"), place("in place"))
 
-    assert 9 == run(table, table, {"answer": chat(endpoints)("text")}, key="`a.b`")[0]
-    assert 0 == run(spark.table(table), table, {"answer": chat(endpoints)("text")}, key="`a.b`")[0]
-    assert 9 == spark.table(table).where("answer.text = text").count()
+    assert 9 == run(tickets, tickets, {"answer": chat(endpoints)("text")}, key="`a.b`")[0]
+    assert 0 == run(spark.table(tickets), tickets, {"answer": chat(endpoints)("text")}, key="`a.b`")[0]
+    assert 9 == spark.table(tickets).where("answer.text = text").count()
+
+
+@pytest.mark.slow
+def test_the_sources_columns_may_change(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
+) -> None:
+    """A new one is filled, or the report says why not; one of another type is an error; one that has gone stays."""
+    rows, target = texts(spark, 10), place("target")
+    answer = {"answer": chat(endpoints)("text")}
+    run(rows, target, answer)
+    requests, report = run(rows.withColumns({"a b": F.lit(1), "more": F.col("id").cast("int")}), target, answer)
+    assert 0 == requests
+    assert ["'a b' of the source was left out: ", "'more' is new in the source, "] == [
+        re.sub(r"(: |, ).*", r"\1", note) for note in report.notes
+    ]
+    assert 10 == spark.table(target).where("more = id AND answer.text <=> text").count()
+
+    with pytest.raises(ConfigError, match=r"'more' is int in .+, and bigint in the source\. Hint: "):
+        run(rows.withColumn("more", F.col("id")), target, answer)
+    narrow = rows.drop("team").withColumn("more", F.lit(7).cast("tinyint")).union(spark.sql("SELECT 99, 'new', 7"))
+    requests, report = run(narrow, target, answer)
+    assert (1, ()) == (requests, report.notes)
+    assert {(7, "x"): 10, (7, None): 1} == {
+        (row["more"], row["team"]): row["count"]
+        for row in spark.table(target).groupBy("more", "team").count().collect()
+    }
+
+
+@pytest.mark.slow
+def test_case_counts_where_the_session_says_so(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
+) -> None:
+    """With `spark.sql.caseSensitive`, `ID` is no key of a source with `id`; a table that has no two cases says so."""
+    target = place("target")
+    run(texts(spark, 10), target, {"answer": chat(endpoints)("text")})
+    spark.conf.set("spark.sql.caseSensitive", "true")
+    try:
+        for options, words in (
+            ({"key": "ID"}, "'ID' is no column of the source"),
+            ({"columns": {"Answer": chat(endpoints)("text")}}, "takes no further columns"),
+        ):
+            with pytest.raises(ConfigError, match=words):
+                run(texts(spark, 10), target, **({"columns": {"answer": chat(endpoints)("text")}} | options))
+        two = texts(spark, 10).withColumn("Text", F.lit("another"))
+        assert 0 == run(two.drop("Text"), target, {"answer": chat(endpoints)("text")})[0]
+        estimated = estimate(spark, two, target, "id", {"answer": chat(endpoints)("text")})
+        assert (10, 0) == (estimated.rows, estimated.to_ask)
+    finally:
+        spark.conf.unset("spark.sql.caseSensitive")
+    assert 9 == endpoints.stats.requests
 
 
 @pytest.mark.slow

@@ -146,8 +146,8 @@ def _without_point(found: "re.Match[str]") -> str:
     """Return a number without point and exponent where it is whole and has 64 bits; else the match as it is."""
     with contextlib.suppress(InvalidOperation):  # an exponent that no decimal has
         number = Decimal(found["number"] or "NaN")
-        if number.adjusted() < _DIGITS_MOST and number == number.to_integral_value():
-            return f"{number.to_integral_value():f}"
+        if not number or (number.adjusted() < _DIGITS_MOST and number == number.to_integral_value()):
+            return str(int(number))
     return found[0]
 
 

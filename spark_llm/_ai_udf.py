@@ -14,9 +14,10 @@ from spark_llm import schemas
 from spark_llm._ai import FUNCTIONS, Function, Parameter
 from spark_llm._arguments import Arguments, Columns
 from spark_llm._canonical import function_words, model_words
-from spark_llm._engine import engine_for, raise_if_failed
+from spark_llm._engine import raise_if_failed
 from spark_llm._model_udf import ModelUDF
 from spark_llm._recipe import Recipe
+from spark_llm._registry import engine_for
 from spark_llm._route import invocations_url
 from spark_llm._similarity import in_pairs
 from spark_llm._tasks.chat import Chat

@@ -106,17 +106,23 @@ class Disk:
 
     def keep(self, answers: Iterable[tuple[bytes, Result]]) -> None:
         """Have answers written soon."""
-        entries = {} if self._off else {key: written(answer) for key, answer in answers}
-        if not entries:
-            return
+        try:
+            entries = {} if self._off else {key: written(answer) for key, answer in answers}
+            if entries:
+                self._keep(entries)
+        except Exception as error:  # noqa: BLE001 -- a cache is a convenience: no task fails by it
+            self._give_up(error)
+
+    def _keep(self, entries: dict[bytes, Entry]) -> None:
         with self._lock:
             if self._closed.is_set() or self._waiting_bytes > WAITING_BYTES:
                 return
             self._waiting.update(entries)
             self._waiting_bytes += sum(map(_bytes, entries.values()))
             if self._writer is None:
-                self._writer = threading.Thread(target=self._write, name="spark_llm cache", daemon=True)
-                self._writer.start()
+                writer = threading.Thread(target=self._write, name="spark_llm cache", daemon=True)
+                writer.start()
+                self._writer = writer  # one that could not be started cannot be waited for
             self._come.set()
 
     def close(self, timeout_s: float = CLOSE_S) -> None:

@@ -2,26 +2,31 @@
 
 Spark's thread hands rows in and takes results out (`Engine.stream`); the loop's thread sends, waits and settles. An
 engine, with its open connections and the window that it has found, outlives the task: the next one on the same
-endpoint goes on with it. `engine_for` keeps them, and the tokens that they share: one registry on a worker, the only
-state of a module in this library.
+endpoint goes on with it (`_registry`).
+
+Nothing may leave a stream that waits for ever. An exception that nobody expected ends the stream it belongs to, or all
+streams of the engine where that cannot be known; each row without a result gets an error that names its type.
 """
 
 import asyncio
+import contextlib
+import logging
 import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from spark_llm._advice import with_next_step
 from spark_llm._entry import Keys
+from spark_llm._flow_log import Flow, FlowLog
 from spark_llm._form import Form
 from spark_llm._http import HTTPClient
 from spark_llm._limit import Limit
 from spark_llm._pace import Pace
 from spark_llm._pack import Numbered
-from spark_llm._recipe import Recipe
 from spark_llm._request import Request
 from spark_llm._route import Route
 from spark_llm._schedule import LastWord, Schedule
@@ -29,7 +34,6 @@ from spark_llm._sign_in import SignInError, TokenKeeper
 from spark_llm._stream import Rows, Stream
 from spark_llm._tasks import Task
 from spark_llm._values import Answer, Failure, Result, Row, RowError
-from spark_llm.auth import Credential
 from spark_llm.errors import ConfigError, RowFailedError
 from spark_llm.policy import Policy
 
@@ -39,6 +43,10 @@ if TYPE_CHECKING:
 _CANCEL_S = 5.0
 _KEEP_ERRORS = 'leave out Policy(on_error="raise") to keep errors in their rows, or mend the cause.'
 _TOKENS_MOST = 3  # that one request is sent with: each may have ended while it was on its way
+_CALLED_OFF = RowError("cancelled", None, "called off", retryable=True)
+
+_logger = logging.getLogger("spark_llm.engine")
+_flow_logger = logging.getLogger("spark_llm.flow")
 
 
 class Engine:
@@ -48,17 +56,35 @@ class Engine:
         """Be ready to ask; nothing is opened before the first row. `keeper` is of the route's credential."""
         self._route = route
         self._policy = policy
-        self._limit = Limit(policy)
-        self._schedule = Schedule(self._limit, policy)
-        self._forms: dict[Task, Form] = {}
         self._loop = new_event_loop()
         self._sending: dict[asyncio.Task[None], Request] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._client: HTTPClient | None = None
         self._keeper = keeper or TokenKeeper(route.credential, route.ca_bundle)
         self._turn = asyncio.Lock()  # to get a token
-        self._thread = threading.Thread(target=self._loop.run_forever, name="spark_llm engine", daemon=True)
-        self._thread.start()
+        self._renewal: asyncio.Future[None] | None = None  # of a token that is still good
+        self._streams: set[Stream] = set()
+        self._opening = threading.Lock()  # of streams
+        self._begin()
+        self._thread = threading.Thread(target=self._run, name="spark_llm engine", daemon=True)
+        try:
+            self._thread.start()
+        except BaseException:
+            self._loop.close()
+            raise
+        _logger.info("%s: engine opened", route.shown)
+
+    def _begin(self) -> None:
+        """Know nothing of the endpoint yet, and have no request in line."""
+        self._limit = Limit(self._policy)
+        self._schedule = Schedule(self._limit, self._policy)
+        self._forms: dict[Task, Form] = {}
+        self._flow_log = FlowLog()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can ask: it was not closed, and its thread runs, in this process and not in a parent."""
+        return self._thread.is_alive()
 
     def stream(self, task: Task, batches: Iterator[Sequence[Row]]) -> Iterator[list[Result | None]]:
         """Ask every row of `batches`; yield results in the rows' order, in chunks, null for null.
@@ -67,41 +93,65 @@ class Engine:
         `RowFailedError` for the first row that failed, when the policy says so. When the caller stops reading, what is
         in flight is called off.
         """
-        rows = Rows(batches)
-        form = self._forms.setdefault(task, Form(task, self._policy.batch_size))
-        stream = Stream(form, self._policy, self._cache(task))
+        stream = self._opened(task)
+        counts, failed = _logger.isEnabledFor(logging.DEBUG), 0
+        try:
+            for chunk in self._results(stream, Rows(batches)):
+                if counts:
+                    failed += sum(result is not None and result.error is not None for result in chunk)
+                yield chunk
+        finally:
+            self._closed(stream, failed)
+
+    def _opened(self, task: Task) -> Stream:
+        cache = self._cache(task)
+        with self._opening:
+            form = self._forms.setdefault(task, Form(task, self._policy.batch_size))
+            stream = Stream(form, self._policy, cache)
+            self._streams.add(stream)
+        _logger.debug("%s: %s stream begun", self._route.shown, task.name)
+        return stream
+
+    def _closed(self, stream: Stream, failed: int) -> None:
+        line = stream.line
+        if line.held > line.ready and self._thread.is_alive():
+            self._call_off(stream)
+        with self._opening:
+            self._streams.discard(stream)
+        stream.close()
+        words = "%s: %s stream ended: %d rows, %d of them failed"
+        _logger.debug(words, self._route.shown, stream.form.task.name, line.left, failed)
+
+    def _results(self, stream: Stream, rows: Rows) -> Iterator[list[Result | None]]:
         rows_a_request = stream.form.most_inputs
         line, pace = stream.line, Pace(time.monotonic(), rows_a_request)
-        try:
-            while line.held or not rows.ended:
-                now = time.monotonic()
-                window_rows = self._limit.window * rows_a_request
-                wanted = pace.wants(line.unsent, window_rows, now)
-                if wanted:
-                    taken = rows.take(wanted)
-                    pace.has_taken(len(taken), ended=rows.ended)
-                    self._hand_over(stream, stream.packer.add(stream.asked(taken)))
-                nothing_to_wait_for = not wanted and line.ready == line.held
-                if line.ready and (nothing_to_wait_for or pace.leaves(line.ready, now)):
-                    chunk = line.pop()
-                    if self._policy.on_error == "raise":
-                        raise_if_failed(chunk, _KEEP_ERRORS)
-                    yield chunk
-                    if not pace.has_left(len(chunk), time.monotonic()):
-                        continue
-                elif not pace.beats(now):
-                    if not wanted:
-                        if stream.waits_alone():
-                            self._hand_over(stream, stream.packer.flush())
-                        enough = max(1, min(pace.enough(), line.held))
-                        line.wait(pace.next_at(line.ready) - now, enough, pace.hungry_at(window_rows, now))
+        while line.held or not rows.ended:
+            now = time.monotonic()
+            window_rows = self._limit.window * rows_a_request
+            wanted = pace.wants(line.unsent, window_rows, now)
+            if wanted:
+                taken = rows.take(wanted)
+                pace.has_taken(len(taken), ended=rows.ended)
+                self._hand_over(stream, stream.packer.add(stream.asked(taken)))
+            nothing_to_wait_for = not wanted and line.ready == line.held
+            if line.ready and (nothing_to_wait_for or pace.leaves(line.ready, now)):
+                chunk = line.pop()
+                if self._policy.on_error == "raise":
+                    raise_if_failed(chunk, _KEEP_ERRORS)
+                yield chunk
+                if not pace.has_left(len(chunk), time.monotonic()):
                     continue
-                yield []
-                pace.has_beaten(time.monotonic(), line.settled)
-        finally:
-            if line.held > line.ready:
-                self._call_off(stream)
-            stream.close()
+            elif not pace.beats(now):
+                if not wanted:
+                    if stream.waits_alone():
+                        self._hand_over(stream, stream.packer.flush())
+                    enough = max(1, min(pace.enough(), line.held))
+                    line.wait(pace.next_at(line.ready) - now, enough, pace.hungry_at(window_rows, now))
+                    if not self._thread.is_alive():
+                        line.abort(_unexpected("its thread ended"))
+                continue
+            yield []
+            pace.has_beaten(time.monotonic(), line.settled)
 
     def _cache(self, task: Task) -> "Cache | None":
         """Return what keeps the answers of one stream: its file is open no longer than that."""
@@ -114,27 +164,76 @@ class Engine:
 
     def _hand_over(self, stream: Stream, packs: list[list[Numbered]]) -> None:
         if packs:
-            self._loop.call_soon_threadsafe(self._admit, stream, packs)
+            self._loop.call_soon_threadsafe(self._guarded, self._admit, stream, packs)
 
     def _call_off(self, stream: Stream) -> None:
         done = threading.Event()
-        self._loop.call_soon_threadsafe(self._cancel, stream, done)
+        self._loop.call_soon_threadsafe(self._guarded, self._cancel, stream, done)
         done.wait(_CANCEL_S)
 
     def close(self) -> None:
-        """Call off what is in flight, close the connections and end the thread; the engine cannot be used again."""
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_CANCEL_S)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """Call off what is in flight, close the connections and end the threads; the engine cannot be used again."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended already
+            self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CANCEL_S)
-        self._loop.close()
 
     # Everything below runs on the event loop.
 
+    def _run(self) -> None:
+        """Run the loop until `close` or an exception ends it; then no stream waits any longer, and nothing is left."""
+        why = "it was closed"
+        try:
+            self._loop.run_forever()
+        except BaseException as error:  # noqa: BLE001 -- whatever it is, the rows say so
+            why = f"{type(error).__name__} in its event loop"
+            self._log_unexpected(error)
+        with self._opening:
+            for stream in self._streams:
+                stream.line.abort(_unexpected(why))
+        try:
+            self._loop.run_until_complete(self._close())
+        except BaseException as error:  # noqa: BLE001 -- as above
+            self._log_unexpected(error)
+        self._loop.close()  # and the threads of its executor, each when it has done what it does
+        _logger.info("%s: engine closed", self._route.shown)
+
+    def _guarded(self, act: Callable[..., None], *arguments: object) -> None:
+        """Do what the loop calls back for. An exception there would be seen by nobody: it ends all streams."""
+        try:
+            act(*arguments)
+        except BaseException as error:  # noqa: BLE001 -- whatever it is, the rows say so
+            self._begin_anew(error)
+
+    def _begin_anew(self, error: BaseException) -> None:
+        """End all streams and forget all requests: no count can be trusted after such an error."""
+        self._log_unexpected(error)
+        for sending, request in self._sending.items():
+            request.sent = None  # its slot goes with all others
+            sending.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._opening:
+            self._begin()
+            for stream in self._streams:
+                stream.line.abort(_unexpected(type(error).__name__))
+
+    def _end(self, stream: Stream, why: RowError) -> None:
+        """Give all rows of a stream that have no result this error, and call off what is in flight for them."""
+        stream.line.abort(why)
+        self._schedule.drop(stream)
+        for sending, request in self._sending.items():
+            if request.owner is stream:
+                sending.cancel()
+
+    def _log_unexpected(self, error: BaseException) -> None:
+        """Log the type of an error; its traceback, which may quote a row, at DEBUG."""
+        shows = _logger.isEnabledFor(logging.DEBUG)
+        _logger.error("%s: unexpected %s", self._route.shown, type(error).__name__, exc_info=error if shows else None)
+
     async def _close(self) -> None:
-        sending = list(self._sending)
-        for task in sending:
-            task.cancel()
-        await asyncio.gather(*sending, return_exceptions=True)
+        for sending in self._sending:
+            sending.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
         if self._timer is not None:
             self._timer.cancel()
         if self._client is not None:
@@ -155,31 +254,58 @@ class Engine:
     def _start(self, request: Request) -> None:
         sending = self._loop.create_task(self._send(request))
         self._sending[sending] = request
-        sending.add_done_callback(self._sent)
+        sending.add_done_callback(partial(self._guarded, self._sent))
 
     def _ready(self) -> list[Request]:
         """Return what may go now, as sent."""
-        going = self._schedule.ready(self._loop.time())
-        for request in going:
-            if request.tries.sent == 1:
-                request.owner.line.sent(len(request.inputs))
-        due = self._schedule.next_due(self._loop.time())
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if due is None else self._loop.call_at(due, self._pump)
+        try:
+            going = self._schedule.ready(self._loop.time())
+            for request in going:
+                if request.tries.sent == 1:
+                    request.owner.line.sent(len(request.inputs))
+            due = self._schedule.next_due(self._loop.time())
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = None if due is None else self._loop.call_at(due, self._guarded, self._pump)
+            if _flow_logger.isEnabledFor(logging.INFO):
+                self._log_flow()
+        except BaseException as error:  # noqa: BLE001 -- requests may be lost that were on their way out of the line
+            self._begin_anew(error)
+            return []
         return going
+
+    def _log_flow(self) -> None:
+        limit, schedule, now = self._limit, self._schedule, self._loop.time()
+        forms = tuple((form.task.name, form.dialect) for form in self._forms.values() if form.dialect)
+        flow = Flow(limit.window, limit.per_s, limit.saturation, schedule.outage_since, schedule.held_until, forms)
+        for level, words in self._flow_log.changes(flow, now):
+            _flow_logger.log(level, "%s: %s", self._route.shown, words)
 
     def _sent(self, sending: "asyncio.Task[None]") -> None:
         request = self._sending.pop(sending)
         if sending.cancelled():
-            self._schedule.cancelled(request)
+            self._broken(request, asyncio.CancelledError())
             self._pump()
+
+    def _broken(self, request: Request, error: BaseException) -> None:
+        """Free the slot of a request that nobody will settle, and end its stream, unless that is over."""
+        self._schedule.cancelled(request)
+        if not request.owner.line.aborted:
+            self._log_unexpected(error)
+            self._end(request.owner, _unexpected(type(error).__name__))
 
     async def _send(self, request: Request) -> None:
         """Send a request, and in the slot that it leaves the next one, as long as there is one."""
         sending = asyncio.current_task(self._loop)
         while True:
-            await self._settle(request, request.owner)
+            try:
+                await self._settle(request, request.owner)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001 -- whatever it is, the rows say so
+                self._broken(request, error)
+                self._pump()
+                return
             going = self._ready()
             if not going:
                 return
@@ -193,11 +319,15 @@ class Engine:
         """Ask once, and give the rows their results, or the request its place in the line."""
         try:
             outcome, latency_s = await self._ask(request, stream.form.task)
-        except Exception as error:  # noqa: BLE001 -- a row never sinks a job, not even by a mistake of ours
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 -- a row never sinks a job, not even by a mistake of ours
             outcome = Failure(
                 RowError("invalid_response", None, f"{type(error).__name__} while asking: {error}", retryable=False)
             )
             latency_s = None
+        if request.sent is None:  # all was begun anew
+            return
         now = self._loop.time()
         if isinstance(outcome, Answer):
             if self._schedule.answered(request, outcome, now, latency_s):
@@ -228,8 +358,13 @@ class Engine:
         try:
             if self._client is None:
                 self._client = self._connected()
-            if self._keeper.is_due(time.time()):
-                await self._in_a_thread(self._keeper.renew_in_time)
+            now = time.time()
+            if self._keeper.is_due(now):
+                if self._keeper.has_ended(now):
+                    await self._in_a_thread(self._keeper.renew_in_time)
+                elif self._renewal is None or self._renewal.done():
+                    self._renewal = self._loop.run_in_executor(None, self._keeper.renew_in_time)
+                    self._renewal.add_done_callback(_is_seen)
             token = self._keeper.token
             request.requests += 1
             response = await self._client.post(body, token)
@@ -274,11 +409,19 @@ class Engine:
                 self._deliver(stream, request.settled(error, None))
 
     def _cancel(self, stream: Stream, done: threading.Event) -> None:
-        self._schedule.drop(stream)
-        for sending, request in self._sending.items():
-            if request.owner is stream:
-                sending.cancel()
         self._loop.call_soon(done.set)
+        self._end(stream, _CALLED_OFF)
+
+
+def _unexpected(what: str) -> RowError:
+    words = f"the engine stopped asking: {what}. Hint: ask again; the logger spark_llm.engine has more, at DEBUG."
+    return RowError("cancelled", None, words, retryable=True)
+
+
+def _is_seen(renewal: "asyncio.Future[None]") -> None:
+    """Look at how a renewal ended: where it failed, the next request gets a token and says why there is none."""
+    if not renewal.cancelled():
+        renewal.exception()
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -296,19 +439,3 @@ def raise_if_failed(results: Iterable[Result | None], hint: str) -> None:
         if result is not None and result.error is not None:
             error = result.error
             raise RowFailedError(f"A row was not answered: {error.kind} (status {error.status}): {error.message}", hint)
-
-
-_engines: dict[tuple[Route, Policy, str], Engine] = {}
-_keepers: dict[Credential, TokenKeeper] = {}
-_registry = threading.Lock()
-
-
-def engine_for(recipe: Recipe) -> Engine:
-    """Return the worker's engine for this endpoint, policy and kind of task; made at the first call."""
-    route = recipe.route
-    key = (route, recipe.policy, recipe.task.name)
-    with _registry:
-        if key not in _engines:
-            keeper = _keepers.setdefault(route.credential, TokenKeeper(route.credential, route.ca_bundle))
-            _engines[key] = Engine(route, recipe.policy, keeper)
-        return _engines[key]

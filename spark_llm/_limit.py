@@ -70,6 +70,11 @@ class Limit:
         """The rate that refusals taught, in requests a second; None where none is needed."""
         return None if self._rate is None else self._rate.per_s
 
+    @property
+    def saturation(self) -> float | None:
+        """The requests in flight beyond which throughput does not grow; None where it grows with each."""
+        return None if math.isinf(self._knee.level) else self._knee.level
+
     def room(self, now: float) -> int:
         """Return how many more requests may go out now."""
         room = self.window - self.in_flight

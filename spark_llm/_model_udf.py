@@ -12,10 +12,10 @@ from pyspark.sql.types import StructType
 from spark_llm import schemas
 from spark_llm._canonical import model_words
 from spark_llm._columns import arrow_rows, pandas_rows
-from spark_llm._engine import engine_for
 from spark_llm._fields import arrow_prompts, by_name, pandas_prompts
 from spark_llm._profile import Profile
 from spark_llm._recipe import Recipe
+from spark_llm._registry import engine_for
 from spark_llm._returns import reply_of
 from spark_llm._runtime import Runtime
 from spark_llm._tasks import Task

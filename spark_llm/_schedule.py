@@ -40,8 +40,13 @@ class Schedule:
         self._fresh: deque[Request] = deque()
         self._waiting: list[tuple[float, int, Request]] = []
         self._serial = 0
-        self._held_until = 0.0
+        self.held_until = 0.0  # when the pause ends that Retry-After asked for
         self._answered_at: float | None = None
+
+    @property
+    def outage_since(self) -> float | None:
+        """When the outage began; None while there is none."""
+        return self._budget.spent_at
 
     def add(self, owner: object, inputs: list[Numbered], form: Form) -> None:
         """Put a request at the end of the line."""
@@ -61,7 +66,7 @@ class Schedule:
 
     def _next(self, now: float) -> Request | None:
         """Take the next request out of the line, if one may go now."""
-        if now < self._held_until or self._budget.opens_at(now) != now:
+        if now < self.held_until or self._budget.opens_at(now) != now:
             return None
         due, request = self._head(now)
         if request is None or due > now:
@@ -126,12 +131,13 @@ class Schedule:
         probe_at = self._budget.opens_at(now)
         if opens_at is None or probe_at is None:
             return None
-        return max(due, self._held_until, opens_at, probe_at)
+        return max(due, self.held_until, opens_at, probe_at)
 
     def answered(self, request: Request, answer: Answer, now: float, latency_s: float | None) -> bool:
         """Take note that a request was answered; return whether that settles it, or it goes on."""
         tokens = None if answer.usage is None else answer.usage.total_tokens
         self.limit.answered(_sent(request), now, latency_s, tokens)
+        request.sent = None
         self._budget.answered()
         self._answered_at = now
         form = request.form
@@ -162,6 +168,7 @@ class Schedule:
         else:
             self.limit.failed()
             self._budget.failed(now, dice(), probe=request.probe)
+        request.sent = None
         if failure.about_input:
             return self._asked_otherwise(request, failure, now)
         if failure.about_form and request.form.misunderstood(request.dialect):
@@ -190,8 +197,9 @@ class Schedule:
         told_s = failure.retry_after_s or 0.0
         told_when = told_s > 0 and failure.error.kind == "rate_limited"
         self.limit.refused(_sent(request), now, told_when=told_when)
+        request.sent = None
         self._budget.refused(probe=request.probe)
-        self._held_until = max(self._held_until, now + min(told_s, self._policy.give_up_after_s))
+        self.held_until = max(self.held_until, now + min(told_s, self._policy.give_up_after_s))
         verdict = wait_before_next(failure, request.tries, self._policy, now, dice())
         if isinstance(verdict, RowError):
             since = request.tries.refused_since
@@ -217,7 +225,10 @@ class Schedule:
         return None
 
     def cancelled(self, request: Request) -> None:
-        """Take note that a request in flight was called off."""
+        """Take note that a request was called off; one that is not in flight holds no slot to give back."""
+        if request.sent is None:
+            return
+        request.sent = None
         request.form.back()
         self.limit.failed()
         self._budget.refused(probe=request.probe)

@@ -2,16 +2,20 @@
 
 Getting a token blocks, so the engine does it in a thread beside its event loop. A worker has one `TokenKeeper` for a
 credential, however many of its engines use it.
+
+A token function may raise an exception whose text holds a secret. Only its type goes into rows and reports; the text
+goes to the logger `spark_llm.auth`, at DEBUG.
 """
 
 import base64
 import binascii
+import logging
 import math
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 from spark_llm._http import ask_once
 from spark_llm._tasks._failure import failure_of
@@ -24,6 +28,8 @@ EARLY_S = 300.0  # so long before its end a token is renewed, or a fifth of its 
 AGAIN_S = 30.0  # after a renewal that failed, while the token is still good
 TIMEOUT_S = 30.0
 _TRANSIENT = ("rate_limited", "unavailable", "timeout", "connection")
+
+_logger = logging.getLogger("spark_llm.auth")
 
 
 class Token(NamedTuple):
@@ -83,24 +89,30 @@ class TokenKeeper:
         return self._token.ends_at
 
     def is_due(self, now: float) -> bool:
-        """Return whether a token should be got, or renewed, before the next request."""
+        """Return whether a token should be got, or renewed: by the next request, or beside it while the old is good."""
         return now >= self._token.renew_at
 
-    def renew_in_time(self) -> None:
-        """Get a token where one is due. A renewal that fails is forgiven as long as the old token is good.
+    def has_ended(self, now: float) -> bool:
+        """Return whether there is no token to send: none was got yet, or its time is over."""
+        return now >= self._token.ends_at
 
-        Raises `SignInError`.
+    def renew_in_time(self) -> None:
+        """Get a token where one is due. A renewal that fails is tried again later, as long as the old token is good.
+
+        Raises `SignInError`, or `ConfigError` where the bundle of certificates cannot be read.
         """
         with self._turn:
-            now = time.time()
-            if not self.is_due(now):
+            if not self.is_due(time.time()):
                 return
             try:
-                self._token = self._obtain(now)
-            except SignInError:
-                if now >= self._token.ends_at:
+                self._renew()
+            except Exception as error:
+                now, old = time.time(), self._token
+                if self.has_ended(now):
                     raise
-                self._token = self._token._replace(renew_at=now + AGAIN_S)
+                self._token = old._replace(renew_at=min(now + AGAIN_S, old.ends_at))
+                words = "early renewal failed (%s; %s); the old token is good for another %.0f s"
+                _logger.info(words, self._credential.origin, type(error).__name__, old.ends_at - now)
 
     def replace(self, refused: str | None) -> bool:
         """Get another token for one that the server refused, once for all who sent it; return whether there is one.
@@ -112,7 +124,7 @@ class TokenKeeper:
                 if not self._renewable or self._fruitless:
                     return False
                 self._fruitless += 1
-                self._token = self._obtain(time.time())
+                self._renew()
             return self._token.value != refused
 
     def worked(self, token: str | None) -> None:
@@ -120,19 +132,26 @@ class TokenKeeper:
         if self._fruitless and token == self._token.value:
             self._fruitless = 0
 
-    def _obtain(self, now: float) -> Token:
+    def _renew(self) -> None:
+        now = time.time()
         if isinstance(self._credential, ClientCredentials):
-            return _granted(self._credential, self._ca_bundle, now)
-        return _called(self._credential.source, now)
+            self._token = _granted(self._credential, self._ca_bundle, now)
+        else:
+            self._token = _called(self._credential.source, now)
+        _logger.info("got a token (%s), good for %.0f s", self._credential.origin, self._token.ends_at - now)
 
 
 def _called(source: Any, now: float) -> Token:  # noqa: ANN401 -- the user's function
     """Call a token function; what it returns is checked before it is sent anywhere."""
     try:
         value = source()
-    except Exception as error:
-        what = f"The token function raised {type(error).__name__}: {error}."
-        raise _refused(ConfigError(what, "call it alone, on a worker, to see why.")) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 -- sys.exit() in it would end the engine's thread
+        _logger.debug("the token function raised %s: %s", type(error).__name__, error)
+        what = f"The token function raised {type(error).__name__}."
+        hint = "call it alone, on a worker, to see why; the logger spark_llm.auth has the text of the error, at DEBUG."
+        raise _refused(ConfigError(what, hint)) from None
     if not isinstance(value, str):
         raise _refused(
             ConfigError(f"The token function returned a {type(value).__name__}.", "return the token as a string.")
@@ -163,11 +182,10 @@ def _granted(client: ClientCredentials, ca_bundle: str | None, now: float) -> To
 
 def _grant(client: ClientCredentials, more: Mapping[str, str], ca_bundle: str | None, now: float) -> Token:
     url = str(client.token_url)
-    login = base64.b64encode(f"{client.client_id}:{client.client_secret}".encode()).decode("ascii")
     response = ask_once(
         "POST",
         url,
-        headers={"Authorization": f"Basic {login}", "Content-Type": "application/x-www-form-urlencoded"},
+        headers={"Authorization": f"Basic {_login(client)}", "Content-Type": "application/x-www-form-urlencoded"},
         body=urlencode({"grant_type": "client_credentials", "scope": client.scope, **more}).encode(),
         ca_bundle=ca_bundle,
     )
@@ -176,6 +194,11 @@ def _grant(client: ClientCredentials, more: Mapping[str, str], ca_bundle: str | 
     if not isinstance(value, str) or not is_token(value):
         raise _no_token(response, url, client)
     return Token.read(value, now) if seconds is None else Token.lasting(value, seconds, now)
+
+
+def _login(client: ClientCredentials) -> str:
+    """Return a client's id and secret as HTTP's basic authentication writes them."""
+    return base64.b64encode(f"{client.client_id}:{client.client_secret}".encode()).decode("ascii")
 
 
 def _described(response: Response) -> str | None:
@@ -196,7 +219,9 @@ def _no_token(response: Response, url: str, client: ClientCredentials) -> SignIn
     """Say why there is no token; what may pass is a failure of that kind, anything else a refusal."""
     failure = failure_of(response)
     kind, status, words, _ = failure.error
-    where = f"signing in at {urlsplit(url)._replace(query='').geturl()}: {words.replace(client.client_secret, '***')}"
+    for secret in (client.client_secret, quote_plus(client.client_secret), _login(client)):
+        words = words.replace(secret, "***")
+    where = f"signing in at {urlsplit(url)._replace(query='').geturl()}: {words}"
     if kind in _TRANSIENT:
         return SignInError(Failure(failure.error._replace(message=where), failure.told_to_wait, failure.retry_after_s))
     return SignInError(Failure(RowError("unauthorized", status, where, retryable=False)))

@@ -49,6 +49,7 @@ class Line:
     def __init__(self) -> None:
         """Begin empty."""
         self.stopped: RowError | None = None  # why no further row is asked
+        self.aborted = False  # whether every row has that error that had no result yet
         self.unsent = 0  # rows taken in that no request has carried yet
         self._results: dict[int, Result | None] = {}
         self._head = 0  # the first row that has not left
@@ -61,6 +62,11 @@ class Line:
     def ready(self) -> int:
         """How many results at the head could leave now."""
         return self._ready - self._head
+
+    @property
+    def left(self) -> int:
+        """How many rows have left."""
+        return self._head
 
     @property
     def held(self) -> int:
@@ -78,6 +84,9 @@ class Line:
         asked = [(number, row) for number, row in numbered if row is not None and not isinstance(row, RowError)]
         with self._changed:
             self._end += len(rows)
+            if self.aborted:
+                self._results.update((number, Result(error=self.stopped)) for number, _ in asked)
+                asked = []
             if len(asked) < len(rows):
                 errors = ((number, Result(error=row)) for number, row in numbered if isinstance(row, RowError))
                 self._results.update((number, None) for number, row in numbered if row is None)
@@ -88,24 +97,34 @@ class Line:
     def queue(self, rows: int) -> None:
         """Take note that so many rows are to be carried by requests; a row that waits for its twin is not."""
         with self._changed:
-            self.unsent += rows
+            self.unsent += 0 if self.aborted else rows
 
     def sent(self, rows: int) -> None:
         """Take note that a request carries so many rows for the first time."""
         with self._changed:
-            self.unsent -= rows
+            self.unsent -= 0 if self.aborted else rows
             self._wake()
 
     def settle(self, results: Iterable[tuple[int, Result]]) -> None:
-        """Put results in their places."""
+        """Put results in their places, unless the line was aborted: then every row has one."""
         with self._changed:
-            self._results.update(results)
-            self._advance()
-            self._wake()
+            if not self.aborted:
+                self._results.update(results)
+                self._advance()
+                self._wake()
 
     def stop(self, error: RowError) -> None:
         """Take note that no further row is to be asked, and why."""
         self.stopped = error
+
+    def abort(self, error: RowError) -> None:
+        """Give every row without a result this error, and every row that is still to come."""
+        with self._changed:
+            self.stopped, self.aborted, self.unsent = error, True, 0
+            for number in range(self._ready, self._end):
+                self._results.setdefault(number, Result(error=error))
+            self._advance()
+            self._wake()
 
     def pop(self) -> list[Result | None]:
         """Take the results at the head of the line out of it."""

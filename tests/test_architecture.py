@@ -28,7 +28,7 @@ FLOORS = {
     ),
     "world": (
         *("endpoint", "auth", "_sign_in", "_profile", "_clients", "_route"),
-        *("_http", "_deadline", "_engine", "_abreast", "_recipe", "_java", "_stream"),
+        *("_http", "_deadline", "_engine", "_registry", "_abreast", "_recipe", "_java", "_stream"),
         *("_cache", "_store"),
         "_held_back",
         *("_live", "_bar", "_process"),
@@ -36,7 +36,7 @@ FLOORS = {
     ),
     "rules": (
         *("_schedule", "_request", "_form", "_retry", "_outage", "_advice"),
-        *("_limit", "_climb", "_knee", "_rate"),
+        *("_limit", "_climb", "_knee", "_rate", "_flow_log"),
         *("_pace", "_pack", "_dedupe", "_tasks", "_tasks/*"),
         *("_pydantic", "_constraints"),
         *("_one_token", "_description", "_entry", "_template"),

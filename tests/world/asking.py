@@ -1,6 +1,9 @@
 """Asking an engine without Spark, and reading what it says."""
 
-from collections.abc import Iterable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from spark_llm import Endpoint, Policy
 from spark_llm._engine import Engine
@@ -42,3 +45,18 @@ def kinds(results: Sequence[Result | None]) -> list[str | None]:
 def distinct(count: int) -> list[Item | None]:
     """Return so many texts, no two of them equal."""
     return [f"row {number}" for number in range(count)]
+
+
+def held() -> tuple[int, int]:
+    """Return how many threads there are in this process, and how many files and sockets it has open."""
+    return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+
+def comes_true(condition: Callable[[], bool], patience_s: float = 10.0) -> bool:
+    """Wait until a condition holds that nothing notifies of; return whether it came to."""
+    ends_at = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() > ends_at:
+            return False
+        threading.Event().wait(0.01)
+    return True

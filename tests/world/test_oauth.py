@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spark_llm import Endpoint, Policy
-from spark_llm._engine import engine_for
 from spark_llm._recipe import Recipe
+from spark_llm._registry import ENGINES, engine_for
 from spark_llm._tasks.chat import Chat
 from spark_llm._tasks.complete import Complete
 from spark_llm._tasks.embed import Embed
@@ -16,7 +16,7 @@ from spark_llm._values import Result
 from spark_llm.auth import ClientCredentials
 from spark_llm.serving import After, Echo, LocalEndpoints, ServingEndpoint
 from tests.world.answering import answering
-from tests.world.asking import CHAT, ask, distinct, engine_at, kinds, started, texts
+from tests.world.asking import CHAT, ask, distinct, engine_at, kinds, texts
 
 if TYPE_CHECKING:
     from spark_llm._tasks import Task
@@ -52,12 +52,8 @@ def messages(results: list[Result | None]) -> set[str]:
 @pytest.fixture
 def registry() -> Iterator[None]:
     """Close what a test put into the worker's registry."""
-    from spark_llm import _engine
-
     yield
-    started.extend(_engine._engines.values())  # noqa: SLF001 -- closed with the others
-    _engine._engines.clear()  # noqa: SLF001
-    _engine._keepers.clear()  # noqa: SLF001
+    ENGINES.close()
 
 
 def test_a_client_gets_one_token_for_all_rows(endpoints: LocalEndpoints) -> None:

@@ -17,13 +17,13 @@ from spark_llm._ai_udf import chat_function
 from spark_llm._live import Address, LiveCounts
 from spark_llm._model_udf import ModelUDF
 from spark_llm._recipe import recipes
+from spark_llm._registry import ENGINES
 from spark_llm._side_by_side import Live, Part, SideBySide, SideBySidePlan
 from spark_llm._types import arrow_type
 from spark_llm._values import Result
 from spark_llm._vectorised import LateUDF
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.serving import Echo, Faults, LocalEndpoints
-from tests.world.asking import started
 
 PATIENCE_S = 10.0  # how long something may take that should be done at once
 
@@ -31,12 +31,8 @@ PATIENCE_S = 10.0  # how long something may take that should be done at once
 @pytest.fixture(autouse=True)
 def _registry() -> Iterator[None]:
     """Close what a test put into the worker's registry."""
-    from spark_llm import _engine
-
     yield
-    started.extend(_engine._engines.values())  # noqa: SLF001 -- closed with the others
-    _engine._engines.clear()  # noqa: SLF001
-    _engine._keepers.clear()  # noqa: SLF001
+    ENGINES.close()
 
 
 @pytest.fixture

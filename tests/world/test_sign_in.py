@@ -4,6 +4,8 @@ import base64
 import json
 import threading
 import time
+import traceback
+from asyncio import CancelledError
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -181,14 +183,32 @@ def test_what_a_function_returns_is_checked(token: Any) -> None:  # noqa: ANN401
     assert SECRET not in str(raised.value)
 
 
-def test_a_function_that_raises_is_named() -> None:
-    """Its error is the row's."""
+@pytest.mark.parametrize("error", [OSError, SystemExit, CancelledError])
+def test_a_function_that_raises_is_named(error: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
+    """The row's error has its type; its text may hold the secret, and goes to the log at DEBUG alone."""
 
     def broken() -> str:
-        raise OSError("vault is sealed")
+        raise error(f"no vault at https://me:{SECRET}@host")
 
-    with pytest.raises(SignInError, match=r"The token function raised OSError: vault is sealed\. Hint: .+\.$"):
+    caplog.set_level("DEBUG", "spark_llm.auth")
+    with pytest.raises(SignInError, match=rf"The token function raised {error.__name__}\. Hint: .+\.$") as raised:
         keeper_of(broken).renew_in_time()
+
+    assert SECRET not in "".join(traceback.format_exception(raised.value))
+    assert [("spark_llm.auth", 10)] == [(each.name, each.levelno) for each in caplog.records]
+    assert SECRET in caplog.text
+
+
+def test_a_renewal_that_fails_late_is_tried_at_the_end_of_the_token() -> None:
+    """The next try is never later than the end of the old token: only one that has ended blocks requests."""
+    source = Source(web_token(exp=time.time() + AGAIN_S / 2))
+    keeper = with_token(source)
+    keeper._token = keeper._token._replace(renew_at=0.0)  # noqa: SLF001 -- as if the time to renew had come
+    keeper.renew_in_time()
+
+    assert 2 == source.asked
+    assert not keeper.is_due(time.time())
+    assert keeper.is_due(keeper.ends_at)
 
 
 def test_engines_that_ask_together_wait_for_one() -> None:

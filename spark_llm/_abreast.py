@@ -5,6 +5,7 @@ caller waits for rows, so a reader that has enough, or has gone, holds all of th
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,18 +13,21 @@ from typing import Any
 from spark_llm._values import Result
 
 AHEAD_ROWS = 10_000  # results that one column may hold while another one has none: as many as an Arrow batch has rows
-_END_S = 5.0  # how long a column may take to call off what it has in flight
+END_S = 15.0  # how long the columns may take to call off what they have in flight, and to keep their answers
 
 Results = Iterator[list[Result | None]]
 Ask = Callable[[Iterator[Any]], Results]  # reads batches, yields results in the rows' order; an empty list is a beat
 Chunk = list[list[Result | None]]  # of each column as many results; without columns it is a beat
 
 
-def abreast(batches: Iterator[Any], columns: Sequence[Ask], ahead_rows: int = AHEAD_ROWS) -> Iterator[Chunk]:
+def abreast(
+    batches: Iterator[Any], columns: Sequence[Ask], ahead_rows: int = AHEAD_ROWS, end_s: float = END_S
+) -> Iterator[Chunk]:
     """Ask all columns about the rows of `batches`; yield the rows that every column has, as soon as it has them.
 
     What goes wrong in one column ends the others, and is raised here as it was. When the caller stops reading, each
-    column is closed in its own thread before this returns. A single column needs no thread.
+    column is closed in its own thread before this returns. Raises `RuntimeError` where one has not ended within
+    `end_s`: a thread that still reads `batches` would take another task's rows. A single column needs no thread.
     """
     if len(columns) == 1:
         yield from ([results] if results else [] for results in columns[0](batches))
@@ -41,8 +45,18 @@ def abreast(batches: Iterator[Any], columns: Sequence[Ask], ahead_rows: int = AH
             yield chunk
     finally:
         join.stop()
-        for thread in threads:
-            thread.join(_END_S)
+        _end(threads, end_s)
+
+
+def _end(threads: Sequence[threading.Thread], end_s: float) -> None:
+    ends_at = time.monotonic() + end_s
+    for thread in threads:
+        thread.join(max(0.0, ends_at - time.monotonic()))
+    if left := sum(thread.is_alive() for thread in threads):
+        raise RuntimeError(
+            f"{left} of {len(threads)} columns did not end within {end_s:g} s, and may still read the task's input."
+            " Hint: run the task again; where it recurs, ask about one column at a time, and report it."
+        )
 
 
 class _StoppedError(Exception):

@@ -3,14 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
-from operator import itemgetter
-from typing import Any
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple
 
 from pyspark.sql import Column
 from pyspark.sql.types import DataType, FloatType, MapType, StringType, StructField, StructType
 
 from spark_llm import schemas
+from spark_llm._abreast import Chunk, abreast
 from spark_llm._ai import FUNCTIONS, Function, Parameter
 from spark_llm._arguments import Arguments, Columns
 from spark_llm._canonical import function_words, model_words
@@ -35,6 +37,7 @@ _PARSED: dict[str, DataType] = {
 }
 PAIR = (Parameter("expr1"), Parameter("expr2"))
 QUERY = (Parameter("endpoint"), Parameter("request"))
+NAMES_AT_ONCE = 16  # endpoints that one task asks at the same time; further names take turns
 
 
 class AIFunction(LateUDF):
@@ -137,11 +140,33 @@ class SimilarityPlan(ArgumentsPlan):
         return [text for pair in asked for text in pair]
 
 
+class _Row(NamedTuple):
+    """A request, where it goes, and in which lane; a row without one asks nothing."""
+
+    lane: int
+    name: str | None
+    request: str | None
+
+
+class _Slice(NamedTuple):
+    """Some rows, and how many lanes there are: a power of two, so that few slices find too few of them."""
+
+    rows: list[_Row]
+    lanes: int
+
+
+def _joined(chunks: Iterator[Chunk]) -> Results:
+    """Yield the one result of each row from those of all lanes; a beat is passed on."""
+    for chunk in chunks:
+        yield [next((result for result in row if result is not None), None) for row in zip(*chunk, strict=True)]
+
+
 @dataclass(frozen=True)
 class QueryPlan(ArgumentsPlan):
     """Ask the endpoint that each row names.
 
-    Neighbours that name the same are asked together; where the name changes, the one before is waited for.
+    Names are asked at the same time, each in a lane of its own through its own engine; the rows keep their order. Of
+    more names than `NAMES_AT_ONCE` some share a lane, where they take turns.
     """
 
     known: tuple[tuple[str, Recipe], ...]
@@ -160,7 +185,27 @@ class QueryPlan(ArgumentsPlan):
         return Arguments("ai_query", QUERY)
 
     def _answers(self, slices: Iterator[Columns]) -> Results:
-        for name, runs in groupby(self._runs(slices), key=itemgetter(0)):
+        for lanes, some in groupby(self._spread(slices), key=attrgetter("lanes")):
+            yield from _joined(abreast(some, [partial(self._lane, lane) for lane in range(lanes)]))
+
+    def _spread(self, slices: Iterator[Columns]) -> Iterator[_Slice]:
+        """Yield slices with the lane of each row: each name has its own, as long as there are lanes."""
+        lanes: dict[str, int] = {}
+        for endpoints, requests in slices:
+            rows: list[_Row] = []
+            for wanted, request in zip(endpoints, requests, strict=True):
+                if request is None:
+                    rows.append(_Row(0, None, None))
+                    continue
+                name = wanted if wanted in lanes else self._checked(wanted)
+                if len(lanes) < NAMES_AT_ONCE:
+                    lanes.setdefault(name, len(lanes))
+                rows.append(_Row(lanes.get(name, hash(name) % NAMES_AT_ONCE), name, request))
+            yield _Slice(rows, 1 << (max(1, len(lanes)) - 1).bit_length())
+
+    def _lane(self, lane: int, slices: Iterator[_Slice]) -> Results:
+        """Ask the rows of one lane, one name after the other; the others have no result here."""
+        for name, runs in groupby(self._runs(lane, slices), key=itemgetter(0)):
             requests = (run for _, run in runs)
             if name is None:
                 for run in requests:
@@ -172,15 +217,18 @@ class QueryPlan(ArgumentsPlan):
                     raise_if_failed(results, "use try_ai_query, which gives null, or llm_query, which says why.")
                 yield results
 
-    def _runs(self, slices: Iterator[Columns]) -> Iterator[tuple[str | None, list[str | None]]]:
-        """Yield neighbours that name the same endpoint; a row that asks nothing goes with those before it."""
+    def _runs(self, lane: int, slices: Iterator[_Slice]) -> Iterator[tuple[str | None, list[str | None]]]:
+        """Yield neighbours that name the same endpoint; a row that is not asked here goes with those before it."""
         name: str | None = None
-        for endpoints, requests in slices:
-            for wanted, rows in groupby(zip(endpoints, requests, strict=True), key=itemgetter(0)):
-                run = [request for _, request in rows]
-                if any(request is not None for request in run):
-                    name = self._checked(wanted)
-                yield name, run
+        for each in slices:
+            run: list[str | None] = []
+            for row in each.rows:
+                if row.lane == lane and row.name is not None and row.name != name:
+                    if run:
+                        yield name, run
+                    name, run = row.name, []
+                run.append(row.request if row.lane == lane else None)
+            yield name, run
 
     def _checked(self, name: str | None) -> str:
         if name is None:

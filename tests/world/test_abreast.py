@@ -198,6 +198,45 @@ def test_input_that_breaks_is_raised_as_it_was() -> None:
         texts(abreast(source(), [plain(), plain(), plain()]))
 
 
+def test_a_thread_that_still_reads_the_input_fails_the_task() -> None:
+    """Where one column has failed and another one is held by Spark's iterator: both exceptions are told."""
+    gate, waits = threading.Event(), threading.Event()
+
+    def source() -> Iterator[list[int]]:
+        yield [1]
+        waits.set()
+        gate.wait(PATIENCE_S)
+
+    def fails(batches: Iterator[Any]) -> Results:
+        yield answers(next(batches))
+        assert waits.wait(PATIENCE_S)
+        raise LookupError("first")
+
+    with pytest.raises(RuntimeError, match=r"1 of 2 columns did not end within 0\.1 s.* Hint: .+\.") as raised:
+        texts(abreast(source(), [plain(), fails], end_s=0.1))
+    gate.set()
+
+    assert "first" == str(raised.value.__context__)
+
+
+def test_a_column_that_does_not_end_fails_the_task_of_a_reader_that_goes() -> None:
+    """It is closed with an exception, and not with a thread that is left behind in silence."""
+    gate = threading.Event()
+
+    def stuck(batches: Iterator[Any]) -> Results:
+        try:
+            yield answers(next(batches))
+            yield answers(next(batches))
+        finally:
+            gate.wait(PATIENCE_S)
+
+    chunks = abreast(iter([[1], [2]]), [plain(), stuck], end_s=0.1)
+    next(chunks)
+    with pytest.raises(RuntimeError, match="1 of 2 columns did not end"):
+        chunks.close()  # type: ignore[attr-defined]
+    gate.set()
+
+
 def test_a_reader_that_goes_ends_every_column() -> None:
     """When the caller closes, each column is closed in the thread that ran it, and all threads have ended."""
     columns = [Gate(), Gate(), Gate()]

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -83,7 +83,7 @@ class Breaking(Chat):
 class Ending(Chat):
     """A task whose first answer makes the event loop end."""
 
-    end: Callable[[asyncio.AbstractEventLoop], object]
+    end: Callable[[asyncio.AbstractEventLoop], object] = field(kw_only=True)
 
     def decode(self, response: Response, count: int) -> Outcome:
         """Have the loop end when this callback is over."""

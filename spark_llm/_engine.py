@@ -231,6 +231,7 @@ class Engine:
         _logger.error("%s: unexpected %s", self._route.shown, type(error).__name__, exc_info=error if shows else None)
 
     async def _close(self) -> None:
+        self._begin()  # no request takes the place of one that is called off
         for sending in self._sending:
             sending.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)

@@ -118,8 +118,10 @@ class Line:
         self.stopped = error
 
     def abort(self, error: RowError) -> None:
-        """Give every row without a result this error, and every row that is still to come."""
+        """Give every row without a result this error, and every row that is still to come; the first error stays."""
         with self._changed:
+            if self.aborted:
+                return
             self.stopped, self.aborted, self.unsent = error, True, 0
             for number in range(self._ready, self._end):
                 self._results.setdefault(number, Result(error=error))

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from spark_llm import Endpoint, Policy
 from spark_llm._engine import Engine
@@ -47,9 +48,20 @@ def distinct(count: int) -> list[Item | None]:
     return [f"row {number}" for number in range(count)]
 
 
-def held() -> tuple[int, int]:
-    """Return how many threads there are in this process, and how many files and sockets it has open."""
-    return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+class Held(NamedTuple):
+    """What this process has: threads, and open files with sockets."""
+
+    threads: int
+    files: int
+
+    @classmethod
+    def now(cls) -> "Held":
+        """Count them."""
+        return cls(threading.active_count(), len(list(Path("/proc/self/fd").iterdir())))
+
+    def is_within(self, other: "Held") -> bool:
+        """Return whether there is no more of either."""
+        return self.threads <= other.threads and self.files <= other.files
 
 
 def comes_true(condition: Callable[[], bool], patience_s: float = 10.0) -> bool:

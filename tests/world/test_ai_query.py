@@ -14,7 +14,7 @@ from spark_llm._registry import ENGINES, IDLE_MOST
 from spark_llm._values import Result
 from spark_llm.errors import InputTypeError, RowFailedError
 from spark_llm.serving import Echo, LocalEndpoints
-from tests.world.asking import CHAT, held, texts
+from tests.world.asking import CHAT, texts
 
 PATIENCE_S = 10.0  # how long something may take that should be done at once
 NAMES = ("a", "b", "c")
@@ -98,13 +98,12 @@ def test_a_hundred_names_leave_few_engines(endpoints: LocalEndpoints) -> None:
         for number in range(100)
     )
     rows = [(f"n{number % 100}", f"row {number}") for number in range(200)]
-    threads, _ = held()
-    most = 0
+    threads = most = threading.active_count()
 
     def counted() -> Iterator[list[Result | None]]:
         nonlocal most
         for chunk in QueryPlan(known, None, raises=False).arrow(batches(rows)):
-            most = max(most, held()[0])
+            most = max(most, threading.active_count())
             yield chunk
 
     assert [request for _, request in rows] == answered(counted())

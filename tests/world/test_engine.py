@@ -3,15 +3,18 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
-from spark_llm import Policy
+from spark_llm import Endpoint, Policy
+from spark_llm._engine import Engine
+from spark_llm._sign_in import TokenKeeper
 from spark_llm._tasks.embed import Embed
 from spark_llm._values import Item, Result
 from spark_llm.serving import LocalEndpoints
-from tests.world.asking import CHAT, ask, distinct, engine, kinds, texts
+from tests.world.asking import CHAT, ask, comes_true, distinct, engine, engine_at, kinds, started, texts
 
 
 def test_results_come_in_the_order_of_the_rows_whatever_order_the_answers_came_in(endpoints: LocalEndpoints) -> None:
@@ -150,6 +153,50 @@ def test_the_system_message_reaches_the_model(endpoints: LocalEndpoints) -> None
     task = replace(CHAT, system="Be brief.")
 
     assert ["Be brief.\nhello"] == texts(ask(engine(endpoints, task=task), [["hello"]], task))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_requests_go_on_while_a_token_is_renewed_early(endpoints: LocalEndpoints, *, fails: bool) -> None:
+    """The old token is good: all rows are answered with it while the function that gives the next one hangs."""
+    entered, gate = threading.Event(), threading.Event()
+    calls = []
+
+    def slow() -> str:
+        calls.append(threading.current_thread())
+        if len(calls) > 1:
+            entered.set()
+            assert gate.wait(30)
+            if fails:
+                raise OSError("sealed")
+        return endpoints.token
+
+    route = Endpoint(endpoints.invocations("chat"), token=slow).resolve(CHAT.route, {})
+    keeper = TokenKeeper(route.credential)
+    keeper.renew_in_time()
+    keeper._token = keeper._token._replace(renew_at=0.0)  # noqa: SLF001 -- as if the time to renew had come
+    asked = Engine(route, Policy(), keeper)
+    started.append(asked)
+    results = ask(asked, [distinct(200)])
+
+    assert distinct(200) == texts(results)
+    assert entered.wait(30)
+    gate.set()
+    assert distinct(20) == texts(ask(asked, [distinct(20)]))
+    assert 2 == len(calls)
+    assert comes_true(lambda: not keeper.is_due(time.time()))
+
+
+def test_a_token_that_has_ended_holds_requests_back(endpoints: LocalEndpoints) -> None:
+    """Nothing is sent before there is another: no request is spent on a 401."""
+    gate = threading.Event()
+    asked = engine_at(Endpoint(endpoints.invocations("chat"), token=lambda: endpoints.token if gate.wait(30) else ""))
+    with ThreadPoolExecutor(1) as threads:
+        results = threads.submit(ask, asked, [distinct(20)])
+        assert 0 == endpoints.stats.requests
+        gate.set()
+
+        assert distinct(20) == texts(results.result(30))
+    assert {200: 20} == endpoints.stats.by_status
 
 
 @pytest.mark.waits

@@ -1,0 +1,50 @@
+"""What of an endpoint's flow is logged, and how often."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm._flow_log import BETWEEN_S, DEBUG, INFO, Flow, FlowLog
+
+TIMES = st.lists(st.floats(0, 60), min_size=1, max_size=200).map(sorted)
+
+
+def test_each_change_has_its_words() -> None:
+    """A window that grows is for DEBUG; what goes wrong, and what ends, is for INFO."""
+    log = FlowLog()
+    steps = [
+        (Flow(window=8), (DEBUG, "window 1 -> 8")),
+        (Flow(window=4), (INFO, "window 8 -> 4")),
+        (Flow(4, per_s=3.21), (INFO, "learned a rate of 3.2 requests/s")),
+        (Flow(4), (INFO, "no learned rate any more")),
+        (Flow(4, saturation=40.4), (INFO, "saturated at 40 requests in flight")),
+        (Flow(4), (INFO, "no saturation any more")),
+        (Flow(4, outage_since=9.0), (INFO, "an outage began: only faults came back, so only probes are sent")),
+        (Flow(4), (INFO, "the outage ended")),
+        (Flow(4, held_until=95.0), (INFO, "paused for 5.0 s by Retry-After")),
+        (Flow(4, held_until=95.0, forms=(("chat", 1),)), (INFO, "chat is asked in wire form 1")),
+    ]
+
+    for number, (flow, expected) in enumerate(steps):
+        assert [expected] == list(log.changes(flow, now=10.0 * (number + 1) - 10.0 * (number == 9)))
+
+
+def test_nothing_changed_is_nothing_logged() -> None:
+    """The first state of an endpoint is no news, nor is the last one again."""
+    log = FlowLog()
+
+    assert [] == list(log.changes(Flow(), now=0.0))
+    assert 1 == len(list(log.changes(Flow(window=2), now=1.0)))
+    assert [] == list(log.changes(Flow(window=2), now=100.0))
+
+
+@given(TIMES, st.lists(st.integers(1, 512), min_size=200, max_size=200))
+def test_a_window_has_a_line_a_second_at_most(times: list[float], windows: list[int]) -> None:
+    """However often it changes; and the last line before a change that is due tells the latest state."""
+    log = FlowLog()
+    logged = [now for now, window in zip(times, windows, strict=False) for _ in log.changes(Flow(window), now)]
+
+    assert all(after - before >= BETWEEN_S for before, after in pairwise(logged))
+    list(log.changes(Flow(513), now=1_000.0))
+    assert [(INFO, "window 513 -> 1")] == list(log.changes(Flow(), now=2_000.0))

@@ -174,6 +174,10 @@ ADVICE: Mapping[Kind, tuple[Advice, ...]] = {
             "the workers cannot reach it; look for a firewall, or name the proxy in HTTPS_PROXY on the workers.",
             words=_words(r"no connection to .+ within|unreachable|timed out|no route"),
         ),
+        Advice(
+            "let the workers open more files (ulimit -n), or keep fewer: a lower Policy(max_in_flight=…).",
+            words=_words(r"too many open files"),
+        ),
         Advice("check the URL, and look at the server's log.", stops_all=True),
     ),
     "timeout": (

@@ -27,6 +27,7 @@ from spark_llm._http import HTTPClient
 from spark_llm._limit import Limit
 from spark_llm._pace import Pace
 from spark_llm._pack import Numbered
+from spark_llm._process import most_connections
 from spark_llm._request import Request
 from spark_llm._route import Route
 from spark_llm._schedule import LastWord, Schedule
@@ -76,7 +77,7 @@ class Engine:
 
     def _begin(self) -> None:
         """Know nothing of the endpoint yet, and have no request in line."""
-        self._limit = Limit(self._policy)
+        self._limit = Limit(self._policy, most_connections())
         self._schedule = Schedule(self._limit, self._policy)
         self._forms: dict[Task, Form] = {}
         self._flow_log = FlowLog()
@@ -389,7 +390,7 @@ class Engine:
         return HTTPClient(
             route.url,
             policy.timeout_s,
-            policy.ceiling,
+            self._limit.ceiling,
             headers=dict(route.headers),
             azure=route.azure,
             ca_bundle=route.ca_bundle,

@@ -1,16 +1,18 @@
-"""The one door to the network: a body goes out, a `Response` comes back, whatever happens. No exception leaves.
+"""The HTTP client: it sends a body and returns a `Response`. Network errors become a `Response` with a `fault`.
 
 aiohttp's client, with connections kept open between requests. Redirects are not followed: the token is for one host.
 Certificates are always verified.
 """
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from inspect import signature
+from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -18,6 +20,8 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from spark_llm._deadline import Deadline
+from spark_llm._proxy import proxy_of
+from spark_llm._secrets import secrets_of
 from spark_llm._values import Response
 from spark_llm._version import __version__
 from spark_llm.auth import header_of
@@ -28,18 +32,19 @@ if TYPE_CHECKING:
 
 CONNECT_S = 15.0
 EMPTY: Mapping[str, str] = {}
-_SECRET_LETTERS = 8  # a header's value that is shorter is no secret, and may be any word
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")  # the other side speaks plain HTTP
+_LONGEST_HEADER = 128 * 1024  # curl reads 100 KB, requests 64
+_MOST_HEADERS = 1_000
+_NO_FILE = (errno.EMFILE, errno.ENFILE)  # this process, or its machine, has no file left for a socket
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": f"spark_llm/{__version__}"}
 
 
-def _proxy_for(url: URL) -> str | None:
-    """Return the proxy that the environment names for this URL, looked up once.
+def _proxy_for(url: URL) -> URL | None:
+    """Return the proxy that the environment, or the system's settings, name for this URL, looked up once.
 
     aiohttp's own `trust_env` would look for proxies and read ~/.netrc at every request, and send what it finds there.
     """
-    proxy = None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy  # "host:port" is enough, as for curl
+    return None if proxy_bypass(url.host or "") else proxy_of(url, getproxies())
 
 
 class HTTPClient:
@@ -58,8 +63,8 @@ class HTTPClient:
         """Post to `url`; give one try `timeout_s`; keep at most `connections` open.
 
         `headers` go with every request; `azure` says that a key has Azure's header. `ca_bundle` is certificates in
-        PEM, or the path of a file of them, that are trusted besides the system's own; raises `ConfigError` where it
-        cannot be read.
+        PEM, or the path of a file of them, that are trusted besides the system's own. Raises `ConfigError` where they
+        cannot be read, and for a proxy that cannot be used.
         """
         self._url = URL(url, encoded=True)
         self._azure = azure
@@ -69,13 +74,15 @@ class HTTPClient:
         self._connect_s = min(timeout_s / 2, CONNECT_S)
         self._deadline = Deadline(timeout_s)
         self._proxy = _proxy_for(self._url)
-        self._headers: dict[str | None, CIMultiDict[str]] = {}
+        self._headers: dict[str | None, tuple[CIMultiDict[str], tuple[str, ...]]] = {}
+        self._has_connected = False
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=connections, ttl_dns_cache=300, keepalive_timeout=30, ssl=_trust(ca_bundle) or True
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s),  # `Deadline` is the total
             cookie_jar=aiohttp.DummyCookieJar(),
+            **_header_limits(),
         )
 
     async def post(self, body: bytes, token: str | None) -> Response:
@@ -85,23 +92,24 @@ class HTTPClient:
     async def send(self, method: str, body: bytes | None, token: str | None) -> Response:
         """Do what `post` does, with any method."""
         began = time.monotonic()
-        status, final = 0, False
+        status = 0
+        headers, secrets = self._headers_for(token)
         fault: Kind
+        final = no_socket = False
         try:
             with self._deadline:
                 answer = await self._session.request(
                     method,
                     self._url,
                     data=body,
-                    headers=self._headers_for(token),
+                    headers=headers,
                     proxy=self._proxy,
                     allow_redirects=False,
                 )
                 status = answer.status
+                self._has_connected = True
                 content = await answer.read()  # gives the connection back, or closes it if this breaks off
-            if status != 200:
-                content = self._without_secrets(content, token)
-            return Response(status, content, answer.headers, time.monotonic() - began)
+            return Response(status, content, answer.headers, time.monotonic() - began, secrets=secrets)
         except aiohttp.ConnectionTimeoutError:
             where = f"{self._url.host}:{self._url.port}{' by way of the proxy' if self._proxy else ''}"
             fault, detail = "connection", f"no connection to {where} within {self._connect_s:g} s"
@@ -112,30 +120,44 @@ class HTTPClient:
             fault, detail = "invalid_response", f"the answer did not come whole: {_on_one_line(error)}"
         except (aiohttp.ClientError, OSError) as error:
             fault, detail, final = "connection", _cause(error), _is_final(error)
-        return Response(status, latency_s=time.monotonic() - began, fault=fault, detail=detail, final=final)
+            no_socket = self._has_no_socket(error)
+        return Response(
+            status,
+            latency_s=time.monotonic() - began,
+            fault=fault,
+            detail=detail,
+            final=final,
+            no_socket=no_socket,
+            secrets=secrets,
+        )
 
     async def close(self) -> None:
         """Close every connection."""
         self._deadline.close()
         await self._session.close()
 
-    def _without_secrets(self, content: bytes, token: str | None) -> bytes:
-        """Mask what we sent where a refusal says it again: its words end up in a table."""
-        for secret in (token or "", *self._own_headers.values()):
-            if len(secret) >= _SECRET_LETTERS:
-                content = content.replace(secret.encode(), b"***")
-        return content
+    def _has_no_socket(self, error: Exception) -> bool:
+        """Return whether this machine's own limits leave no file or no port for another connection.
 
-    def _headers_for(self, token: str | None) -> CIMultiDict[str]:
-        headers = self._headers.get(token)
-        if headers is None:
-            headers = CIMultiDict(_HEADERS)
+        The error of a port that is not left is also that of an address which this machine cannot reach at all.
+        """
+        number = getattr(getattr(error, "os_error", error), "errno", None)
+        return number in _NO_FILE or (number == errno.EADDRNOTAVAIL and self._has_connected)
+
+    def _headers_for(self, token: str | None) -> tuple[CIMultiDict[str], tuple[str, ...]]:
+        """Return the headers of a request, and the secrets that it carries."""
+        known = self._headers.get(token)
+        if known is None:
+            headers, carried = CIMultiDict(_HEADERS), list(self._own_headers.items())
             headers.update(self._own_headers)
             if token is not None:
                 name, value = header_of(token, azure=self._azure)
                 headers[name] = value
-            self._headers = {token: headers}
-        return headers
+                carried.append((name, value))
+            proxy_password = None if self._proxy is None else self._proxy.password
+            known = headers, secrets_of(str(self._url), carried, proxy_password)
+            self._headers = {token: known}
+        return known
 
 
 def ask_once(
@@ -161,18 +183,26 @@ def ask_once(
     return asyncio.run(once())
 
 
+def _header_limits() -> dict[str, Any]:
+    """Return how much of an answer's head is read; aiohttp counts headers since 3.14."""
+    limits = {"max_line_size": _LONGEST_HEADER, "max_field_size": _LONGEST_HEADER, "max_headers": _MOST_HEADERS}
+    return {name: most for name, most in limits.items() if name in signature(aiohttp.ClientSession).parameters}
+
+
 def _cause(error: Exception) -> str:
     """Say what stood between us and an answer, and where, in words that tell what to look at."""
     if isinstance(error, aiohttp.ClientConnectorError):
         return _why_no_connection(error)
-    if isinstance(error, aiohttp.InvalidURL):  # these two would print the proxy's address, password and all
-        return "the address of the proxy cannot be read"
-    if isinstance(error, aiohttp.ClientHttpProxyError):
+    if isinstance(error, aiohttp.ClientHttpProxyError):  # it would print the proxy's address, password and all
         return f"the proxy lets no connection through: {error.status} {error.message}"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the server closed the connection without an answer"
     if isinstance(error, aiohttp.ClientResponseError):
-        return f"what came back is not HTTP: {_on_one_line(error.message) or 'no status line'}"
+        words = _on_one_line(error.message) or "no status line"
+        if words.startswith(("Got more than ", "Too many headers")):
+            return f"the headers of the answer are too large: {words.partition(' when ')[0]}"
+        what = "the answer cannot be read" if "content-encoding" in words else "what came back is not HTTP"
+        return f"{what}: {words}"
     return f"the connection broke: {type(error).__name__}: {error}"
 
 
@@ -182,7 +212,7 @@ def _is_final(error: Exception) -> bool:
         return error.status in (401, 403, 407)
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         return isinstance(error.os_error, ssl.SSLError) and error.os_error.reason in _NO_TLS
-    return isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.InvalidURL))
+    return isinstance(error, aiohttp.ClientConnectorCertificateError)
 
 
 def _trust(ca_bundle: str | None) -> ssl.SSLContext | None:

@@ -43,14 +43,15 @@ class Sent(NamedTuple):
 class Limit:
     """The window, the pace and the quotas of one endpoint, and what is out in them."""
 
-    def __init__(self, policy: Policy) -> None:
-        """Start at one request, never to pass what `policy` says."""
+    def __init__(self, policy: Policy, connections: int | None = None) -> None:
+        """Start at one request, never to pass what `policy` says, nor the `connections` that the process may open."""
+        ceiling = policy.ceiling if connections is None else min(policy.ceiling, connections)
         self.in_flight = 0
         self.window = 1  # the most requests that may be out now
-        self._climb = Climb(1.0, 1.0, float(policy.ceiling), step=1.0)
+        self._climb = Climb(1.0, 1.0, float(ceiling), step=1.0)
         self._knee = Knee()
         self._rate: LearnedRate | None = None
-        self._ceiling = float(policy.ceiling)
+        self.ceiling = ceiling  # of the window
         self._requests = _quota(policy.requests_per_minute, policy.tasks)
         self._tokens = _quota(policy.tokens_per_minute, policy.tasks)
         self._quotas = [bucket for bucket in (self._requests, self._tokens) if bucket is not None]
@@ -101,7 +102,7 @@ class Limit:
     def widen(self, requests: int) -> None:
         """Let so many out at least, though nothing has come back yet: a slow first answer must not hold all others."""
         if self._climb.slow_start:
-            self._climb.value = max(self._climb.value, min(float(requests), self._ceiling))
+            self._climb.value = max(self._climb.value, min(float(requests), float(self.ceiling)))
             self._resize()
 
     def sent(self, now: float, letters: int = 0) -> Sent:

@@ -1,4 +1,4 @@
-"""This process, told apart from all others, and whether another one of this machine has ended.
+"""This process: what tells it apart from others, how many connections it may open, and whether another has ended.
 
 A number is a process' own only within one boot and one namespace of numbers (a container has its own), and numbers are
 given again: so all three and the time it began tell it apart. Only Linux shows them.
@@ -7,7 +7,13 @@ given again: so all three and the time it began tell it apart. Only Linux shows 
 import hashlib
 from pathlib import Path
 
+try:
+    import resource
+except ImportError:  # Windows, which has no such limit
+    resource = None  # type: ignore[assignment]  # what there is instead of the module
+
 _PROC = Path("/proc")
+_OTHER_FILES = 64  # that a process has open besides connections to an endpoint
 _ENDED = "ZX"  # a process that nobody has asked about its end yet is still listed
 
 
@@ -18,6 +24,12 @@ def own_identity() -> str:
         return f"{_realm()}_{number}_{began}"
     except (OSError, IndexError):
         return ""
+
+
+def most_connections() -> int | None:
+    """Return how many connections the limit on open files leaves room for; None where there is no limit."""
+    files = -1 if resource is None else resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if files < 0 else max(1, files - min(files // 2, _OTHER_FILES))
 
 
 def has_ended(identity: str) -> bool:

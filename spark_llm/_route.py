@@ -70,7 +70,8 @@ def check_url(url: str) -> None:
 
 def check_transport(url: str) -> None:
     """Raise `ConfigError` where a token and everybody's texts would go over a network in clear."""
-    if urlsplit(url).scheme == "http" and not _is_loopback(url):
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise ConfigError(
             f"{masked(url)} is plain http to another machine: whoever is in between reads the token and the rows.",
             "use https://, or Endpoint(…, allow_http=True) within a network that you trust.",
@@ -89,9 +90,8 @@ def check_headers(headers: object) -> None:
         )
 
 
-def _is_loopback(url: str) -> bool:
-    """Return whether the URL's host is this machine itself."""
-    host = urlsplit(url).hostname or ""
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine itself."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

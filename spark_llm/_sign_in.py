@@ -192,6 +192,8 @@ def _grant(client: ClientCredentials, more: Mapping[str, str], ca_bundle: str | 
     document = read_object(response.body) if response.succeeded else {}
     value, seconds = document.get("access_token"), _seconds(document.get("expires_in"))
     if not isinstance(value, str) or not is_token(value):
+        if document and "error" not in document:  # it may hold a token all the same, so it is not quoted
+            response = Response(200, b"the answer has no access_token that a header can hold")
         raise _no_token(response, url, client)
     return Token.read(value, now) if seconds is None else Token.lasting(value, seconds, now)
 

@@ -111,6 +111,8 @@ class Response:
     fault: Kind | None = None  # "timeout", "connection" or "invalid_response" where the answer is not whole
     detail: str = ""  # the fault in words
     final: bool = False  # the fault will be there however often it is tried
+    no_socket: bool = False  # nothing was sent: this process may open no further connection
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # what the request carried that no message may show
 
     @property
     def succeeded(self) -> bool:
@@ -132,7 +134,7 @@ class Failure:
     """A response that is no answer: the error that the rows would get, and what it asks of the sender."""
 
     error: RowError
-    told_to_wait: bool = False  # 429, 503: not a fault, it spends time and no tries
+    told_to_wait: bool = False  # 429, 503, no socket left: not a fault, it spends time and no tries
     retry_after_s: float | None = None
     usage: Usage | None = None  # tokens that were billed all the same
     about_form: bool = False  # the answer shows that this wire form is not understood: ask in the next one

@@ -28,7 +28,7 @@ FLOORS = {
     ),
     "world": (
         *("endpoint", "auth", "_sign_in", "_profile", "_clients", "_route"),
-        *("_http", "_deadline", "_engine", "_registry", "_abreast", "_recipe", "_java", "_stream"),
+        *("_http", "_proxy", "_deadline", "_engine", "_registry", "_abreast", "_recipe", "_java", "_stream"),
         *("_cache", "_store"),
         "_held_back",
         *("_live", "_bar", "_process"),
@@ -43,7 +43,7 @@ FLOORS = {
         *("_ai", "_prompts"),
         *("_running", "_watch"),
         *("_names", "_canonical", "_delta"),
-        "_faults",
+        *("_faults", "_secrets"),
         *("_prices", "_chunks", "_spending"),
     ),
     "words": (
@@ -75,7 +75,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "tqdm": ("demo", "_bar"),
     "uvloop": ("_engine",),
     "xllamacpp": WING,
-    "yarl": ("_http",),
+    "yarl": ("_http", "_proxy"),
 }
 
 # Rules and words decide and never act: the time and the dice are arguments.

@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from spark_llm._secrets import without_secrets
 from spark_llm._tasks._error_body import Level, levels_in, levels_of, seconds
 from spark_llm._tasks._wire import NotJSONError, excerpt, mended, not_an_answer, plain, read_json
 from spark_llm._values import Failure, Response, RowError
@@ -164,8 +165,9 @@ def failure_of(response: Response, document: object = None) -> Failure:
     Where the error is only a part of the response's body, `document` is that part.
     """
     if response.fault is not None:
-        error = RowError(response.fault, response.status or None, mended(response.detail), retryable=True)
-        return Failure(error, final=response.final)
+        words = without_secrets(mended(response.detail), response.secrets)
+        error = RowError(response.fault, response.status or None, words, retryable=True)
+        return Failure(error, told_to_wait=response.no_socket, final=response.final)
     levels = levels_of(response.body) if document is None else levels_in(document)
     inward = levels[::-1]
     words = next((level.words for level in inward if level.words), "") or response.body[:_READ_MOST].decode(
@@ -231,8 +233,9 @@ def _message(response: Response, words: str, levels: Sequence[Level]) -> str:
     """Return the words for a column, and besides who said them, if not the endpoint, or where a redirect leads."""
     provider = next((level.provider for level in levels if level.provider), "")
     aside = f"(said by the provider behind the endpoint: {provider})" if provider else _whither(response)
-    line = plain(words, _WORDS_MOST) or "no message"
-    return f"{excerpt(line, _WORDS_MOST - 201)} {excerpt(aside)}" if aside else line
+    line = plain(words, _WORDS_MOST, response.secrets) or "no message"
+    aside = excerpt(without_secrets(aside, response.secrets))
+    return f"{excerpt(line, _WORDS_MOST - 201)} {aside}" if aside else line
 
 
 def _whither(response: Response) -> str:

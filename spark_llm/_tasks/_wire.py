@@ -6,11 +6,13 @@ Sources: the OpenAI API reference (chat, completions, embeddings), and Databrick
 import html
 import json
 import re
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
 import msgspec
 
+from spark_llm._secrets import without_secrets
 from spark_llm._values import Failure, Response, RowError, Usage
 
 _decode = msgspec.json.Decoder().decode
@@ -152,20 +154,20 @@ def header_of(response: Response, name: str) -> str | None:
 
 def not_an_answer(response: Response, why: str, document: object = None, *, about_form: bool = False) -> Failure:
     """Return the failure for a 200 that does not hold its answer, with the beginning of what it holds; tokens count."""
-    found = plain(response.body[:_PAGE_MOST].decode("utf-8", "replace"))
+    found = plain(response.body[:_PAGE_MOST].decode("utf-8", "replace"), secrets=response.secrets)
     error = RowError("invalid_response", response.status, f"{why}: {found}", retryable=True)
     return Failure(error, usage=usage_of(document), about_form=about_form)
 
 
-def plain(words: str, most: int = 200) -> str:
-    """Return the beginning of a text for a message; of an HTML page its title, or else the text between its tags."""
+def plain(words: str, most: int = 200, secrets: Sequence[str] = ()) -> str:
+    """Return the beginning of a text for a message, without secrets; an HTML page's title, or the text of its tags."""
     if re.search(r"<[\w!]", words[:_PAGE_MOST]):
         page = words[:_PAGE_MOST]
         title = re.search(r"(?i)<title[^<>]*>([^<]*)</title", page)
         hidden = r"(?is)<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[^<>]*>"
         words = title[1] if title and title[1].strip() else re.sub(hidden, " ", page)
         words = html.unescape(words)
-    return excerpt(words, most)
+    return excerpt(without_secrets(words, secrets), most)
 
 
 def excerpt(words: str, most: int = 200) -> str:

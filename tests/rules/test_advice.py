@@ -97,6 +97,7 @@ CASES = [
     Case("connection", None, "no connection to the proxy p:3128: connection refused", ELSEWHERE, "", True, "NO_PROXY"),
     Case("connection", None, "no connection to x:80: connection refused", ELSEWHERE, "", True, "localhost"),
     Case("connection", None, "no connection to x:80 within 15 s", ELSEWHERE, "", False, "firewall"),
+    Case("connection", None, "no connection to x:80: too many open files", ELSEWHERE, "", False, "ulimit -n"),
     Case("connection", None, "the server closed the connection", ELSEWHERE, "", True, "check the URL"),
     Case("timeout", None, "no whole answer within 120 s", WORKSPACE, TOKEN, False, "timeout_s"),
     Case("context_length", 400, "prompt is too long", WORKSPACE, TOKEN, False, "ask a model that takes more"),

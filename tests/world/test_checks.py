@@ -36,7 +36,7 @@ FOUND = {
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the machine's own proxies out of the environment."""
-    for name in ("http_proxy", "https_proxy", "no_proxy"):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
 
@@ -279,6 +279,31 @@ def test_a_proxy_that_stands_in_the_way_is_told_as_a_row_tells_it(
     assert "proxy" in message
     assert hint in told
     assert SECRET not in words
+
+
+@pytest.mark.parametrize("address", [f"socks5://user:{SECRET}@127.0.0.1:1", f"http://user:{SECRET}@proxy:port"])
+def test_a_proxy_that_cannot_be_used_is_told_as_a_row_tells_it(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SOCKS proxy, or an address that cannot be read: its variable is named, what to do, and no password."""
+    monkeypatch.setenv("ALL_PROXY", address)
+    endpoint = Endpoint("https://model.invalid/v1", model="m")
+    words = wrong(checked(endpoint, "chat")).words
+
+    assert told_to_a_row(endpoint) == words
+    assert re.search(r"\bproxy\b.*ALL_PROXY|ALL_PROXY.*\bproxy\b.* Hint: ", words)
+    assert SECRET not in words
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_secret_that_an_error_repeats_is_in_no_report_and_no_row(status: int) -> None:
+    """A gateway that answers 200 with an error body is read as one that answers 500."""
+    with answering({"POST /invocations": (status, {"error": {"message": f"bad key {SECRET}"}})}) as server:
+        endpoint = Endpoint(f"{server.url}/invocations", headers={"Authorization": f"Bearer {SECRET}"})
+        words = wrong(checked(endpoint, "chat")).words
+        row = told_to_a_row(endpoint)
+
+    assert words.startswith("bad key ***")
+    assert row.startswith("bad key ***")
+    assert SECRET not in words + row
 
 
 @contextmanager

@@ -1,12 +1,19 @@
 """The one door to the network: what goes out, what it takes of the environment, and what comes back."""
 
+import base64
+import html
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from spark_llm._http import ask_once
+from spark_llm._tasks._failure import failure_of
+from spark_llm._tasks.chat import Chat
+from spark_llm._values import Answer, Failure
 from tests.world.answering import answering
 from tests.world.wire import FINE, Scripted, post
 
@@ -52,13 +59,76 @@ def test_a_key_of_azure_has_its_own_header(fine: Scripted) -> None:
     assert b"authorization" not in fine.heard.lower()
 
 
-@pytest.mark.parametrize("sent", [{"token": "s3cret-token"}, {"headers": {"X-Key": "s3cret-token"}}])
-def test_a_refusal_that_repeats_a_secret_is_masked(sent: dict[str, Any]) -> None:
-    """Its words end up in a table, and what we sent does not."""
-    with answering({"POST /": (401, {"error": {"message": "Incorrect API key provided: s3cret-token."}})}) as server:
-        response = post(f"{server.url}/", **sent)
+SECRET = "s3cret/token+1"
+LOGIN = base64.b64encode(f"robot:{SECRET}".encode()).decode()
+CARRIERS: list[dict[str, Any]] = [
+    {"token": SECRET},
+    {"token": SECRET, "azure": True},
+    {"headers": {"X-Key": SECRET}},
+    {"headers": {"Authorization": f"Bearer {SECRET}"}},
+    {"headers": {"X-Forwarded-Authorization": f"token  {SECRET}"}},
+    {"headers": {"authorization": f"basic {LOGIN}"}},
+    {"query": f"?a=b&api-key={quote(SECRET, safe='')}"},
+    {"query": f"?sig={SECRET}"},
+]
 
-    assert b'{"error": {"message": "Incorrect API key provided: ***."}}' == response.body
+
+@pytest.mark.parametrize("status", [200, 401, 500])
+@pytest.mark.parametrize("sent", CARRIERS, ids=str)
+def test_an_error_that_repeats_a_secret_is_masked(sent: dict[str, Any], status: int) -> None:
+    """Its words end up in a table, and what we sent does not: whatever carried it, whatever the status."""
+    written = (SECRET, SECRET.replace("/", r"\/"), quote(SECRET), quote(SECRET, safe="").lower())
+    words = f"No key is like {' or '.join(written)}."
+    options = {name: value for name, value in sent.items() if name != "query"}
+    with answering({f"POST /{sent.get('query', '')}": (status, {"error": {"message": words}})}) as server:
+        response = post(f"{server.url}/{sent.get('query', '')}", **options)
+
+    assert "No key is like *** or *** or *** or ***." == failure_of(response).error.message
+
+
+def test_a_secret_that_is_cut_off_is_masked() -> None:
+    """Words are shortened after they were masked: no half of a secret is left at their end."""
+    for length in range(470, 500):
+        words = f"{'x' * length} {SECRET} is wrong. {'y' * 100}"
+        with answering({"POST /": (401, {"message": words})}) as server:
+            message = failure_of(post(f"{server.url}/", token=SECRET)).error.message
+        assert SECRET[:4] not in message
+
+
+def test_what_is_no_answer_and_repeats_a_secret_is_masked() -> None:
+    """A 200 of another shape is quoted, without the secret; a page too."""
+    for body in (f"key {SECRET} unknown", f"<html><body>key {html.escape(SECRET)} unknown</body></html>"):
+        server = Scripted(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        outcome = Chat().decode(post(server.url, token=SECRET), 1)
+        server.close()
+        assert isinstance(outcome, Failure)
+        assert "the answer is no JSON: key *** unknown" == outcome.error.message
+
+
+def test_an_answer_that_holds_a_secret_is_left_as_it_is() -> None:
+    """What a model says is the row's, whatever it is."""
+    document = {"choices": [{"message": {"content": f"The key is {SECRET}."}}]}
+    with answering({"POST /": (200, document)}) as server:
+        response = post(f"{server.url}/", token=SECRET)
+
+    assert json.dumps(document).encode() == response.body
+    outcome = Chat().decode(response, 1)
+    assert isinstance(outcome, Answer)
+    assert f"The key is {SECRET}." == outcome.results[0].text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [b"X-Long: " + b"a" * 100_000 + b"\r\n", b"".join(b"X-Header-%d: a\r\n" % number for number in range(900))],
+    ids=["long", "many"],
+)
+def test_large_headers_are_read(headers: bytes) -> None:
+    """Gateways that trace or log write long headers, and many; curl reads 100 KB of one."""
+    server = Scripted(FINE.replace(b"\r\n\r\n", b"\r\n" + headers + b"\r\n"))
+    response = post(server.url)
+    server.close()
+
+    assert (200, b"{}", None) == (response.status, response.body, response.fault)
 
 
 def test_one_request_can_be_sent_without_a_loop(fine: Scripted) -> None:
@@ -83,7 +153,7 @@ def test_no_credentials_are_taken_from_netrc(fine: Scripted, tmp_path: Path, mon
 
 def test_the_environments_proxy_is_used(fine: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
     """With HTTP_PROXY set the request goes to the proxy, with the whole address in it; NO_PROXY is heeded."""
-    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", fine.url)
 

@@ -11,6 +11,7 @@ import pytest
 import trustme
 
 from spark_llm._http import HTTPClient
+from spark_llm._tasks._failure import failure_of
 from spark_llm._values import Response
 from spark_llm.errors import ConfigError
 from tests.world.wire import AUTHORITY, FINE, Scripted, hanging, post
@@ -21,7 +22,7 @@ BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: clo
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the machine's own proxies out of the environment."""
-    for name in ("http_proxy", "https_proxy", "no_proxy"):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
 
@@ -149,24 +150,30 @@ def test_a_proxy_that_cannot_be_reached_says_so(scheme: str, written: str, monke
 
 def test_a_proxy_that_lets_nothing_through_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a proxy answers instead of a tunnel is told, without its password."""
-    server = Scripted(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
-    monkeypatch.setenv("https_proxy", f"http://user:hunter2@{server.authority}")
+    server = Scripted(b"HTTP/1.1 407 Proxy Authentication Required, not p%40ssw0rd\r\nContent-Length: 0\r\n\r\n")
+    monkeypatch.setenv("https_proxy", f"http://user:p%40ssw0rd@{server.authority}")
     response = post("https://model.invalid/", token="s3cret")
     server.close()
 
     assert server.heard.startswith(b"CONNECT model.invalid:443 HTTP/1.1\r\n")
     assert b"s3cret" not in server.heard
     assert ("connection", True) == (response.fault, response.final)
-    assert "the proxy lets no connection through: 407 Proxy Authentication Required" == response.detail
+    words = "the proxy lets no connection through: 407 Proxy Authentication Required, not ***"
+    assert words == failure_of(response).error.message
 
 
-def test_a_proxys_address_that_is_none_says_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address that cannot be read is not repeated, since a password may stand in it."""
-    monkeypatch.setenv("http_proxy", "http://user:hunter2@proxy:port")
-    response = post("http://model.invalid/")
-
-    assert ("connection", True) == (response.fault, response.final)
-    assert "the address of the proxy cannot be read" == response.detail
+@pytest.mark.parametrize(("variable", "address"), [("ALL_PROXY", "socks5://{}"), ("http_proxy", "socks5h://u:pw@{}")])
+def test_a_socks_proxy_is_an_error_before_anything_is_sent(
+    variable: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take our HTTP for a broken SOCKS; nobody connects to it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setenv(variable, address.format(f"127.0.0.1:{listener.getsockname()[1]}"))
+        with pytest.raises(ConfigError, match=f"{variable.upper()} names a SOCKS proxy.* Hint: "):
+            post("http://model.invalid/", token="s3cret")
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
 
 
 @pytest.mark.parametrize(
@@ -185,6 +192,12 @@ def test_a_proxys_address_that_is_none_says_where_to_look(monkeypatch: pytest.Mo
             200,
             "invalid_response",
             "the answer did not come whole: 400, message: Can not decode content-encoding: gzip",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Long: " + b"a" * 200_000 + b"\r\n\r\n{}",
+            0,
+            "connection",
+            "the headers of the answer are too large: Got more than 131072 bytes",
         ),
     ],
 )

@@ -165,6 +165,18 @@ def test_a_token_server_that_repeats_the_secret_is_masked(endpoints: LocalEndpoi
     assert f"signing in at {login.url}/token: invalid_client: not ***" in message
 
 
+@pytest.mark.parametrize("answer", [{"access_token": "t0p-s3cret token"}, {"token": "t0p-s3cret"}])
+def test_a_token_that_cannot_be_used_is_not_printed(endpoints: LocalEndpoints, answer: dict[str, str]) -> None:
+    """It may come under another name, or with a line end that no header can hold; it is somebody's token."""
+    with answering({"POST /token": (200, answer)}) as login:
+        results = asked_by(client(endpoints, token_url=f"{login.url}/token"), endpoints, 3)
+    [message] = messages(results)
+
+    assert {"unauthorized"} == set(kinds(results))
+    assert "the answer has no access_token that a header can hold" in message
+    assert "t0p" not in message
+
+
 def test_a_token_server_that_is_away_is_a_fault_that_passes(endpoints: LocalEndpoints) -> None:
     """It is tried again like the endpoint itself; the row says what could not be reached."""
     results = asked_by(

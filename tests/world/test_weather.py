@@ -1,8 +1,11 @@
 """The engine against an endpoint that refuses, hangs, breaks off and goes away; no Spark."""
 
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +20,8 @@ from tests.world.asking import CHAT, ask, distinct, engine, engine_at, kinds, te
 if TYPE_CHECKING:
     from spark_llm._values import Item, Result
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.mark.parametrize("fault", ["429", "503", "429@0.1", "500", "garbage", "cut", "html"])
 def test_what_goes_wrong_once_is_asked_again(endpoints: LocalEndpoints, fault: str) -> None:
@@ -28,6 +33,33 @@ def test_what_goes_wrong_once_is_asked_again(endpoints: LocalEndpoints, fault: s
     assert rows == texts(results)
     assert 23 == endpoints.stats.requests
     assert 23 == sum(result.attempts for result in results if result is not None)
+
+
+FEW_FILES = """
+import os, resource, sys
+from spark_llm import Endpoint
+from tests.world.asking import ask, distinct, engine_at
+
+url, token, taken = sys.argv[1:]
+others = [open(os.devnull) for _ in range(int(taken))]
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+results = ask(engine_at(Endpoint(url, token=token)), [distinct(500)])
+print(sum(result.error is None for result in results), sum(result.attempts for result in results))
+"""
+
+
+@pytest.mark.waits
+@pytest.mark.parametrize(("taken", "most_attempts"), [(0, 500), (90, 600)])
+def test_few_open_files_cost_no_row_and_hardly_a_try(endpoints: LocalEndpoints, taken: int, most_attempts: int) -> None:
+    """With 128 files the window stays below them; where others took most of these, it settles at what is left."""
+    endpoints.latency_s = 0.05
+    program = [sys.executable, "-c", FEW_FILES, endpoints.invocations("chat"), endpoints.token, str(taken)]
+    ran = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    answered, attempts = map(int, ran.stdout.split())
+
+    assert 500 == answered == endpoints.stats.requests
+    assert attempts <= most_attempts
+    assert endpoints.stats.max_in_flight <= 64
 
 
 @pytest.mark.waits

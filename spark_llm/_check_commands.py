@@ -13,7 +13,7 @@ from spark_llm._checks import check_here, endpoints_at
 from spark_llm._description import Description
 from spark_llm._report import Report
 from spark_llm._target import Target, shown, tasks_of, workspace
-from spark_llm.auth import Bearer
+from spark_llm.auth import Bearer, checked
 from spark_llm.endpoint import LOGINS, Endpoint
 from spark_llm.errors import ConfigError
 
@@ -24,7 +24,7 @@ def check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Report:
         arguments.endpoint,
         model=arguments.model,
         served_model=arguments.served_model,
-        token=_token(arguments.token_file),
+        token=_credential(arguments.token_file),
         ca_bundle=arguments.ca_bundle,
         allow_http=arguments.allow_http,
     )
@@ -36,7 +36,7 @@ def check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Report:
 
 def endpoints(arguments: argparse.Namespace, environ: Mapping[str, str]) -> str:
     """List the workspace's endpoints as text; raises `ConfigError` where it does not list them."""
-    token = _token(arguments.token_file)
+    token = _credential(arguments.token_file)
     route = workspace(environ, LOGINS, token, ca_bundle=arguments.ca_bundle, allow_http=arguments.allow_http)
     rows = [_row(each) for each in sorted(endpoints_at(route), key=lambda each: each.name)]
     return json.dumps(rows, indent=2) if arguments.json else _table(rows)
@@ -57,8 +57,13 @@ def _table(rows: list[dict[str, str]]) -> str:
     )
 
 
-def _token(file: str | None) -> Bearer | None:
-    """Read a token from a file, or from standard input ("-"); None where none is named."""
+def _credential(file: str | None) -> Bearer | None:
+    token = token_in(file)
+    return None if token is None else Bearer.of(token, "--token-file")
+
+
+def token_in(file: str | None) -> str | None:
+    """Read a token from a file, or from standard input ("-"); None where none is named. Raises `ConfigError`."""
     if file is None:
         return None
     try:
@@ -68,4 +73,4 @@ def _token(file: str | None) -> Bearer | None:
         raise ConfigError(
             f"The file of --token-file cannot be read: {words}.", "name a file with the token alone."
         ) from None
-    return Bearer.of(text.strip(), "--token-file")
+    return checked(text.strip(), "The token (--token-file)")

@@ -41,18 +41,25 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         default="real",
         help="real: SmolLM2 and MiniLM, 115 MB at the first start; echo: answers what it is asked (default: real)",
     )
-    parser.add_argument("--token", help="the bearer token to ask for (default: a new one)")
+    _add_token_arguments(parser, "a new one, which is printed")
 
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve local endpoints until Ctrl-C."""
+    from spark_llm._check_commands import token_in  # the commands that ask need it too, and --help does not
+
+    try:
+        token = token_in(arguments.token_file)
+    except SparkLLMError as error:
+        print(f"spark-llm serve: {error}", file=sys.stderr)
+        return 2
     make = serving.LocalEndpoints.real if arguments.models == "real" else serving.LocalEndpoints
-    endpoints = make(token=arguments.token, port=arguments.port)
+    endpoints = make(token=token, port=arguments.port)
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job would ignore the first
         signal.signal(number, signal.default_int_handler)
     try:
         endpoints.start()
-        print(_welcome(endpoints), flush=True)
+        print(_welcome(endpoints, shown=endpoints.token if token is None else "TOKEN"), flush=True)
         while True:
             time.sleep(0.5)  # in steps: Windows delivers no signal to a thread that waits without end
     except KeyboardInterrupt:
@@ -169,14 +176,17 @@ class _NoToken(argparse.Action):
     """Refuse a token on the command line, where every user of the machine can read it, without repeating it."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.error("a token does not go on the command line: set DATABRICKS_TOKEN, or name --token-file FILE")
+        parser.error(f"a token does not go on the command line: name --token-file FILE (default: {self.const})")
+
+
+def _add_token_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    hidden = argparse.SUPPRESS
+    parser.add_argument("--token", action=_NoToken, const=default, help=hidden)  # else it would stand for --token-file
+    parser.add_argument("--token-file", metavar="FILE", help=f"a file with the token, - for stdin (default: {default})")
 
 
 def _add_access_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--token", action=_NoToken, help=argparse.SUPPRESS)  # else it would stand for --token-file
-    parser.add_argument(
-        "--token-file", metavar="FILE", help="a file with the token, - for stdin (default: the environment, a profile)"
-    )
+    _add_token_arguments(parser, "DATABRICKS_TOKEN and its like, a profile")
     parser.add_argument("--ca-bundle", metavar="FILE", help="certificates to trust besides the system's own, in PEM")
     parser.add_argument("--allow-http", action="store_true", help="ask another machine without TLS")
 
@@ -201,23 +211,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return COMMANDS[parsed.command].run(parsed)
 
 
-def _welcome(endpoints: "serving.LocalEndpoints") -> str:
+def _welcome(endpoints: "serving.LocalEndpoints", *, shown: str) -> str:
     url = endpoints.invocations("chat")
-    headers = [f"Authorization: Bearer {endpoints.token}", "Content-Type: application/json"]
+    headers = [f"Authorization: Bearer {shown}", "Content-Type: application/json"]
     body = '{"messages": [{"role": "user", "content": "Say hello."}]}'
     curl = ["curl", url, *(word for header in headers for word in ("-H", header)), "-d", body]
-    workspace = {"DATABRICKS_HOST": endpoints.url, "DATABRICKS_TOKEN": endpoints.token}
+    workspace = {"DATABRICKS_HOST": endpoints.url, "DATABRICKS_TOKEN": shown}
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in workspace.items())
     return f"""\
 Serving {", ".join(endpoints.names)} at {endpoints.url} (OpenAI clients: {endpoints.openai_url})
-Token: {endpoints.token}
+Token: {shown if shown == endpoints.token else f"that of --token-file, {shown} below"}
 
 Ask it:
   {shlex.join(curl)}
 
 From Spark:
   from spark_llm import Endpoint, chat_udf
-  chat = chat_udf(Endpoint({json.dumps(url)}, token={json.dumps(endpoints.token)}))
+  chat = chat_udf(Endpoint({json.dumps(url)}, token={json.dumps(shown)}))
 
 As a workspace, for databricks-sdk, MLflow and `spark-llm check chat`:
   export {variables}

@@ -89,7 +89,7 @@ def test_an_endpoint_that_is_not_ready_ends_with_1(
         (["chat", "--task", "sing"], "invalid choice: 'sing'"),
         (["chat", "--token-file", SECRET], "The file of --token-file cannot be read"),
         (["chat", f"--token={SECRET}"], "a token does not go on the command line"),
-        (["chat", "--token", SECRET], "a token does not go on the command line: set DATABRICKS_TOKEN"),
+        (["chat", "--token", SECRET], "a token does not go on the command line: name --token-file FILE"),
         ([], "ENDPOINT"),
     ],
 )

@@ -146,7 +146,7 @@ class LocalEndpoints:
 
     @token.setter
     def token(self, token: str) -> None:
-        self._tokens.plain = _set_now(token, self.token_expires)
+        self._set_token(lambda: _set_now(token, self.token_expires))
 
     @property
     def token_expires(self) -> After | None:
@@ -155,7 +155,10 @@ class LocalEndpoints:
 
     @token_expires.setter
     def token_expires(self, token_expires: After | None) -> None:
-        self._tokens.plain = _set_now(self.token, token_expires)
+        self._set_token(lambda: _set_now(self.token, token_expires))
+
+    def _set_token(self, made: Callable[[], Token]) -> None:
+        self._on_loop(lambda: setattr(self._tokens, "plain", made()))
 
     @property
     def client_id(self) -> str:
@@ -190,7 +193,7 @@ class LocalEndpoints:
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
-        self._invocations.faults = faults
+        self._on_loop(lambda: setattr(self._invocations, "faults", faults))
 
     @property
     def latency_s(self) -> Latency:
@@ -199,7 +202,7 @@ class LocalEndpoints:
 
     @latency_s.setter
     def latency_s(self, latency_s: Latency) -> None:
-        self._invocations.latency_s = latency_s
+        self._on_loop(lambda: setattr(self._invocations, "latency_s", latency_s))
 
     @property
     def capacity(self) -> Capacity:
@@ -253,7 +256,11 @@ class LocalEndpoints:
         self._on_loop(lambda: self._invocations.holds.release(word))
 
     def _on_loop(self, act: Callable[[], None]) -> None:
-        """Run `act` where the application runs, and wait for it."""
+        """Run `act` where the application runs, and wait for it; at once where that is this thread."""
+        server = self._server
+        if server is not None and server.runs_here:  # it must not wait for a thread that waits for it
+            act()
+            return
         with self._turn:
             if self._server is None:
                 act()

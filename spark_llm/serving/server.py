@@ -64,6 +64,11 @@ class Server:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether this is the application's own thread."""
+        return threading.current_thread() is self._thread
+
     def call(self, act: Callable[[], None]) -> None:
         """Run `act` on the loop, from any other thread, and wait for it."""
 

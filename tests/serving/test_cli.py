@@ -64,12 +64,48 @@ def test_what_serve_prints_can_be_pasted() -> None:
     assert [f"DATABRICKS_HOST={curl[1].partition('/serving-endpoints')[0]}", f"DATABRICKS_TOKEN={token}"] == export[1:]
 
 
-def test_a_token_of_ones_own_is_asked_for() -> None:
-    """`--token` sets the token that requests must bring, whatever is in it."""
-    with serving("--token", 'it\'s "mine"') as (_, printed):
+def test_a_token_of_ones_own_is_read_from_a_file(tmp_path: Path) -> None:
+    """Requests must bring it, whatever is in it; neither `ps` nor what is printed shows it."""
+    (tmp_path / "token").write_text('it\'s"mine"\n', encoding="utf-8")
+    with serving("--token-file", str(tmp_path / "token")) as (_, printed):
         curl = shlex.split(next(line for line in printed.splitlines() if line.startswith("  curl")))
+        mine, other = (
+            requests.post(
+                curl[1],
+                data=curl[curl.index("-d") + 1],
+                headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+                timeout=30,
+            )
+            for token in ('it\'s"mine"', "TOKEN")
+        )
 
-    assert 'Authorization: Bearer it\'s "mine"' in curl
+    assert (200, 401) == (mine.status_code, other.status_code)
+    assert "mine" not in printed
+    assert "Authorization: Bearer TOKEN" in curl
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--token", "t0p-s3cret"], "a token does not go on the command line: name --token-file FILE"),
+        (["--token=t0p-s3cret"], "a token does not go on the command line"),
+        (["--token-file", "t0p-s3cret"], "The file of --token-file cannot be read: No such file or directory. Hint: "),
+        (["--token-file", os.devnull], "The token (--token-file) is empty, or"),
+    ],
+)
+def test_a_token_that_is_not_in_a_file_is_refused(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the command line every user of the machine could read it; it is not repeated."""
+    try:
+        code: object = main(["serve", "--models", "echo", "--port", "0", *arguments])
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+
+    assert (2, "") == (code, out)
+    assert words in err
+    assert "t0p-s3cret" not in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import requests
 
-from spark_llm.serving import Faults, LocalEndpoints
+from spark_llm.serving import After, Capacity, Faults, LocalEndpoints
 from tests.serving.client import connected
 
 
@@ -94,3 +95,54 @@ def test_the_fixture_gives_fresh_endpoints(tmp_path: Path) -> None:
 
     assert 0 == done.returncode, done.stdout
     assert "2 passed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("token", "new"),
+        ("token_expires", After(requests=9)),
+        ("faults", Faults("503")),
+        ("latency_s", 0.001),
+        ("capacity", Capacity(concurrency=9)),
+    ],
+)
+def test_a_setting_from_another_thread_waits_for_its_turn(name: str, value: object) -> None:
+    """It takes effect between two steps of the application, and never in the middle of one."""
+    seen: list[object] = []
+
+    def latency_s(_: int) -> float:
+        setting.start()
+        setting.join(0.1)  # the time that it would take to see it happen
+        seen.append(getattr(endpoints, name))
+        return 0.0
+
+    endpoints = LocalEndpoints(latency_s=latency_s)
+    old = getattr(endpoints, name)
+    setting = threading.Thread(target=setattr, args=(endpoints, name, value), daemon=True)
+    with connected(endpoints) as client:
+        client.say("a")
+        setting.join(5)
+
+    assert ([old], value) == (seen, getattr(endpoints, name))
+
+
+def test_a_model_may_set_what_comes_next() -> None:
+    """What runs on the application's own thread need not wait for it, also while another thread does."""
+    elsewhere = []
+
+    def latency_s(number: int) -> float:
+        elsewhere.append(threading.Thread(target=setattr, args=(endpoints, "capacity", Capacity(concurrency=9))))
+        elsewhere[-1].start()
+        endpoints.faults = Faults(f"ok*{number + 1} 503")
+        endpoints.reset()
+        endpoints.token_expires = None
+        return 0.0
+
+    endpoints = LocalEndpoints(latency_s=latency_s)
+    with connected(endpoints) as client:
+        assert 200 == client.say("a").status_code
+        for each in elsewhere:
+            each.join(5)
+
+    assert ([False], Faults("ok*1 503")) == ([each.is_alive() for each in elsewhere], endpoints.faults)

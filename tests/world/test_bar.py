@@ -189,7 +189,7 @@ def test_a_terminal_gets_a_bar() -> None:
         ended = seen(reads, "]\r\n")
 
     assert "| 0/200 rows [00:00<?" in began
-    assert re.search(r" 50%\|█+ +\| 100/200 rows \[[\d:]+<[\d:]+, +[\d.,]+ rows/s, 1,000 tokens, 12 failed", drawn)
+    assert re.search(r" 50%\|█+[^|]*\| 100/200 rows \[[\d:]+<[\d:]+, +[\d.,]+ rows/s, 1,000 tokens, 12 failed", drawn)
     assert "12 failed (9 rate_limited, 3 timeout), $0.0010]" in drawn
     assert "spark_llm: hello\r\n" in noted
     assert re.search(r"100%\|█+\| 200/200 rows .*2,000 tokens, 24 failed.*\r\n$", ended)

@@ -8,6 +8,7 @@ from pyspark.sql import SparkSession
 from spark_llm.serving import LocalEndpoints
 from tests.conftest import SessionKind
 from tests.spark.asking import run_alone
+from tests.world.answering import answering
 
 pytestmark = pytest.mark.slow
 
@@ -52,9 +53,13 @@ endpoints = {
     "headers": Endpoint(URL, headers={"Authorization": f"Bearer {TOKEN}", "X-Key": os.environ["HEADER_SECRET"]}),
     "wrong": Endpoint(URL, token=os.environ["WRONG_TOKEN"]),
     "wrong client": Endpoint(URL, token=stranger),
+    "repeats a token": Endpoint(os.environ["REPEATS"], token=TOKEN),
+    "repeats a header": Endpoint(os.environ["REPEATS"], headers={"Authorization": f"Bearer {TOKEN}"}),
+    "repeats a key": Endpoint(f"{os.environ['REPEATS']}?api-key={os.environ['QUERY_SECRET']}"),
+    "by a proxy": Endpoint("https://model.invalid/v1", model="m"),
 }
 for name, endpoint in endpoints.items():
-    udf = chat_udf(endpoint, policy=Policy(give_up_after_s=5))
+    udf = chat_udf(endpoint, policy=Policy(give_up_after_s=5, max_tries=2))
     df = spark.sql("SELECT 'text' AS p").withColumn("r", udf("p"))
     df.explain(True)
     print(name, endpoint, udf, df, df.schema, df.select("r.*").collect())
@@ -87,7 +92,10 @@ def test_a_secret_is_nowhere_but_on_the_wire(spark: SparkSession, session_kind: 
     """
     secrets = {
         name: f"dapi-5ecret-{name.lower().replace('_', '-')}"
-        for name in ("TOKEN", "CLIENT_SECRET", "QUERY_SECRET", "HEADER_SECRET", "WRONG_TOKEN", "FUNCTION_SECRET")
+        for name in (
+            *("TOKEN", "CLIENT_SECRET", "QUERY_SECRET", "HEADER_SECRET"),
+            *("WRONG_TOKEN", "FUNCTION_SECRET", "PROXY_PASSWORD"),
+        )
     }
     logs, events = tmp_path / "logs", tmp_path / "events"
     logs.mkdir()
@@ -101,7 +109,14 @@ def test_a_secret_is_nowhere_but_on_the_wire(spark: SparkSession, session_kind: 
         "spark.log.level": "DEBUG" if session_kind == "classic" else "INFO",
         "spark.sql.warehouse.dir": tmp_path.as_uri(),
     }
-    with LocalEndpoints(token=secrets["TOKEN"], clients={"my-client": secrets["CLIENT_SECRET"]}) as endpoints:
+    repeats = {
+        f"POST /invocations{query}": (200, {"error": {"message": f"No key is like {secrets[name]}."}})
+        for query, name in (("", "TOKEN"), (f"?api-key={secrets['QUERY_SECRET']}", "QUERY_SECRET"))
+    }
+    with (
+        LocalEndpoints(token=secrets["TOKEN"], clients={"my-client": secrets["CLIENT_SECRET"]}) as endpoints,
+        answering(repeats) as repeating,
+    ):
         job = run_alone(
             JOB,
             session_kind,
@@ -110,6 +125,8 @@ def test_a_secret_is_nowhere_but_on_the_wire(spark: SparkSession, session_kind: 
             URL=endpoints.invocations("chat"),
             CLIENT="my-client",
             TOKEN_URL=f"{endpoints.url}/oidc/v1/token",
+            REPEATS=f"{repeating.url}/invocations",
+            HTTPS_PROXY=f"http://user:{secrets['PROXY_PASSWORD']}@127.0.0.1:9",
             LOGS=str(logs),
             SETTINGS=" ".join(f"{name}={value}" for name, value in settings.items()),
             PYTHONASYNCIODEBUG="1",
@@ -126,6 +143,8 @@ def test_a_secret_is_nowhere_but_on_the_wire(spark: SparkSession, session_kind: 
     assert any("a worker asked for a token" in text for text in left.values())  # the workers' logs are among them
     assert any("chat_udf" in text for name, text in left.items() if name.startswith("events"))  # and the plans
     assert "kind='unauthorized'" in job.stdout  # and the error rows
+    assert job.stdout.count("No key is like ***") >= 9  # of three endpoints: a row, an exception and reports
+    assert "no connection to the proxy 127.0.0.1:9" in job.stdout
 
     found = [(name, where) for where, text in left.items() for name, secret in secrets.items() if secret in text]
     assert {"FUNCTION_SECRET"} == {name for name, where in found if where.startswith("logs/auth-")}  # at DEBUG, alone

@@ -379,7 +379,7 @@ def _broken(endpoints: LocalEndpoints) -> TokenSource | None:
         (_expired, "request", "Invalid access token", "expired"),
         (_none, "request", "Credential was not sent", "no token was sent"),
         (_spoilt, "credentials", "The token that the token function returned is empty, or has", "token.strip()"),
-        (_broken, "credentials", "The token function raised PermissionError: no keyring here.", "call it alone"),
+        (_broken, "credentials", "The token function raised PermissionError.", "call it alone"),
     ],
 )
 def test_a_token_that_is_no_good_is_told_as_a_row_tells_it(

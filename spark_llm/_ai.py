@@ -17,6 +17,7 @@ from spark_llm._values import Item, Question, RowError
 
 SENTIMENTS = ("positive", "negative", "neutral", "mixed")
 LABELS_MOST = 500
+LISTS_KEPT = 100  # lists of labels, each of up to LABELS_MOST texts, whose prompts and types are kept
 _LANGUAGES = {
     "de": "German",
     "en": "English",
@@ -102,7 +103,7 @@ def _translate(content: str, to_lang: str) -> Item | RowError:
     return Question(content, _prompts.TRANSLATE.format(language=language))
 
 
-@lru_cache(maxsize=1_000)
+@lru_cache(maxsize=LISTS_KEPT)
 def _choice(labels: tuple[str | None, ...]) -> Told | RowError:
     return _wrong_labels(labels) or (
         _prompts.CLASSIFY.format(labels=_listed(labels)),
@@ -110,7 +111,7 @@ def _choice(labels: tuple[str | None, ...]) -> Told | RowError:
     )
 
 
-@lru_cache(maxsize=1_000)
+@lru_cache(maxsize=LISTS_KEPT)
 def _entities(labels: tuple[str | None, ...]) -> Told | RowError:
     fields = tuple(Field(str(label), Nullable(Scalar("string"))) for label in labels)
     return _wrong_labels(labels) or (
@@ -119,7 +120,7 @@ def _entities(labels: tuple[str | None, ...]) -> Told | RowError:
     )
 
 
-@lru_cache(maxsize=1_000)
+@lru_cache(maxsize=LISTS_KEPT)
 def _masking(labels: tuple[str | None, ...]) -> Told | RowError:
     return _wrong_labels(labels) or (_prompts.MASK.format(labels=_listed(labels)), None)
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from spark_llm._ai import KINDS, Parameter
 from spark_llm._columns import SLICE_ROWS, askable, from_pandas, python_values
+from spark_llm._types import spark_name
 from spark_llm.errors import InputTypeError
 
 Columns = list[Sequence[Any]]  # one for each parameter, with Python's values
@@ -33,7 +34,7 @@ class Arguments:
             arrays = self._checked(batch if isinstance(batch, tuple) else (batch,))
             for parameter, array in zip(self._parameters, arrays, strict=False):
                 if not _holds(array.type, parameter.kind):
-                    raise self._wrong_type(parameter, str(array.type))
+                    raise self._wrong_type(parameter, spark_name(array.type))
             for start in range(0, len(arrays[0]), SLICE_ROWS):
                 yield self._filled([python_values(array.slice(start, SLICE_ROWS)) for array in arrays])
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from spark_llm._types import spark_name
 from spark_llm._values import Item, Result
 from spark_llm.errors import InputTypeError
 
@@ -27,7 +28,7 @@ def arrow_rows(batches: Iterator[pa.Array], *, conversations: bool) -> Iterator[
         if not isinstance(batch, pa.Array):
             raise _wrong_type("several columns", conversations=conversations)
         if not askable(batch.type, conversations=conversations):
-            raise _wrong_type(str(batch.type), conversations=conversations)
+            raise _wrong_type(spark_name(batch.type), conversations=conversations)
         for start in range(0, len(batch), SLICE_ROWS):
             yield python_values(batch.slice(start, SLICE_ROWS))
 
@@ -116,7 +117,8 @@ def from_pandas(
 def _wrong_type(found: str, *, conversations: bool) -> InputTypeError:
     takes = "one string column" + (", or one of array<struct<role:string,content:string>>" if conversations else "")
     return InputTypeError(
-        f"The UDF takes {takes}; it was called on {found}.", "cast the column, for example with .cast('string')."
+        f"The UDF takes {takes}; it was called on {found}.",
+        "cast a number or a time with .cast('string'); write an array, a map or a struct with to_json().",
     )
 
 

@@ -4,10 +4,13 @@ The look around comes first, by a function that travels by value and needs the s
 this library is missing, and says so. It is a plain Python UDF, because an Arrow one needs pyarrow there.
 """
 
+import contextlib
 import json
 import re
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
+from threading import Thread
 from typing import Any
 
 from pyspark import InheritableThread
@@ -28,6 +31,8 @@ from spark_llm._version import __version__
 _LOST_TASK = re.compile(r"most recent failure: [^\n]*?\): ([^\n]*)")
 _DIRECTORY = re.compile(r' \(in directory "[^"]*"\)')  # long, Spark's own, and before the reason
 JOB_S = 60.0  # until an executor has taken a job of one row and done it
+THREAD = "spark_llm executor job"
+INTERRUPT_S = 1.0  # between interrupts of a job that is late
 CHECKS = ("packages", "address", "credentials", "request")
 OURS, THEIRS = "spark_llm", ("aiohttp", "msgspec", "pandas", "pyarrow")
 _INSTALL = (
@@ -127,21 +132,33 @@ def _visiting(target: Target) -> Callable[[object], str]:
 def _on_an_executor(spark: SparkSession, function: Callable[[object], str], job_s: float) -> Any:  # noqa: ANN401 -- what JSON holds
     """Run a function on one executor, and return the JSON that it returns; raises `TimeoutError` where that takes long.
 
-    The job runs in a thread that has this one's properties in Spark. One that is late is left alone: it is one row.
+    The job runs in a thread that has this one's properties in Spark. On Connect one that is late is interrupted. A
+    classic session interrupts only what has its own thread's tags, so there the job stays: it is one row.
     """
     asked = udf(function, StringType(), useArrow=False).asNondeterministic()
     found: Future[str] = Future()
+    tag = f"spark_llm-{uuid.uuid4().hex}"
 
     def run() -> None:
         try:
+            if is_remote():
+                spark.addTag(tag)
             found.set_result(spark.range(0, 1, 1, 1).select(asked("id")).collect()[0][0])
         except BaseException as error:  # noqa: BLE001 -- whatever it is, the caller gets it
             found.set_exception(error)
 
+    def interrupt() -> None:
+        with contextlib.suppress(Exception):  # the session may have ended
+            while not found.done():  # Spark interrupts what has started, and the job may not have
+                spark.interruptTag(tag)
+                wait([found], INTERRUPT_S)
+
     of_session = {"session": spark} if is_remote() else {}  # PySpark 3.5 knows no such argument, and needs none
-    InheritableThread(run, daemon=True, **of_session).start()
+    InheritableThread(run, daemon=True, name=THREAD, **of_session).start()
     wait([found], job_s)
     if not found.done():
+        if is_remote():
+            Thread(target=interrupt, daemon=True).start()  # a cluster that takes no job may take no interrupt either
         raise TimeoutError(f"no executor did a job of one row within {job_s:g} s")
     return json.loads(found.result())
 

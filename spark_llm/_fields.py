@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from spark_llm._columns import SLICE_ROWS, askable, from_pandas, python_values
 from spark_llm._template import Prompt
+from spark_llm._types import spark_name
 from spark_llm._values import Item
 from spark_llm.errors import ConfigError, InputTypeError
 
@@ -65,12 +66,12 @@ def _arrow_fields(batch: pa.Array, prompt: Prompt) -> dict[str, pa.Array]:
     if pa.types.is_null(batch.type):
         return dict.fromkeys(prompt.fields, batch)
     if not pa.types.is_struct(batch.type):
-        raise _no_struct(str(batch.type), prompt)
+        raise _no_struct(spark_name(batch.type), prompt)
     columns = dict(zip([field.name for field in batch.type], batch.flatten(), strict=True))
     columns = _chosen(columns, lambda column: column.null_count < len(column), prompt)
     for name, column in columns.items():
         if not askable(column.type, conversations=name == prompt.conversation):
-            raise _no_text(f"{name} is {column.type}", prompt)
+            raise _no_text(f"{name} is {spark_name(column.type)}", prompt)
     return columns
 
 

@@ -2,11 +2,13 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pyspark.sql import Column
+from pyspark import cloudpickle
+from pyspark.sql import Column, SparkSession
 from pyspark.sql.types import StructType
 
 from spark_llm import schemas
@@ -17,15 +19,17 @@ from spark_llm._profile import Profile
 from spark_llm._recipe import Recipe
 from spark_llm._registry import engine_for
 from spark_llm._returns import reply_of
+from spark_llm._route import Route
 from spark_llm._runtime import Runtime
 from spark_llm._tasks import Task
 from spark_llm._tasks.chat import Chat
 from spark_llm._template import Prompt
 from spark_llm._types import spark_type, struct_of
+from spark_llm._values import Item
 from spark_llm._vectorised import LateUDF, Results, active_session
-from spark_llm.auth import SignedInElsewhereError
+from spark_llm.auth import Bearer, SignedInElsewhereError
 from spark_llm.endpoint import Endpoint
-from spark_llm.errors import ConfigError
+from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.policy import Policy
 
 LOGINS = (Profile(), Runtime())
@@ -45,17 +49,42 @@ class ModelPlan:
 
     def arrow(self, batches: Iterator[Any]) -> Results:
         """Answer the rows of Arrow arrays."""
-        task, prompt = self.recipe.task, self.recipe.prompt
-        chat = task.name == "chat"
-        rows = arrow_rows(batches, conversations=chat) if prompt is None else arrow_prompts(batches, prompt)
-        return engine_for(self.recipe).stream(task, rows)
+        prompt, chat = self.recipe.prompt, self.recipe.task.name == "chat"
+        return self._answers(
+            arrow_rows(batches, conversations=chat) if prompt is None else arrow_prompts(batches, prompt)
+        )
 
     def pandas(self, batches: Iterator[Any]) -> Results:
         """Answer the rows of pandas series and frames."""
-        task, prompt = self.recipe.task, self.recipe.prompt
-        chat = task.name == "chat"
-        rows = pandas_rows(batches, conversations=chat) if prompt is None else pandas_prompts(batches, prompt)
-        return engine_for(self.recipe).stream(task, rows)
+        prompt, chat = self.recipe.prompt, self.recipe.task.name == "chat"
+        return self._answers(
+            pandas_rows(batches, conversations=chat) if prompt is None else pandas_prompts(batches, prompt)
+        )
+
+    def _answers(self, rows: Iterator[Sequence[Item | None]]) -> Results:
+        return engine_for(self.recipe).stream(self.recipe.task, self._named(rows))
+
+    def _named(self, rows: Iterator[Sequence[Item | None]]) -> Iterator[Sequence[Item | None]]:
+        """Yield the rows; an error of their type names the UDF."""
+        try:
+            yield from rows
+        except InputTypeError as error:
+            raise InputTypeError(f"{self.recipe.task.name}_udf: {error.what}", error.hint) from None
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A task, and the type of the column that it fills."""
+
+    task: Task
+    schema: StructType
+
+    def with_ddl(self, ddl: str, spark: SparkSession) -> "Typed":
+        """Return a chat with answers of the type that the session reads in `ddl`; raises `ConfigError`."""
+        if not isinstance(self.task, Chat):
+            return self
+        reply = reply_of(struct_of(ddl, spark))
+        return Typed(replace(self.task, reply=reply), schemas.with_parsed(self.schema, spark_type(reply.shape)))
 
 
 class ModelUDF(LateUDF):
@@ -69,6 +98,8 @@ class ModelUDF(LateUDF):
     >>> df.withColumn("summary", brief(title="title", body=F.upper("body"))).select("summary.text")
     """
 
+    _resolving = threading.RLock()  # of the class, so that a UDF can be pickled
+
     def __init__(
         self,
         name: str,
@@ -80,29 +111,31 @@ class ModelUDF(LateUDF):
         prompt: Prompt | None = None,
         ddl: str | None = None,
     ) -> None:
-        """Keep what will be asked; Spark's UDF is made later.
+        """Keep the request; Spark's UDF is made later.
 
-        Where only a login says who is asking, it is asked later too: a UDF is built without a network. And a type in
-        `ddl`, of the answers, is read by Spark when there is a session.
+        Raises `ConfigError` for a token function that cannot travel. Where only a login knows the credential, it is
+        asked later too: a UDF is built without a network. And Spark reads a type in `ddl`, of the answers, when there
+        is a session.
         """
         super().__init__(name)
+        check_travels(endpoint)
         self.endpoint = endpoint
         self.policy = policy
-        self._task, self._schema, self._prompt, self._ddl = task, schema, prompt, ddl
-        self._recipe: Recipe | None = None
+        self._untyped, self._prompt, self._ddl = Typed(task, schema), prompt, ddl
+        self._typed = self._untyped if ddl is None else None
+        self._route: Route | None = None
         with contextlib.suppress(SignedInElsewhereError):
-            self._recipe = self._resolved(ask_logins=False)
+            self._route = self._resolved(ask_logins=False)
 
     @property
     def task(self) -> str:
         """What it asks for: "chat", "complete" or "embed"."""
-        return self._task.name
+        return self._untyped.task.name
 
     @property
     def codec(self) -> Task:
-        """The task with its parameters."""
-        _ = self.returnType  # it may be part of the task
-        return self._task
+        """The task with its parameters; raises `ConfigError` as `returnType` does."""
+        return self._read().task
 
     @property
     def prompt(self) -> Prompt | None:
@@ -112,26 +145,34 @@ class ModelUDF(LateUDF):
     @property
     def returnType(self) -> StructType:  # noqa: N802 -- PySpark's name
         """The type of its column; raises `ConfigError` where that depends on a DDL string that Spark cannot read."""
-        if self._ddl is not None and isinstance(self._task, Chat):
-            reply = reply_of(struct_of(self._ddl, active_session()))
-            self._task = replace(self._task, reply=reply)
-            self._schema = schemas.with_parsed(self._schema, spark_type(reply.shape))
-            self._ddl = None
-            if self._recipe is not None:
-                self._recipe = replace(self._recipe, task=self._task)
-        return self._schema
+        return self._read().schema
 
     @property
     def recipe(self) -> Recipe:
         """What travels to the workers; raises `ConfigError` where the login that it needs fails."""
-        _ = self.codec
-        if self._recipe is None:
-            self._recipe = self._resolved(ask_logins=True)
-        return self._recipe
+        task = self.codec
+        with self._resolving:
+            if self._route is None:
+                self._route = self._resolved(ask_logins=True)
+            return Recipe(task, self._route, self.policy, self._prompt)
 
-    def _resolved(self, *, ask_logins: bool) -> Recipe:
-        route = self.endpoint.resolve(self._task.route, os.environ, LOGINS, ask_logins=ask_logins)
-        return Recipe(self._task, route, self.policy, self._prompt)
+    def made_for(self, spark: SparkSession) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
+        """Make Spark's UDF for this session, which reads the DDL string where none has before."""
+        self._read(spark)
+        return super().made_for(spark)
+
+    def _read(self, spark: SparkSession | None = None) -> Typed:
+        """Return the task and the type of its column; a session reads the DDL string once, the active one by default.
+
+        The lock holds other threads until it has: all see the same type.
+        """
+        with self._resolving:
+            if self._typed is None:
+                self._typed = self._untyped.with_ddl(self._ddl or "", spark or active_session())
+            return self._typed
+
+    def _resolved(self, *, ask_logins: bool) -> Route:
+        return self.endpoint.resolve(self._untyped.task.route, os.environ, LOGINS, ask_logins=ask_logins)
 
     def __call__(self, column: Column | str | None = None, /, **columns: Column | str) -> Column:
         """Return the column of answers; the struct's fields are `returnType`'s.
@@ -160,11 +201,27 @@ class ModelUDF(LateUDF):
 
     def __repr__(self) -> str:
         """Show the UDF and its recipe, without secrets."""
-        where = self.endpoint if self._recipe is None else self._recipe.route
-        told = "" if self._prompt is None else f"{self._prompt!r}, "
-        told += "" if self._ddl is None else f"returns={self._ddl!r}, "
-        return f"{self.__name__}({self._task!r}, {told}{where!r}, {self.policy!r})"
+        parts = [(self._typed or self._untyped).task, self._prompt, self._route or self.endpoint, self.policy]
+        shown = [repr(part) for part in parts if part is not None]
+        if self._typed is None:
+            shown.insert(-2, f"returns={self._ddl!r}")
+        return f"{self.__name__}({', '.join(shown)})"
 
     def plan(self) -> ModelPlan:
         """Return what travels to the workers."""
         return ModelPlan(self.recipe)
+
+
+def check_travels(endpoint: Endpoint) -> None:
+    """Raise `ConfigError` for a token function that Spark cannot pickle, and so cannot send to the workers."""
+    token = endpoint.token.source if isinstance(endpoint.token, Bearer) else endpoint.token
+    try:
+        cloudpickle.dumps(token)  # type: ignore[no-untyped-call]  # PySpark gives it no types
+    except Exception as error:  # noqa: BLE001 -- whatever the user's objects raise when they are pickled
+        name = getattr(token, "__qualname__", type(token).__qualname__)
+        reason = f": {error}" if type(error) is TypeError else ""  # Python's own words; others may quote a secret
+        raise ConfigError(
+            f"The token function {name} cannot be sent to the workers ({type(error).__name__}{reason}).",
+            "pass a function that makes its client, its locks and its files when it is called, and holds none before;"
+            " or pass the token as a string, or ClientCredentials(…).",
+        ) from None

@@ -6,7 +6,7 @@ from pyspark.sql import SparkSession
 
 from spark_llm._checks import check_here
 from spark_llm._executor import look
-from spark_llm._model_udf import LOGINS, ModelUDF
+from spark_llm._model_udf import LOGINS, ModelUDF, check_travels
 from spark_llm._report import Report
 from spark_llm._target import TIMEOUT_S, Target, shown, tasks_of
 from spark_llm.endpoint import Endpoint
@@ -38,7 +38,7 @@ def preflight(
         A report: `ok`, and `checks`, each with its outcome, what was found and what to do. It prints.
 
     Raises:
-        ConfigError: What was given is no endpoint, no session, no task or no time.
+        ConfigError: An argument has the wrong type or is out of range, or the token function cannot be pickled.
     """
     udf = endpoint if isinstance(endpoint, ModelUDF) else None
     place = udf.endpoint if udf is not None else Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
@@ -51,6 +51,8 @@ def preflight(
         raise ConfigError(
             f"An object of type {type(spark).__name__} is no Spark session.", "pass the session, or leave it out."
         )
+    if spark is not None:
+        check_travels(place)
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s <= TIMEOUT_S:
         raise ConfigError(
             f"timeout_s={timeout_s!r} is no time from 0 to {TIMEOUT_S:g} s.", "leave it out for all of it."

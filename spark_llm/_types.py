@@ -10,7 +10,7 @@ from typing import Any
 
 from pyspark.errors import PySparkTypeError
 from pyspark.sql import SparkSession
-from pyspark.sql.pandas.types import to_arrow_type
+from pyspark.sql.pandas.types import from_arrow_type, to_arrow_type
 from pyspark.sql.types import (
     ArrayType,
     BooleanType,
@@ -98,6 +98,14 @@ def arrow_type(kind: DataType) -> Any:  # noqa: ANN401 -- an Arrow type
     """Return the Arrow type that Spark expects of an Arrow UDF: timestamps in UTC, as PySpark 4.2 has to be told."""
     zone = {"timezone": "UTC"} if "timezone" in signature(to_arrow_type).parameters else {}
     return to_arrow_type(kind, **zone)  # type: ignore[arg-type]  # another parameter than in older ones
+
+
+def spark_name(kind: Any) -> str:  # noqa: ANN401 -- an Arrow type
+    """Return an Arrow type's name in SQL, as in "map<string,int>"; its own where Spark has none."""
+    try:
+        return from_arrow_type(kind).simpleString()
+    except PySparkTypeError:
+        return str(kind)
 
 
 def struct_of(ddl: str, spark: SparkSession) -> StructType:

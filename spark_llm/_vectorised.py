@@ -6,23 +6,25 @@ ours makes Spark's when it is called on columns or registered.
 PySpark reads the type hints of the functions below when it makes a UDF: what they name is imported for real.
 """
 
+import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
 import pyarrow as pa
+from pyspark import TaskContext
 from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import Column, SparkSession
-from pyspark.sql.pandas.functions import pandas_udf
+from pyspark.sql.pandas.functions import PandasUDFType, pandas_udf
 from pyspark.sql.types import DataType, StructType
 
 from spark_llm._columns import to_arrow, to_pandas
 from spark_llm._types import arrow_type
 from spark_llm._values import Result
-from spark_llm.errors import ConfigError
+from spark_llm.errors import ConfigError, SparkLLMError
 
 BEAT_ARRAYS = 90  # empty batches that fill the worker's output buffer of 64 KB, so that it is sent
 _TAG = "_spark_llm_call"
@@ -69,16 +71,24 @@ class LateUDF(ABC):
     @property
     def func(self) -> Any:  # noqa: ANN401 -- what PySpark calls a UDF's function
         """The function that workers run, for `spark.udf.register`."""
-        return self.on(active_session().version).func
+        return self.made_for(active_session()).func
 
     @property
     def evalType(self) -> int:  # noqa: N802 -- PySpark's name
         """How Spark hands rows over, for `spark.udf.register`."""
-        return int(self.on(active_session().version).evalType)
+        if is_at_least(active_session().version, 4, 1):
+            from pyspark.sql.pandas.functions import ArrowUDFType  # as in `on`
+
+            return ArrowUDFType.SCALAR_ITER
+        return PandasUDFType.SCALAR_ITER
 
     def asNondeterministic(self) -> "LateUDF":  # noqa: N802 -- PySpark's name
         """Return this UDF: it is nondeterministic already."""
         return self
+
+    def made_for(self, spark: SparkSession) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
+        """Make Spark's UDF for this session."""
+        return self.on(spark.version)
 
     def on(self, spark_version: str) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
         """Make Spark's UDF for a server of this version: an Arrow UDF from 4.1 on, a pandas UDF before."""
@@ -105,7 +115,7 @@ class LateUDF(ABC):
 
     def called_on(self, *arguments: Column | str) -> Column:
         """Return the column of results, tagged with the call: a table job reads off it what is asked."""
-        column: Column = self.on(active_session().version)(*arguments)
+        column: Column = self.made_for(active_session())(*arguments)
         vars(column)[_TAG] = Call(self, arguments)
         return column
 
@@ -168,9 +178,26 @@ def _pandas_function(plan: Plan, field: str | None, lay_out: Callable[[Any], pd.
 
 
 def _written(answers: Results, write: Callable[[list[Result | None]], Any], nothing: object) -> Iterator[Any]:
-    """Yield results as `write` makes them, and for a beat enough of `nothing` to be sent."""
-    for results in answers:
-        if results:
-            yield write(results)
-        else:
-            yield from [nothing] * BEAT_ARRAYS
+    """Yield results as `write` makes them, and for a beat enough of `nothing` to be sent.
+
+    Where Spark has hung up, as it does after a LIMIT, the worker ends here: Spark's own end of it would try the broken
+    pipe once more and print a traceback.
+    """
+    try:
+        for results in answers:
+            if results:
+                yield write(results)
+            else:
+                yield from [nothing] * BEAT_ARRAYS
+    except SparkLLMError as error:
+        if TaskContext.get() is not None:
+            # Its message says all. These are Spark's own settings, of a worker that ends now: 4.0 and later leave the
+            # traceback out, and 3.5 its own part of it.
+            os.environ.update(SPARK_HIDE_TRACEBACK="1", SPARK_SIMPLIFIED_TRACEBACK="1")
+        raise error.with_traceback(None) from None
+    except GeneratorExit as ended:
+        if isinstance(answers, Generator):
+            answers.close()
+        if isinstance(ended.__context__, ConnectionError) and TaskContext.get() is not None:
+            os._exit(0)
+        raise

@@ -61,7 +61,7 @@ def register(
         )
     _check_prefix(prefix)
     for task, udf in made.items():
-        spark.udf.register(prefix + task, udf)
+        spark.udf.register(prefix + task, udf.made_for(spark))
     return [prefix + task for task in made]
 
 
@@ -127,7 +127,7 @@ class SQLFunction(NamedTuple):
         Spark before 4.0 has no SQL functions; there it is a second UDF.
         """
         name, twin = prefix + self.name, prefix + self.udf.__name__
-        spark.udf.register(twin, self.udf)
+        spark.udf.register(twin, self.udf.made_for(spark))
         value = self.udf.value(self.field)
         if is_at_least(spark.version, 4, 0) and not self.sorts:
             kind = value.returnType.simpleString()
@@ -136,7 +136,7 @@ class SQLFunction(NamedTuple):
             body = f"RETURNS {kind} RETURN {twin}({names}).{self.field}"
             spark.sql(f"CREATE OR REPLACE TEMPORARY FUNCTION {name}({taken}) {body}")
         else:
-            spark.udf.register(name, value)
+            spark.udf.register(name, value.made_for(spark))
         return [name, twin]
 
 

@@ -14,14 +14,14 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_llm import ConfigError, Endpoint, chat_udf, complete_udf, embed_udf, preflight
-from spark_llm._executor import look
+from spark_llm._executor import THREAD, look
 from spark_llm._model_udf import ModelUDF
 from spark_llm._report import Check, Report
 from spark_llm._target import Target, tasks_of
 from spark_llm._version import __version__
 from spark_llm.auth import ClientCredentials
 from spark_llm.serving import LocalEndpoints
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SessionKind
 from tests.spark.asking import chat, endpoint
 
 EXECUTOR = ("packages", "address", "credentials", "request")
@@ -251,8 +251,10 @@ def test_a_python_that_cannot_run_is_said(spark: SparkSession, endpoints: LocalE
     assert "PYSPARK_PYTHON" in failed.hint
 
 
-def test_a_cluster_without_a_free_executor_is_not_waited_for(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """Where no executor takes the job in time the report says so."""
+def test_a_cluster_without_a_free_executor_is_not_waited_for(
+    spark: SparkSession, session_kind: SessionKind, endpoints: LocalEndpoints
+) -> None:
+    """Where no executor takes the job in time the report says so, and on Connect the job is taken back."""
     busy = chat(endpoints)
     endpoints.hold("held")
     held = spark.range(0, 2, 1, 2).selectExpr("concat('held ', id) AS p").select(busy("p").alias("r"))
@@ -266,6 +268,10 @@ def test_a_cluster_without_a_free_executor_is_not_waited_for(spark: SparkSession
         began = time.monotonic()
         checks = look(spark, target, job_s=0.5)
         took_s = time.monotonic() - began
+        late = [thread for thread in threading.enumerate() if thread.name == THREAD]
+        for thread in late:
+            thread.join(timeout=10 if session_kind == "connect" else 0)
+        waiting = [thread for thread in late if thread.is_alive()]
     finally:
         endpoints.release()
         job.join(timeout=60)
@@ -274,6 +280,8 @@ def test_a_cluster_without_a_free_executor_is_not_waited_for(spark: SparkSession
     assert "Spark ran no Python function: no executor did a job of one row within 0.5 s." == checks[0].message
     assert "see the cluster's page" in checks[0].hint
     assert took_s < 10
+    if session_kind == "connect":
+        assert [] == waiting
     assert 2 == len(rows)
 
 

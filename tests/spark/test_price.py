@@ -28,6 +28,10 @@ QUERIES: dict[str, tuple[int, Query]] = {
     ),
     "when around the call": (200, lambda _, df, udf: df.select(F.when(F.col("id") < 10, udf("p")))),
     "when inside the call": (10, lambda _, df, udf: df.select(udf(F.when(F.col("id") < 10, F.col("p"))))),
+    "a limit, then a chain": (
+        6,
+        lambda _, df, udf: df.limit(3).withColumn("r", udf("p")).withColumn("s", udf("r.text")),
+    ),
     "orderBy before the call": (200, lambda _, df, udf: df.orderBy("id").withColumn("r", udf("p"))),
     "orderBy and limit": (200, lambda _, df, udf: df.withColumn("r", udf("p")).orderBy("r.text").limit(10)),
     "an answer that is not read": (0, lambda _, df, udf: df.withColumn("r", udf("p")).select("id")),
@@ -77,6 +81,19 @@ def test_what_spark_computes_twice_is_found_in_a_cache(
     read(spark, TWICE[written], chat_udf(endpoint(endpoints), policy=Policy(cache=tmp_path)))
 
     assert (2 * ROWS, ROWS) == (twice, endpoints.stats.requests - twice)
+
+
+@pytest.mark.parametrize("written", ["a chain", "side by side"])
+def test_a_look_at_two_answers_asks_a_partition_of_the_first(
+    spark: SparkSession, endpoints: LocalEndpoints, written: str
+) -> None:
+    """Spark reads the first answers of a whole partition before it reads one of the second: 100, and a few."""
+    udf = chat(endpoints)
+    df = spark.range(ROWS, numPartitions=2).selectExpr("concat('row ', id) AS p").withColumn("r", udf("p"))
+    df.withColumn("s", udf("r.text" if written == "a chain" else "p")).select("r.text", "s.text").show(3)
+    over = endpoints.wait_for(lambda stats: stats.in_flight == 0)
+
+    assert ROWS // 2 < over.requests <= ROWS // 2 + 28
 
 
 def test_spark_refuses_the_udf_in_a_join_condition(spark: SparkSession, endpoints: LocalEndpoints) -> None:

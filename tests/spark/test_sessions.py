@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from spark_llm.serving import LocalEndpoints
 from tests.conftest import ROOT, SessionKind
 from tests.spark.asking import endpoint, run_alone
 
+Looks = subprocess.CompletedProcess[str]
+
 MODULE_LEVEL = """
 import os, sys
 from spark_llm import Endpoint, chat_udf
@@ -23,18 +26,33 @@ builder = SparkSession.builder.config("spark.ui.enabled", "false").config("spark
 builder = builder.remote("local[1]") if sys.argv[1] == "connect" else builder.master("local[1]")
 spark = builder.getOrCreate()
 print("ANSWER", spark.sql("SELECT 'early bird' AS p").select(CHAT("p").alias("r")).select("r.text").first()[0])
+rows = spark.range(2_000, numPartitions=1).selectExpr("concat('row ', id) AS p")
+for udf in (CHAT, CHAT.on("3.5.0")):  # Arrow, then pandas
+    for _ in range(3):
+        rows.select(udf("p").alias("r")).where("r.error IS NULL").select("r.text").show(3)
 spark.stop()
 """
 
 
-def test_a_udf_may_be_older_than_its_session(
-    spark: SparkSession, session_kind: SessionKind, endpoints: LocalEndpoints, tmp_path: Path
-) -> None:
-    """A UDF built at module level, before any session exists, works in the session that comes."""
-    done = run_alone(MODULE_LEVEL, session_kind, tmp_path, URL=endpoints.invocations("chat"), TOKEN=endpoints.token)
-
+@pytest.fixture(scope="module")
+def looks(spark: SparkSession, session_kind: SessionKind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Looks]:
+    """What a program printed that looks at a few of its answers, several times."""
     assert spark is not None  # it finds its Java
-    assert "ANSWER early bird" in done.stdout, done.stderr
+    with LocalEndpoints(latency_s=0.005) as endpoints:
+        url, token = endpoints.invocations("chat"), endpoints.token
+        yield run_alone(MODULE_LEVEL, session_kind, tmp_path_factory.mktemp("looks"), URL=url, TOKEN=token)
+
+
+def test_a_udf_may_be_older_than_its_session(looks: Looks) -> None:
+    """A UDF built at module level, before any session exists, works in the session that comes."""
+    assert "ANSWER early bird" in looks.stdout, looks.stderr
+
+
+def test_a_look_at_a_few_rows_ends_quietly(looks: Looks) -> None:
+    """Spark hangs up on the worker when it has its rows; nothing on stderr looks like a failure."""
+    assert 6 == looks.stdout.count("only showing top 3 rows"), looks.stderr
+    assert "Traceback" not in looks.stderr
+    assert "BrokenPipeError" not in looks.stderr
 
 
 def test_without_a_session_the_next_step_is_said() -> None:

@@ -1,9 +1,11 @@
 """Typed answers on Spark: the type as DDL, as a struct and as a pydantic model, in Python and in SQL."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from decimal import Decimal
 from enum import Enum
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -11,8 +13,10 @@ from pydantic import BaseModel, Field
 from pyspark.sql import SparkSession
 from pyspark.sql.types import ArrayType, BinaryType, IntegerType, LongType, StringType, StructField, StructType
 
-from spark_llm import ConfigError, chat_udf, register
+from spark_llm import ConfigError, chat_udf, register, schemas
+from spark_llm._model_udf import ModelUDF
 from spark_llm.serving import LocalEndpoints
+from tests.conftest import SessionKind
 from tests.saying import Says
 from tests.spark.asking import Ask, endpoint
 
@@ -144,3 +148,35 @@ def test_a_field_may_have_any_name(spark: SparkSession) -> None:
         answers = spark.sql("SELECT 'x' AS t").select(chat_udf(endpoint(endpoints), returns=struct)("t").alias("r"))
 
         assert [("1", "2", "3", "4", "5")] == [tuple(row["parsed"]) for row in answers.select("r.parsed").collect()]
+
+
+def test_threads_may_share_a_udf_whose_type_spark_reads(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """Whoever comes first, all see one type with one `parsed`, and it travels with the task that goes with it."""
+    threads = 4
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(25):
+            review, together = chat_udf(endpoint(endpoints), returns="mood STRING"), Barrier(threads)
+
+            def look(number: int, review: ModelUDF = review, together: Barrier = together) -> tuple[list[str], int]:
+                together.wait(timeout=60)
+                task = review.recipe.task if number % 2 else review.codec
+                return review.returnType.names, hash(task)
+
+            seen = set(map(repr, pool.map(look, range(threads))))
+            assert 1 == len(seen)
+            assert [*schemas.CHAT.names, "parsed"] == review.returnType.names
+
+
+def test_register_reads_ddl_for_its_own_session(
+    spark: SparkSession, session_kind: SessionKind, endpoints: LocalEndpoints
+) -> None:
+    """The session that a function is registered for says what a type means, and not the one that is active."""
+    if session_kind == "connect":
+        pytest.skip("A Connect client makes no second session of its server.")
+    other = spark.newSession()
+    other.conf.set("spark.sql.timestampType", "TIMESTAMP_NTZ")
+    review = chat_udf(endpoint(endpoints), returns="at TIMESTAMP")
+    register(other, chat=review, prefix="other_")
+
+    assert "timestamp_ntz" == other.sql("SELECT other_chat('a').parsed.at AS at").schema["at"].dataType.simpleString()
+    assert "struct<at:timestamp_ntz>" == review.returnType["parsed"].dataType.simpleString()

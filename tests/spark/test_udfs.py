@@ -7,7 +7,7 @@ from chispa import assert_df_equality
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from spark_llm import Endpoint, Policy, chat_udf, complete_udf, embed_udf, schemas
+from spark_llm import Endpoint, Policy, chat_udf, complete_udf, embed_udf, register, register_ai_functions, schemas
 from spark_llm._vectorised import call_of
 from spark_llm.serving import Faults, LocalEndpoints, echo_vector
 from tests.spark.asking import Ask, chat, endpoint
@@ -171,14 +171,45 @@ def test_a_look_at_a_few_rows_asks_few(spark: SparkSession, endpoints: LocalEndp
     assert over.requests == endpoints.stats.requests
 
 
+WRONG_TYPES = {
+    "int": "5",
+    "double": "2.5D",
+    "struct<y:string>": "struct('x' AS y)",
+    "array<string>": "array('x')",
+    "map<string,int>": "map('a', 1)",
+}
+
+
 def test_a_column_of_the_wrong_type_is_refused_before_the_first_request(
     spark: SparkSession, endpoints: LocalEndpoints, ask: Ask
 ) -> None:
-    """A number, a struct or two columns raise one clear exception that ends in a hint; nothing is asked."""
-    for column in (F.lit(5), F.lit(2.5), F.struct(F.lit("x").alias("y")), F.array(F.lit("x")), F.array(F.lit(1))):
-        with pytest.raises(Exception, match=r"InputTypeError: The UDF takes one string column.*Hint: ") as raised:
-            spark.range(3).select(ask(chat(endpoints))(column)).collect()
+    """One short exception names the UDF, says what it takes and ends in a hint; nothing is asked."""
+    for column in WRONG_TYPES.values():
+        with pytest.raises(Exception, match=r"InputTypeError: chat_udf: .* one string column.*Hint: ") as raised:
+            spark.range(3).select(ask(chat(endpoints))(F.expr(column))).collect()
         assert "PythonException" == type(raised.value).__name__
+
+    assert 0 == endpoints.stats.requests
+
+
+def test_the_refusal_of_a_type_is_short(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """It has the type as SQL names it, and no traceback where Spark leaves it out when it is asked to: from 4.0 on."""
+    register(spark, chat=chat(endpoints), embed=endpoint(endpoints, "embed"), prefix="short_")
+    register_ai_functions(spark, chat=endpoint(endpoints), prefix="short_")
+    calls = {f"chat_udf: .*called on {name}": chat(endpoints)(F.expr(column)) for name, column in WRONG_TYPES.items()}
+    calls |= {
+        "chat_udf: .*called on int": F.expr("short_chat(5)"),
+        "embed_udf: .*called on map<string,int>": F.expr("short_embed(map('a', 1))"),
+        "ai_classify .*called on bigint": F.expr("short_llm_classify(5L, array('a'))"),
+        "chat_udf: .*and b is int": chat_udf(endpoint(endpoints), template="{b}")(F.expr("struct(1 AS b)")),
+        "chat_udf: .*and b is map<string,int>": chat_udf(endpoint(endpoints), template="{b}")(b=F.expr("map('a', 1)")),
+    }
+    for words, column in calls.items():
+        with pytest.raises(Exception, match=rf"InputTypeError: {words}.* Hint: ") as raised:
+            spark.range(1).select(column).collect()
+        shown = str(raised.value).partition("JVM stacktrace")[0]
+        assert spark.version.startswith("3.") or "Traceback" not in shown
+        assert "_columns.py" not in shown
 
     assert 0 == endpoints.stats.requests
 

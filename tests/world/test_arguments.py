@@ -69,7 +69,7 @@ def test_a_batch_is_read_in_slices(as_batch: Any) -> None:  # noqa: ANN401 -- a 
 @pytest.mark.parametrize(
     ("batch", "found"),
     [
-        ((pa.array([1]), pa.array([["x"]])), "a string as content; it was called on int64"),
+        ((pa.array([1]), pa.array([["x"]])), "a string as content; it was called on bigint"),
         ((pa.array(["a"]), pa.array(["x"])), "a list of strings as labels; it was called on string"),
         ((pa.array(["a"]), pa.array([[1]])), "a list of strings as labels"),
         ((pa.array(["a"]), pa.array([["x"]]), pa.array([1.5])), "a whole number as max_words; it was called on double"),

@@ -165,7 +165,7 @@ def test_a_slow_column_holds_a_fast_one_back(endpoints: LocalEndpoints) -> None:
 def test_a_column_of_the_wrong_type_stops_both_before_the_first_request(endpoints: LocalEndpoints) -> None:
     """The part's own words are raised in the caller's thread."""
     plan = two(endpoints)
-    with pytest.raises(InputTypeError, match=r"one string column.*it was called on int64"):
+    with pytest.raises(InputTypeError, match=r"one string column.*it was called on bigint"):
         texts(plan.arrow(iter([(pa.array([1]), pa.array([2]))])))
 
     assert 0 == endpoints.stats.requests

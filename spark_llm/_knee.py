@@ -16,9 +16,10 @@ from enum import Enum
 
 SAMPLES_LEAST = 24
 SAMPLES_ROUNDS = 5  # a level is measured over so many rounds of answers
-IDLE_SAMPLES = 4  # make a lower level's latency that of an idle endpoint
 COMPARED = ((1, 24, 24), (2, 12, 4))  # octaves below, and the samples needed up here and down there
 SLOPE = 0.7  # of the latency over the level, both as logarithms: 0 is an idle endpoint, 1 one that queues
+SEARCH_SAMPLES = 6  # latencies at low levels that tell where to search for the edge of the queue, and
+EDGE_SAMPLES = 12  # that tell where it is
 ROOM = 1.12  # the window over the point where the queue begins, so that the endpoint never idles
 HARMLESS_S = 0.05  # a latency that no queue is looked for in: it may be this machine that is busy, and not the endpoint
 DEEPEST = 1 / 32  # of the level that a search sets out from
@@ -102,9 +103,27 @@ class Knee:
             if other is None or mean.count < samples or other.count < samples_lower:
                 continue
             if mean.value > HARMLESS_S and mean.log - other.log > SLOPE * lower * math.log(2):
-                below = [m.log for at, m in self._by_octave.items() if at < octave and m.count >= IDLE_SAMPLES]
-                self._check(float(level), min(below))
+                self._check(float(level), self._idle_latency(octave))
                 return
+
+    def _up_to(self, octave: int) -> tuple[int, float]:
+        """Return how many latencies were sampled up to this octave, and the logarithm of their mean."""
+        means = [mean for at, mean in self._by_octave.items() if at <= octave]
+        samples = sum(mean.count for mean in means)
+        return samples, math.log(max(1e-6, sum(mean.value * mean.count for mean in means) / max(1, samples)))
+
+    def _idle_latency(self, below: int) -> float:
+        """Return the logarithm of the mean latency up to that octave, below this one, where it is the shortest."""
+        means = [self._up_to(octave) for octave in range(below)]
+        return min((mean for samples, mean in means if samples >= SEARCH_SAMPLES), default=means[-1][1])
+
+    def _edge(self, level: float) -> float:
+        """Return the level at which the queue begins; 0 where too few latencies of lower levels are known.
+
+        Where requests take no longer here than at lower levels, that is this level, or one above.
+        """
+        samples, idle = self._up_to(int(math.log2(level)) - 1)
+        return 0.0 if samples < EDGE_SAMPLES else level * math.exp(idle - self._here.log) * ROOM
 
     def _decide(self, here: float, throughput: float) -> None:
         """Go on from a level that was measured."""
@@ -163,12 +182,13 @@ class Knee:
         self._state = _State.SEARCH
 
     def _descend(self, level: float, throughput: float) -> None:
-        """Try a lower level, unless this one is the lowest."""
+        """Try a lower level, unless this one is the lowest, or nothing queues at it."""
         self._best, self._from = max(self._best, throughput), level
-        if level < 2 or self._here.value <= HARMLESS_S:
+        edge = self._edge(level)
+        if level < 2 or self._here.value <= HARMLESS_S or edge >= level:
             self._hold()
             return
-        self._move(min(level - 1, level / STEP))
+        self._move(max(edge, min(level - 1, level / STEP)))
         self._state = _State.DESCEND
 
     def _probe(self, level: float, throughput: float) -> None:

@@ -109,6 +109,14 @@ def test_light_batching_is_left_alone() -> None:
     assert [WIDEST] * 5 == [Asking(seed, 0.3).ask(batches(0.002), 4_000)[-1] for seed in range(5)]
 
 
+def test_no_lower_level_is_tried_where_nothing_queues() -> None:
+    """A lower level would leave servers idle: once the edge of the queue is known, it is not passed again."""
+    asking = Asking(0, 0.0)
+    asking.ask(queues(40), 2_000)
+
+    assert min(asking.ask(queues(40), 10_000)) >= 40
+
+
 @pytest.mark.parametrize("factor", [0.5, 3.0])
 def test_a_queue_behind_which_the_model_changed_keeps_its_level(factor: float) -> None:
     """All latencies three times as long, or half, are no longer line: the number of servers is what it was."""

@@ -1,11 +1,12 @@
-"""How much may be on its way to one endpoint, and how fast: found by itself, from answers and refusals alone.
+"""Concurrency limiter: finds how much may be in flight to one endpoint, and how fast, from answers and refusals alone.
 
 The window of requests in flight doubles from one until the endpoint refuses; then `Climb` keeps it just under the
-ceiling that showed. A refusal or two are noise: it takes a share of the last requests to cut the window, and what was
-sent before a cut cannot cut again, so a burst counts once. Refusals that go on although the window was cut are not
-about its width: then the rate at which requests were accepted is kept (`LearnedRate`), and pauses between attempts
-double, since refused attempts may count against a quota. An endpoint that queues never refuses: `Knee` finds where
-more in flight buys nothing.
+ceiling that showed. A refusal or two are noise: it takes a share of the last requests to cut the window. A burst cuts
+it once; the other requests of the burst only lower the ceiling, by one each, since they too were in flight and were not
+served. Refusals that go on although the window was cut are not about its width. Then `LearnedRate` keeps the rate at
+which requests were accepted, and pauses between attempts double, since refused attempts may count against a quota.
+Where refusals stop (`Silence`), window and rate double again: workers that shared the limit may be gone. An endpoint
+that queues never refuses: `Knee` finds where more in flight buys nothing.
 
 Each worker finds this alone. The constants were chosen by simulation (`tests/rules/simulation.py`), among others of
 eight workers that share one hidden capacity without knowing of each other. Knows no clock, no socket, no Spark.
@@ -17,6 +18,7 @@ from typing import NamedTuple
 from spark_llm._climb import Climb
 from spark_llm._knee import Knee
 from spark_llm._rate import Bucket, LearnedRate
+from spark_llm._silence import Silence
 from spark_llm.policy import Policy
 
 CUT_TO = 0.9  # of the requests that were in flight and not refused
@@ -65,6 +67,7 @@ class Limit:
         self._accepted_per_s = 0.0
         self._accepted_at = 0.0
         self._refused_at_level: float | None = None
+        self._silence = Silence()
 
     @property
     def per_s(self) -> float | None:
@@ -137,6 +140,11 @@ class Limit:
             self._tokens.take(tokens - sent.tokens, now)
             self._tokens_a_letter += (tokens / max(1, sent.letters) - self._tokens_a_letter) / 8
         in_use = self.in_flight * 2 >= self.window and self._climb.value <= self._knee.level
+        held_back = in_use or (self._rate is not None and self._rate.binds(now))
+        if held_back and self._silence.answered(self.in_flight):
+            self._climb.double()
+            if self._rate is not None:
+                self._rate.double()
         self.in_flight -= 1
         if sent.epoch == self._cuts:
             self._series = 0
@@ -156,7 +164,11 @@ class Limit:
         """
         self.in_flight -= 1
         self._accept(-math.exp((sent.at - now) / self._unit_s), now)
+        self._silence.refused(self.in_flight)
         if sent.epoch != self._cuts:
+            if sent.epoch == self._cuts - 1 and self._rate is None:
+                self._climb.lower()
+                self._resize()
             return
         self._recent_refused += 1
         self._refused_since_cut += 1
@@ -186,7 +198,7 @@ class Limit:
                 self._climb.cut(level, CUT_TO)
         elif (sent.paced and level + 2 < self._climb.value) or 2 * level < self._climb.value:
             if first or told_when:
-                self._rate.cut()
+                self._rate.cut(self._accepted_per_s)
             if same_level and accepted >= SAME_LEVEL_ROUNDS * level:
                 self._climb.cut(level, CUT_TO)
         elif first:

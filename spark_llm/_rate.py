@@ -86,6 +86,10 @@ class LearnedRate:
         """Return whether requests were held back by this rate a moment ago."""
         return self._held_back_at >= now - 3 / self.per_s
 
+    def double(self) -> None:
+        """Begin slow start again: refusals have stopped, so the limit has grown."""
+        self._climb.double()
+
     def grow(self, now: float, unit_s: float) -> bool:
         """Let time pass, of which `unit_s` is a round; return False when the rate has not mattered for long."""
         rounds = (now - self._grown_at) / unit_s
@@ -94,8 +98,11 @@ class LearnedRate:
             self._climb.grow(rounds)
         return now - self._held_back_at <= _IDLE_UNITS * unit_s
 
-    def cut(self) -> None:
-        """Take note that requests at this rate were refused."""
+    def cut(self, accepted_per_s: float) -> None:
+        """Take note that requests at this rate were refused, and how many a second were accepted."""
+        if self._climb.slow_start_again:
+            self._climb.cut(max(SLOWEST, accepted_per_s), CUT_TO)
+            return
         self._proven = self._proven or self._climb.rounds >= RETURN_ROUNDS
         self._climb.cut((CEILING_SHARE if self._proven else UNPROVEN_SHARE) * self.per_s, CUT_TO)
 

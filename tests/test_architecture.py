@@ -36,7 +36,7 @@ FLOORS = {
     ),
     "rules": (
         *("_schedule", "_request", "_form", "_retry", "_outage", "_advice"),
-        *("_limit", "_climb", "_knee", "_rate", "_flow_log"),
+        *("_limit", "_climb", "_knee", "_rate", "_silence", "_flow_log"),
         *("_pace", "_pack", "_dedupe", "_tasks", "_tasks/*"),
         *("_pydantic", "_constraints"),
         *("_one_token", "_description", "_entry", "_template"),

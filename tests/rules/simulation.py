@@ -5,7 +5,9 @@ so what the rules come to can be measured: the share of the endpoint's capacity 
 """
 
 import heapq
+import math
 import random
+from bisect import bisect_left
 from collections.abc import Callable
 from itertools import count, pairwise
 from typing import NamedTuple
@@ -31,11 +33,19 @@ class Worker:
         """Put every row in line."""
         self.limit, self.schedule = limit, Schedule(limit, policy)
         self.out = 0
+        self.leaves_at = math.inf
         self.wakes_at: float | None = 0.0
         self.dice = random.Random(seed).random
         form = Form(Chat(), policy.batch_size)
         for number in rows:
             self.schedule.add(self, [(number, "why?")], form)
+
+
+class Leaving(NamedTuple):
+    """So many of the workers end at a time, with the requests that they have in flight."""
+
+    workers: int
+    at: float
 
 
 class Event(NamedTuple):
@@ -57,20 +67,24 @@ class Job:
         rows: int,
         *,
         workers: int = 1,
+        leaving: Leaving | None = None,
         policy: Policy = POLICY,
         limit: Callable[[Policy], Limit] = Limit,
     ) -> None:
-        """Share the rows out among the workers, and send them all."""
+        """Share the rows out among the workers, and send them all but for those of workers that leave."""
         self.sent = 0
         self.results: dict[int, Result] = {}
+        self._left: set[int] = set()  # rows of workers that left
         self._endpoint, self._rows, self._policy = endpoint, rows, policy
         self._answered_at: list[float] = []
         self._in_flight = [(0.0, 0)]  # from when on there were so many
         self._serial = count()
         self._events: list[Event] = []
         share = -(-rows // workers)
-        for first in range(0, rows, share):
-            self._wake(Worker(limit(policy), policy, range(first, min(rows, first + share)), seed=first), 0.0)
+        for number, first in enumerate(range(0, rows, share)):
+            worker = Worker(limit(policy), policy, range(first, min(rows, first + share)), seed=first)
+            worker.leaves_at = leaving.at if leaving and number < leaving.workers else math.inf
+            self._wake(worker, 0.0)
         self._play()
 
     @property
@@ -81,20 +95,33 @@ class Job:
     @property
     def failed(self) -> int:
         """How many rows came to nothing."""
-        return self._rows - len(self._answered_at)
+        return self._rows - len(self._left) - len(self._answered_at)
 
     @property
     def requests_per_row(self) -> float:
         """How many requests an answer took."""
         return self.sent / len(self._answered_at)
 
-    def share(self, of_rows: float = 1.0) -> float:
-        """Return the rows answered over those that the endpoint could have answered, until so many of them were."""
-        answered = int(of_rows * len(self._answered_at))
-        seconds = self._answered_at[answered - 1]
+    @property
+    def most_in_flight(self) -> int:
+        """How many requests were in flight at the most."""
+        return max(out for _, out in self._in_flight)
+
+    def share(self, of_rows: float = 1.0, *, begin: float = 0.0) -> float:
+        """Return the rows answered over those that the endpoint could have answered: from `begin`, in seconds, on.
+
+        It ends when `of_rows` of the rows that were then left are answered.
+        """
+        before = bisect_left(self._answered_at, begin)
+        answered = int(of_rows * (len(self._answered_at) - before))
+        end = self._answered_at[before + answered - 1]
+        return answered / (self._capacity(end) - self._capacity(begin))
+
+    def _capacity(self, seconds: float) -> float:
+        """Return how many rows the endpoint could have answered by then."""
         whole = int(seconds)
         capacity = sum(self._endpoint.per_s(float(second)) for second in range(whole))
-        return answered / (capacity + (seconds - whole) * self._endpoint.per_s(seconds))
+        return capacity + (seconds - whole) * self._endpoint.per_s(seconds)
 
     def in_flight(self, begin: float = 0.5, end: float = 0.95) -> float:
         """Return the mean number of requests in flight between two parts of the job's time."""
@@ -112,6 +139,9 @@ class Job:
                 self._settle(event.request, event.reply, worker)
             elif worker.wakes_at != event.at:
                 continue  # it woke up before
+            if event.at >= worker.leaves_at:
+                left = worker.schedule.drop(worker)
+                self._left.update(number for request in left for number, _ in request.inputs)
             self._send(worker, event.at)
             due = worker.schedule.next_due(event.at)
             if due is None:
@@ -122,7 +152,7 @@ class Job:
                 assert worker.out or due < event.at + SILENCE_MOST_S, "waiting is bounded"
                 if due != worker.wakes_at:
                     self._wake(worker, due)
-        assert self.results.keys() == set(range(self._rows)), "no row is lost"
+        assert self.results.keys() | self._left == set(range(self._rows)), "no row is lost"
 
     def _wake(self, worker: Worker, now: float) -> None:
         worker.wakes_at = now

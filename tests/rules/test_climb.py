@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from spark_llm._climb import HOLD_ROUNDS, LONGEST_HOLD_ROUNDS, RETURN_ROUNDS, Climb
 
 STEPS = st.lists(
-    st.tuples(st.just("grow"), st.floats(0, 50)) | st.tuples(st.just("cut"), st.floats(0.01, 5_000)), max_size=60
+    st.tuples(st.just("grow"), st.floats(0, 50))
+    | st.tuples(st.just("cut"), st.floats(0.01, 5_000))
+    | st.tuples(st.sampled_from(("double", "lower")), st.just(0.0)),
+    max_size=60,
 )
 CEILINGS = st.floats(2, 1_000)
 
@@ -38,7 +41,12 @@ def test_it_keeps_its_bounds_whatever_comes(
     """It is never below the least and never above the most, however it is cut and however long it grows."""
     climb = Climb(least, least, most, step=1.0, relative=relative)
     for step, amount in steps:
-        climb.grow(amount) if step == "grow" else climb.cut(amount, 0.9)
+        if step == "grow":
+            climb.grow(amount)
+        elif step == "cut":
+            climb.cut(amount, 0.9)
+        else:
+            climb.double() if step == "double" else climb.lower()
 
         assert least <= climb.value <= most
         assert climb.ceiling is None or least <= climb.ceiling <= most
@@ -46,11 +54,13 @@ def test_it_keeps_its_bounds_whatever_comes(
 
 @given(ceiling=CEILINGS, growth=st.lists(st.floats(0, 5), max_size=60), relative=st.booleans())
 def test_between_cuts_it_never_falls(*, ceiling: float, growth: list[float], relative: bool) -> None:
-    """Rounds that go well never make it smaller, before the first cut and after."""
+    """Rounds that go well never make it smaller: before the first cut, after it, and when it doubles again."""
     climb = Climb(1.0, 1.0, 512.0, step=0.02 if relative else 1.0, relative=relative)
-    for cut in (False, True):
-        if cut:
+    for before in ("", "cut", "double"):
+        if before == "cut":
             climb.cut(ceiling, 0.9)
+        elif before == "double":
+            climb.double()
         values = [climb.value]
         for rounds in growth:
             climb.grow(rounds)
@@ -148,3 +158,59 @@ def test_a_probe_ends_at_the_most(ceiling: float) -> None:
     climb.grow(1e9)
 
     assert 1e6 == climb.value
+
+
+@given(CEILINGS, st.floats(0, 30))
+def test_slow_start_begins_again_from_the_present_value(ceiling: float, rounds: float) -> None:
+    """It doubles with every round, past the ceiling that it remembers, and a cut ends that."""
+    climb = cut_at(ceiling)
+    climb.grow(rounds)
+    begun = climb.value
+    climb.double()
+    values = []
+    for _ in range(3):
+        climb.grow(1.0)
+        values.append(climb.value)
+    climb.cut(climb.value, 0.9)
+    cut = climb.value
+    climb.grow(RETURN_ROUNDS)
+
+    assert [min(1e6, begun * factor) for factor in (2, 4, 8)] == values
+    assert math.isclose(max(1.0, 0.9 * values[-1]), cut)
+    assert math.isclose(values[-1], climb.value)
+    assert not climb.slow_start_again
+
+
+@given(CEILINGS, st.floats(0.01, 5_000))
+def test_a_slow_start_in_vain_loses_nothing(ceiling: float, refused_at: float) -> None:
+    """The value at which it began was not refused for long, so the ceiling is that at the least."""
+    climb = cut_at(ceiling)
+    climb.grow(RETURN_ROUNDS)
+    begun = climb.value
+    climb.double()
+    climb.grow(1.0)
+    climb.cut(refused_at, 0.9)
+
+    assert climb.ceiling is not None
+    assert begun <= climb.ceiling <= max(begun, min(refused_at, 2 * begun))
+
+
+def test_before_the_first_cut_it_cannot_begin_again() -> None:
+    """It doubles anyway."""
+    climb = Climb(1.0, 1.0, 100.0, step=1.0)
+    climb.double()
+
+    assert climb.slow_start
+    assert not climb.slow_start_again
+
+
+@given(CEILINGS, st.integers(0, 2_000))
+def test_the_rest_of_a_burst_lowers_the_ceiling_to_half_at_the_least(ceiling: float, refused: int) -> None:
+    """Each refused request takes itself out of what was in flight; doubling overshoots by no more than twice."""
+    climb = cut_at(ceiling)
+    for _ in range(refused):
+        climb.lower()
+
+    assert climb.ceiling is not None
+    assert max(1.0, ceiling / 2, ceiling - refused) <= climb.ceiling < max(ceiling / 2, ceiling - refused) + 1
+    assert math.isclose(max(1.0, 0.9 * climb.ceiling), climb.value)

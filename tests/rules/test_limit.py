@@ -113,17 +113,34 @@ def test_the_window_keeps_its_bounds_whatever_comes(
 
 @given(st.integers(30, 300))
 def test_a_burst_of_refusals_cuts_the_window_once(answers: int) -> None:
-    """Requests that were out together and are all refused cut it to a share of what was out, and not once each."""
+    """Requests that were out together and are all refused cut it once; the rest lower the ceiling, to half at most."""
     limit, now = grown(answers)
     sent = fill(limit, now)
-    windows = []
+    windows = [limit.window]
     for one in sent:
         limit.refused(one, now)
         windows.append(limit.window)
+    falls = [before - after for before, after in pairwise(windows)]
 
-    assert 2 == len({len(sent), *windows})
-    assert CUT_TO * (len(sent) - BURST) - 1 <= limit.window < len(sent)
+    assert 1 == sum(fall > 2 for fall in falls)
+    assert 0 <= min(falls)
+    assert CUT_TO * (len(sent) - BURST) / 2 - 1 <= limit.window < len(sent)
     assert (0, None) == (limit.in_flight, limit.per_s)
+
+
+@given(st.integers(20, 60), st.integers(8, 20))
+def test_the_ceiling_is_what_was_in_flight_and_not_refused(capacity: int, extra: int) -> None:
+    """Refusals of one burst come back one by one: when the last one has, the window is a share of what was served."""
+    limit, now = grown(capacity + extra)
+    sent = fill(limit, now)
+    while limit.in_flight > capacity + extra:
+        limit.failed()
+    sent = sent[: limit.in_flight]
+    for one in sent[capacity:]:
+        limit.refused(one, now)
+
+    assert capacity == limit.in_flight
+    assert int(CUT_TO * capacity) == limit.window
 
 
 @given(st.integers(8, 60), st.integers(10, 400))
@@ -266,6 +283,56 @@ def test_silence_widens_the_window_only_before_anything_was_refused() -> None:
 
     assert [4, 4, 8] == windows
     assert before == cut.window
+
+
+def refused_in_a_rhythm(rounds: int = 6) -> tuple[Limit, float]:
+    """Return a limit that others keep small: each 60 answers, what is out is refused as often as it takes to cut."""
+    limit, now = grown(7)
+    for _ in range(rounds):
+        now = serve(limit, now, 60)
+        before = limit.window
+        for sent in fill(limit, now):
+            limit.refused(sent, now)
+        assert limit.window < before
+    return limit, now
+
+
+def serve(limit: Limit, now: float, answers: int) -> float:
+    """Answer so many requests, as many at a time as may be out; return when that was done."""
+    while answers > 0:
+        sent = fill(limit, now)
+        now = max(now + ROUND_S, limit.opens_at(now + ROUND_S) or 0.0)
+        for one in sent:
+            limit.answered(one, now, ROUND_S)
+        answers -= len(sent)
+    return now
+
+
+def test_where_refusals_stop_the_window_doubles_again() -> None:
+    """Workers that shared the limit are gone: the window grows manifold in a few rounds, until the next refusal."""
+    limit, now = refused_in_a_rhythm()
+    small = limit.window
+    now = serve(limit, now, 150)
+    grown_to = limit.window
+    for sent in fill(limit, now):
+        limit.refused(sent, now)
+    cut = limit.window
+    serve(limit, now, 2 * cut)
+
+    assert small < 12
+    assert 4 * small < grown_to
+    assert cut < grown_to
+    assert cut <= limit.window <= grown_to
+
+
+def test_a_pause_of_an_hour_is_no_silence() -> None:
+    """A stream that had nothing to ask was not refused either: its window is what it was."""
+    limit, now = refused_in_a_rhythm()
+    limit_that_goes_on, _ = refused_in_a_rhythm()
+    serve(limit, now + 3_600, 30)
+    serve(limit_that_goes_on, now, 30)
+
+    assert limit_that_goes_on.window == limit.window
 
 
 def test_a_quota_of_requests_is_kept_in_every_minute() -> None:

@@ -151,11 +151,11 @@ def test_nothing_goes_before_the_rate_resumes() -> None:
 def test_a_rate_that_was_refused_at_once_is_cut_more_than_one_that_lasted(per_s: float) -> None:
     """The first rate is an estimate; one that went well for some rounds is known, and is cut to just below."""
     estimate, lasted = LearnedRate(per_s, 0.0), LearnedRate(per_s, 0.0)
-    estimate.cut()
+    estimate.cut(per_s)
     hold_back(lasted, RETURN_ROUNDS)
     lasted.grow(RETURN_ROUNDS, 1.0)
     back = lasted.per_s
-    lasted.cut()
+    lasted.cut(per_s)
 
     assert math.isclose(FIRST_CUT_TO * UNPROVEN_SHARE * CUT_TO * per_s, estimate.per_s)
     assert math.isclose(per_s, back)
@@ -166,7 +166,7 @@ def test_a_rate_never_falls_to_nothing() -> None:
     """However often it is refused, a request in twenty seconds still tries."""
     rate = LearnedRate(1.0, 0.0)
     for _ in range(1_000):
-        rate.cut()
+        rate.cut(1.0)
 
     assert SLOWEST == rate.per_s
 
@@ -190,3 +190,21 @@ def test_a_rate_that_holds_requests_back_is_probed() -> None:
         hold_back(rate, now)
 
     assert 15 < rate.per_s
+
+
+@given(st.floats(SLOWEST * 4, 1e4), st.floats(0.1, 1.5))
+def test_a_rate_that_doubles_again_is_cut_to_what_was_accepted(per_s: float, accepted: float) -> None:
+    """And never below the rate at which it began, which was not refused for long."""
+    rate, now = LearnedRate(per_s, 0.0), 0.0
+    begun = rate.per_s
+    rate.double()
+    while now < 2:
+        now += 0.1
+        rate.resume_at(now + 1)
+        rate.allows(now, 1)
+        rate.grow(now, 1.0)
+    tried = rate.per_s
+    rate.cut(accepted * per_s)
+
+    assert 4 * begun < tried
+    assert math.isclose(CUT_TO * max(begun, accepted * per_s), rate.per_s)

@@ -27,7 +27,7 @@ from tests.rules.servers import (
     Steps,
     TokenBucket,
 )
-from tests.rules.simulation import Job
+from tests.rules.simulation import Job, Leaving
 
 pytestmark = pytest.mark.waits
 
@@ -54,19 +54,19 @@ def cost(played: list[Job]) -> float:
     return max(job.requests_per_row for job in played)
 
 
-def concurrency(most: Steps, retry_after_s: float | None = None) -> Made:
+def concurrency(most: Steps, retry_after_s: float | None = None, median_s: float = 1.0) -> Made:
     """Refuse what goes beyond so many at once."""
-    return lambda seed: Concurrency(Latency(seed), most, retry_after_s)
+    return lambda seed: Concurrency(Latency(seed, median_s), most, retry_after_s)
 
 
-def metered(quota: Callable[[], Quota], retry_after_s: float | None = None) -> Made:
+def metered(quota: Callable[[], Quota], retry_after_s: float | None = None, median_s: float = 1.0) -> Made:
     """Refuse what goes beyond a quota."""
-    return lambda seed: Metered(Latency(seed), quota(), retry_after_s)
+    return lambda seed: Metered(Latency(seed, median_s), quota(), retry_after_s)
 
 
-def queue(servers: Steps) -> Made:
+def queue(servers: Steps, median_s: float = 1.0) -> Made:
     """Let everybody wait for so many servers."""
-    return lambda seed: Queue(Latency(seed, sigma=0.6), servers)
+    return lambda seed: Queue(Latency(seed, median_s, sigma=0.6), servers)
 
 
 def fifty_a_second() -> Quota:
@@ -99,6 +99,39 @@ def test_workers_share_a_concurrency_without_knowing_of_each_other() -> None:
     assert 0.92 <= share(played, 0.8)
     assert 0.82 <= share(played)
     assert 1.11 >= cost(played)
+
+
+def test_workers_with_short_latencies_share_a_concurrency_to_the_end() -> None:
+    """At 0.2 s as at 1 s: no worker is held long by a rate that a few refusals taught it."""
+    played = jobs(concurrency(FORTY, median_s=0.2), 8_000, workers=8)
+
+    assert 0.90 <= share(played, 0.8)
+    assert 0.80 <= share(played)
+    assert 1.11 >= cost(played)
+
+
+@pytest.mark.parametrize(("leave", "rows", "of_rows"), [(7, 16_000, 1.0), (4, 10_000, 0.8)])
+def test_a_window_grows_when_the_others_have_gone(leave: int, rows: int, of_rows: float) -> None:
+    """Of eight workers some end after 20 s: those that stay soon use the room that is left, and flood nothing."""
+    forty, leaving = concurrency(FORTY, median_s=0.2), Leaving(leave, at=20.0)
+    played = [Job(forty(seed), rows, workers=8, leaving=leaving) for seed in SEEDS]
+
+    assert 0.70 <= fmean(job.share(of_rows, begin=20.0) for job in played)
+    assert 1.12 >= cost(played)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "at_most"),
+    [(concurrency(FORTY, median_s=0.2), 1.04), (queue(FORTY, median_s=0.2), 1.0)],
+    ids=["concurrency", "queue"],
+)
+def test_a_short_job_loses_little_while_it_learns(endpoint: Made, at_most: float) -> None:
+    """Of 150 rounds at a limit of 40, it takes six to get there and two for the last answers."""
+    played = jobs(endpoint, 6_000)
+
+    assert 0.94 <= share(played)
+    assert at_most >= cost(played)
+    assert all(38 <= job.in_flight() <= 60 for job in played)
 
 
 def test_a_concurrency_that_changes_is_followed() -> None:

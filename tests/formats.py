@@ -22,6 +22,7 @@ def settings(format: Format, spark_version: str, warehouse: Path) -> Mapping[str
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         "spark.sql.catalog.ice": "org.apache.iceberg.spark.SparkCatalog",
         "spark.sql.catalog.ice.type": "hadoop",
+        "spark.sql.catalog.ice.default-namespace": "default",
         "spark.sql.catalog.ice.warehouse": warehouse.as_uri(),
         "spark.sql.defaultCatalog": "ice",
     }

@@ -14,6 +14,7 @@ from spark_llm._tally import Tally
 
 DRAW_EVERY_S = 0.5
 LINE_EVERY_S = 60.0
+_JOIN_S = 5.0  # a thread may sit in a notebook's widget, whose page has gone
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} rows [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 
 
@@ -118,8 +119,8 @@ class Progress:
         self._ended.set()
         with contextlib.suppress(Exception):
             if self._artist.is_alive():
-                self._artist.join()
-            if self._display is not None:
+                self._artist.join(_JOIN_S)
+            if self._display is not None and not self._artist.is_alive():
                 self._display.close(self.state())
 
     def settled(self, rows: int, tallies: Mapping[str, Tally]) -> None:

@@ -13,7 +13,7 @@ from pyspark.sql.types import DataType, StructType
 from spark_llm._chunks import Limits
 from spark_llm._estimated import ColumnEstimate, Estimate
 from spark_llm._guess import BYTES_A_TOKEN, envelope_of, longest_answer
-from spark_llm._prices import Price
+from spark_llm._prices import Price, Prices
 from spark_llm._recipe import recipes
 from spark_llm._table import Table, field_of, same_of
 from spark_llm._tally import Tally
@@ -32,7 +32,7 @@ def estimate(
     columns: Mapping[str, Column],
     *,
     retry_errors: bool = True,
-    prices: object = None,
+    prices: Prices | None = None,
     on_missing: Literal["keep", "delete"] = "keep",
     sample_rows: int = 1_000,
 ) -> Estimate:

@@ -1,15 +1,17 @@
 """One run over a table: what there is to do is written down, asked chunk by chunk, and merged.
 
-The order of things is what makes a run cheap to kill. Answers are written down before they are merged, so a MERGE that
-Spark evaluates twice asks nothing, and the next run merges what this one had written down. What was merged has its
-fingerprint beside it, so the next run does not ask it again. A kill costs the requests of one chunk at most.
+The order of things is what makes it cheap when a run is killed, or fails. Answers are written down before they are
+merged, so a MERGE that Spark evaluates twice asks nothing, and one that fails loses nothing: the next run merges them.
+What was merged has its fingerprint beside it, so the next run does not ask it again. Whatever ends a run costs the
+requests of one chunk at most.
 """
 
+import logging
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
@@ -17,6 +19,7 @@ from typing import Literal, NamedTuple
 
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 from pyspark.sql.utils import is_remote
 
 from spark_llm._answers import Asker, Counted
@@ -27,17 +30,20 @@ from spark_llm._fit import checked, make, of_source, widen
 from spark_llm._guess import cost_of_a_row
 from spark_llm._lease import Lease
 from spark_llm._live import LiveCounts, own_address_towards
-from spark_llm._merge import merge
+from spark_llm._merge import fitting, merge
 from spark_llm._names import quoted
 from spark_llm._prices import Price, cost
 from spark_llm._side_by_side import Live
-from spark_llm._table import Table
+from spark_llm._table import Table, persistently, said, same_of
 from spark_llm._vectorised import Call
 from spark_llm._work import Asking, Layout, to_do
 from spark_llm._written import Work
 from spark_llm.enrich_report import EnrichReport
+from spark_llm.errors import JobFailedError
 
 _ASKED = "NOT held"  # a row that is held was not asked, so it waits for the next run as it is
+
+_logger = logging.getLogger("spark_llm.enrich")
 
 
 class _Place(NamedTuple):
@@ -47,6 +53,33 @@ class _Place(NamedTuple):
     target: Table
     beside: Beside
     lease: Lease
+
+    def merge(self, statement: str, afresh: str, then: str) -> None:
+        """Run a MERGE, as long as the lease is held, and after a conflict with another writer `afresh`.
+
+        Raises `JobFailedError` where it fails; `then` says what to do before the next run.
+        """
+
+        def act(attempt: int) -> None:
+            self.lease.check()
+            self.spark.sql(statement if attempt == 1 else afresh)
+
+        try:
+            persistently(act, f"the MERGE into {self.target}")
+        except JobFailedError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- Delta's own errors are of no class of Spark's
+            _logger.info("the MERGE into %s failed: %s", self.target, type(error).__name__)
+            raise JobFailedError(f"The MERGE into {self.target} failed: {said(error)}.", then) from None  # Java's trace
+
+    def merge_answers(self, answers: str, schema: StructType, *, only_new: bool = False) -> None:
+        """Merge answers that were written down; what was new before a conflict need not be so after it."""
+        self.merge(
+            merge(self.target.name, answers, schema, only_new=only_new, where=_ASKED),
+            merge(self.target.name, answers, schema, where=_ASKED),
+            f"the answers are kept in {answers}. Mend what the message names and run it again: that merges them, and"
+            " asks none of their rows. Only where they can never be merged, drop them.",
+        )
 
 
 @dataclass(frozen=True)
@@ -73,31 +106,39 @@ class Job:
         made = make(target, source.schema, layout, asking, target.formats(self.format, table))
         checked(target, target.must_read().schema, source.schema, layout, asking)
         provider = target.provider()
-        beside = Beside(spark, target, provider)
-        with Lease(spark, beside.lease, provider, name, self._tell) as lease, ExitStack() as stack:
+        beside = Beside(spark, target, provider, name)
+        with (
+            Lease(spark, beside.lease, provider, name, self._tell) as lease,
+            _tidied(beside, lease),
+            _interruptible(spark, f"spark_llm {name}"),
+        ):
+            _logger.info("run %s on %s begins", name, target)
+            place = _Place(spark, target, beside, lease)
             target.refresh()  # the last run may have altered and filled it meanwhile
             notes = widen(target, target.must_read().schema, source.schema, layout, asking)
             source = source if table is None else table.must_read()
-            recovered = 0 if lease.is_first else _recover(spark, target, beside)
-            stack.callback(beside.clear)
+            recovered = _recover(place, merges=not made)
             there = target.must_read()
             layout = checked(target, there.schema, source.schema, layout, asking)
-            known = None if made and not recovered else there
+            known = None if made and there.isEmpty() else there
             seen = Observation("spark_llm source")
             counted = source.observe(seen, F.count(F.lit(1)).alias("rows"))
             work = Work(beside, self._to_do(counted, known, layout, asking))
+            _logger.info("run %s: %d rows to ask, %d to write unasked", name, work.to_ask, work.quiet)
             if work.quiet:
                 any_asked = " OR ".join(f"asks.{quoted((column,))}" for column in self.calls)
-                spark.sql(merge(target.name, beside.named("work"), work.schema, where=f"NOT ({any_asked})"))
+                unasked = merge(target.name, beside.named("work"), work.schema, where=f"NOT ({any_asked})")
+                place.merge(unasked, unasked, "nothing was asked yet. Mend what the message names, and run it again.")
             guess = cost_of_a_row(asking, work.bytes / max(1, work.to_ask), self.prices)
             chunks = Chunks(work.to_ask, self.limits, guess, began_s)
-            total = self._ask(_Place(spark, target, beside, lease), work, chunks, asking)
+            total = self._ask(place, work, chunks, asking)
+        _logger.info("run %s ends: %d rows asked, %d answered, %d left", name, total.asked, total.answered, chunks.left)
         return EnrichReport(
             run=name,
             target=str(target),
             started_at=began_at,
             seconds=time.monotonic() - began_s,
-            rows=_rows(seen),
+            rows=_rows(seen, work),
             asked=total.asked,
             answered=total.answered,
             left=chunks.left,
@@ -125,7 +166,7 @@ class Job:
 
     def _ask(self, place: _Place, work: Work, chunks: Chunks, asking: Sequence[Asking]) -> Counted:
         """Ask chunk by chunk, and merge the answers of each; return what they all came to."""
-        spark, target, beside, lease = place
+        spark, _, beside, lease = place
         total = Counted.of_nothing(self.calls)
         if not work.to_ask:
             return total
@@ -138,13 +179,15 @@ class Job:
             while size := chunks.next(time.monotonic()):
                 lease.check()
                 number += 1
+                _logger.info("chunk %d: %d rows are asked", number, size)
                 live.begin(number)
                 reported = None if live.address is None else Live(live.address, number)
                 answers = beside.write("answers", asker.answers(work.take(size), reported))
                 counted = asker.counted(answers)
                 progress.settled(size, counted.columns)
-                new = counted.only_new
-                spark.sql(merge(target.name, beside.named("answers"), answers.schema, only_new=new, where=_ASKED))
+                _logger.info("chunk %d: %d of %d rows answered", number, counted.answered, counted.asked)
+                place.merge_answers(beside.named("answers"), answers.schema, only_new=counted.only_new)
+                _logger.info("chunk %d: merged", number)
                 usd = cost(self.prices, counted.columns)
                 chunks.done(size, counted.columns, usd, time.monotonic(), counted.trouble)
                 total = total.plus(counted)
@@ -161,20 +204,81 @@ def _driver_host(spark: SparkSession) -> str:
     return own_address_towards(spark.client.host) if is_remote() else spark.conf.get("spark.driver.host") or ""
 
 
-def _rows(seen: Observation) -> int:
-    """Return how many rows the source had."""
+def _rows(seen: Observation, work: Work) -> int | None:
+    """Return how many rows the source had; None where Spark does not say.
+
+    Where the work was written and nothing was observed, Spark had planned an empty source away.
+    """
     try:
-        return int(seen.get["rows"])
-    except Exception:  # noqa: BLE001 -- a source that is empty by its nature is planned away, and nothing is observed
-        return 0
+        metrics = seen.get
+    except Exception as error:  # noqa: BLE001 -- a report without a number is better than none
+        if "PythonSQLUtils.toPyRow" not in str(error):  # there classic Spark stumbles over no metrics
+            return None
+        metrics = {}
+    nothing = 0 if work.to_ask == 0 and work.quiet == work.gone else None
+    return metrics.get("rows", nothing)
 
 
-def _recover(spark: SparkSession, target: Table, beside: Beside) -> int:
-    """Merge what a run wrote down before it died; return how many rows that are."""
-    answers = beside.read("answers")
-    if answers is None:
-        return 0
-    rows = answers.where(_ASKED).count()
-    if rows:
-        spark.sql(merge(target.name, beside.named("answers"), answers.schema, where=_ASKED))
-    return rows
+@contextmanager
+def _tidied(beside: Beside, lease: Lease) -> Iterator[None]:
+    """Remove at the end of the block what was written beside the target, and after an error all but answers.
+
+    What fails here hides no error of the block, and fails no run: the next run removes what is left. After Ctrl-C that
+    is all of it, because each step may have to wait for cores.
+    """
+    try:
+        yield
+    except Exception:
+        with suppress(Exception):  # the session may be dead
+            if lease.is_held():
+                beside.keep_answers()
+        raise
+    try:
+        lease.check()
+        beside.clear()
+    except Exception as error:  # noqa: BLE001 -- as said above
+        _logger.warning("What the run wrote beside its target is not removed (%s).", type(error).__name__)
+
+
+@contextmanager
+def _interruptible(spark: SparkSession, tag: str) -> Iterator[None]:
+    """Cancel at Ctrl-C what Spark still does for the block; else it goes on asking, where PySpark only stops waiting.
+
+    Classic Spark before 4.0 has no tags, and goes on.
+    """
+    with suppress(Exception):
+        spark.addTag(tag)
+    try:
+        yield
+    except KeyboardInterrupt:
+        _logger.info("Ctrl-C: what Spark does for the run is cancelled")
+        with suppress(Exception):
+            spark.interruptTag(tag)
+        raise
+    finally:
+        with suppress(Exception):
+            spark.removeTag(tag)
+
+
+def _recover(place: _Place, *, merges: bool) -> int:
+    """Merge what earlier runs had asked when they failed or died, and clear it; return how many rows that are.
+
+    Without `merges` it is only cleared: a target that was made anew begins empty.
+    """
+    left, total = place.beside.left(), 0
+    there, same = place.target.must_read().schema, same_of(place.spark)
+    for each in left if merges else []:
+        answers = each.read("answers")
+        rows = 0 if answers is None else answers.where(_ASKED).count()
+        schema = fitting(answers.schema, there, same) if answers is not None and rows else None
+        if schema is not None:
+            place.merge_answers(each.named("answers"), schema)
+            _logger.info("%d rows of an earlier run are merged", rows)
+            total += rows
+        elif rows:
+            _logger.warning(
+                "%d rows of an earlier run have no columns in %s any more, and are dropped", rows, place.target
+            )
+    for each in left:
+        each.clear()
+    return total

@@ -1,11 +1,12 @@
-"""Who may work on a table: one run at a time, held by a table of its own.
+"""A lease on a table: one run at a time may work on it, and a table of its own says which.
 
-Its only column is named by who holds it, because renaming a column is the one thing that every table format does at
-once or not at all, that needs no task of a cluster (whose cores may all be busy asking), and that can be said as "if it
-is still this, make it that". The holder gives a sign of life every `BEAT_S`, in a property of the table. A holder that
-is silent, or known to have ended, is followed by the next.
+Its only column is named by the holder, because renaming a column is the one thing that every table format does at once
+or not at all, that needs no task of a cluster (whose cores may all be busy asking), and that means "if it is still
+this, make it that". The holder sends a heartbeat every `BEAT_S`, in a property of the table. A holder that is silent,
+or known to have ended, is followed by the next.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -17,71 +18,99 @@ from types import TracebackType
 from pyspark.sql import SparkSession
 from pyspark.sql.types import IntegerType, StructField, StructType
 
+from spark_llm._conflict import conflict
 from spark_llm._names import quoted
 from spark_llm._process import has_ended, own_identity
 from spark_llm._table import FORMAT, Table, said
-from spark_llm._watch import BEAT_S, Watch
+from spark_llm._watch import BEAT_S, SILENCE_S, Watch
 from spark_llm.errors import ConfigError, JobFailedError
 
 FREE = "free"
 _LOOK_S = 2.0  # between two looks at a lease that another run holds
+_JOIN_S = 10.0  # for a heartbeat that is under way; a dead session may keep it for minutes
 _SIGN = "spark_llm.sign"
 _HELD = "held_by"
-_BY_NAME = {"delta.columnMapping.mode": "name"}  # so that Delta renames a column; other formats pass it over
+_PROPERTIES = {  # a format passes over what it does not know
+    "delta.columnMapping.mode": "name",  # so that Delta renames a column
+    # Each heartbeat is a commit, and at a path the table stays: formats keep as few of them as they can.
+    "delta.logRetentionDuration": "interval 1 hour",
+    "delta.deletedFileRetentionDuration": "interval 1 hour",  # it may not be longer
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "10",
+}
+
+_logger = logging.getLogger("spark_llm.enrich")
 
 
 class Lease:
     """The right to work on a table, from when the block begins until it ends; waits while another run has it."""
 
     def __init__(self, spark: SparkSession, table: Table, provider: str, run: str, tell: Callable[[str], None]) -> None:
-        """Describe it: `run` is a name of letters and digits; `tell` is told in a sentence what is waited for.
-
-        `is_first` says, in the block, whether nobody has worked on the table before.
-        """
+        """Describe it: `run` is a name of letters and digits; `tell` gets a sentence that says what is waited for."""
         self._spark, self._table, self._provider, self._tell = spark, table, provider, tell
-        self.is_first = False
         self._mine = "_".join(filter(None, [_HELD, run, own_identity()]))
         self._over = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="spark_llm lease", daemon=True)
 
     def __enter__(self) -> "Lease":  # noqa: PYI034 -- typing.Self came with Python 3.11
-        watch, told = Watch(), ""
-        while (holder := self._holder()) != self._mine:
-            if holder is None:
-                self.is_first = True
-                self._take(self._make, holder)
-            elif holder == FREE or self._is_gone(holder, watch):
-                self.is_first = False
-                self._take(partial(self._rename, holder, self._mine), holder)
-            else:
-                if told != holder:
-                    self._tell(f"Another run is at work on this table ({holder}); waiting for it to end.")
-                    told = holder
-                time.sleep(_LOOK_S)
-        self._beating.start()
+        try:
+            self._wait()
+            self._beating.start()
+        except BaseException:  # Ctrl-C, say, when it has just been taken
+            self._release()
+            raise
+        _logger.info("%s is taken by %s", self._table, self._mine)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._beating.join()
-        if self._holder() != self._mine:
-            return
-        with suppress(Exception):  # else the next run finds that this one has ended
-            if self._table.path is None:
-                self._spark.sql(f"DROP TABLE {self._table.name}")
-            else:  # of a path Spark drops nothing
-                self._rename(self._mine, FREE)
+        self._beating.join(_JOIN_S)
+        self._release()
 
     def check(self) -> None:
         """Raise `JobFailedError` where another run has it by now."""
         holder = self._holder()
         if holder != self._mine:
+            _logger.warning("%s is held by %s, and no longer by %s", self._table, holder, self._mine)
             raise JobFailedError(
-                f"Another run has taken over ({holder}), because this one gave no sign of life for too long.",
-                "let that one end; what was answered here is in the table, or in the files that it finds.",
+                f"Another run has taken over ({holder}), because this one sent no heartbeat for {SILENCE_S:.0f} s.",
+                "wait until that one ends. Answers of this run that are not in the table yet are kept beside it, and"
+                " the run after that merges them.",
             )
+
+    def is_held(self) -> bool:
+        """Return whether this run still has it; not where a session is dead."""
+        try:
+            return self._holder() == self._mine
+        except Exception:  # noqa: BLE001 -- whatever Spark raises then
+            return False
+
+    def _wait(self) -> None:
+        watch, named = Watch(), ""
+        while (holder := self._holder()) != self._mine:
+            if holder is None:
+                self._take(self._make, holder)
+            elif holder == FREE or self._is_gone(holder, watch):
+                _logger.info("%s was held by %s", self._table, holder)
+                self._take(partial(self._rename, holder, self._mine), holder)
+            else:
+                if named != holder:
+                    _logger.info("%s is held by %s; waiting", self._table, holder)
+                    self._tell(f"Another run is at work on this table ({holder}); waiting for it to end.")
+                    named = holder
+                time.sleep(_LOOK_S)
+
+    def _release(self) -> None:
+        with suppress(Exception):  # the next run finds that this one has ended
+            if self._holder() != self._mine:
+                return
+            if self._table.path is None:
+                self._spark.sql(f"DROP TABLE {self._table.name}")
+            else:  # of a path Spark drops nothing
+                self._rename(self._mine, FREE)
+            _logger.info("%s is released by %s", self._table, self._mine)
 
     def _holder(self) -> str | None:
         """Return who holds it; None where there is no such table."""
@@ -106,12 +135,14 @@ class Lease:
         for number in count(1):
             if self._over.wait(BEAT_S):
                 return
-            with suppress(Exception):  # the next one will do, or another run has taken over
+            try:
                 sign = f"'{_SIGN}' = '{self._mine} {number}'"
                 self._spark.sql(f"ALTER TABLE {self._table.name} SET TBLPROPERTIES ({sign})")
+            except Exception as error:  # noqa: BLE001 -- the next one will do, or another run has taken over
+                _logger.debug("heartbeat %d of %s failed: %s", number, self._mine, type(error).__name__)
 
     def _make(self) -> None:
-        self._table.create(StructType([StructField(self._mine, IntegerType())]), self._provider, _BY_NAME)
+        self._table.create(StructType([StructField(self._mine, IntegerType())]), self._provider, _PROPERTIES)
 
     def _rename(self, holder: str, to: str) -> None:
         self._spark.sql(f"ALTER TABLE {self._table.name} RENAME COLUMN {quoted((holder,))} TO {quoted((to,))}")
@@ -121,7 +152,7 @@ class Lease:
         try:
             step()
         except Exception as error:  # Delta's own come as they are, of no class of Spark's
-            if self._holder() == before:
+            if self._holder() == before and not conflict(str(error)):  # after a conflict one looks again
                 raise ConfigError(
                     f"The table {self._table}, which keeps two runs apart, cannot be written: {said(error)}.",
                     "runs need to make tables beside their target; drop that one if it is left from elsewhere.",

@@ -21,6 +21,7 @@ from spark_llm._values import Result
 
 EVERY_S = 0.5  # no task tells more often
 SECRET_BYTES = 16
+_JOIN_S = 5.0
 _MOST_BYTES = 65_535
 _NO_WAY = (OSError, ValueError)  # an address that leads nowhere; ValueError for one that is no address at all
 
@@ -66,7 +67,7 @@ class LiveCounts:
             ours, theirs = map(opened.enter_context, socket.socketpair())
             reader = threading.Thread(target=self._read, args=(heard, theirs), name="spark_llm-live", daemon=True)
             reader.start()  # a RuntimeError where the machine has no thread left
-            opened.callback(reader.join)
+            opened.callback(reader.join, _JOIN_S)
             opened.callback(ours.close)  # the reader's sign to end
             host, port, *_ = heard.getsockname()
             self._address = Address(host, port, self._secret)
@@ -77,7 +78,8 @@ class LiveCounts:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._address = None
-        self._opened.close()
+        with contextlib.suppress(OSError):  # a job does not fail, and its error is not hidden, for a socket
+            self._opened.close()
 
     def begin(self, chunk: int) -> None:
         """Forget what was counted, and listen to the tasks of this chunk alone; no two chunks have one number."""

@@ -5,9 +5,10 @@ So the rows that a run left when it died are merged by the next one, whatever th
 
 from collections.abc import Mapping
 
-from pyspark.sql.types import DataType, StructType
+from pyspark.sql.types import DataType, StringType, StructField, StructType
 
-from spark_llm._names import quoted
+from spark_llm._names import Same, quoted
+from spark_llm._table import field_of, holds
 from spark_llm._work import mark_of
 
 
@@ -38,6 +39,31 @@ def merge(target: str, staged: str, schema: StructType, *, only_new: bool = Fals
     columns = ", ".join(quoted((name,)) for name in new)
     lines.append(f"WHEN NOT MATCHED AND NOT s.gone THEN INSERT ({columns}) VALUES ({', '.join(new.values())})")  # noqa: S608 -- as above
     return "\n".join(lines)
+
+
+def fitting(staged: StructType, target: StructType, same: Same) -> StructType | None:
+    """Return the schema of what a target can take of answers that were written earlier: it may have been altered since.
+
+    None where it lacks the key, or all columns for the answers.
+    """
+
+    def has(name: str, kind: DataType) -> bool:
+        found = field_of(target, name, same)
+        return found is not None and holds(found.dataType, kind, same)
+
+    def fields(part: str) -> list[StructField]:
+        kind = next((field.dataType for field in staged if field.name == part), None)
+        return list(kind) if isinstance(kind, StructType) else []
+
+    answers = [each.name for each in fields("result") if has(each.name, each.dataType)]
+    kept = {
+        "writes": [name for name in answers if has(mark_of(name), StringType())],
+        "carried": [each.name for each in fields("carried") if has(each.name, each.dataType)],
+    }
+    if not kept["writes"] or any(field_of(target, each.name, same) is None for each in fields("key")):
+        return None
+    parts = {part: StructType([each for each in fields(part) if each.name in names]) for part, names in kept.items()}
+    return StructType([StructField(each.name, parts.get(each.name, each.dataType)) for each in staged])
 
 
 def _names(parts: Mapping[str, DataType], part: str) -> list[str]:

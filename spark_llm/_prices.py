@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeAlias
 
 from spark_llm._tally import Tally
 from spark_llm.budget import Budget
@@ -49,6 +49,11 @@ class Price:
             + apart * (self.completion if tally.completion_tokens else self.prompt)
         )
         return cost / _PER
+
+
+OnePrice: TypeAlias = float | Sequence[float] | Price
+Prices: TypeAlias = OnePrice | Mapping[str, OnePrice]
+"""As the user writes `prices=`: one for all columns, or one for each by name."""
 
 
 def read(prices: object, columns: Sequence[str], budget: Budget | None = None) -> dict[str, Price]:

@@ -3,7 +3,7 @@
 from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
-from spark_llm._table import Table, field_of, said, same_of
+from spark_llm._table import Table, field_of, persistently, said, same_of
 from spark_llm._types import struct_of
 from spark_llm.enrich_report import RUNS_DDL, EnrichReport
 from spark_llm.errors import ConfigError
@@ -35,7 +35,7 @@ class Runs:
         """Write a report down."""
         row = self._spark.createDataFrame([report.row()], self._schema)
         try:
-            row.writeTo(self._table.name).append()
+            persistently(lambda _: row.writeTo(self._table.name).append(), str(self._table))
         except Exception as error:
             raise ConfigError(
                 f"The run is done, and its report could not be written to {self._table}: {said(error)}.",

@@ -1,7 +1,12 @@
 """Tables by their names: read, made and merged into by SQL and DataFrames alone, so in any format that has MERGE."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import count
+from typing import TypeVar
 
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
@@ -17,6 +22,7 @@ from pyspark.sql.types import (
     StructType,
 )
 
+from spark_llm._conflict import conflict, pause_after_conflict
 from spark_llm._names import Same, parse, quoted
 from spark_llm._tasks._wire import excerpt
 from spark_llm.errors import ConfigError
@@ -29,6 +35,9 @@ _MISSING = {
     *("TABLE_OR_VIEW_NOT_FOUND", "PATH_NOT_FOUND"),
     *("DELTA_TABLE_NOT_FOUND", "DELTA_MISSING_DELTA_TABLE", "DELTA_PATH_DOES_NOT_EXIST"),
 }
+
+_T = TypeVar("_T")
+_logger = logging.getLogger("spark_llm.enrich")
 
 
 class Table:
@@ -180,7 +189,7 @@ class Table:
         listed = ", ".join(f"{quoted((field.name,))} {ddl(field.dataType)}" for field in fields)
         if listed:
             try:
-                self._spark.sql(f"ALTER TABLE {self.name} ADD COLUMNS ({listed})")
+                persistently(lambda _: self._spark.sql(f"ALTER TABLE {self.name} ADD COLUMNS ({listed})"), str(self))
             except Exception as error:
                 raise ConfigError(
                     f"{self} takes no further columns: {said(error)}.", "add them yourself, or name another target."
@@ -211,6 +220,25 @@ def condition(error: BaseException | None) -> str:
         return ""
     told = getattr(error, "getCondition", None) or error.getErrorClass  # its name before Spark 4
     return str(told() or "")
+
+
+def persistently(act: Callable[[int], _T], what: str) -> _T:
+    """Do something to `what`, a table, and again after each conflict with another writer; raise what the last raised.
+
+    `act` is called with the number of the attempt.
+    """
+    began_s = time.monotonic()
+    for attempt in count(1):
+        try:
+            return act(attempt)
+        except Exception as error:
+            met = conflict(str(error))
+            pause_s = pause_after_conflict(attempt, time.monotonic() - began_s, random.random()) if met else None
+            if pause_s is None:
+                raise
+            _logger.info("attempt %d on %s met %s; the next comes in %.1f s", attempt, what, met, pause_s)
+            time.sleep(pause_s)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def said(error: Exception) -> str:

@@ -36,7 +36,7 @@ def enrich_table(
     budget: Budget | None = None,
     retry_errors: bool = True,
     max_failure_rate: float | None = None,
-    prices: object = None,
+    prices: _prices.Prices | None = None,
     progress: bool = True,
     runs_table: str | None = None,
     on_missing: Literal["keep", "delete"] = "keep",
@@ -58,9 +58,9 @@ def enrich_table(
     `<column>_fingerprint`: set that to null to have a row asked again.
 
     The rows are asked in chunks. A chunk's answers are written down, then merged into the target in one transaction. A
-    run that is killed costs the requests of one chunk at most: what it had written down is merged by the next run, and
-    the rest is asked. A second run on the same target waits for the first. What a run writes for itself stands beside
-    the target and is removed at its end, or by the next run.
+    run that fails or is killed costs the requests of one chunk at most: what it had written down is merged by the next
+    run, and the rest is asked. A second run on the same target waits for the first. What a run writes for itself stands
+    beside the target and is removed at its end, or by the next run.
 
     Args:
         spark: The session.
@@ -88,6 +88,7 @@ def enrich_table(
 
     Raises:
         ConfigError: The tables, the key and the columns do not fit together. Nothing was asked.
+        JobFailedError: Answers could not be merged, or another run has taken over. They are kept for the next run.
     """
     limits = Limits(chunk_rows, budget, max_failure_rate)
     job = job_of(
@@ -123,7 +124,7 @@ def enrich_stream(  # noqa: PLR0917 -- each of them is needed
     chunk_rows: int = 5_000,
     retry_errors: bool = True,
     max_failure_rate: float | None = None,
-    prices: object = None,
+    prices: _prices.Prices | None = None,
     progress: bool = False,
     runs_table: str | None = None,
     format: str | None = None,  # noqa: A002 -- Spark's own word for it
@@ -216,7 +217,7 @@ def job_of(
     key: str | Sequence[str],
     columns: Mapping[str, Column],
     limits: Limits,
-    prices: object,
+    prices: _prices.Prices | None,
     *,
     retry_errors: bool,
     progress: bool,

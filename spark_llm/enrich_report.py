@@ -35,11 +35,11 @@ class EnrichReport:
         target: The table that was filled.
         started_at: When it began, in UTC.
         seconds: How long it took.
-        rows: Rows of the source.
+        rows: Rows of the source; None where Spark did not say how many they were.
         asked: Rows that were asked, about one column or more.
         answered: Those of them that were answered in every column that was asked.
         left: Rows that are still to be asked, because the run was stopped.
-        recovered: Rows that a run that died had asked: they were merged, and not asked again.
+        recovered: Rows that an earlier run had asked when it failed or died: they were merged, and not asked again.
         deleted: Rows that were removed from the target, because the source has them no more.
         usd: What it cost in US dollars; None where no prices were given.
         stopped: Why it was stopped, and what to do; None where it was not.
@@ -51,7 +51,7 @@ class EnrichReport:
     target: str
     started_at: datetime
     seconds: float
-    rows: int
+    rows: int | None
     asked: int
     answered: int
     left: int
@@ -68,9 +68,9 @@ class EnrichReport:
         return self.stopped is None
 
     @property
-    def skipped(self) -> int:
-        """Rows of the source that needed nothing; recovered ones are among them."""
-        return max(0, self.rows - self.asked - self.left)
+    def skipped(self) -> int | None:
+        """Rows of the source that needed nothing; recovered ones are among them. None where `rows` is."""
+        return None if self.rows is None else max(0, self.rows - self.asked - self.left)
 
     @property
     def failed(self) -> Mapping[Kind, int]:
@@ -174,9 +174,9 @@ class EnrichReport:
         ]
         told = ", ".join(f"{count:,} {what}" for count, what in parts if count)
         facts = {
-            "rows": f"{self.rows:,}",
+            "rows": "unknown" if self.rows is None else f"{self.rows:,}",
             "skipped": f"{self.skipped:,} needed nothing" if self.skipped else "",
-            "recovered": f"{self.recovered:,} from a run that died" if self.recovered else "",
+            "recovered": f"{self.recovered:,} from a run that failed or died" if self.recovered else "",
             "deleted": f"{self.deleted:,} that the source has no more" if self.deleted else "",
             "asked": f"{self.asked:,}",
             "answered": f"{self.answered:,}" if self.asked else "",

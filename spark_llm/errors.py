@@ -60,4 +60,4 @@ class RowFailedError(SparkLLMError, RuntimeError):
 
 
 class JobFailedError(SparkLLMError, RuntimeError):
-    """A job over a table that cannot go on; what was answered is in the table, or found by the next run."""
+    """A job over a table that cannot go on; what was answered is in the table, or merged by the next run."""

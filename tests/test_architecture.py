@@ -41,7 +41,7 @@ FLOORS = {
         *("_pydantic", "_constraints"),
         *("_one_token", "_description", "_entry", "_template"),
         *("_ai", "_prompts"),
-        *("_running", "_watch"),
+        *("_running", "_watch", "_conflict"),
         *("_names", "_canonical", "_delta"),
         *("_faults", "_secrets"),
         *("_prices", "_chunks", "_spending"),

@@ -1,6 +1,7 @@
 """The report of a run: what it says, as text, in a notebook and in a table of runs."""
 
 import re
+from dataclasses import replace
 from datetime import datetime, timezone
 from html.parser import HTMLParser
 
@@ -20,7 +21,7 @@ REPORTS = st.builds(
     target=WORDS,
     started_at=st.datetimes(timezones=st.just(timezone.utc)),
     seconds=st.floats(0, 1e6),
-    rows=WHOLE,
+    rows=st.none() | WHOLE,
     asked=WHOLE,
     answered=WHOLE,
     left=WHOLE,
@@ -104,7 +105,7 @@ the budget of 1,500,000 tokens would be passed: 1,234 rows are left.
 
 rows       48,000
 skipped    34,766 needed nothing
-recovered  450 from a run that died
+recovered  450 from a run that failed or died
 deleted    17 that the source has no more
 asked      12,000
 answered   11,989
@@ -135,6 +136,15 @@ def test_a_run_with_nothing_to_do_says_little() -> None:
 rows     48,000
 skipped  48,000 needed nothing
 asked    0""" == str(NOTHING)
+
+
+def test_what_is_not_known_is_not_0() -> None:
+    """Where Spark did not say how many rows the source had, the report says that; what follows from it is null."""
+    unknown = replace(STOPPED, rows=None)
+
+    assert "rows       unknown\nrecovered  450" in str(unknown)
+    assert "unknown" in page_of(unknown).text
+    assert (None, None, None) == (unknown.skipped, unknown.row()["rows"], unknown.row()["skipped"])
 
 
 def test_what_adds_up_is_added_up() -> None:
@@ -198,13 +208,13 @@ def fits(value: object, kind: str) -> bool:
 
 @given(REPORTS)
 def test_a_row_fits_the_table(report: EnrichReport) -> None:
-    """Every column of it, and none besides; only the reason and the cost may be null."""
+    """Every column of it, and none besides; only the reason, the cost and the source's rows may be null."""
     row = report.row()
     columns = [column.split(" ", 1) for column in re.split(r", (?=\w+ )", RUNS_DDL)]
 
     assert {name for name, _ in columns} == set(row)
     assert [] == [name for name, kind in columns if row[name] is not None and not fits(row[name], kind)]
-    assert {name for name, value in row.items() if value is None} <= {"stopped", "usd"}
+    assert {name for name, value in row.items() if value is None} <= {"stopped", "usd", "rows", "skipped"}
 
 
 def test_a_row_says_what_each_column_came_to() -> None:

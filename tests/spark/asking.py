@@ -6,14 +6,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pyspark.sql import Column
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from spark_llm import Endpoint, chat_udf
 from spark_llm._model_udf import ModelUDF
+from spark_llm.enrich_report import EnrichReport
 from spark_llm.serving import LocalEndpoints
 from tests.conftest import ROOT
+from tests.formats import FORMAT
 
 Ask = Callable[[ModelUDF], Callable[[str | Column], Column]]
+Run = Callable[..., tuple[int, EnrichReport]]
 
 
 def endpoint(endpoints: LocalEndpoints, name: str = "chat") -> Endpoint:
@@ -43,3 +47,15 @@ def run_alone(job: str, session_kind: str, folder: Path, **environ: str) -> "sub
         timeout=300,
         check=False,
     )
+
+
+def written(rows: DataFrame, table: str) -> str:
+    """Write rows as a table, and return its name."""
+    rows.writeTo(table).using(FORMAT).create()
+    return table
+
+
+def texts(spark: SparkSession, count: int) -> DataFrame:
+    """Return rows that each ask something, but every tenth, whose text is null."""
+    text = F.when(F.col("id") % 10 != 9, F.concat(F.lit("row "), "id"))
+    return spark.range(count).select("id", text.alias("text"), F.lit("x").alias("team"))

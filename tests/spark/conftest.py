@@ -1,19 +1,23 @@
 """Every test in this folder needs a Spark session, and is marked so."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from spark_llm.serving import LocalEndpoints
+from tests import formats
 from tests.passed import Passed, table
 
 if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+    from spark_llm.enrich_report import EnrichReport
     from tests.conftest import SessionKind
-    from tests.spark.asking import Ask
+    from tests.spark.asking import Ask, Run
 
 FOLDER = "tests/spark/"
 
@@ -47,3 +51,27 @@ def endpoints() -> Iterator[LocalEndpoints]:
 def ask(request: pytest.FixtureRequest) -> "Ask":
     """How a UDF is called: as it is, an Arrow UDF on the Spark of the tests, or as on a Spark before 4.1."""
     return (lambda udf: udf) if request.param == "arrow" else (lambda udf: udf.on("3.5.0"))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Callable[[str], str]:
+    """Name a table: of Delta one of a path, with a blank in it and a back-quote."""
+    return lambda name: formats.table(formats.FORMAT, tmp_path / "it``s here", name)
+
+
+@pytest.fixture
+def run(spark: "SparkSession", endpoints: LocalEndpoints) -> "Run":
+    """Run a job, and return the requests that it cost and its report."""
+    from spark_llm.enrich import enrich_table
+
+    def of(
+        source: "str | DataFrame",
+        target: str,
+        columns: Mapping[str, "Column"],
+        **options: Any,  # noqa: ANN401 -- what enrich_table takes
+    ) -> "tuple[int, EnrichReport]":
+        before = endpoints.stats.requests
+        report = enrich_table(spark, source, target, options.pop("key", "id"), columns, progress=False, **options)
+        return endpoints.stats.requests - before, report
+
+    return of

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import Column, DataFrame, Row, SparkSession
+from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import ConfigError, InputTypeError, Policy, chat_udf, embed_udf, estimate
@@ -22,45 +22,7 @@ from spark_llm.enrich_report import EnrichReport
 from spark_llm.functions import ai_gen, llm_summarize
 from spark_llm.serving import Faults, LocalEndpoints
 from tests.conftest import ROOT
-from tests.formats import FORMAT, table
-from tests.spark.asking import chat, endpoint
-
-Run = Callable[..., tuple[int, EnrichReport]]
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Callable[[str], str]:
-    """Name a table: of Delta one of a path, with a blank in it and a back-quote."""
-    return lambda name: table(FORMAT, tmp_path / "it``s here", name)
-
-
-@pytest.fixture
-def run(spark: SparkSession, endpoints: LocalEndpoints) -> Run:
-    """Run a job, and return the requests that it cost and its report."""
-
-    def of(
-        source: str | DataFrame,
-        target: str,
-        columns: Mapping[str, Column],
-        **options: Any,  # noqa: ANN401 -- what enrich_table takes
-    ) -> tuple[int, EnrichReport]:
-        before = endpoints.stats.requests
-        report = enrich_table(spark, source, target, options.pop("key", "id"), columns, progress=False, **options)
-        return endpoints.stats.requests - before, report
-
-    return of
-
-
-def written(rows: DataFrame, name: str) -> str:
-    """Write rows as a table, and return its name."""
-    rows.writeTo(name).using(FORMAT).create()
-    return name
-
-
-def texts(spark: SparkSession, count: int) -> DataFrame:
-    """Return rows that each ask something, but every tenth, whose text is null."""
-    text = F.when(F.col("id") % 10 != 9, F.concat(F.lit("row "), "id"))
-    return spark.range(count).select("id", text.alias("text"), F.lit("x").alias("team"))
+from tests.spark.asking import Run, chat, endpoint, texts, written
 
 
 @pytest.mark.one_kind
@@ -278,7 +240,7 @@ def test_a_run_that_was_killed_is_not_waited_for(
     ) as dead:
         identity = dead.communicate()[0].strip()
     spark.sql(f"ALTER TABLE {lease} RENAME COLUMN free TO held_by_x_{identity}")
-    beside = Beside(spark, Table.named(spark, "target=", target), "delta")
+    beside = Beside(spark, Table.named(spark, "target=", target), "delta", "x")
     left = spark.table(place("other")).select(
         F.struct("id").alias("key"),
         F.struct("text", "team").alias("carried"),

@@ -295,3 +295,28 @@ with Progress(200, Chunk(), free, enabled=True) as progress:
     assert "spark_llm: hello" in shown
     assert "200/200 rows" in shown
     assert "Warning" not in shown
+
+
+@pytest.mark.slow
+def test_a_stream_that_takes_nothing_holds_up_no_job() -> None:
+    """A thread that is stuck in a notebook's widget, say, is left where it is."""
+    drawing, stuck = threading.Event(), threading.Event()
+
+    class Stuck(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def write(self, text: str) -> int:
+            drawing.set()
+            stuck.wait()
+            return len(text)
+
+    def job() -> None:
+        with Progress(10, Chunk(), free, enabled=True, stream=Stuck()):
+            drawing.wait()
+
+    running = threading.Thread(target=job, daemon=True)
+    running.start()
+    running.join(30)
+    assert not running.is_alive()
+    stuck.set()

@@ -1,0 +1,64 @@
+"""Conflicts with other writers: which errors are some, and how long a statement is tried again."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm._conflict import FEWEST_ATTEMPTS, LONGEST_PAUSE_S, PATIENCE_S, conflict, pause_after_conflict
+
+CONFLICTS = {  # as classic Spark, Connect and Iceberg hand them on
+    "An error occurred while calling o62.sql.\n: io.delta.exceptions.ConcurrentAppendException: [DELTA_CONCURRENT_A": (
+        "ConcurrentAppendException"
+    ),
+    "[DELTA_CONCURRENT_DELETE_READ.WITHOUT_HINT] Transaction conflict detected.": "DELTA_CONCURRENT_DELETE_READ",
+    "(io.delta.exceptions.MetadataChangedException) MetadataChangedException: The metadata": "MetadataChangedException",
+    "[DELTA_METADATA_CHANGED] The metadata of the Delta table": "DELTA_METADATA_CHANGED",
+    "[DELTA_MAX_COMMIT_RETRIES_EXCEEDED] This commit has failed": "DELTA_MAX_COMMIT_RETRIES_EXCEEDED",
+    "org.apache.iceberg.exceptions.CommitFailedException: Cannot commit": "CommitFailedException",
+    "org.apache.iceberg.exceptions.ValidationException: Found conflicting files that can contain": (
+        "ValidationException: Found conflicting"
+    ),
+}
+
+
+@pytest.mark.parametrize(("message", "name"), CONFLICTS.items())
+def test_a_conflict_is_known_by_its_name(message: str, name: str) -> None:
+    """Whatever class of exception Spark makes of it."""
+    assert name == conflict(message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[DELTA_VIOLATE_CONSTRAINT_WITH_VALUES] CHECK constraint low (id < 10) violated by row with values: - id : 10",
+        "org.apache.iceberg.exceptions.ValidationException: Cannot write incompatible data",
+        "Job 12 cancelled as part of cancellation of all jobs",
+        "",
+    ],
+)
+def test_any_other_error_is_none(message: str) -> None:
+    """Another attempt would end in the same."""
+    assert "" == conflict(message)
+
+
+RANDOM = st.floats(0, 1, exclude_max=True)
+
+
+@given(st.integers(1, 1_000), st.floats(0, 10 * PATIENCE_S), RANDOM)
+def test_a_pause_ends_in_time(attempt: int, elapsed_s: float, random_value: float) -> None:
+    """No pause is long, none begins when patience is over, and a slow statement has its attempts all the same."""
+    pause_s = pause_after_conflict(attempt, elapsed_s, random_value)
+
+    assert pause_s is None or 0 <= pause_s <= LONGEST_PAUSE_S
+    assert (pause_s is not None) == (
+        attempt < FEWEST_ATTEMPTS or elapsed_s + (pause_after_conflict(attempt, 0, random_value) or 0) <= PATIENCE_S
+    )
+
+
+@given(st.integers(1, 1_000), RANDOM)
+def test_pauses_grow_with_the_attempts(attempt: int, random_value: float) -> None:
+    """Up to the longest one; and two writers that draw differently do not meet again."""
+    first, second = (pause_after_conflict(number, 0, random_value) or 0 for number in (attempt, attempt + 1))
+
+    assert first <= second
+    assert random_value == 0 or 0 < first

@@ -111,7 +111,7 @@ class HTTPClient:
                 content = await answer.read()  # gives the connection back, or closes it if this breaks off
             return Response(status, content, answer.headers, time.monotonic() - began, secrets=secrets)
         except aiohttp.ConnectionTimeoutError:
-            where = f"{self._url.host}:{self._url.port}{' by way of the proxy' if self._proxy else ''}"
+            where = f"{_place(self._url)}{' by way of the proxy' if self._proxy else ''}"
             fault, detail = "connection", f"no connection to {where} within {self._connect_s:g} s"
         except asyncio.TimeoutError:
             waited = time.monotonic() - began
@@ -236,7 +236,7 @@ def _trust(ca_bundle: str | None) -> ssl.SSLContext | None:
 
 
 def _why_no_connection(error: aiohttp.ClientConnectorError) -> str:
-    where = f"{error.host}:{error.port}"
+    where = _place(error)
     certificate = isinstance(error, aiohttp.ClientConnectorCertificateError)  # has no `os_error` in aiohttp 3.10
     reason = error.__cause__ if certificate else error.os_error
     if isinstance(reason, socket.gaierror):
@@ -249,6 +249,11 @@ def _why_no_connection(error: aiohttp.ClientConnectorError) -> str:
     whom = "the proxy " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
     words = os.strerror(reason.errno).lower() if isinstance(reason, OSError) and reason.errno else str(reason)
     return f"no connection to {whom}{where}: {words}"
+
+
+def _place(address: URL | aiohttp.ClientConnectorError) -> str:
+    host = address.host or ""
+    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
 
 
 def _on_one_line(words: object) -> str:

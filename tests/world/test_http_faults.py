@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import re
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,16 @@ def test_a_refused_connection_says_so_and_where() -> None:
 
     assert (0, "connection") == (response.status, response.fault)
     assert f"no connection to {where}: connection refused" == response.detail
+
+
+def test_an_ipv6_address_is_written_in_brackets() -> None:
+    """Nobody has to guess where the address ends; a machine without IPv6 says that it has no such address."""
+    response = post(f"http://[::1]:{closed_port().rpartition(':')[2]}/")
+
+    assert ("connection", False) == (response.fault, response.no_socket)
+    assert re.match(
+        r"no connection to \[::1\]:\d+: (connection refused|cannot assign requested address)", response.detail
+    )
 
 
 def test_a_name_that_does_not_exist_says_so() -> None:
@@ -280,3 +292,72 @@ def test_a_request_that_is_called_off_closes_its_connection() -> None:
             return asking.cancelled()
 
     assert asyncio.run(call_off())
+
+
+def test_a_connection_that_was_closed_while_nobody_used_it_is_not_used_again() -> None:
+    """A server that ends idle connections, without a word in its answer, costs no try."""
+
+    async def ask() -> tuple[list[int], int]:
+        left, connections = asyncio.Event(), 0
+
+        async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections
+            connections += 1
+            await reader.readuntil(b"\r\n\r\n{}")
+            writer.write(FINE)
+            writer.write_eof()
+            await reader.read()  # until the client leaves too
+            left.set()
+            writer.close()
+
+        server = await asyncio.start_server(take, "127.0.0.1", 0)
+        client = HTTPClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", 5.0, 1)
+        statuses = []
+        for _ in range(3):
+            statuses.append((await client.post(b"{}", None)).status)
+            await asyncio.wait_for(left.wait(), 5)
+            left.clear()
+        await client.close()
+        server.close()
+        await server.wait_closed()
+        return statuses, connections
+
+    assert ([200] * 3, 3) == asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\n" * 2,
+        b"HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n",
+    ],
+)
+def test_an_interim_answer_is_not_the_answer(before: bytes) -> None:
+    """What a server says while it works, with a status of 1xx, is passed over."""
+    server = Scripted(before + FINE)
+    response = post(server.url)
+    server.close()
+
+    assert (200, b"{}") == (response.status, response.body)
+
+
+def test_trailers_are_passed_over() -> None:
+    """Fields after the last chunk are no part of the body."""
+    server = Scripted(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\nX-Sum: 1\r\n\r\n")
+    response = post(server.url)
+    server.close()
+
+    assert (200, b"{}", None) == (response.status, response.body, response.fault)
+
+
+@pytest.mark.skipif(find_spec("backports") is not None or sys.version_info >= (3, 14), reason="zstd can be unpacked")
+def test_an_encoding_that_nobody_asked_for_says_so() -> None:
+    """Only what can be unpacked here is asked for; another is named, with what to install."""
+    server = Scripted(b"HTTP/1.1 200 OK\r\nContent-Encoding: zstd\r\nContent-Length: 2\r\n\r\n{}")
+    response = post(server.url)
+    server.close()
+
+    assert "connection" == response.fault
+    assert response.detail.startswith("the answer cannot be read: Can not decode content-encoding: ")
+    assert b"zstd" not in server.heard

@@ -271,7 +271,8 @@ def chat_function(name: str, chat: ModelUDF) -> AIFunction:
     schema = schemas.with_parsed(schemas.CHAT, _PARSED[name]) if function.typed else schemas.CHAT
 
     def plan() -> FunctionPlan:
-        return FunctionPlan(replace(chat.recipe, task=replace(task, own_replies=function.typed)), function)
+        asked = replace(task, own_replies=function.typed, answer_only=True)
+        return FunctionPlan(replace(chat.recipe, task=asked), function)
 
     return AIFunction(f"llm_{name}", schema, plan)
 
@@ -283,10 +284,15 @@ def query_function(endpoints: Mapping[str, ModelUDF], workspace: Recipe | None, 
     """
 
     def plan() -> QueryPlan:
-        known = tuple((name, udf.recipe) for name, udf in endpoints.items())
-        return QueryPlan(known, workspace, raises)
+        known = tuple((name, _without_thoughts(udf.recipe)) for name, udf in endpoints.items())
+        return QueryPlan(known, workspace and _without_thoughts(workspace), raises)
 
     return AIFunction("llm_query_or_fail" if raises else "llm_query", schemas.CHAT, plan)
+
+
+def _without_thoughts(recipe: Recipe) -> Recipe:
+    """Return a recipe whose texts come without what a model thought in front of them."""
+    return replace(recipe, task=replace(recipe.task, answer_only=True)) if isinstance(recipe.task, Chat) else recipe
 
 
 def known_endpoints(endpoints: Mapping[str, str | Endpoint | ModelUDF]) -> dict[str, ModelUDF]:

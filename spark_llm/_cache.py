@@ -17,6 +17,7 @@ from spark_llm._dedupe import twin_of
 from spark_llm._entry import Entry, Keys, read, written
 from spark_llm._pack import Numbered
 from spark_llm._store import DamagedError, Store, move_aside
+from spark_llm._tasks import PLAIN
 from spark_llm._values import Answer, Result
 
 GATHER_S = 0.25  # how long answers gather before they are written together
@@ -54,7 +55,7 @@ class Cache:
         for entry, key in keyed:
             if key is not None and (answer := found.get(key)) is not None:
                 result = twin_of(answer)
-                task.typed(Answer([result], None), [entry[1]], task.dialects - 1)
+                task.typed(Answer([result], None), [entry[1]], PLAIN)
                 known.append((entry[0], result))
                 continue
             to_ask.append(entry)

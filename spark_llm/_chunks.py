@@ -19,6 +19,7 @@ GROWTH = 10  # times the rows that were asked so far: as many may be asked on th
 FEWEST_ROWS = 50  # at most, for which a chunk is worth its seconds
 ENOUGH_ROWS = 20  # that were asked, before a failure rate means something
 HOPELESS: tuple[Kind, ...] = ("unauthorized", "not_found", "quota")  # every further row would fare the same
+HOPELESS_SHARE = 0.1  # of a chunk's rows: fewer such errors may be of a task's last rows, which others cannot clear
 NOT_OF_THE_ROW: tuple[Kind, ...] = ("cancelled", *HOPELESS)  # errors that say nothing of the row they are in
 _RUN_AGAIN = "what was answered is not asked again."
 
@@ -121,7 +122,7 @@ class Chunks:
         self._usd.add(rows, answered, usd or 0.0)
         self._pace.add(rows, now_s - self._chunk_began_s)
         for name, tally in self._columns.items():
-            self._judge(name, tally, trouble)
+            self._judge(name, tally, trouble, tallies.get(name, Tally()))
 
     def _allowed(self, now_s: float) -> Iterator[tuple[float, str]]:
         """Return how many more rows each limit allows, as far as is known, and the limit in words."""
@@ -153,13 +154,14 @@ class Chunks:
             return FEWEST_ROWS
         return GROWTH * self._rows or PILOT_ROWS
 
-    def _judge(self, name: str, tally: Tally, trouble: str | None) -> None:
-        """Stop where going on would be a waste, by what came of one column so far."""
+    def _judge(self, name: str, tally: Tally, trouble: str | None, last: Tally) -> None:
+        """Stop where going on would be a waste, by what came of one column so far, and of it in the last chunk."""
         failed: dict[Kind, int] = {kind: count for kind, count in tally.failed.items() if count and kind != "cancelled"}
         asked = tally.answered + sum(failed.values())
         enough = asked >= min(ENOUGH_ROWS, self._limits.chunk_rows) or not self._waiting
         rate, budget = self._limits.max_failure_rate, self._budget
-        if hopeless := [kind for kind in HOPELESS if kind in failed]:
+        hopeless = [kind for kind in HOPELESS if last.failed.get(kind, 0)]
+        if hopeless and sum(last.failed[kind] for kind in hopeless) > HOPELESS_SHARE * last.answered:
             said, _, hint = (trouble or "").partition(HINT)
             self._stop(
                 f"the endpoint of column {name!r} answers no row ({': '.join(filter(None, [hopeless[0], said]))})",

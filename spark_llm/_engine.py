@@ -34,7 +34,7 @@ from spark_llm._schedule import LastWord, Schedule
 from spark_llm._sign_in import SignInError, TokenKeeper
 from spark_llm._stream import Rows, Stream
 from spark_llm._tasks import Task
-from spark_llm._values import Answer, Failure, Result, Row, RowError
+from spark_llm._values import Answer, Failure, Response, Result, Row, RowError
 from spark_llm.errors import ConfigError, RowFailedError
 from spark_llm.policy import Policy
 
@@ -129,11 +129,9 @@ class Engine:
         while line.held or not rows.ended:
             now = time.monotonic()
             window_rows = self._limit.window * rows_a_request
-            wanted = pace.wants(line.unsent, window_rows, now)
+            wanted = pace.wants(line.unsent, window_rows, now) or line.lacks
             if wanted:
-                taken = rows.take(wanted)
-                pace.has_taken(len(taken), ended=rows.ended)
-                self._hand_over(stream, stream.packer.add(stream.asked(taken)))
+                pace.has_taken(self._take(stream, rows, wanted), ended=rows.ended)
             nothing_to_wait_for = not wanted and line.ready == line.held
             if line.ready and (nothing_to_wait_for or pace.leaves(line.ready, now)):
                 chunk = line.pop()
@@ -153,6 +151,17 @@ class Engine:
                 continue
             yield []
             pace.has_beaten(time.monotonic(), line.settled)
+
+    def _take(self, stream: Stream, rows: Rows, wanted: int) -> int:
+        """Hand rows over to be asked, no more than are wanted; return how many."""
+        taken = rows.take(wanted)
+        self._hand_over(stream, stream.packer.add(stream.asked(taken)))
+        if stream.line.lacks:
+            self._hand_over(stream, stream.packer.flush())
+        if rows.ended:
+            stream.line.end()
+            self._loop.call_soon_threadsafe(self._guarded, self._pump)
+        return len(taken)
 
     def _cache(self, task: Task) -> "Cache | None":
         """Return what keeps the answers of one stream: its file is open no longer than that."""
@@ -244,6 +253,7 @@ class Engine:
     def _admit(self, stream: Stream, packs: list[list[Numbered]]) -> None:
         for pack in packs:
             self._schedule.add(stream, pack, stream.form)
+        stream.line.lacks = 0
         if stream.line.stopped is not None:
             self._stop(stream, stream.line.stopped)
         self._pump()
@@ -259,8 +269,10 @@ class Engine:
         sending.add_done_callback(partial(self._guarded, self._sent))
 
     def _ready(self) -> list[Request]:
-        """Return what may go now, as sent."""
+        """Return what may go now, as sent, when what was judged has its results."""
         try:
+            for request, last_word in self._schedule.judged(self._loop.time(), lambda stream: stream.line.lack()):
+                self._deliver(request.owner, request.settled(self._advised(last_word), None))
             going = self._schedule.ready(self._loop.time())
             for request in going:
                 if request.tries.sent == 1:
@@ -367,23 +379,38 @@ class Engine:
                 elif self._renewal is None or self._renewal.done():
                     self._renewal = self._loop.run_in_executor(None, self._keeper.renew_in_time)
                     self._renewal.add_done_callback(_is_seen)
-            token = self._keeper.token
-            request.requests += 1
-            response = await self._client.post(body, token)
-            for _ in range(_TOKENS_MOST - 1):
-                if response.status not in (401, 403) or not await self._in_a_thread(self._keeper.replace, token):
-                    break
-                request.tries.sent += 1
-                request.requests += 1
-                token = self._keeper.token
-                response = await self._client.post(body, token)
+            response = await self._post(self._client, request, body)
         except SignInError as error:
             return error.failure, None
         except ConfigError as error:  # the bundle of certificates
             return Failure(RowError("connection", None, str(error), retryable=False), final=True), None
-        if response.status not in (401, 403):
-            self._keeper.worked(token)
         return task.typed(task.decode(response, len(items)), items, request.dialect), response.latency_s
+
+    async def _post(self, client: HTTPClient, request: Request, body: bytes) -> Response:
+        """Send a request, and again where another token can be had than the one that was refused."""
+        tokens = 0
+        while True:
+            tokens += 1
+            request.token = token = self._keeper.token
+            request.requests += 1
+            response = await client.post(body, token)
+            if response.status not in (401, 403):
+                self._keeper.worked(token)
+                return response
+            if tokens == _TOKENS_MOST or not await self._replaced(request, token):
+                if tokens > 1:
+                    self._keeper.was_in_vain()
+                return response
+            request.tries.sent += 1
+
+    async def _replaced(self, request: Request, token: str | None) -> bool:
+        """Get another token than the one that a request was refused with; return whether there is one."""
+        decisive = self._schedule.is_decisive(request)
+        while not await self._in_a_thread(self._keeper.replace, token, decisive):
+            if decisive or not self._schedule.is_decisive(request):
+                return False
+            decisive = True  # others were refused meanwhile
+        return True
 
     def _connected(self) -> HTTPClient:
         route, policy = self._route, self._policy
@@ -413,6 +440,7 @@ class Engine:
     def _cancel(self, stream: Stream, done: threading.Event) -> None:
         self._loop.call_soon(done.set)
         self._end(stream, _CALLED_OFF)
+        self._pump()
 
 
 def _unexpected(what: str) -> RowError:

@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from spark_llm._tasks import Task
+from spark_llm._tasks import PLAIN, Task
 from spark_llm._tasks._wire import NotJSONError, read_json, write_json
+from spark_llm._tasks.chat import Chat
 from spark_llm._values import Item, Result, Usage
 
 FORMAT = 1  # of the keys and of the bytes; another one shares nothing with this one
@@ -33,12 +34,13 @@ class Keys:
         lower = ((name.lower(), value) for name, value in headers)
         others = sorted(header for header in lower if header[0] not in WHO_IS_ASKING)
         self.task, self._model = task, model
-        self._begun = hashlib.sha256(write_json([FORMAT, task.name, url, model, others]))
+        kept = ["answer"] if isinstance(task, Chat) and task.answer_only else []  # not all of the text
+        self._begun = hashlib.sha256(write_json([FORMAT, task.name, url, model, others, *kept]))
 
     def of(self, item: Item) -> bytes | None:
         """Return the key of a request for this input alone; None for a conversation that no request can carry."""
         try:
-            body = self.task.encode([item], self._model, self.task.dialects - 1)  # the last form is the plainest
+            body = self.task.encode([item], self._model, PLAIN)
         except (TypeError, ValueError, RecursionError):
             return None
         key = self._begun.copy()

@@ -4,17 +4,21 @@ Nobody tells us whether a server knows base64 vectors, takes a list of prompts, 
 answers do. So until one of a task's requests was answered they go one by one, each with what the one before has taught;
 a request that is refused as a whole then costs a handful of refusals and not one for every row. A refusal may be about
 the form or about an input: a request that was refused in one form is asked in the next, and only if it is answered
-there was it the form.
+there was it the form. One input decides that for itself; it takes three to decide it for all.
 """
 
 import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 from spark_llm._pack import Numbered
-from spark_llm._tasks import Task
-from spark_llm._values import RowError
+from spark_llm._tasks import PLAIN, Task
+from spark_llm._values import Item, RowError
 
 ALIKE_REFUSALS = 8  # of inputs alone, in the same words, and nothing answered: it is not the inputs
+WITNESSES = 3  # inputs that were answered in another form only: it is the form, for all
+DOUBT_ANSWERS = 8  # in the old form, after which a doubt that nobody shares holds up nothing any more
 SILENCE_S = 2.0  # while the first request is silent, the number that may be out doubles after each such time, up to
 SILENCE_MOST = 16
 
@@ -28,6 +32,14 @@ class Then(Enum):
     HOPELESS = "every input would be"
 
 
+@dataclass(slots=True)
+class Doubt:
+    """Inputs that were refused in one wire form: if all of them are answered in another, it was the form."""
+
+    left: int  # inputs that were not answered yet
+    witnesses: tuple[Hashable, ...]
+
+
 class Form:
     """What the answers have shown of one task at one endpoint."""
 
@@ -36,11 +48,13 @@ class Form:
         self.task = task
         self.dialect = 0  # the wire form that requests take
         self.answered = False  # whether any request was
-        self.proven = False  # whether the wire form is known to be understood
         self.out = 0  # requests in flight
+        self.alike = 0  # inputs that were refused in the same words, as long as nothing was answered
+        self._proven = 0  # flags of the wire form that are known to be needed, or not to be
         self._batch_size = batch_size
         self._suspicious = False
-        self._in_doubt: int | None = None  # inputs of a refused request that were not answered in another form yet
+        self._votes: dict[int, list[Hashable]] = {}  # a wire form, and inputs that the present one did not do for
+        self._in_doubt = 0  # answers in the present form that end the doubt
         self._silent_since: float | None = None
         self._words = ""
         self._refused: set[object] = set()  # inputs that were refused in these words
@@ -58,7 +72,11 @@ class Form:
     @property
     def most_inputs(self) -> int:
         """How many inputs one request may carry."""
-        return 1 if self.alone else self.task.most_inputs(self.dialect, self._batch_size)
+        return self.most_inputs_in(self.dialect)
+
+    def most_inputs_in(self, dialect: int) -> int:
+        """How many inputs one request may carry in a wire form."""
+        return 1 if self.alone else self.task.most_inputs(dialect, self._batch_size)
 
     def opened(self, now: float) -> int | None:
         """Return how many requests may be out now; None where there is no telling, nor a need."""
@@ -75,6 +93,10 @@ class Form:
             return None
         return self._silent_since + SILENCE_S * self.out.bit_length()
 
+    def waits(self, flags: int) -> bool:
+        """Return whether a request waits for those that are out: they may show that its form is not understood."""
+        return self._in_doubt > 0 and self.out > 0 and not flags
+
     def sent(self, now: float) -> None:
         """Count a request out."""
         self.out += 1
@@ -87,58 +109,93 @@ class Form:
         if not self.out:
             self._silent_since = None
 
-    def understood(self, dialect: int, count: int, *, in_doubt: bool) -> None:
-        """Take note of an answer to `count` inputs; `in_doubt` says that they were refused in another form."""
+    def understood(self, dialect: int, inputs: Sequence[Numbered], doubt: Doubt | None, *, proves: bool = True) -> None:
+        """Take note of an answer to inputs that had raised a `doubt`; `proves` says that it is what was asked for."""
         self.answered = True
-        if self.proven or not self.task.proves(dialect, count):
-            return
-        if dialect > 0:  # what is answered in another form must be what the first one was refused for
-            if self._in_doubt is None or not in_doubt:
-                return
-            self._in_doubt -= count
-            if self._in_doubt > 0:
-                return
-        self._prove(dialect)
+        if not proves:
+            self._in_doubt -= 1
+        elif doubt is not None:
+            doubt.left -= len(inputs)
+            if not doubt.left:
+                self._vote(dialect, doubt.witnesses)
+        elif dialect == self.dialect:
+            self._proven |= self.task.shows(_items(inputs), dialect)
+            self._votes = {form: by for form, by in self._votes.items() if not (form ^ dialect) & self._proven}
+            self._in_doubt = self._in_doubt - 1 if self._votes else 0
 
-    def misunderstood(self, dialect: int) -> bool:
-        """Take note that an answer shows that its wire form was not understood; return whether to ask in another."""
-        if not self.proven and dialect + 1 < self.task.dialects:
-            self._prove(dialect + 1)
-        return dialect < self.dialect
+    def misunderstood(self, dialect: int, inputs: Sequence[Numbered]) -> int | None:
+        """Take note that an answer shows that its wire form was not understood; return the form to ask in, if any."""
+        if dialect & PLAIN:
+            return None
+        if not self._proven & PLAIN:
+            self._doubt()
+            self._vote(dialect | PLAIN, witnesses(inputs))
+        elif not self.dialect & PLAIN:
+            return None
+        return dialect | PLAIN
 
-    def refused(self, dialect: int, inputs: list[Numbered], error: RowError) -> Then:
-        """Take note that inputs were refused in a wire form; return what follows."""
-        count = len(inputs)
-        if error.kind == "invalid_request":
-            if dialect < self.dialect:
-                return Then.AGAIN
-            if not self.proven and self.task.proves(dialect, count) and dialect + 1 < self.task.dialects:
-                self.dialect, self._in_doubt = dialect + 1, count
-                return Then.AGAIN
-            if not self.proven:
-                self.dialect, self._in_doubt = 0, None  # it was refused in every form: the form was not the reason
+    def otherwise(self, dialect: int, inputs: Sequence[Numbered], error: RowError) -> int | None:
+        """Return the wire form in which to ask inputs that were refused in this one; None where there is none."""
+        if error.kind != "invalid_request":
+            return None
+        if self.dialect & ~dialect:
+            return self.dialect | dialect
+        other = self.task.otherwise(_items(inputs), dialect, error.message)
+        if other is None or (other & ~dialect) & self._proven:
+            return None
+        self._doubt()
+        return other
+
+    def refused(self, forms: int, inputs: Sequence[Numbered], error: RowError) -> Then:
+        """Take note that inputs were refused in each of so many wire forms; return what follows."""
         self._suspicious = True
-        if count > 1:
+        if len(inputs) > 1:
             return Then.SPLIT
         if error.kind != "invalid_request":
             return Then.END
-        [(number, item)] = inputs
-        alike = self._alike(error.message, item if isinstance(item, str) else number)
-        forms = sum(self.task.proves(each, 1) for each in range(self.task.dialects))  # each costs a refusal
-        return Then.HOPELESS if alike >= ALIKE_REFUSALS // forms else Then.END
+        self._count_alike(error.message, witnesses(inputs)[0])
+        return Then.HOPELESS if self.alike >= max(WITNESSES, ALIKE_REFUSALS // forms) else Then.END
 
-    def failed(self, error: RowError) -> bool:
-        """Take note of an answer that was none; return whether so many came, and nothing else, that it is hopeless."""
-        return error.kind == "invalid_response" and self._alike(error.kind, len(self._refused)) >= ALIKE_REFUSALS
+    def ask_alone(self) -> None:
+        """Take note that of several inputs one may be to blame."""
+        self._suspicious = True
 
-    def _alike(self, words: str, what: object) -> int:
-        """Count what failed in these words while nothing was answered, each input once; return how often it did."""
+    def _count_alike(self, words: str, what: Hashable) -> None:
+        """Count what failed in these words while nothing was answered, each input once."""
         if self.answered:
-            return 0
+            self.alike = 0
+            return
         if words != self._words:
             self._words, self._refused = words, set()
         self._refused.add(what)
-        return len(self._refused)
+        self.alike = len(self._refused)
 
-    def _prove(self, dialect: int) -> None:
-        self.dialect, self.proven, self._in_doubt = dialect, True, None
+    def _doubt(self) -> None:
+        self._in_doubt = DOUBT_ANSWERS
+
+    def _vote(self, dialect: int, by: Sequence[Hashable]) -> None:
+        """Count inputs that were answered in another wire form only; enough of them decide for it."""
+        flags = dialect & ~self.dialect
+        if not flags or flags & self._proven:
+            return
+        votes = self._votes.setdefault(dialect, [])
+        votes += by
+        if weight(votes) >= WITNESSES:
+            self.dialect |= flags
+            self._proven |= flags
+            self._votes, self._in_doubt = {}, 0
+
+
+def weight(inputs: Sequence[Hashable]) -> int:
+    """Return how many witnesses inputs are: each that differs is one, and so are four that are equal to others."""
+    different = len(set(inputs))
+    return different + (len(inputs) - different) // 4
+
+
+def witnesses(inputs: Sequence[Numbered]) -> tuple[Hashable, ...]:
+    """Return what equal inputs have in common, of each: a text, or else the number of its row."""
+    return tuple(item if isinstance(item, str) else number for number, item in inputs)
+
+
+def _items(inputs: Sequence[Numbered]) -> list[Item]:
+    return [item for _, item in inputs]

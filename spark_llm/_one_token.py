@@ -22,11 +22,19 @@ _RAN_OUT = re.compile(r"output limit was reached", re.IGNORECASE)  # OpenAI's th
 
 def questions(task: Task) -> list[tuple[Task, int]]:
     """Return a task's smallest questions, each with its wire form, in the order in which to ask them."""
-    forms = [form for form in range(task.dialects) if task.proves(form, 1)]
+    forms = _forms(task)
     if not isinstance(task, (Chat, Complete)):
         return [(task, form) for form in forms]
     written = list(dict.fromkeys(write_json(fields) for fields in _shortened(task, read_json(task.parameters))))
     return [(replace(task, parameters=parameters), form) for parameters in written for form in forms]
+
+
+def _forms(task: Task) -> list[int]:
+    """Return the wire forms in which one input can be asked, best first."""
+    forms = [0]
+    while (other := task.otherwise([SAMPLE], forms[-1], None)) is not None:
+        forms.append(other)
+    return forms
 
 
 def _shortened(task: Task, fields: dict[str, Any]) -> list[dict[str, Any]]:
@@ -40,8 +48,7 @@ def _shortened(task: Task, fields: dict[str, Any]) -> list[dict[str, Any]]:
 
 def asks_on(task: Task, error: RowError) -> bool:
     """Return whether a refusal may be about the question's form or its limit, so that the next one may pass."""
-    forms = sum(task.proves(form, 1) for form in range(task.dialects))
-    return error.kind == "invalid_request" and (forms > 1 or "tokens" in error.message)
+    return error.kind == "invalid_request" and (len(_forms(task)) > 1 or "tokens" in error.message)
 
 
 def is_an_answer(error: RowError) -> bool:

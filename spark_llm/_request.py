@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from spark_llm._form import Form
+from spark_llm._form import Doubt, Form
 from spark_llm._limit import Sent
 from spark_llm._pack import Numbered
 from spark_llm._retry import Tries
@@ -20,6 +20,7 @@ class Request:
     inputs: list[Numbered]
     form: Form
     dialect: int = 0
+    flags: int = 0  # of wire forms, without which its inputs were refused, or not understood
     tries: Tries = field(default_factory=Tries)
     spent: Usage | None = None  # tokens of tries that gave no answer
     requests: int = 0  # HTTP requests that were sent for it, and that no other part of the same request counts
@@ -27,8 +28,10 @@ class Request:
     misfit: Result | None = None  # an answer that did not fit its type
     asked_again: int = 0  # times after such an answer
     probe: bool = False  # whether it looks for the end of an outage
-    in_doubt: bool = False  # whether it was refused in another form
+    doubt: Doubt | None = None  # since it was refused in another form
     spoilt: bool = False  # whether one of its inputs is known to be refused
+    number: int = 0  # of its last sending: a later one is higher
+    token: str | None = field(default=None, repr=False)  # that its last sending brought
 
     @property
     def letters(self) -> int:
@@ -70,7 +73,14 @@ class Request:
         parts = [self.inputs[:at], self.inputs[at:]]
         before, after = (
             Request(
-                self.owner, part, self.form, self.dialect, Tries(sent=self.tries.sent), share, in_doubt=self.in_doubt
+                self.owner,
+                part,
+                self.form,
+                self.dialect,
+                self.flags,
+                Tries(sent=self.tries.sent),
+                share,
+                doubt=self.doubt,
             )
             for part, share in zip(parts, _shares(self.spent, parts), strict=True)
         )

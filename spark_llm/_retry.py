@@ -1,7 +1,7 @@
 """Whether a failed try is followed by another, and when. Knows no clock, no dice, no socket: both are arguments.
 
-Two purses. Being told to wait (429, 503) spends time: a row may be told so for `give_up_after_s`. A real fault spends
-one of `max_tries`. Waits grow twofold with full jitter (Brooker, "Exponential backoff and jitter", AWS, 2015), so that
+Two budgets. A rate limit (429, 503) spends time: a row may meet it for `give_up_after_s`. A real fault spends one of
+`max_tries`. Waits grow twofold with full jitter (Brooker, "Exponential backoff and jitter", AWS, 2015), so that
 a thousand refused rows do not come back together.
 """
 
@@ -42,8 +42,9 @@ def wait_before_next(failure: Failure, tries: Tries, policy: Policy, now: float,
         wait_s = told_s + dice * _backoff(FIRST_REFUSED_WAIT_S, tries.refusals)
         if refused_s + wait_s <= policy.give_up_after_s:
             return wait_s
-        times = f"told to wait {tries.refusals} times over {refused_s:.0f} s, then given up"
-        return error._replace(message=f"{times}; last: {error.message}")
+        responses = "1 response" if tries.refusals == 1 else f"{tries.refusals} responses"
+        why = f"gave up after {refused_s:.0f} s of rate limiting ({responses})"
+        return error._replace(message=f"{why}; last: {error.message}")
     if not error.retryable:
         return error
     tries.faults += 1

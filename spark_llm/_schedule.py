@@ -2,23 +2,27 @@
 
 New requests wait in a line; those told to try again wait in a heap, where they hold no slot, and go first when their
 time has come. A batch of which the server refused something is cut in two, until the bad input stands alone; as long as
-nothing was ever answered, one input is tried alone first, so that a request that is wrong as a whole shows itself.
+nothing was ever answered, one input is tried alone first, so that a request that is wrong as a whole shows itself. What
+looks like everybody's failure waits until there are witnesses enough (`_suspects`).
 """
 
 import heapq
 import math
-from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
-from spark_llm._form import Form, Then
+from spark_llm._form import Doubt, Form, Then, witnesses
 from spark_llm._limit import Limit, Sent
 from spark_llm._outage import RetryBudget
 from spark_llm._pack import Numbered
 from spark_llm._request import Request
 from spark_llm._retry import wait_before_next
+from spark_llm._suspects import Suspect, Suspects
 from spark_llm._values import Answer, Failure, RowError
 from spark_llm.policy import Policy
+
+_NEVER_REACHED = ("connection", "timeout", "unavailable")
 
 
 class LastWord(NamedTuple):
@@ -40,8 +44,11 @@ class Schedule:
         self._fresh: deque[Request] = deque()
         self._waiting: list[tuple[float, int, Request]] = []
         self._serial = 0
+        self._sendings = 0
         self.held_until = 0.0  # when the pause ends that Retry-After asked for
         self._answered_at: float | None = None
+        self._suspects: defaultdict[Form, Suspects] = defaultdict(Suspects)
+        self._judged: list[tuple[Request, LastWord]] = []
 
     @property
     def outage_since(self) -> float | None:
@@ -56,9 +63,12 @@ class Schedule:
         """Return the requests to send now; they count as in flight from here on."""
         going: list[Request] = []
         while (request := self._next(now)) is not None:
-            request.dialect = request.form.dialect
+            request.dialect = request.form.dialect | request.flags
+            self._sendings += 1
+            request.number = self._sendings
             request.sent = self.limit.sent(now, request.letters if self._counts_tokens else 0)
             request.form.sent(now)
+            self._suspects[request.form].sent(request)
             request.probe = self._budget.sent()
             request.tries.sent += 1
             going.append(request)
@@ -71,6 +81,8 @@ class Schedule:
         due, request = self._head(now)
         if request is None or due > now:
             return None
+        if self._waits_for_outcome(request):
+            return None
         opened = request.form.opened(now)
         if opened is not None:
             if request.form.out >= opened:
@@ -81,6 +93,15 @@ class Schedule:
         self._take(request)
         return self._part_to_send(request, now)
 
+    def _waits_for_outcome(self, request: Request) -> bool:
+        """Return whether only an outcome lets a request go: it may change the wire form, or clear a suspicion."""
+        fills = self._suspects[request.form].fills(self.limit.in_flight, self.limit.window)
+        return fills or request.form.waits(request.flags)
+
+    def _from_the_end(self, form: Form) -> bool:
+        """Return whether the last new request in line is next: other rows' neighbours are better witnesses."""
+        return form.from_the_end or len(self._suspects[form].held) % 2 == 1
+
     def _head(self, now: float) -> tuple[float, Request | None]:
         """Return the request whose turn is next, and when: a retry that is due, or a new one.
 
@@ -88,13 +109,13 @@ class Schedule:
         """
         if self._waiting:
             due, _, request = self._waiting[0]
-            if due <= now and len(request.inputs) > 1 and self._fresh and self._fresh[-1].form.from_the_end:
+            if due <= now and len(request.inputs) > 1 and self._fresh and self._from_the_end(self._fresh[-1].form):
                 return now, self._fresh[-1]
             if due <= now or not self._fresh or not self._fresh[0].form.answered:
                 return due, request
         if not self._fresh:
             return now, None
-        return now, self._fresh[-1] if self._fresh[0].form.from_the_end else self._fresh[0]
+        return now, self._fresh[-1] if self._from_the_end(self._fresh[0].form) else self._fresh[0]
 
     def _take(self, head: Request) -> None:
         if self._waiting and self._waiting[0][2] is head:
@@ -107,14 +128,15 @@ class Schedule:
     def _part_to_send(self, request: Request, now: float) -> Request:
         """Return the request, or as much of it as may go in one; the rest waits right behind it."""
         form, count, spoilt = request.form, len(request.inputs), request.spoilt
+        most = form.most_inputs_in(form.dialect | request.flags)
         if spoilt and form.answered and count > 1:  # to ask it whole would only be refused
             request, rest = request.split(count // 2)
-        elif count <= form.most_inputs:
+        elif count <= most:
             return request
         elif form.from_the_end:
             rest, request = request.split(count - 1)
         else:
-            request, rest = request.split(form.most_inputs)
+            request, rest = request.split(most)
         if form.alone:
             rest.spoilt = spoilt
         self._wait(rest, now)
@@ -123,7 +145,7 @@ class Schedule:
     def next_due(self, now: float) -> float | None:
         """Return when `ready` can next give something without an outcome; None where only an outcome will help."""
         due, head = self._head(now)
-        if head is None:
+        if head is None or self._waits_for_outcome(head):
             return None
         opened = head.form.opened(now)
         silent = opened is not None and head.form.out >= opened
@@ -140,17 +162,27 @@ class Schedule:
         request.sent = None
         self._budget.answered()
         self._answered_at = now
-        form = request.form
-        form.back()
-        misread = answer.about_form and form.misunderstood(request.dialect)
-        if not misread:
-            form.understood(request.dialect, len(request.inputs), in_doubt=request.in_doubt)
+        form = self._back(request)
+        for suspect in self._suspects[form].answered(request):
+            self._release(suspect, None if suspect.request.token != request.token else suspect.own, now)
+        other = form.misunderstood(request.dialect, request.inputs) if answer.about_form else None
+        if other is None:
+            proves = any(result.error is None or result.error.kind == "schema_mismatch" for result in answer.results)
+            form.understood(request.dialect, request.inputs, request.doubt, proves=proves)
             if not self._may_be_better(request, answer):
                 return True
             request.ask_again(form.task, answer)
+        else:
+            request.flags |= other
         request.has_cost(answer.usage)
         self._wait(request, now)
         return False
+
+    def _back(self, request: Request) -> Form:
+        """Take note that a request is in flight no longer."""
+        request.form.back()
+        self._suspects[request.form].back(request)
+        return request.form
 
     def _may_be_better(self, request: Request, answer: Answer) -> bool:
         error = answer.results[0].error
@@ -158,11 +190,11 @@ class Schedule:
 
     def failed(self, request: Request, failure: Failure, now: float, dice: Callable[[], float]) -> LastWord | None:
         """Take note of a failure; return what the request ends with, or None when it goes on."""
-        request.form.back()
+        form = self._back(request)
         request.has_cost(failure.usage)
         if failure.told_to_wait:
             return self._refused(request, failure, now, dice)
-        if failure.about_input or failure.about_form:
+        if failure.about_input or failure.about_form or (failure.stops_all and not failure.stops_at_once):
             self.limit.answered(_sent(request), now)  # the endpoint is well, and had time to read what it refused
             self._budget.answered()
         else:
@@ -171,27 +203,32 @@ class Schedule:
         request.sent = None
         if failure.about_input:
             return self._asked_otherwise(request, failure, now)
-        if failure.about_form and request.form.misunderstood(request.dialect):
+        if failure.about_form and (other := form.misunderstood(request.dialect, request.inputs)) is not None:
+            request.flags |= other
             self._wait(request, now)
             return None
-        if request.form.failed(failure.error):
-            return _hopeless(failure.error)
         return self._faulted(request, failure, now, dice)
 
     def _asked_otherwise(self, request: Request, failure: Failure, now: float) -> LastWord | None:
         """Ask in another form, or in two parts; an input alone is what was refused."""
-        then = request.form.refused(request.dialect, request.inputs, failure.error)
-        if then is Then.HOPELESS:
-            return _hopeless(failure.error)
-        if then is Then.END:
-            return LastWord(failure.error, stops_all=False)
-        if then is Then.AGAIN:
-            request.in_doubt = True
+        form, inputs = request.form, request.inputs
+        other = form.otherwise(request.dialect, inputs, failure.error)
+        if other is not None:
+            request.flags |= other
+            request.doubt = request.doubt or Doubt(len(inputs), witnesses(inputs))
             self._wait(request, -math.inf)  # before all others: what comes of it decides how they are asked
-        else:
-            request.spoilt = True
-            self._wait(request, now)
-        return None
+            return None
+        then = form.refused(1 + request.flags.bit_count() if request.doubt else 1, inputs, failure.error)
+        if then is Then.SPLIT:
+            self._ask_apart(request, now)
+            return None
+        if then is Then.HOPELESS:
+            return LastWord(_of_all(failure.error, form.alike), stops_all=True)
+        return LastWord(failure.error, stops_all=False)
+
+    def _ask_apart(self, request: Request, now: float) -> None:
+        request.doubt, request.spoilt = None, True
+        self._wait(request, now)
 
     def _refused(self, request: Request, failure: Failure, now: float, dice: Callable[[], float]) -> LastWord | None:
         told_s = failure.retry_after_s or 0.0
@@ -199,8 +236,10 @@ class Schedule:
         self.limit.refused(_sent(request), now, told_when=told_when)
         request.sent = None
         self._budget.refused(probe=request.probe)
-        self.held_until = max(self.held_until, now + min(told_s, self._policy.give_up_after_s))
         verdict = wait_before_next(failure, request.tries, self._policy, now, dice())
+        if isinstance(verdict, RowError) and request.tries.refusals == 1:  # it never waited: the time is too long
+            return self._suspected(request, verdict, verdict)
+        self.held_until = max(self.held_until, now + min(told_s, self._policy.give_up_after_s))
         if isinstance(verdict, RowError):
             since = request.tries.refused_since
             return LastWord(verdict, stops_all=self._answered_at is None or since is None or self._answered_at < since)
@@ -208,28 +247,89 @@ class Schedule:
         return None
 
     def _faulted(self, request: Request, failure: Failure, now: float, dice: Callable[[], float]) -> LastWord | None:
-        if failure.final:
-            return LastWord(failure.error, stops_all=True)
+        error = failure.error
+        if failure.stops_at_once:
+            return LastWord(error, stops_all=True)
+        if failure.stops_all:
+            return self._suspected(request, error, _of_the_row(error))
         outage_at = self._budget.spent_at
-        if outage_at is not None and self._answered_at is not None and failure.error.retryable:
+        if outage_at is not None and self._answered_at is not None and error.retryable:
             if now - outage_at > self._policy.give_up_after_s:
-                why = f"nothing was answered for {now - outage_at:.0f} s, then given up; last: {failure.error.message}"
-                return LastWord(failure.error._replace(message=why), stops_all=True)
+                why = f"gave up: nothing was answered for {now - outage_at:.0f} s; last: {error.message}"
+                return LastWord(error._replace(message=why), stops_all=True)
             self._wait(request, now)  # when a probe may go: an outage spends no tries
             return None
+        return self._tried(request, failure, now, dice)
+
+    def _tried(self, request: Request, failure: Failure, now: float, dice: Callable[[], float]) -> LastWord | None:
+        """Try again as long as the row has tries left, and the endpoint may be well."""
         verdict = wait_before_next(failure, request.tries, self._policy, now, dice())
+        own = verdict if isinstance(verdict, RowError) else None
+        suspects = self._suspects[request.form]
+        if self._may_be_dead(request.form, failure.error) and (own is not None or suspects.held):
+            different = suspects.different(request)
+            last_word = self._suspected(request, own or failure.error, own)
+            return last_word and last_word._replace(error=_of_all(last_word.error, different))
         if isinstance(verdict, RowError):
-            unreachable = self._answered_at is None and failure.error.kind in ("connection", "timeout", "unavailable")
-            return LastWord(verdict, stops_all=failure.stops_all or unreachable)
+            return LastWord(verdict, stops_all=False)
         self._wait(request, now + verdict)
         return None
+
+    def _may_be_dead(self, form: Form, error: RowError) -> bool:
+        """Return whether a fault may be that of an endpoint which never worked, or is no model's."""
+        never = (error.kind in _NEVER_REACHED and self._answered_at is None) or (
+            error.kind == "invalid_response" and not form.answered
+        )
+        return never and (error.retryable or error.status is not None)  # else it is a mistake of ours
+
+    def is_decisive(self, request: Request) -> bool:
+        """Return whether the task ends if this request, which is in flight, is refused as everybody's would be."""
+        return self._suspects[request.form].convicts(request)
+
+    def _suspected(self, request: Request, error: RowError, own: RowError | None) -> LastWord | None:
+        """End the task where there are witnesses enough; else let the request wait for its verdict."""
+        suspects = self._suspects[request.form]
+        if not suspects.convicts(request):
+            suspects.hold(Suspect(request, error, own))
+            return None
+        suspects.convict()
+        return LastWord(error, stops_all=True)
+
+    def judged(self, now: float, asks_for_more: Callable[[Any], bool]) -> list[tuple[Request, LastWord]]:
+        """Return the requests whose refusal was found to be their own, or that nothing is left to judge by.
+
+        `asks_for_more` asks an owner for another request, and returns whether there may be one.
+        """
+        for form, suspects in self._suspects.items():
+            if suspects.held and not form.out and not any(request.form is form for request in self._in_line()):
+                owners = {suspect.request.owner for suspect in suspects.held}
+                if not any(asks_for_more(owner) for owner in owners):
+                    for suspect in suspects.left_alone():
+                        self._release(suspect, suspect.own and suspect.error, now)
+        judged, self._judged = self._judged, []
+        return judged
+
+    def _release(self, suspect: Suspect, error: RowError | None, now: float) -> None:
+        """End a request with its own error; several inputs are asked apart, and what has none is asked again."""
+        request = suspect.request
+        if error is None:
+            self._wait(request, now)
+        elif len(request.inputs) > 1:
+            request.form.ask_alone()
+            self._ask_apart(request, now)
+        else:
+            self._judged.append((request, LastWord(error, stops_all=False)))
+
+    def _in_line(self) -> Iterator[Request]:
+        yield from self._fresh
+        yield from (request for _, _, request in self._waiting)
 
     def cancelled(self, request: Request) -> None:
         """Take note that a request was called off; one that is not in flight holds no slot to give back."""
         if request.sent is None:
             return
         request.sent = None
-        request.form.back()
+        self._back(request)
         self.limit.failed()
         self._budget.refused(probe=request.probe)
 
@@ -238,9 +338,10 @@ class Schedule:
         heapq.heappush(self._waiting, (due, self._serial, request))
 
     def drop(self, owner: object) -> list[Request]:
-        """Take every request of `owner` that is not in flight out of the line, and return them."""
-        dropped = [request for request in self._fresh if request.owner is owner]
-        dropped += [entry[2] for entry in self._waiting if entry[2].owner is owner]
+        """Take every request of `owner` that is not in flight out, and return them."""
+        dropped = [request for request in self._in_line() if request.owner is owner]
+        for suspects in self._suspects.values():
+            dropped += suspects.drop(owner)
         self._fresh = deque(request for request in self._fresh if request.owner is not owner)
         self._waiting = [entry for entry in self._waiting if entry[2].owner is not owner]
         heapq.heapify(self._waiting)
@@ -251,9 +352,17 @@ class Schedule:
         return len(self._fresh) + len(self._waiting)
 
 
-def _hopeless(error: RowError) -> LastWord:
-    why = "it was the same with all that were asked, and none was answered, so no more were sent"
-    return LastWord(error._replace(message=f"{error.message} ({why})"), stops_all=True)
+def _of_all(error: RowError, inputs: int) -> RowError:
+    who = "every request" if inputs == 1 else f"{inputs} different inputs"
+    why = f"{who} got this error and none succeeded, so the rest were not sent"
+    return error._replace(message=f"{error.message} ({why})")
+
+
+def _of_the_row(error: RowError) -> RowError:
+    """Return the error of a row that alone is refused: it says nothing of the token or the address."""
+    if error.kind not in ("unauthorized", "not_found"):
+        return error
+    return error._replace(kind="invalid_request", message=f"{error.message} (this row only; others were answered)")
 
 
 def _sent(request: Request) -> Sent:

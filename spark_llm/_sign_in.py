@@ -76,6 +76,7 @@ class TokenKeeper:
         self._renewable = given == "" or callable(given)
         self._token = Token(None, 0.0, 0.0) if given == "" or callable(given) else Token(given)
         self._fruitless = 0  # renewals since a token brought an answer
+        self._in_vain = False  # whether a renewal did not help: a 403 may be about what was asked
         self._turn = threading.Lock()
 
     @property
@@ -114,18 +115,24 @@ class TokenKeeper:
                 words = "early renewal failed (%s; %s); the old token is good for another %.0f s"
                 _logger.info(words, self._credential.origin, type(error).__name__, old.ends_at - now)
 
-    def replace(self, refused: str | None) -> bool:
+    def replace(self, refused: str | None, decisive: bool = True) -> bool:  # noqa: FBT001, FBT002 -- run in a thread, by its place
         """Get another token for one that the server refused, once for all who sent it; return whether there is one.
 
-        A token that is refused before it has brought any answer is not replaced a second time. Raises `SignInError`.
+        A token that is refused before it has brought any answer is not replaced a second time; nor is any, once a
+        renewal was in vain, before a refusal is `decisive`: all would be. Raises `SignInError`.
         """
         with self._turn:
             if self._token.value == refused:
-                if not self._renewable or self._fruitless:
+                if not self._renewable or self._fruitless or (self._in_vain and not decisive):
                     return False
                 self._fruitless += 1
+                self._in_vain = False
                 self._renew()
             return self._token.value != refused
+
+    def was_in_vain(self) -> None:
+        """Take note that a request was refused with another token as well."""
+        self._in_vain = True
 
     def worked(self, token: str | None) -> None:
         """Take note that this token brought an answer."""
@@ -163,7 +170,7 @@ def _called(source: Any, now: float) -> Token:  # noqa: ANN401 -- the user's fun
 
 
 def _refused(error: ConfigError) -> SignInError:
-    return SignInError(Failure(RowError("unauthorized", None, str(error), retryable=False)))
+    return SignInError(Failure(RowError("unauthorized", None, str(error), retryable=False), unasked=True))
 
 
 def _granted(client: ClientCredentials, ca_bundle: str | None, now: float) -> Token:
@@ -226,4 +233,4 @@ def _no_token(response: Response, url: str, client: ClientCredentials) -> SignIn
     where = f"signing in at {urlsplit(url)._replace(query='').geturl()}: {words}"
     if kind in _TRANSIENT:
         return SignInError(Failure(failure.error._replace(message=where), failure.told_to_wait, failure.retry_after_s))
-    return SignInError(Failure(RowError("unauthorized", status, where, retryable=False)))
+    return SignInError(Failure(RowError("unauthorized", status, where, retryable=False), unasked=True))

@@ -50,6 +50,7 @@ class Line:
         """Begin empty."""
         self.stopped: RowError | None = None  # why no further row is asked
         self.aborted = False  # whether every row has that error that had no result yet
+        self.lacks = 0  # rows that are wanted beyond the reader's pace
         self.unsent = 0  # rows taken in that no request has carried yet
         self._results: dict[int, Result | None] = {}
         self._head = 0  # the first row that has not left
@@ -57,6 +58,7 @@ class Line:
         self._end = 0  # one past the last row taken in
         self._changed = threading.Condition()
         self._wake_at = (0, 0)
+        self._ended = False  # whether no row is still to come
 
     @property
     def ready(self) -> int:
@@ -127,6 +129,18 @@ class Line:
                 self._results.setdefault(number, Result(error=error))
             self._advance()
             self._wake()
+
+    def lack(self) -> bool:
+        """Ask for another row, whatever the reader's pace; return whether there may be one."""
+        with self._changed:
+            self.lacks = 0 if self._ended else 1
+            self._changed.notify_all()
+        return bool(self.lacks)
+
+    def end(self) -> None:
+        """Take note that no further row will come."""
+        with self._changed:
+            self._ended, self.lacks = True, 0
 
     def pop(self) -> list[Result | None]:
         """Take the results at the head of the line out of it."""

@@ -139,11 +139,17 @@ class Failure:
     usage: Usage | None = None  # tokens that were billed all the same
     about_form: bool = False  # the answer shows that this wire form is not understood: ask in the next one
     final: bool = False  # it will be so until a person acts: an endpoint that was stopped, a certificate not trusted
+    unasked: bool = False  # no input had a part in it: there was no token to ask with
 
     @property
     def stops_all(self) -> bool:
-        """Whether no other row of the task can fare better."""
+        """Whether no other row of the task can fare better, unless it was about this row alone."""
         return self.final or self.error.kind in ("quota", "not_found", "unauthorized")
+
+    @property
+    def stops_at_once(self) -> bool:
+        """Whether one row is witness enough, since its input was never read: no token, no trusted connection."""
+        return self.unasked or (self.final and self.error.status is None)
 
     @property
     def about_input(self) -> bool:

@@ -35,7 +35,7 @@ FLOORS = {
         *("_checks", "_target", "_caller"),
     ),
     "rules": (
-        *("_schedule", "_request", "_form", "_retry", "_outage", "_advice"),
+        *("_schedule", "_request", "_form", "_suspects", "_retry", "_outage", "_advice"),
         *("_limit", "_climb", "_knee", "_rate", "_silence", "_flow_log"),
         *("_pace", "_pack", "_dedupe", "_tasks", "_tasks/*"),
         *("_pydantic", "_constraints"),

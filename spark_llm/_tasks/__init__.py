@@ -9,6 +9,10 @@ from typing import Protocol
 
 from spark_llm._values import Item, Outcome, Response, Result
 
+# A wire form is a sum of flags, each of which does without something that a server may not know; 0 is the best form.
+PLAIN = 1  # without the field or the list: no `encoding_format`, one prompt a request, a type in words
+FOLDED = 2  # without a system message: instructions stand at the head of the user's message
+
 
 class Task(Protocol):
     """One kind of question: chat, completion or embedding, with its parameters; frozen, so that it can travel."""
@@ -22,18 +26,20 @@ class Task(Protocol):
         """The path that follows an OpenAI-style base URL."""
 
     @property
-    def dialects(self) -> int:
-        """How many wire forms the task has, best first; the next is tried where a server refuses the one before."""
-
-    @property
     def repeatable(self) -> bool:
         """Whether equal requests may be answered alike, so that one of them is enough."""
 
     def most_inputs(self, dialect: int, batch_size: int) -> int:
         """How many inputs one request may carry in this wire form, where the user allows `batch_size`."""
 
-    def proves(self, dialect: int, count: int) -> bool:
-        """Whether an answer to `count` inputs in this wire form proves that the server understands the form."""
+    def shows(self, items: Sequence[Item], dialect: int) -> int:
+        """The flags of what the server has to understand to answer these inputs in this wire form."""
+
+    def otherwise(self, items: Sequence[Item], dialect: int, words: str | None) -> int | None:
+        """The wire form for inputs that were refused in this one, in these words; None where no other can help.
+
+        Without words it is the next form that differs at all.
+        """
 
     def costs_nothing(self, item: Item) -> bool:
         """Whether this input is never sent, and its result null."""

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from spark_llm._tasks._shape import Convert, Field, Map, Shape, Struct, walk
+from spark_llm._tasks._thoughts import parted
 from spark_llm._tasks._wire import NotJSONError, excerpt, mended, read_json, write_json
 
 _ASK = (
@@ -160,7 +161,7 @@ def _parts(said: str) -> Iterator[str]:
         yield from _parts_of(said.rpartition(_THOUGHT)[2])
         yield from _leading(said)
     else:
-        yield from _parts_of(said)
+        yield from _parts_of(parted(said).answer or said)
 
 
 def _parts_of(said: str) -> Iterator[str]:

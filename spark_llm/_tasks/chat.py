@@ -1,28 +1,43 @@
 """The chat task: a conversation in, one or more texts out, or the values that the texts hold.
 
-Wire format: the OpenAI chat completions request and response, as Databricks Model Serving documents them. Typed answers
-are asked for by a `response_format` in the first wire form, and in words in the second, for servers without the field.
+Wire format: the OpenAI chat completions request and response, as Databricks Model Serving documents them. A typed
+answer is asked for by `response_format`, or in words where a server does not know the field. Instructions are a system
+message, or the head of the user's message where a model has no system role.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from spark_llm._tasks import FOLDED, PLAIN
 from spark_llm._tasks._choices import TOOL_CALL, read_choices
 from spark_llm._tasks._finish_reason import ending_of
 from spark_llm._tasks._parameters import repeatable
 from spark_llm._tasks._reply import Misfit, Reply
+from spark_llm._tasks._thoughts import parted
 from spark_llm._tasks._wire import body, string_of, text_of, write_json
-from spark_llm._values import Answer, Item, Message, Outcome, Question, Response, Result, RowError, Said
+from spark_llm._values import Answer, Failure, Item, Message, Outcome, Question, Response, Result, RowError, Said
 
 _CUT = "the answer ran out of tokens before its JSON was whole; raise max_tokens"
+_ONLY_THOUGHTS = "the model thought, and gave no answer"
+_OUT_OF_THOUGHT = RowError("truncated", 200, f"{_ONLY_THOUGHTS}; raise max_tokens", retryable=False)
+_NO_ANSWER = RowError("invalid_response", 200, _ONLY_THOUGHTS, retryable=True)
+_SYSTEM = ("system", "developer")
+_ABOUT_FORMAT = re.compile(r"response_format|json_schema", re.IGNORECASE)
+# Templates of Gemma and Mistral, OpenAI's o1, Bedrock, Google: none of them has a code for it.
+_ABOUT_ROLES = re.compile(r"\broles?\b|\b(system|developer) (messages?|prompts?|instructions?)\b", re.IGNORECASE)
+_TEMPLATES_WORDS = re.compile(
+    r"system role not supported|roles must alternate|only user and assistant roles", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
 class Chat:
     """A chat question: its instructions, its parameters as a JSON object, and how many answers are asked for.
 
-    Answers are texts, unless a `reply` says what they hold; with `own_replies` each `Question` says it for itself.
+    Answers are texts, unless a `reply` says what they hold; with `own_replies` each `Question` says it for itself. With
+    `answer_only` a text comes without the thoughts that a model wrote in front of it.
     """
 
     system: str | None = None
@@ -30,14 +45,10 @@ class Chat:
     n: int = 1
     reply: Reply | None = None
     own_replies: bool = False
+    answer_only: bool = False
 
     name = "chat"
     route = "/chat/completions"
-
-    @property
-    def dialects(self) -> int:
-        """Say that there are two ways to ask for a type, and one for a text."""
-        return 2 if self.reply is not None or self.own_replies else 1
 
     @cached_property
     def repeatable(self) -> bool:
@@ -48,9 +59,19 @@ class Chat:
         """Say that a request carries one conversation."""
         return 1
 
-    def proves(self, dialect: int, count: int) -> bool:  # noqa: ARG002 -- the protocol's signature
-        """Say that every answer proves its form: one that does not is told apart where it is read."""
-        return True
+    def shows(self, items: Sequence[Item], dialect: int) -> int:
+        """Return that a typed answer needs the field, and instructions a system role."""
+        (item,) = items
+        typed = PLAIN if self._asked(item)[2] is not None else 0
+        return typed | (FOLDED if self._leads(item, dialect) else 0)
+
+    def otherwise(self, items: Sequence[Item], dialect: int, words: str | None) -> int | None:
+        """Return the form without a system message where the words are about roles, else the one without the field."""
+        (item,) = items
+        about_roles = words is None or (_ABOUT_ROLES.search(words) and not _ABOUT_FORMAT.search(words))
+        if about_roles and not dialect & FOLDED and self._leads(item, dialect):
+            return dialect | FOLDED
+        return None if dialect & PLAIN or self._asked(item)[2] is None else dialect | PLAIN
 
     def costs_nothing(self, item: Item) -> bool:  # noqa: ARG002 -- the protocol's signature
         """Say that every text is asked, a blank one too: its meaning is the instructions'."""
@@ -60,32 +81,48 @@ class Chat:
         """Write one conversation; its own system message takes the place of `system`."""
         (item,) = items
         said, system, reply = self._asked(item)
-        if reply is None:
-            return body(model, self.parameters, _messages(said, system))
-        if dialect > 0:
-            return body(model, self.parameters, _messages(said, system, reply.instructions))
-        return body(model, self.parameters, reply.response_format + b"," + _messages(said, system))
+        in_words = reply.instructions if reply is not None and dialect & PLAIN else None
+        messages = _messages(said, system, in_words, folded=bool(dialect & FOLDED))
+        if reply is None or in_words is not None:
+            return body(model, self.parameters, messages)
+        return body(model, self.parameters, reply.response_format + b"," + messages)
 
     def decode(self, response: Response, count: int) -> Outcome:  # noqa: ARG002 -- always one
-        """Read the choices; an answer that is empty because its tokens ran out is `truncated`."""
-        return read_choices(response, self.n, _message_text)
+        """Read the choices; an answer that is empty because its tokens ran out is `truncated`.
+
+        Some servers say with a 500 that a template takes no such roles; that is no fault that passes.
+        """
+        outcome = read_choices(response, self.n, _message_text)
+        if (
+            isinstance(outcome, Failure)
+            and outcome.error.status == 500
+            and _TEMPLATES_WORDS.search(outcome.error.message)
+        ):
+            return replace(outcome, error=outcome.error._replace(kind="invalid_request", retryable=False))
+        return outcome
 
     def typed(self, outcome: Outcome, items: Sequence[Item], dialect: int) -> Outcome:
         """Read the answer's text as the value that was asked for; one that does not fit is `schema_mismatch`.
 
         Where the server was asked for JSON of a schema, what is no JSON shows that it does not know the field.
         """
-        _, _, reply = self._asked(items[0])
-        if reply is None or not isinstance(outcome, Answer) or outcome.results[0].text is None:
+        said, _, reply = self._asked(items[0])
+        if not isinstance(outcome, Answer) or outcome.results[0].text is None:
+            return outcome
+        if reply is None:
+            if self.answer_only:
+                _leave_thoughts_out(outcome.results[0], said if isinstance(said, str) else "")
             return outcome
         (result,) = outcome.results
         read = reply.read(result.text or "")
         if not isinstance(read, Misfit):
             result.parsed = read
+            if self.answer_only:
+                result.text = parted(result.text or "").answer or result.text
         elif ending_of(result.finish_reason) == "length" and not read.is_json:
             result.error = RowError("truncated", 200, _CUT, retryable=False)
         else:
-            outcome.about_form = dialect == 0 and not read.is_json
+            outcome.about_form = not dialect & PLAIN and not read.is_json
             why = f"the answer does not fit the type that was asked for: {read.why}"
             result.error = RowError("schema_mismatch", 200, why, retryable=True)
         return outcome
@@ -109,11 +146,19 @@ class Chat:
         system = self.system if item.system is None else item.system
         return item.said, system, item.reply if isinstance(item.reply, Reply) else self.reply
 
+    def _leads(self, item: Item, dialect: int) -> bool:
+        """Return whether the request has a system message, unless the wire form is without."""
+        said, system, reply = self._asked(item)
+        own = not isinstance(said, str) and any(map(_is_instruction, said))
+        return own or system is not None or (reply is not None and bool(dialect & PLAIN))
 
-def _messages(said: Said, system: str | None, more: str | None = None) -> bytes:
+
+def _messages(said: Said, system: str | None, more: str | None, *, folded: bool) -> bytes:
     """Write the request's messages; `more` follows the instructions."""
-    system = system if more is None else _joined(system, more)
+    if folded:
+        return b'"messages":' + write_json(list(_folded(_led(_conversation(said), system, more))))
     if isinstance(said, str):
+        system = system if more is None else _joined(system, more)
         head = b"" if system is None else b'{"role":"system","content":' + write_json(system) + b"},"
         return b'"messages":[' + head + b'{"role":"user","content":' + write_json(said) + b"}]"
     return b'"messages":' + write_json(_led(said, system, more))
@@ -123,17 +168,50 @@ def _conversation(said: Said) -> Sequence[Message]:
     return [{"role": "user", "content": said}] if isinstance(said, str) else said
 
 
-def _joined(instructions: object, more: str) -> str:
-    return f"{instructions}\n\n{more}" if isinstance(instructions, str) and instructions else more
+def _joined(instructions: object, more: object) -> str:
+    return "\n\n".join(part for part in (instructions, more) if isinstance(part, str) and part)
+
+
+def _is_instruction(message: Message) -> bool:
+    return bool(message) and message.get("role") in _SYSTEM
+
+
+def _folded(messages: Sequence[Message]) -> Iterator[Message]:
+    """Yield a conversation without system messages: each stands at the head of the user's message that follows it."""
+    instructions = ""
+    for message in messages:
+        if _is_instruction(message):
+            instructions = _joined(instructions, message.get("content"))
+        elif instructions and message and message.get("role") == "user":
+            yield {**message, "content": _joined(instructions, message.get("content"))}
+            instructions = ""
+        else:
+            if instructions:
+                yield {"role": "user", "content": instructions}
+                instructions = ""
+            yield message
+    if instructions:
+        yield {"role": "user", "content": instructions}
 
 
 def _led(messages: Sequence[Message], system: str | None, more: str | None) -> Sequence[Message]:
-    """Return a conversation with instructions: `system`, or its own with `more` added to them."""
+    """Return a conversation with instructions: `system`, or its own, with `more` added to them."""
     for place, message in enumerate(messages):
         if message and message.get("role") == "system":
             own = message if more is None else {**message, "content": _joined(message.get("content"), more)}
             return [*messages[:place], own, *messages[place + 1 :]]
+    system = system if more is None else _joined(system, more)
     return messages if system is None else [{"role": "system", "content": system}, *messages]
+
+
+def _leave_thoughts_out(result: Result, said: str) -> None:
+    """Keep the answer alone; thoughts without one are an error, as an empty text is no answer."""
+    answer, had_thoughts = parted(result.text or "", said)
+    if had_thoughts and not answer:
+        ran_out = ending_of(result.finish_reason) == "length"
+        result.text, result.error = None, _OUT_OF_THOUGHT if ran_out else _NO_ANSWER
+    elif had_thoughts:
+        result.text = answer
 
 
 def _message_text(choice: Mapping[str, object]) -> tuple[str | None, RowError | None]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from spark_llm._tasks import PLAIN
 from spark_llm._tasks._choices import read_choices
 from spark_llm._tasks._parameters import repeatable
 from spark_llm._tasks._wire import body, write_json
@@ -26,7 +27,6 @@ class Complete:
 
     name = "complete"
     route = "/completions"
-    dialects = 2
 
     @cached_property
     def repeatable(self) -> bool:
@@ -37,9 +37,13 @@ class Complete:
         """Say that a request carries a few prompts in the first dialect, and one in the second."""
         return 1 if dialect else min(batch_size, _PROMPTS_MOST)
 
-    def proves(self, dialect: int, count: int) -> bool:
-        """Say that one prompt proves nothing of the first dialect: alone it is written as in the second."""
-        return dialect > 0 or count > 1
+    def shows(self, items: Sequence[Item], dialect: int) -> int:  # noqa: ARG002 -- the items tell
+        """Return that several prompts need a server that takes an array; one is written alike in both forms."""
+        return PLAIN if len(items) > 1 else 0
+
+    def otherwise(self, items: Sequence[Item], dialect: int, words: str | None) -> int | None:  # noqa: ARG002 -- the protocol's signature
+        """Return the form of single prompts for an array that was refused."""
+        return PLAIN if len(items) > 1 else None
 
     def costs_nothing(self, item: Item) -> bool:  # noqa: ARG002 -- the protocol's signature
         """Say that every prompt is asked, a blank one too."""

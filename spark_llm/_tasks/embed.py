@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from spark_llm._tasks import PLAIN
 from spark_llm._tasks._failure import document_of
 from spark_llm._tasks._wire import body, count_of, header_of, not_an_answer, read_json, string_of, usage_of, write_json
 from spark_llm._values import Answer, Failure, Item, Outcome, Response, Result, RowError
@@ -31,16 +32,19 @@ class Embed:
 
     name = "embed"
     route = "/embeddings"
-    dialects = 2
     repeatable = True  # a vector is not drawn by chance
 
     def most_inputs(self, dialect: int, batch_size: int) -> int:  # noqa: ARG002 -- both forms carry lists
         """Say that a request carries as many texts as the user allows."""
         return batch_size
 
-    def proves(self, dialect: int, count: int) -> bool:  # noqa: ARG002 -- one text is a list too
-        """Say that every answer proves its form: the vectors came as they were asked for, or could be read."""
-        return True
+    def shows(self, items: Sequence[Item], dialect: int) -> int:  # noqa: ARG002 -- one text is a list too
+        """Return that every answer shows its form: the vectors came as they were asked for, or could be read."""
+        return PLAIN
+
+    def otherwise(self, items: Sequence[Item], dialect: int, words: str | None) -> int | None:  # noqa: ARG002 -- the protocol's signature
+        """Return the form without base64."""
+        return None if dialect else PLAIN
 
     def costs_nothing(self, item: Item) -> bool:
         """Say that a blank text is never sent: it has no meaning, and many servers refuse it."""

@@ -81,12 +81,14 @@ class Echo:
     Attributes:
         dimensions: How long a vector is where the request does not say.
         refuse_fields: Fields of a request that are refused by name, with status 400.
+        refuse_roles: Roles of messages that are refused, as models do whose chat template has no system role.
         float_only: Answer vectors as lists of numbers, whatever `encoding_format` says.
         name: What responses give as their `model`.
     """
 
     dimensions: int = 8
     refuse_fields: Collection[str] = ()
+    refuse_roles: Collection[str] = ()
     float_only: bool = False
     name: str = "echo"
 
@@ -98,6 +100,8 @@ class Echo:
     async def chat(self, request: ChatRequest) -> Texts:
         """Say the last message again."""
         self._refuse_unknown(request)
+        if refused := next((message.role for message in request.messages if message.role in self.refuse_roles), None):
+            raise Refused.bad_request(f"{refused.capitalize()} role not supported")
         *earlier, last = request.messages
         system = [message.text for message in earlier if message.role == "system"]
         replies = _replies(["\n".join([*system, last.text])], request.n, request.limit)

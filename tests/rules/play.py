@@ -69,7 +69,8 @@ class Server:
             return BROKEN
         if draw < self.refused + self.broken + self.garbage:
             return GARBAGE
-        if request.dialect in self.forms and request.form.task.proves(request.dialect, len(request.inputs)):
+        alone = request.form.task is COMPLETE and len(request.inputs) == 1  # then it is written alike in both forms
+        if request.dialect in self.forms and not (alone and request.dialect == 0):
             return self.about_form
         return BAD_INPUT if any(number in self.poison for number, _ in request.inputs) else answer(request)
 
@@ -170,6 +171,8 @@ class Play:
             self._deliver(request, last_word.error)
             if last_word.stops_all:
                 self.stopped = last_word.error
+        for judged, last_word in self.schedule.judged(self.now, lambda _: False):
+            self._deliver(judged, last_word.error)
         if self.stopped is not None:
             for dropped in self.schedule.drop(self):
                 self._deliver(dropped, self.stopped)

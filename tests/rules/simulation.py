@@ -162,6 +162,8 @@ class Job:
         self._in_flight.append((now, self._in_flight[-1][1] + more))
 
     def _send(self, worker: Worker, now: float) -> None:
+        for judged, final in worker.schedule.judged(now, lambda _: False):
+            self._deliver(judged, final.error)
         window = worker.limit.window
         for request in worker.schedule.ready(now):
             assert request.inputs[0][0] not in self.results, "a row is not sent after its answer"

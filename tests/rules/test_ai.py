@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from spark_llm import _prompts
 from spark_llm._ai import FUNCTIONS, LABELS_MOST, SENTIMENTS
+from spark_llm._tasks import FOLDED, PLAIN
 from spark_llm._tasks._reply import Misfit, Reply
 from spark_llm._tasks._wire import write_json
 from spark_llm._tasks.chat import Chat
@@ -66,15 +67,17 @@ def test_the_rows_text_is_the_users_message(name: str, data: st.DataObject, cont
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 @given(st.data(), TEXTS)
 def test_every_question_can_be_sent(name: str, data: st.DataObject, content: str) -> None:
-    """In both wire forms, as JSON, for what a string column can hold."""
+    """In every wire form, as JSON, for what a string column can hold."""
     item = asked(name, content, *data.draw(OPTIONS[name]))
     task = Chat(own_replies=FUNCTIONS[name].typed)
     assert item is not None
     assert not isinstance(item, RowError)
-    for dialect in range(task.dialects):
+    for dialect in (0, PLAIN, FOLDED, PLAIN | FOLDED):
         body = json.loads(task.encode([item], None, dialect))
+        roles = {message["role"] for message in body["messages"]}
 
-        assert ("response_format" in body) == (FUNCTIONS[name].typed and dialect == 0)
+        assert ("response_format" in body) == (FUNCTIONS[name].typed and not dialect & PLAIN)
+        assert ("system" in roles) == (name != "gen" and not dialect & FOLDED)
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spark_llm._tasks import FOLDED
 from spark_llm._tasks._parameters import written
 from spark_llm._tasks.chat import Chat
 from spark_llm._tasks.complete import Complete
@@ -62,9 +63,10 @@ def test_a_text_travels_as_the_users_message(text: str, system: str | None, mode
 
 
 def test_a_request_carries_one_conversation() -> None:
-    """However many inputs the user allows in a request; and any answer proves the one form there is."""
+    """However many inputs the user allows in a request; and a text alone has one wire form."""
     assert 1 == Chat().most_inputs(0, 64)
-    assert Chat().proves(0, 1)
+    assert 0 == Chat().shows(["a"], 0)
+    assert None is Chat().otherwise(["a"], 0, None)
 
 
 def test_equal_conversations_may_be_answered_alike_unless_chance_was_asked_for() -> None:
@@ -85,6 +87,55 @@ def test_a_conversation_travels_as_it_is(conversation: list[dict[str, str]], sys
 
     assert {"messages": told} == request(Chat(), conversation)
     assert {"messages": [*instructions, *told]} == request(Chat(system), conversation)
+
+
+@given(CONVERSATIONS | TEXTS, st.none() | TEXTS.filter(str.strip))
+def test_instructions_can_stand_in_the_users_message(said: Any, system: str | None) -> None:  # noqa: ANN401 -- any item
+    """Without a system role no word is lost: each instruction leads the user's message that follows it, or is one."""
+    task = Chat(system)
+    whole, folded = (json.loads(task.encode([said], None, dialect))["messages"] for dialect in (0, FOLDED))
+    words = [message["content"] for message in whole if message["content"]]
+
+    assert "system" not in {message["role"] for message in folded}
+    assert "\n\n".join(words) == "\n\n".join(message["content"] for message in folded if message["content"])
+    assert [m for m in whole if m["role"] not in ("system", "user")] == [m for m in folded if m["role"] != "user"]
+
+
+def test_an_instruction_with_no_users_message_behind_it_is_one() -> None:
+    """So that roles alternate where they did."""
+    said = [{"role": role, "content": role} for role in ("system", "assistant", "user", "system")]
+    folded = json.loads(Chat().encode([said], None, FOLDED))["messages"]
+
+    assert ["user", "assistant", "user", "user"] == [message["role"] for message in folded]
+    assert ["system", "assistant", "user", "system"] == [message["content"] for message in folded]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "System role not supported",
+        "Conversation roles must alternate user/assistant/user/assistant/...",
+        "Only user and assistant roles are supported!",
+        "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+        "This model doesn't support system messages. Try again without system messages.",
+        "Developer instruction is not enabled for models/gemma-3-27b-it",
+        "messages.0.role: Input should be 'user' or 'assistant'",
+    ],
+)
+def test_words_about_roles_lead_to_the_form_without_a_system_message(words: str) -> None:
+    """Templates and services have no code for it; where there are no instructions, nothing is gained by it."""
+    assert FOLDED == Chat("Be brief.").otherwise(["a"], 0, words)
+    assert FOLDED == Chat().otherwise([[{"role": "system", "content": "a"}]], 0, words)
+    assert None is Chat().otherwise(["a"], 0, words)
+    assert None is Chat("Be brief.").otherwise(["a"], FOLDED, words)
+
+
+def test_a_template_that_breaks_the_server_is_a_refusal() -> None:
+    """llama.cpp answers 500 to roles that its template does not take: tried again, it would be the same."""
+    outcome = reply({"error": {"code": 500, "message": "System role not supported", "type": "server_error"}}, 500)
+
+    assert isinstance(outcome, Failure)
+    assert ("invalid_request", False) == (outcome.error.kind, outcome.error.retryable)
 
 
 @pytest.mark.parametrize("system", [None, "Be brief."])

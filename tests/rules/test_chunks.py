@@ -367,15 +367,26 @@ def test_a_run_stops_where_too_many_rows_failed(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_errors_that_every_row_would_meet_end_a_run_in_any_case(kind: Kind) -> None:
-    """One such row is enough, in any column; every other error is that row's own."""
+    """A tenth of the rows of any column is enough; every other error is that row's own."""
     chunks = Chunks(10_000, Limits(5_000), UNKNOWN, 0.0)
-    chunks.done(chunks.next(0.0), {"good": answered(5_000), "bad": failed(5_000, {kind: 3})}, None, 0.0)
+    chunks.done(chunks.next(0.0), {"good": answered(5_000), "bad": failed(5_000, {kind: 500})}, None, 0.0)
 
     assert (kind in NOT_OF_THE_ROW) == (chunks.stopped is not None)
     assert (0 if kind in NOT_OF_THE_ROW else 5_000) == chunks.next(0.0)
-    assert (5_003 if kind in NOT_OF_THE_ROW else 5_000) == chunks.left
+    assert (5_500 if kind in NOT_OF_THE_ROW else 5_000) == chunks.left
     if kind in HOPELESS:
-        assert f"the endpoint of column 'bad' answers no row ({kind}): 5,003 rows are left." in told(chunks)
+        assert f"the endpoint of column 'bad' answers no row ({kind}): 5,500 rows are left." in told(chunks)
+
+
+@pytest.mark.parametrize("kind", HOPELESS)
+def test_a_few_errors_that_every_row_would_meet_end_nothing(kind: Kind) -> None:
+    """Where nearly all were answered, the run goes on; those few rows are left for the next one."""
+    chunks = Chunks(10_000, Limits(5_000), UNKNOWN, 0.0)
+    for left in (5_003, 3):
+        chunks.done(chunks.next(0.0), {"a": failed(5_000, {kind: 3} if left > 3 else {})}, None, 0.0)
+        assert left == chunks.left
+
+    assert (None, 0) == (chunks.stopped, chunks.next(0.0))
 
 
 def test_an_endpoint_that_answers_nobody_says_why() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spark_llm._tasks import PLAIN
 from spark_llm._tasks._parameters import written
 from spark_llm._tasks.complete import Complete
 from spark_llm._values import Answer, Failure, Outcome, Response, Usage
@@ -50,8 +51,8 @@ def test_a_prompt_alone_is_written_alike_in_both_dialects(prompt: str) -> None:
     task = Complete()
 
     assert task.encode([prompt], "m", 1) == task.encode([prompt], "m", 0)
-    assert [False, True] == [task.proves(0, 1), task.proves(0, 2)]
-    assert task.proves(1, 1)
+    assert [0, PLAIN] == [task.shows([prompt], 0), task.shows([prompt, prompt], 0)]
+    assert [None, PLAIN] == [task.otherwise([prompt], 0, None), task.otherwise([prompt, prompt], 0, None)]
 
 
 @given(st.integers(1, 2_048))

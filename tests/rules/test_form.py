@@ -214,7 +214,7 @@ def test_a_second_table_goes_on_with_what_the_first_has_shown() -> None:
     """A form that outlives its table remembers: nothing is found out twice."""
     policy = Policy(batch_size=4)
     schedule, form = Schedule(Limit(policy), policy), Form(EMBED, 4)
-    schedule.add("first", pack(0), form)
+    schedule.add("first", pack(0, 1, 2), form)
     (request,) = schedule.ready(0.0)
     schedule.failed(request, BAD_FORM, 0.0, lambda: 0.0)
     (request,) = schedule.ready(0.0)

@@ -9,12 +9,27 @@ from hypothesis import strategies as st
 from spark_llm._outage import RetryBudget
 from spark_llm._request import Request
 from spark_llm._schedule import Schedule
+from spark_llm._tasks import Task
 from spark_llm._values import Failure, Outcome, RowError
 from spark_llm.errors import Kind
 from spark_llm.policy import Policy
-from tests.rules.play import BAD_INPUT, BROKEN, CHAT, EMBED, REFUSED, Play, Server, answer, begun, pack, texts
+from tests.rules.play import (
+    BAD_INPUT,
+    BROKEN,
+    CHAT,
+    EMBED,
+    GARBAGE,
+    REFUSED,
+    Play,
+    Server,
+    answer,
+    begun,
+    pack,
+    texts,
+)
 
 DICE = st.floats(0.0, 1.0, exclude_max=True)
+UNAVAILABLE = Failure(RowError("unavailable", 500, "internal error", retryable=True))
 UNREACHABLE: list[Kind] = ["connection", "timeout", "unavailable"]
 
 
@@ -165,11 +180,11 @@ def test_an_outage_beyond_the_patience_stops_all() -> None:
 def test_an_endpoint_that_was_never_reached_ends_with_the_first_rows_tries(
     kind: Kind, max_tries: int, rows: int
 ) -> None:
-    """A wrong address costs `max_tries` requests, and not that for every row."""
+    """A wrong address costs `max_tries` requests and one of each of two other rows, and not that for every row."""
     failure = Failure(RowError(kind, None, "nobody there", retryable=True))
     play = Play(texts(rows), lambda request, now, dice: failure, Policy(max_tries=max_tries), CHAT)
 
-    assert max_tries == len(play.sent)
+    assert max_tries + 2 == len(play.sent) or rows < 3
     assert {kind} == {error.kind for error in play.errors.values()}
     assert rows == len(play.errors)
 
@@ -204,12 +219,44 @@ def test_a_refused_input_shows_that_the_endpoint_is_there() -> None:
 
 @pytest.mark.parametrize("kind", ["not_found", "unauthorized", "quota"])
 def test_what_no_row_can_mend_stops_all_at_once(kind: Kind) -> None:
-    """A wrong path, a refused token and an empty purse are everyone's: one request finds it out."""
+    """A wrong path, a refused token and an empty purse are everyone's: three requests find it out."""
     failure = Failure(RowError(kind, 400, "no", retryable=False))
     play = Play(texts(1_000), lambda request, now, dice: failure, Policy(), EMBED)
 
+    assert 3 == len(play.sent)
+    assert {failure.error} == set(play.errors.values())
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Failure(
+            RowError("unauthorized", 400, "signing in at https://login: invalid_client", retryable=False), unasked=True
+        ),
+        Failure(RowError("connection", None, "certificate verify failed", retryable=True), final=True),
+    ],
+    ids=["no token", "no trust"],
+)
+def test_what_no_input_has_a_part_in_needs_one_witness(failure: Failure) -> None:
+    """Without a token or a trusted connection no input was read, so the first row speaks for all."""
+    play = Play(texts(1_000), lambda request, now, dice: failure, Policy(), CHAT)
+
     assert 1 == len(play.sent)
     assert {failure.error} == set(play.errors.values())
+
+
+@pytest.mark.parametrize("failure", [BROKEN, UNAVAILABLE, GARBAGE], ids=lambda failure: failure.error.kind)
+@pytest.mark.parametrize("task", [CHAT, EMBED], ids=lambda task: task.name)
+def test_a_first_row_that_breaks_the_server_ends_nothing(failure: Failure, task: Task) -> None:
+    """Where the first row never gets an answer, and the next does, it was the row."""
+
+    def endpoint(request: Request, now: float, dice: random.Random) -> Outcome:
+        return failure if request.inputs[0][0] == 0 else answer(request)
+
+    play = Play(texts(100), endpoint, Policy(batch_size=1), task)
+
+    assert {0: failure.error.kind} == {number: error.kind for number, error in play.errors.items()}
+    assert 4 + 99 == len(play.sent)
 
 
 @pytest.mark.parametrize("kind", ["unavailable", "connection"])

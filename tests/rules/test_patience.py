@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm._request import Request
-from spark_llm._schedule import LastWord
 from spark_llm._values import Failure, Outcome, RowError
 from spark_llm.policy import Policy
 from tests.rules.play import CHAT, REFUSED, Endpoint, Play, answer, begun, pack, texts, told
@@ -56,7 +55,7 @@ def test_a_row_that_gives_up_alone_stops_nobody() -> None:
     play = Play(texts(300), endpoint, Policy(give_up_after_s=5.0, max_in_flight=4), CHAT)
 
     assert [50] == list(play.errors)
-    assert "told to wait" in play.errors[50].message
+    assert "s of rate limiting (" in play.errors[50].message
 
 
 def test_retry_after_holds_back_everything() -> None:
@@ -74,17 +73,27 @@ def test_retry_after_holds_back_everything() -> None:
     assert schedule.ready(10.0)
 
 
-def test_retry_after_never_holds_back_longer_than_the_patience() -> None:
-    """A server that says "tomorrow" stops the row that was told so, and not the worker until tomorrow."""
-    schedule, form = begun(Policy(give_up_after_s=60.0))
-    schedule.add("task", ROW, form)
-    schedule.add("task", NEXT_ROW, form)
-    first, second = schedule.ready(0.0)
-    schedule.answered(second, answer(second), 1.0, 1.0)
-    schedule.add("task", NEXT_ROW, form)
+@pytest.mark.parametrize("give_up_after_s", [0.0, 60.0])
+def test_a_row_that_is_sent_away_until_tomorrow_holds_back_nobody(give_up_after_s: float) -> None:
+    """A Retry-After beyond the patience ends the row that has it; while others are answered, none waits for it."""
+    failure = told(86_400.0) if give_up_after_s else REFUSED
+    endpoint = between(0.0, 1e9, failure, range(50, 51))
+    play = Play(texts(300), endpoint, Policy(give_up_after_s=give_up_after_s, max_in_flight=4), CHAT)
 
-    assert isinstance(schedule.failed(first, told(86_400.0), 0.0, lambda: 0.0), LastWord)
-    assert 60.0 == schedule.next_due(1.0)
+    assert {50: "rate_limited"} == {number: error.kind for number, error in play.errors.items()}
+    assert 300 == len(play.sent)
+    assert play.now < 300.0
+
+
+@pytest.mark.parametrize("begins", [0.0, 5.0])
+def test_an_endpoint_that_sends_all_away_until_tomorrow_is_asked_a_few_times(begins: float) -> None:
+    """Once three rows had such an answer, or eight after others were answered, the rest ends with it, unasked."""
+    endpoint = between(begins, 1e9, told(86_400.0))
+    play = Play(texts(300), endpoint, Policy(max_in_flight=4), CHAT)
+
+    assert 300 == len(play.results)
+    assert len(play.sent) - (300 - len(play.errors)) <= (8 if begins else 3)
+    assert all(error.retryable for error in play.errors.values())
 
 
 def test_retry_after_does_not_hold_back_the_controller() -> None:

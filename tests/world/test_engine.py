@@ -13,7 +13,10 @@ from spark_llm._engine import Engine
 from spark_llm._sign_in import TokenKeeper
 from spark_llm._tasks.embed import Embed
 from spark_llm._values import Item, Result
-from spark_llm.serving import LocalEndpoints
+from spark_llm.serving import Echo, LocalEndpoints
+from spark_llm.serving.refusals import Refused
+from spark_llm.serving.wire import ChatRequest
+from tests.saying import Says
 from tests.world.asking import CHAT, ask, comes_true, distinct, engine, engine_at, kinds, started, texts
 
 
@@ -197,6 +200,36 @@ def test_a_token_that_has_ended_holds_requests_back(endpoints: LocalEndpoints) -
 
         assert distinct(20) == texts(results.result(30))
     assert {200: 20} == endpoints.stats.by_status
+
+
+def test_a_model_without_a_system_role_has_its_instructions_in_the_users_message() -> None:
+    """Three rows show it, each refused once, whose message it is: the UDF's or one of the conversation's own."""
+    task = replace(CHAT, system="Be brief.")
+    with LocalEndpoints({"chat": Echo(refuse_roles=("system",))}) as served:
+        results = ask(engine(served, task=task), [distinct(50)], task)
+        own = [[{"role": "system", "content": f"Be kind {n}."}, {"role": "user", "content": "a"}] for n in range(9)]
+        conversations = ask(engine(served), [own])
+
+        assert [f"Be brief.\n\n{row}" for row in distinct(50)] == texts(results)
+        assert [f"Be kind {number}.\n\na" for number in range(9)] == texts(conversations)
+        assert {400: 6, 200: 59} == served.stats.by_status
+
+
+def test_one_conversation_with_bad_roles_changes_nothing_for_the_others() -> None:
+    """It may pass without its system message; the others keep theirs."""
+
+    def say(request: ChatRequest) -> str:
+        roles = [message.role for message in request.messages]
+        if roles == ["system", "assistant"]:
+            raise Refused.bad_request("Conversation roles must alternate user/assistant/user/assistant/...")
+        return " ".join(roles)
+
+    odd: Item = [{"role": "assistant", "content": "Hello."}]
+    task = replace(CHAT, system="Be brief.")
+    with LocalEndpoints({"chat": Says(say)}) as served:
+        results = ask(engine(served, task=task), [[odd, *distinct(20)]], task)
+
+    assert ["user assistant", *["system user"] * 20] == texts(results)
 
 
 @pytest.mark.waits

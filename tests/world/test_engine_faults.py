@@ -33,21 +33,20 @@ class Breaking(Chat):
         if where == self.where and threading.current_thread().name == "spark_llm engine":
             raise self.error("broken")
 
-    @property
-    def dialects(self) -> int:
-        """Break as "dialects"."""
-        self._break("dialects")
-        return 2
-
     def most_inputs(self, dialect: int, batch_size: int) -> int:
         """Break as "most_inputs"."""
         self._break("most_inputs")
         return super().most_inputs(dialect, batch_size)
 
-    def proves(self, dialect: int, count: int) -> bool:
-        """Break as "proves"."""
-        self._break("proves")
-        return super().proves(dialect, count)
+    def shows(self, items: Sequence[Item], dialect: int) -> int:
+        """Break as "shows"."""
+        self._break("shows")
+        return super().shows(items, dialect)
+
+    def otherwise(self, items: Sequence[Item], dialect: int, words: str | None) -> int | None:
+        """Break as "otherwise"."""
+        self._break("otherwise")
+        return super().otherwise(items, dialect, words)
 
     def encode(self, items: Sequence[Item], model: str | None, dialect: int) -> bytes:
         """Break as "encode"."""
@@ -109,12 +108,12 @@ def messages(results: Sequence[Result | None]) -> set[str]:
 
 
 @pytest.mark.parametrize("error", NAMED)
-@pytest.mark.parametrize("where", ["dialects", "most_inputs", "proves", "encode", "decode", "typed", "again"])
+@pytest.mark.parametrize("where", ["otherwise", "most_inputs", "shows", "encode", "decode", "typed", "again"])
 def test_an_exception_anywhere_ends_the_stream_and_not_the_engine(
     where: str, error: type[BaseException], endpoints: LocalEndpoints
 ) -> None:
     """Each row has an error with the exception's type, and the next stream finds its slot free."""
-    if where == "dialects":  # asked when a form is refused
+    if where == "otherwise":  # asked when a form is refused
         endpoints.faults = Faults("400 ok*99")
     asked = engine(endpoints, policy=ONE)
     results = in_time(lambda: ask(asked, [distinct(40), distinct(20)], Breaking(where=where, error=error)))

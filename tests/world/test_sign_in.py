@@ -142,6 +142,18 @@ def test_a_token_that_worked_is_replaced_again() -> None:
     assert "third" == keeper.token
 
 
+def test_after_a_renewal_in_vain_it_takes_a_decisive_refusal() -> None:
+    """What was asked may be why: a token is replaced again only where all would be refused, and then as ever."""
+    keeper = with_token(Source("first", "second", "third", "fourth"))
+    replaced = [keeper.replace("first", decisive=False)]
+    keeper.was_in_vain()
+    keeper.worked("second")
+    replaced += [keeper.replace("second", decisive=decisive) for decisive in (False, True)]
+    keeper.worked("third")
+
+    assert [True, False, True, True] == [*replaced, keeper.replace("third", decisive=False)]
+
+
 def test_a_token_that_comes_back_the_same_is_no_renewal() -> None:
     """A function that has nothing new says so, and the request is not sent again."""
     assert not with_token(Source("first", "first")).replace("first")

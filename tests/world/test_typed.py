@@ -13,6 +13,7 @@ from spark_llm._tasks._shape import Choice, Field, Nullable, Scalar, Struct
 from spark_llm._tasks.chat import Chat
 from spark_llm._values import Question, Result, RowError, Usage
 from spark_llm.serving import Faults, LocalEndpoints
+from spark_llm.serving.refusals import Refused
 from spark_llm.serving.wire import ChatRequest
 from tests.saying import COMPLETION_TOKENS, PROMPT_TOKENS, Says, last_words
 from tests.world.asking import ask, distinct, engine, kinds, texts
@@ -85,18 +86,18 @@ def test_it_is_asked_for_again_as_often_as_the_policy_says(reask: int) -> None:
 
 
 def test_a_server_without_the_field_is_asked_in_words() -> None:
-    """The first 400 shows it: one refusal in all, and then the schema stands in the instructions."""
+    """Three rows show it, each refused once: from then on the schema stands in the instructions."""
     results, endpoints = asked(Says(lambda _: f"Here it is:\n```json\n{FIT}\n```", formats=False), distinct(50))
 
     assert [{"stars": 3, "why": None}] * 50 == [result.parsed for result in results]
-    assert {400: 1, 200: 50} == endpoints.stats.by_status
-    assert {None} == {body.get("response_format") for body in bodies(endpoints)[1:]}
+    assert {400: 3, 200: 50} == endpoints.stats.by_status
+    assert {None} == {body.get("response_format") for body in bodies(endpoints)[5:]}
     assert bodies(endpoints)[1]["messages"][0]["content"].startswith("Judge.\n\nAnswer with one JSON object")
     assert '"stars"' in bodies(endpoints)[1]["messages"][0]["content"]
 
 
 def test_a_server_that_passes_over_the_field_is_asked_in_words() -> None:
-    """The first answer, which is no JSON, shows it; it is paid, and is no answer that was asked for again."""
+    """Three answers that are no JSON show it; they are paid, and are no answers that were asked for again."""
 
     def say(request: ChatRequest) -> str:
         return FIT if "JSON schema" in request.messages[0].text else "Three stars, I would say."
@@ -104,8 +105,38 @@ def test_a_server_that_passes_over_the_field_is_asked_in_words() -> None:
     results, endpoints = asked(Says(say), distinct(50), Policy(reask=0))
 
     assert [{"stars": 3, "why": None}] * 50 == [result.parsed for result in results]
-    assert 51 == endpoints.stats.requests
-    assert {usage_of(1): 49, usage_of(2): 1} == Counter(result.usage for result in results)
+    assert 53 == endpoints.stats.requests
+    assert {usage_of(1): 47, usage_of(2): 3} == Counter(result.usage for result in results)
+
+
+@pytest.mark.parametrize("formats", [True, False], ids=["field", "words"])
+def test_a_typed_answer_of_a_model_without_a_system_role(formats: bool) -> None:  # noqa: FBT001 -- a table
+    """Its instructions stand in the user's message, and the schema as well where the server lacks the field."""
+
+    def say(request: ChatRequest) -> str:
+        if request.messages[0].role == "system":
+            raise Refused.bad_request("System role not supported")
+        return FIT if request.messages[0].text.startswith("Judge.") else "What?"
+
+    results, endpoints = asked(Says(say, formats=formats), distinct(50))
+
+    assert [{"stars": 3, "why": None}] * 50 == [result.parsed for result in results]
+    assert {400: 3 if formats else 6, 200: 50} == endpoints.stats.by_status
+    assert formats == ("response_format" in bodies(endpoints)[-1])
+    assert ["user"] == [message["role"] for message in bodies(endpoints)[-1]["messages"]]
+
+
+@pytest.mark.parametrize("cut", ["Three.", '{"stars": 3, "wh', ""], ids=["no JSON", "cut", "empty"])
+def test_one_first_answer_that_is_no_json_changes_nothing_for_the_others(cut: str) -> None:
+    """It takes three: the first row is asked in words, and all others by the field, as the server knows it."""
+
+    def say(request: ChatRequest) -> str:
+        return cut if last_words(request) == "row 0" and request.response_format is not None else FIT
+
+    results, endpoints = asked(Says(say), distinct(9), Policy(reask=0))
+
+    assert [{"stars": 3, "why": None}] * 9 == [result.parsed for result in results]
+    assert [True, False, *[True] * 8] == ["response_format" in body for body in bodies(endpoints)]
 
 
 def test_one_answer_that_is_no_json_changes_nothing_for_the_others() -> None:

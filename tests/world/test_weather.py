@@ -15,6 +15,9 @@ from spark_llm._tasks import Task
 from spark_llm._tasks.complete import Complete
 from spark_llm._tasks.embed import Embed
 from spark_llm.serving import After, Capacity, Echo, Faults, LocalEndpoints, Quota, echo_vector
+from spark_llm.serving.refusals import Refusal, Refused
+from spark_llm.serving.wire import ChatRequest
+from tests.saying import Says, last_words
 from tests.world.asking import CHAT, ask, distinct, engine, engine_at, kinds, texts
 
 if TYPE_CHECKING:
@@ -96,21 +99,45 @@ def test_being_told_to_wait_spends_time_and_no_tries(endpoints: LocalEndpoints) 
     assert ("rate_limited", 429) == (result.error.kind, result.error.status)
 
 
-def test_an_endpoint_that_is_not_there_is_asked_once(endpoints: LocalEndpoints) -> None:
-    """A 404 stops the task: one request, and every row says not_found."""
+def test_an_endpoint_that_is_not_there_is_asked_three_times(endpoints: LocalEndpoints) -> None:
+    """A 404 of three rows stops the task, and every row says not_found."""
     results = ask(engine(endpoints, "nobody"), [distinct(500)])
 
     assert ["not_found"] * 500 == kinds(results)
-    assert 1 == endpoints.stats.requests
-    assert [1, *[0] * 499] == [result.attempts for result in results if result is not None]
+    assert 3 == endpoints.stats.requests
+    assert 3 == sum(result.attempts for result in results if result is not None)
 
 
-def test_a_wrong_token_is_tried_once(endpoints: LocalEndpoints) -> None:
-    """A 401 stops the task after one request; no row's error has the token in it."""
+def test_a_wrong_token_is_refused_once_a_row(endpoints: LocalEndpoints) -> None:
+    """A 401 is not tried again; no row's error has the token in it."""
     results = ask(engine_at(Endpoint(endpoints.invocations("chat"), token="wrong-secret")), [["a", "b", "c"]])
 
     assert ["unauthorized"] * 3 == kinds(results)
     assert "wrong-secret" not in repr(results)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, "invalid_request"), (402, "quota"), (403, "invalid_request"), (404, "invalid_request")]
+)
+def test_rows_that_are_refused_for_their_content_fail_alone(status: int, kind: str) -> None:
+    """A provider may refuse one text by a status that else means all of them: the others are answered."""
+
+    def say(request: ChatRequest) -> str:
+        text = last_words(request)
+        if text.startswith("bad"):
+            raise Refused(Refusal(status, "PERMISSION_DENIED", "This content is not allowed."))
+        return text
+
+    rows: list[Item | None] = [
+        f"{'bad' if number % 20 == 14 and number < 320 else 'row'} {number}" for number in range(400)
+    ]
+    with LocalEndpoints({"chat": Says(say)}, latency_s=0.005) as endpoints:
+        results = ask(engine(endpoints), [rows])
+
+        failed = {number: found for number, found in enumerate(kinds(results)) if found}
+        assert [14 + 20 * number for number in range(16)] == list(failed)
+        assert list(failed.values()).count(kind) >= 12  # the last to be asked have nobody to judge them by
+        assert {200: 384, status: 16} == endpoints.stats.by_status
 
 
 def test_a_token_that_is_a_function_is_asked_for_again_after_a_401(endpoints: LocalEndpoints) -> None:
@@ -234,7 +261,7 @@ def test_a_request_that_is_refused_as_a_whole_is_not_sent_for_every_row(
 
     assert ["invalid_request"] * 5_000 == kinds(results)
     assert endpoints.stats.requests <= 10
-    assert "none was answered" in str(results[-1])
+    assert "none succeeded" in str(results[-1])
 
 
 def test_a_bad_beginning_does_not_stop_the_rest(endpoints: LocalEndpoints) -> None:
@@ -323,12 +350,12 @@ def test_an_outage_ends_with_every_row_answered(endpoints: LocalEndpoints) -> No
 
 
 def test_an_endpoint_that_was_never_there_ends_the_task(endpoints: LocalEndpoints) -> None:
-    """Where nothing was ever answered the first row's tries are enough: the others are not asked."""
+    """Where nothing was ever answered the first row's tries are enough, with one of each of two others."""
     endpoints.stop()
     results = ask(engine(endpoints, policy=Policy(max_tries=2)), [distinct(1_000)])
 
     assert ["connection"] * 1_000 == kinds(results)
-    assert [2, *[0] * 999] == [result.attempts for result in results if result is not None]
+    assert [2, 1, 1] == [result.attempts for result in results if result is not None and result.attempts]
 
 
 @pytest.mark.waits

@@ -116,8 +116,8 @@ class Job:
             place = _Place(spark, target, beside, lease)
             target.refresh()  # the last run may have altered and filled it meanwhile
             notes = widen(target, target.must_read().schema, source.schema, layout, asking)
-            source = source if table is None else table.must_read()
             recovered = _recover(place, merges=not made)
+            source = source if table is None else table.must_read()
             there = target.must_read()
             layout = checked(target, there.schema, source.schema, layout, asking)
             known = None if made and there.isEmpty() else there
@@ -242,21 +242,22 @@ def _tidied(beside: Beside, lease: Lease) -> Iterator[None]:
 
 @contextmanager
 def _interruptible(spark: SparkSession, tag: str) -> Iterator[None]:
-    """Cancel at Ctrl-C what Spark still does for the block; else it goes on asking, where PySpark only stops waiting.
+    """Cancel at Ctrl-C what Spark still does for the block; else it goes on asking, as PySpark only stops waiting.
 
-    Classic Spark before 4.0 has no tags, and goes on.
+    On Connect that is what has the tag. Classic Spark no longer knows the tag when the thread's way to Java was cut, so
+    it is all of the session, as PySpark itself means it to be; before Spark 4.0 there is neither, and it goes on.
     """
-    with suppress(Exception):
+    if is_remote():
         spark.addTag(tag)
     try:
         yield
     except KeyboardInterrupt:
         _logger.info("Ctrl-C: what Spark does for the run is cancelled")
         with suppress(Exception):
-            spark.interruptTag(tag)
+            _ = spark.interruptTag(tag) if is_remote() else spark.interruptAll()
         raise
     finally:
-        with suppress(Exception):
+        if is_remote():
             spark.removeTag(tag)
 
 

@@ -199,7 +199,10 @@ class Schedule:
             self._budget.answered()
         else:
             self.limit.failed()
-            self._budget.failed(now, dice(), probe=request.probe)
+            if _is_ours(failure.error):
+                self._budget.refused(probe=request.probe)
+            else:
+                self._budget.failed(now, dice(), probe=request.probe)
         request.sent = None
         if failure.about_input:
             return self._asked_otherwise(request, failure, now)
@@ -280,7 +283,7 @@ class Schedule:
         never = (error.kind in _NEVER_REACHED and self._answered_at is None) or (
             error.kind == "invalid_response" and not form.answered
         )
-        return never and (error.retryable or error.status is not None)  # else it is a mistake of ours
+        return never and not _is_ours(error)
 
     def is_decisive(self, request: Request) -> bool:
         """Return whether the task ends if this request, which is in flight, is refused as everybody's would be."""
@@ -350,6 +353,11 @@ class Schedule:
     def __len__(self) -> int:
         """Return how many requests stand in line, in flight not counted."""
         return len(self._fresh) + len(self._waiting)
+
+
+def _is_ours(error: RowError) -> bool:
+    """Return whether this process failed, and not the endpoint: nothing came back that could be judged."""
+    return error.kind == "invalid_response" and error.status is None and not error.retryable
 
 
 def _of_all(error: RowError, inputs: int) -> RowError:

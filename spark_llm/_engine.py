@@ -174,18 +174,21 @@ class Engine:
 
     def _hand_over(self, stream: Stream, packs: list[list[Numbered]]) -> None:
         if packs:
-            self._loop.call_soon_threadsafe(self._guarded, self._admit, stream, packs)
+            self._on_loop(self._admit, stream, packs)
 
     def _call_off(self, stream: Stream) -> None:
         done = threading.Event()
-        self._loop.call_soon_threadsafe(self._guarded, self._cancel, stream, done)
+        self._on_loop(self._cancel, stream, done)
         done.wait(_CANCEL_S)
 
     def close(self) -> None:
         """Call off what is in flight, close the connections and end the threads; the engine cannot be used again."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended already
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._on_loop(self._loop.stop)
         self._thread.join(_CANCEL_S)
+
+    def _on_loop(self, act: Callable[..., None], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # of a loop that was closed: its streams notice that its thread ended
+            self._loop.call_soon_threadsafe(self._guarded, act, *arguments)
 
     # Everything below runs on the event loop.
 

@@ -190,6 +190,7 @@ def test_an_engine_that_is_closed_under_a_stream_ends_it(endpoints: LocalEndpoin
 
         assert ["cancelled"] * 40 == kinds(results.result(PATIENCE_S))
     assert not asked.is_alive
+    assert ["cancelled"] * 3 == kinds(in_time(lambda: ask(asked, [distinct(3)])))
 
 
 def test_a_closed_engine_leaves_no_thread_and_no_socket(endpoints: LocalEndpoints) -> None:
@@ -212,7 +213,10 @@ def test_a_fork_does_not_wait_for_the_engine_of_its_parent(endpoints: LocalEndpo
     ask(asked, [distinct(3)])
     child = os.fork()
     if child == 0:
-        os._exit(0 if ["cancelled"] * 3 == kinds(in_time(lambda: ask(asked, [distinct(3)]))) else 1)
+        try:
+            os._exit(0 if ["cancelled"] * 3 == kinds(in_time(lambda: ask(asked, [distinct(3)]))) else 1)
+        finally:
+            os._exit(2)  # whatever happens, the child is not a second pytest
 
     assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert distinct(3) == texts(ask(asked, [distinct(3)]))

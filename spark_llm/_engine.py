@@ -160,7 +160,7 @@ class Engine:
             self._hand_over(stream, stream.packer.flush())
         if rows.ended:
             stream.line.end()
-            self._loop.call_soon_threadsafe(self._guarded, self._pump)
+            self._on_loop(self._pump)
         return len(taken)
 
     def _cache(self, task: Task) -> "Cache | None":

@@ -107,13 +107,14 @@ class Chat:
         Where the server was asked for JSON of a schema, what is no JSON shows that it does not know the field.
         """
         said, _, reply = self._asked(items[0])
-        if not isinstance(outcome, Answer) or outcome.results[0].text is None:
+        if not isinstance(outcome, Answer) or (reply is None and not self.answer_only):
+            return outcome
+        result = outcome.results[0]
+        if result.text is None:
             return outcome
         if reply is None:
-            if self.answer_only:
-                _leave_thoughts_out(outcome.results[0], said if isinstance(said, str) else "")
+            _leave_thoughts_out(result, said if isinstance(said, str) else "")
             return outcome
-        (result,) = outcome.results
         read = reply.read(result.text or "")
         if not isinstance(read, Misfit):
             result.parsed = read

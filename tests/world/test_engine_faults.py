@@ -70,8 +70,6 @@ class Breaking(Chat):
     def typed(self, outcome: Outcome, items: Sequence[Item], dialect: int) -> Outcome:
         """Break as "typed"."""
         self._break("typed")
-        if self.where == "results":
-            return outcome
         return super().typed(outcome, items, dialect)
 
     def again(self, item: Item, result: Result) -> Item:

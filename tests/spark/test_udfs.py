@@ -214,17 +214,17 @@ def test_the_refusal_of_a_type_is_short(spark: SparkSession, endpoints: LocalEnd
     assert 0 == endpoints.stats.requests
 
 
-def test_an_endpoint_that_is_not_there_costs_one_request_a_task(
+def test_an_endpoint_that_is_not_there_costs_three_requests_a_task(
     spark: SparkSession, endpoints: LocalEndpoints, ask: Ask
 ) -> None:
-    """`not_found` stands in every row, after one request from each of the two tasks."""
+    """`not_found` stands in every row, after three requests from each of the two tasks."""
     udf = chat_udf(endpoint(endpoints, "nobody"))
     df = frame(spark, 1_000).withColumn("r", ask(udf)("prompt"))
 
     assert [("not_found", 404, 1_000)] == [
         tuple(row) for row in df.groupBy("r.error.kind", "r.error.status").count().collect()
     ]
-    assert 2 == endpoints.stats.requests
+    assert 6 == endpoints.stats.requests
 
 
 STRANGE = {

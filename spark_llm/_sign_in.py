@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 from spark_llm._http import ask_once
+from spark_llm._secrets import without_secrets
 from spark_llm._tasks._failure import failure_of
 from spark_llm._tasks._wire import read_object
 from spark_llm._values import Failure, Response, RowError
@@ -228,8 +229,7 @@ def _no_token(response: Response, url: str, client: ClientCredentials) -> SignIn
     """Say why there is no token; what may pass is a failure of that kind, anything else a refusal."""
     failure = failure_of(response)
     kind, status, words, _ = failure.error
-    for secret in (client.client_secret, quote_plus(client.client_secret), _login(client)):
-        words = words.replace(secret, "***")
+    words = without_secrets(words, (client.client_secret, quote_plus(client.client_secret), _login(client)))
     where = f"signing in at {urlsplit(url)._replace(query='').geturl()}: {words}"
     if kind in _TRANSIENT:
         return SignInError(Failure(failure.error._replace(message=where), failure.told_to_wait, failure.retry_after_s))

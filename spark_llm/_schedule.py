@@ -241,7 +241,7 @@ class Schedule:
         self._budget.refused(probe=request.probe)
         verdict = wait_before_next(failure, request.tries, self._policy, now, dice())
         if isinstance(verdict, RowError) and request.tries.refusals == 1:  # it never waited: the time is too long
-            return self._suspected(request, verdict, verdict)
+            return self._suspected(request, verdict, verdict, now)
         self.held_until = max(self.held_until, now + min(told_s, self._policy.give_up_after_s))
         if isinstance(verdict, RowError):
             since = request.tries.refused_since
@@ -254,7 +254,7 @@ class Schedule:
         if failure.stops_at_once:
             return LastWord(error, stops_all=True)
         if failure.stops_all:
-            return self._suspected(request, error, _of_the_row(error))
+            return self._suspected(request, error, _of_the_row(error), now)
         outage_at = self._budget.spent_at
         if outage_at is not None and self._answered_at is not None and error.retryable:
             if now - outage_at > self._policy.give_up_after_s:
@@ -271,7 +271,7 @@ class Schedule:
         suspects = self._suspects[request.form]
         if self._may_be_dead(request.form, failure.error) and (own is not None or suspects.held):
             different = suspects.different(request)
-            last_word = self._suspected(request, own or failure.error, own)
+            last_word = self._suspected(request, own or failure.error, own, now)
             return last_word and last_word._replace(error=_of_all(last_word.error, different))
         if isinstance(verdict, RowError):
             return LastWord(verdict, stops_all=False)
@@ -286,14 +286,19 @@ class Schedule:
         return never and not _is_ours(error)
 
     def is_decisive(self, request: Request) -> bool:
-        """Return whether the task ends if this request, which is in flight, is refused as everybody's would be."""
-        return self._suspects[request.form].convicts(request)
+        """Return whether a refusal of this request, which is in flight, would be the last that can be heard."""
+        return self._suspects[request.form].convicts(request) or self._is_left_alone(request.form, out=1)
 
-    def _suspected(self, request: Request, error: RowError, own: RowError | None) -> LastWord | None:
+    def _is_left_alone(self, form: Form, out: int) -> bool:
+        """Return whether nothing is in line, and no more than so many requests are in flight."""
+        return form.out <= out and not any(request.form is form for request in self._in_line())
+
+    def _suspected(self, request: Request, error: RowError, own: RowError | None, now: float) -> LastWord | None:
         """End the task where there are witnesses enough; else let the request wait for its verdict."""
         suspects = self._suspects[request.form]
         if not suspects.convicts(request):
-            suspects.hold(Suspect(request, error, own))
+            for other in suspects.hold(request, error, own):
+                self._release(other, None, now)
             return None
         suspects.convict()
         return LastWord(error, stops_all=True)
@@ -304,11 +309,12 @@ class Schedule:
         `asks_for_more` asks an owner for another request, and returns whether there may be one.
         """
         for form, suspects in self._suspects.items():
-            if suspects.held and not form.out and not any(request.form is form for request in self._in_line()):
+            if suspects.held and self._is_left_alone(form, out=0):
                 owners = {suspect.request.owner for suspect in suspects.held}
                 if not any(asks_for_more(owner) for owner in owners):
                     for suspect in suspects.left_alone():
-                        self._release(suspect, suspect.own and suspect.error, now)
+                        error = suspect.own if suspect.is_contradicted else suspect.own and suspect.error
+                        self._release(suspect, error, now)
         judged, self._judged = self._judged, []
         return judged
 

@@ -1,9 +1,11 @@
 """Whether a refusal is one row's or everybody's: one row is no witness for all. Knows no clock, no socket, no Spark.
 
 A 401, 402, 403 or 404 mostly means that no request will pass; but a server may say so of one row's content, its size or
-its picture. So the row waits, and others are asked. The answer to one that was sent later clears the endpoint: the
-refusal was the row's. Refusals alone, of inputs that differ and with no later request still out, convict it: the task
-stops. What waits keeps its place among the requests in flight, so an endpoint that dies is asked no more than fill it.
+its picture. So the row waits, and others are asked. An answer to a request that was sent after the refusal had come
+clears the endpoint: the refusal was the row's. An answer to one that was in flight beside it may only be older than the
+end of a token; it counts where no other comes. Refusals alone, of inputs that differ, with one token and no later
+request still out, convict the endpoint: the task stops. What waits keeps its place among the requests in flight, so an
+endpoint that dies is asked no more than fill it.
 """
 
 import math
@@ -20,12 +22,22 @@ AFTER_ANSWERS_MOST = 100
 BY_CHANCE = 1e-9  # how likely so many in a row may be, by the share of rows that were refused for themselves
 
 
+class Witness(NamedTuple):
+    """What a refusal has to say: which inputs were refused, and with which token."""
+
+    number: int  # of the request: only a later one contradicts it
+    inputs: Hashable
+    token: str | None
+
+
 class Suspect(NamedTuple):
     """A request that was refused; the error for all if it is everybody's, and its own if it is not."""
 
     request: Request
     error: RowError
     own: RowError | None  # None: it goes on
+    heard: int  # the number of the last request that was sent before the refusal came
+    is_contradicted: bool = False  # whether a later one, in flight beside it, was answered
 
     @property
     def is_settled(self) -> bool:
@@ -39,10 +51,11 @@ class Suspects:
     def __init__(self) -> None:
         """Suspect nothing."""
         self.held: list[Suspect] = []
+        self._sent = 0  # the number of the last request
         self._out: set[int] = set()  # the numbers of requests in flight, in the order of their sending
         self._answered = 0
         self._of_rows = 0  # refusals that were the row's
-        self._past: list[tuple[int, Hashable]] = []  # witnesses that wait no longer, each with its number
+        self._past: list[Witness] = []  # that wait no longer
 
     @property
     def enough(self) -> int:
@@ -56,6 +69,7 @@ class Suspects:
 
     def sent(self, request: Request) -> None:
         """Take note that a request is in flight."""
+        self._sent = request.number
         self._out.add(request.number)
 
     def back(self, request: Request) -> None:
@@ -69,42 +83,51 @@ class Suspects:
 
     def different(self, request: Request) -> int:
         """Return how many different inputs are witnesses, those of this request among them."""
-        return len({who for _, who in self._witnesses(request)})
+        return len({witness.inputs for witness in self._with(request)})
 
-    def _witnesses(self, request: Request) -> list[tuple[int, Hashable]]:
-        held = [*(suspect.request for suspect in self.held), request]
-        return self._past + [(each.number, witnesses(each.inputs)) for each in held]
+    def _with(self, request: Request) -> list[Witness]:
+        """Return the witnesses of the same token, this request as the last: another token may be let in."""
+        held = (_witness(suspect.request) for suspect in self.held if not suspect.is_contradicted)
+        before = [*self._past, *held]
+        return [*(witness for witness in before if witness.token == request.token), _witness(request)]
 
     def convicts(self, request: Request) -> bool:
         """Return whether one more refusal, of this request, is the last that it takes."""
-        found = self._witnesses(request)
-        first = min(number for number, _ in found)
+        found = self._with(request)
+        first = min(witness.number for witness in found)
         later = any(number > first for number in self._out - {request.number})
-        return not later and weight([who for _, who in found]) >= self.enough
+        return not later and weight([witness.inputs for witness in found]) >= self.enough
 
     def convict(self) -> None:
         """Begin anew: what comes next may be asked when the cause was mended."""
         self._past = []
 
-    def hold(self, suspect: Suspect) -> None:
-        """Let a refusal wait."""
-        self.held.append(suspect)
+    def hold(self, request: Request, error: RowError, own: RowError | None) -> list[Suspect]:
+        """Let a refusal wait; return those that were refused with another token, for which it says nothing."""
+        others = [suspect for suspect in self.held if suspect.request.token != request.token]
+        self.held = [suspect for suspect in self.held if suspect.request.token == request.token]
+        self.held.append(Suspect(request, error, own, self._sent))
+        return others
 
     def answered(self, request: Request) -> list[Suspect]:
-        """Return those whom an answer clears the endpoint of: they were sent before its request."""
+        """Return those that wait no longer: they were refused before this was sent, or with another token."""
         self._answered += 1
-        self._past = [witness for witness in self._past if witness[0] > request.number]
-        cleared = [suspect for suspect in self.held if suspect.request.number < request.number]
-        self.held = [suspect for suspect in self.held if suspect.request.number > request.number]
-        self._of_rows += sum(suspect.own is not None for suspect in cleared)
+        self._past = [witness for witness in self._past if witness.number > request.number]
+        cleared, self.held, held = [], [], self.held
+        for suspect in held:
+            if suspect.heard < request.number or suspect.request.token != request.token:
+                cleared.append(suspect)
+            else:
+                contradicted = suspect.is_contradicted or suspect.request.number < request.number
+                self.held.append(suspect._replace(is_contradicted=contradicted))
+        self._of_rows += sum(suspect.own is not None and suspect.request.token == request.token for suspect in cleared)
         return cleared
 
     def left_alone(self) -> list[Suspect]:
         """Return those who wait where nothing will come that could clear the endpoint; they stay witnesses."""
         alone, self.held = self.held, []
-        self._past += [
-            (suspect.request.number, witnesses(suspect.request.inputs)) for suspect in alone if suspect.is_settled
-        ]
+        witnesses = (suspect for suspect in alone if suspect.is_settled and not suspect.is_contradicted)
+        self._past += [_witness(suspect.request) for suspect in witnesses]
         return alone
 
     def drop(self, owner: object) -> list[Request]:
@@ -112,3 +135,7 @@ class Suspects:
         dropped = [suspect.request for suspect in self.held if suspect.request.owner is owner]
         self.held = [suspect for suspect in self.held if suspect.request.owner is not owner]
         return dropped
+
+
+def _witness(request: Request) -> Witness:
+    return Witness(request.number, witnesses(request.inputs), request.token)

@@ -152,6 +152,21 @@ def test_an_answer_with_another_token_says_nothing_of_the_row() -> None:
     assert [refused] == schedule.ready(3.0)
 
 
+def test_refusals_of_an_old_token_are_no_witnesses_of_the_new() -> None:
+    """One row that is refused with the new token does not end the task: those of the old are asked again with it."""
+    schedule, form = begun(Policy(max_in_flight=16))
+    for number in range(AFTER_ANSWERS):
+        schedule.add("task", pack(number), form)
+    *old, new = schedule.ready(1.0)
+    for request in old:
+        request.token = "old"
+        assert None is schedule.failed(request, refusal(403), 2.0, lambda: 0.0)
+    new.token = "new"
+
+    assert None is schedule.failed(new, refusal(403), 3.0, lambda: 0.0)
+    assert old == schedule.ready(3.0)[: len(old)]
+
+
 def test_an_answer_to_an_older_request_clears_nothing() -> None:
     """It may have been let in before the token was revoked: the row goes on waiting for a later one."""
     schedule, form = begun(Policy(max_in_flight=2))

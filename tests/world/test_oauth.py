@@ -139,6 +139,18 @@ def test_a_token_that_ends_among_refused_rows_is_renewed() -> None:
         assert endpoints.tokens_issued <= 12
 
 
+@pytest.mark.parametrize("last", range(24, 31))
+def test_a_token_that_ends_with_the_task_is_renewed(last: int) -> None:
+    """Where too few rows are left to show whether a refusal is everybody's, the last one renews the token."""
+    rows: list[Item | None] = [f"{'bad' if number == 3 else 'row'} {number}" for number in range(last)]
+    with LocalEndpoints(
+        issued_tokens_expire=After(requests=20), faults=Faults(poison="bad", poison_as="403")
+    ) as endpoints:
+        asked = engine_at(Endpoint(endpoints.invocations("chat"), token=client(endpoints)), Policy(max_in_flight=1))
+
+        assert [3] == [number for number, kind in enumerate(kinds(ask(asked, [rows]))) if kind]
+
+
 def test_revoked_for_good_stops_after_a_request_a_slot(endpoints: LocalEndpoints) -> None:
     """Of a token that nobody can renew, each request in flight is refused once, and nothing else is sent."""
     endpoints.latency_s = 0.01

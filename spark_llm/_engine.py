@@ -78,7 +78,7 @@ class Engine:
     def _begin(self) -> None:
         """Know nothing of the endpoint yet, and have no request in line."""
         self._limit = Limit(self._policy, most_connections())
-        self._schedule = Schedule(self._limit, self._policy)
+        self._schedule = Schedule(self._limit, self._policy, renews=self._keeper.renews)
         self._forms: dict[Task, Form] = {}
         self._flow_log = FlowLog()
 

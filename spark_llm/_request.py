@@ -30,6 +30,7 @@ class Request:
     probe: bool = False  # whether it looks for the end of an outage
     doubt: Doubt | None = None  # since it was refused in another form
     spoilt: bool = False  # whether one of its inputs is known to be refused
+    last_look: bool = False  # whether it was asked again to see if others were refused for a token that had ended
     number: int = 0  # of its last sending: a later one is higher
     token: str | None = field(default=None, repr=False)  # that its last sending brought
 

@@ -35,10 +35,11 @@ class LastWord(NamedTuple):
 class Schedule:
     """The line in front of one endpoint."""
 
-    def __init__(self, limit: Limit, policy: Policy) -> None:
-        """Keep within `limit`; try again as `policy` says."""
+    def __init__(self, limit: Limit, policy: Policy, *, renews: bool = False) -> None:
+        """Keep within `limit`; try again as `policy` says. `renews`: a token that is refused can be replaced."""
         self.limit = limit
         self._policy = policy
+        self._renews = renews
         self._counts_tokens = policy.tokens_per_minute is not None
         self._budget = RetryBudget()
         self._fresh: deque[Request] = deque()
@@ -311,7 +312,12 @@ class Schedule:
         for form, suspects in self._suspects.items():
             if suspects.held and self._is_left_alone(form, out=0):
                 owners = {suspect.request.owner for suspect in suspects.held}
-                if not any(asks_for_more(owner) for owner in owners):
+                if any(asks_for_more(owner) for owner in owners):
+                    continue
+                again = suspects.last_look() if self._renews else None
+                if again is not None:  # the last one that is refused renews the token
+                    self._wait(again, now)
+                else:
                     for suspect in suspects.left_alone():
                         error = suspect.own if suspect.is_contradicted else suspect.own and suspect.error
                         self._release(suspect, error, now)

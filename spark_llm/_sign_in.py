@@ -74,7 +74,7 @@ class TokenKeeper:
         self._credential = credential
         self._ca_bundle = ca_bundle
         given = "" if isinstance(credential, ClientCredentials) else credential.source
-        self._renewable = given == "" or callable(given)
+        self.renews = given == "" or callable(given)  # whether there is another token for one that is refused
         self._token = Token(None, 0.0, 0.0) if given == "" or callable(given) else Token(given)
         self._fruitless = 0  # renewals since a token brought an answer
         self._in_vain = False  # whether a renewal did not help: a 403 may be about what was asked
@@ -124,7 +124,7 @@ class TokenKeeper:
         """
         with self._turn:
             if self._token.value == refused:
-                if not self._renewable or self._fruitless or (self._in_vain and not decisive):
+                if not self.renews or self._fruitless or (self._in_vain and not decisive):
                     return False
                 self._fruitless += 1
                 self._in_vain = False

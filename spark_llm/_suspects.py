@@ -123,6 +123,18 @@ class Suspects:
         self._of_rows += sum(suspect.own is not None and suspect.request.token == request.token for suspect in cleared)
         return cleared
 
+    def last_look(self) -> Request | None:
+        """Return a request to ask again before those that wait are given up: their token may have ended; once for all.
+
+        What was in flight beside them, and was answered, may have been let in before.
+        """
+        waits = [number for number, suspect in enumerate(self.held) if suspect.error.kind == "unauthorized"]
+        if not waits or any(suspect.request.last_look for suspect in self.held):
+            return None
+        again = self.held.pop(waits[0]).request
+        again.last_look = True
+        return again
+
     def left_alone(self) -> list[Suspect]:
         """Return those who wait where nothing will come that could clear the endpoint; they stay witnesses."""
         alone, self.held = self.held, []

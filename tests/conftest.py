@@ -55,6 +55,7 @@ def spark(
 
     from spark_llm._java import ensure_java
     from tests import formats
+    from tests.small_spark import SETTINGS
 
     ensure_java()
     os.environ["PYSPARK_PYTHON"] = sys.executable  # else workers run the python3 of the PATH
@@ -62,19 +63,12 @@ def spark(
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     builder = SparkSession.builder.appName("spark_llm tests")
     for key, value in {
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1",
+        **SETTINGS,
         "spark.eventLog.compress": "false",
         "spark.eventLog.dir": event_log_dir.as_uri(),
         "spark.eventLog.enabled": "true",
-        "spark.databricks.delta.snapshotPartitions": "2",  # else 50 tasks, for tables of a few rows
         "spark.log.level": "ERROR",
-        "spark.sql.codegen.factoryMode": "NO_CODEGEN",  # for tables of a few rows it costs more than it gains
-        "spark.sql.codegen.wholeStage": "false",
-        "spark.sql.shuffle.partitions": "2",
         "spark.sql.warehouse.dir": tmp_path_factory.mktemp("warehouse").as_uri(),
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
         **formats.settings(formats.FORMAT, pyspark.__version__, tmp_path_factory.mktemp("iceberg")),
     }.items():
         builder = builder.config(key, value)

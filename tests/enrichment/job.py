@@ -20,6 +20,7 @@ from spark_llm import Endpoint, Policy, chat_udf
 from spark_llm._java import ensure_java
 from spark_llm.enrich import enrich_table
 from tests import formats
+from tests.small_spark import JAVA_OPTIONS, SETTINGS
 
 Told = Mapping[str, Any]
 READY = "ready to begin"
@@ -29,12 +30,9 @@ LOGS = Path(__file__).with_name("log4j2.properties")
 def settings(told: Told) -> dict[str, str]:
     """Return the settings of a session that has tables of its format, and logs what it writes and merges."""
     return {
+        **SETTINGS,
         **formats.settings(format_of(told), pyspark.__version__, Path(told["folder"], "iceberg")),
-        "spark.databricks.delta.snapshotPartitions": "2",  # else 50 tasks, for tables of a few rows
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOGS.as_uri()}",
-        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-        "spark.sql.codegen.wholeStage": "false",
-        "spark.sql.shuffle.partitions": "2",
+        "spark.driver.extraJavaOptions": f"{JAVA_OPTIONS} -Dlog4j2.configurationFile={LOGS.as_uri()}",
     }
 
 
@@ -44,13 +42,7 @@ def session(told: Told) -> SparkSession:
     os.environ["PYSPARK_PYTHON"] = sys.executable  # else workers run the python3 of the PATH
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     builder = SparkSession.builder.master("local[2]").appName("spark_llm tests")
-    for key, value in {
-        **settings(told),
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-    }.items():
+    for key, value in settings(told).items():
         builder = builder.config(key, value)
     return builder.getOrCreate()
 

@@ -196,7 +196,8 @@ def test_descriptions_travel() -> None:
 
 def bad(annotation: Any, field: Any = ...) -> Any:  # noqa: ANN401 -- a row of the table below
     """Return a row: what is refused."""
-    return pytest.param(annotation, field, id=f"{annotation} {field if field is not ... else ''}")
+    name = f"{annotation} {field if field is not ... else ''}"
+    return pytest.param(annotation, field, id=re.sub(r" at 0x\w+", "", name))
 
 
 @pytest.mark.parametrize(

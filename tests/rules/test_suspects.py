@@ -167,6 +167,29 @@ def test_refusals_of_an_old_token_are_no_witnesses_of_the_new() -> None:
     assert old == schedule.ready(3.0)[: len(old)]
 
 
+@pytest.mark.parametrize("renews", [True, False])
+def test_the_last_refusal_is_looked_at_again_where_a_token_can_be_renewed(renews: bool) -> None:  # noqa: FBT001 -- a table
+    """Those in flight beside it may have been let in before the token ended; once is enough."""
+    policy = Policy(max_in_flight=2)
+    schedule, form = Schedule(Limit(policy), policy, renews=renews), Form(CHAT, 1)
+    schedule.add("task", pack(0), form)
+    (first,) = schedule.ready(0.0)
+    schedule.answered(first, answer(first), 1.0, 1.0)
+    schedule.add("task", pack(1), form)
+    schedule.add("task", pack(2), form)
+    refused, beside = schedule.ready(1.0)
+    schedule.failed(refused, refusal(403), 2.0, lambda: 0.0)
+    schedule.answered(beside, answer(beside), 3.0, 1.0)
+    if renews:
+        assert [] == schedule.judged(3.0, nothing_more)
+        assert [refused] == schedule.ready(3.0)
+        assert schedule.is_decisive(refused)
+        schedule.failed(refused, refusal(403), 4.0, lambda: 0.0)
+
+    assert [refused] == [request for request, _ in schedule.judged(4.0, nothing_more)]
+    assert [] == schedule.ready(5.0)
+
+
 def test_an_answer_to_an_older_request_clears_nothing() -> None:
     """It may have been let in before the token was revoked: the row goes on waiting for a later one."""
     schedule, form = begun(Policy(max_in_flight=2))

@@ -29,10 +29,7 @@ from tests.spark.asking import Run, chat, endpoint, texts, written
 def test_only_what_is_new_is_asked(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
-    """Rows that are new, changed or failed for a while; one that was answered never again, and a null never.
-
-    Names in other letters are the same names; a column that is new in the source is filled, and asks nothing.
-    """
+    """Rows that are new, changed or failed for a while; one that was answered never again, and a null never."""
     source, target = written(texts(spark, 50), place("source")), place("target")
     asked = chat_udf(endpoint(endpoints), policy=Policy(max_tries=1))
     endpoints.faults = Faults("ok*5 500*3")
@@ -40,12 +37,6 @@ def test_only_what_is_new_is_asked(
     assert (45, 45, 42, {"unavailable": 3}) == (requests, report.asked, report.answered, dict(report.failed))
     assert (50, 0, None) == (report.rows, report.left, report.stopped)
 
-    loud = spark.table(source).select(F.col("id").alias("ID"), F.col("text").alias("TEXT"), F.lit("en").alias("Lang"))
-    requests, told = run(loud, target, {"ANSWER": asked("Text")}, key="Id", retry_errors=False)
-    assert (0, 0, 50) == (requests, told.asked, told.skipped)
-    assert ["id", "text", "team", "answer", "answer_fingerprint", "Lang"] == spark.table(target).columns
-    assert 50 == spark.table(target).where("lang = 'en' AND team = 'x'").count()
-    assert [True] == [note.startswith("'Lang' is new in the source, and was added to ") for note in told.notes]
     failed = spark.table(target).where("answer.error IS NOT NULL").select("id").collect()
     changed = [n for n in range(50) if n % 10 != 9 and Row(id=n) not in failed][:7]
     spark.sql(f"UPDATE {source} SET text = concat(text, '!') WHERE id IN ({', '.join(map(str, changed))})")
@@ -57,6 +48,23 @@ def test_only_what_is_new_is_asked(
     rows = spark.table(source).join(spark.table(target).select("id", "answer", "team"), "id").collect()
     assert 55 == len(rows)
     assert all((row["answer"] and row["answer"]["text"]) == row["text"] for row in rows)
+
+
+@pytest.mark.slow
+def test_only_what_another_prompt_needs_is_asked_again(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
+) -> None:
+    """Names in other letters are the same names, and a column that is new in the source is filled: nothing is asked."""
+    source, target = written(texts(spark, 50), place("source")), place("target")
+    asked = chat(endpoints)
+    assert 45 == run(source, target, {"answer": asked("text")})[0]
+
+    loud = spark.table(source).select(F.col("id").alias("ID"), F.col("text").alias("TEXT"), F.lit("en").alias("Lang"))
+    requests, told = run(loud, target, {"ANSWER": asked("Text")}, key="Id", retry_errors=False)
+    assert (0, 0, 50) == (requests, told.asked, told.skipped)
+    assert ["id", "text", "team", "answer", "answer_fingerprint", "Lang"] == spark.table(target).columns
+    assert 50 == spark.table(target).where("lang = 'en' AND team = 'x'").count()
+    assert [True] == [note.startswith("'Lang' is new in the source, and was added to ") for note in told.notes]
     requests, nothing = run(spark.table(source).where("false"), target, {"answer": asked("text")})
     assert (0, 0, 0) == (requests, nothing.rows, nothing.deleted)
     again = chat_udf(endpoint(endpoints), system="Be brief.", policy=Policy(max_in_flight=4))
@@ -257,6 +265,7 @@ def test_a_run_that_was_killed_is_not_waited_for(
     assert 2 == spark.table(place("made")).count()  # the ones that ask nothing
 
 
+@pytest.mark.one_kind
 def test_a_stream_asks_once(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], tmp_path: Path
 ) -> None:

@@ -71,6 +71,7 @@ def target(request: pytest.FixtureRequest, spark: SparkSession, place: Callable[
     assert left <= {"failing"}
 
 
+@pytest.mark.one_kind
 def test_answers_outlive_a_merge_that_fails(
     spark: SparkSession, endpoints: LocalEndpoints, target: str, run: Run
 ) -> None:

@@ -184,9 +184,9 @@ def test_a_column_of_the_wrong_type_is_refused_before_the_first_request(
     spark: SparkSession, endpoints: LocalEndpoints, ask: Ask
 ) -> None:
     """One short exception names the UDF, says what it takes and ends in a hint; nothing is asked."""
-    for column in WRONG_TYPES.values():
+    for name in ("int", "array<string>"):
         with pytest.raises(Exception, match=r"InputTypeError: chat_udf: .* one string column.*Hint: ") as raised:
-            spark.range(3).select(ask(chat(endpoints))(F.expr(column))).collect()
+            spark.range(3).select(ask(chat(endpoints))(F.expr(WRONG_TYPES[name]))).collect()
         assert "PythonException" == type(raised.value).__name__
 
     assert 0 == endpoints.stats.requests

@@ -185,7 +185,6 @@ def test_a_column_of_nulls_is_rows_of_nulls() -> None:
         pa.array([], pa.int64()),
         (pa.array(["a"]), pa.array(["b"])),
     ],
-    ids=str,
 )
 @pytest.mark.parametrize("conversations", [True, False])
 def test_a_column_of_another_type_is_refused(column: Any, conversations: bool) -> None:  # noqa: ANN401, FBT001 -- a table

@@ -160,7 +160,6 @@ def test_a_conversation_of_another_form_is_refused(cells: list[Any]) -> None:
         pa.array([{"title": "a", "Body": "b"}]),
         (pa.array(["a"]), pa.array(["b"])),
     ],
-    ids=str,
 )
 def test_what_is_no_struct_with_the_fields_is_refused(batch: Any) -> None:  # noqa: ANN401 -- every wrong thing
     """A string, a struct without a field, two columns: the fields are named, and the next step."""

@@ -80,7 +80,7 @@ def test_a_secret_in_the_reason_is_not_repeated() -> None:
         chat_udf(Endpoint(URL, model="m", token=Sealed()))
 
 
-@pytest.mark.parametrize("token", [lambda: "token", partial(str, "token"), "token", None], ids=str)
+@pytest.mark.parametrize("token", [lambda: "token", partial(str, "token"), "token", None])
 def test_what_spark_can_pickle_is_no_trouble(token: Callable[[], str] | str | None) -> None:
     """Spark's pickler sends lambdas by value, which Python's own cannot."""
     assert "chat" == chat_udf(Endpoint(URL, model="m", token=token)).task

@@ -245,7 +245,9 @@ def _interruptible(spark: SparkSession, tag: str) -> Iterator[None]:
     """Cancel at Ctrl-C what Spark still does for the block; else it goes on asking, as PySpark only stops waiting.
 
     On Connect that is what has the tag. Classic Spark no longer knows the tag when the thread's way to Java was cut, so
-    it is all of the session, as PySpark itself means it to be; before Spark 4.0 there is neither, and it goes on.
+    it is all of the session, as PySpark itself means it to be. It finds no job that makes a Delta table, because what
+    such a job runs first takes the session's tag away; before Spark 4.0 it finds none. Those go on to their end, and
+    the next run merges what they wrote.
     """
     if is_remote():
         spark.addTag(tag)

@@ -146,8 +146,11 @@ class Schedule:
     def next_due(self, now: float) -> float | None:
         """Return when `ready` can next give something without an outcome; None where only an outcome will help."""
         due, head = self._head(now)
-        if head is None or self._waits_for_outcome(head):
+        if head is None:
             return None
+        if self._waits_for_outcome(head):
+            retry_at = self._waiting[0][0] if self._waiting else now  # a retry need not wait for it
+            return retry_at if retry_at > now else None
         opened = head.form.opened(now)
         silent = opened is not None and head.form.out >= opened
         opens_at = head.form.opens_at() if silent else self.limit.opens_at(now)

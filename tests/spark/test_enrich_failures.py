@@ -118,7 +118,11 @@ def cancel(spark: SparkSession, session_kind: SessionKind) -> None:
 def test_a_chunk_that_is_broken_off_costs_its_own_requests(  # noqa: PLR0917 -- fixtures and a parameter
     spark: SparkSession, session_kind: SessionKind, endpoints: LocalEndpoints, target: str, run: Run, how: str
 ) -> None:
-    """By Ctrl-C while Spark is at work, or by a job that is cancelled: only what was being asked is asked again."""
+    """By Ctrl-C while Spark is at work, or by a job that is cancelled: only what was being asked is asked again.
+
+    Classic Spark does not find a job that makes a Delta table by its session: it goes on to its end, and what it wrote
+    is found by the next run.
+    """
     text = F.concat(F.when(F.col("id") < 9, "open ").otherwise("held "), "id")
     rows = spark.range(18).select("id", text.alias("text"))
     columns = {"answer": chat(endpoints)("text")}
@@ -141,7 +145,8 @@ def test_a_chunk_that_is_broken_off_costs_its_own_requests(  # noqa: PLR0917 -- 
     assert 9 == spark.table(target).where("answer.text = text").count()
 
     requests, report = run(rows, target, columns, chunk_rows=9)
-    assert (9, 0) == (requests, report.recovered)
+    goes_on = how == "Ctrl-C" and session_kind == "classic" and target == "failing"
+    assert ((0, 9) if goes_on else (9, 0)) == (requests, report.recovered)
     assert 18 == spark.table(target).where("answer.text = text").count()
 
 
@@ -259,7 +264,8 @@ from spark_llm import Endpoint, chat_udf
 from spark_llm.enrich import enrich_table
 from tests.enrichment.job import session
 
-spark = session()
+url, token, folder = sys.argv[1].split()
+spark = session({"folder": folder})
 
 
 class TheRealError(Exception):
@@ -276,11 +282,10 @@ class Dies(logging.Handler):
 logger = logging.getLogger("spark_llm.enrich")
 logger.setLevel(logging.INFO)
 logger.addHandler(Dies())
-url, token, target = sys.argv[1].split()
 chat = chat_udf(Endpoint(url, token=token))
 rows = spark.range(5).selectExpr("id", "concat('row ', id) AS text")
 try:
-    enrich_table(spark, rows, target, "id", {"answer": chat("text")}, progress=False)
+    enrich_table(spark, rows, f"delta.`{folder}/target`", "id", {"answer": chat("text")}, progress=False)
 except TheRealError:
     print("the real error")
 """
@@ -292,7 +297,7 @@ def test_a_clean_up_that_fails_hides_no_error(
     endpoints: LocalEndpoints, tmp_path: Path, place: Callable[[str], str]
 ) -> None:
     """Where the session has died with the job, what the job raised is what one sees."""
-    told = f"{endpoints.invocations('chat')} {endpoints.token} delta.`{tmp_path}/target`"
+    told = f"{endpoints.invocations('chat')} {endpoints.token} {tmp_path}"
     ended = run_alone(DEAD_SESSION, told, tmp_path)
 
     assert "the real error" in ended.stdout, ended.stderr[-2_000:]

@@ -20,9 +20,9 @@ from spark_llm._engine import raise_if_failed
 from spark_llm._model_udf import ModelUDF
 from spark_llm._recipe import Recipe
 from spark_llm._registry import engine_for
-from spark_llm._route import invocations_url
 from spark_llm._similarity import in_pairs
 from spark_llm._tasks.chat import Chat
+from spark_llm._urls import invocations_url
 from spark_llm._values import Row
 from spark_llm._vectorised import LateUDF, Plan, Results
 from spark_llm.endpoint import Endpoint, is_name

@@ -18,8 +18,9 @@ from spark_llm._target import TIMEOUT_S, Target, locate
 from spark_llm._tasks import Task
 from spark_llm._tasks._failure import failure_of
 from spark_llm._tasks._wire import read_object
+from spark_llm._urls import is_route_optimised
 from spark_llm._values import Answer, Failure, Response, RowError
-from spark_llm.auth import ClientCredentials, is_route_optimised
+from spark_llm.auth import ClientCredentials
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError, Kind
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from spark_llm._profile import of_config, of_profile
-from spark_llm._route import invocations_url
+from spark_llm._urls import invocations_url
 from spark_llm.auth import Workspace
 from spark_llm.errors import ConfigError
 

@@ -24,7 +24,6 @@ from spark_llm._proxy import proxy_of
 from spark_llm._secrets import secrets_of
 from spark_llm._values import Response
 from spark_llm._version import __version__
-from spark_llm.auth import header_of
 from spark_llm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -151,7 +150,7 @@ class HTTPClient:
             headers, carried = CIMultiDict(_HEADERS), list(self._own_headers.items())
             headers.update(self._own_headers)
             if token is not None:
-                name, value = header_of(token, azure=self._azure)
+                name, value = token_header(token, azure=self._azure)
                 headers[name] = value
                 carried.append((name, value))
             proxy_password = None if self._proxy is None else self._proxy.password
@@ -258,3 +257,8 @@ def _place(address: URL | aiohttp.ClientConnectorError) -> str:
 
 def _on_one_line(words: object) -> str:
     return " ".join(str(words).split())
+
+
+def token_header(token: str, *, azure: bool) -> tuple[str, str]:
+    """Return the header that brings a token: Azure's keys are no bearer tokens, Entra's (JSON web tokens) are."""
+    return ("api-key", token) if azure and token.count(".") != 2 else ("Authorization", f"Bearer {token}")

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spark_llm.auth import Bearer, ClientCredentials, Credential, Workspace, host_url
+from spark_llm._urls import host_url
+from spark_llm.auth import Bearer, ClientCredentials, Credential, Workspace
 from spark_llm.errors import ConfigError
 
 

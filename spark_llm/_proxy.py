@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from yarl import URL
 
-from spark_llm._route import is_loopback
+from spark_llm._urls import is_loopback
 from spark_llm.errors import ConfigError
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address

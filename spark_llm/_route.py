@@ -1,12 +1,12 @@
 """A resolved endpoint, as it travels to the workers: what its parts must be, and how they are printed."""
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-from spark_llm.auth import Credential, is_azure_openai
+from spark_llm._urls import is_azure_openai, is_loopback, masked
+from spark_llm.auth import Credential
 from spark_llm.errors import ConfigError
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -46,12 +46,6 @@ class Route:
         return is_azure_openai(self.url)
 
 
-def invocations_url(host: str, name: str, served_model: str | None) -> str:
-    """Return where an endpoint of a workspace is asked, or one model behind it."""
-    served = "" if served_model is None else f"/served-models/{served_model}"
-    return f"{host}/serving-endpoints/{name}{served}/invocations"
-
-
 def check_url(url: str) -> None:
     """Raise `ConfigError` for what cannot be posted to, or holds a password: URLs are printed."""
     try:
@@ -88,18 +82,3 @@ def check_headers(headers: object) -> None:
             "Endpoint(headers=…) is not a mapping of header names to values on one line.",
             'write it as headers={"X-Team": "data"}.',
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine itself."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def masked(url: str) -> str:
-    """Return a URL fit to print: no user, no password, no values of a query."""
-    parts = urlsplit(url)
-    query = "&".join(f"{name}=***" for name in (pair.partition("=")[0] for pair in parts.query.split("&")) if name)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from pyspark import TaskContext
 
-from spark_llm.auth import Bearer, Workspace, host_url
+from spark_llm._urls import host_url
+from spark_llm.auth import Bearer, Workspace
 
 TOKEN_PROPERTY = "spark.databricks.token"  # noqa: S105 -- the name of a task's property, not a token
 

@@ -7,12 +7,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 from spark_llm._description import API
 from spark_llm._report import Check
-from spark_llm._route import Route, masked
+from spark_llm._route import Route
 from spark_llm._tasks import Task
 from spark_llm._tasks.chat import Chat
 from spark_llm._tasks.complete import Complete
 from spark_llm._tasks.embed import Embed
-from spark_llm.auth import Bearer, Credential, Login, host_url
+from spark_llm._urls import host_url, masked
+from spark_llm.auth import Bearer, Credential, Login
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 

@@ -11,14 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from spark_llm._urls import host_url, is_azure, is_databricks, is_openai, is_route_optimised, is_workspace
 from spark_llm.errors import ConfigError
 
 TokenSource = str | Callable[[], str]
 _TOKEN = re.compile(r"[\x21-\x7e]+")
-_DATABRICKS_HOSTS = re.compile(r"(^|\.)(databricks\.(com|us|mil)|azuredatabricks\.net|databricks\.azure\.(us|cn))$")
-_OPENAI_HOSTS = re.compile(r"(^|\.)openai\.com$")
-_AZURE_HOSTS = re.compile(r"\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)$")
-_AZURE_PATH = "/openai/deployments/"
 
 
 @dataclass(frozen=True)
@@ -149,10 +146,9 @@ def from_environment(url: str, environ: Mapping[str, str]) -> Credential | None:
         if client[0] and client[1] and (prefers_client or not environ.get("DATABRICKS_TOKEN")):
             return ClientCredentials(client[0], client[1], origin="DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET")
         return _of_variable("DATABRICKS_TOKEN", environ)
-    host = _host(url)
-    if _OPENAI_HOSTS.search(host):
+    if is_openai(url):
         return _of_variable("OPENAI_API_KEY", environ)
-    return _of_variable("AZURE_OPENAI_API_KEY", environ) if _AZURE_HOSTS.search(host) else None
+    return _of_variable("AZURE_OPENAI_API_KEY", environ) if is_azure(url) else None
 
 
 def _of_variable(name: str, environ: Mapping[str, str]) -> Bearer | None:
@@ -185,47 +181,3 @@ def at_workspace(credential: Credential, url: str, host: str) -> Credential:
         token_url=credential.token_url or f"{home}/oidc/v1/token",
         description_url=f"{home}/api/2.0/serving-endpoints/{name}" if optimised else None,
     )
-
-
-def is_databricks(url: str) -> bool:
-    """Return whether the host is a Databricks workspace, which answers nobody without a token."""
-    return bool(_DATABRICKS_HOSTS.search(_host(url)))
-
-
-def is_workspace(url: str, host: str) -> bool:
-    """Return whether the URL is at this workspace: the same host, and the same port."""
-    there, here = (
-        (parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme))
-        for parts in (urlsplit(url), urlsplit(host_url(host)))
-    )
-    return bool(here[0]) and there == here
-
-
-def is_route_optimised(url: str) -> bool:
-    """Return whether the URL is of the data plane: /WORKSPACE-ID/serving-endpoints/NAME/invocations."""
-    return bool(re.fullmatch(r"/\d+/serving-endpoints/[^/]+/invocations", urlsplit(url).path))
-
-
-def is_azure_openai(url: str) -> bool:
-    """Return whether the service is Azure OpenAI, whose keys have a header of their own."""
-    return bool(_AZURE_HOSTS.search(_host(url))) or _AZURE_PATH in urlsplit(url).path
-
-
-def header_of(token: str, *, azure: bool) -> tuple[str, str]:
-    """Return the header that brings a token: Azure's keys are no bearer tokens, Entra's (JSON web tokens) are."""
-    return ("api-key", token) if azure and token.count(".") != 2 else ("Authorization", f"Bearer {token}")
-
-
-def host_url(host: str) -> str:
-    """Return a workspace's host as a URL, however it was written: with a scheme or without; "" if it is none."""
-    host = host.strip()
-    try:
-        parts = urlsplit(host if "://" in host else f"https://{host}")
-        _ = parts.port  # reading it is what checks it
-    except ValueError:
-        return ""
-    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).hostname or ""

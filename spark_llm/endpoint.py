@@ -9,7 +9,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from spark_llm import _clients
 from spark_llm._profile import Profile
-from spark_llm._route import Route, check_headers, check_transport, check_url, invocations_url, masked
+from spark_llm._route import Route, check_headers, check_transport, check_url
+from spark_llm._urls import host_url, invocations_url, is_databricks, is_route_optimised, is_workspace, masked
 from spark_llm.auth import (
     Bearer,
     Credential,
@@ -20,10 +21,6 @@ from spark_llm.auth import (
     at_workspace,
     credential_of,
     from_environment,
-    host_url,
-    is_databricks,
-    is_route_optimised,
-    is_workspace,
 )
 from spark_llm.errors import ConfigError
 

@@ -43,7 +43,7 @@ FLOORS = {
         *("_ai", "_prompts"),
         *("_running", "_watch", "_conflict"),
         *("_names", "_canonical", "_delta"),
-        *("_faults", "_secrets"),
+        *("_faults", "_secrets", "_urls"),
         *("_prices", "_chunks", "_spending"),
     ),
     "words": (

@@ -6,16 +6,9 @@ from typing import Any
 
 import pytest
 
-from spark_llm.auth import (
-    Bearer,
-    ClientCredentials,
-    at_workspace,
-    from_environment,
-    header_of,
-    host_url,
-    is_databricks,
-    is_workspace,
-)
+from spark_llm._http import token_header
+from spark_llm._urls import host_url, is_databricks, is_workspace
+from spark_llm.auth import Bearer, ClientCredentials, at_workspace, from_environment
 from spark_llm.errors import ConfigError
 
 SECRET = "dapi-s3cret"
@@ -281,7 +274,7 @@ def test_a_personal_access_token_is_refused_at_the_data_plane() -> None:
 )
 def test_azures_keys_have_their_own_header(token: str, azure: bool, expected: tuple[str, str]) -> None:  # noqa: FBT001 -- a table
     """A key is no bearer token there; a token of Entra ID is."""
-    assert expected == header_of(token, azure=azure)
+    assert expected == token_header(token, azure=azure)
 
 
 def client_at(url: str, host: str) -> ClientCredentials:

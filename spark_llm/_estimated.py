@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 
-from spark_llm._figures import dollars
+from spark_llm.metering.format import dollars
 
 _HEADINGS = ("column", "rows", "prompt tokens", "completion tokens", "cost", "rests on")
 _UNKNOWN = "unknown"

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
-from spark_llm import _prices
-from spark_llm._chunks import Limits
 from spark_llm._fit import check_names, of_source
 from spark_llm._job import Job
 from spark_llm._names import check_format, check_new_column, parse_column
@@ -15,9 +13,11 @@ from spark_llm._recipe import recipes
 from spark_llm._runs import Runs
 from spark_llm._table import Table, same_of
 from spark_llm._vectorised import Call, call_of
-from spark_llm.budget import Budget
 from spark_llm.enrich_report import EnrichReport
 from spark_llm.errors import HINT, ConfigError, JobFailedError
+from spark_llm.metering import prices as _prices
+from spark_llm.metering.budget import Budget
+from spark_llm.metering.chunking import Limits
 
 if TYPE_CHECKING:
     from pyspark.sql.streaming.query import StreamingQuery

@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from html import escape
 
-from spark_llm._figures import by_kind, dollars, span, total_of
-from spark_llm._tally import Tally
 from spark_llm.errors import HINT, Kind
+from spark_llm.metering.format import by_kind, dollars, span, total_of
+from spark_llm.metering.tally import Tally
 
 # A table of runs outlives this version: a number that is new goes into a map, so that old tables can still take it.
 RUNS_DDL = (

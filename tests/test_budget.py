@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import spark_llm
-from spark_llm.budget import Budget
 from spark_llm.errors import ConfigError
+from spark_llm.metering.budget import Budget
 
 WHOLE = st.none() | st.integers(1, 10**15)
 NUMBERS = st.none() | st.integers(1, 10**15) | st.floats(1e-9, 1e15)

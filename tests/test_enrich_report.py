@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._tally import Tally
 from spark_llm.enrich_report import RUNS_DDL, EnrichReport
 from spark_llm.errors import HINT, KINDS
+from spark_llm.metering.tally import Tally
 
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
 WHOLE = st.integers(0, 10**12)

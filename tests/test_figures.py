@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._figures import by_kind, dollars, span
 from spark_llm.errors import KINDS, Kind
+from spark_llm.metering.format import by_kind, dollars, span
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spark_llm._chunks import ENOUGH_ROWS, FEWEST_ROWS, HOPELESS, NOT_OF_THE_ROW, PILOT_ROWS, Chunks, Limits, PerRow
-from spark_llm._spending import MARGIN
-from spark_llm._tally import Tally
-from spark_llm.budget import Budget
 from spark_llm.errors import HINT, KINDS, ConfigError, Kind
+from spark_llm.metering.budget import Budget
+from spark_llm.metering.chunking import (
+    ENOUGH_ROWS,
+    FEWEST_ROWS,
+    HOPELESS,
+    NOT_OF_THE_ROW,
+    PILOT_ROWS,
+    Chunks,
+    Limits,
+    PerRow,
+)
+from spark_llm.metering.forecast import MARGIN
+from spark_llm.metering.tally import Tally
 
 # The rows that wait and the largest chunk; few enough chunks for all of them to be played.
 SIZES = st.integers(1, 10_000).flatmap(lambda rows: st.tuples(st.integers(0, min(100_000, 300 * rows)), st.just(rows)))

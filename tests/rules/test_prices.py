@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._prices import Price, cost, read
-from spark_llm._tally import Tally
-from spark_llm.budget import Budget
 from spark_llm.errors import ConfigError
+from spark_llm.metering.budget import Budget
+from spark_llm.metering.prices import Price, cost, read
+from spark_llm.metering.tally import Tally
 
 MILLION = 1_000_000
 DOLLARS = st.integers(0, 1_000) | st.floats(0, 1_000)

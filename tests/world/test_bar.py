@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm._bar import LINE_EVERY_S, Progress
-from spark_llm._tally import Tally
+from spark_llm.metering.tally import Tally
 
 FAILED = Tally(100, {"timeout": 3, "rate_limited": 9}, 900, 100, 0, 1_000, 130)
 

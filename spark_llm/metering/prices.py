@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
-from spark_llm._tally import Tally
-from spark_llm.budget import Budget
 from spark_llm.errors import ConfigError
+from spark_llm.metering.budget import Budget
+from spark_llm.metering.tally import Tally
 
 _PER = 1_000_000
 _DEAREST = 1e9

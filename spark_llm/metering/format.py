@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from functools import reduce
 
-from spark_llm._tally import Tally
 from spark_llm.errors import KINDS, Kind
+from spark_llm.metering.tally import Tally
 
 
 def total_of(tallies: Iterable[Tally]) -> Tally:

@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from spark_llm._spending import Meter, Pace, fit
-from spark_llm._tally import Tally
-from spark_llm.budget import Budget
 from spark_llm.errors import HINT, ConfigError, Kind
+from spark_llm.metering.budget import Budget
+from spark_llm.metering.forecast import Meter, Pace, fit
+from spark_llm.metering.tally import Tally
 
 PILOT_ROWS = 200  # at most, in the first chunk of a run with a budget to keep
 GROWTH = 10  # times the rows that were asked so far: as many may be asked on their evidence

@@ -39,7 +39,7 @@ class Plan(Protocol):
 
     @property
     def canonical(self) -> Any:  # noqa: ANN401 -- what JSON holds
-        """What is asked of each row, as `_canonical` writes it: a table job knows by it what was asked before."""
+        """What is asked of each row, as `_canonical` writes it; table jobs know by it what was asked before."""
 
     def arrow(self, batches: Iterator[Any]) -> Results:
         """Answer the rows of Arrow arrays."""

@@ -394,8 +394,10 @@ def test_what_is_read_is_what_pydantic_would_read(changed: set[str], drawn: dict
 def test_pydantic_is_not_imported() -> None:
     """The module works where pydantic is not installed: it only looks at what it is given."""
     code = (
-        "import sys; sys.modules['pydantic'] = None; from spark_llm._pydantic import is_model; print(is_model(int), "
-        "is_model(type('M', (), {'model_fields': {}})), any(name.startswith('pydantic_core') for name in sys.modules))"
+        "import sys; sys.modules['pydantic'] = None; "
+        "from spark_llm._pydantic import is_model; "
+        "print(is_model(int), is_model(type('M', (), {'model_fields': {}})), "
+        "any(name.startswith('pydantic_core') for name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -15,8 +15,8 @@ from spark_llm._cache import Cache
 from spark_llm._entry import Keys, written
 from spark_llm._pack import Numbered
 from spark_llm._store import Store
-from spark_llm._tasks.chat import Chat
-from spark_llm._values import Result, Usage
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.values import Result, Usage
 
 FULL = 100_000
 SHORT = 2_000

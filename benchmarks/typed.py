@@ -11,7 +11,7 @@ from benchmarks.session import Asked, Bench, bench
 from spark_llm import Policy, chat_udf
 from spark_llm._prompts import CLASSIFY
 from spark_llm._returns import reply_of
-from spark_llm._tasks._reply import Misfit
+from spark_llm.protocol.structured.output import Misfit
 from spark_llm.sql import register_ai_functions
 
 IN_FLIGHT = 64

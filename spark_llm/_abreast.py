@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from spark_llm._values import Result
+from spark_llm.protocol.values import Result
 
 AHEAD_ROWS = 10_000  # results that one column may hold while another one has none: as many as an Arrow batch has rows
 END_S = 15.0  # how long the columns may take to call off what they have in flight, and to keep their answers

@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from spark_llm import _prompts
-from spark_llm._tasks._reply import Reply
-from spark_llm._tasks._shape import Choice, Field, Nullable, Scalar, Struct
-from spark_llm._tasks._wire import write_json
-from spark_llm._values import Item, Question, RowError
+from spark_llm.protocol.structured.output import Reply
+from spark_llm.protocol.structured.schema import Choice, Field, Nullable, Scalar, Struct
+from spark_llm.protocol.values import Item, Question, RowError
+from spark_llm.protocol.wire import write_json
 
 SENTIMENTS = ("positive", "negative", "neutral", "mixed")
 LABELS_MOST = 500

@@ -15,18 +15,18 @@ from spark_llm import schemas
 from spark_llm._abreast import Chunk, abreast
 from spark_llm._ai import FUNCTIONS, Function, Parameter
 from spark_llm._arguments import Arguments, Columns
-from spark_llm._canonical import function_words, model_words
 from spark_llm._engine import raise_if_failed
 from spark_llm._model_udf import ModelUDF
 from spark_llm._recipe import Recipe
 from spark_llm._registry import engine_for
 from spark_llm._similarity import in_pairs
-from spark_llm._tasks.chat import Chat
-from spark_llm._urls import invocations_url
-from spark_llm._values import Row
 from spark_llm._vectorised import LateUDF, Plan, Results
 from spark_llm.endpoint import Endpoint, is_name
 from spark_llm.errors import ConfigError, InputTypeError
+from spark_llm.protocol.canonical import function_words, model_words
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.urls import invocations_url
+from spark_llm.protocol.values import Row
 from spark_llm.udfs import model_udf
 
 SIMILARITY = StructType([StructField("parsed", FloatType()), *(f for f in schemas.EMBED if f.name != "embedding")])

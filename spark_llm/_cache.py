@@ -17,8 +17,8 @@ from spark_llm._dedupe import twin_of
 from spark_llm._entry import Entry, Keys, read, written
 from spark_llm._pack import Numbered
 from spark_llm._store import DamagedError, Store, move_aside
-from spark_llm._tasks import PLAIN
-from spark_llm._values import Answer, Result
+from spark_llm.protocol.task import PLAIN
+from spark_llm.protocol.values import Answer, Result
 
 GATHER_S = 0.25  # how long answers gather before they are written together
 WAITING_BYTES = 16 * 2**20  # of answers that wait to be written; beyond it, they are not kept

@@ -15,14 +15,14 @@ from spark_llm._report import Check, Outcome, Where
 from spark_llm._route import Route
 from spark_llm._sign_in import SignInError
 from spark_llm._target import TIMEOUT_S, Target, locate
-from spark_llm._tasks import Task
-from spark_llm._tasks._failure import failure_of
-from spark_llm._tasks._wire import read_object
-from spark_llm._urls import is_route_optimised
-from spark_llm._values import Answer, Failure, Response, RowError
 from spark_llm.auth import ClientCredentials
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError, Kind
+from spark_llm.protocol.failures import failure_of
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.urls import is_route_optimised
+from spark_llm.protocol.values import Answer, Failure, Response, RowError
+from spark_llm.protocol.wire import read_object
 
 DESCRIBE_S = 10.0  # a description is no model's work, and it can be done without
 NETWORK_CHECKS = ("credentials", "description", "request")

@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from spark_llm._profile import of_config, of_profile
-from spark_llm._urls import invocations_url
 from spark_llm.auth import Workspace
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.urls import invocations_url
 
 _NO_KEY = ("", "no-token", "<missing API key>")  # what stands for a key where there is none
 

@@ -15,8 +15,8 @@ import pandas as pd
 import pyarrow as pa
 
 from spark_llm._types import spark_name
-from spark_llm._values import Item, Result
 from spark_llm.errors import InputTypeError
+from spark_llm.protocol.values import Item, Result
 
 SLICE_ROWS = 512  # rows made into Python objects at once
 _MESSAGE = {"role", "content"}

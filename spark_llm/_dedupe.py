@@ -9,8 +9,8 @@ from sys import getsizeof
 from typing import Any
 
 from spark_llm._pack import Numbered
-from spark_llm._tasks._wire import write_json
-from spark_llm._values import Item, Question, Result, Usage
+from spark_llm.protocol.values import Item, Question, Result, Usage
+from spark_llm.protocol.wire import write_json
 
 ANSWERS_MOST = 10_000
 BYTES_MOST = 16_000_000

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from spark_llm._advice import with_next_step
 from spark_llm._entry import Keys
 from spark_llm._flow_log import Flow, FlowLog
 from spark_llm._form import Form
@@ -33,10 +32,11 @@ from spark_llm._route import Route
 from spark_llm._schedule import LastWord, Schedule
 from spark_llm._sign_in import SignInError, TokenKeeper
 from spark_llm._stream import Rows, Stream
-from spark_llm._tasks import Task
-from spark_llm._values import Answer, Failure, Response, Result, Row, RowError
 from spark_llm.errors import ConfigError, RowFailedError
 from spark_llm.policy import Policy
+from spark_llm.protocol.hints import with_next_step
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Answer, Failure, Response, Result, Row, RowError
 
 if TYPE_CHECKING:
     from spark_llm._cache import Cache

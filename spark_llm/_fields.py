@@ -14,10 +14,10 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from spark_llm._columns import SLICE_ROWS, askable, from_pandas, python_values
-from spark_llm._template import Prompt
 from spark_llm._types import spark_name
-from spark_llm._values import Item
 from spark_llm.errors import ConfigError, InputTypeError
+from spark_llm.protocol.template import Prompt
+from spark_llm.protocol.values import Item
 
 # Beside the fields; no field has a name like these.
 _REFUSED = "spark_llm: not a text"  # which column cannot be written as text, or null

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from spark_llm._pack import Numbered
-from spark_llm._tasks import PLAIN, Task
-from spark_llm._values import Item, RowError
+from spark_llm.protocol.task import PLAIN, Task
+from spark_llm.protocol.values import Item, RowError
 
 ALIKE_REFUSALS = 8  # of inputs alone, in the same words, and nothing answered: it is not the inputs
 WITNESSES = 3  # inputs that were answered in another form only: it is the form, for all

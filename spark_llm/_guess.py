@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from spark_llm._recipe import recipes
-from spark_llm._tasks import Task
-from spark_llm._tasks._wire import read_json
 from spark_llm._work import Asking
 from spark_llm.metering.chunking import PerRow
 from spark_llm.metering.prices import Price
 from spark_llm.metering.tally import Tally
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.wire import read_json
 
 BYTES_A_TOKEN = 4  # of English, as a rule of thumb; few languages and tokenizers have more tokens than one for 2 bytes
 _MOST = ("max_tokens", "max_completion_tokens")

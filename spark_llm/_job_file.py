@@ -13,7 +13,6 @@ from typing import Any
 from spark_llm._faults import Faults
 from spark_llm._fit import check_names
 from spark_llm._job_columns import LateColumn, read_column
-from spark_llm._names import check_format, check_new_column, parse, parse_column
 from spark_llm.auth import Bearer
 from spark_llm.endpoint import Endpoint
 from spark_llm.enrich import enrich_table
@@ -21,6 +20,7 @@ from spark_llm.errors import ConfigError
 from spark_llm.metering import prices as _prices
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import Limits
+from spark_llm.protocol.identifiers import check_format, check_new_column, parse, parse_column
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -19,11 +19,11 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import IntegerType, StructField, StructType
 
 from spark_llm._conflict import conflict
-from spark_llm._names import quoted
 from spark_llm._process import has_ended, own_identity
 from spark_llm._table import FORMAT, Table, said
 from spark_llm._watch import BEAT_S, SILENCE_S, Watch
 from spark_llm.errors import ConfigError, JobFailedError
+from spark_llm.protocol.identifiers import quoted
 
 FREE = "free"
 _LOOK_S = 2.0  # between two looks at a lease that another run holds

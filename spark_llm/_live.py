@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from spark_llm._running import Count, Running, Sender, written
-from spark_llm._values import Result
 from spark_llm.metering.tally import Tally
+from spark_llm.protocol.values import Result
 
 EVERY_S = 0.5  # no task tells more often
 SECRET_BYTES = 16

@@ -14,8 +14,8 @@ from pyspark.sql import SparkSession
 
 from spark_llm._delta import delta_settings
 from spark_llm._held_back import held_back
-from spark_llm._tasks._wire import excerpt
 from spark_llm.errors import HINT
+from spark_llm.protocol.wire import excerpt
 
 _SETTINGS = {
     "spark.databricks.delta.snapshotPartitions": "2",  # else 50 tasks, for tables of a few rows

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from pyspark.sql.types import DataType, StringType, StructField, StructType
 
-from spark_llm._names import Same, quoted
 from spark_llm._table import field_of, holds
 from spark_llm._work import mark_of
+from spark_llm.protocol.identifiers import Same, quoted
 
 
 def merge(target: str, staged: str, schema: StructType, *, only_new: bool = False, where: str = "true") -> str:

@@ -12,7 +12,6 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql.types import StructType
 
 from spark_llm import schemas
-from spark_llm._canonical import model_words
 from spark_llm._columns import arrow_rows, pandas_rows
 from spark_llm._fields import arrow_prompts, by_name, pandas_prompts
 from spark_llm._profile import Profile
@@ -21,16 +20,17 @@ from spark_llm._registry import engine_for
 from spark_llm._returns import reply_of
 from spark_llm._route import Route
 from spark_llm._runtime import Runtime
-from spark_llm._tasks import Task
-from spark_llm._tasks.chat import Chat
-from spark_llm._template import Prompt
 from spark_llm._types import spark_type, struct_of
-from spark_llm._values import Item
 from spark_llm._vectorised import LateUDF, Results, active_session
 from spark_llm.auth import Bearer, SignedInElsewhereError
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.policy import Policy
+from spark_llm.protocol.canonical import model_words
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.template import Prompt
+from spark_llm.protocol.values import Item
 
 LOGINS = (Profile(), Runtime())
 

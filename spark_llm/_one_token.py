@@ -9,11 +9,11 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from spark_llm._tasks import Task
-from spark_llm._tasks._wire import read_json, write_json
-from spark_llm._tasks.chat import Chat
-from spark_llm._tasks.complete import Complete
-from spark_llm._values import RowError
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import RowError
+from spark_llm.protocol.wire import read_json, write_json
 
 SAMPLE = "Hello."
 _LIMITS = ("max_tokens", "max_completion_tokens")

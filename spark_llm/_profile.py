@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spark_llm._urls import host_url
 from spark_llm.auth import Bearer, ClientCredentials, Credential, Workspace
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.urls import host_url
 
 
 class Profile:

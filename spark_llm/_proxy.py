@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from yarl import URL
 
-from spark_llm._urls import is_loopback
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.urls import is_loopback
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _SPOKEN = ("http", "https")

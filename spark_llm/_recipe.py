@@ -5,9 +5,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from spark_llm._route import Route
-from spark_llm._tasks import Task
-from spark_llm._template import Prompt
 from spark_llm.policy import Policy
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.template import Prompt
 
 Plan = TypeVar("Plan")
 

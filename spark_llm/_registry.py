@@ -19,9 +19,9 @@ from spark_llm._engine import Engine
 from spark_llm._recipe import Recipe
 from spark_llm._route import Route
 from spark_llm._sign_in import TokenKeeper
-from spark_llm._tasks import Task
-from spark_llm._values import Result, Row
 from spark_llm.policy import Policy
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Result, Row
 
 if TYPE_CHECKING:
     from spark_llm.auth import Credential

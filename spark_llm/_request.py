@@ -8,8 +8,8 @@ from spark_llm._form import Doubt, Form
 from spark_llm._limit import Sent
 from spark_llm._pack import Numbered
 from spark_llm._retry import Tries
-from spark_llm._tasks import Task
-from spark_llm._values import Answer, Item, Question, Result, RowError, Usage
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Answer, Item, Question, Result, RowError, Usage
 
 
 @dataclass(slots=True, eq=False)

@@ -8,8 +8,8 @@ a thousand refused rows do not come back together.
 from collections import deque
 from dataclasses import dataclass
 
-from spark_llm._values import Failure, RowError
 from spark_llm.policy import Policy
+from spark_llm.protocol.values import Failure, RowError
 
 FIRST_REFUSED_WAIT_S = 0.25
 FIRST_FAULT_WAIT_S = 0.5

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from spark_llm._urls import is_azure_openai, is_loopback, masked
 from spark_llm.auth import Credential
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.urls import is_azure_openai, is_loopback, masked
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")

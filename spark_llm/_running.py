@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from spark_llm._values import Result
 from spark_llm.errors import KINDS
 from spark_llm.metering.format import total_of
 from spark_llm.metering.tally import Tally
+from spark_llm.protocol.values import Result
 
 MAC_BYTES = 16
 MOST_BYTES = 1_200  # of a datagram of several columns: every route carries so many in one piece

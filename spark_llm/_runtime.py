@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from pyspark import TaskContext
 
-from spark_llm._urls import host_url
 from spark_llm.auth import Bearer, Workspace
+from spark_llm.protocol.urls import host_url
 
 TOKEN_PROPERTY = "spark.databricks.token"  # noqa: S105 -- the name of a task's property, not a token
 

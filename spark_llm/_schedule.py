@@ -19,8 +19,8 @@ from spark_llm._pack import Numbered
 from spark_llm._request import Request
 from spark_llm._retry import wait_before_next
 from spark_llm._suspects import Suspect, Suspects
-from spark_llm._values import Answer, Failure, RowError
 from spark_llm.policy import Policy
+from spark_llm.protocol.values import Answer, Failure, RowError
 
 _NEVER_REACHED = ("connection", "timeout", "unavailable")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from spark_llm._values import Result, RowError
+from spark_llm.protocol.values import Result, RowError
 
 _NO_DIRECTION = RowError(
     "invalid_response", 200, "a vector is zero or differs from the other in length", retryable=False

@@ -12,8 +12,8 @@ from spark_llm._dedupe import Dedupe
 from spark_llm._form import Form
 from spark_llm._pack import Numbered, Packer
 from spark_llm._retry import FAILURE_ROWS, FailureRate
-from spark_llm._values import Result, Row, RowError
 from spark_llm.policy import Policy
+from spark_llm.protocol.values import Result, Row, RowError
 
 if TYPE_CHECKING:
     from spark_llm._cache import Cache

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from spark_llm._form import weight, witnesses
 from spark_llm._request import Request
-from spark_llm._values import RowError
+from spark_llm.protocol.values import RowError
 
 AT_FIRST = 3  # witnesses where nothing was answered yet: an endpoint that never worked is the likelier cause
 AFTER_ANSWERS = 8  # and where something was

@@ -8,14 +8,14 @@ from urllib.parse import urlsplit, urlunsplit
 from spark_llm._description import API
 from spark_llm._report import Check
 from spark_llm._route import Route
-from spark_llm._tasks import Task
-from spark_llm._tasks.chat import Chat
-from spark_llm._tasks.complete import Complete
-from spark_llm._tasks.embed import Embed
-from spark_llm._urls import host_url, masked
 from spark_llm.auth import Bearer, Credential, Login
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.urls import host_url, masked
 
 TIMEOUT_S = 30.0
 TASKS: tuple[Task, ...] = (Chat(), Embed(), Complete())  # in the order in which they are tried

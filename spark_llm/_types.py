@@ -31,10 +31,21 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from spark_llm._names import check_apart
-from spark_llm._tasks._shape import SCALARS, Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
-from spark_llm._tasks._wire import excerpt
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.identifiers import check_apart
+from spark_llm.protocol.structured.schema import (
+    SCALARS,
+    Array,
+    Choice,
+    Field,
+    Map,
+    Nullable,
+    Number,
+    Scalar,
+    Shape,
+    Struct,
+)
+from spark_llm.protocol.wire import excerpt
 
 _SCALARS: dict[str, DataType] = {
     "string": StringType(),

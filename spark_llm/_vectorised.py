@@ -23,8 +23,8 @@ from pyspark.sql.types import DataType, StructType
 
 from spark_llm._columns import to_arrow, to_pandas
 from spark_llm._types import arrow_type
-from spark_llm._values import Result
 from spark_llm.errors import ConfigError, SparkLLMError
+from spark_llm.protocol.values import Result
 
 BEAT_ARRAYS = 90  # empty batches that fill the worker's output buffer of 64 KB, so that it is sent
 _TAG = "_spark_llm_call"
@@ -39,7 +39,7 @@ class Plan(Protocol):
 
     @property
     def canonical(self) -> Any:  # noqa: ANN401 -- what JSON holds
-        """What is asked of each row, as `_canonical` writes it; table jobs know by it what was asked before."""
+        """What is asked of each row, as `protocol.canonical` writes it; table jobs know by it what was asked before."""
 
     def arrow(self, batches: Iterator[Any]) -> Results:
         """Answer the rows of Arrow arrays."""

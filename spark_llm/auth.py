@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from spark_llm._urls import host_url, is_azure, is_databricks, is_openai, is_route_optimised, is_workspace
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.urls import host_url, is_azure, is_databricks, is_openai, is_route_optimised, is_workspace
 
 TokenSource = str | Callable[[], str]
 _TOKEN = re.compile(r"[\x21-\x7e]+")

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit, urlunsplit
 from spark_llm import _clients
 from spark_llm._profile import Profile
 from spark_llm._route import Route, check_headers, check_transport, check_url
-from spark_llm._urls import host_url, invocations_url, is_databricks, is_route_optimised, is_workspace, masked
 from spark_llm.auth import (
     Bearer,
     Credential,
@@ -23,6 +22,7 @@ from spark_llm.auth import (
     from_environment,
 )
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.urls import host_url, invocations_url, is_databricks, is_route_optimised, is_workspace, masked
 
 _ROUTES = ("/invocations", "/chat/completions", "/completions", "/embeddings")
 _NAME = re.compile(r"(?!\.+$)[\w.-]{1,255}", re.ASCII)

@@ -8,7 +8,6 @@ from pyspark.sql.types import StructType
 
 from spark_llm._fit import check_names, of_source
 from spark_llm._job import Job
-from spark_llm._names import check_format, check_new_column, parse_column
 from spark_llm._recipe import recipes
 from spark_llm._runs import Runs
 from spark_llm._table import Table, same_of
@@ -18,6 +17,7 @@ from spark_llm.errors import HINT, ConfigError, JobFailedError
 from spark_llm.metering import prices as _prices
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import Limits
+from spark_llm.protocol.identifiers import check_format, check_new_column, parse_column
 
 if TYPE_CHECKING:
     from pyspark.sql.streaming.query import StreamingQuery

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 from spark_llm import schemas
 from spark_llm._model_udf import ModelUDF
 from spark_llm._returns import reply_of
-from spark_llm._tasks._parameters import text, written
-from spark_llm._tasks.chat import Chat
-from spark_llm._tasks.complete import Complete
-from spark_llm._tasks.embed import Embed
-from spark_llm._template import Prompt
 from spark_llm._types import spark_type
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.parameters import text, written
+from spark_llm.protocol.template import Prompt
 
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
-    from spark_llm._tasks import Task
+    from spark_llm.protocol.task import Task
 
 _DEFAULT = Policy()
 

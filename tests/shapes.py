@@ -7,7 +7,18 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from spark_llm._tasks._shape import SCALARS, Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
+from spark_llm.protocol.structured.schema import (
+    SCALARS,
+    Array,
+    Choice,
+    Field,
+    Map,
+    Nullable,
+    Number,
+    Scalar,
+    Shape,
+    Struct,
+)
 from tests.strategies import TEXTS, plain
 
 BITS = {"byte": 8, "short": 16, "integer": 32, "long": 64}

@@ -14,8 +14,8 @@ import requests
 
 from spark_llm import Endpoint, Policy
 from spark_llm._engine import Engine
-from spark_llm._tasks import Task
 from spark_llm.auth import ClientCredentials
+from spark_llm.protocol.task import Task
 from spark_llm.serving import LocalEndpoints
 from spark_llm.serving.weights import find_weights
 from tests.peers.client import ENDPOINTS, ROUTES

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import requests
 
-from spark_llm._tasks._parameters import written
-from spark_llm._tasks.chat import Chat
-from spark_llm._tasks.complete import Complete
-from spark_llm._tasks.embed import Embed
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.parameters import written
 from spark_llm.serving import LocalEndpoints, echo_vector
 from tests.peers.client import ENDPOINTS, TIMEOUT_S
 from tests.world.asking import ask, engine

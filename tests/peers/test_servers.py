@@ -7,12 +7,12 @@ import pytest
 import requests
 
 from spark_llm import Policy
-from spark_llm._tasks import Task
-from spark_llm._tasks._parameters import written
-from spark_llm._tasks.chat import Chat
-from spark_llm._tasks.complete import Complete
-from spark_llm._tasks.embed import Embed
-from spark_llm._values import Result
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.parameters import written
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Result
 from spark_llm.serving import Faults, LocalEndpoints, echo_vector
 from tests.peers.client import ENDPOINTS, ROUTES, TIMEOUT_S
 from tests.peers.conftest import Find

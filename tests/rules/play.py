@@ -11,12 +11,12 @@ from spark_llm._limit import Limit
 from spark_llm._pack import Numbered, Packer
 from spark_llm._request import Request
 from spark_llm._schedule import Schedule
-from spark_llm._tasks import Task
-from spark_llm._tasks.chat import Chat
-from spark_llm._tasks.complete import Complete
-from spark_llm._tasks.embed import Embed
-from spark_llm._values import Answer, Failure, Item, Outcome, Result, RowError, Usage
 from spark_llm.policy import Policy
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Answer, Failure, Item, Outcome, Result, RowError, Usage
 
 CHAT, COMPLETE, EMBED = Chat(), Complete(), Embed()
 SENT_MOST = 20_000

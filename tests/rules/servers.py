@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from spark_llm._values import Failure, RowError
+from spark_llm.protocol.values import Failure, RowError
 
 CUT = Failure(RowError("connection", None, "reset by peer", retryable=True))
 HUNG = Failure(RowError("timeout", None, "no answer in time", retryable=True))

@@ -16,9 +16,9 @@ from spark_llm._form import Form
 from spark_llm._limit import Limit
 from spark_llm._request import Request
 from spark_llm._schedule import Schedule
-from spark_llm._tasks.chat import Chat
-from spark_llm._values import Answer, Result, RowError, Usage
 from spark_llm.policy import Policy
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.values import Answer, Result, RowError, Usage
 from tests.rules.servers import Endpoint, Reply
 
 POLICY = Policy()

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._advice import ADVICE, MESSAGE_MOST, advice_for, with_next_step
-from spark_llm._values import Failure, RowError
 from spark_llm.errors import KINDS, Kind
+from spark_llm.protocol.hints import ADVICE, MESSAGE_MOST, advice_for, with_next_step
+from spark_llm.protocol.values import Failure, RowError
 from tests.rules.test_samples import SAMPLES, read
 from tests.strategies import TEXTS
 

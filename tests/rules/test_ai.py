@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from spark_llm import _prompts
 from spark_llm._ai import FUNCTIONS, LABELS_MOST, SENTIMENTS
-from spark_llm._tasks import FOLDED, PLAIN
-from spark_llm._tasks._reply import Misfit, Reply
-from spark_llm._tasks._wire import write_json
-from spark_llm._tasks.chat import Chat
-from spark_llm._values import Item, Question, RowError
 from spark_llm.errors import KINDS
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.structured.output import Misfit, Reply
+from spark_llm.protocol.task import FOLDED, PLAIN
+from spark_llm.protocol.values import Item, Question, RowError
+from spark_llm.protocol.wire import write_json
 
 TEXTS = st.text(max_size=30)
 LABELS = st.lists(st.text(min_size=1, max_size=10).filter(str.strip), min_size=1, max_size=8, unique=True)

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from spark_llm._limit import Limit
 from spark_llm._request import Request
-from spark_llm._tasks import Task
-from spark_llm._tasks._failure import failure_of
-from spark_llm._tasks._parameters import written
-from spark_llm._tasks.embed import Embed
-from spark_llm._values import Failure, Outcome, Response, RowError
 from spark_llm.errors import Kind
 from spark_llm.policy import Policy
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.failures import failure_of
+from spark_llm.protocol.parameters import written
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Failure, Outcome, Response, RowError
 from tests.rules.play import BAD_INPUT, CHAT, COMPLETE, EMBED, WRONG_COUNT, Play, Server, answer, texts
 
 ROWS = 10_000

@@ -13,19 +13,19 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from spark_llm._canonical import canonical_json, function_words, model_words, recipe_digest, shape_words
-from spark_llm._tasks._parameters import written
-from spark_llm._tasks._reply import Reply
-from spark_llm._tasks._shape import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
-from spark_llm._tasks.chat import Chat
-from spark_llm._tasks.complete import Complete
-from spark_llm._tasks.embed import Embed
-from spark_llm._template import Prompt
+from spark_llm.protocol.canonical import canonical_json, function_words, model_words, recipe_digest, shape_words
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.parameters import written
+from spark_llm.protocol.structured.output import Reply
+from spark_llm.protocol.structured.schema import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
+from spark_llm.protocol.template import Prompt
 from tests.shapes import STRUCTS
 from tests.strategies import JSON, TEXTS
 
 if TYPE_CHECKING:
-    from spark_llm._tasks import Task
+    from spark_llm.protocol.task import Task
 
 URL = "https://models.example/v1/chat/completions"
 WORKSPACE = "https://host.example/serving-endpoints/any/invocations"

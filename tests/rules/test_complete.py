@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._tasks import PLAIN
-from spark_llm._tasks._parameters import written
-from spark_llm._tasks.complete import Complete
-from spark_llm._values import Answer, Failure, Outcome, Response, Usage
 from spark_llm.errors import KINDS
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.parameters import written
+from spark_llm.protocol.task import PLAIN
+from spark_llm.protocol.values import Answer, Failure, Outcome, Response, Usage
 from tests.strategies import JSON, REPLIES, STATUSES, TEXTS, plain
 
 

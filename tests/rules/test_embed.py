@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._tasks import PLAIN
-from spark_llm._tasks._parameters import written
-from spark_llm._tasks.embed import Embed
-from spark_llm._values import Answer, Failure, Outcome, Response, Usage
 from spark_llm.errors import KINDS
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.parameters import written
+from spark_llm.protocol.task import PLAIN
+from spark_llm.protocol.values import Answer, Failure, Outcome, Response, Usage
 from tests.strategies import JSON, REPLIES, STATUSES, TEXTS, plain
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)

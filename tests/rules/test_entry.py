@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm._entry import WHO_IS_ASKING, Entry, Keys, read, written
-from spark_llm._tasks import Task
-from spark_llm._tasks._wire import write_json
-from spark_llm._tasks.chat import Chat
-from spark_llm._tasks.complete import Complete
-from spark_llm._tasks.embed import Embed
-from spark_llm._values import Item, Result, Usage
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Item, Result, Usage
+from spark_llm.protocol.wire import write_json
 from tests.strategies import JSON, TEXTS, plain
 
 URL = "https://host/serving-endpoints/llama/invocations"

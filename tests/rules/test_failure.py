@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._tasks._failure import failure_of
-from spark_llm._values import Failure, Response
 from spark_llm.errors import KINDS, Kind
+from spark_llm.protocol.failures import failure_of
+from spark_llm.protocol.values import Failure, Response
 from tests.strategies import JSON, REPLIES
 
 ERROR_STATUSES = st.integers(300, 599)

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from spark_llm._form import Form
 from spark_llm._limit import Limit
 from spark_llm._schedule import LastWord, Schedule
-from spark_llm._tasks import Task
-from spark_llm._values import Failure
 from spark_llm.policy import Policy
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Failure
 from tests.rules.play import (
     BAD_FORM,
     BAD_INPUT,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm._stream import Line, Rows
-from spark_llm._values import Item, Result, Row, RowError
+from spark_llm.protocol.values import Item, Result, Row, RowError
 
 BATCHES = st.lists(st.lists(st.none() | st.text(max_size=3), max_size=9), max_size=6)
 PATIENCE_S = 10.0  # how long a thread may take that should be done at once

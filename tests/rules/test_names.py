@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._names import check_apart, check_format, check_new_column, parse, parse_column, quoted
 from spark_llm.errors import HINT, ConfigError
+from spark_llm.protocol.identifiers import check_apart, check_format, check_new_column, parse, parse_column, quoted
 from tests.strategies import TEXTS
 
 PARTS = st.lists(TEXTS | st.text("a`. -\n/*"), min_size=1, max_size=4).map(tuple)

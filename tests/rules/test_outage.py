@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from spark_llm._outage import RetryBudget
 from spark_llm._request import Request
 from spark_llm._schedule import Schedule
-from spark_llm._tasks import Task
-from spark_llm._values import Failure, Outcome, RowError
 from spark_llm.errors import Kind
 from spark_llm.policy import Policy
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Failure, Outcome, RowError
 from tests.rules.play import (
     BAD_INPUT,
     BROKEN,

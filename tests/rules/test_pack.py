@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm._pack import Numbered, Packer
-from spark_llm._tasks._wire import write_json
-from spark_llm._values import Item
+from spark_llm.protocol.values import Item
+from spark_llm.protocol.wire import write_json
 from tests.strategies import TEXTS
 
 CONVERSATIONS: st.SearchStrategy[Item] = st.lists(st.fixed_dictionaries({"role": TEXTS, "content": TEXTS}), max_size=3)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._tasks._parameters import repeatable, text, written
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.parameters import repeatable, text, written
 from tests.strategies import JSON, TEXTS
 
 

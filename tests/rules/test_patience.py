@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm._request import Request
-from spark_llm._values import Failure, Outcome, RowError
 from spark_llm.policy import Policy
+from spark_llm.protocol.values import Failure, Outcome, RowError
 from tests.rules.play import CHAT, REFUSED, Endpoint, Play, answer, begun, pack, texts, told
 
 ROW, NEXT_ROW, LAST_ROW = pack(1), pack(2), pack(3)

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 from typing_extensions import TypeAliasType
 
-from spark_llm._pydantic import is_model, shape_of_model
-from spark_llm._tasks._reply import Misfit, Reply
-from spark_llm._tasks._shape import Array, Choice, Map, Nullable, Number, Scalar, Shape, Struct
-from spark_llm._tasks._shape import Field as Part
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.structured.output import Misfit, Reply
+from spark_llm.protocol.structured.pydantic_models import is_model, shape_of_model
+from spark_llm.protocol.structured.schema import Array, Choice, Map, Nullable, Number, Scalar, Shape, Struct
+from spark_llm.protocol.structured.schema import Field as Part
 
 T = TypeVar("T")
 
@@ -395,7 +395,7 @@ def test_pydantic_is_not_imported() -> None:
     """The module works where pydantic is not installed: it only looks at what it is given."""
     code = (
         "import sys; sys.modules['pydantic'] = None; "
-        "from spark_llm._pydantic import is_model; "
+        "from spark_llm.protocol.structured.pydantic_models import is_model; "
         "print(is_model(int), is_model(type('M', (), {'model_fields': {}})), "
         "any(name.startswith('pydantic_core') for name in sys.modules))"
     )

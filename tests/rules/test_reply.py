@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from spark_llm._tasks._reply import Misfit, Reply
-from spark_llm._tasks._shape import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
+from spark_llm.protocol.structured.output import Misfit, Reply
+from spark_llm.protocol.structured.schema import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from tests.shapes import MARKS, STRUCTS, values, written
 from tests.strategies import JSON, TEXTS
 

@@ -9,8 +9,8 @@ from spark_llm._limit import Limit
 from spark_llm._request import Request
 from spark_llm._retry import Tries
 from spark_llm._schedule import Schedule
-from spark_llm._values import Answer, Item, Result, RowError, Usage
 from spark_llm.policy import Policy
+from spark_llm.protocol.values import Answer, Item, Result, RowError, Usage
 from tests.rules.play import BAD_INPUT, CHAT, EMBED, total
 
 ERROR = RowError("invalid_request", 400, "not allowed", retryable=False)

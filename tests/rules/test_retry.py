@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm._retry import FAILURE_ROWS, FailureRate, Tries, wait_before_next
-from spark_llm._values import Failure, RowError
 from spark_llm.errors import Kind
 from spark_llm.policy import Policy
+from spark_llm.protocol.values import Failure, RowError
 
 DICE = st.floats(0.0, 1.0, exclude_max=True)
 REFUSED = Failure(RowError("rate_limited", 429, "Too many requests", retryable=True), told_to_wait=True)

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm._running import MAC_BYTES, MOST_BYTES, Count, Running, Sender, _mac, read, written
-from spark_llm._values import Result, RowError, Usage
 from spark_llm.errors import KINDS
 from spark_llm.metering.tally import Tally
+from spark_llm.protocol.values import Result, RowError, Usage
 from tests.strategies import JSON, TEXTS
 
 SECRET = b"0123456789abcdef"

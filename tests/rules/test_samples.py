@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._tasks._parameters import written
-from spark_llm._tasks.chat import Chat
-from spark_llm._tasks.complete import Complete
-from spark_llm._tasks.embed import Embed
-from spark_llm._values import Answer, Failure, Outcome, Response, Result
 from spark_llm.errors import KINDS
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.parameters import written
+from spark_llm.protocol.values import Answer, Failure, Outcome, Response, Result
 from tests.strategies import JSON, REPLIES, STATUSES
 
 SAMPLES = {

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from spark_llm._form import Form
 from spark_llm._limit import Limit
 from spark_llm._schedule import Schedule
-from spark_llm._tasks import Task
-from spark_llm._values import Failure
 from spark_llm.policy import Policy
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Failure
 from tests.rules.play import (
     BAD_FORM,
     BROKEN,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._secrets import secrets_of, without_secrets
+from spark_llm.protocol.masking import secrets_of, without_secrets
 from tests.strategies import TEXTS
 
 SECRETS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=8, max_size=40)

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # its types are a package of their own
 
-from spark_llm._tasks._bounds import RULES, Rules
-from spark_llm._tasks._reply import Misfit, Reply
-from spark_llm._tasks._shape import (
+from spark_llm.protocol.structured.constraints import RULES, Rules
+from spark_llm.protocol.structured.output import Misfit, Reply
+from spark_llm.protocol.structured.schema import (
     Array,
     Choice,
     Field,

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from spark_llm._form import Form
 from spark_llm._pack import Numbered
 from spark_llm._stream import Stream
-from spark_llm._tasks import Task
-from spark_llm._tasks.chat import Chat
-from spark_llm._tasks.complete import Complete
-from spark_llm._tasks.embed import Embed
-from spark_llm._values import Result, RowError, Usage
 from spark_llm.policy import Policy
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Result, RowError, Usage
 
 PATIENCE_S = 10.0  # how long a thread may take that should be done at once
 CHAT = Chat()

@@ -11,10 +11,10 @@ from spark_llm._limit import Limit
 from spark_llm._request import Request
 from spark_llm._schedule import Schedule
 from spark_llm._suspects import AFTER_ANSWERS, AFTER_ANSWERS_MOST, AT_FIRST
-from spark_llm._tasks import Task
-from spark_llm._values import Failure, Outcome, RowError
 from spark_llm.errors import Kind
 from spark_llm.policy import Policy
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Failure, Outcome, RowError
 from tests.rules.play import CHAT, COMPLETE, EMBED, Endpoint, Play, answer, begun, pack, texts
 
 STATUSES: dict[int, Kind] = {401: "unauthorized", 402: "quota", 403: "unauthorized", 404: "not_found"}

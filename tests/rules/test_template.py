@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from spark_llm._template import Prompt, Template
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.template import Prompt, Template
 from tests.strategies import TEXTS
 
 NAMES = ("title", "body", "_x1", "naïve", "self", "class")

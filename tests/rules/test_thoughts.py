@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._tasks._reply import Reply
-from spark_llm._tasks._shape import Field, Scalar, Struct
-from spark_llm._tasks._thoughts import Parted, parted
-from spark_llm._tasks.chat import Chat
-from spark_llm._values import Answer, Question, Result, RowError
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.reasoning import Parted, parted
+from spark_llm.protocol.structured.output import Reply
+from spark_llm.protocol.structured.schema import Field, Scalar, Struct
+from spark_llm.protocol.values import Answer, Question, Result, RowError
 
 MARKS = [
     ("<think>", "</think>"),

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from spark_llm._form import Form
 from spark_llm._limit import Limit
 from spark_llm._schedule import Schedule
-from spark_llm._tasks._reply import Reply
-from spark_llm._tasks._shape import Field, Scalar, Struct
-from spark_llm._tasks.chat import Chat
-from spark_llm._values import Answer, Item, Question, Response, Result, RowError, Usage
 from spark_llm.policy import Policy
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.structured.output import Reply
+from spark_llm.protocol.structured.schema import Field, Scalar, Struct
+from spark_llm.protocol.values import Answer, Item, Question, Response, Result, RowError, Usage
 from tests.strategies import TEXTS
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._values import Failure, RowError, Usage
 from spark_llm.errors import KINDS, Kind
+from spark_llm.protocol.values import Failure, RowError, Usage
 
 COUNTS = st.none() | st.integers(0, 2**30)
 USAGES = st.builds(Usage, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from spark_llm._names import parse, parse_column
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.identifiers import parse, parse_column
 
 pytestmark = pytest.mark.one_kind
 

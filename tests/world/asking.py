@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from spark_llm import Endpoint, Policy
 from spark_llm._engine import Engine
-from spark_llm._tasks import Task
-from spark_llm._tasks.chat import Chat
-from spark_llm._values import Item, Result
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Item, Result
 from spark_llm.serving import LocalEndpoints
 
 CHAT = Chat()

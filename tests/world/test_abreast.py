@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm._abreast import Ask, Chunk, Results, abreast
-from spark_llm._values import Result
+from spark_llm.protocol.values import Result
 
 PATIENCE_S = 10.0  # how long something may take that should be done at once
 BATCHES = st.lists(st.lists(st.none() | st.integers(0, 99), max_size=8), max_size=8)

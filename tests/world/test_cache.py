@@ -22,11 +22,11 @@ from spark_llm import Endpoint, Policy
 from spark_llm._cache import Disk
 from spark_llm._entry import FORMAT
 from spark_llm._store import Store
-from spark_llm._tasks import Task
-from spark_llm._tasks.chat import Chat
-from spark_llm._tasks.complete import Complete
-from spark_llm._tasks.embed import Embed
-from spark_llm._values import Item, Result, Usage
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Item, Result, Usage
 from spark_llm.serving import Faults, LocalEndpoints
 from tests.conftest import ROOT
 from tests.world.asking import CHAT, ask, distinct, engine, engine_at, kinds, texts
@@ -328,7 +328,7 @@ def test_a_folder_that_is_deleted_meanwhile_is_made_again(endpoints: LocalEndpoi
 LIMITED = """
 import logging, resource, sys
 from spark_llm._cache import Disk
-from spark_llm._values import Result
+from spark_llm.protocol.values import Result
 logging.basicConfig(format="%(message)s")
 disk = Disk(sys.argv[1], gather_s=0.01)
 disk.keep([(b"a" * 32, Result(text="kept"))])

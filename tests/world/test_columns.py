@@ -18,8 +18,8 @@ from pyspark.sql.types import StructType
 
 from spark_llm import schemas
 from spark_llm._columns import SLICE_ROWS, arrow_rows, pandas_rows, to_arrow, to_pandas
-from spark_llm._values import Result, RowError, Usage
 from spark_llm.errors import KINDS, InputTypeError
+from spark_llm.protocol.values import Result, RowError, Usage
 
 SCHEMAS = {
     "chat": schemas.CHAT,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from spark_llm import Endpoint, Policy
-from spark_llm._tasks.chat import Chat
-from spark_llm._values import Answer, Item, Outcome, Response, Result, RowError, Usage
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.values import Answer, Item, Outcome, Response, Result, RowError, Usage
 from spark_llm.serving import Faults, LocalEndpoints
 from tests.world.asking import Held, ask, comes_true, distinct, engine, engine_at, kinds, texts
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from spark_llm._columns import SLICE_ROWS
 from spark_llm._fields import arrow_prompts, pandas_prompts
-from spark_llm._template import Prompt
 from spark_llm.errors import InputTypeError
+from spark_llm.protocol.template import Prompt
 
 SUM = Prompt.parse("{title}: {body}", conversations=True)
 LED = Prompt.parse("{turns}", "Be {mood}.", conversations=True)

@@ -11,9 +11,9 @@ from urllib.parse import quote
 import pytest
 
 from spark_llm._http import ask_once
-from spark_llm._tasks._failure import failure_of
-from spark_llm._tasks.chat import Chat
-from spark_llm._values import Answer, Failure
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.failures import failure_of
+from spark_llm.protocol.values import Answer, Failure
 from tests.world.answering import answering
 from tests.world.wire import FINE, Scripted, post
 

@@ -13,9 +13,9 @@ import pytest
 import trustme
 
 from spark_llm._http import HTTPClient
-from spark_llm._tasks._failure import failure_of
-from spark_llm._values import Response
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.failures import failure_of
+from spark_llm.protocol.values import Response
 from tests.world.wire import AUTHORITY, FINE, Scripted, hanging, post
 
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spark_llm._live import EVERY_S, Address, LiveCounts, Reporter, own_address_towards
-from spark_llm._values import Result, RowError, Usage
 from spark_llm.metering.tally import Tally
+from spark_llm.protocol.values import Result, RowError, Usage
 
 ANSWERED = Result(text="yes", usage=Usage(5, 2, 7, 1), requests=1)
 FAILED = Result(error=RowError("timeout", None, "too late.", retryable=True), requests=4)

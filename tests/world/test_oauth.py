@@ -9,18 +9,18 @@ import pytest
 from spark_llm import Endpoint, Policy
 from spark_llm._recipe import Recipe
 from spark_llm._registry import ENGINES, engine_for
-from spark_llm._tasks.chat import Chat
-from spark_llm._tasks.complete import Complete
-from spark_llm._tasks.embed import Embed
-from spark_llm._values import Result
 from spark_llm.auth import ClientCredentials
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.values import Result
 from spark_llm.serving import After, Echo, Faults, LocalEndpoints, ServingEndpoint
 from tests.world.answering import answering
 from tests.world.asking import CHAT, ask, distinct, engine_at, kinds, texts
 
 if TYPE_CHECKING:
-    from spark_llm._tasks import Task
-    from spark_llm._values import Item
+    from spark_llm.protocol.task import Task
+    from spark_llm.protocol.values import Item
 
 
 def signed_in(endpoints: LocalEndpoints, secret: str = "") -> Mapping[str, str]:

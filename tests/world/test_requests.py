@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from spark_llm import Endpoint, Policy
-from spark_llm._tasks import Task
-from spark_llm._tasks._reply import Reply
-from spark_llm._tasks._shape import Field, Scalar, Struct
-from spark_llm._tasks.chat import Chat
-from spark_llm._tasks.complete import Complete
-from spark_llm._tasks.embed import Embed
-from spark_llm._values import Item, Result
 from spark_llm.auth import ClientCredentials
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.structured.output import Reply
+from spark_llm.protocol.structured.schema import Field, Scalar, Struct
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Item, Result
 from spark_llm.serving import After, Faults, LocalEndpoints
 from tests.saying import Says
 from tests.world.asking import ask, distinct, engine, engine_at, kinds

@@ -20,9 +20,9 @@ from spark_llm._recipe import recipes
 from spark_llm._registry import ENGINES
 from spark_llm._side_by_side import Live, Part, SideBySide, SideBySidePlan
 from spark_llm._types import arrow_type
-from spark_llm._values import Result
 from spark_llm._vectorised import LateUDF
 from spark_llm.errors import ConfigError, InputTypeError
+from spark_llm.protocol.values import Result
 from spark_llm.serving import Echo, Faults, LocalEndpoints
 
 PATIENCE_S = 10.0  # how long something may take that should be done at once

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm._similarity import in_pairs
-from spark_llm._values import Result, RowError, Usage
+from spark_llm.protocol.values import Result, RowError, Usage
 
 NUMBERS = st.floats(-100, 100, width=32).map(lambda number: number or 1.0)
 VECTORS = st.integers(1, 6).flatmap(

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from spark_llm import Policy
-from spark_llm._tasks._reply import Reply
-from spark_llm._tasks._shape import Choice, Field, Nullable, Scalar, Struct
-from spark_llm._tasks.chat import Chat
-from spark_llm._values import Question, Result, RowError, Usage
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.structured.output import Reply
+from spark_llm.protocol.structured.schema import Choice, Field, Nullable, Scalar, Struct
+from spark_llm.protocol.values import Question, Result, RowError, Usage
 from spark_llm.serving import Faults, LocalEndpoints
 from spark_llm.serving.refusals import Refused
 from spark_llm.serving.wire import ChatRequest

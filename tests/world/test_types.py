@@ -29,10 +29,10 @@ from pyspark.sql.types import (
 
 from spark_llm._columns import to_arrow, to_pandas
 from spark_llm._table import field_of, holds
-from spark_llm._tasks._shape import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm._types import arrow_type, shape_of, spark_type
-from spark_llm._values import Result
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.structured.schema import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
+from spark_llm.protocol.values import Result
 from tests.shapes import SPARKS, STRUCTS, values
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spark_llm import Endpoint, Policy, RowFailedError
-from spark_llm._tasks import Task
-from spark_llm._tasks.complete import Complete
-from spark_llm._tasks.embed import Embed
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.task import Task
 from spark_llm.serving import After, Capacity, Echo, Faults, LocalEndpoints, Quota, echo_vector
 from spark_llm.serving.refusals import Refusal, Refused
 from spark_llm.serving.wire import ChatRequest
@@ -21,7 +21,7 @@ from tests.saying import Says, last_words
 from tests.world.asking import CHAT, ask, distinct, engine, engine_at, kinds, texts
 
 if TYPE_CHECKING:
-    from spark_llm._values import Item, Result
+    from spark_llm.protocol.values import Item, Result
 
 ROOT = Path(__file__).parents[2]
 

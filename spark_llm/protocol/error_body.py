@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spark_llm._tasks._wire import NotJSONError, read_json, usage_of
-from spark_llm._values import Usage
+from spark_llm.protocol.values import Usage
+from spark_llm.protocol.wire import NotJSONError, read_json, usage_of
 
 _DEPTH_MOST = 6
 _PARTS_MOST = 5  # of a list that are looked at

@@ -7,10 +7,10 @@ that ran out of tokens before it began, or that a filter withheld, is an error o
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from spark_llm._tasks._failure import document_of, failure_of
-from spark_llm._tasks._finish_reason import Ending, ending_of
-from spark_llm._tasks._wire import count_of, header_of, not_an_answer, string_of, usage_of
-from spark_llm._values import Answer, Failure, Outcome, Response, Result, RowError
+from spark_llm.protocol.failures import document_of, failure_of
+from spark_llm.protocol.finish_reason import Ending, ending_of
+from spark_llm.protocol.values import Answer, Failure, Outcome, Response, Result, RowError
+from spark_llm.protocol.wire import count_of, header_of, not_an_answer, string_of, usage_of
 
 TextOfChoice = Callable[
     [Mapping[str, object]], tuple[str | None, RowError | None]

@@ -15,11 +15,12 @@ from enum import Enum
 from types import NoneType, UnionType
 from typing import Annotated, Any, ForwardRef, Literal, NewType, TypeVar, Union, get_args, get_origin
 
-from spark_llm._constraints import ON_TEXTS, in_python, rules_of
-from spark_llm._names import check_apart
-from spark_llm._tasks._bounds import OF_NUMBERS, Rules
-from spark_llm._tasks._reply import Reply
-from spark_llm._tasks._shape import (
+from spark_llm.errors import ConfigError
+from spark_llm.protocol.identifiers import check_apart
+from spark_llm.protocol.structured.constraints import OF_NUMBERS, Rules
+from spark_llm.protocol.structured.output import Reply
+from spark_llm.protocol.structured.pydantic_constraints import ON_TEXTS, in_python, rules_of
+from spark_llm.protocol.structured.schema import (
     Array,
     Choice,
     Field,
@@ -30,7 +31,6 @@ from spark_llm._tasks._shape import (
     Shape,
     Struct,
 )
-from spark_llm.errors import ConfigError
 
 _KINDS: dict[object, str] = {
     str: "string",

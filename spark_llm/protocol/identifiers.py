@@ -8,8 +8,8 @@ Sources: the grammar of Spark SQL's identifiers (`SqlBaseParser.g4`), and `Unres
 import re
 from collections.abc import Callable, Iterable
 
-from spark_llm._tasks._wire import excerpt
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.wire import excerpt
 
 # What every Spark takes. Newer ones know more blanks than these, and read comments away, which no name needs.
 _BLANKS = " \t\r\n"

@@ -7,7 +7,7 @@ become a `Failure`. None of them knows a socket, a clock or Spark.
 from collections.abc import Sequence
 from typing import Protocol
 
-from spark_llm._values import Item, Outcome, Response, Result
+from spark_llm.protocol.values import Item, Outcome, Response, Result
 
 # A wire form is a sum of flags, each of which does without something that a server may not know; 0 is the best form.
 PLAIN = 1  # without the field or the list: no `encoding_format`, one prompt a request, a type in words

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from spark_llm._secrets import without_secrets
-from spark_llm._values import Failure, Response, RowError, Usage
+from spark_llm.protocol.masking import without_secrets
+from spark_llm.protocol.values import Failure, Response, RowError, Usage
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from spark_llm._tasks._wire import read_json, write_json
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.wire import read_json, write_json
 
 _OURS = {
     "messages": "the column is the message",

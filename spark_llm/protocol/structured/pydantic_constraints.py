@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
-from spark_llm._tasks._bounds import RULES, Rules
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.structured.constraints import RULES, Rules
 
 _HARMLESS = ("PlainSerializer", "WrapSerializer", "SkipValidation")  # they change nothing of what is read
 _IN_PYTHON = ("GetPydanticSchema", "Not", "Predicate", "Timezone")  # and all that makes its own schema

@@ -18,10 +18,10 @@ from typing import Any
 
 import msgspec
 
-from spark_llm._tasks import PLAIN
-from spark_llm._tasks._failure import document_of
-from spark_llm._tasks._wire import body, count_of, header_of, not_an_answer, read_json, string_of, usage_of, write_json
-from spark_llm._values import Answer, Failure, Item, Outcome, Response, Result, RowError
+from spark_llm.protocol.failures import document_of
+from spark_llm.protocol.task import PLAIN
+from spark_llm.protocol.values import Answer, Failure, Item, Outcome, Response, Result, RowError
+from spark_llm.protocol.wire import body, count_of, header_of, not_an_answer, read_json, string_of, usage_of, write_json
 
 
 @dataclass(frozen=True)

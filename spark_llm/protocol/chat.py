@@ -10,14 +10,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from spark_llm._tasks import FOLDED, PLAIN
-from spark_llm._tasks._choices import TOOL_CALL, read_choices
-from spark_llm._tasks._finish_reason import ending_of
-from spark_llm._tasks._parameters import repeatable
-from spark_llm._tasks._reply import Misfit, Reply
-from spark_llm._tasks._thoughts import parted
-from spark_llm._tasks._wire import body, string_of, text_of, write_json
-from spark_llm._values import Answer, Failure, Item, Message, Outcome, Question, Response, Result, RowError, Said
+from spark_llm.protocol.choices import TOOL_CALL, read_choices
+from spark_llm.protocol.finish_reason import ending_of
+from spark_llm.protocol.parameters import repeatable
+from spark_llm.protocol.reasoning import parted
+from spark_llm.protocol.structured.output import Misfit, Reply
+from spark_llm.protocol.task import FOLDED, PLAIN
+from spark_llm.protocol.values import (
+    Answer,
+    Failure,
+    Item,
+    Message,
+    Outcome,
+    Question,
+    Response,
+    Result,
+    RowError,
+    Said,
+)
+from spark_llm.protocol.wire import body, string_of, text_of, write_json
 
 _CUT = "the answer ran out of tokens before its JSON was whole; raise max_tokens"
 _ONLY_THOUGHTS = "the model thought, and gave no answer"

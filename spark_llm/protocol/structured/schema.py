@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Optional, TypedDict
 
 import msgspec
 
-from spark_llm._tasks._bounds import Rules, checks_of, in_words, ruled
+from spark_llm.protocol.structured.constraints import Rules, checks_of, in_words, ruled
 
 Convert = Callable[[Any], Any]  # from what msgspec reads to what a column takes; raises ValueError for what none can
 

@@ -13,12 +13,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spark_llm._tasks import Task
-from spark_llm._tasks._shape import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
-from spark_llm._tasks.chat import Chat
-from spark_llm._tasks.complete import Complete
-from spark_llm._tasks.embed import Embed
-from spark_llm._template import Prompt
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.structured.schema import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.template import Prompt
 
 FORMAT = 1
 """The number of this form; another form has another number, and asks every row again."""

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from spark_llm._tasks import PLAIN
-from spark_llm._tasks._choices import read_choices
-from spark_llm._tasks._parameters import repeatable
-from spark_llm._tasks._wire import body, write_json
-from spark_llm._values import Item, Outcome, Response, Result, RowError
+from spark_llm.protocol.choices import read_choices
+from spark_llm.protocol.parameters import repeatable
+from spark_llm.protocol.task import PLAIN
+from spark_llm.protocol.values import Item, Outcome, Response, Result, RowError
+from spark_llm.protocol.wire import body, write_json
 
 _PROMPTS_MOST = 8  # every prompt of a request waits for the slowest, so more of them gain little
 

@@ -11,10 +11,10 @@ from functools import cached_property
 from itertools import chain, repeat
 from typing import Any
 
-from spark_llm._tasks._parameters import text
-from spark_llm._tasks._wire import excerpt
-from spark_llm._values import Said
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.parameters import text
+from spark_llm.protocol.values import Said
+from spark_llm.protocol.wire import excerpt
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 

@@ -8,9 +8,9 @@ from collections.abc import Container, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from spark_llm._tasks._failure import NOT_READY, STOPPED
-from spark_llm._values import RowError
 from spark_llm.errors import Kind
+from spark_llm.protocol.failures import NOT_READY, STOPPED
+from spark_llm.protocol.values import RowError
 
 MESSAGE_MOST = 700
 _WHERE_MOST = 200

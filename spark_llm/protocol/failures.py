@@ -1,8 +1,8 @@
 """What a refusal means: the error bodies of model servers, gateways and proxies, mapped to one `Failure`.
 
 The status alone is not enough. Gateways answer 400 for a rate limit or for an endpoint that was stopped, 500 for a
-provider's 403, and put pages of HTML in front. So the body is opened first (`_error_body`), and then status, codes and
-words are read together.
+provider's 403, and put pages of HTML in front. So the body is opened first (`protocol.error_body`), and then status,
+codes and words are read together.
 """
 
 import re
@@ -11,11 +11,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from spark_llm._secrets import without_secrets
-from spark_llm._tasks._error_body import Level, levels_in, levels_of, seconds
-from spark_llm._tasks._wire import NotJSONError, excerpt, mended, not_an_answer, plain, read_json
-from spark_llm._values import Failure, Response, RowError
 from spark_llm.errors import Kind
+from spark_llm.protocol.error_body import Level, levels_in, levels_of, seconds
+from spark_llm.protocol.masking import without_secrets
+from spark_llm.protocol.values import Failure, Response, RowError
+from spark_llm.protocol.wire import NotJSONError, excerpt, mended, not_an_answer, plain, read_json
 
 _WORDS_MOST = 500
 _READ_MOST = 20_000  # of a body that is no JSON, or a page inside one

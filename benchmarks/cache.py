@@ -13,8 +13,8 @@ from benchmarks.session import PROMPT, bench
 from spark_llm import Policy, chat_udf
 from spark_llm._cache import Cache
 from spark_llm._entry import Keys, written
-from spark_llm._pack import Numbered
 from spark_llm._store import Store
+from spark_llm.flow.batcher import Numbered
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.values import Result, Usage
 

@@ -20,19 +20,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from spark_llm._entry import Keys
-from spark_llm._flow_log import Flow, FlowLog
-from spark_llm._form import Form
 from spark_llm._http import HTTPClient
-from spark_llm._limit import Limit
-from spark_llm._pace import Pace
-from spark_llm._pack import Numbered
 from spark_llm._process import most_connections
-from spark_llm._request import Request
 from spark_llm._route import Route
-from spark_llm._schedule import LastWord, Schedule
 from spark_llm._sign_in import SignInError, TokenKeeper
 from spark_llm._stream import Rows, Stream
 from spark_llm.errors import ConfigError, RowFailedError
+from spark_llm.flow.batcher import Numbered
+from spark_llm.flow.limiter import Limit
+from spark_llm.flow.log import Flow, FlowLog
+from spark_llm.flow.negotiation import Form
+from spark_llm.flow.read_ahead import Pace
+from spark_llm.flow.request import Request
+from spark_llm.flow.scheduler import LastWord, Schedule
 from spark_llm.policy import Policy
 from spark_llm.protocol.hints import with_next_step
 from spark_llm.protocol.task import Task

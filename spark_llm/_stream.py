@@ -8,10 +8,10 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from spark_llm._dedupe import Dedupe
-from spark_llm._form import Form
-from spark_llm._pack import Numbered, Packer
-from spark_llm._retry import FAILURE_ROWS, FailureRate
+from spark_llm.flow.batcher import Numbered, Packer
+from spark_llm.flow.dedupe import Dedupe
+from spark_llm.flow.negotiation import Form
+from spark_llm.flow.retry import FAILURE_ROWS, FailureRate
 from spark_llm.policy import Policy
 from spark_llm.protocol.values import Result, Row, RowError
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from spark_llm._form import Form
-from spark_llm._limit import Limit
-from spark_llm._pack import Numbered, Packer
-from spark_llm._request import Request
-from spark_llm._schedule import Schedule
+from spark_llm.flow.batcher import Numbered, Packer
+from spark_llm.flow.limiter import Limit
+from spark_llm.flow.negotiation import Form
+from spark_llm.flow.request import Request
+from spark_llm.flow.scheduler import Schedule
 from spark_llm.policy import Policy
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from itertools import count, pairwise
 from typing import NamedTuple
 
-from spark_llm._form import Form
-from spark_llm._limit import Limit
-from spark_llm._request import Request
-from spark_llm._schedule import Schedule
+from spark_llm.flow.limiter import Limit
+from spark_llm.flow.negotiation import Form
+from spark_llm.flow.request import Request
+from spark_llm.flow.scheduler import Schedule
 from spark_llm.policy import Policy
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.values import Answer, Result, RowError, Usage

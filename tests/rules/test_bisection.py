@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from spark_llm._limit import Limit
-from spark_llm._request import Request
 from spark_llm.errors import Kind
+from spark_llm.flow.limiter import Limit
+from spark_llm.flow.request import Request
 from spark_llm.policy import Policy
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.failures import failure_of

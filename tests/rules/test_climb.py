@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._climb import HOLD_ROUNDS, LONGEST_HOLD_ROUNDS, RETURN_ROUNDS, Climb
+from spark_llm.flow.cubic import HOLD_ROUNDS, LONGEST_HOLD_ROUNDS, RETURN_ROUNDS, Climb
 
 STEPS = st.lists(
     st.tuples(st.just("grow"), st.floats(0, 50))

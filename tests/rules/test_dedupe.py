@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._dedupe import Dedupe
-from spark_llm._pack import Numbered
+from spark_llm.flow.batcher import Numbered
+from spark_llm.flow.dedupe import Dedupe
 from spark_llm.protocol.values import Item, Result, RowError, Usage
 from spark_llm.protocol.wire import write_json
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._flow_log import BETWEEN_S, DEBUG, INFO, Flow, FlowLog
+from spark_llm.flow.log import BETWEEN_S, DEBUG, INFO, Flow, FlowLog
 
 TIMES = st.lists(st.floats(0, 60), min_size=1, max_size=200).map(sorted)
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._form import Form
-from spark_llm._limit import Limit
-from spark_llm._schedule import LastWord, Schedule
+from spark_llm.flow.limiter import Limit
+from spark_llm.flow.negotiation import Form
+from spark_llm.flow.scheduler import LastWord, Schedule
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Failure

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_llm._knee import Knee
+from spark_llm.flow.saturation import Knee
 
 WIDEST = 512
 SEEDS = st.integers(0, 2**32)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spark_llm._limit import CUT_TO, LONGEST_PAUSE_S, MEMORY_LEAST, REFUSED_SHARE, Limit, Sent
+from spark_llm.flow.limiter import CUT_TO, LONGEST_PAUSE_S, MEMORY_LEAST, REFUSED_SHARE, Limit, Sent
 from spark_llm.policy import MAX_IN_FLIGHT, Policy
 
 ROUND_S = 0.5

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_llm._outage import RetryBudget
-from spark_llm._request import Request
-from spark_llm._schedule import Schedule
 from spark_llm.errors import Kind
+from spark_llm.flow.request import Request
+from spark_llm.flow.retry_budget import RetryBudget
+from spark_llm.flow.scheduler import Schedule
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Failure, Outcome, RowError

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_llm._pace import BEAT_S, CHUNK_ROWS, CHUNK_WAIT_S, OPENING_ROWS, SPAN_ROWS, Pace
+from spark_llm.flow.read_ahead import BEAT_S, CHUNK_ROWS, CHUNK_WAIT_S, OPENING_ROWS, SPAN_ROWS, Pace
 
 LEAVES_IN_S = 0.02  # how long Spark takes to end a task whose reader has enough
 

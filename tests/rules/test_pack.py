@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._pack import Numbered, Packer
+from spark_llm.flow.batcher import Numbered, Packer
 from spark_llm.protocol.values import Item
 from spark_llm.protocol.wire import write_json
 from tests.strategies import TEXTS

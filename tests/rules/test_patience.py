@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._request import Request
+from spark_llm.flow.request import Request
 from spark_llm.policy import Policy
 from spark_llm.protocol.values import Failure, Outcome, RowError
 from tests.rules.play import CHAT, REFUSED, Endpoint, Play, answer, begun, pack, texts, told

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spark_llm._climb import RETURN_ROUNDS
-from spark_llm._rate import (
+from spark_llm.flow.cubic import RETURN_ROUNDS
+from spark_llm.flow.rate import (
     BURST_REQUESTS,
     CEILING_SHARE,
     CUT_TO,

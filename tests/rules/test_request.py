@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._form import Form
-from spark_llm._limit import Limit
-from spark_llm._request import Request
-from spark_llm._retry import Tries
-from spark_llm._schedule import Schedule
+from spark_llm.flow.limiter import Limit
+from spark_llm.flow.negotiation import Form
+from spark_llm.flow.request import Request
+from spark_llm.flow.retry import Tries
+from spark_llm.flow.scheduler import Schedule
 from spark_llm.policy import Policy
 from spark_llm.protocol.values import Answer, Item, Result, RowError, Usage
 from tests.rules.play import BAD_INPUT, CHAT, EMBED, total

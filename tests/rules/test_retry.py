@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._retry import FAILURE_ROWS, FailureRate, Tries, wait_before_next
 from spark_llm.errors import Kind
+from spark_llm.flow.retry import FAILURE_ROWS, FailureRate, Tries, wait_before_next
 from spark_llm.policy import Policy
 from spark_llm.protocol.values import Failure, RowError
 

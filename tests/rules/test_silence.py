@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._silence import ROUNDS_LEAST, TIMES, Silence
+from spark_llm.flow.silence import ROUNDS_LEAST, TIMES, Silence
 
 WIDTHS = st.integers(1, 200)
 

@@ -10,7 +10,7 @@ from statistics import fmean
 
 import pytest
 
-from spark_llm._limit import Limit, Sent
+from spark_llm.flow.limiter import Limit, Sent
 from spark_llm.policy import Policy
 from tests.rules.servers import (
     Batching,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._form import Form
-from spark_llm._pack import Numbered
 from spark_llm._stream import Stream
+from spark_llm.flow.batcher import Numbered
+from spark_llm.flow.negotiation import Form
 from spark_llm.policy import Policy
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete

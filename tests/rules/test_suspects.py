@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._form import Form
-from spark_llm._limit import Limit
-from spark_llm._request import Request
-from spark_llm._schedule import Schedule
-from spark_llm._suspects import AFTER_ANSWERS, AFTER_ANSWERS_MOST, AT_FIRST
 from spark_llm.errors import Kind
+from spark_llm.flow.limiter import Limit
+from spark_llm.flow.negotiation import Form
+from spark_llm.flow.request import Request
+from spark_llm.flow.scheduler import Schedule
+from spark_llm.flow.suspects import AFTER_ANSWERS, AFTER_ANSWERS_MOST, AT_FIRST
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Failure, Outcome, RowError

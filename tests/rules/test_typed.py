@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._form import Form
-from spark_llm._limit import Limit
-from spark_llm._schedule import Schedule
+from spark_llm.flow.limiter import Limit
+from spark_llm.flow.negotiation import Form
+from spark_llm.flow.scheduler import Schedule
 from spark_llm.policy import Policy
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.structured.output import Reply
@@ -18,7 +18,7 @@ from spark_llm.protocol.values import Answer, Item, Question, Response, Result, 
 from tests.strategies import TEXTS
 
 if TYPE_CHECKING:
-    from spark_llm._request import Request
+    from spark_llm.flow.request import Request
 
 REPLY = Reply("answer", Struct((Field("stars", Scalar("long")),)))
 TRY = Usage(5, 2, 7)

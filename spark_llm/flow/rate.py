@@ -7,7 +7,7 @@ sending itself is paced: evenly, as in a token bucket of a few requests.
 Knows no clock, no socket, no Spark: `now` is an argument, in seconds.
 """
 
-from spark_llm._climb import RETURN_ROUNDS, Climb
+from spark_llm.flow.cubic import RETURN_ROUNDS, Climb
 
 BURST_REQUESTS = 2  # that may go at once after a pause of the sender's own
 BURST_S = 1.0  # of a quota a minute, that may go at once

@@ -12,8 +12,8 @@ import math
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from spark_llm._form import weight, witnesses
-from spark_llm._request import Request
+from spark_llm.flow.negotiation import weight, witnesses
+from spark_llm.flow.request import Request
 from spark_llm.protocol.values import RowError
 
 AT_FIRST = 3  # witnesses where nothing was answered yet: an endpoint that never worked is the likelier cause

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from spark_llm._pack import Numbered
+from spark_llm.flow.batcher import Numbered
 from spark_llm.protocol.task import PLAIN, Task
 from spark_llm.protocol.values import Item, RowError
 

@@ -3,7 +3,7 @@
 New requests wait in a line; those told to try again wait in a heap, where they hold no slot, and go first when their
 time has come. A batch of which the server refused something is cut in two, until the bad input stands alone; as long as
 nothing was ever answered, one input is tried alone first, so that a request that is wrong as a whole shows itself. What
-looks like everybody's failure waits until there are witnesses enough (`_suspects`).
+looks like everybody's failure waits until there are witnesses enough (`flow.suspects`).
 """
 
 import heapq
@@ -12,13 +12,13 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from spark_llm._form import Doubt, Form, Then, witnesses
-from spark_llm._limit import Limit, Sent
-from spark_llm._outage import RetryBudget
-from spark_llm._pack import Numbered
-from spark_llm._request import Request
-from spark_llm._retry import wait_before_next
-from spark_llm._suspects import Suspect, Suspects
+from spark_llm.flow.batcher import Numbered
+from spark_llm.flow.limiter import Limit, Sent
+from spark_llm.flow.negotiation import Doubt, Form, Then, witnesses
+from spark_llm.flow.request import Request
+from spark_llm.flow.retry import wait_before_next
+from spark_llm.flow.retry_budget import RetryBudget
+from spark_llm.flow.suspects import Suspect, Suspects
 from spark_llm.policy import Policy
 from spark_llm.protocol.values import Answer, Failure, RowError
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from spark_llm._form import Doubt, Form
-from spark_llm._limit import Sent
-from spark_llm._pack import Numbered
-from spark_llm._retry import Tries
+from spark_llm.flow.batcher import Numbered
+from spark_llm.flow.limiter import Sent
+from spark_llm.flow.negotiation import Doubt, Form
+from spark_llm.flow.retry import Tries
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Answer, Item, Question, Result, RowError, Usage
 

@@ -15,10 +15,10 @@ eight workers that share one hidden capacity without knowing of each other. Know
 import math
 from typing import NamedTuple
 
-from spark_llm._climb import Climb
-from spark_llm._knee import Knee
-from spark_llm._rate import Bucket, LearnedRate
-from spark_llm._silence import Silence
+from spark_llm.flow.cubic import Climb
+from spark_llm.flow.rate import Bucket, LearnedRate
+from spark_llm.flow.saturation import Knee
+from spark_llm.flow.silence import Silence
 from spark_llm.policy import Policy
 
 CUT_TO = 0.9  # of the requests that were in flight and not refused

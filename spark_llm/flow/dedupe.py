@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from sys import getsizeof
 from typing import Any
 
-from spark_llm._pack import Numbered
+from spark_llm.flow.batcher import Numbered
 from spark_llm.protocol.values import Item, Question, Result, Usage
 from spark_llm.protocol.wire import write_json
 

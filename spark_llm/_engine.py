@@ -20,7 +20,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from spark_llm._entry import Keys
-from spark_llm._http import HTTPClient
 from spark_llm._process import most_connections
 from spark_llm._route import Route
 from spark_llm._sign_in import SignInError, TokenKeeper
@@ -37,6 +36,7 @@ from spark_llm.policy import Policy
 from spark_llm.protocol.hints import with_next_step
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Answer, Failure, Response, Result, Row, RowError
+from spark_llm.transport.http import HTTPClient
 
 if TYPE_CHECKING:
     from spark_llm._cache import Cache

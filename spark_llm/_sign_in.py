@@ -17,13 +17,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-from spark_llm._http import ask_once
 from spark_llm.auth import ClientCredentials, Credential, checked, is_token
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.failures import failure_of
 from spark_llm.protocol.masking import without_secrets
 from spark_llm.protocol.values import Failure, Response, RowError
 from spark_llm.protocol.wire import read_object
+from spark_llm.transport.http import ask_once
 
 EARLY_S = 300.0  # so long before its end a token is renewed, or a fifth of its life if that is shorter
 AGAIN_S = 30.0  # after a renewal that failed, while the token is still good

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from spark_llm._http import token_header
 from spark_llm.auth import Bearer, ClientCredentials, at_workspace, from_environment
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import host_url, is_databricks, is_workspace
+from spark_llm.transport.http import token_header
 
 SECRET = "dapi-s3cret"
 ENVIRON = {

@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 import pytest
 
-from spark_llm._http import ask_once
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.failures import failure_of
 from spark_llm.protocol.values import Answer, Failure
+from spark_llm.transport.http import ask_once
 from tests.world.answering import answering
 from tests.world.wire import FINE, Scripted, post
 

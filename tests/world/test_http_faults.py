@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from spark_llm._http import HTTPClient
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.failures import failure_of
 from spark_llm.protocol.values import Response
+from spark_llm.transport.http import HTTPClient
 from tests.world.wire import AUTHORITY, FINE, Scripted, hanging, post
 
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -110,7 +110,7 @@ def test_a_certificate_that_the_environment_trusts_is_good(tmp_path: Path) -> No
     server = Scripted(FINE, tls=True)
     program = (
         "import asyncio, sys\n"
-        "from spark_llm._http import HTTPClient\n"
+        "from spark_llm.transport.http import HTTPClient\n"
         "async def once():\n"
         "    client = HTTPClient(sys.argv[1], 5.0, 1)\n"
         "    print(await client.post(b'{}', None))\n"

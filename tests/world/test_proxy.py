@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from spark_llm._proxy import is_exempt, proxy_of
 from spark_llm.errors import ConfigError
+from spark_llm.transport.proxy import is_exempt, proxy_of
 from tests.strategies import TEXTS
 
 PROXY = "http://proxy:3128"

@@ -10,8 +10,8 @@ from typing import Any
 
 import trustme
 
-from spark_llm._http import HTTPClient
 from spark_llm.protocol.values import Response
+from spark_llm.transport.http import HTTPClient
 
 AUTHORITY = trustme.CA()  # nobody trusts it but a test that says so
 FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Request-Id: r1\r\n\r\n{}"

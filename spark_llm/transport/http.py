@@ -19,12 +19,12 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from spark_llm._deadline import Deadline
-from spark_llm._proxy import proxy_of
 from spark_llm._version import __version__
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.masking import secrets_of
 from spark_llm.protocol.values import Response
+from spark_llm.transport.proxy import proxy_of
+from spark_llm.transport.timeouts import Deadline
 
 if TYPE_CHECKING:
     from spark_llm.errors import Kind

@@ -11,9 +11,9 @@ from benchmarks.flow import WARM_ROWS
 from benchmarks.running import CHAT
 from benchmarks.session import PROMPT, bench
 from spark_llm import Policy, chat_udf
-from spark_llm._cache import Cache
-from spark_llm._entry import Keys, written
-from spark_llm._store import Store
+from spark_llm.cache.answer_cache import Cache
+from spark_llm.cache.entry import Keys, written
+from spark_llm.cache.sqlite_store import Store
 from spark_llm.flow.batcher import Numbered
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.values import Result, Usage

@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from spark_llm._entry import Keys
 from spark_llm._process import most_connections
 from spark_llm._route import Route
 from spark_llm._sign_in import SignInError, TokenKeeper
 from spark_llm._stream import Rows, Stream
+from spark_llm.cache.entry import Keys
 from spark_llm.errors import ConfigError, RowFailedError
 from spark_llm.flow.batcher import Numbered
 from spark_llm.flow.limiter import Limit
@@ -39,7 +39,7 @@ from spark_llm.protocol.values import Answer, Failure, Response, Result, Row, Ro
 from spark_llm.transport.http import HTTPClient
 
 if TYPE_CHECKING:
-    from spark_llm._cache import Cache
+    from spark_llm.cache.answer_cache import Cache
 
 _CANCEL_S = 5.0
 _KEEP_ERRORS = 'leave out Policy(on_error="raise") to keep errors in their rows, or mend the cause.'
@@ -168,7 +168,7 @@ class Engine:
         folder, route = self._policy.cache, self._route
         if folder is None:
             return None
-        from spark_llm._cache import Cache  # SQLite, which nobody else needs
+        from spark_llm.cache.answer_cache import Cache  # SQLite, which nobody else needs
 
         return Cache(os.fspath(folder), Keys(task, route.url, route.model, route.headers))
 

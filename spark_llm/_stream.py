@@ -16,7 +16,7 @@ from spark_llm.policy import Policy
 from spark_llm.protocol.values import Result, Row, RowError
 
 if TYPE_CHECKING:
-    from spark_llm._cache import Cache
+    from spark_llm.cache.answer_cache import Cache
 
 
 class Rows:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._entry import WHO_IS_ASKING, Entry, Keys, read, written
+from spark_llm.cache.entry import WHO_IS_ASKING, Entry, Keys, read, written
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed

@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from spark_llm._entry import Entry
-from spark_llm._store import Store
+from spark_llm.cache.entry import Entry
+from spark_llm.cache.sqlite_store import Store
 
 
 def key(number: int) -> bytes:

@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spark_llm import Endpoint, Policy
-from spark_llm._cache import Disk
-from spark_llm._entry import FORMAT
-from spark_llm._store import Store
+from spark_llm.cache.answer_cache import Disk
+from spark_llm.cache.entry import FORMAT
+from spark_llm.cache.sqlite_store import Store
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
@@ -238,7 +238,7 @@ def test_a_failed_task_has_paid_for_nothing_twice(endpoints: LocalEndpoints, tmp
 
 def test_without_a_cache_nothing_is_loaded() -> None:
     """Who asks for none pays for none: not even SQLite is imported."""
-    program = "import sys, spark_llm._engine; print([m for m in sys.modules if m in ('sqlite3', 'spark_llm._cache')])"
+    program = "import sys, spark_llm._engine; print([m for m in sys.modules if m in ('sqlite3', 'spark_llm.cache.answer_cache')])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert "[]\n" == done.stdout
@@ -327,7 +327,7 @@ def test_a_folder_that_is_deleted_meanwhile_is_made_again(endpoints: LocalEndpoi
 
 LIMITED = """
 import logging, resource, sys
-from spark_llm._cache import Disk
+from spark_llm.cache.answer_cache import Disk
 from spark_llm.protocol.values import Result
 logging.basicConfig(format="%(message)s")
 disk = Disk(sys.argv[1], gather_s=0.01)

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from spark_llm._entry import FORMAT, Entry
-from spark_llm._store import DamagedError, Store, move_aside
+from spark_llm.cache.entry import FORMAT, Entry
+from spark_llm.cache.sqlite_store import DamagedError, Store, move_aside
 from tests.conftest import ROOT
 from tests.world.keeping import entry, files, kept, key, put_in_a_process
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from spark_llm._entry import Entry, Keys, read, written
-from spark_llm._store import DamagedError, Store, move_aside
+from spark_llm.cache.entry import Entry, Keys, read, written
+from spark_llm.cache.sqlite_store import DamagedError, Store, move_aside
 from spark_llm.flow.batcher import Numbered
 from spark_llm.flow.dedupe import twin_of
 from spark_llm.protocol.task import PLAIN

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from spark_llm._entry import FORMAT, Entry
+from spark_llm.cache.entry import FORMAT, Entry
 
 MOST_BYTES = 4 * 2**30
 MAX_AGE_S = 30 * 86_400.0

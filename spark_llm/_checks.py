@@ -13,9 +13,9 @@ from spark_llm._description import Description, Subject, did_you_mean, listed
 from spark_llm._one_token import SAMPLE, asks_on, is_an_answer, questions
 from spark_llm._report import Check, Outcome, Where
 from spark_llm._route import Route
-from spark_llm._sign_in import SignInError
 from spark_llm._target import TIMEOUT_S, Target, locate
-from spark_llm.auth import ClientCredentials
+from spark_llm.auth.credentials import ClientCredentials
+from spark_llm.auth.tokens import SignInError
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError, Kind
 from spark_llm.protocol.failures import failure_of

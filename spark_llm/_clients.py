@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
-from spark_llm._profile import of_config, of_profile
-from spark_llm.auth import Workspace
+from spark_llm.auth.credentials import Workspace
+from spark_llm.auth.databricks_profile import of_config, of_profile
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import invocations_url
 

@@ -18,13 +18,13 @@ from weakref import WeakValueDictionary
 from spark_llm._engine import Engine
 from spark_llm._recipe import Recipe
 from spark_llm._route import Route
-from spark_llm._sign_in import TokenKeeper
+from spark_llm.auth.tokens import TokenKeeper
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Result, Row
 
 if TYPE_CHECKING:
-    from spark_llm.auth import Credential
+    from spark_llm.auth.credentials import Credential
 
 IDLE_MOST = 16  # engines that no stream uses
 LOG_VARIABLE = "SPARK_LLM_LOG"

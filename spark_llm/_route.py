@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from spark_llm.auth import Credential
+from spark_llm.auth.credentials import Credential
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import is_azure_openai, is_loopback, masked
 

@@ -8,9 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from spark_llm import _clients
-from spark_llm._profile import Profile
 from spark_llm._route import Route, check_headers, check_transport, check_url
-from spark_llm.auth import (
+from spark_llm.auth.credentials import (
     Bearer,
     Credential,
     Login,
@@ -21,6 +20,7 @@ from spark_llm.auth import (
     credential_of,
     from_environment,
 )
+from spark_llm.auth.databricks_profile import Profile
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import host_url, invocations_url, is_databricks, is_route_optimised, is_workspace, masked
 

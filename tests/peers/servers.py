@@ -14,7 +14,7 @@ import requests
 
 from spark_llm import Endpoint, Policy
 from spark_llm._engine import Engine
-from spark_llm.auth import ClientCredentials
+from spark_llm.auth.credentials import ClientCredentials
 from spark_llm.protocol.task import Task
 from spark_llm.serving import LocalEndpoints
 from spark_llm.serving.weights import find_weights

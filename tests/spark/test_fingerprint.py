@@ -20,7 +20,7 @@ from spark_llm._model_udf import ModelUDF
 from spark_llm._recipe import Recipe
 from spark_llm._route import Route
 from spark_llm._vectorised import LateUDF, is_at_least
-from spark_llm.auth import Bearer
+from spark_llm.auth.credentials import Bearer
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import recipe_digest
 from spark_llm.protocol.chat import Chat

@@ -19,7 +19,7 @@ from spark_llm._model_udf import ModelUDF
 from spark_llm._report import Check, Report
 from spark_llm._target import Target, tasks_of
 from spark_llm._version import __version__
-from spark_llm.auth import ClientCredentials
+from spark_llm.auth.credentials import ClientCredentials
 from spark_llm.serving import LocalEndpoints
 from tests.conftest import ROOT, SessionKind
 from tests.spark.asking import chat, endpoint

@@ -25,7 +25,7 @@ JOB = """
 import logging, os, sys
 from pyspark.sql import SparkSession
 from spark_llm import Endpoint, Policy, chat_udf, preflight, register, register_ai_functions
-from spark_llm.auth import ClientCredentials
+from spark_llm.auth.credentials import ClientCredentials
 
 builder = SparkSession.builder
 for setting in os.environ["SETTINGS"].split():

@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_llm import Endpoint, Policy, chat_udf, embed_udf
-from spark_llm._runtime import TOKEN_PROPERTY, TaskToken
+from spark_llm.auth.databricks_runtime import TOKEN_PROPERTY, TaskToken
 from spark_llm.serving import LocalEndpoints
 from tests.conftest import ROOT, SessionKind
 from tests.spark.asking import endpoint, run_alone

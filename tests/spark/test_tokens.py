@@ -4,7 +4,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from spark_llm import Endpoint, Policy, chat_udf
-from spark_llm.auth import ClientCredentials
+from spark_llm.auth.credentials import ClientCredentials
 from spark_llm.serving import After, LocalEndpoints
 
 pytestmark = pytest.mark.one_kind

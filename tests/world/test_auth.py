@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from spark_llm.auth import Bearer, ClientCredentials, at_workspace, from_environment
+from spark_llm.auth.credentials import Bearer, ClientCredentials, at_workspace, from_environment
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import host_url, is_databricks, is_workspace
 from spark_llm.transport.http import token_header

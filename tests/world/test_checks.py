@@ -16,7 +16,7 @@ from spark_llm._caller import off_the_loop
 from spark_llm._checks import check_here, endpoints_at
 from spark_llm._report import Check, Report
 from spark_llm._target import Target, shown, tasks_of, workspace
-from spark_llm.auth import Bearer, ClientCredentials, TokenSource
+from spark_llm.auth.credentials import Bearer, ClientCredentials, TokenSource
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.task import Task

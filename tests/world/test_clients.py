@@ -6,7 +6,7 @@ from typing import Any
 import openai
 import pytest
 
-from spark_llm.auth import Bearer
+from spark_llm.auth.credentials import Bearer
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.serving import LocalEndpoints

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spark_llm.auth import Bearer, ClientCredentials, Credential, SignedInElsewhereError, Workspace
+from spark_llm.auth.credentials import Bearer, ClientCredentials, Credential, SignedInElsewhereError, Workspace
 from spark_llm.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 

@@ -10,7 +10,7 @@ import pytest
 
 from spark_llm import Endpoint, Policy
 from spark_llm._engine import Engine
-from spark_llm._sign_in import TokenKeeper
+from spark_llm.auth.tokens import TokenKeeper
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.values import Item, Result
 from spark_llm.serving import Echo, LocalEndpoints

@@ -9,7 +9,7 @@ import pytest
 from pyspark import cloudpickle
 
 from spark_llm import ConfigError, Endpoint, chat_udf, preflight
-from spark_llm.auth import Bearer
+from spark_llm.auth.credentials import Bearer
 
 URL = "http://127.0.0.1:9/v1"
 

@@ -9,8 +9,8 @@ from databricks.sdk import WorkspaceClient
 from databricks.sdk.core import Config, CredentialsStrategy
 
 from spark_llm import Endpoint
-from spark_llm._profile import Profile, of_profile
-from spark_llm.auth import Bearer, ClientCredentials
+from spark_llm.auth.credentials import Bearer, ClientCredentials
+from spark_llm.auth.databricks_profile import Profile, of_profile
 from spark_llm.errors import ConfigError
 from spark_llm.serving import LocalEndpoints
 from tests.world.asking import ask, distinct, engine_at, texts

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spark_llm import Endpoint, Policy
-from spark_llm.auth import ClientCredentials
+from spark_llm.auth.credentials import ClientCredentials
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed

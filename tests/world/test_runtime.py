@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from spark_llm import Endpoint
-from spark_llm._runtime import Runtime
-from spark_llm.auth import Bearer
+from spark_llm.auth.credentials import Bearer
+from spark_llm.auth.databricks_runtime import Runtime
 
 ON_DATABRICKS = {"DATABRICKS_RUNTIME_VERSION": "17.3"}
 CONTEXT = """

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._sign_in import AGAIN_S, EARLY_S, SignInError, Token, TokenKeeper
-from spark_llm.auth import Bearer
+from spark_llm.auth.credentials import Bearer
+from spark_llm.auth.tokens import AGAIN_S, EARLY_S, SignInError, Token, TokenKeeper
 
 SECRET = "dapi-s3cret"
 TIMES = st.floats(0, 4e9)

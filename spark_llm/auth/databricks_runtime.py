@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pyspark import TaskContext
 
-from spark_llm.auth import Bearer, Workspace
+from spark_llm.auth.credentials import Bearer, Workspace
 from spark_llm.protocol.urls import host_url
 
 TOKEN_PROPERTY = "spark.databricks.token"  # noqa: S105 -- the name of a task's property, not a token

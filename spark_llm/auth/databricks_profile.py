@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spark_llm.auth import Bearer, ClientCredentials, Credential, Workspace
+from spark_llm.auth.credentials import Bearer, ClientCredentials, Credential, Workspace
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import host_url
 

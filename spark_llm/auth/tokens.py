@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-from spark_llm.auth import ClientCredentials, Credential, checked, is_token
+from spark_llm.auth.credentials import ClientCredentials, Credential, checked, is_token
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.failures import failure_of
 from spark_llm.protocol.masking import without_secrets

@@ -1,7 +1,7 @@
 """Who is asking: credentials as values that travel to the workers, and which of them goes to which host.
 
 A secret is never printed: not by `repr`, not in an error. It goes to the host that it is for, and to no other.
-`_sign_in` makes tokens of credentials on the workers.
+`auth.tokens` makes tokens of credentials on the workers.
 """
 
 import re

@@ -15,7 +15,7 @@ from spark_llm._version import __version__
 _HOMES = {
     "Budget": "metering.budget",
     "ConfigError": "errors",
-    "Endpoint": "endpoint",
+    "Endpoint": "endpoint.endpoint",
     "EnrichReport": "enrich_report",
     "InputTypeError": "errors",
     "JobFailedError": "errors",
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from spark_llm import functions, schemas, serving
     from spark_llm._estimate import estimate
     from spark_llm._preflight import preflight
-    from spark_llm.endpoint import Endpoint
+    from spark_llm.endpoint.endpoint import Endpoint
     from spark_llm.enrich import enrich_stream, enrich_table
     from spark_llm.enrich_report import EnrichReport
     from spark_llm.errors import ConfigError, InputTypeError, JobFailedError, RowFailedError, SparkLLMError

@@ -21,7 +21,7 @@ from spark_llm._recipe import Recipe
 from spark_llm._registry import engine_for
 from spark_llm._similarity import in_pairs
 from spark_llm._vectorised import LateUDF, Plan, Results
-from spark_llm.endpoint import Endpoint, is_name
+from spark_llm.endpoint.endpoint import Endpoint, is_name
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.protocol.canonical import function_words, model_words
 from spark_llm.protocol.chat import Chat

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from spark_llm._route import Route
 from spark_llm.auth.tokens import SignInError, Token, TokenKeeper
+from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.hints import with_next_step
 from spark_llm.protocol.values import Failure, Response, RowError

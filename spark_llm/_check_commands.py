@@ -14,7 +14,7 @@ from spark_llm._description import Description
 from spark_llm._report import Report
 from spark_llm._target import Target, shown, tasks_of, workspace
 from spark_llm.auth.credentials import Bearer, checked
-from spark_llm.endpoint import LOGINS, Endpoint
+from spark_llm.endpoint.endpoint import LOGINS, Endpoint
 from spark_llm.errors import ConfigError
 
 

@@ -12,11 +12,11 @@ from spark_llm._caller import Caller, off_the_loop
 from spark_llm._description import Description, Subject, did_you_mean, listed
 from spark_llm._one_token import SAMPLE, asks_on, is_an_answer, questions
 from spark_llm._report import Check, Outcome, Where
-from spark_llm._route import Route
 from spark_llm._target import TIMEOUT_S, Target, locate
 from spark_llm.auth.credentials import ClientCredentials
 from spark_llm.auth.tokens import SignInError
-from spark_llm.endpoint import Endpoint
+from spark_llm.endpoint.endpoint import Endpoint
+from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError, Kind
 from spark_llm.protocol.failures import failure_of
 from spark_llm.protocol.task import Task

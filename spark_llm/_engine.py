@@ -20,10 +20,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from spark_llm._process import most_connections
-from spark_llm._route import Route
 from spark_llm._stream import Rows, Stream
 from spark_llm.auth.tokens import SignInError, TokenKeeper
 from spark_llm.cache.entry import Keys
+from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError, RowFailedError
 from spark_llm.flow.batcher import Numbered
 from spark_llm.flow.limiter import Limit

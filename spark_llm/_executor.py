@@ -21,9 +21,9 @@ from pyspark.sql.utils import is_remote
 
 from spark_llm._checks import skipped, visit
 from spark_llm._report import Check
-from spark_llm._route import Route
 from spark_llm._target import Target
 from spark_llm._version import __version__
+from spark_llm.endpoint.route import Route
 from spark_llm.protocol.hints import with_next_step
 from spark_llm.protocol.values import RowError
 from spark_llm.protocol.wire import excerpt

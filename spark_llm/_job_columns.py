@@ -19,7 +19,7 @@ from spark_llm import functions
 from spark_llm._ai import FUNCTIONS, KINDS, Function, Parameter
 from spark_llm._faults import Faults
 from spark_llm._model_udf import ModelUDF
-from spark_llm.endpoint import Endpoint
+from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
 from spark_llm.protocol.identifiers import quoted

@@ -17,13 +17,13 @@ from spark_llm._fields import arrow_prompts, by_name, pandas_prompts
 from spark_llm._recipe import Recipe
 from spark_llm._registry import engine_for
 from spark_llm._returns import reply_of
-from spark_llm._route import Route
 from spark_llm._types import spark_type, struct_of
 from spark_llm._vectorised import LateUDF, Results, active_session
 from spark_llm.auth.credentials import Bearer, SignedInElsewhereError
 from spark_llm.auth.databricks_profile import Profile
 from spark_llm.auth.databricks_runtime import Runtime
-from spark_llm.endpoint import Endpoint
+from spark_llm.endpoint.endpoint import Endpoint
+from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.policy import Policy
 from spark_llm.protocol.canonical import model_words

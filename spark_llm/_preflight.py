@@ -9,7 +9,7 @@ from spark_llm._executor import look
 from spark_llm._model_udf import LOGINS, ModelUDF, check_travels
 from spark_llm._report import Report
 from spark_llm._target import TIMEOUT_S, Target, shown, tasks_of
-from spark_llm.endpoint import Endpoint
+from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 
 

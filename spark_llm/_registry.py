@@ -17,8 +17,8 @@ from weakref import WeakValueDictionary
 
 from spark_llm._engine import Engine
 from spark_llm._recipe import Recipe
-from spark_llm._route import Route
 from spark_llm.auth.tokens import TokenKeeper
+from spark_llm.endpoint.route import Route
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Result, Row

@@ -7,9 +7,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from spark_llm._description import API
 from spark_llm._report import Check
-from spark_llm._route import Route
 from spark_llm.auth.credentials import Bearer, Credential, Login
-from spark_llm.endpoint import Endpoint
+from spark_llm.endpoint.endpoint import Endpoint
+from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from spark_llm import serving
 from spark_llm._java import ensure_java
 from spark_llm._version import __version__
-from spark_llm.endpoint import Endpoint
+from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import SparkLLMError
 
 

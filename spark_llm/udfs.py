@@ -10,7 +10,7 @@ from spark_llm import schemas
 from spark_llm._model_udf import ModelUDF
 from spark_llm._returns import reply_of
 from spark_llm._types import spark_type
-from spark_llm.endpoint import Endpoint
+from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
 from spark_llm.protocol.chat import Chat

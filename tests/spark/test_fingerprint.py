@@ -18,9 +18,9 @@ from spark_llm._ai_udf import chat_function, known_endpoints, query_function, si
 from spark_llm._fingerprint import fingerprint
 from spark_llm._model_udf import ModelUDF
 from spark_llm._recipe import Recipe
-from spark_llm._route import Route
 from spark_llm._vectorised import LateUDF, is_at_least
 from spark_llm.auth.credentials import Bearer
+from spark_llm.endpoint.route import Route
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import recipe_digest
 from spark_llm.protocol.chat import Chat

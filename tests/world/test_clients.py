@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from spark_llm.auth.credentials import Bearer
-from spark_llm.endpoint import Endpoint
+from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.serving import LocalEndpoints
 from tests.world.asking import ask, engine_at, texts

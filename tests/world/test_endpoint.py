@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from spark_llm.auth.credentials import Bearer, ClientCredentials, Credential, SignedInElsewhereError, Workspace
-from spark_llm.endpoint import Endpoint
+from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from spark_llm._route import Route
+    from spark_llm.endpoint.route import Route
 
 HOST = "https://adb-1.2.azuredatabricks.net"
 WORKSPACE = {"DATABRICKS_HOST": HOST, "DATABRICKS_TOKEN": "dapi-of-the-workspace"}

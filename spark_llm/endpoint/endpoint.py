@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from spark_llm import _clients
-from spark_llm._route import Route, check_headers, check_transport, check_url
 from spark_llm.auth.credentials import (
     Bearer,
     Credential,
@@ -21,6 +19,8 @@ from spark_llm.auth.credentials import (
     from_environment,
 )
 from spark_llm.auth.databricks_profile import Profile
+from spark_llm.endpoint import from_clients as _clients
+from spark_llm.endpoint.route import Route, check_headers, check_transport, check_url
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import host_url, invocations_url, is_databricks, is_route_optimised, is_workspace, masked
 

@@ -28,7 +28,6 @@ from spark_llm._beside import Beside
 from spark_llm._fit import checked, make, of_source, widen
 from spark_llm._guess import cost_of_a_row
 from spark_llm._lease import Lease
-from spark_llm._live import LiveCounts, own_address_towards
 from spark_llm._merge import fitting, merge
 from spark_llm._side_by_side import Live
 from spark_llm._table import Table, persistently, said, same_of
@@ -37,6 +36,7 @@ from spark_llm._work import Asking, Layout, to_do
 from spark_llm._written import Work
 from spark_llm.enrich_report import EnrichReport
 from spark_llm.errors import JobFailedError
+from spark_llm.livecounts.counts import LiveCounts, own_address_towards
 from spark_llm.metering.chunking import Chunks, Limits
 from spark_llm.metering.prices import Price, cost
 from spark_llm.protocol.identifiers import quoted

@@ -12,10 +12,10 @@ from pyspark.sql.types import DataType, IntegerType, StructField, StructType
 
 from spark_llm._abreast import Ask, Chunk, abreast
 from spark_llm._columns import columns_to_arrow, columns_to_pandas
-from spark_llm._live import Address, Reporter
 from spark_llm._recipe import Recipe, with_recipes
 from spark_llm._vectorised import LateUDF, Plan, Results
 from spark_llm.errors import ConfigError
+from spark_llm.livecounts.counts import Address, Reporter
 
 REQUESTS = StructField("requests", IntegerType())
 

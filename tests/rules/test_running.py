@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._running import MAC_BYTES, MOST_BYTES, Count, Running, Sender, _mac, read, written
 from spark_llm.errors import KINDS
+from spark_llm.livecounts.datagrams import MAC_BYTES, MOST_BYTES, Count, Running, Sender, _mac, read, written
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.values import Result, RowError, Usage
 from tests.strategies import JSON, TEXTS

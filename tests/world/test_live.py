@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_llm._live import EVERY_S, Address, LiveCounts, Reporter, own_address_towards
+from spark_llm.livecounts.counts import EVERY_S, Address, LiveCounts, Reporter, own_address_towards
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.values import Result, RowError, Usage
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from spark_llm._running import Count, Running, Sender, written
+from spark_llm.livecounts.datagrams import Count, Running, Sender, written
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.values import Result
 

@@ -12,16 +12,16 @@ from pyspark.sql import Column
 from pyspark.sql.types import DataType, FloatType, MapType, StringType, StructField, StructType
 
 from spark_llm import schemas
-from spark_llm._abreast import Chunk, abreast
 from spark_llm._ai import FUNCTIONS, Function, Parameter
 from spark_llm._arguments import Arguments, Columns
-from spark_llm._engine import raise_if_failed
 from spark_llm._model_udf import ModelUDF
-from spark_llm._recipe import Recipe
-from spark_llm._registry import engine_for
 from spark_llm._similarity import in_pairs
 from spark_llm._vectorised import LateUDF, Plan, Results
 from spark_llm.endpoint.endpoint import Endpoint, is_name
+from spark_llm.engine.engine import raise_if_failed
+from spark_llm.engine.parallel_columns import Chunk, abreast
+from spark_llm.engine.registry import engine_for
+from spark_llm.engine.request_spec import Recipe
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.protocol.canonical import function_words, model_words
 from spark_llm.protocol.chat import Chat

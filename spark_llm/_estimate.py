@@ -12,9 +12,9 @@ from pyspark.sql.types import DataType, StructType
 
 from spark_llm._estimated import ColumnEstimate, Estimate
 from spark_llm._guess import BYTES_A_TOKEN, envelope_of, longest_answer
-from spark_llm._recipe import recipes
 from spark_llm._table import Table, field_of, same_of
 from spark_llm._work import Asking, any_of, col, size_of
+from spark_llm.engine.request_spec import recipes
 from spark_llm.enrich import job_of, rows_of
 from spark_llm.errors import ConfigError
 from spark_llm.metering.chunking import Limits

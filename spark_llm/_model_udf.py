@@ -14,8 +14,6 @@ from pyspark.sql.types import StructType
 from spark_llm import schemas
 from spark_llm._columns import arrow_rows, pandas_rows
 from spark_llm._fields import arrow_prompts, by_name, pandas_prompts
-from spark_llm._recipe import Recipe
-from spark_llm._registry import engine_for
 from spark_llm._returns import reply_of
 from spark_llm._types import spark_type, struct_of
 from spark_llm._vectorised import LateUDF, Results, active_session
@@ -24,6 +22,8 @@ from spark_llm.auth.databricks_profile import Profile
 from spark_llm.auth.databricks_runtime import Runtime
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.endpoint.route import Route
+from spark_llm.engine.registry import engine_for
+from spark_llm.engine.request_spec import Recipe
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.policy import Policy
 from spark_llm.protocol.canonical import model_words

@@ -10,10 +10,10 @@ from pyspark import TaskContext
 from pyspark.sql import Column
 from pyspark.sql.types import DataType, IntegerType, StructField, StructType
 
-from spark_llm._abreast import Ask, Chunk, abreast
 from spark_llm._columns import columns_to_arrow, columns_to_pandas
-from spark_llm._recipe import Recipe, with_recipes
 from spark_llm._vectorised import LateUDF, Plan, Results
+from spark_llm.engine.parallel_columns import Ask, Chunk, abreast
+from spark_llm.engine.request_spec import Recipe, with_recipes
 from spark_llm.errors import ConfigError
 from spark_llm.livecounts.counts import Address, Reporter
 

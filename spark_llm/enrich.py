@@ -8,10 +8,10 @@ from pyspark.sql.types import StructType
 
 from spark_llm._fit import check_names, of_source
 from spark_llm._job import Job
-from spark_llm._recipe import recipes
 from spark_llm._runs import Runs
 from spark_llm._table import Table, same_of
 from spark_llm._vectorised import Call, call_of
+from spark_llm.engine.request_spec import recipes
 from spark_llm.enrich_report import EnrichReport
 from spark_llm.errors import HINT, ConfigError, JobFailedError
 from spark_llm.metering import prices as _prices

@@ -17,9 +17,9 @@ from spark_llm._ai_udf import (
     similarity_function,
 )
 from spark_llm._model_udf import ModelUDF
-from spark_llm._recipe import Recipe
 from spark_llm._vectorised import is_at_least
 from spark_llm.endpoint.endpoint import Endpoint
+from spark_llm.engine.request_spec import Recipe
 from spark_llm.errors import ConfigError
 from spark_llm.udfs import chat_udf, model_udf
 

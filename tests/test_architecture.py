@@ -22,7 +22,6 @@ WORDS = ("errors", "policy", "_version")  # what every package may import
 WING = "serving"
 WING_GUESTS = ("cli/main", "__init__")  # __init__ only offers the name, and loads it when it is asked for
 PLACES = {  # of files that have no folder yet
-    "_abreast": "engine/parallel_columns",
     "_ai": "ai/catalog",
     "_ai_udf": "ai/udf",
     "_answers": "enrich/ask_chunk",
@@ -36,7 +35,6 @@ PLACES = {  # of files that have no folder yet
     "_conflict": "enrich/conflict",
     "_delta": "cli/local/delta",
     "_description": "readiness/workspace",
-    "_engine": "engine/engine",
     "_enrich_command": "cli/enrich",
     "_estimate": "enrich/estimation/estimate",
     "_estimated": "enrich/estimation/report",
@@ -57,17 +55,13 @@ PLACES = {  # of files that have no folder yet
     "_model_udf": "udf/model_udf",
     "_one_token": "readiness/probe",
     "_preflight": "readiness/api",
-    "_process": "engine/process_identity",
     "_prompts": "ai/prompts",
-    "_recipe": "engine/request_spec",
-    "_registry": "engine/registry",
     "_report": "readiness/report",
     "_returns": "udf/returns",
     "_runs": "enrich/run_log",
     "_session": "cli/session",
     "_side_by_side": "enrich/multi_udf",
     "_similarity": "ai/similarity",
-    "_stream": "engine/row_stream",
     "_table": "enrich/table",
     "_target": "readiness/target",
     "_types": "udf/spark_types",

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from spark_llm import Endpoint, Policy
-from spark_llm._engine import Engine
+from spark_llm.engine.engine import Engine
 from tests.peers.client import Workspace
 from tests.peers.clients import CLIENTS, MLflowClient
 from tests.world.asking import CHAT, ask, texts

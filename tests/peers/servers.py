@@ -13,8 +13,8 @@ from typing import NamedTuple
 import requests
 
 from spark_llm import Endpoint, Policy
-from spark_llm._engine import Engine
 from spark_llm.auth.credentials import ClientCredentials
+from spark_llm.engine.engine import Engine
 from spark_llm.protocol.task import Task
 from spark_llm.serving import LocalEndpoints
 from spark_llm.serving.weights import find_weights

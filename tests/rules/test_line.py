@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._stream import Line, Rows
+from spark_llm.engine.row_stream import Line, Rows
 from spark_llm.protocol.values import Item, Result, Row, RowError
 
 BATCHES = st.lists(st.lists(st.none() | st.text(max_size=3), max_size=9), max_size=6)

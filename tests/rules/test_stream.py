@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._stream import Stream
+from spark_llm.engine.row_stream import Stream
 from spark_llm.flow.batcher import Numbered
 from spark_llm.flow.negotiation import Form
 from spark_llm.policy import Policy

@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_llm import Endpoint, chat_udf, register_ai_functions
-from spark_llm._registry import IDLE_MOST
+from spark_llm.engine.registry import IDLE_MOST
 from spark_llm.serving import LocalEndpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.one_kind]
@@ -23,7 +23,7 @@ def most_held(spark: SparkSession) -> tuple[int, int, int]:
     """Return the most engines, threads and open files that one of the workers has."""
 
     def count(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        from spark_llm._registry import ENGINES  # the worker's own
+        from spark_llm.engine.registry import ENGINES  # the worker's own
 
         for _ in batches:
             files = len(list(Path("/proc/self/fd").iterdir()))

@@ -241,7 +241,7 @@ def test_a_run_that_was_killed_is_not_waited_for(
     (Path(folder).parent / "made" / "_delta_log").mkdir(parents=True)
     lease = f"delta.`{folder.replace('`', '``')}__spark_llm/lease`"
     with subprocess.Popen(
-        [sys.executable, "-c", "from spark_llm._process import own_identity; print(own_identity())"],
+        [sys.executable, "-c", "from spark_llm.engine.process_identity import own_identity; print(own_identity())"],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": ROOT},

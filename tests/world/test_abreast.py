@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._abreast import Ask, Chunk, Results, abreast
+from spark_llm.engine.parallel_columns import Ask, Chunk, Results, abreast
 from spark_llm.protocol.values import Result
 
 PATIENCE_S = 10.0  # how long something may take that should be done at once

@@ -9,8 +9,8 @@ import pytest
 
 from spark_llm import Endpoint, Policy
 from spark_llm._ai_udf import NAMES_AT_ONCE, QueryPlan
-from spark_llm._recipe import Recipe
-from spark_llm._registry import ENGINES, IDLE_MOST
+from spark_llm.engine.registry import ENGINES, IDLE_MOST
+from spark_llm.engine.request_spec import Recipe
 from spark_llm.errors import InputTypeError, RowFailedError
 from spark_llm.protocol.values import Result
 from spark_llm.serving import Echo, LocalEndpoints

@@ -239,7 +239,7 @@ def test_a_failed_task_has_paid_for_nothing_twice(endpoints: LocalEndpoints, tmp
 def test_without_a_cache_nothing_is_loaded() -> None:
     """Who asks for none pays for none: not even SQLite is imported."""
     unwanted = ("sqlite3", "spark_llm.cache.answer_cache")
-    program = f"import sys, spark_llm._engine; print([name for name in sys.modules if name in {unwanted}])"
+    program = f"import sys, spark_llm.engine.engine; print([name for name in sys.modules if name in {unwanted}])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert "[]\n" == done.stdout

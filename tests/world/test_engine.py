@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from spark_llm import Endpoint, Policy
-from spark_llm._engine import Engine
 from spark_llm.auth.tokens import TokenKeeper
+from spark_llm.engine.engine import Engine
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.values import Item, Result
 from spark_llm.serving import Echo, LocalEndpoints

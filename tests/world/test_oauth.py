@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from spark_llm import Endpoint, Policy
-from spark_llm._recipe import Recipe
-from spark_llm._registry import ENGINES, engine_for
 from spark_llm.auth.credentials import ClientCredentials
+from spark_llm.engine.registry import ENGINES, engine_for
+from spark_llm.engine.request_spec import Recipe
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed

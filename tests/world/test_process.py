@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from spark_llm._process import has_ended, own_identity
+from spark_llm.engine.process_identity import has_ended, own_identity
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system shows no processes as files")
-TELL = "from spark_llm._process import own_identity; print(own_identity(), flush=True); input()"
+TELL = "from spark_llm.engine.process_identity import own_identity; print(own_identity(), flush=True); input()"
 
 
 def test_this_process_has_not_ended() -> None:
@@ -54,7 +54,7 @@ def test_connections_stay_below_the_limit_on_open_files(files: int, connections:
     """64 files, or half of them where there are few, are for all else that a process has open."""
     program = (
         "import resource\n"
-        "from spark_llm._process import most_connections\n"
+        "from spark_llm.engine.process_identity import most_connections\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))\n"
         "print(most_connections())"
     )

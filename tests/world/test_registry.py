@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from spark_llm import Endpoint, Policy
-from spark_llm._recipe import Recipe
-from spark_llm._registry import Asking, Engines, log_as_asked
+from spark_llm.engine.registry import Asking, Engines, log_as_asked
+from spark_llm.engine.request_spec import Recipe
 from spark_llm.serving import LocalEndpoints
 from tests.world.asking import CHAT, Held, comes_true, distinct, kinds, texts
 

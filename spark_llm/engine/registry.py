@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from spark_llm._engine import Engine
-from spark_llm._recipe import Recipe
 from spark_llm.auth.tokens import TokenKeeper
 from spark_llm.endpoint.route import Route
+from spark_llm.engine.engine import Engine
+from spark_llm.engine.request_spec import Recipe
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Result, Row

@@ -2,7 +2,7 @@
 
 Spark's thread hands rows in and takes results out (`Engine.stream`); the loop's thread sends, waits and settles. An
 engine, with its open connections and the window that it has found, outlives the task: the next one on the same
-endpoint goes on with it (`_registry`).
+endpoint goes on with it (`engine.registry`).
 
 Nothing may leave a stream that waits for ever. An exception that nobody expected ends the stream it belongs to, or all
 streams of the engine where that cannot be known; each row without a result gets an error that names its type.
@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from spark_llm._process import most_connections
-from spark_llm._stream import Rows, Stream
 from spark_llm.auth.tokens import SignInError, TokenKeeper
 from spark_llm.cache.entry import Keys
 from spark_llm.endpoint.route import Route
+from spark_llm.engine.process_identity import most_connections
+from spark_llm.engine.row_stream import Rows, Stream
 from spark_llm.errors import ConfigError, RowFailedError
 from spark_llm.flow.batcher import Numbered
 from spark_llm.flow.limiter import Limit

@@ -22,9 +22,9 @@ _HOMES = {
     "Policy": "policy",
     "RowFailedError": "errors",
     "SparkLLMError": "errors",
-    "chat_udf": "udfs",
-    "complete_udf": "udfs",
-    "embed_udf": "udfs",
+    "chat_udf": "udf.factories",
+    "complete_udf": "udf.factories",
+    "embed_udf": "udf.factories",
     "enrich_stream": "enrich",
     "enrich_table": "enrich",
     "estimate": "_estimate",
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from spark_llm.metering.budget import Budget
     from spark_llm.policy import Policy
     from spark_llm.sql import register, register_ai_functions
-    from spark_llm.udfs import chat_udf, complete_udf, embed_udf
+    from spark_llm.udf.factories import chat_udf, complete_udf, embed_udf
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 -- whatever the name stands for

@@ -14,9 +14,7 @@ from pyspark.sql.types import DataType, FloatType, MapType, StringType, StructFi
 from spark_llm import schemas
 from spark_llm._ai import FUNCTIONS, Function, Parameter
 from spark_llm._arguments import Arguments, Columns
-from spark_llm._model_udf import ModelUDF
 from spark_llm._similarity import in_pairs
-from spark_llm._vectorised import LateUDF, Plan, Results
 from spark_llm.endpoint.endpoint import Endpoint, is_name
 from spark_llm.engine.engine import raise_if_failed
 from spark_llm.engine.parallel_columns import Chunk, abreast
@@ -27,7 +25,9 @@ from spark_llm.protocol.canonical import function_words, model_words
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.urls import invocations_url
 from spark_llm.protocol.values import Row
-from spark_llm.udfs import model_udf
+from spark_llm.udf.factories import model_udf
+from spark_llm.udf.lazy_udf import LateUDF, Plan, Results
+from spark_llm.udf.model_udf import ModelUDF
 
 SIMILARITY = StructType([StructField("parsed", FloatType()), *(f for f in schemas.EMBED if f.name != "embedding")])
 _PARSED: dict[str, DataType] = {

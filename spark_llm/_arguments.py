@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow as pa
 
 from spark_llm._ai import KINDS, Parameter
-from spark_llm._columns import SLICE_ROWS, askable, from_pandas, python_values
-from spark_llm._types import spark_name
 from spark_llm.errors import InputTypeError
+from spark_llm.udf.columns import SLICE_ROWS, askable, from_pandas, python_values
+from spark_llm.udf.spark_types import spark_name
 
 Columns = list[Sequence[Any]]  # one for each parameter, with Python's values
 

@@ -24,14 +24,14 @@ from pyspark.sql.types import ArrayType, BinaryType, DataType, StringType, Struc
 from spark_llm._ai import Parameter
 from spark_llm._ai_udf import PAIR, QUERY, FunctionPlan, QueryPlan, SimilarityPlan
 from spark_llm._arguments import Arguments
-from spark_llm._columns import arrow_rows
-from spark_llm._fields import CONVERSATION, arrow_prompts
-from spark_llm._model_udf import ModelPlan
-from spark_llm._types import arrow_type
-from spark_llm._vectorised import Plan
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import recipe_digest
 from spark_llm.protocol.template import Prompt
+from spark_llm.udf.columns import arrow_rows
+from spark_llm.udf.lazy_udf import Plan
+from spark_llm.udf.model_udf import ModelPlan
+from spark_llm.udf.spark_types import arrow_type
+from spark_llm.udf.template_columns import CONVERSATION, arrow_prompts
 
 Argument = tuple[Column, DataType]
 

@@ -10,10 +10,10 @@ from pyspark.sql.types import DataType, StringType, StructField, StructType
 
 from spark_llm._fingerprint import fingerprint
 from spark_llm._table import Table, field_of, holds, nullable, said, same_of
-from spark_llm._vectorised import Call
 from spark_llm._work import Asking, Layout, mark_of
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import Same, check_apart
+from spark_llm.udf.lazy_udf import Call
 
 _NEW = "{!r} is new in the source, and was added to {}."
 

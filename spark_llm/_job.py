@@ -31,7 +31,6 @@ from spark_llm._lease import Lease
 from spark_llm._merge import fitting, merge
 from spark_llm._side_by_side import Live
 from spark_llm._table import Table, persistently, said, same_of
-from spark_llm._vectorised import Call
 from spark_llm._work import Asking, Layout, to_do
 from spark_llm._written import Work
 from spark_llm.enrich_report import EnrichReport
@@ -40,6 +39,7 @@ from spark_llm.livecounts.counts import LiveCounts, own_address_towards
 from spark_llm.metering.chunking import Chunks, Limits
 from spark_llm.metering.prices import Price, cost
 from spark_llm.protocol.identifiers import quoted
+from spark_llm.udf.lazy_udf import Call
 
 _ASKED = "NOT held"  # a row that is held was not asked, so it waits for the next run as it is
 

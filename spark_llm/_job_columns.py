@@ -18,13 +18,13 @@ from pyspark.sql import functions as F
 from spark_llm import functions
 from spark_llm._ai import FUNCTIONS, KINDS, Function, Parameter
 from spark_llm._faults import Faults
-from spark_llm._model_udf import ModelUDF
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
 from spark_llm.protocol.identifiers import quoted
 from spark_llm.protocol.values import RowError
-from spark_llm.udfs import chat_udf, complete_udf, embed_udf
+from spark_llm.udf.factories import chat_udf, complete_udf, embed_udf
+from spark_llm.udf.model_udf import ModelUDF
 
 LateColumn = Callable[[], Column]  # to be called when there is a session
 

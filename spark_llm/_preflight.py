@@ -6,11 +6,11 @@ from pyspark.sql import SparkSession
 
 from spark_llm._checks import check_here
 from spark_llm._executor import look
-from spark_llm._model_udf import LOGINS, ModelUDF, check_travels
 from spark_llm._report import Report
 from spark_llm._target import TIMEOUT_S, Target, shown, tasks_of
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
+from spark_llm.udf.model_udf import LOGINS, ModelUDF, check_travels
 
 
 def preflight(

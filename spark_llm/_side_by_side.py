@@ -10,12 +10,12 @@ from pyspark import TaskContext
 from pyspark.sql import Column
 from pyspark.sql.types import DataType, IntegerType, StructField, StructType
 
-from spark_llm._columns import columns_to_arrow, columns_to_pandas
-from spark_llm._vectorised import LateUDF, Plan, Results
 from spark_llm.engine.parallel_columns import Ask, Chunk, abreast
 from spark_llm.engine.request_spec import Recipe, with_recipes
 from spark_llm.errors import ConfigError
 from spark_llm.livecounts.counts import Address, Reporter
+from spark_llm.udf.columns import columns_to_arrow, columns_to_pandas
+from spark_llm.udf.lazy_udf import LateUDF, Plan, Results
 
 REQUESTS = StructField("requests", IntegerType())
 

@@ -12,8 +12,8 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType, StringType, StructField, StructType
 
-from spark_llm._vectorised import Call
 from spark_llm.protocol.identifiers import Same, quoted
+from spark_llm.udf.lazy_udf import Call
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from spark_llm._fit import check_names, of_source
 from spark_llm._job import Job
 from spark_llm._runs import Runs
 from spark_llm._table import Table, same_of
-from spark_llm._vectorised import Call, call_of
 from spark_llm.engine.request_spec import recipes
 from spark_llm.enrich_report import EnrichReport
 from spark_llm.errors import HINT, ConfigError, JobFailedError
@@ -18,6 +17,7 @@ from spark_llm.metering import prices as _prices
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import Limits
 from spark_llm.protocol.identifiers import check_format, check_new_column, parse_column
+from spark_llm.udf.lazy_udf import Call, call_of
 
 if TYPE_CHECKING:
     from pyspark.sql.streaming.query import StreamingQuery

@@ -17,11 +17,11 @@ from pyspark.sql import functions as F
 
 from spark_llm._ai import FUNCTIONS, KINDS, Function, Parameter
 from spark_llm._ai_udf import chat_function, known_endpoints, query_function, similarity_function
-from spark_llm._model_udf import ModelUDF
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.values import RowError
-from spark_llm.udfs import model_udf
+from spark_llm.udf.factories import model_udf
+from spark_llm.udf.model_udf import ModelUDF
 
 Model = str | Endpoint | ModelUDF
 Text = Column | str

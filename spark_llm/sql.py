@@ -16,12 +16,12 @@ from spark_llm._ai_udf import (
     query_function,
     similarity_function,
 )
-from spark_llm._model_udf import ModelUDF
-from spark_llm._vectorised import is_at_least
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.engine.request_spec import Recipe
 from spark_llm.errors import ConfigError
-from spark_llm.udfs import chat_udf, model_udf
+from spark_llm.udf.factories import chat_udf, model_udf
+from spark_llm.udf.lazy_udf import is_at_least
+from spark_llm.udf.model_udf import ModelUDF
 
 _TYPES = {"text": "STRING", "texts": "ARRAY<STRING>", "whole": "INT"}
 

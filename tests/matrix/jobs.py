@@ -9,7 +9,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from spark_llm import Endpoint, Policy, chat_udf
-from spark_llm._model_udf import ModelUDF
+from spark_llm.udf.model_udf import ModelUDF
 from tests.conftest import ROOT
 from tests.enrichment import job as enrichment
 

@@ -16,14 +16,14 @@ from pyspark.sql.types import DataType
 from spark_llm import Endpoint, Policy, chat_udf, complete_udf, embed_udf
 from spark_llm._ai_udf import chat_function, known_endpoints, query_function, similarity_function
 from spark_llm._fingerprint import fingerprint
-from spark_llm._model_udf import ModelUDF
-from spark_llm._vectorised import LateUDF, is_at_least
 from spark_llm.auth.credentials import Bearer
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.request_spec import Recipe
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import recipe_digest
 from spark_llm.protocol.chat import Chat
+from spark_llm.udf.lazy_udf import LateUDF, is_at_least
+from spark_llm.udf.model_udf import ModelUDF
 
 pytestmark = pytest.mark.one_kind
 

@@ -11,8 +11,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import Policy, chat_udf, register
-from spark_llm._model_udf import ModelUDF
 from spark_llm.serving import LocalEndpoints
+from spark_llm.udf.model_udf import ModelUDF
 from tests.spark.asking import chat, endpoint
 
 ROWS = 200

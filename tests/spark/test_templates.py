@@ -8,8 +8,8 @@ from pyspark.sql import Column, Row, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import ConfigError, Policy, chat_udf, complete_udf, embed_udf, register
-from spark_llm._model_udf import ModelUDF
 from spark_llm.serving import LocalEndpoints
+from spark_llm.udf.model_udf import ModelUDF
 from tests.spark.asking import Ask, endpoint
 
 pytestmark = pytest.mark.one_kind

@@ -14,8 +14,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import ArrayType, BinaryType, IntegerType, LongType, StringType, StructField, StructType
 
 from spark_llm import ConfigError, chat_udf, register, schemas
-from spark_llm._model_udf import ModelUDF
 from spark_llm.serving import LocalEndpoints
+from spark_llm.udf.model_udf import ModelUDF
 from tests.conftest import SessionKind
 from tests.saying import Says
 from tests.spark.asking import Ask, endpoint

@@ -9,9 +9,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_llm import chat_udf
-from spark_llm._types import shape_of, spark_type, struct_of
 from spark_llm.errors import ConfigError
 from spark_llm.serving import LocalEndpoints
+from spark_llm.udf.spark_types import shape_of, spark_type, struct_of
 from tests.spark.asking import Ask, endpoint
 
 pytestmark = pytest.mark.one_kind

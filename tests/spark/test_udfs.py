@@ -8,8 +8,8 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import Endpoint, Policy, chat_udf, complete_udf, embed_udf, register, register_ai_functions, schemas
-from spark_llm._vectorised import call_of
 from spark_llm.serving import Faults, LocalEndpoints, echo_vector
+from spark_llm.udf.lazy_udf import call_of
 from tests.spark.asking import Ask, chat, endpoint
 
 

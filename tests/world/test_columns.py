@@ -17,9 +17,9 @@ from pyspark.sql.pandas.types import to_arrow_type
 from pyspark.sql.types import StructType
 
 from spark_llm import schemas
-from spark_llm._columns import SLICE_ROWS, arrow_rows, pandas_rows, to_arrow, to_pandas
 from spark_llm.errors import KINDS, InputTypeError
 from spark_llm.protocol.values import Result, RowError, Usage
+from spark_llm.udf.columns import SLICE_ROWS, arrow_rows, pandas_rows, to_arrow, to_pandas
 
 SCHEMAS = {
     "chat": schemas.CHAT,

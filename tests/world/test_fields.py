@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._columns import SLICE_ROWS
-from spark_llm._fields import arrow_prompts, pandas_prompts
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.template import Prompt
+from spark_llm.udf.columns import SLICE_ROWS
+from spark_llm.udf.template_columns import arrow_prompts, pandas_prompts
 
 SUM = Prompt.parse("{title}: {body}", conversations=True)
 LED = Prompt.parse("{turns}", "Be {mood}.", conversations=True)

@@ -13,10 +13,7 @@ from pyspark.sql.types import StructType
 
 from spark_llm import Endpoint, Policy, chat_udf, complete_udf, embed_udf, schemas
 from spark_llm._ai_udf import chat_function
-from spark_llm._model_udf import ModelUDF
 from spark_llm._side_by_side import Live, Part, SideBySide, SideBySidePlan
-from spark_llm._types import arrow_type
-from spark_llm._vectorised import LateUDF
 from spark_llm.engine.parallel_columns import Chunk
 from spark_llm.engine.registry import ENGINES
 from spark_llm.engine.request_spec import recipes
@@ -24,6 +21,9 @@ from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.livecounts.counts import Address, LiveCounts
 from spark_llm.protocol.values import Result
 from spark_llm.serving import Echo, Faults, LocalEndpoints
+from spark_llm.udf.lazy_udf import LateUDF
+from spark_llm.udf.model_udf import ModelUDF
+from spark_llm.udf.spark_types import arrow_type
 
 PATIENCE_S = 10.0  # how long something may take that should be done at once
 

@@ -27,12 +27,12 @@ from pyspark.sql.types import (
     YearMonthIntervalType,
 )
 
-from spark_llm._columns import to_arrow, to_pandas
 from spark_llm._table import field_of, holds
-from spark_llm._types import arrow_type, shape_of, spark_type
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.structured.schema import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm.protocol.values import Result
+from spark_llm.udf.columns import to_arrow, to_pandas
+from spark_llm.udf.spark_types import arrow_type, shape_of, spark_type
 from tests.shapes import SPARKS, STRUCTS, values
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from spark_llm._types import spark_name
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.values import Item, Result
+from spark_llm.udf.spark_types import spark_name
 
 SLICE_ROWS = 512  # rows made into Python objects at once
 _MESSAGE = {"role", "content"}

@@ -12,11 +12,6 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql.types import StructType
 
 from spark_llm import schemas
-from spark_llm._columns import arrow_rows, pandas_rows
-from spark_llm._fields import arrow_prompts, by_name, pandas_prompts
-from spark_llm._returns import reply_of
-from spark_llm._types import spark_type, struct_of
-from spark_llm._vectorised import LateUDF, Results, active_session
 from spark_llm.auth.credentials import Bearer, SignedInElsewhereError
 from spark_llm.auth.databricks_profile import Profile
 from spark_llm.auth.databricks_runtime import Runtime
@@ -31,6 +26,11 @@ from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import Prompt
 from spark_llm.protocol.values import Item
+from spark_llm.udf.columns import arrow_rows, pandas_rows
+from spark_llm.udf.lazy_udf import LateUDF, Results, active_session
+from spark_llm.udf.returns import reply_of
+from spark_llm.udf.spark_types import spark_type, struct_of
+from spark_llm.udf.template_columns import arrow_prompts, by_name, pandas_prompts
 
 LOGINS = (Profile(), Runtime())
 

@@ -21,10 +21,10 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql.pandas.functions import PandasUDFType, pandas_udf
 from pyspark.sql.types import DataType, StructType
 
-from spark_llm._columns import to_arrow, to_pandas
-from spark_llm._types import arrow_type
 from spark_llm.errors import ConfigError, SparkLLMError
 from spark_llm.protocol.values import Result
+from spark_llm.udf.columns import to_arrow, to_pandas
+from spark_llm.udf.spark_types import arrow_type
 
 BEAT_ARRAYS = 90  # empty batches that fill the worker's output buffer of 64 KB, so that it is sent
 _TAG = "_spark_llm_call"

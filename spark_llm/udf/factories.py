@@ -7,9 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from spark_llm import schemas
-from spark_llm._model_udf import ModelUDF
-from spark_llm._returns import reply_of
-from spark_llm._types import spark_type
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
@@ -18,6 +15,9 @@ from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.parameters import text, written
 from spark_llm.protocol.template import Prompt
+from spark_llm.udf.model_udf import ModelUDF
+from spark_llm.udf.returns import reply_of
+from spark_llm.udf.spark_types import spark_type
 
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType

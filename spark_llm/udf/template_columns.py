@@ -13,11 +13,11 @@ import pyarrow as pa
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from spark_llm._columns import SLICE_ROWS, askable, from_pandas, python_values
-from spark_llm._types import spark_name
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.protocol.template import Prompt
 from spark_llm.protocol.values import Item
+from spark_llm.udf.columns import SLICE_ROWS, askable, from_pandas, python_values
+from spark_llm.udf.spark_types import spark_name
 
 # Beside the fields; no field has a name like these.
 _REFUSED = "spark_llm: not a text"  # which column cannot be written as text, or null

@@ -2,10 +2,10 @@
 
 from pyspark.sql.types import StructType
 
-from spark_llm._types import shape_of
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.structured.output import Reply
 from spark_llm.protocol.structured.pydantic_models import is_model, shape_of_model
+from spark_llm.udf.spark_types import shape_of
 
 
 def reply_of(returns: object) -> Reply:

@@ -9,9 +9,9 @@ from benchmarks.figures import Figure, Goal
 from benchmarks.running import CHAT
 from benchmarks.session import Asked, Bench, bench
 from spark_llm import Policy, chat_udf
-from spark_llm._prompts import CLASSIFY
+from spark_llm.ai.prompts import CLASSIFY
+from spark_llm.ai.sql import register_ai_functions
 from spark_llm.protocol.structured.output import Misfit
-from spark_llm.sql import register_ai_functions
 from spark_llm.udf.returns import reply_of
 
 IN_FLIGHT = 64

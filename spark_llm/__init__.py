@@ -29,8 +29,8 @@ _HOMES = {
     "enrich_table": "enrich",
     "estimate": "_estimate",
     "preflight": "_preflight",
-    "register": "sql",
-    "register_ai_functions": "sql",
+    "register": "ai.sql",
+    "register_ai_functions": "ai.sql",
 }
 _MODULES = ("functions", "schemas", "serving")
 
@@ -63,13 +63,13 @@ if TYPE_CHECKING:
     from spark_llm import functions, schemas, serving
     from spark_llm._estimate import estimate
     from spark_llm._preflight import preflight
+    from spark_llm.ai.sql import register, register_ai_functions
     from spark_llm.endpoint.endpoint import Endpoint
     from spark_llm.enrich import enrich_stream, enrich_table
     from spark_llm.enrich_report import EnrichReport
     from spark_llm.errors import ConfigError, InputTypeError, JobFailedError, RowFailedError, SparkLLMError
     from spark_llm.metering.budget import Budget
     from spark_llm.policy import Policy
-    from spark_llm.sql import register, register_ai_functions
     from spark_llm.udf.factories import chat_udf, complete_udf, embed_udf
 
 

@@ -21,9 +21,9 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, DataType, StringType, StructField, StructType
 
-from spark_llm._ai import Parameter
-from spark_llm._ai_udf import PAIR, QUERY, FunctionPlan, QueryPlan, SimilarityPlan
-from spark_llm._arguments import Arguments
+from spark_llm.ai.arguments import Arguments
+from spark_llm.ai.catalog import Parameter
+from spark_llm.ai.udf import PAIR, QUERY, FunctionPlan, QueryPlan, SimilarityPlan
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import recipe_digest
 from spark_llm.protocol.template import Prompt

@@ -15,8 +15,8 @@ from typing import Any
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from spark_llm._ai import FUNCTIONS, KINDS, Function, Parameter
-from spark_llm._ai_udf import chat_function, known_endpoints, query_function, similarity_function
+from spark_llm.ai.catalog import FUNCTIONS, KINDS, Function, Parameter
+from spark_llm.ai.udf import chat_function, known_endpoints, query_function, similarity_function
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.values import RowError

@@ -22,10 +22,7 @@ WORDS = ("errors", "policy", "_version")  # what every package may import
 WING = "serving"
 WING_GUESTS = ("cli/main", "__init__")  # __init__ only offers the name, and loads it when it is asked for
 PLACES = {  # of files that have no folder yet
-    "_ai": "ai/catalog",
-    "_ai_udf": "ai/udf",
     "_answers": "enrich/ask_chunk",
-    "_arguments": "ai/arguments",
     "_bar": "enrich/progress/bar",
     "_beside": "enrich/staging",
     "_caller": "readiness/client",
@@ -52,12 +49,10 @@ PLACES = {  # of files that have no folder yet
     "_merge": "enrich/merge",
     "_one_token": "readiness/probe",
     "_preflight": "readiness/api",
-    "_prompts": "ai/prompts",
     "_report": "readiness/report",
     "_runs": "enrich/run_log",
     "_session": "cli/session",
     "_side_by_side": "enrich/multi_udf",
-    "_similarity": "ai/similarity",
     "_table": "enrich/table",
     "_target": "readiness/target",
     "_watch": "enrich/heartbeat",
@@ -67,7 +62,6 @@ PLACES = {  # of files that have no folder yet
     "demo": "cli/demo",
     "enrich": "enrich/api",
     "enrich_report": "enrich/report",
-    "sql": "ai/sql",
 }
 
 # Each outside library and the packages, or files, that may import it; the longest name that fits counts.

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm import _prompts
-from spark_llm._ai import FUNCTIONS, LABELS_MOST, SENTIMENTS
+from spark_llm.ai import prompts as _prompts
+from spark_llm.ai.catalog import FUNCTIONS, LABELS_MOST, SENTIMENTS
 from spark_llm.errors import KINDS
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.structured.output import Misfit, Reply

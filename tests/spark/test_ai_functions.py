@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from spark_llm import ConfigError, Endpoint, Policy, chat_udf, embed_udf, register_ai_functions
 from spark_llm import functions as ai
-from spark_llm._ai_udf import AIFunction, chat_function, known_endpoints, query_function, similarity_function
+from spark_llm.ai.udf import AIFunction, chat_function, known_endpoints, query_function, similarity_function
 from spark_llm.serving import Echo, LocalEndpoints, echo_vector
 from spark_llm.serving.wire import ChatRequest
 from spark_llm.udf.model_udf import ModelUDF

@@ -15,8 +15,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_llm import Policy, chat_udf
+from spark_llm.ai.sql import register_ai_functions
 from spark_llm.serving import LocalEndpoints
-from spark_llm.sql import register_ai_functions
 from spark_llm.udf.lazy_udf import is_at_least
 from tests.spark.asking import endpoint
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from spark_llm import Endpoint, Policy
-from spark_llm._ai_udf import NAMES_AT_ONCE, QueryPlan
+from spark_llm.ai.udf import NAMES_AT_ONCE, QueryPlan
 from spark_llm.engine.registry import ENGINES, IDLE_MOST
 from spark_llm.engine.request_spec import Recipe
 from spark_llm.errors import InputTypeError, RowFailedError

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._ai import Parameter
-from spark_llm._arguments import Arguments
+from spark_llm.ai.arguments import Arguments
+from spark_llm.ai.catalog import Parameter
 from spark_llm.errors import InputTypeError
 
 ALL = (Parameter("content"), Parameter("labels", "texts"), Parameter("max_words", "whole", 50))

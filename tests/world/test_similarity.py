@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._similarity import in_pairs
+from spark_llm.ai.similarity import in_pairs
 from spark_llm.protocol.values import Result, RowError, Usage
 
 NUMBERS = st.floats(-100, 100, width=32).map(lambda number: number or 1.0)

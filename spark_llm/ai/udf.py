@@ -12,9 +12,9 @@ from pyspark.sql import Column
 from pyspark.sql.types import DataType, FloatType, MapType, StringType, StructField, StructType
 
 from spark_llm import schemas
-from spark_llm._ai import FUNCTIONS, Function, Parameter
-from spark_llm._arguments import Arguments, Columns
-from spark_llm._similarity import in_pairs
+from spark_llm.ai.arguments import Arguments, Columns
+from spark_llm.ai.catalog import FUNCTIONS, Function, Parameter
+from spark_llm.ai.similarity import in_pairs
 from spark_llm.endpoint.endpoint import Endpoint, is_name
 from spark_llm.engine.engine import raise_if_failed
 from spark_llm.engine.parallel_columns import Chunk, abreast

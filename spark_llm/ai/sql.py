@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from pyspark.sql import SparkSession
 
-from spark_llm._ai import FUNCTIONS, Parameter
-from spark_llm._ai_udf import (
+from spark_llm.ai.catalog import FUNCTIONS, Parameter
+from spark_llm.ai.udf import (
     PAIR,
     QUERY,
     AIFunction,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from spark_llm._ai import KINDS, Parameter
+from spark_llm.ai.catalog import KINDS, Parameter
 from spark_llm.errors import InputTypeError
 from spark_llm.udf.columns import SLICE_ROWS, askable, from_pandas, python_values
 from spark_llm.udf.spark_types import spark_name

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-from spark_llm import _prompts
+from spark_llm.ai import prompts as _prompts
 from spark_llm.protocol.structured.output import Reply
 from spark_llm.protocol.structured.schema import Choice, Field, Nullable, Scalar, Struct
 from spark_llm.protocol.values import Item, Question, RowError

@@ -28,7 +28,7 @@ _HOMES = {
     "enrich_stream": "enrich",
     "enrich_table": "enrich",
     "estimate": "_estimate",
-    "preflight": "_preflight",
+    "preflight": "readiness.api",
     "register": "ai.sql",
     "register_ai_functions": "ai.sql",
 }
@@ -62,7 +62,6 @@ __all__ = [
 if TYPE_CHECKING:
     from spark_llm import functions, schemas, serving
     from spark_llm._estimate import estimate
-    from spark_llm._preflight import preflight
     from spark_llm.ai.sql import register, register_ai_functions
     from spark_llm.endpoint.endpoint import Endpoint
     from spark_llm.enrich import enrich_stream, enrich_table
@@ -70,6 +69,7 @@ if TYPE_CHECKING:
     from spark_llm.errors import ConfigError, InputTypeError, JobFailedError, RowFailedError, SparkLLMError
     from spark_llm.metering.budget import Budget
     from spark_llm.policy import Policy
+    from spark_llm.readiness.api import preflight
     from spark_llm.udf.factories import chat_udf, complete_udf, embed_udf
 
 

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from spark_llm._checks import check_here, endpoints_at
-from spark_llm._description import Description
-from spark_llm._report import Report
-from spark_llm._target import Target, shown, tasks_of, workspace
 from spark_llm.auth.credentials import Bearer, checked
 from spark_llm.endpoint.endpoint import LOGINS, Endpoint
 from spark_llm.errors import ConfigError
+from spark_llm.readiness.checks import check_here, endpoints_at
+from spark_llm.readiness.report import Report
+from spark_llm.readiness.target import Target, shown, tasks_of, workspace
+from spark_llm.readiness.workspace import Description
 
 
 def check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Report:

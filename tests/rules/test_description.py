@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._description import Description, Subject, did_you_mean, listed
+from spark_llm.readiness.workspace import Description, Subject, did_you_mean, listed
 from tests.strategies import JSON
 
 HOST = "https://adb-1.2.azuredatabricks.net"

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._one_token import SAMPLE, asks_on, is_an_answer, questions
 from spark_llm.errors import KINDS, Kind
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
@@ -14,6 +13,7 @@ from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import RowError
 from spark_llm.protocol.wire import read_json, write_json
+from spark_llm.readiness.probe import SAMPLE, asks_on, is_an_answer, questions
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 FIELDS = st.dictionaries(

@@ -14,11 +14,11 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_llm import ConfigError, Endpoint, chat_udf, complete_udf, embed_udf, preflight
-from spark_llm._executor import THREAD, look
-from spark_llm._report import Check, Report
-from spark_llm._target import Target, tasks_of
 from spark_llm._version import __version__
 from spark_llm.auth.credentials import ClientCredentials
+from spark_llm.readiness.executor import THREAD, look
+from spark_llm.readiness.report import Check, Report
+from spark_llm.readiness.target import Target, tasks_of
 from spark_llm.serving import LocalEndpoints
 from spark_llm.udf.model_udf import ModelUDF
 from tests.conftest import ROOT, SessionKind

@@ -12,14 +12,14 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from spark_llm import Endpoint, Policy
-from spark_llm._caller import off_the_loop
-from spark_llm._checks import check_here, endpoints_at
-from spark_llm._report import Check, Report
-from spark_llm._target import Target, shown, tasks_of, workspace
 from spark_llm.auth.credentials import Bearer, ClientCredentials, TokenSource
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.task import Task
+from spark_llm.readiness.checks import check_here, endpoints_at
+from spark_llm.readiness.client import off_the_loop
+from spark_llm.readiness.report import Check, Report
+from spark_llm.readiness.target import Target, shown, tasks_of, workspace
 from spark_llm.serving import After, Echo, Faults, LocalEndpoints, ServingEndpoint
 from tests.world.answering import CHAT_ANSWER, Answers, answering
 from tests.world.asking import ask, engine_at

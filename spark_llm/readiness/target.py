@@ -5,8 +5,6 @@ from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from spark_llm._description import API
-from spark_llm._report import Check
 from spark_llm.auth.credentials import Bearer, Credential, Login
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.endpoint.route import Route
@@ -16,6 +14,8 @@ from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.urls import host_url, masked
+from spark_llm.readiness.report import Check
+from spark_llm.readiness.workspace import API
 
 TIMEOUT_S = 30.0
 TASKS: tuple[Task, ...] = (Chat(), Embed(), Complete())  # in the order in which they are tried

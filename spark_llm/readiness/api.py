@@ -4,12 +4,12 @@ import os
 
 from pyspark.sql import SparkSession
 
-from spark_llm._checks import check_here
-from spark_llm._executor import look
-from spark_llm._report import Report
-from spark_llm._target import TIMEOUT_S, Target, shown, tasks_of
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
+from spark_llm.readiness.checks import check_here
+from spark_llm.readiness.executor import look
+from spark_llm.readiness.report import Report
+from spark_llm.readiness.target import TIMEOUT_S, Target, shown, tasks_of
 from spark_llm.udf.model_udf import LOGINS, ModelUDF, check_travels
 
 

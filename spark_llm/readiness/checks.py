@@ -8,11 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from spark_llm._caller import Caller, off_the_loop
-from spark_llm._description import Description, Subject, did_you_mean, listed
-from spark_llm._one_token import SAMPLE, asks_on, is_an_answer, questions
-from spark_llm._report import Check, Outcome, Where
-from spark_llm._target import TIMEOUT_S, Target, locate
 from spark_llm.auth.credentials import ClientCredentials
 from spark_llm.auth.tokens import SignInError
 from spark_llm.endpoint.endpoint import Endpoint
@@ -23,6 +18,11 @@ from spark_llm.protocol.task import Task
 from spark_llm.protocol.urls import is_route_optimised
 from spark_llm.protocol.values import Answer, Failure, Response, RowError
 from spark_llm.protocol.wire import read_object
+from spark_llm.readiness.client import Caller, off_the_loop
+from spark_llm.readiness.probe import SAMPLE, asks_on, is_an_answer, questions
+from spark_llm.readiness.report import Check, Outcome, Where
+from spark_llm.readiness.target import TIMEOUT_S, Target, locate
+from spark_llm.readiness.workspace import Description, Subject, did_you_mean, listed
 
 DESCRIBE_S = 10.0  # a description is no model's work, and it can be done without
 NETWORK_CHECKS = ("credentials", "description", "request")

@@ -19,14 +19,14 @@ from pyspark.sql.functions import udf
 from pyspark.sql.types import StringType
 from pyspark.sql.utils import is_remote
 
-from spark_llm._checks import skipped, visit
-from spark_llm._report import Check
-from spark_llm._target import Target
 from spark_llm._version import __version__
 from spark_llm.endpoint.route import Route
 from spark_llm.protocol.hints import with_next_step
 from spark_llm.protocol.values import RowError
 from spark_llm.protocol.wire import excerpt
+from spark_llm.readiness.checks import skipped, visit
+from spark_llm.readiness.report import Check
+from spark_llm.readiness.target import Target
 
 _LOST_TASK = re.compile(r"most recent failure: [^\n]*?\): ([^\n]*)")
 _DIRECTORY = re.compile(r' \(in directory "[^"]*"\)')  # long, Spark's own, and before the reason

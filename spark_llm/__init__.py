@@ -16,7 +16,7 @@ _HOMES = {
     "Budget": "metering.budget",
     "ConfigError": "errors",
     "Endpoint": "endpoint.endpoint",
-    "EnrichReport": "enrich_report",
+    "EnrichReport": "enrich.report",
     "InputTypeError": "errors",
     "JobFailedError": "errors",
     "Policy": "policy",
@@ -25,9 +25,9 @@ _HOMES = {
     "chat_udf": "udf.factories",
     "complete_udf": "udf.factories",
     "embed_udf": "udf.factories",
-    "enrich_stream": "enrich",
-    "enrich_table": "enrich",
-    "estimate": "_estimate",
+    "enrich_stream": "enrich.api",
+    "enrich_table": "enrich.api",
+    "estimate": "enrich.estimation.estimate",
     "preflight": "readiness.api",
     "register": "ai.sql",
     "register_ai_functions": "ai.sql",
@@ -61,11 +61,11 @@ __all__ = [
 
 if TYPE_CHECKING:
     from spark_llm import functions, schemas, serving
-    from spark_llm._estimate import estimate
     from spark_llm.ai.sql import register, register_ai_functions
     from spark_llm.endpoint.endpoint import Endpoint
-    from spark_llm.enrich import enrich_stream, enrich_table
-    from spark_llm.enrich_report import EnrichReport
+    from spark_llm.enrich.api import enrich_stream, enrich_table
+    from spark_llm.enrich.estimation.estimate import estimate
+    from spark_llm.enrich.report import EnrichReport
     from spark_llm.errors import ConfigError, InputTypeError, JobFailedError, RowFailedError, SparkLLMError
     from spark_llm.metering.budget import Budget
     from spark_llm.policy import Policy

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from spark_llm._faults import Faults
-from spark_llm._fit import check_names
 from spark_llm._job_columns import LateColumn, read_column
 from spark_llm.auth.credentials import Bearer
 from spark_llm.endpoint.endpoint import Endpoint
-from spark_llm.enrich import enrich_table
+from spark_llm.enrich.api import enrich_table
+from spark_llm.enrich.validate import check_names
 from spark_llm.errors import ConfigError
 from spark_llm.metering import prices as _prices
 from spark_llm.metering.budget import Budget

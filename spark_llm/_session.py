@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from spark_llm._delta import delta_settings
 from spark_llm._java import ensure_java
-from spark_llm._table import said
+from spark_llm.enrich.table import said
 from spark_llm.errors import JobFailedError
 
 _SET_UP = (

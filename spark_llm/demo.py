@@ -17,7 +17,7 @@ from tqdm import tqdm
 from spark_llm._local_spark import local_spark
 from spark_llm.ai.sql import register_ai_functions
 from spark_llm.endpoint.endpoint import Endpoint
-from spark_llm.enrich import enrich_table
+from spark_llm.enrich.api import enrich_table
 from spark_llm.functions import llm_classify
 from spark_llm.policy import Policy
 from spark_llm.protocol.identifiers import quoted

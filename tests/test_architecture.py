@@ -22,38 +22,18 @@ WORDS = ("errors", "policy", "_version")  # what every package may import
 WING = "serving"
 WING_GUESTS = ("cli/main", "__init__")  # __init__ only offers the name, and loads it when it is asked for
 PLACES = {  # of files that have no folder yet
-    "_answers": "enrich/ask_chunk",
-    "_bar": "enrich/progress/bar",
-    "_beside": "enrich/staging",
     "_check_commands": "cli/check",
-    "_conflict": "enrich/conflict",
     "_delta": "cli/local/delta",
     "_enrich_command": "cli/enrich",
-    "_estimate": "enrich/estimation/estimate",
-    "_estimated": "enrich/estimation/report",
     "_faults": "cli/config_errors",
-    "_fingerprint": "enrich/fingerprint",
-    "_fit": "enrich/validate",
-    "_guess": "enrich/estimation/row_cost",
     "_held_back": "cli/local/output",
     "_java": "cli/local/java",
-    "_job": "enrich/runner",
     "_job_columns": "cli/job_columns",
     "_job_file": "cli/job_file",
-    "_lease": "enrich/lease",
     "_local_spark": "cli/local/spark",
-    "_merge": "enrich/merge",
-    "_runs": "enrich/run_log",
     "_session": "cli/session",
-    "_side_by_side": "enrich/multi_udf",
-    "_table": "enrich/table",
-    "_watch": "enrich/heartbeat",
-    "_work": "enrich/changes",
-    "_written": "enrich/work_table",
     "cli": "cli/main",
     "demo": "cli/demo",
-    "enrich": "enrich/api",
-    "enrich_report": "enrich/report",
 }
 
 # Each outside library and the packages, or files, that may import it; the longest name that fits counts.

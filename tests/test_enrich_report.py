@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.enrich_report import RUNS_DDL, EnrichReport
+from spark_llm.enrich.report import RUNS_DDL, EnrichReport
 from spark_llm.errors import HINT, KINDS
 from spark_llm.metering.tally import Tally
 

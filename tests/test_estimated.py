@@ -2,7 +2,7 @@
 
 import json
 
-from spark_llm._estimated import ColumnEstimate, Estimate
+from spark_llm.enrich.estimation.report import ColumnEstimate, Estimate
 
 SUMMARY = ColumnEstimate(1_200, 120_000, 36_000, 0.114, "measured on 1,000 answers")
 VECTOR = ColumnEstimate(900, 90_000, 0, 0.009, "guessed from the length of the texts")

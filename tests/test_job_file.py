@@ -17,7 +17,7 @@ from spark_llm import ConfigError, Policy, chat_udf, complete_udf, embed_udf
 from spark_llm._job_columns import TASKS
 from spark_llm._job_file import ENDPOINT_KEYS, KEYS, JobFile
 from spark_llm.ai.catalog import FUNCTIONS
-from spark_llm.enrich import enrich_table
+from spark_llm.enrich.api import enrich_table
 from spark_llm.metering.budget import Budget
 from tests.conftest import ROOT
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._conflict import FEWEST_ATTEMPTS, LONGEST_PAUSE_S, PATIENCE_S, conflict, pause_after_conflict
+from spark_llm.enrich.conflict import FEWEST_ATTEMPTS, LONGEST_PAUSE_S, PATIENCE_S, conflict, pause_after_conflict
 
 CONFLICTS = {  # as classic Spark, Connect and Iceberg hand them on
     "An error occurred while calling o62.sql.\n: io.delta.exceptions.ConcurrentAppendException: [DELTA_CONCURRENT_A": (

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._watch import BEAT_S, SILENCE_S, Watch
+from spark_llm.enrich.heartbeat import BEAT_S, SILENCE_S, Watch
 
 
 def test_it_waits_for_several_signs() -> None:

@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import Endpoint, chat_udf
-from spark_llm.enrich_report import EnrichReport
+from spark_llm.enrich.report import EnrichReport
 from spark_llm.serving import LocalEndpoints
 from spark_llm.udf.model_udf import ModelUDF
 from tests.conftest import ROOT

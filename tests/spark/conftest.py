@@ -15,7 +15,7 @@ from tests.passed import Passed, table
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-    from spark_llm.enrich_report import EnrichReport
+    from spark_llm.enrich.report import EnrichReport
     from tests.conftest import SessionKind
     from tests.spark.asking import Ask, Run
 
@@ -62,7 +62,7 @@ def place(tmp_path: Path) -> Callable[[str], str]:
 @pytest.fixture
 def run(spark: "SparkSession", endpoints: LocalEndpoints) -> "Run":
     """Run a job, and return the requests that it cost and its report."""
-    from spark_llm.enrich import enrich_table
+    from spark_llm.enrich.api import enrich_table
 
     def of(
         source: "str | DataFrame",

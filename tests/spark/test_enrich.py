@@ -14,10 +14,10 @@ from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import ConfigError, InputTypeError, Policy, chat_udf, embed_udf, estimate
-from spark_llm._beside import Beside
-from spark_llm._table import Table
-from spark_llm.enrich import enrich_stream, enrich_table
-from spark_llm.enrich_report import EnrichReport
+from spark_llm.enrich.api import enrich_stream, enrich_table
+from spark_llm.enrich.report import EnrichReport
+from spark_llm.enrich.staging import Beside
+from spark_llm.enrich.table import Table
 from spark_llm.functions import ai_gen, llm_summarize
 from spark_llm.metering.budget import Budget
 from spark_llm.serving import Faults, LocalEndpoints

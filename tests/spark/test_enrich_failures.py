@@ -15,9 +15,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import JobFailedError
-from spark_llm._beside import Beside
-from spark_llm._lease import Lease
-from spark_llm._table import Table
+from spark_llm.enrich.lease import Lease
+from spark_llm.enrich.staging import Beside
+from spark_llm.enrich.table import Table
 from spark_llm.serving import LocalEndpoints
 from tests.conftest import SessionKind
 from tests.spark.asking import Run, chat, run_alone, texts
@@ -261,7 +261,7 @@ import logging
 import sys
 
 from spark_llm import Endpoint, chat_udf
-from spark_llm.enrich import enrich_table
+from spark_llm.enrich.api import enrich_table
 from tests.enrichment.job import session
 
 url, token, folder = sys.argv[1].split()

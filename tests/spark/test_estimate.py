@@ -7,7 +7,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import ConfigError, chat_udf, embed_udf, estimate
-from spark_llm.enrich import enrich_table
+from spark_llm.enrich.api import enrich_table
 from spark_llm.serving import LocalEndpoints
 from tests.saying import COMPLETION_TOKENS, PROMPT_TOKENS, Says, last_words
 from tests.spark.asking import endpoint

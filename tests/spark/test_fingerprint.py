@@ -14,11 +14,11 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DataType
 
 from spark_llm import Endpoint, Policy, chat_udf, complete_udf, embed_udf
-from spark_llm._fingerprint import fingerprint
 from spark_llm.ai.udf import chat_function, known_endpoints, query_function, similarity_function
 from spark_llm.auth.credentials import Bearer
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.request_spec import Recipe
+from spark_llm.enrich.fingerprint import fingerprint
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import recipe_digest
 from spark_llm.protocol.chat import Chat

@@ -8,8 +8,8 @@ from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import chat_udf, embed_udf
-from spark_llm._side_by_side import Live, Part, SideBySide
 from spark_llm.ai.udf import chat_function
+from spark_llm.enrich.multi_udf import Live, Part, SideBySide
 from spark_llm.livecounts.counts import LiveCounts
 from spark_llm.serving import Echo, LocalEndpoints, echo_vector
 from tests.spark.asking import Ask, chat, endpoint

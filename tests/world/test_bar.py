@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm._bar import LINE_EVERY_S, Progress
+from spark_llm.enrich.progress.bar import LINE_EVERY_S, Progress
 from spark_llm.metering.tally import Tally
 
 FAILED = Tally(100, {"timeout": 3, "rate_limited": 9}, 900, 100, 0, 1_000, 130)
@@ -281,7 +281,7 @@ def test_a_notebook_gets_a_bar() -> None:
     import nbformat
 
     source = """\
-from spark_llm._bar import Progress
+from spark_llm.enrich.progress.bar import Progress
 from tests.world.test_bar import Chunk, free
 with Progress(200, Chunk(), free, enabled=True) as progress:
     progress.note("hello")

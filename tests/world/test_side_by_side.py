@@ -12,11 +12,11 @@ import pytest
 from pyspark.sql.types import StructType
 
 from spark_llm import Endpoint, Policy, chat_udf, complete_udf, embed_udf, schemas
-from spark_llm._side_by_side import Live, Part, SideBySide, SideBySidePlan
 from spark_llm.ai.udf import chat_function
 from spark_llm.engine.parallel_columns import Chunk
 from spark_llm.engine.registry import ENGINES
 from spark_llm.engine.request_spec import recipes
+from spark_llm.enrich.multi_udf import Live, Part, SideBySide, SideBySidePlan
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.livecounts.counts import Address, LiveCounts
 from spark_llm.protocol.values import Result

@@ -27,7 +27,7 @@ from pyspark.sql.types import (
     YearMonthIntervalType,
 )
 
-from spark_llm._table import field_of, holds
+from spark_llm.enrich.table import field_of, holds
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.structured.schema import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm.protocol.values import Result

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from pyspark.sql.types import DataType, StringType, StructField, StructType
 
-from spark_llm._table import field_of, holds
-from spark_llm._work import mark_of
+from spark_llm.enrich.changes import mark_of
+from spark_llm.enrich.table import field_of, holds
 from spark_llm.protocol.identifiers import Same, quoted
 
 

@@ -11,7 +11,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import BooleanType, StructField, StructType
 
-from spark_llm._table import Table, condition
+from spark_llm.enrich.table import Table, condition
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import quoted
 

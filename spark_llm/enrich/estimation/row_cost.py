@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from spark_llm._work import Asking
 from spark_llm.engine.request_spec import recipes
+from spark_llm.enrich.changes import Asking
 from spark_llm.metering.chunking import PerRow
 from spark_llm.metering.prices import Price
 from spark_llm.metering.tally import Tally

@@ -8,9 +8,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StringType, StructField, StructType
 
-from spark_llm._fingerprint import fingerprint
-from spark_llm._table import Table, field_of, holds, nullable, said, same_of
-from spark_llm._work import Asking, Layout, mark_of
+from spark_llm.enrich.changes import Asking, Layout, mark_of
+from spark_llm.enrich.fingerprint import fingerprint
+from spark_llm.enrich.table import Table, field_of, holds, nullable, said, same_of
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import Same, check_apart
 from spark_llm.udf.lazy_udf import Call

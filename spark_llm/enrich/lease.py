@@ -18,10 +18,10 @@ from types import TracebackType
 from pyspark.sql import SparkSession
 from pyspark.sql.types import IntegerType, StructField, StructType
 
-from spark_llm._conflict import conflict
-from spark_llm._table import FORMAT, Table, said
-from spark_llm._watch import BEAT_S, SILENCE_S, Watch
 from spark_llm.engine.process_identity import has_ended, own_identity
+from spark_llm.enrich.conflict import conflict
+from spark_llm.enrich.heartbeat import BEAT_S, SILENCE_S, Watch
+from spark_llm.enrich.table import FORMAT, Table, said
 from spark_llm.errors import ConfigError, JobFailedError
 from spark_llm.protocol.identifiers import quoted
 

@@ -22,7 +22,7 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from spark_llm._conflict import conflict, pause_after_conflict
+from spark_llm.enrich.conflict import conflict, pause_after_conflict
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import Same, parse, quoted
 from spark_llm.protocol.wire import excerpt

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_llm._side_by_side import Live, Part, SideBySide
-from spark_llm._table import nullable
-from spark_llm._work import Asking, any_of, col
 from spark_llm.engine.request_spec import Recipe, recipes
+from spark_llm.enrich.changes import Asking, any_of, col
+from spark_llm.enrich.multi_udf import Live, Part, SideBySide
+from spark_llm.enrich.table import nullable
 from spark_llm.errors import KINDS, Kind
 from spark_llm.metering.chunking import HOPELESS, NOT_OF_THE_ROW
 from spark_llm.metering.tally import Tally

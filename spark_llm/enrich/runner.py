@@ -22,18 +22,18 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 from pyspark.sql.utils import is_remote
 
-from spark_llm._answers import Asker, Counted
-from spark_llm._bar import Progress
-from spark_llm._beside import Beside
-from spark_llm._fit import checked, make, of_source, widen
-from spark_llm._guess import cost_of_a_row
-from spark_llm._lease import Lease
-from spark_llm._merge import fitting, merge
-from spark_llm._side_by_side import Live
-from spark_llm._table import Table, persistently, said, same_of
-from spark_llm._work import Asking, Layout, to_do
-from spark_llm._written import Work
-from spark_llm.enrich_report import EnrichReport
+from spark_llm.enrich.ask_chunk import Asker, Counted
+from spark_llm.enrich.changes import Asking, Layout, to_do
+from spark_llm.enrich.estimation.row_cost import cost_of_a_row
+from spark_llm.enrich.lease import Lease
+from spark_llm.enrich.merge import fitting, merge
+from spark_llm.enrich.multi_udf import Live
+from spark_llm.enrich.progress.bar import Progress
+from spark_llm.enrich.report import EnrichReport
+from spark_llm.enrich.staging import Beside
+from spark_llm.enrich.table import Table, persistently, said, same_of
+from spark_llm.enrich.validate import checked, make, of_source, widen
+from spark_llm.enrich.work_table import Work
 from spark_llm.errors import JobFailedError
 from spark_llm.livecounts.counts import LiveCounts, own_address_towards
 from spark_llm.metering.chunking import Chunks, Limits

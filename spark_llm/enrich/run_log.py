@@ -3,8 +3,8 @@
 from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
-from spark_llm._table import Table, field_of, persistently, said, same_of
-from spark_llm.enrich_report import RUNS_DDL, EnrichReport
+from spark_llm.enrich.report import RUNS_DDL, EnrichReport
+from spark_llm.enrich.table import Table, field_of, persistently, said, same_of
 from spark_llm.errors import ConfigError
 from spark_llm.udf.spark_types import struct_of
 

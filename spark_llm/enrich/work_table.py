@@ -7,8 +7,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from spark_llm._beside import Beside
-from spark_llm._work import any_of, col
+from spark_llm.enrich.changes import any_of, col
+from spark_llm.enrich.staging import Beside
 from spark_llm.errors import ConfigError
 
 _ROW_BITS = 33  # of Spark's monotonically increasing numbers; the partition's stand above them

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
-from spark_llm._fit import check_names, of_source
-from spark_llm._job import Job
-from spark_llm._runs import Runs
-from spark_llm._table import Table, same_of
 from spark_llm.engine.request_spec import recipes
-from spark_llm.enrich_report import EnrichReport
+from spark_llm.enrich.report import EnrichReport
+from spark_llm.enrich.run_log import Runs
+from spark_llm.enrich.runner import Job
+from spark_llm.enrich.table import Table, same_of
+from spark_llm.enrich.validate import check_names, of_source
 from spark_llm.errors import HINT, ConfigError, JobFailedError
 from spark_llm.metering import prices as _prices
 from spark_llm.metering.budget import Budget

@@ -10,12 +10,12 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructType
 
-from spark_llm._estimated import ColumnEstimate, Estimate
-from spark_llm._guess import BYTES_A_TOKEN, envelope_of, longest_answer
-from spark_llm._table import Table, field_of, same_of
-from spark_llm._work import Asking, any_of, col, size_of
 from spark_llm.engine.request_spec import recipes
-from spark_llm.enrich import job_of, rows_of
+from spark_llm.enrich.api import job_of, rows_of
+from spark_llm.enrich.changes import Asking, any_of, col, size_of
+from spark_llm.enrich.estimation.report import ColumnEstimate, Estimate
+from spark_llm.enrich.estimation.row_cost import BYTES_A_TOKEN, envelope_of, longest_answer
+from spark_llm.enrich.table import Table, field_of, same_of
 from spark_llm.errors import ConfigError
 from spark_llm.metering.chunking import Limits
 from spark_llm.metering.prices import Price, Prices

@@ -16,7 +16,7 @@ from pyspark.sql.types import StructType
 
 from benchmarks.counters import Counters
 from benchmarks.running import Running, running
-from spark_llm._java import ensure_java
+from spark_llm.cli.local.java import ensure_java
 
 Asked = Callable[[str], Column]  # a UDF, ours or another's, as far as a benchmark calls it
 

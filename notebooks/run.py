@@ -10,7 +10,7 @@ from typing import Any
 from nbclient import NotebookClient
 from nbformat import v4
 
-from spark_llm._java import ensure_java
+from spark_llm.cli.local.java import ensure_java
 
 FOLDER = Path(__file__).parent
 

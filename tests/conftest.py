@@ -53,7 +53,7 @@ def spark(
     import pyspark
     from pyspark.sql import SparkSession
 
-    from spark_llm._java import ensure_java
+    from spark_llm.cli.local.java import ensure_java
     from tests import formats
     from tests.small_spark import SETTINGS
 

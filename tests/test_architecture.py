@@ -21,20 +21,6 @@ FACES = ("__init__", "__main__", "functions", "schemas")  # what users import: t
 WORDS = ("errors", "policy", "_version")  # what every package may import
 WING = "serving"
 WING_GUESTS = ("cli/main", "__init__")  # __init__ only offers the name, and loads it when it is asked for
-PLACES = {  # of files that have no folder yet
-    "_check_commands": "cli/check",
-    "_delta": "cli/local/delta",
-    "_enrich_command": "cli/enrich",
-    "_faults": "cli/config_errors",
-    "_held_back": "cli/local/output",
-    "_java": "cli/local/java",
-    "_job_columns": "cli/job_columns",
-    "_job_file": "cli/job_file",
-    "_local_spark": "cli/local/spark",
-    "_session": "cli/session",
-    "cli": "cli/main",
-    "demo": "cli/demo",
-}
 
 # Each outside library and the packages, or files, that may import it; the longest name that fits counts.
 DOORS: dict[str, tuple[str, ...]] = {
@@ -98,12 +84,8 @@ def read(folder: Path) -> House:
         steps = [["/".join(path[:count]) for count in range(len(path), 0, -1)] for path in paths]
         ours = [next((step for step in ladder if step in files), "__init__") for ladder in steps]
         others = [target for target in targets if not _under(target, folder.name)]
-        house[_place(name)] = Module(tree, [_place(other) for other in ours], others)
+        house[name] = Module(tree, ours, others)
     return house
-
-
-def _place(name: str) -> str:
-    return PLACES.get(name, name)
 
 
 def _imports(tree: ast.Module, where: tuple[str, ...]) -> Iterator[str]:

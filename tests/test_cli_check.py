@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from spark_llm.cli import main
+from spark_llm.cli.main import main
 from spark_llm.serving import LocalEndpoints
 from tests.conftest import ROOT
 from tests.world.answering import CHAT_ANSWER, answering
@@ -230,7 +230,7 @@ def test_neither_loads_spark(workspace: LocalEndpoints, arguments: list[str]) ->
     """A machine without pyspark can check an endpoint; nor are pandas and pyarrow loaded."""
     program = (
         "import sys\n"
-        "from spark_llm.cli import main\n"
+        "from spark_llm.cli.main import main\n"
         "code = main(sys.argv[1:])\n"
         "print(code, [name for name in ('pyspark', 'pandas', 'pyarrow') if name in sys.modules])\n"
     )

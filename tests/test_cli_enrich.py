@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from spark_llm.cli import main
+from spark_llm.cli.main import main
 from spark_llm.serving import Echo, Faults, LocalEndpoints
 from tests.conftest import ROOT
 from tests.saying import Says, fitting

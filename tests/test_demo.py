@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from spark_llm import Endpoint, demo
-from spark_llm._held_back import held_back
-from spark_llm._local_spark import why_no_package
+from spark_llm import Endpoint
+from spark_llm.cli import demo
+from spark_llm.cli.local.output import held_back
+from spark_llm.cli.local.spark import why_no_package
 from spark_llm.serving import Echo, LocalEndpoints
 from tests.conftest import ROOT
 from tests.saying import Says, fitting

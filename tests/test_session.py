@@ -2,8 +2,8 @@
 
 import pytest
 
-from spark_llm._delta import delta_settings
-from spark_llm._session import bare_settings, is_bare
+from spark_llm.cli.local.delta import delta_settings
+from spark_llm.cli.session import bare_settings, is_bare
 
 
 @pytest.mark.parametrize(

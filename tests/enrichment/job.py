@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import Endpoint, Policy, chat_udf
-from spark_llm._java import ensure_java
+from spark_llm.cli.local.java import ensure_java
 from spark_llm.enrich.api import enrich_table
 from tests import formats
 from tests.small_spark import JAVA_OPTIONS, SETTINGS

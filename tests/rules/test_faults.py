@@ -2,7 +2,7 @@
 
 import pytest
 
-from spark_llm._faults import Faults
+from spark_llm.cli.config_errors import Faults
 from spark_llm.errors import ConfigError
 
 

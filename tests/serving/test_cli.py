@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from spark_llm import __version__
-from spark_llm.cli import main
+from spark_llm.cli.main import main
 from spark_llm.serving import LocalEndpoints
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ import pyspark
 from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
-from spark_llm._delta import delta_settings
-from spark_llm._held_back import held_back
+from spark_llm.cli.local.delta import delta_settings
+from spark_llm.cli.local.output import held_back
 from spark_llm.errors import HINT
 from spark_llm.protocol.wire import excerpt
 

@@ -16,8 +16,8 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from spark_llm import functions
-from spark_llm._faults import Faults
 from spark_llm.ai.catalog import FUNCTIONS, KINDS, Function, Parameter
+from spark_llm.cli.config_errors import Faults
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy

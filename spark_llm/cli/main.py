@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from spark_llm import serving
-from spark_llm._java import ensure_java
 from spark_llm._version import __version__
+from spark_llm.cli.local.java import ensure_java
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import SparkLLMError
 
@@ -46,7 +46,7 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve local endpoints until Ctrl-C."""
-    from spark_llm._check_commands import token_in  # the commands that ask need it too, and --help does not
+    from spark_llm.cli.check import token_in  # the commands that ask need it too, and --help does not
 
     try:
         token = token_in(arguments.token_file)
@@ -84,7 +84,7 @@ def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
 def run_demo(arguments: argparse.Namespace) -> int:
     """Enrich forty customer reviews with Spark and small real models on this machine: no key, no account."""
     try:
-        from spark_llm import demo
+        from spark_llm.cli import demo
     except ImportError as error:
         print(f"spark-llm: {error}. Hint: pip install 'spark-llm-endpoints[demo]'", file=sys.stderr)
         return 1
@@ -114,10 +114,10 @@ def add_check_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     """Check an endpoint: its address, the credentials, its state, and one request of one token."""
-    from spark_llm import _check_commands
+    from spark_llm.cli import check
 
     try:
-        report = _check_commands.check(arguments, os.environ)
+        report = check.check(arguments, os.environ)
     except SparkLLMError as error:
         print(f"spark-llm check: {error}", file=sys.stderr)
         return 2
@@ -133,10 +133,10 @@ def add_endpoints_arguments(parser: argparse.ArgumentParser) -> None:
 
 def list_endpoints(arguments: argparse.Namespace) -> int:
     """List the serving endpoints of the workspace at DATABRICKS_HOST: name, task and state."""
-    from spark_llm import _check_commands
+    from spark_llm.cli import check
 
     try:
-        print(_check_commands.endpoints(arguments, os.environ))
+        print(check.endpoints(arguments, os.environ))
     except SparkLLMError as error:
         print(f"spark-llm endpoints: {error}", file=sys.stderr)
         return 1
@@ -156,12 +156,12 @@ def enrich(arguments: argparse.Namespace) -> int:
     Exit codes: 0 done; 3 stopped before its end, by the budget, by failures or by the endpoint; 1 an error; 130 Ctrl-C.
     """
     try:
-        from spark_llm import _enrich_command
+        from spark_llm.cli import enrich
     except ImportError as error:
         print(f"spark-llm enrich: {error}. Hint: pip install 'spark-llm-endpoints[spark,java]'", file=sys.stderr)
         return 1
     try:
-        outcome = _enrich_command.enrich(arguments, os.environ)
+        outcome = enrich.enrich(arguments, os.environ)
     except KeyboardInterrupt:
         print("\nStopped. Run it again: what was answered is not asked again.", file=sys.stderr)
         return 130

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import pyspark
 from pyspark.sql import SparkSession
 
-from spark_llm._delta import delta_settings
-from spark_llm._java import ensure_java
+from spark_llm.cli.local.delta import delta_settings
+from spark_llm.cli.local.java import ensure_java
 from spark_llm.enrich.table import said
 from spark_llm.errors import JobFailedError
 

@@ -10,9 +10,9 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from spark_llm._faults import Faults
-from spark_llm._job_columns import LateColumn, read_column
 from spark_llm.auth.credentials import Bearer
+from spark_llm.cli.config_errors import Faults
+from spark_llm.cli.job_columns import LateColumn, read_column
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.enrich.api import enrich_table
 from spark_llm.enrich.validate import check_names

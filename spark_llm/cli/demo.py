@@ -14,8 +14,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from tqdm import tqdm
 
-from spark_llm._local_spark import local_spark
 from spark_llm.ai.sql import register_ai_functions
+from spark_llm.cli.local.spark import local_spark
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.enrich.api import enrich_table
 from spark_llm.functions import llm_classify

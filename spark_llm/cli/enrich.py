@@ -8,8 +8,8 @@ from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
 
-from spark_llm._job_file import JobFile
-from spark_llm._session import session
+from spark_llm.cli.job_file import JobFile
+from spark_llm.cli.session import session
 from spark_llm.enrich.api import enrich_table
 from spark_llm.enrich.estimation.estimate import estimate
 

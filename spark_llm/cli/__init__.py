@@ -1,0 +1,7 @@
+"""The command line: `spark-llm check`, `enrich`, `demo`, `serve`.
+
+No work is done here: each command calls the package of its subject.
+Begin with `main`.
+"""
+
+from spark_llm.cli.main import main as main

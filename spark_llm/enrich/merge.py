@@ -16,7 +16,7 @@ def merge(target: str, staged: str, schema: StructType, *, only_new: bool = Fals
     """Return the statement that merges `staged`, which has this schema, into `target`; both are names in quotes.
 
     `only_new` says that the target has none of the rows, which is less work. The rows' columns are those of
-    `_work.to_do` and `result`, a struct with a field for each column that was asked; it may be missing.
+    `changes.to_do` and `result`, a struct with a field for each column that was asked; it may be missing.
     """
     parts = {field.name: field.dataType for field in schema}
     key, writes = _names(parts, "key"), _names(parts, "writes")

@@ -26,7 +26,7 @@ class Work:
     """
 
     def __init__(self, beside: Beside, to_do: DataFrame) -> None:
-        """Write down what `_work.to_do` finds; raises `ConfigError` where the key does not tell rows apart."""
+        """Write down what `changes.to_do` finds; raises `ConfigError` where the key does not tell rows apart."""
         self._beside = beside
         self._rows = beside.write("work", to_do)
         self._asks = any_of(col("asks", name) for name in _names(self._rows, "asks"))

@@ -1,0 +1,54 @@
+"""The names that users import: each is what it says, however often and whenever it is asked for."""
+
+import subprocess
+import sys
+
+import pytest
+
+import spark_llm
+from tests.conftest import ROOT
+
+TWICE = """
+import importlib, pkgutil, types
+import spark_llm
+
+first = {name: getattr(spark_llm, name) for name in spark_llm.__all__}
+for module in pkgutil.walk_packages(spark_llm.__path__, "spark_llm."):
+    if not module.name.endswith((".__main__", ".pytest_plugin")):
+        importlib.import_module(module.name)
+for name, before in first.items():
+    assert getattr(spark_llm, name) is before, name
+    assert isinstance(before, types.ModuleType) == (name in ("functions", "schemas", "serving")), name
+"""
+
+
+def test_a_name_stays_what_it_is() -> None:
+    """No submodule takes the place of a function of its name, though all of them are loaded."""
+    done = subprocess.run([sys.executable, "-c", TWICE], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from spark_llm.auth import ClientCredentials",
+        "from spark_llm.cli import main",
+        "from spark_llm.endpoint import Endpoint",
+        "from spark_llm.enrich import enrich_stream, enrich_table",
+        "from spark_llm.functions import ai_classify",
+        "from spark_llm.serving import LocalEndpoints",
+    ],
+)
+def test_a_package_gives_its_public_names(statement: str) -> None:
+    """What users may import from a package is there, whatever file it is in."""
+    names: dict[str, object] = {}
+    exec(statement, names)  # noqa: S102 -- one of those above
+
+    assert all(callable(value) for name, value in names.items() if name != "__builtins__")
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    """As of any module."""
+    with pytest.raises(AttributeError, match="no attribute 'enrich_tables'"):
+        getattr(spark_llm, "enrich_tables")  # noqa: B009 -- mypy knows that it is not there

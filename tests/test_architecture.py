@@ -6,8 +6,9 @@ Imports are read from the source, wherever they stand: at the top, inside a func
 import ast
 import graphlib
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import pytest
@@ -57,6 +58,8 @@ ACTING = """
     asyncio concurrent ctypes glob http.client io logging multiprocessing os pathlib queue random sched secrets select
     selectors shutil signal socket sqlite3 ssl subprocess tempfile threading time urllib.request uuid
 """
+FILES_MOST = 20
+ENTRIES = ("__main__", "functions", "schemas", "serving/pytest_plugin")
 CLOCKS = ("now", "utcnow", "today")
 JVM = ("_jvm", "_jdf", "_jsparkSession", "sparkContext", "SparkContext", "py4j")
 
@@ -67,6 +70,7 @@ class Module(NamedTuple):
     tree: ast.Module
     ours: list[str]
     others: list[str]
+    is_package: bool
 
 
 House = dict[str, Module]
@@ -84,7 +88,7 @@ def read(folder: Path) -> House:
         steps = [["/".join(path[:count]) for count in range(len(path), 0, -1)] for path in paths]
         ours = [next((step for step in ladder if step in files), "__init__") for ladder in steps]
         others = [target for target in targets if not _under(target, folder.name)]
-        house[name] = Module(tree, ours, others)
+        house[name] = Module(tree, ours, others, file.name == "__init__.py")
     return house
 
 
@@ -171,6 +175,20 @@ def the_wing_stands_apart(house: House) -> Iterator[str]:
             yield f"{name} imports {other} across the wing's wall"
 
 
+def packages_are_small_and_open(house: House) -> Iterator[str]:
+    """No folder has more files than one can look through, and no file in one is marked as private."""
+    files = Counter(str(PurePosixPath(name).parent) for name, module in house.items() if not module.is_package)
+    yield from (f"{folder} has {count} files" for folder, count in files.items() if count > FILES_MOST)
+    yield from (f"{name} has an underscore" for name in house if PurePosixPath(name).name[0] == "_" and "/" in name)
+
+
+def every_module_is_used(house: House) -> Iterator[str]:
+    """Another module imports it, unless something outside calls it."""
+    used = {other for name, other in _pairs(house) if other != name}
+    packages = {name for name, module in house.items() if module.is_package}
+    yield from (f"nothing imports {name}" for name in house if name not in {*used, *packages, *ENTRIES})
+
+
 def nobody_reaches_into_the_jvm(house: House) -> Iterator[str]:
     """What works on Spark Connect works everywhere; the JVM's objects do not."""
     for name, module in house.items():
@@ -191,11 +209,12 @@ RULES: list[Callable[[House], Iterator[str]]] = [
     outsiders_use_their_doors,
     what_is_pure_never_acts,
     the_wing_stands_apart,
+    packages_are_small_and_open,
     nobody_reaches_into_the_jvm,
 ]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", [*RULES, every_module_is_used], ids=lambda rule: rule.__name__)
 def test_the_library_keeps_the_rule(rule: Callable[[House], Iterator[str]]) -> None:
     """Every module of the library keeps to the plan."""
     assert [] == list(rule(read(Path(__file__).parents[1] / "spark_llm")))
@@ -219,13 +238,18 @@ SOUND = {
 }
 
 
-def findings(folder: Path, sources: dict[str, str]) -> list[str]:
-    """Write a made-up library of these modules, and say what the rules find in it."""
+def written(folder: Path, sources: dict[str, str]) -> House:
+    """Write a made-up library of these modules, and read it."""
     for name, source in sources.items():
         file = folder / "house" / f"{name}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(source, encoding="utf-8")
-    house = read(folder / "house")
+    return read(folder / "house")
+
+
+def findings(folder: Path, sources: dict[str, str]) -> list[str]:
+    """Say what the rules find in a made-up library."""
+    house = written(folder, sources)
     return [finding for rule in RULES for finding in rule(house)]
 
 
@@ -253,6 +277,7 @@ def test_what_the_plan_allows_is_no_finding(tmp_path: Path) -> None:
         ("flow/retry", "datetime.now(UTC)", "flow/retry reads a clock: datetime.now(UTC)"),
         ("serving/app", "from house import errors", "serving/app imports errors across the wing's wall"),
         ("cli/demo", "from house.serving import app", "cli/demo imports serving/app across the wing's wall"),
+        ("udf/_columns", "", "udf/_columns has an underscore"),
         ("udf/columns", "spark.sparkContext", "udf/columns names sparkContext"),
         ("ai/sql", "getattr(spark, '_jvm')", "ai/sql names _jvm"),
     ],
@@ -260,3 +285,19 @@ def test_what_the_plan_allows_is_no_finding(tmp_path: Path) -> None:
 def test_a_breach_is_named(name: str, source: str, finding: str, tmp_path: Path) -> None:
     """One module that breaks a rule is reported by its name and what it did, and nothing else is."""
     assert [finding] == findings(tmp_path, {**SOUND, name: source})
+
+
+def test_a_crowded_folder_is_named(tmp_path: Path) -> None:
+    """With one file more than one can look through; files of another folder do not count."""
+    crowd = {f"{folder}/f{number}": "" for folder in ("flow", "udf") for number in range(FILES_MOST)}
+
+    assert ["flow has 21 files"] == findings(tmp_path, {**crowd, "flow/one_more": ""})
+
+
+def test_what_nothing_imports_is_named(tmp_path: Path) -> None:
+    """A module that imports itself alone is not used."""
+    house = written(
+        tmp_path, {"flow/retry": "import house.flow.retry", "flow/rate": "", "policy": "import house.flow.rate"}
+    )
+
+    assert ["nothing imports flow/retry", "nothing imports policy"] == list(every_module_is_used(house))

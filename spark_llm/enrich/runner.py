@@ -151,7 +151,7 @@ class Job:
         )
 
     def waiting(self, source: DataFrame, target: Table) -> tuple[DataFrame, list[Asking]]:
-        """Return the rows for which there is something to do, as `changes.to_do` has them, and what is asked of them."""
+        """Return the rows with something to do, as `changes.to_do` has them, and what is asked of them."""
         layout, asking = of_source(source, self.key, self.calls)
         there = target.read()
         if there is not None:

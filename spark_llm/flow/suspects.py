@@ -10,6 +10,7 @@ endpoint that dies is asked no more than fill it.
 
 import math
 from collections.abc import Hashable
+from operator import itemgetter
 from typing import NamedTuple
 
 from spark_llm.flow.negotiation import weight, witnesses
@@ -54,6 +55,7 @@ class Suspects:
         self._sent = 0  # the number of the last request
         self._out: set[int] = set()  # the numbers of requests in flight, in the order of their sending
         self._answered = 0
+        self._latest: tuple[int, str | None] = (0, None)  # of those answered, the number and the token
         self._of_rows = 0  # refusals that were the row's
         self._past: list[Witness] = []  # that wait no longer
 
@@ -106,12 +108,14 @@ class Suspects:
         """Let a refusal wait; return those that were refused with another token, for which it says nothing."""
         others = [suspect for suspect in self.held if suspect.request.token != request.token]
         self.held = [suspect for suspect in self.held if suspect.request.token == request.token]
-        self.held.append(Suspect(request, error, own, self._sent))
+        number, token = self._latest
+        self.held.append(Suspect(request, error, own, self._sent, number > request.number and token == request.token))
         return others
 
     def answered(self, request: Request) -> list[Suspect]:
         """Return those that wait no longer: they were refused before this was sent, or with another token."""
         self._answered += 1
+        self._latest = max(self._latest, (request.number, request.token), key=itemgetter(0))
         self._past = [witness for witness in self._past if witness.number > request.number]
         cleared, self.held, held = [], [], self.held
         for suspect in held:

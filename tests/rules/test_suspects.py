@@ -167,6 +167,20 @@ def test_refusals_of_an_old_token_are_no_witnesses_of_the_new() -> None:
     assert old == schedule.ready(3.0)[: len(old)]
 
 
+def test_a_later_request_that_was_answered_before_counts_too() -> None:
+    """The answer may come first: the row is refused alone, and its error says so."""
+    schedule, form = begun(Policy(max_in_flight=2))
+    schedule.add("task", pack(1), form)
+    schedule.add("task", pack(2), form)
+    refused, later = schedule.ready(1.0)
+    schedule.answered(later, answer(later), 2.0, 1.0)
+    schedule.failed(refused, refusal(403), 3.0, lambda: 0.0)
+
+    assert [(refused, "invalid_request")] == [
+        (each, word.error.kind) for each, word in schedule.judged(4.0, nothing_more)
+    ]
+
+
 @pytest.mark.parametrize("renews", [True, False])
 def test_the_last_refusal_is_looked_at_again_where_a_token_can_be_renewed(renews: bool) -> None:  # noqa: FBT001 -- a table
     """Those in flight beside it may have been let in before the token ended; once is enough."""

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spark_llm.serving.refusals import Refused
-from spark_llm.serving.wire import ChatRequest, Choice, Texts, Usage
+from spark_llm.serving.protocol.errors import Refused
+from spark_llm.serving.protocol.requests import ChatRequest, Choice, Texts, Usage
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 7, 3  # of each request
 

@@ -12,33 +12,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "After": "limits",
-    "Capacity": "limits",
-    "ChatModel": "models",
-    "ChatRequest": "wire",
-    "Choice": "wire",
-    "CompletionModel": "models",
-    "CompletionRequest": "wire",
-    "Echo": "models",
-    "EmbeddingModel": "models",
-    "EmbeddingRequest": "wire",
-    "Fault": "faults",
-    "Faults": "faults",
+    "After": "scenario.capacity",
+    "Capacity": "scenario.capacity",
+    "ChatModel": "models.base",
+    "ChatRequest": "protocol.requests",
+    "Choice": "protocol.requests",
+    "CompletionModel": "models.base",
+    "CompletionRequest": "protocol.requests",
+    "Echo": "models.base",
+    "EmbeddingModel": "models.base",
+    "EmbeddingRequest": "protocol.requests",
+    "Fault": "scenario.faults",
+    "Faults": "scenario.faults",
     "LocalEndpoints": "endpoints",
-    "MiniLM": "minilm",
-    "Model": "models",
-    "Piece": "wire",
-    "Quota": "limits",
-    "Recorded": "ledger",
-    "Refused": "refusals",
+    "MiniLM": "models.minilm",
+    "Model": "models.base",
+    "Piece": "protocol.requests",
+    "Quota": "scenario.capacity",
+    "Recorded": "scenario.stats",
+    "Refused": "protocol.errors",
     "ServingEndpoint": "catalog",
-    "SmolLM2": "smollm2",
-    "Stats": "ledger",
-    "StreamingModel": "models",
-    "Texts": "wire",
-    "Usage": "wire",
-    "Vectors": "wire",
-    "echo_vector": "models",
+    "SmolLM2": "models.smollm2",
+    "Stats": "scenario.stats",
+    "StreamingModel": "models.base",
+    "Texts": "protocol.requests",
+    "Usage": "protocol.requests",
+    "Vectors": "protocol.requests",
+    "echo_vector": "models.base",
     "real_endpoints": "stock",
 }
 
@@ -76,11 +76,7 @@ __all__ = [
 if TYPE_CHECKING:
     from spark_llm.serving.catalog import ServingEndpoint
     from spark_llm.serving.endpoints import LocalEndpoints
-    from spark_llm.serving.faults import Fault, Faults
-    from spark_llm.serving.ledger import Recorded, Stats
-    from spark_llm.serving.limits import After, Capacity, Quota
-    from spark_llm.serving.minilm import MiniLM
-    from spark_llm.serving.models import (
+    from spark_llm.serving.models.base import (
         ChatModel,
         CompletionModel,
         Echo,
@@ -89,10 +85,10 @@ if TYPE_CHECKING:
         StreamingModel,
         echo_vector,
     )
-    from spark_llm.serving.refusals import Refused
-    from spark_llm.serving.smollm2 import SmolLM2
-    from spark_llm.serving.stock import real_endpoints
-    from spark_llm.serving.wire import (
+    from spark_llm.serving.models.minilm import MiniLM
+    from spark_llm.serving.models.smollm2 import SmolLM2
+    from spark_llm.serving.protocol.errors import Refused
+    from spark_llm.serving.protocol.requests import (
         ChatRequest,
         Choice,
         CompletionRequest,
@@ -102,6 +98,10 @@ if TYPE_CHECKING:
         Usage,
         Vectors,
     )
+    from spark_llm.serving.scenario.capacity import After, Capacity, Quota
+    from spark_llm.serving.scenario.faults import Fault, Faults
+    from spark_llm.serving.scenario.stats import Recorded, Stats
+    from spark_llm.serving.stock import real_endpoints
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 -- whatever the name stands for

@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
-from spark_llm.serving.models import Model
-from spark_llm.serving.tasks import TASKS, Task, TaskName
+from spark_llm.serving.models.base import Model
+from spark_llm.serving.models.tasks import TASKS, Task, TaskName
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 
-from spark_llm.serving.app import Application
+from spark_llm.serving.auth.oauth import TokenEndpoint
+from spark_llm.serving.auth.tokens import AN_HOUR_S, IssuedTokensExpire, Token, Tokens
 from spark_llm.serving.catalog import Catalog, ServingEndpoint
-from spark_llm.serving.faults import Faults
-from spark_llm.serving.invocations import Invocations, Latency
-from spark_llm.serving.ledger import Recorded, Stats
-from spark_llm.serving.limits import After, Capacity
-from spark_llm.serving.models import Model
-from spark_llm.serving.oauth import TokenEndpoint
-from spark_llm.serving.server import HOST, Server
+from spark_llm.serving.http.app import Application
+from spark_llm.serving.http.invocations import Invocations, Latency
+from spark_llm.serving.http.server import HOST, Server
+from spark_llm.serving.models.base import Model
+from spark_llm.serving.scenario.capacity import After, Capacity
+from spark_llm.serving.scenario.faults import Faults
+from spark_llm.serving.scenario.stats import Recorded, Stats
 from spark_llm.serving.stock import echo_endpoints, real_endpoints
-from spark_llm.serving.tokens import AN_HOUR_S, IssuedTokensExpire, Token, Tokens
 
 AN_HOUR = After(elapsed_s=AN_HOUR_S)
 NO_FAULTS = Faults()

@@ -1,9 +1,9 @@
 """The endpoints that are there where no others are asked for: chat, complete and embed."""
 
 from spark_llm.serving.catalog import ServingEndpoint
-from spark_llm.serving.minilm import MiniLM
-from spark_llm.serving.models import Echo, Model
-from spark_llm.serving.smollm2 import SmolLM2
+from spark_llm.serving.models.base import Echo, Model
+from spark_llm.serving.models.minilm import MiniLM
+from spark_llm.serving.models.smollm2 import SmolLM2
 
 
 def echo_endpoints() -> dict[str, ServingEndpoint]:

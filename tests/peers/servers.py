@@ -17,7 +17,7 @@ from spark_llm.auth.credentials import ClientCredentials
 from spark_llm.engine.engine import Engine
 from spark_llm.protocol.task import Task
 from spark_llm.serving import LocalEndpoints
-from spark_llm.serving.weights import find_weights
+from spark_llm.serving.models.weights import find_weights
 from tests.peers.client import ENDPOINTS, ROUTES
 from tests.world.asking import started
 

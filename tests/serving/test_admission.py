@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.serving import After, Capacity, Fault, Quota
-from spark_llm.serving.admission import Admission
+from spark_llm.serving.scenario.admission import Admission
 
 ADMITTED, REFUSED = Fault(), Fault("429")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.serving.credentials import Pair, basic, token_of
+from spark_llm.serving.protocol.credentials import Pair, basic, token_of
 
 # What a header can hold, and what a decoder makes of bytes that are no UTF-8.
 TOKENS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1)

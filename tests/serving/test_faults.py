@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.serving import Fault, Faults, Refused
-from spark_llm.serving.faults import KINDS, MISBEHAVIOURS, REFUSALS
-from spark_llm.serving.responses import refuse
+from spark_llm.serving.http.responses import refuse
+from spark_llm.serving.scenario.faults import KINDS, MISBEHAVIOURS, REFUSALS
 
 _WAITS = st.sampled_from(["1", "1.5", "250ms", "+2", "soon"])
 _IN_BODY = [kind for kind, refusal in REFUSALS.items() if refusal.tells_wait_in_body]

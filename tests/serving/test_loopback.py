@@ -7,8 +7,8 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.serving.loopback import stranger
-from spark_llm.serving.refusals import STRANGE_HOST, STRANGE_ORIGIN
+from spark_llm.serving.http.loopback import stranger
+from spark_llm.serving.protocol.errors import STRANGE_HOST, STRANGE_ORIGIN
 from tests.serving.client import POST_PATHS, Client, conversation
 
 OURS = ["127.0.0.1", "localhost", "LocalHost", "[::1]"]

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.serving import After, Echo, LocalEndpoints, Model, ServingEndpoint
-from spark_llm.serving.oauth import JWT_BEARER, TokenEndpoint
-from spark_llm.serving.tokens import Token, Tokens
+from spark_llm.serving.auth.oauth import JWT_BEARER, TokenEndpoint
+from spark_llm.serving.auth.tokens import Token, Tokens
 from tests.serving.client import Client, connected, conversation
 
 CHAT = conversation("hello")

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from spark_llm.serving import Echo, LocalEndpoints, ServingEndpoint
-from spark_llm.serving.app import Application
+from spark_llm.serving.auth.oauth import TokenEndpoint
+from spark_llm.serving.auth.tokens import Token, Tokens
 from spark_llm.serving.catalog import Catalog
-from spark_llm.serving.faults import Faults
-from spark_llm.serving.invocations import Invocations
-from spark_llm.serving.limits import Capacity
-from spark_llm.serving.oauth import TokenEndpoint
-from spark_llm.serving.tokens import Token, Tokens
+from spark_llm.serving.http.app import Application
+from spark_llm.serving.http.invocations import Invocations
+from spark_llm.serving.scenario.capacity import Capacity
+from spark_llm.serving.scenario.faults import Faults
 from tests.serving.client import NAMES, Client, connected, conversation, paths_of
 
 jsonschema = pytest.importorskip("jsonschema")

@@ -20,7 +20,7 @@ from spark_llm.serving import (
     Texts,
     Usage,
 )
-from spark_llm.serving.streams import cut
+from spark_llm.serving.http.streams import cut
 from tests.serving.client import Client, connected, conversation, is_databricks, paths_of
 
 USAGE = {"stream_options": {"include_usage": True}}

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.serving import After, LocalEndpoints
-from spark_llm.serving.refusals import INVALID_TOKEN, NO_CREDENTIAL, OUT_OF_SCOPE, UNAUTHENTICATED
-from spark_llm.serving.tokens import MOST_KEPT, IssuedTokensExpire, Token, Tokens
+from spark_llm.serving.auth.tokens import MOST_KEPT, IssuedTokensExpire, Token, Tokens
+from spark_llm.serving.protocol.errors import INVALID_TOKEN, NO_CREDENTIAL, OUT_OF_SCOPE, UNAUTHENTICATED
 from tests.serving.client import Client, connected
 
 

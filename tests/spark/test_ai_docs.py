@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from spark_llm import Endpoint, register_ai_functions
 from spark_llm.serving import Echo, LocalEndpoints
-from spark_llm.serving.wire import ChatRequest
+from spark_llm.serving.protocol.requests import ChatRequest
 from spark_llm.udf.lazy_udf import is_at_least
 from tests.conftest import ROOT
 from tests.saying import Says, last_words

@@ -13,7 +13,7 @@ from spark_llm import ConfigError, Endpoint, Policy, chat_udf, embed_udf, regist
 from spark_llm import functions as ai
 from spark_llm.ai.udf import AIFunction, chat_function, known_endpoints, query_function, similarity_function
 from spark_llm.serving import Echo, LocalEndpoints, echo_vector
-from spark_llm.serving.wire import ChatRequest
+from spark_llm.serving.protocol.requests import ChatRequest
 from spark_llm.udf.model_udf import ModelUDF
 from tests.saying import Says
 from tests.spark.asking import endpoint

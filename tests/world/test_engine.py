@@ -14,8 +14,8 @@ from spark_llm.engine.engine import Engine
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.values import Item, Result
 from spark_llm.serving import Echo, LocalEndpoints
-from spark_llm.serving.refusals import Refused
-from spark_llm.serving.wire import ChatRequest
+from spark_llm.serving.protocol.errors import Refused
+from spark_llm.serving.protocol.requests import ChatRequest
 from tests.saying import Says
 from tests.world.asking import CHAT, ask, comes_true, distinct, engine, engine_at, kinds, started, texts
 

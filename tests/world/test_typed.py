@@ -13,8 +13,8 @@ from spark_llm.protocol.structured.output import Reply
 from spark_llm.protocol.structured.schema import Choice, Field, Nullable, Scalar, Struct
 from spark_llm.protocol.values import Question, Result, RowError, Usage
 from spark_llm.serving import Faults, LocalEndpoints
-from spark_llm.serving.refusals import Refused
-from spark_llm.serving.wire import ChatRequest
+from spark_llm.serving.protocol.errors import Refused
+from spark_llm.serving.protocol.requests import ChatRequest
 from tests.saying import COMPLETION_TOKENS, PROMPT_TOKENS, Says, last_words
 from tests.world.asking import ask, distinct, engine, kinds, texts
 

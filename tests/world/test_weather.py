@@ -15,8 +15,8 @@ from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.task import Task
 from spark_llm.serving import After, Capacity, Echo, Faults, LocalEndpoints, Quota, echo_vector
-from spark_llm.serving.refusals import Refusal, Refused
-from spark_llm.serving.wire import ChatRequest
+from spark_llm.serving.protocol.errors import Refusal, Refused
+from spark_llm.serving.protocol.requests import ChatRequest
 from tests.saying import Says, last_words
 from tests.world.asking import CHAT, ask, distinct, engine, engine_at, kinds, texts
 

@@ -12,14 +12,16 @@ from functools import partial
 import msgspec
 from aiohttp import web
 
-from spark_llm.serving import openapi
+from spark_llm.serving.auth.oauth import TokenEndpoint
+from spark_llm.serving.auth.tokens import Tokens
 from spark_llm.serving.catalog import Catalog, Deployment
-from spark_llm.serving.credentials import token_of
-from spark_llm.serving.descriptions import API, endpoint_detail, endpoint_list, model_detail, model_list, workspace
-from spark_llm.serving.invocations import Invocations
-from spark_llm.serving.loopback import stranger
-from spark_llm.serving.oauth import TokenEndpoint
-from spark_llm.serving.refusals import (
+from spark_llm.serving.http import openapi
+from spark_llm.serving.http.descriptions import API, endpoint_detail, endpoint_list, model_detail, model_list, workspace
+from spark_llm.serving.http.invocations import Invocations
+from spark_llm.serving.http.loopback import stranger
+from spark_llm.serving.http.routes import ROUTES
+from spark_llm.serving.protocol.credentials import token_of
+from spark_llm.serving.protocol.errors import (
     TOO_LARGE,
     Refusal,
     Refused,
@@ -28,8 +30,6 @@ from spark_llm.serving.refusals import (
     no_such_resource,
     no_such_route,
 )
-from spark_llm.serving.routes import ROUTES
-from spark_llm.serving.tokens import Tokens
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 

@@ -6,10 +6,10 @@ Its engine is in the extra `local`; it is imported, and the weights fetched, whe
 from collections.abc import Callable
 from typing import Any
 
-from spark_llm.serving.refusals import Refused
-from spark_llm.serving.threaded import Threaded, missing
-from spark_llm.serving.weights import find_weights
-from spark_llm.serving.wire import EmbeddingRequest, Usage, Vectors
+from spark_llm.serving.models.threaded import Threaded, missing
+from spark_llm.serving.models.weights import find_weights
+from spark_llm.serving.protocol.errors import Refused
+from spark_llm.serving.protocol.requests import EmbeddingRequest, Usage, Vectors
 
 DIMENSIONS = 384
 LONGEST_INPUT = 256  # tokens; the rest of a text is left out, as the model's authors do

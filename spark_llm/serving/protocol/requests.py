@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from spark_llm.serving.refusals import Refused
+from spark_llm.serving.protocol.errors import Refused
 
 MAX_EMBEDDING_INPUTS = 150
 MAX_DIMENSIONS = 8192

@@ -7,7 +7,7 @@ A page in the user's browser reaches 127.0.0.1 as well: directly, or by a name o
 import re
 from collections.abc import Sequence
 
-from spark_llm.serving.refusals import STRANGE_HOST, STRANGE_ORIGIN, Refusal
+from spark_llm.serving.protocol.errors import STRANGE_HOST, STRANGE_ORIGIN, Refusal
 
 _OURS = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 

@@ -9,8 +9,8 @@ from itertools import islice
 from math import inf
 from typing import Generic, TypeVar
 
-from spark_llm.serving.faults import Fault
-from spark_llm.serving.limits import Capacity, Quota
+from spark_llm.serving.scenario.capacity import Capacity, Quota
+from spark_llm.serving.scenario.faults import Fault
 
 _ADMITTED = Fault()
 Who = TypeVar("Who", bound=Hashable)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from spark_llm.serving.wire import Texts, Usage, Vectors
+from spark_llm.serving.protocol.requests import Texts, Usage, Vectors
 
 
 def chat_body(model: str, answer: Texts, *, request_id: str, created: int) -> bytes:

@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from spark_llm.serving.credentials import basic
-from spark_llm.serving.descriptions import permission
-from spark_llm.serving.tokens import Token, Tokens
+from spark_llm.serving.auth.tokens import Token, Tokens
+from spark_llm.serving.http.descriptions import permission
+from spark_llm.serving.protocol.credentials import basic
 
 FORM = "application/x-www-form-urlencoded"
 CLIENT_CREDENTIALS = "client_credentials"

@@ -10,8 +10,8 @@ from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from spark_llm.serving.refusals import Refused
-from spark_llm.serving.wire import (
+from spark_llm.serving.protocol.errors import Refused
+from spark_llm.serving.protocol.requests import (
     MAX_DIMENSIONS,
     ChatRequest,
     Choice,

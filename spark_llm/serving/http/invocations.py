@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from spark_llm.serving.auth.tokens import Tokens
 from spark_llm.serving.catalog import Catalog, Deployment
-from spark_llm.serving.credentials import token_of
-from spark_llm.serving.faults import Faults
-from spark_llm.serving.gate import Gate
-from spark_llm.serving.holds import Holds
-from spark_llm.serving.ledger import Ledger, Recorded, Ticket
-from spark_llm.serving.limits import Capacity
-from spark_llm.serving.models import Model
-from spark_llm.serving.refusals import (
+from spark_llm.serving.http.responses import INSTEAD, SPOILT, Answer, ask, drip, refuse, send
+from spark_llm.serving.http.routes import Route
+from spark_llm.serving.http.streams import Streamed, stream
+from spark_llm.serving.models.base import Model
+from spark_llm.serving.models.tasks import TASKS, Task
+from spark_llm.serving.protocol.credentials import token_of
+from spark_llm.serving.protocol.errors import (
     AZURE_NOT_FOUND,
     INTERNAL_ERROR,
     STOPPED,
@@ -28,12 +28,18 @@ from spark_llm.serving.refusals import (
     Refused,
     no_such_endpoint,
 )
-from spark_llm.serving.responses import INSTEAD, SPOILT, Answer, ask, drip, refuse, send
-from spark_llm.serving.routes import Route
-from spark_llm.serving.streams import Streamed, stream
-from spark_llm.serving.tasks import TASKS, Task
-from spark_llm.serving.tokens import Tokens
-from spark_llm.serving.wire import MAX_EMBEDDING_INPUTS, AnyRequest, EmbeddingRequest, read_object, read_request
+from spark_llm.serving.protocol.requests import (
+    MAX_EMBEDDING_INPUTS,
+    AnyRequest,
+    EmbeddingRequest,
+    read_object,
+    read_request,
+)
+from spark_llm.serving.scenario.capacity import Capacity
+from spark_llm.serving.scenario.faults import Faults
+from spark_llm.serving.scenario.gate import Gate
+from spark_llm.serving.scenario.holds import Holds
+from spark_llm.serving.scenario.stats import Ledger, Recorded, Ticket
 
 Latency = float | Callable[[int], float]
 SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key"})

@@ -9,8 +9,8 @@ import secrets
 from collections.abc import Callable, Collection
 from math import ceil
 
-from spark_llm.serving.limits import After
-from spark_llm.serving.refusals import INVALID_TOKEN, NO_CREDENTIAL, OUT_OF_SCOPE, UNAUTHENTICATED, Refusal
+from spark_llm.serving.protocol.errors import INVALID_TOKEN, NO_CREDENTIAL, OUT_OF_SCOPE, UNAUTHENTICATED, Refusal
+from spark_llm.serving.scenario.capacity import After
 
 IssuedTokensExpire = After | None | Callable[[int], After | None]
 

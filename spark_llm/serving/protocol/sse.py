@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from spark_llm.serving.bodies import usage_body
-from spark_llm.serving.refusals import Dialect, Refusal
-from spark_llm.serving.wire import ChatRequest, CompletionRequest, Piece, Usage
+from spark_llm.serving.protocol.bodies import usage_body
+from spark_llm.serving.protocol.errors import Dialect, Refusal
+from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, Piece, Usage
 
 DONE = b"data: [DONE]\n\n"
 

@@ -5,7 +5,7 @@ They say what holds when; `Admission` applies them to the requests.
 
 from dataclasses import dataclass
 
-from spark_llm.serving.faults import Fault
+from spark_llm.serving.scenario.faults import Fault
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-from spark_llm.serving.wire import Usage
+from spark_llm.serving.protocol.requests import Usage
 
 MOST_RECORDED = 10_000
 

@@ -2,8 +2,8 @@
 
 from typing import Literal, NamedTuple
 
-from spark_llm.serving.models import ChatModel, CompletionModel, EmbeddingModel
-from spark_llm.serving.wire import ChatRequest, CompletionRequest, EmbeddingRequest
+from spark_llm.serving.models.base import ChatModel, CompletionModel, EmbeddingModel
+from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest
 
 TaskName = Literal["chat", "completions", "embeddings"]
 

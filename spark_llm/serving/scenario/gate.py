@@ -8,9 +8,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from spark_llm.serving.admission import Admission
-from spark_llm.serving.limits import Capacity
-from spark_llm.serving.refusals import Refused
+from spark_llm.serving.protocol.errors import Refused
+from spark_llm.serving.scenario.admission import Admission
+from spark_llm.serving.scenario.capacity import Capacity
 
 
 class Gate:

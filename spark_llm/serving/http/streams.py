@@ -10,11 +10,11 @@ from typing import cast
 
 from aiohttp import web
 
-from spark_llm.serving.chunks import DONE, Chunks, error_event
-from spark_llm.serving.models import ChatModel, CompletionModel, Model, StreamingModel
-from spark_llm.serving.refusals import INTERNAL_ERROR, Dialect, Refused
-from spark_llm.serving.responses import Answer, begin, hang
-from spark_llm.serving.wire import ChatRequest, CompletionRequest, Piece, Texts, Usage
+from spark_llm.serving.http.responses import Answer, begin, hang
+from spark_llm.serving.models.base import ChatModel, CompletionModel, Model, StreamingModel
+from spark_llm.serving.protocol.errors import INTERNAL_ERROR, Dialect, Refused
+from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, Piece, Texts, Usage
+from spark_llm.serving.protocol.sse import DONE, Chunks, error_event
 
 EVENT_STREAM = "text/event-stream"
 

@@ -8,10 +8,10 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
-from spark_llm.serving.refusals import Refused
-from spark_llm.serving.threaded import Threaded, missing
-from spark_llm.serving.weights import find_weights
-from spark_llm.serving.wire import ChatRequest, Choice, CompletionRequest, Piece, Texts, Usage
+from spark_llm.serving.models.threaded import Threaded, missing
+from spark_llm.serving.models.weights import find_weights
+from spark_llm.serving.protocol.errors import Refused
+from spark_llm.serving.protocol.requests import ChatRequest, Choice, CompletionRequest, Piece, Texts, Usage
 
 SLOTS = 4  # more buys nothing on two cores
 CONTEXT = 8192  # tokens over all slots

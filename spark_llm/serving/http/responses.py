@@ -11,10 +11,10 @@ from typing import cast
 import msgspec
 from aiohttp import web
 
-from spark_llm.serving.bodies import chat_body, completion_body, embedding_body
-from spark_llm.serving.models import ChatModel, CompletionModel, EmbeddingModel, Model
-from spark_llm.serving.refusals import INTERNAL_ERROR, Dialect, Refused
-from spark_llm.serving.wire import (
+from spark_llm.serving.models.base import ChatModel, CompletionModel, EmbeddingModel, Model
+from spark_llm.serving.protocol.bodies import chat_body, completion_body, embedding_body
+from spark_llm.serving.protocol.errors import INTERNAL_ERROR, Dialect, Refused
+from spark_llm.serving.protocol.requests import (
     AnyRequest,
     ChatRequest,
     Choice,

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from spark_llm.serving.refusals import Dialect
-from spark_llm.serving.tasks import TASKS, Task
+from spark_llm.serving.models.tasks import TASKS, Task
+from spark_llm.serving.protocol.errors import Dialect
 
 
 class Route(NamedTuple):

@@ -14,7 +14,7 @@ from itertools import accumulate, groupby
 from math import inf
 from operator import itemgetter
 
-from spark_llm.serving.refusals import INTERNAL_ERROR, UNAUTHENTICATED, Refusal
+from spark_llm.serving.protocol.errors import INTERNAL_ERROR, UNAUTHENTICATED, Refusal
 
 _LIMIT = {"type": "rate_limit_exceeded", "code": 429, "limit_type": "input_tokens_per_minute", "limit": 200000}
 _GUARDRAIL = '{"input_guardrail":[{"flagged":true}],"finishReason":"input_guardrail_triggered"}'

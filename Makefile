@@ -22,7 +22,7 @@ test: .venv/ready-for-dev ## Run the tests, then those on Spark once more over S
 	$(BIN)/python -m pytest tests
 	SPARK_LLM_TEST_SESSION=connect $(BIN)/python -m pytest tests/spark -m "not models and not one_kind" -k "not pandas"
 
-test-fast: .venv/ready-for-dev ## Run the tests that need neither Spark nor models (under 20 s)
+test-fast: .venv/ready-for-dev ## Run the tests that need neither Spark nor models (minutes)
 	$(BIN)/python -m pytest tests -m "not spark and not models and not waits" --hypothesis-profile=quick
 
 test-slow: .venv/ready-for-dev ## Run the rules on 2,000 examples a property, and what takes minutes or MLflow (1 GB)

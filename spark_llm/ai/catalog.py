@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-from spark_llm.ai import prompts as _prompts
+from spark_llm.ai import prompts
 from spark_llm.protocol.structured.output import Reply
 from spark_llm.protocol.structured.schema import Choice, Field, Nullable, Scalar, Struct
 from spark_llm.protocol.values import Item, Question, RowError
@@ -82,17 +82,17 @@ def _mask(content: str, labels: Sequence[str | None]) -> Item | RowError:
 
 
 def _analyze_sentiment(content: str) -> Item:
-    return Question(content, _prompts.ANALYZE_SENTIMENT, _SENTIMENT)
+    return Question(content, prompts.ANALYZE_SENTIMENT, _SENTIMENT)
 
 
 def _fix_grammar(content: str) -> Item:
-    return Question(content, _prompts.FIX_GRAMMAR)
+    return Question(content, prompts.FIX_GRAMMAR)
 
 
 def _summarize(content: str, max_words: int) -> Item | RowError:
     if max_words < 0:
         return _wrong(f"max_words={max_words} is less than 0", "give the most words, or 0 for any number")
-    prompt = _prompts.SUMMARIZE if max_words else _prompts.SUMMARIZE_AT_ANY_LENGTH
+    prompt = prompts.SUMMARIZE if max_words else prompts.SUMMARIZE_AT_ANY_LENGTH
     return Question(content, prompt.format(max_words=max_words))
 
 
@@ -100,13 +100,13 @@ def _translate(content: str, to_lang: str) -> Item | RowError:
     if not to_lang.strip():
         return _wrong("to_lang is empty", "name a language or its code, such as 'fr'")
     language = _LANGUAGES.get(to_lang.strip().lower(), to_lang)
-    return Question(content, _prompts.TRANSLATE.format(language=language))
+    return Question(content, prompts.TRANSLATE.format(language=language))
 
 
 @lru_cache(maxsize=LISTS_KEPT)
 def _choice(labels: tuple[str | None, ...]) -> Told | RowError:
     return _wrong_labels(labels) or (
-        _prompts.CLASSIFY.format(labels=_listed(labels)),
+        prompts.CLASSIFY.format(labels=_listed(labels)),
         Reply("label", Choice(labels)),  # type: ignore[arg-type]  # texts, as was checked
     )
 
@@ -115,14 +115,14 @@ def _choice(labels: tuple[str | None, ...]) -> Told | RowError:
 def _entities(labels: tuple[str | None, ...]) -> Told | RowError:
     fields = tuple(Field(str(label), Nullable(Scalar("string"))) for label in labels)
     return _wrong_labels(labels) or (
-        _prompts.EXTRACT.format(labels=_listed(labels)),
+        prompts.EXTRACT.format(labels=_listed(labels)),
         Reply("entities", Struct(fields)),
     )
 
 
 @lru_cache(maxsize=LISTS_KEPT)
 def _masking(labels: tuple[str | None, ...]) -> Told | RowError:
-    return _wrong_labels(labels) or (_prompts.MASK.format(labels=_listed(labels)), None)
+    return _wrong_labels(labels) or (prompts.MASK.format(labels=_listed(labels)), None)
 
 
 def _told(told: Told | RowError, content: str) -> Question | RowError:

@@ -17,7 +17,7 @@ from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.enrich.api import enrich_table
 from spark_llm.enrich.validate import check_names
 from spark_llm.errors import ConfigError
-from spark_llm.metering import prices as _prices
+from spark_llm.metering import prices
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import Limits
 from spark_llm.protocol.identifiers import check_format, check_new_column, parse, parse_column
@@ -125,7 +125,7 @@ def _options(faults: Faults, table: Mapping[str, Any], columns: list[str]) -> di
         limits = {name: options[name] for name in ("chunk_rows", "max_failure_rate") if name in options}
         Limits(**limits, budget=options.get("budget"))
     with faults.at("prices"):
-        _prices.read(options.get("prices"), columns, options.get("budget"))
+        prices.read(options.get("prices"), columns, options.get("budget"))
     return options
 
 

@@ -19,7 +19,7 @@ from spark_llm.auth.credentials import (
     from_environment,
 )
 from spark_llm.auth.databricks_profile import Profile
-from spark_llm.endpoint import from_clients as _clients
+from spark_llm.endpoint import from_clients
 from spark_llm.endpoint.route import Route, check_headers, check_transport, check_url
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import host_url, invocations_url, is_databricks, is_route_optimised, is_workspace, masked
@@ -74,7 +74,7 @@ class Endpoint:
 
         Raises `ConfigError` for a client that signs in by a transport of its own.
         """
-        return cls(**_clients.of_openai(client, model), allow_http=allow_http)
+        return cls(**from_clients.of_openai(client, model), allow_http=allow_http)
 
     @classmethod
     def from_workspace(cls, workspace: Any, name: str, *, served_model: str | None = None) -> "Endpoint":  # noqa: ANN401 -- databricks-sdk need not be installed
@@ -86,7 +86,7 @@ class Endpoint:
         >>> Endpoint.from_workspace(WorkspaceClient(), "my-endpoint")
         """
         cls(name, served_model=served_model)  # its checks
-        return cls(**_clients.of_workspace(workspace, name, served_model))
+        return cls(**from_clients.of_workspace(workspace, name, served_model))
 
     @classmethod
     def from_mlflow(cls, client: Any, name: str, *, allow_http: bool = False) -> "Endpoint":  # noqa: ANN401 -- mlflow need not be installed
@@ -95,7 +95,7 @@ class Endpoint:
         >>> Endpoint.from_mlflow(get_deploy_client("databricks"), "my-endpoint")
         """
         cls(name)  # its checks
-        return cls(**_clients.of_mlflow(client, name), allow_http=allow_http)
+        return cls(**from_clients.of_mlflow(client, name), allow_http=allow_http)
 
     def __post_init__(self) -> None:
         """Check what can be known without the environment and without a network."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.ai import prompts as _prompts
+from spark_llm.ai import prompts
 from spark_llm.ai.catalog import FUNCTIONS, LABELS_MOST, SENTIMENTS
 from spark_llm.errors import KINDS
 from spark_llm.protocol.chat import Chat
@@ -170,8 +170,8 @@ def test_options_are_told() -> None:
 def test_every_prompt_is_filled_in() -> None:
     """The file of prompts has no field that nobody fills in."""
     fields = {
-        name: {field for _, field, _, _ in string.Formatter().parse(getattr(_prompts, name)) if field}
-        for name in vars(_prompts)
+        name: {field for _, field, _, _ in string.Formatter().parse(getattr(prompts, name)) if field}
+        for name in vars(prompts)
         if name.isupper()
     }
 

@@ -3,6 +3,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests of pure code: fast enough for thousands of examples a property.
+PURE := tests/flow tests/livecounts/test_datagrams.py tests/metering tests/protocol tests/cache/test_entry.py \
+  tests/engine/test_reorder_buffer.py tests/engine/test_row_stream.py
 
 # A Spark or Python of the machine's own must not answer for the one in .venv.
 unexport PYTHONHOME PYTHONPATH PYSPARK_PYTHON PYSPARK_DRIVER_PYTHON PYSPARK_SUBMIT_ARGS
@@ -20,14 +23,14 @@ demo: .venv/ready-for-demo ## Run real local models and Spark over a small table
 
 test: .venv/ready-for-dev ## Run the tests, then those on Spark once more over Spark Connect
 	$(BIN)/python -m pytest tests
-	SPARK_LLM_TEST_SESSION=connect $(BIN)/python -m pytest tests/spark -m "not models and not one_kind" -k "not pandas"
+	SPARK_LLM_TEST_SESSION=connect $(BIN)/python -m pytest tests/integration/spark -m "not models and not one_kind" -k "not pandas"
 
 test-fast: .venv/ready-for-dev ## Run the tests that need neither Spark nor models (minutes)
 	$(BIN)/python -m pytest tests -m "not spark and not models and not waits" --hypothesis-profile=quick
 
 test-slow: .venv/ready-for-dev ## Run the rules on 2,000 examples a property, and what takes minutes or MLflow (1 GB)
-	$(BIN)/python -m pytest tests/rules --hypothesis-profile=explore
-	SPARK_LLM_TEST_SESSION=connect $(BIN)/python -m pytest tests/spark -m "not models"
+	$(BIN)/python -m pytest $(PURE) --hypothesis-profile=explore
+	SPARK_LLM_TEST_SESSION=connect $(BIN)/python -m pytest tests/integration/spark -m "not models"
 	$(BIN)/python -m pytest tests -m slow
 
 check: .venv/ready-for-dev ## Lint, check the format, the types and the import rules

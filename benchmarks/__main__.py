@@ -11,26 +11,13 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import (
-    backlog,
-    cache,
-    capacity,
-    chat,
-    duplicates,
-    enrichment,
-    imports,
-    memory,
-    outage,
-    poison,
-    quota,
-    show,
-    steps,
-    typed,
-    vectors,
-    weather,
-    window,
-)
-from benchmarks.figures import Figure, table
+from benchmarks import imports
+from benchmarks.ai import typed
+from benchmarks.cache import cache
+from benchmarks.enrich import enrichment
+from benchmarks.flow import backlog, capacity, duplicates, outage, poison, quota, steps, weather
+from benchmarks.support.figures import Figure, table
+from benchmarks.udf import chat, memory, show, vectors, window
 
 MEASUREMENTS: dict[str, Callable[..., list[Figure]]] = {
     "window": window.measure,

@@ -3,8 +3,8 @@
 import subprocess
 import sys
 
-from benchmarks.figures import Figure, Goal
-from benchmarks.session import ROOT
+from benchmarks.support.figures import Figure, Goal
+from benchmarks.support.session import ROOT
 
 RUNS = {"full": 10, "short": 3}
 HEAVY = ("aiohttp", "pandas", "pyarrow", "pyspark")

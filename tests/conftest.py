@@ -12,6 +12,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from spark_llm.serving import LocalEndpoints
+
 # The same examples on every run and on every machine; `--hypothesis-profile=explore` looks for new ones.
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=25)
 settings.register_profile("quick", deadline=None, derandomize=True, max_examples=30)
@@ -28,6 +30,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("slow")]
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture
+def endpoints() -> Iterator["LocalEndpoints"]:
+    """Echo endpoints with nothing wrong yet; each test has its own, so its workers know nothing of them."""
+    from spark_llm.serving import LocalEndpoints
+
+    with LocalEndpoints() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _close_engines() -> Iterator[None]:
+    """Close the engines that a test started."""
+    from tests.support.asking import started
+
+    yield
+    while started:
+        started.pop().close()
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +75,8 @@ def spark(
     from pyspark.sql import SparkSession
 
     from spark_llm.cli.local.java import ensure_java
-    from tests import formats
-    from tests.small_spark import SETTINGS
+    from tests.support import formats
+    from tests.support.small_spark import SETTINGS
 
     ensure_java()
     os.environ["PYSPARK_PYTHON"] = sys.executable  # else workers run the python3 of the PATH

@@ -8,7 +8,7 @@ which requests were accepted, and pauses between attempts double, since refused 
 Where refusals stop (`Silence`), window and rate double again: workers that shared the limit may be gone. An endpoint
 that queues never refuses: `Knee` finds where more in flight buys nothing.
 
-Each worker finds this alone. The constants were chosen by simulation (`tests/rules/simulation.py`), among others of
+Each worker finds this alone. The constants were chosen by simulation (`tests/support/simulation.py`), among others of
 eight workers that share one hidden capacity without knowing of each other. Knows no clock, no socket, no Spark.
 """
 

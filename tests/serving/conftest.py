@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from spark_llm.serving import LocalEndpoints
-from tests.serving.client import Client, connected
+from tests.support.local_client import Client, connected
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from spark_llm.serving import Echo, LocalEndpoints, Model, ServingEndpoint
 from spark_llm.serving.catalog import Deployment
 from spark_llm.serving.models.tasks import TASKS
-from tests.serving.client import POST_PATHS, Client, connected, conversation
+from tests.support.local_client import POST_PATHS, Client, connected, conversation
 
 API = "/api/2.0/serving-endpoints"
 CHAT = conversation("hello")

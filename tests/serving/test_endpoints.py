@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from spark_llm.serving import After, Capacity, Faults, LocalEndpoints
-from tests.serving.client import connected
+from tests.support.local_client import connected
 
 
 def test_stopping_drops_what_waits_at_once() -> None:

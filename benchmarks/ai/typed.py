@@ -1,0 +1,111 @@
+"""What the AI functions add to the UDF under them, and what it takes to read a typed answer."""
+
+import time
+
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, BooleanType, DecimalType, IntegerType, StringType, StructField, StructType
+
+from benchmarks.support.figures import Figure, Goal
+from benchmarks.support.running import CHAT
+from benchmarks.support.session import Asked, Bench, bench
+from spark_llm import Policy, chat_udf
+from spark_llm.ai.prompts import CLASSIFY
+from spark_llm.ai.sql import register_ai_functions
+from spark_llm.protocol.structured.output import Misfit
+from spark_llm.udf.returns import reply_of
+
+IN_FLIGHT = 64
+FULL = {"rounds": 7, "rows": 10_000, "reads": 20_000}
+SHORT = {"rounds": 1, "rows": 500, "reads": 500}
+LABELS = "array('positive', 'negative')"
+ANSWER = '{"answer":"positive"}'  # the endpoint answers with a text's last word, so this is its label
+FIELDS = [
+    StructField("mood", StringType()),
+    StructField("stars", IntegerType()),
+    StructField("refund", BooleanType()),
+    StructField("price", DecimalType(10, 2)),
+    StructField("topics", ArrayType(StringType())),
+]
+FIVE = (
+    '{"mood": "positive, on the whole", "stars": 4, "refund": false, "price": 1299.90,'
+    ' "topics": ["battery", "screen", "delivery"]}'
+)
+FENCED = f"<think>\nThe review is mixed.\n</think>\nHere is the object:\n```json\n{FIVE}\n```\n"
+
+
+def measure(*, short: bool) -> list[Figure]:
+    """Ask the functions in SQL and the UDFs in turn, at zero latency; then read one answer again and again."""
+    size = SHORT if short else FULL
+    rows, rounds = size["rows"], size["rounds"]
+    with bench(1) as spark:
+        asked = _contenders(spark)
+        for ask in asked.values():
+            spark.warm(ask, rows // 4)
+        took: dict[str, list[float]] = {name: [] for name in asked}
+        for _ in range(rounds):
+            for name, ask in asked.items():
+                took[name].append(spark.timed(ask, rows)[0])
+    best_s = {name: min(seconds) for name, seconds in took.items()}
+
+    def of_the_time(what: str, ours: str, theirs: str, note: str = "") -> Figure:
+        ratio = best_s[ours] / best_s[theirs]
+        our_speed, their_speed = (f"{rows / best_s[name]:,.0f} rows/s" for name in (ours, theirs))
+        return Figure(what, [ratio], our_speed, their_speed, Goal(at_most=1.1), note=note)
+
+    note = (
+        f"AI functions: registered, and called in SQL on {rows:,} different rows at zero latency on `local[1]`, "
+        f"{IN_FLIGHT} in flight; the fastest of {rounds} rounds of each, in turn. The bare UDF asks the same text "
+        "without instructions, the typed one with those of `ai_classify` and a struct of one string."
+    )
+    return [
+        of_the_time("`ai_gen` in SQL, of the time of the bare chat_udf", "gen", "bare", note),
+        of_the_time("… `ai_classify`, of the bare chat_udf's", "classify", "bare to classify"),
+        of_the_time("… `ai_classify`, of that of chat_udf(returns=…)", "classify", "typed"),
+        *_read(size["reads"], rounds),
+    ]
+
+
+def _contenders(spark: Bench) -> dict[str, Asked]:
+    """Return what is asked: functions of SQL, and UDFs on the same texts."""
+    url, policy = spark.endpoint.url(CHAT), Policy(max_in_flight=IN_FLIGHT)
+    bare = chat_udf(url, policy=policy)
+    system = CLASSIFY.format(labels='"positive", "negative"')
+    typed = chat_udf(url, system=system, returns="answer STRING", policy=policy)
+    register_ai_functions(spark.spark, chat=bare)
+
+    def to_classify(column: str) -> str:
+        return f"concat({column}, ' {ANSWER}')"
+
+    return {
+        "gen": lambda column: F.expr(f"ai_gen({column})"),
+        "bare": lambda column: bare(column)["text"],
+        "classify": lambda column: F.expr(f"ai_classify({to_classify(column)}, {LABELS})"),
+        "bare to classify": lambda column: bare(F.expr(to_classify(column)))["text"],
+        "typed": lambda column: typed(F.expr(to_classify(column)))["parsed"]["answer"],
+    }
+
+
+def _read(reads: int, rounds: int) -> list[Figure]:
+    """Return what one read takes, of an answer that is JSON alone and of one that stands in a fence after reasoning."""
+    plain, fenced = ([_microseconds(text, reads) for _ in range(rounds)] for text in (FIVE, FENCED))
+    note = (
+        f"Reading: the fastest of {rounds} rounds of {reads:,} answers with a string, an integer, a boolean, a decimal "
+        "and an array of strings, from the model's text to the values of a column."
+    )
+    goal = Goal(at_most=50)
+    return [
+        Figure("reading a typed answer of 5 fields", [min(plain)], goal=goal, unit="µs", digits=1, note=note),
+        Figure("… that stands in a code fence, after reasoning", [min(fenced)], unit="µs", digits=1),
+    ]
+
+
+def _microseconds(text: str, reads: int) -> float:
+    """Return what a read takes on the average; raises `RuntimeError` where it does not give the values."""
+    reply = reply_of(StructType(FIELDS))
+    value = reply.read(text)
+    if isinstance(value, Misfit) or list(value) != [field.name for field in FIELDS]:
+        raise RuntimeError(f"The answer was read as {value!r}.")
+    began = time.perf_counter()
+    for _ in range(reads):
+        reply.read(text)
+    return (time.perf_counter() - began) / reads * 1e6

@@ -1,0 +1,242 @@
+"""`spark-llm enrich` as a scheduler meets it: what it prints, asks and writes, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from spark_llm.cli.main import main
+from spark_llm.serving import Echo, Faults, LocalEndpoints
+from tests.conftest import ROOT
+from tests.integration.spark.test_readme import blocks_of
+from tests.support.saying import Says, fitting
+
+SECRET = "dapi-5ecret-that-must-not-be-seen"
+EXAMPLE = Path(ROOT, "docs/examples/nightly.toml")
+
+
+@pytest.fixture
+def endpoints(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEndpoints]:
+    """Echo endpoints, whose token is in the environment alone."""
+    with LocalEndpoints({"chat": Says(fitting), "my-embedding-endpoint": Echo()}, token=SECRET) as started:
+        for name in ("CHAT_TOKEN", "DATABRICKS_TOKEN"):
+            monkeypatch.setenv(name, SECRET)
+        monkeypatch.setenv("DATABRICKS_HOST", started.url)
+        yield started
+
+
+def job(folder: Path, endpoints: LocalEndpoints, *more: str, source: str = "reviews") -> str:
+    """Write the file of a job with one column, and return its name; `more` are lines before the tables."""
+    file = folder / "job.toml"
+    lines = (
+        *(f'source = "{source}"', f'target = "delta.`{folder}/target`"', 'key = "review_id"', "progress = false"),
+        *more,
+        "[spark]",
+        *("spark.sql.shuffle.partitions = 2", '"spark.driver.bindAddress" = "127.0.0.1"'),
+        *('"spark.driver.host" = "127.0.0.1"', "spark.databricks.delta.snapshotPartitions = 2"),
+        "[endpoints.chat]",
+        f'url = "{endpoints.invocations("chat")}"',
+        'token_env = "CHAT_TOKEN"',
+        "[columns.answer]",
+        *('task = "chat"', 'endpoint = "chat"', 'input = "review"', "max_tokens = 9", "policy.max_tries = 1"),
+    )
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return str(file)
+
+
+@pytest.fixture
+def reviews(spark: SparkSession) -> SparkSession:
+    """The session, with a view of forty reviews, of which four are null."""
+    spark.sql(
+        "CREATE OR REPLACE TEMPORARY VIEW reviews AS SELECT CAST(id AS INT) AS review_id, 'mug' AS product,"
+        " IF(id % 10 = 9, NULL, concat('review ', id)) AS review FROM range(0, 40, 1, 2)"
+    )
+    return spark
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_the_example_runs_and_asks_once(
+    reviews: SparkSession, endpoints: LocalEndpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dry run asks nothing and makes nothing; a run fills three columns; the next one has nothing to ask."""
+    file = tmp_path / "nightly.toml"
+    url = endpoints.invocations("chat")
+    file.write_text(EXAMPLE.read_text(encoding="utf-8").replace("https://example.com/v1/chat/completions", url))
+    codes = [main(["enrich", str(file), "--dry-run"])]
+    dry = capsys.readouterr()
+    assert (0, False) == (endpoints.stats.requests, reviews.catalog.tableExists("reviews_enriched"))
+    try:
+        codes += [main(["enrich", str(file), "--json"])]
+        asked, run = endpoints.stats.rows_asked, capsys.readouterr()
+        codes += [main(["enrich", str(file)])]
+        again = capsys.readouterr()
+        rows = reviews.table("reviews_enriched").orderBy("review_id").collect()
+    finally:
+        reviews.sql("DROP TABLE IF EXISTS reviews_enriched")
+
+    assert [0, 0, 0] == codes
+    assert 3 * 36 == asked == endpoints.stats.rows_asked
+    assert dry.out.startswith("reviews_enriched: of 40 rows 36 would be asked.\ncolumn ")
+    assert "guessed from the length of the texts, answers of at most 48 tokens" in dry.out
+    report = json.loads(run.out)
+    assert (40, 36, 36, None) == tuple(report[name] for name in ("rows", "asked", "answered", "stopped"))
+    assert report["started_at"].endswith("+00:00")
+    assert report["usd"] > 0
+    assert again.out.startswith("reviews_enriched: done in ")
+    assert "36 of 36 rows" in run.err
+    assert SECRET not in "".join((*dry, *run, *again))
+    assert 40 == len(rows)
+    assert ("Product: mug\nReview: review 0", "happy", None) == (
+        rows[0]["summary"]["text"],
+        rows[0]["mood"]["parsed"],
+        rows[9]["summary"],
+    )
+
+
+@pytest.mark.spark
+def test_the_python_on_the_page_runs(
+    reviews: SparkSession,
+    endpoints: LocalEndpoints,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The estimate asks nothing, and the file for `spark-submit` is the command."""
+    estimate, submitted = (block for _, block in blocks_of("docs/enrichment-jobs.md"))
+    monkeypatch.setattr(sys, "argv", ["run.py", "enrich", "none.toml"])
+    exec(compile(estimate, "docs/enrichment-jobs.md", "exec"), {"spark": reviews})  # noqa: S102 -- the very thing that is tested
+    with pytest.raises(SystemExit) as ended:
+        exec(compile(submitted, "docs/enrichment-jobs.md", "exec"), {})  # noqa: S102 -- the very thing that is tested
+    out, err = capsys.readouterr()
+
+    assert (1, 0) == (ended.value.code, endpoints.stats.requests)
+    assert out.startswith("reviews_enriched: of 40 rows 36 would be asked.\n")
+    assert "none.toml cannot be read" in err
+
+
+@pytest.mark.spark
+def test_a_job_whose_rows_fail_ends_with_3(
+    reviews: SparkSession, endpoints: LocalEndpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It stops after the first chunk; the report says why and what to do."""
+    endpoints.faults = Faults("500*99")
+    code = main(["enrich", job(tmp_path, endpoints, "chunk_rows = 6", "max_failure_rate = 0.1"), "--json"])
+    report = json.loads(capsys.readouterr().out)
+
+    assert (3, 6, 0, 30) == (code, report["asked"], report["answered"], report["left"])
+    assert "more than max_failure_rate=0.1 allows: 30 rows are left. Hint: " in report["stopped"]
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("no_such_table", "", "There is no table no_such_table. Hint: "),
+        (
+            "reviews",
+            'columns.x = {task = "chat", endpoint = "chat", input = "rev)"}',
+            "cannot be read from the source: [PARSE_SYNTAX_ERROR]",
+        ),
+        ("reviews", 'columns.x = {task = "chat", endpoint = "chat", input = "stars"}', "What 'x' is asked of cannot"),
+        (
+            "reviews",
+            'columns.x = {task = "chat", endpoint = "chat", input = "raise_error(\'oh\')"}',
+            "Spark failed: ",
+        ),
+    ],
+)
+def test_an_error_ends_with_1(
+    reviews: SparkSession,
+    endpoints: LocalEndpoints,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    case: tuple[str, str, str],
+) -> None:
+    """The last line on stderr, after what Spark may log, has the next step; nothing was asked, or is on stdout."""
+    source, key, words = case
+    code = main(["enrich", job(tmp_path, endpoints, key, source=source)])
+    out, err = capsys.readouterr()
+
+    assert (1, "", 0) == (code, out, endpoints.stats.requests)
+    *_, line = err.splitlines()
+    assert line.startswith("spark-llm enrich: ")
+    assert words in line
+    assert " Hint: " in line
+
+
+def test_a_file_that_is_wrong_ends_with_1_before_spark_is_loaded(
+    endpoints: LocalEndpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All that is wrong is on stderr, a line for each."""
+    code = main(["enrich", job(tmp_path, endpoints, "chunk_rows = 0", "kye = 1", f'token = "{SECRET}"')])
+    out, err = capsys.readouterr()
+
+    assert (1, "") == (code, out)
+    assert [
+        "spark-llm enrich: job.toml: 'kye' is no key of it. Hint: did you mean 'key'?",
+        "job.toml: 'token' is no key of it. Hint: no secret goes into a file",
+        "job.toml: chunk_rows=0 is not a whole number above 0. Hint: leave it out for 5000.",
+    ] == [line.partition(": put it")[0] for line in err.splitlines()]
+    assert SECRET not in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["job.toml", "--dryrun"], ["job.toml", "other.toml"]])
+def test_arguments_that_cannot_be_right_end_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """As with every command."""
+    with pytest.raises(SystemExit) as stop:
+        main(["enrich", *arguments])
+
+    assert 2 == stop.value.code
+    assert "usage: spark-llm" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_130(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Here while the file is read, which never ends."""
+    file = tmp_path / "job.toml"
+    os.mkfifo(file)
+
+    def interrupt() -> None:
+        with file.open("w"):  # waits for whoever reads it
+            os.kill(os.getpid(), signal.SIGINT)
+            interrupted.wait(60)
+
+    interrupted = threading.Event()
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    code = main(["enrich", str(file)])
+    interrupted.set()
+    thread.join()
+
+    assert 130 == code
+    assert "Stopped. Run it again: what was answered is not asked again." in capsys.readouterr().err
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_the_command_makes_its_own_session(reviews: SparkSession, endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """In a process of its own, on a Spark that nobody has set up: Delta Lake is there, and a budget ends it with 3."""
+    source = f"delta.`{tmp_path}/source`"
+    reviews.table("reviews").writeTo(source).using("delta").create()
+    environ = {name: value for name, value in os.environ.items() if "SPARK" not in name}
+    done = subprocess.run(
+        [sys.executable, "-m", "spark_llm", "enrich", job(tmp_path, endpoints, "budget.rows = 30", source=source)],
+        env={**environ, "PYTHONPATH": ROOT, "SPARK_LOCAL_IP": "127.0.0.1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert (3, 30) == (done.returncode, endpoints.stats.requests), done.stderr
+    assert done.stdout.startswith(f"delta.`{tmp_path}/target`: stopped in ")
+    assert "the budget of 30 rows is used up: 6 rows are left.\n  Hint: " in done.stdout
+    assert SECRET not in done.stdout + done.stderr
+    assert 30 == reviews.table(f"delta.`{tmp_path}/target`").where("answer.text = review").count()

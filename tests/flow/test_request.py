@@ -1,0 +1,130 @@
+"""One request on its way: whose inputs it carries, and what its tries cost."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm.flow.limiter import Limit
+from spark_llm.flow.negotiation import Form
+from spark_llm.flow.request import Request
+from spark_llm.flow.retry import Tries
+from spark_llm.flow.scheduler import Schedule
+from spark_llm.policy import Policy
+from spark_llm.protocol.values import Answer, Item, Result, RowError, Usage
+from tests.support.play import BAD_INPUT, CHAT, EMBED, total
+
+ERROR = RowError("invalid_request", 400, "not allowed", retryable=False)
+TEXTS = st.lists(st.text(max_size=9), min_size=1, max_size=12)
+TOKENS = st.none() | st.integers(0, 10_000)
+USAGES = st.none() | st.builds(Usage, TOKENS, TOKENS, TOKENS, TOKENS, TOKENS)
+
+
+def request_of(texts: list[str], spent: Usage | None = None, sent: int = 1) -> Request:
+    """Make a request for these texts, numbered from 10 on."""
+    return Request(
+        "task", [*enumerate(texts, 10)], Form(EMBED, 64), dialect=1, tries=Tries(sent=sent, faults=1), spent=spent
+    )
+
+
+@given(TEXTS, USAGES, USAGES)
+def test_the_rows_carry_what_all_tries_cost(texts: list[str], spent: Usage | None, last: Usage | None) -> None:
+    """The tokens of the answer and of the tries before it are shared out, and none is lost."""
+    request = request_of(texts, spent)
+    results = [Result(text=text) for text in texts]
+    settled = dict(request.settled(Answer(results, last), 0.25))
+
+    assert texts == [settled[number].text for number, _ in request.inputs]
+    assert total([spent, last]) == total(result.usage for result in settled.values())
+
+
+@given(TEXTS, USAGES)
+def test_rows_that_fail_carry_it_too(texts: list[str], spent: Usage | None) -> None:
+    """Tokens that were billed for nothing stand in the failed rows; each has the error."""
+    settled = dict(request_of(texts, spent).settled(ERROR, None))
+
+    assert {ERROR} == {result.error for result in settled.values()}
+    assert total([spent]) == total(result.usage for result in settled.values())
+
+
+def test_a_row_has_its_part_of_the_tokens_by_length() -> None:
+    """Three letters of four are three quarters of the tokens."""
+    request = request_of(["abc", "d"])
+    settled = request.settled(Answer([Result(), Result()], Usage(100, None, 8)), None)
+
+    assert [Usage(75, None, 6), Usage(25, None, 2)] == [result.usage for _, result in settled]
+
+
+def test_a_row_knows_its_tries_and_its_latency() -> None:
+    """The tries are counted over all requests that it was in; the latency is the last one's, in milliseconds."""
+    ((_, answered), (_, failed)) = (
+        next(request_of(["a"], sent=3).settled(outcome, latency_s))
+        for outcome, latency_s in ((Answer([Result()], None), 0.25), (ERROR, None))
+    )
+
+    assert (3, 250.0) == (answered.attempts, answered.latency_ms)
+    assert (3, None) == (failed.attempts, failed.latency_ms)
+
+
+@given(TEXTS, st.integers(0, 9), st.booleans())
+def test_the_first_row_accounts_for_the_requests(texts: list[str], sent: int, answered: bool) -> None:  # noqa: FBT001 -- drawn
+    """A request that carried many rows was one request: over the rows they sum up to what was sent."""
+    request = request_of(texts)
+    request.requests = sent
+    outcome = Answer([Result() for _ in texts], None) if answered else ERROR
+    settled = [result.requests for _, result in request.settled(outcome, None)]
+
+    assert [sent, *[0] * (len(texts) - 1)] == settled
+
+
+@given(TEXTS, st.integers(0, 9), st.integers(1, 11))
+def test_parts_account_for_the_requests_once(texts: list[str], sent: int, at: int) -> None:
+    """What the whole was sent for is counted by one of its parts, wherever it is cut."""
+    request = request_of([*texts, "and one more"])
+    request.requests = sent
+    parts = request.split(min(at, len(texts)))
+
+    assert [sent, 0] == [part.requests for part in parts]
+
+
+@given(TEXTS, USAGES, st.integers(0, 12))
+def test_parts_hold_the_same_inputs_in_their_order(texts: list[str], spent: Usage | None, at: int) -> None:
+    """No input is lost and none is doubled, wherever it is cut; and what was spent is shared out whole."""
+    request = request_of(texts, spent, sent=2)
+    before, after = request.split(at)
+
+    assert request.inputs == before.inputs + after.inputs
+    assert min(at, len(texts)) == len(before.inputs)
+    assert total([spent]) == total([before.spent, after.spent])
+
+
+def test_a_part_goes_on_where_the_whole_was() -> None:
+    """It is the same owner's, in the same wire form; its tries are counted on, and its faults begin anew."""
+    request = request_of(["a", "b", "c"], sent=2)
+    parts = request.split(1)
+
+    assert {("task", request.form, 1)} == {(part.owner, part.form, part.dialect) for part in parts}
+    assert [Tries(sent=2)] * 2 == [part.tries for part in parts]
+    assert parts[0].tries is not parts[1].tries
+
+
+@pytest.mark.parametrize(
+    ("item", "letters"),
+    [
+        ("", 0),
+        ("four", 4),
+        ([{"role": "system", "content": "be brief"}, {"role": "user", "content": "four"}], 12),
+        ([{"role": "user", "content": [{"type": "text", "text": "not counted"}]}, {"role": "assistant"}], 0),
+        ([], 0),
+    ],
+)
+def test_letters_are_those_of_the_texts(item: Item, letters: int) -> None:
+    """A conversation is as long as its messages' texts; anything else in it weighs nothing."""
+    assert letters == Request("task", [(0, item)], Form(CHAT, 1)).letters
+
+
+def test_a_request_that_was_never_sent_has_no_outcome() -> None:
+    """A mistake of the sender's is loud, and not a slot that is given back twice."""
+    schedule = Schedule(Limit(Policy()), Policy())
+
+    with pytest.raises(ValueError, match="never sent"):
+        schedule.failed(request_of(["a"]), BAD_INPUT, 0.0, lambda: 0.0)

@@ -1,0 +1,284 @@
+"""When nothing but faults comes back: the line waits, and one request at a time looks."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spark_llm.errors import Kind
+from spark_llm.flow.request import Request
+from spark_llm.flow.retry_budget import RetryBudget
+from spark_llm.flow.scheduler import Schedule
+from spark_llm.policy import Policy
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Failure, Outcome, RowError
+from tests.support.play import (
+    BAD_INPUT,
+    BROKEN,
+    CHAT,
+    EMBED,
+    GARBAGE,
+    REFUSED,
+    Play,
+    Server,
+    answer,
+    begun,
+    pack,
+    texts,
+)
+
+DICE = st.floats(0.0, 1.0, exclude_max=True)
+UNAVAILABLE = Failure(RowError("unavailable", 500, "internal error", retryable=True))
+UNREACHABLE: list[Kind] = ["connection", "timeout", "unavailable"]
+
+
+def spent(now: float = 0.0) -> RetryBudget:
+    """Return a budget that eight faults have used up."""
+    budget = RetryBudget()
+    for _ in range(8):
+        budget.failed(now, 0.0, probe=False)
+    return budget
+
+
+def in_outage() -> tuple[Schedule, list[Request]]:
+    """Return a line with an outage that began at time 0, and what had been sent before and is still out."""
+    schedule, form = begun(Policy())
+    for number in range(1, 200):
+        schedule.add("task", pack(number), form)
+    out: list[Request] = []
+    while len(out) < 32:
+        out += schedule.ready(0.0)
+        request = out.pop()
+        schedule.answered(request, answer(request), 0.0, 1.0)
+    for _ in range(8):
+        schedule.failed(out.pop(), BROKEN, 0.0, lambda: 0.0)
+    return schedule, out
+
+
+@given(st.lists(st.booleans(), max_size=200))
+def test_an_outage_is_eight_faults_more_than_answers(answers: list[bool]) -> None:
+    """Answers make up for faults one for one, and are not saved up; the eighth fault too many begins an outage."""
+    budget, left = RetryBudget(), 8
+    for answered in answers:
+        if answered:
+            budget.answered()
+            left = min(8, left + 1)
+        else:
+            budget.failed(1.0, 0.0, probe=False)
+            left -= 1
+        assert (None if left else 1.0) == budget.spent_at
+        if not left:
+            break
+
+
+@given(st.lists(DICE, min_size=1, max_size=40))
+def test_probes_go_ever_rarer(dice: list[float]) -> None:
+    """Half a second after the first fault, then twice as late each time, up to 5 s; with half of it by the dice."""
+    budget, now = spent(), 0.0
+    for probe, draw in enumerate(dice):
+        opens_at = budget.opens_at(now)
+        assert opens_at is not None
+        assert budget.sent()
+        assert None is budget.opens_at(opens_at)
+        now = opens_at + 1.0
+        budget.failed(now, draw, probe=True)
+        longest = min(5.0, 0.5 * 2.0 ** (probe + 1))
+
+        assert now + longest * (1 + draw) / 2 == budget.opens_at(now)
+
+
+def test_the_first_answer_ends_an_outage() -> None:
+    """All may go at once; the next outage takes eight faults again, and its first probe goes soon."""
+    budget = spent()
+    for now in (1.0, 3.0):
+        budget.sent()
+        budget.failed(now, 0.0, probe=True)
+    budget.answered()
+    for _ in range(7):
+        budget.failed(9.0, 0.0, probe=False)
+    before = (budget.spent_at, budget.opens_at(9.0))
+    budget.failed(9.0, 0.0, probe=False)
+
+    assert (None, 9.0) == before
+    assert (9.0, 9.25) == (budget.spent_at, budget.opens_at(9.0))
+
+
+def test_a_probe_that_is_told_to_wait_lets_another_go() -> None:
+    """It was neither an answer nor a fault: the outage goes on, and so does the looking."""
+    budget = spent()
+    budget.sent()
+    budget.refused(probe=True)
+
+    assert (0.0, 3.0) == (budget.spent_at, budget.opens_at(3.0))
+
+
+def test_only_one_request_looks() -> None:
+    """In an outage one request goes, and the next only when it has come back."""
+    schedule, _ = in_outage()
+
+    assert [] == schedule.ready(0.24)
+    assert 0.25 == schedule.next_due(0.0)
+    assert 1 == len(schedule.ready(0.25))
+    assert [] == schedule.ready(100.0)
+    assert None is schedule.next_due(100.0)
+
+
+def test_a_request_from_before_the_outage_is_no_probe() -> None:
+    """What was out when it began comes back one by one with its fault; no further probe goes for that."""
+    schedule, out = in_outage()
+    schedule.ready(0.25)
+    schedule.failed(out.pop(), BROKEN, 1.0, lambda: 0.0)
+
+    assert [] == schedule.ready(100.0)
+
+
+def test_a_request_that_is_called_off_is_no_probe_either() -> None:
+    """What was out when the outage began and is cancelled says nothing of the probe that is still out."""
+    schedule, out = in_outage()
+    schedule.ready(0.25)
+    schedule.cancelled(out.pop())
+
+    assert [] == schedule.ready(100.0)
+
+
+@settings(max_examples=settings().max_examples // 5)  # of 5,000 rows each
+@given(st.floats(2.0, 50.0), st.sampled_from([(0.9, 1.1), (0.5, 2.0)]), st.integers(0, 2**32))
+def test_an_outage_loses_no_row(begins: float, latency_s: tuple[float, float], seed: int) -> None:
+    """20 s away in the midst of 5,000 rows with 64 in flight: all are answered, for a tenth more requests at most."""
+    server = Server(outage=(begins, begins + 20.0))
+    play = Play(texts(5_000), server, Policy(max_in_flight=64), CHAT, seed=seed, latency_s=latency_s)
+
+    assert {} == play.errors
+    assert len(play.sent) <= 5_500
+
+
+def test_an_outage_spends_no_tries() -> None:
+    """However long it is, no row loses more than the one try that showed it."""
+    server = Server(outage=(10.0, 300.0))
+    play = Play(texts(1_000), server, Policy(max_in_flight=64, max_tries=4), CHAT)
+
+    assert {} == play.errors
+    assert play.now > 300.0
+
+
+def test_an_outage_beyond_the_patience_stops_all() -> None:
+    """When nothing was answered for `give_up_after_s`, the rest gets an error that can be asked again."""
+    server = Server(outage=(10.0, 1e9))
+    play = Play(texts(5_000), server, Policy(max_in_flight=64, give_up_after_s=60.0), CHAT)
+    last = play.results[4_999].error
+
+    assert last is not None
+    assert ("connection", True) == (last.kind, last.retryable)
+    assert "nothing was answered for" in last.message
+    assert "reset by peer" in last.message
+    assert 70.0 <= play.now <= 85.0
+
+
+@pytest.mark.parametrize("kind", UNREACHABLE)
+@given(max_tries=st.integers(1, 12), rows=st.integers(1, 300))
+def test_an_endpoint_that_was_never_reached_ends_with_the_first_rows_tries(
+    kind: Kind, max_tries: int, rows: int
+) -> None:
+    """A wrong address costs `max_tries` requests and one of each of two other rows, and not that for every row."""
+    failure = Failure(RowError(kind, None, "nobody there", retryable=True))
+    play = Play(texts(rows), lambda request, now, dice: failure, Policy(max_tries=max_tries), CHAT)
+
+    assert max_tries + 2 == len(play.sent) or rows < 3
+    assert {kind} == {error.kind for error in play.errors.values()}
+    assert rows == len(play.errors)
+
+
+def test_an_endpoint_that_comes_up_in_time_loses_no_row() -> None:
+    """Where the first row is answered within its tries, nothing was lost."""
+    play = Play(texts(100), Server(outage=(0.0, 1.0)), Policy(), CHAT, latency_s=(0.3, 0.3))
+
+    assert {} == play.errors
+
+
+def test_a_broken_row_is_no_outage() -> None:
+    """A row that always ends in a fault spends its own tries, and the others are answered."""
+
+    def endpoint(request: Request, now: float, dice: random.Random) -> Outcome:
+        return BROKEN if request.inputs[0][0] == 50 else Server()(request, now, dice)
+
+    play = Play(texts(300), endpoint, Policy(max_in_flight=4), CHAT)
+
+    assert [50] == list(play.errors)
+    assert 4 == play.results[50].attempts
+
+
+def test_a_refused_input_shows_that_the_endpoint_is_there() -> None:
+    """A probe that is refused for its input ends the outage as an answer does."""
+    schedule, _ = in_outage()
+    (probe,) = schedule.ready(0.25)
+    schedule.failed(probe, BAD_INPUT, 1.0, lambda: 0.0)
+
+    assert 1 < len(schedule.ready(1.0))
+
+
+@pytest.mark.parametrize("kind", ["not_found", "unauthorized", "quota"])
+def test_what_no_row_can_mend_stops_all_at_once(kind: Kind) -> None:
+    """A wrong path, a refused token and an empty purse are everyone's: three requests find it out."""
+    failure = Failure(RowError(kind, 400, "no", retryable=False))
+    play = Play(texts(1_000), lambda request, now, dice: failure, Policy(), EMBED)
+
+    assert 3 == len(play.sent)
+    assert {failure.error} == set(play.errors.values())
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Failure(
+            RowError("unauthorized", 400, "signing in at https://login: invalid_client", retryable=False), unasked=True
+        ),
+        Failure(RowError("connection", None, "certificate verify failed", retryable=True), final=True),
+    ],
+    ids=["no token", "no trust"],
+)
+def test_what_no_input_has_a_part_in_needs_one_witness(failure: Failure) -> None:
+    """Without a token or a trusted connection no input was read, so the first row speaks for all."""
+    play = Play(texts(1_000), lambda request, now, dice: failure, Policy(), CHAT)
+
+    assert 1 == len(play.sent)
+    assert {failure.error} == set(play.errors.values())
+
+
+@pytest.mark.parametrize("failure", [BROKEN, UNAVAILABLE, GARBAGE], ids=lambda failure: failure.error.kind)
+@pytest.mark.parametrize("task", [CHAT, EMBED], ids=lambda task: task.name)
+def test_a_first_row_that_breaks_the_server_ends_nothing(failure: Failure, task: Task) -> None:
+    """Where the first row never gets an answer, and the next does, it was the row."""
+
+    def endpoint(request: Request, now: float, dice: random.Random) -> Outcome:
+        return failure if request.inputs[0][0] == 0 else answer(request)
+
+    play = Play(texts(100), endpoint, Policy(batch_size=1), task)
+
+    assert {0: failure.error.kind} == {number: error.kind for number, error in play.errors.items()}
+    assert 4 + 99 == len(play.sent)
+
+
+@pytest.mark.parametrize("kind", ["unavailable", "connection"])
+@given(answers=st.integers(0, 300))
+@settings(max_examples=20)
+def test_what_a_person_must_mend_first_is_not_tried_again(kind: Kind, answers: int) -> None:
+    """An endpoint that somebody stopped, a certificate that nobody trusts: tries and patience are no use."""
+    failure = Failure(RowError(kind, 400, "stopped", retryable=True), final=True)
+
+    def endpoint(request: Request, now: float, dice: random.Random) -> Outcome:
+        return failure if request.inputs[0][0] >= answers else answer(request)
+
+    play = Play(texts(answers + 500), endpoint, Policy(max_in_flight=8), CHAT)
+
+    assert {failure.error} == set(play.errors.values())
+    assert 500 == len(play.errors)
+    assert len(play.sent) <= answers + 8
+
+
+def test_refusals_are_no_outage() -> None:
+    """However many requests are told to wait, the endpoint is there: no probes, and no tries spent."""
+    play = Play(texts(300), Server(refused=0.5), Policy(max_tries=1), CHAT)
+
+    assert {} == play.errors
+    assert REFUSED in {sent.outcome for sent in play.sent if isinstance(sent.outcome, Failure)}

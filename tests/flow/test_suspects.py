@@ -1,0 +1,231 @@
+"""Whose a refusal is: endpoints that answer some rows with 401, 402, 403 or 404, and some that answer all so."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm.errors import Kind
+from spark_llm.flow.limiter import Limit
+from spark_llm.flow.negotiation import Form
+from spark_llm.flow.request import Request
+from spark_llm.flow.scheduler import Schedule
+from spark_llm.flow.suspects import AFTER_ANSWERS, AFTER_ANSWERS_MOST, AT_FIRST
+from spark_llm.policy import Policy
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Failure, Outcome, RowError
+from tests.support.play import CHAT, COMPLETE, EMBED, Endpoint, Play, answer, begun, pack, texts
+
+STATUSES: dict[int, Kind] = {401: "unauthorized", 402: "quota", 403: "unauthorized", 404: "not_found"}
+OWN: dict[int, Kind] = {401: "invalid_request", 402: "quota", 403: "invalid_request", 404: "invalid_request"}
+EACH_STATUS = pytest.mark.parametrize("status", STATUSES)
+EACH_TASK = pytest.mark.parametrize("task", [CHAT, COMPLETE, EMBED], ids=lambda task: task.name)
+WINDOWS = st.sampled_from([1, 2, 16, 64])
+SEEDS = st.integers(0, 2**32)
+
+
+def refusal(status: int) -> Failure:
+    """Make the refusal of a status."""
+    return Failure(RowError(STATUSES[status], status, "no", retryable=False))
+
+
+def refusing(status: int, bad: set[int], dies_at: float = 1e18) -> Endpoint:
+    """Make an endpoint that refuses these rows, and from a moment on all."""
+
+    def endpoint(request: Request, now: float, dice: random.Random) -> Outcome:
+        refused = now >= dies_at or any(number in bad for number, _ in request.inputs)
+        return refusal(status) if refused else answer(request)
+
+    return endpoint
+
+
+def drawn(rows: int, share: float, seed: int) -> set[int]:
+    """Draw a share of the rows, the first of which is sound."""
+    dice = random.Random(seed)
+    return {number for number in range(1, rows) if dice.random() < share}
+
+
+def nothing_more(owner: object) -> bool:
+    """Whether an owner may soon add requests: none does."""
+    return False
+
+
+@EACH_STATUS
+@given(share=st.sampled_from([0.005, 0.02, 0.1, 0.3]), window=WINDOWS, seed=SEEDS)
+def test_rows_that_are_refused_end_nothing(status: int, share: float, window: int, seed: int) -> None:
+    """Up to three in ten: all others are answered, each is asked once, and has an error of its own."""
+    bad = drawn(300, share, seed)
+    play = Play(texts(300), refusing(status, bad), Policy(max_in_flight=window), CHAT, seed=seed)
+    kinds = {error.kind for error in play.errors.values()}
+
+    assert bad == play.errors.keys()
+    assert {OWN[status], STATUSES[status]} >= kinds  # the last rows have nobody to judge them by
+    assert sum(error.kind != OWN[status] for error in play.errors.values()) < 20
+    assert 300 == len(play.sent)
+
+
+@EACH_STATUS
+@EACH_TASK
+@given(bad=st.sets(st.integers(0, 199), max_size=2), seed=SEEDS)
+def test_a_refused_row_is_found_in_its_batch(status: int, task: Task, bad: set[int], seed: int) -> None:
+    """Up to two bad rows, the very first ones among them, fail alone, for their halvings at the most."""
+    play = Play(texts(200), refusing(status, bad), Policy(max_in_flight=8), task, seed=seed)
+
+    assert bad == play.errors.keys()
+    assert len(play.sent) <= -(-200 // task.most_inputs(0, 64)) + 14 * len(bad) + AT_FIRST
+
+
+@EACH_STATUS
+@EACH_TASK
+@given(window=WINDOWS, rows=st.integers(1, 300), seed=SEEDS)
+def test_an_endpoint_that_refuses_all_is_asked_three_times(
+    status: int, task: Task, window: int, rows: int, seed: int
+) -> None:
+    """Three different requests show it, and the rest has their error, unasked."""
+    play = Play(texts(rows), refusing(status, set(), 0.0), Policy(max_in_flight=window, batch_size=4), task, seed=seed)
+
+    assert {refusal(status).error} == set(play.errors.values())
+    assert rows == len(play.errors)
+    assert len(play.sent) <= 2 * AT_FIRST
+
+
+@EACH_STATUS
+@given(share=st.sampled_from([0.0, 0.02, 0.3]), dies_at=st.floats(1.0, 20.0), window=WINDOWS, seed=SEEDS)
+def test_an_endpoint_that_dies_is_asked_a_few_times_more(
+    status: int, share: float, dies_at: float, window: int, seed: int
+) -> None:
+    """As many requests as may be in flight, or eight; more only where many rows had been refused before."""
+    bad = drawn(1_000, share, seed)
+    play = Play(texts(1_000), refusing(status, bad, dies_at), Policy(max_in_flight=window), CHAT, seed=seed)
+    late = [sent for sent in play.sent if sent.at >= dies_at]
+
+    assert 1_000 == len(play.results)
+    assert len(late) <= max(window, AFTER_ANSWERS_MOST if share else AFTER_ANSWERS)
+    assert len(late) < AT_FIRST or play.stopped == refusal(status).error
+
+
+@EACH_STATUS
+def test_bad_rows_side_by_side_end_nothing(status: int) -> None:
+    """A table that is sorted has its bad rows together: rows from the end of the line are asked between them."""
+    bad = set(range(100, 140))
+    play = Play(texts(400), refusing(status, bad), Policy(max_in_flight=4), CHAT)
+
+    assert bad == play.errors.keys()
+
+
+def test_equal_inputs_are_no_witnesses_of_each_other() -> None:
+    """One text that is refused eight times says no more than twice; yet a table of one text alone comes to its end."""
+    mixed = Play(["bad"] * 8 + ["good"] * 20, refusing(403, set(range(8))), Policy(), CHAT)
+    alone = Play(["bad"] * 1_000, refusing(403, set(), 0.0), Policy(), CHAT)
+
+    assert set(range(8)) == mixed.errors.keys()
+    assert len(alone.sent) <= 16
+
+
+@EACH_STATUS
+def test_rows_that_come_one_by_one_are_witnesses_together(status: int) -> None:
+    """Where the line is empty a row gets its error at once, and the third in a row ends the task."""
+    schedule, form = Schedule(Limit(Policy()), Policy()), Form(CHAT, 1)
+    ends = []
+    for number in range(AT_FIRST):
+        schedule.add("task", pack(number), form)
+        (request,) = schedule.ready(float(number))
+        ends += [schedule.failed(request, refusal(status), float(number), lambda: 0.0)]
+        ends += [last_word for _, last_word in schedule.judged(float(number), nothing_more)]
+    stops = [last_word.stops_all for last_word in ends if last_word is not None]
+
+    assert [False] * (AT_FIRST - 1) + [True] == stops
+
+
+def test_an_answer_with_another_token_says_nothing_of_the_row() -> None:
+    """What was refused with a token that was replaced since is asked again with the new one."""
+    schedule, form = begun(Policy(max_in_flight=2))
+    schedule.add("task", pack(1), form)
+    schedule.add("task", pack(2), form)
+    refused, later = schedule.ready(1.0)
+    refused.token, later.token = "old", "new"
+
+    assert None is schedule.failed(refused, refusal(403), 2.0, lambda: 0.0)
+    assert schedule.answered(later, answer(later), 3.0, 1.0)
+    assert [] == schedule.judged(3.0, nothing_more)
+    assert [refused] == schedule.ready(3.0)
+
+
+def test_refusals_of_an_old_token_are_no_witnesses_of_the_new() -> None:
+    """One row that is refused with the new token does not end the task: those of the old are asked again with it."""
+    schedule, form = begun(Policy(max_in_flight=16))
+    for number in range(AFTER_ANSWERS):
+        schedule.add("task", pack(number), form)
+    *old, new = schedule.ready(1.0)
+    for request in old:
+        request.token = "old"
+        assert None is schedule.failed(request, refusal(403), 2.0, lambda: 0.0)
+    new.token = "new"
+
+    assert None is schedule.failed(new, refusal(403), 3.0, lambda: 0.0)
+    assert old == schedule.ready(3.0)[: len(old)]
+
+
+def test_a_later_request_that_was_answered_before_counts_too() -> None:
+    """The answer may come first: the row is refused alone, and its error says so."""
+    schedule, form = begun(Policy(max_in_flight=2))
+    schedule.add("task", pack(1), form)
+    schedule.add("task", pack(2), form)
+    refused, later = schedule.ready(1.0)
+    schedule.answered(later, answer(later), 2.0, 1.0)
+    schedule.failed(refused, refusal(403), 3.0, lambda: 0.0)
+
+    assert [(refused, "invalid_request")] == [
+        (each, word.error.kind) for each, word in schedule.judged(4.0, nothing_more)
+    ]
+
+
+@pytest.mark.parametrize("renews", [True, False])
+def test_the_last_refusal_is_looked_at_again_where_a_token_can_be_renewed(renews: bool) -> None:  # noqa: FBT001 -- a table
+    """Those in flight beside it may have been let in before the token ended; once is enough."""
+    policy = Policy(max_in_flight=2)
+    schedule, form = Schedule(Limit(policy), policy, renews=renews), Form(CHAT, 1)
+    schedule.add("task", pack(0), form)
+    (first,) = schedule.ready(0.0)
+    schedule.answered(first, answer(first), 1.0, 1.0)
+    schedule.add("task", pack(1), form)
+    schedule.add("task", pack(2), form)
+    refused, beside = schedule.ready(1.0)
+    schedule.failed(refused, refusal(403), 2.0, lambda: 0.0)
+    schedule.answered(beside, answer(beside), 3.0, 1.0)
+    if renews:
+        assert [] == schedule.judged(3.0, nothing_more)
+        assert [refused] == schedule.ready(3.0)
+        assert schedule.is_decisive(refused)
+        schedule.failed(refused, refusal(403), 4.0, lambda: 0.0)
+
+    assert [refused] == [request for request, _ in schedule.judged(4.0, nothing_more)]
+    assert [] == schedule.ready(5.0)
+
+
+def test_an_answer_to_an_older_request_clears_nothing() -> None:
+    """It may have been let in before the token was revoked: the row goes on waiting for a later one."""
+    schedule, form = begun(Policy(max_in_flight=2))
+    for number in (1, 2, 3):
+        schedule.add("task", pack(number), form)
+    older, refused = schedule.ready(1.0)
+    schedule.failed(refused, refusal(403), 2.0, lambda: 0.0)
+    schedule.answered(older, answer(older), 3.0, 2.0)
+    before = schedule.judged(3.0, nothing_more)
+    (later,) = schedule.ready(3.0)
+    schedule.answered(later, answer(later), 4.0, 1.0)
+
+    assert [] == before
+    assert [(refused, "invalid_request")] == [
+        (each, word.error.kind) for each, word in schedule.judged(4.0, nothing_more)
+    ]
+
+
+def test_the_error_of_one_row_says_so() -> None:
+    """Its status stays, its kind is no longer one that means all rows, and it is not worth asking again."""
+    play = Play(texts(50), refusing(403, {20}), Policy(), CHAT)
+    error = play.errors[20]
+
+    assert ("invalid_request", 403, False) == (error.kind, error.status, error.retryable)
+    assert "no (this row only; others were answered)" == error.message

@@ -1,0 +1,65 @@
+"""Clients that are not ours, against local endpoints: the first table of docs/clients.md."""
+
+import re
+import shutil
+
+import pytest
+import requests
+
+from spark_llm.serving import Echo, LocalEndpoints, ServingEndpoint, echo_vector
+from tests.integration.clients.client import BODIES, INPUTS, TIMEOUT_S, Workspace
+from tests.integration.clients.clients import CLIENTS, SDKDataPlane
+from tests.integration.clients.desk import Desk
+
+REPLY = {"text": "red green", "model": "echo", "tokens": [3, 2, 5]}
+STREAM = {**REPLY, "pieces": 2, "finish_reason": ["length"]}
+EXPECTED: dict[str, object] = {
+    "chat": REPLY,
+    "chat streamed": STREAM,
+    "completions": REPLY,
+    "completions streamed": STREAM,
+    "embeddings": {"vectors": [echo_vector(text) for text in INPUTS], "model": "echo", "tokens": 2},
+    "list": ["chat", "complete", "embed"],
+    "describe": {"name": "chat", "task": "llm/v1/chat", "ready": "READY"},
+}
+
+WITH_CURL = [pytest.mark.skipif(shutil.which("curl") is None, reason="There is no curl on this machine.")]
+
+
+@pytest.mark.parametrize(
+    ("client", "column"),
+    [
+        pytest.param(
+            name, column, marks=[pytest.mark.slow] if client.with_mlflow else WITH_CURL if "curl" in name else []
+        )
+        for name, client in CLIENTS.items()
+        for column in client.columns
+    ],
+)
+def test_a_client_gets_what_the_endpoint_has(client: str, column: str, desk: Desk, endpoints: LocalEndpoints) -> None:
+    """Each client gets the exact answer by calls of its own: the text, the tokens and the model, whole or in pieces."""
+    assert EXPECTED[column] == desk.ask(client, column)
+
+
+def test_the_data_plane_is_asked_at_an_address_of_its_own(workspace: Workspace, endpoints: LocalEndpoints) -> None:
+    """The SDK asks its data plane under the workspace's number, and the control plane only for a description."""
+    SDKDataPlane(workspace).do("chat")
+    [asked] = endpoints.requests
+
+    assert re.fullmatch(r"/\d+/serving-endpoints/chat/invocations", asked.path)
+
+
+def test_a_client_asks_one_of_the_models_behind_an_endpoint() -> None:
+    """Past the traffic split the model that is named answers, and any other name is not found."""
+    models = {"first": Echo(), "second": Echo(name="rival")}
+    with LocalEndpoints({"chat": ServingEndpoint(models)}) as endpoints:
+        base = f"{endpoints.url}/serving-endpoints/chat"
+        paths = ("/invocations", "/served-models/second/invocations", "/served-models/third/invocations")
+        answers = [
+            requests.post(base + path, json=BODIES["chat"], auth=("token", endpoints.token), timeout=TIMEOUT_S)
+            for path in paths
+        ]
+
+    assert ["echo", "rival"] == [answer.json()["model"] for answer in answers[:2]]
+    assert ["first", "second"] == [answer.headers["served-model-name"] for answer in answers[:2]]
+    assert (404, "ENDPOINT_NOT_FOUND") == (answers[2].status_code, answers[2].json()["error_code"])

@@ -1,0 +1,66 @@
+"""The three UDFs as columns of one table, at one URL of each server that is not ours."""
+
+import pytest
+from pyspark.sql import SparkSession
+
+from spark_llm import chat_udf, complete_udf, embed_udf
+from spark_llm.serving import LocalEndpoints, echo_vector
+from tests.integration.clients.conftest import Find
+from tests.integration.clients.servers import LLAMA, LOCAL, YAML
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param((LOCAL, "{name}")),
+        pytest.param((LOCAL, "/openai/deployments/{name}/{route}?api-version=2024-10-21")),
+        pytest.param((YAML, "/gateway/{name}/invocations"), marks=pytest.mark.slow),
+        pytest.param((YAML, "/v1"), marks=pytest.mark.slow),
+    ],
+    ids=" at ".join,
+)
+def test_a_table_gets_its_columns(
+    row: tuple[str, str],
+    spark: SparkSession,
+    find: Find,
+    endpoints: LocalEndpoints,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Chat, completion and embedding columns of one table hold the exact answers, a null row nulls, and no error."""
+    server, form = row
+    place = find(server)
+    for name, value in place.environ.items():
+        monkeypatch.setenv(name, value)
+    chat, complete = (
+        ask(place.endpoint(form, task)) for ask, task in ((chat_udf, "chat"), (complete_udf, "completions"))
+    )
+    embed = embed_udf(place.endpoint(form, "embeddings"))
+    table = spark.createDataFrame([("red",), (None,), ("green",)], "word string").coalesce(1)
+    rows = table.select(chat("word").alias("c"), complete("word").alias("p"), embed("word").alias("e")).collect()
+
+    assert [("red", "red", echo_vector("red")), ("green", "green", echo_vector("green"))] == [
+        (each.c.text, each.p.text, each.e.embedding) for each in (rows[0], rows[2])
+    ]
+    assert [None] * 3 == list(rows[1])
+    assert [None] * 6 == [answer.error for each in (rows[0], rows[2]) for answer in each]
+    assert (6, {200}) == (endpoints.stats.rows_answered, set(endpoints.stats.by_status))
+
+
+@pytest.mark.models
+def test_llama_cpp_fills_a_table(spark: SparkSession, find: Find) -> None:
+    """The same three columns of a real model on llama.cpp's own server: texts, vectors of one length, and tokens."""
+    place = find(LLAMA)
+    chat = chat_udf(place.endpoint("/v1", "chat"), max_tokens=4, temperature=0)
+    complete = complete_udf(place.endpoint("/v1", "completions"), max_tokens=4, temperature=0)
+    embed = embed_udf(place.endpoint("/v1", "embeddings"))
+    table = spark.createDataFrame([("1, 2, 3,",), (None,)], "word string").coalesce(1)
+    full, empty = table.select(chat("word").alias("c"), complete("word").alias("p"), embed("word").alias("e")).collect()
+
+    assert [None] * 3 == list(empty)
+    assert [None] * 3 == [answer.error for answer in full]
+    assert ("length", "length") == (full.c.finish_reason, full.p.finish_reason)
+    assert full.p.text.startswith(" 4")
+    assert 576 == len(full.e.embedding)
+    assert all(answer.usage.total_tokens > 0 for answer in full)

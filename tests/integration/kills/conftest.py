@@ -1,0 +1,36 @@
+"""What the tests that kill drivers share: endpoints that count, and drivers that end with the test."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from spark_llm.serving import LocalEndpoints
+from tests.conftest import ROOT
+from tests.integration.kills.driver import Driver
+
+CHUNK_ROWS = 500
+
+
+@pytest.fixture
+def start_driver(endpoints: LocalEndpoints, tmp_path: Path) -> Iterator[Callable[[int], Driver]]:
+    """Start drivers that all have the same to do: fill `tmp_path / "target"` from a source of so many rows."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    told = {
+        "folder": str(tmp_path),
+        "text": "concat('row ', id)",
+        "chunk_rows": CHUNK_ROWS,
+        "url": endpoints.invocations("chat"),
+        "token": endpoints.token,
+    }
+    with ExitStack() as stack:
+
+        def start(rows: int) -> Driver:
+            command = [sys.executable, "-m", "tests.integration.kills.job", json.dumps({**told, "rows": rows})]
+            return stack.enter_context(Driver(command, tmp_path, environment))
+
+        yield start

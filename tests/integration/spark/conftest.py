@@ -1,0 +1,70 @@
+"""Every test in this folder needs a Spark session, and is marked so."""
+
+import os
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from spark_llm.serving import LocalEndpoints
+from tests.support import formats
+from tests.support.passed import Passed, table
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+    from spark_llm.enrich.report import EnrichReport
+    from tests.conftest import SessionKind
+    from tests.integration.spark.asking import Ask, Run
+
+FOLDER = "tests/integration/spark/"
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this folder `spark`."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("spark")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many of this folder's tests passed on this Spark, as README.md has it."""
+    tests = [report.nodeid for report in terminalreporter.stats.get("passed", ()) if report.nodeid.startswith(FOLDER)]
+    if tests:
+        kind: SessionKind = "connect" if os.environ.get("SPARK_LLM_TEST_SESSION") == "connect" else "classic"
+        terminalreporter.section("passed on this Spark")
+        for line in table([Passed.of(version("pyspark"), kind, tests)]):
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(params=["arrow", "pandas"])
+def ask(request: pytest.FixtureRequest) -> "Ask":
+    """How a UDF is called: as it is, an Arrow UDF on the Spark of the tests, or as on a Spark before 4.1."""
+    return (lambda udf: udf) if request.param == "arrow" else (lambda udf: udf.on("3.5.0"))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Callable[[str], str]:
+    """Name a table: of Delta one of a path, with a blank in it and a back-quote."""
+    return lambda name: formats.table(formats.FORMAT, tmp_path / "it``s here", name)
+
+
+@pytest.fixture
+def run(spark: "SparkSession", endpoints: LocalEndpoints) -> "Run":
+    """Run a job, and return the requests that it cost and its report."""
+    from spark_llm.enrich.api import enrich_table
+
+    def of(
+        source: "str | DataFrame",
+        target: str,
+        columns: Mapping[str, "Column"],
+        **options: Any,  # noqa: ANN401 -- what enrich_table takes
+    ) -> "tuple[int, EnrichReport]":
+        before = endpoints.stats.requests
+        report = enrich_table(spark, source, target, options.pop("key", "id"), columns, progress=False, **options)
+        return endpoints.stats.requests - before, report
+
+    return of

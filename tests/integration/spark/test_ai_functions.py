@@ -1,0 +1,310 @@
+"""The AI functions in SQL and as functions of columns, against a model whose answers can be told beforehand."""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from pyspark.sql import Column, SparkSession
+from pyspark.sql import functions as F
+
+from spark_llm import ConfigError, Endpoint, Policy, chat_udf, embed_udf, register_ai_functions
+from spark_llm import functions as ai
+from spark_llm.ai.udf import AIFunction, chat_function, known_endpoints, query_function, similarity_function
+from spark_llm.serving import Echo, LocalEndpoints, echo_vector
+from spark_llm.serving.protocol.requests import ChatRequest
+from spark_llm.udf.model_udf import ModelUDF
+from tests.integration.spark.asking import endpoint
+from tests.support.saying import Says
+
+pytestmark = pytest.mark.one_kind
+
+NAMES = {
+    *("gen", "classify", "extract", "summarize", "translate", "analyze_sentiment", "fix_grammar", "mask"),
+    *("similarity", "query"),
+}
+
+
+def say(request: ChatRequest) -> str:
+    """Answer with how many messages there were, and what was said; a type with its first value.
+
+    A text with "odd" in it gets another label than it may have, however often it is asked.
+    """
+    said = next(message.text for message in request.messages if message.role == "user")
+    if request.response_format is None:
+        return f"{len(request.messages)}: {said}"
+    fields = request.response_format["json_schema"]["schema"]["properties"]
+    if "answer" not in fields:
+        return json.dumps({name: said.split()[0] if name == "who" else None for name in fields})
+    return json.dumps({"answer": "another" if "odd" in said else fields["answer"]["enum"][0]})
+
+
+@pytest.fixture
+def endpoints() -> Iterator[LocalEndpoints]:
+    """Endpoints of this model and of `Echo`'s vectors."""
+    with LocalEndpoints({"chat": Says(say), "other": Says(lambda _: "other"), "embed": Echo()}) as started:
+        yield started
+
+
+@pytest.fixture
+def sql(spark: SparkSession, endpoints: LocalEndpoints) -> SparkSession:
+    """The session, with all functions registered."""
+    names = register_ai_functions(
+        spark, chat=endpoint(endpoints), embed=endpoint(endpoints, "embed"), endpoints={"mine": endpoint(endpoints)}
+    )
+
+    assert {f"ai_{name}" for name in NAMES} | {"try_ai_query"} == {name for name in names if "ai_" in name}
+    assert {f"llm_{name}" for name in NAMES} | {"llm_query_or_fail"} == {name for name in names if "llm_" in name}
+    return spark
+
+
+def rows_of(sql: SparkSession, query: str) -> list[tuple[Any, ...]]:
+    """Return what a query gives."""
+    return [tuple(row) for row in sql.sql(query).collect()]
+
+
+@pytest.mark.parametrize(
+    ("call", "expected", "kind"),
+    [
+        ("ai_gen(t)", "1: Jo came", "string"),
+        ("ai_classify(t, array('new', 'old'))", "new", "string"),
+        ("ai_extract(t, array('who', 'where'))", {"who": "Jo", "where": None}, "map<string,string>"),
+        ("ai_extract(t, array('who', 'where')).who", "Jo", "string"),
+        ("ai_summarize(t, 5)", "2: Jo came", "string"),
+        ("ai_translate(t, 'fr')", "2: Jo came", "string"),
+        ("ai_analyze_sentiment(t)", "positive", "string"),
+        ("ai_fix_grammar(t)", "2: Jo came", "string"),
+        ("ai_mask(t, array('who'))", "2: Jo came", "string"),
+        ("ai_similarity(t, 'Jo came')", 1.0, "float"),
+        ("ai_query('mine', t)", "1: Jo came", "string"),
+        ("try_ai_query('mine', t)", "1: Jo came", "string"),
+    ],
+)
+def test_every_function_gives_its_documented_type(
+    call: str, expected: object, kind: str, sql: SparkSession, endpoints: LocalEndpoints
+) -> None:
+    """A value for a text, a null for a null; a request for the value, and none for the null."""
+    df = sql.sql(f"SELECT {call} AS value, t FROM VALUES ('Jo came'), (CAST(NULL AS STRING)) AS x(t)")
+
+    assert {"Jo came": expected, None: None} == {row["t"]: row["value"] for row in df.collect()}
+    assert kind == df.schema["value"].dataType.simpleString()
+    assert 1 == endpoints.stats.requests
+
+
+def test_arguments_have_names_and_defaults(sql: SparkSession, endpoints: LocalEndpoints) -> None:
+    """`max_words` is 50 where it is left out, and 0 is no limit."""
+    rows_of(
+        sql,
+        """SELECT ai_summarize('a'), ai_summarize('b', max_words => 7), ai_summarize(max_words => 0, content => 'c'),
+        ai_classify('d', labels => array('x')), ai_query(request => 'e', endpoint => 'mine')""",
+    )
+    system = {last: first for first, last in _told(endpoints)}
+
+    assert "50 words" in system["a"]
+    assert "7 words" in system["b"]
+    assert "words" not in system["c"]
+    assert '"x"' in system["d"]
+
+
+def test_a_label_that_was_not_given_is_never_taken(sql: SparkSession, endpoints: LocalEndpoints) -> None:
+    """It is asked for again once; then the value is null, and the twin says why and what it has cost."""
+    query = """SELECT t, ai_classify(t, array('new', 'old')) AS class, llm_classify(t, array('new', 'old')) AS twin
+        FROM VALUES ('even'), ('odd') AS x(t)"""
+    rows = {row["t"]: row for row in sql.sql(query).collect()}
+    even, odd = rows["even"]["twin"], rows["odd"]["twin"]
+
+    assert ["new", None] == [rows[t]["class"] for t in ("even", "odd")]
+    assert ("new", None, 1) == (even["parsed"], even["error"], even["attempts"])
+    assert (None, "schema_mismatch", 2) == (odd["parsed"], odd["error"]["kind"], odd["attempts"])
+    assert (20, '{"answer": "another"}') == (odd["usage"]["total_tokens"], odd["text"])
+    assert 2 * (1 + 2) == endpoints.stats.requests
+
+
+def test_wrong_labels_are_the_rows_error(sql: SparkSession, endpoints: LocalEndpoints) -> None:
+    """Each row has labels of its own; one that has none is not asked, and the others are."""
+    query = """SELECT t, r.parsed, r.error.message FROM (SELECT t, llm_classify(t, l) AS r FROM VALUES
+        ('a', array('x')), ('b', CAST(array() AS ARRAY<STRING>)), ('c', array('y', 'y')), ('d', NULL) AS v(t, l))"""
+    found = {t: (parsed, message and message.partition(" Hint: ")[0]) for t, parsed, message in rows_of(sql, query)}
+
+    assert {
+        "a": ("x", None),
+        "b": (None, "the list of labels is empty."),
+        "c": (None, "a label is in the list twice."),
+        "d": (None, None),
+    } == found
+    assert 1 == endpoints.stats.requests
+
+
+def test_a_filter_on_a_label_asks_once(sql: SparkSession, endpoints: LocalEndpoints) -> None:
+    """A function is as nondeterministic as its UDF: Spark asks no row twice because a plan was written differently."""
+    sql.range(40).selectExpr("concat('row ', id) AS t").createOrReplaceTempView("ai_texts")
+    sql.sql(
+        "CREATE OR REPLACE TEMPORARY VIEW ai_answers AS SELECT t, ai_classify(t, array('x', 'y')) AS c FROM ai_texts"
+    )
+
+    assert [(40,)] == rows_of(sql, "SELECT count(*) FROM ai_answers WHERE c IN ('x', 'z') AND t <> c")
+    assert 40 == endpoints.stats.requests
+    assert [("x", 40)] == rows_of(sql, "SELECT c, count(*) FROM ai_answers GROUP BY c")
+
+
+def test_ai_query_asks_the_endpoint_that_it_names(
+    spark: SparkSession, endpoints: LocalEndpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `endpoints` has, else what the workspace has; each row may name another one."""
+    monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
+    monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
+    brief = chat_udf(endpoint(endpoints), system="Be brief.", policy=Policy(max_in_flight=2))
+    register_ai_functions(spark, endpoints={"brief": brief})
+    query = """SELECT id, try_ai_query(e, t) FROM VALUES (1, 'brief', 'a'), (2, 'brief', 'b'), (3, 'other', 'c'),
+        (4, 'brief', 'd'), (5, NULL, NULL), (6, 'nobody', 'e') AS x(id, e, t)"""
+
+    assert {1: "2: a", 2: "2: b", 3: "other", 4: "2: d", 5: None, 6: None} == dict(rows_of(spark, query))
+    assert [("not_found", None)] == rows_of(
+        spark, "SELECT r.error.kind, r.text FROM (SELECT llm_query('nobody', 'x') AS r)"
+    )
+    with pytest.raises(Exception, match=r"RowFailedError: .*not_found.*nobody[\s\S]* Hint: use try_ai_query"):
+        rows_of(spark, "SELECT ai_query('nobody', 'x')")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("NULL", "its name is null. Hint: name one of 'mine'"),
+        ("'yours'", "knows no endpoint 'yours', and no workspace to look it up at. Hint: name one of 'mine'"),
+    ],
+)
+def test_a_name_that_says_no_endpoint_fails_before_anything_is_asked(
+    name: str, why: str, sql: SparkSession, endpoints: LocalEndpoints
+) -> None:
+    """With the names that there are."""
+    with pytest.raises(Exception, match=f"InputTypeError: ai_query .*{why}"):
+        rows_of(sql, f"SELECT try_ai_query({name}, t) FROM VALUES ('a'), ('b') AS x(t)")
+
+    assert 0 == endpoints.stats.requests
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda _, chat: ai.ai_gen("t", chat=chat), "1: Jo came"),
+        (lambda _, chat: ai.ai_classify("t", ["new", "old"], chat=chat), "new"),
+        (lambda _, chat: ai.ai_classify(F.upper("t"), F.col("labels"), chat=chat), "x"),
+        (lambda _, chat: ai.llm_classify("t", ["new"], chat=chat)["usage"]["total_tokens"], 10),
+        (lambda _, chat: ai.ai_extract("t", ("who",), chat=chat)["who"], "Jo"),
+        (lambda _, chat: ai.ai_summarize("t", chat=chat), "2: Jo came"),
+        (lambda _, chat: ai.llm_summarize("t", F.col("words"), chat=chat)["text"], "2: Jo came"),
+        (lambda _, chat: ai.ai_translate("t", "fr", chat=chat), "2: Jo came"),
+        (lambda _, chat: ai.ai_analyze_sentiment("t", chat=chat), "positive"),
+        (lambda of, _: ai.ai_fix_grammar("t", chat=of("chat")), "2: Jo came"),
+        (lambda _, chat: ai.ai_mask("t", ["who"], chat=chat), "2: Jo came"),
+        (lambda of, _: ai.ai_similarity("t", F.lit("Jo came"), embed=of("embed")), 1.0),
+        (lambda _, chat: ai.ai_query(chat, "t"), "1: Jo came"),
+        (lambda of, _: ai.try_ai_query(of("other"), "t"), "other"),
+    ],
+)
+def test_the_functions_of_columns_are_the_same(
+    call: Callable[[Callable[[str], Endpoint], ModelUDF], Column],
+    expected: object,
+    spark: SparkSession,
+    endpoints: LocalEndpoints,
+) -> None:
+    """The `ai_` ones give the value, the `llm_` ones the struct; options are values or columns."""
+    df = spark.createDataFrame([("Jo came", ["x"], 9)], "t STRING, labels ARRAY<STRING>, words INT")
+    value = call(partial(endpoint, endpoints), chat_udf(endpoint(endpoints)))
+
+    assert [expected] == [row["value"] for row in df.select(value.alias("value")).collect()]
+
+
+def test_on_a_spark_before_4_the_names_are_udfs(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """Pandas UDFs, which give the value itself, by the places of their arguments, with their defaults."""
+    chat, embed = chat_udf(endpoint(endpoints)), embed_udf(endpoint(endpoints, "embed"))
+    asked = query_function(known_endpoints({"mine": chat}), None, raises=True)
+
+    def old(udf: AIFunction, field: str) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
+        return udf.value(field).on("3.5.0")
+
+    df = spark.createDataFrame([(1, "Jo came", ["x"]), (2, None, ["x"])], "id INT, t STRING, labels ARRAY<STRING>")
+    columns: list[Column] = [
+        old(chat_function("gen", chat), "text")("t"),
+        old(chat_function("classify", chat), "parsed")("t", "labels"),
+        old(chat_function("extract", chat), "parsed")("t", F.array(F.lit("who"), F.lit("where"))),
+        old(chat_function("summarize", chat), "text")("t"),
+        old(chat_function("summarize", chat), "text")("t", F.lit(3)),
+        old(similarity_function(embed), "parsed")("t", F.lit("Jo came")),
+        old(asked, "text")(F.lit("mine"), "t"),
+        chat_function("classify", chat).on("3.5.0")("t", "labels")["usage"]["total_tokens"],
+    ]
+    found = [dict(tuple(row) for row in df.select("id", column).collect()) for column in columns]
+    extracted = {"who": "Jo", "where": None}
+    expected = ["1: Jo came", "x", extracted, "2: Jo came", "2: Jo came", 1.0, "1: Jo came", 10]
+
+    assert [{1: value, 2: None} for value in expected] == found
+
+
+def test_similarity_ranks_by_the_vectors(sql: SparkSession) -> None:
+    """As the cosine of what the endpoint gives; a blank text has none, and costs nothing."""
+    a, b = echo_vector("a"), echo_vector("b")
+    dot, lengths = sum(x * y for x, y in zip(a, b, strict=True)), sum(x * x for x in a) * sum(y * y for y in b)
+    [(near, same, blank)] = rows_of(
+        sql, "SELECT ai_similarity('a', 'b'), ai_similarity('a', 'a'), ai_similarity('a', ' ')"
+    )
+
+    assert abs(near - dot / lengths**0.5) < 1e-6
+    assert (1.0, None) == (same, blank)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"chat": "https://host/v1"},
+        {"chat": embed_udf(Endpoint("https://host/v1/embeddings"))},
+        {"chat": chat_udf(Endpoint("https://host/invocations"), system="Be brief.")},
+        {"chat": chat_udf(Endpoint("https://host/invocations"), template="{a}")},
+        {"chat": chat_udf(Endpoint("https://host/invocations"), returns="a INT")},
+        {"chat": chat_udf(Endpoint("https://host/invocations"), n=2)},
+        {"embed": chat_udf(Endpoint("https://host/invocations"))},
+        {"endpoints": {"": "https://host/invocations"}},
+        {"endpoints": {None: "https://host/invocations"}},
+        {"endpoints": {"mine": embed_udf(Endpoint("https://host/v1/embeddings"))}},
+        {"endpoints": {"mine": chat_udf(Endpoint("https://host/invocations"), template="{a}")}},
+        {"prefix": "no good "},
+        {"prefix": "ü"},
+        {"prefix": "1"},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_registered_is_refused(given: dict[str, Any], spark: SparkSession) -> None:
+    """With a next step, and nothing registered."""
+    with pytest.raises(ConfigError, match=r" Hint: .+\."):
+        register_ai_functions(spark, **({"prefix": "refused_"} | given))
+
+    assert not spark.catalog.functionExists("refused_ai_query")
+
+
+@pytest.mark.usefixtures("spark")
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda chat: ai.ai_classify("t", [], chat=chat),
+        lambda chat: ai.ai_classify("t", "angry", chat=chat),
+        lambda chat: ai.ai_classify("t", ["a", "a"], chat=chat),
+        lambda chat: ai.ai_mask("t", [1], chat=chat),  # type: ignore[list-item]
+        lambda chat: ai.ai_extract("t", {"a": "b"}, chat=chat),  # type: ignore[arg-type]
+        lambda chat: ai.ai_summarize("t", -1, chat=chat),
+        lambda chat: ai.ai_summarize("t", True, chat=chat),
+        lambda chat: ai.ai_translate("t", "", chat=chat),
+        lambda chat: ai.ai_gen(1, chat=chat),  # type: ignore[arg-type]
+        lambda chat: ai.ai_gen("t", chat=embed_udf(chat)),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_where_it_is_written(call: Any) -> None:  # noqa: ANN401 -- a function
+    """In Python, where labels are values, nothing has to run to find out."""
+    with pytest.raises(ConfigError, match=r" Hint: .+\."):
+        call(Endpoint("https://host/invocations"))
+
+
+def _told(endpoints: LocalEndpoints) -> list[tuple[str, str]]:
+    """Return of each request its instructions and its text."""
+    bodies: list[Any] = [recorded.body for recorded in endpoints.requests]
+    return [(body["messages"][0]["content"], body["messages"][-1]["content"]) for body in bodies]

@@ -1,0 +1,385 @@
+"""Tables filled from an endpoint that counts: what is asked, what is written, and what is never paid twice."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import Row, SparkSession
+from pyspark.sql import functions as F
+
+from spark_llm import ConfigError, InputTypeError, Policy, chat_udf, embed_udf, estimate
+from spark_llm.enrich.api import enrich_stream, enrich_table
+from spark_llm.enrich.report import EnrichReport
+from spark_llm.enrich.staging import Beside
+from spark_llm.enrich.table import Table
+from spark_llm.functions import ai_gen, llm_summarize
+from spark_llm.metering.budget import Budget
+from spark_llm.serving import Faults, LocalEndpoints
+from tests.conftest import ROOT
+from tests.integration.spark.asking import Run, chat, endpoint, texts, written
+
+
+@pytest.mark.one_kind
+def test_only_what_is_new_is_asked(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
+) -> None:
+    """Rows that are new, changed or failed for a while; one that was answered never again, and a null never."""
+    source, target = written(texts(spark, 50), place("source")), place("target")
+    asked = chat_udf(endpoint(endpoints), policy=Policy(max_tries=1))
+    endpoints.faults = Faults("ok*5 500*3")
+    requests, report = run(source, target, {"answer": asked("text")})
+    assert (45, 45, 42, {"unavailable": 3}) == (requests, report.asked, report.answered, dict(report.failed))
+    assert (50, 0, None) == (report.rows, report.left, report.stopped)
+
+    failed = spark.table(target).where("answer.error IS NOT NULL").select("id").collect()
+    changed = [n for n in range(50) if n % 10 != 9 and Row(id=n) not in failed][:7]
+    spark.sql(f"UPDATE {source} SET text = concat(text, '!') WHERE id IN ({', '.join(map(str, changed))})")
+    spark.sql(f"INSERT INTO {source} SELECT id + 100, concat('row ', id + 100), 'y' FROM range(5)")
+    requests, report = run(source, target, {"answer": asked("text")})
+    assert (15, 15, 0, 55) == (requests, report.asked, report.left, report.rows)
+
+    assert 0 == run(source, target, {"answer": asked("text")})[0]
+    rows = spark.table(source).join(spark.table(target).select("id", "answer", "team"), "id").collect()
+    assert 55 == len(rows)
+    assert all((row["answer"] and row["answer"]["text"]) == row["text"] for row in rows)
+
+
+@pytest.mark.slow
+def test_only_what_another_prompt_needs_is_asked_again(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
+) -> None:
+    """Names in other letters are the same names, and a column that is new in the source is filled: nothing is asked."""
+    source, target = written(texts(spark, 50), place("source")), place("target")
+    asked = chat(endpoints)
+    assert 45 == run(source, target, {"answer": asked("text")})[0]
+
+    loud = spark.table(source).select(F.col("id").alias("ID"), F.col("text").alias("TEXT"), F.lit("en").alias("Lang"))
+    requests, told = run(loud, target, {"ANSWER": asked("Text")}, key="Id", retry_errors=False)
+    assert (0, 0, 50) == (requests, told.asked, told.skipped)
+    assert ["id", "text", "team", "answer", "answer_fingerprint", "Lang"] == spark.table(target).columns
+    assert 50 == spark.table(target).where("lang = 'en' AND team = 'x'").count()
+    assert [True] == [note.startswith("'Lang' is new in the source, and was added to ") for note in told.notes]
+    requests, nothing = run(spark.table(source).where("false"), target, {"answer": asked("text")})
+    assert (0, 0, 0) == (requests, nothing.rows, nothing.deleted)
+    again = chat_udf(endpoint(endpoints), system="Be brief.", policy=Policy(max_in_flight=4))
+    assert 45 == run(source, target, {"answer": again("text")}, chunk_rows=20)[0]
+    assert {50} == {spark.table(target).count(), spark.table(target).select("id").distinct().count()}
+
+
+@pytest.mark.slow
+def test_columns_are_asked_one_by_one_and_kept_beside_the_source(
+    spark: SparkSession, endpoints: LocalEndpoints, run: Run
+) -> None:
+    """Another column asks for itself alone; what goes along follows the source; what a run wrote for itself is gone."""
+    spark.sql("DROP TABLE IF EXISTS enriched")
+    rows = texts(spark, 20).withColumn("tags", F.create_map(F.lit("a"), "id"))
+    columns = {"brief": llm_summarize("text", chat=chat(endpoints))}
+    _, first = run(rows, "enriched", columns)
+    columns["vector"] = embed_udf(endpoint(endpoints, "embed"))("text")
+    requests, second = run(rows, "enriched", columns, runs_table="runs", prices={"brief": (1, 2), "vector": 0.1})
+
+    assert (18, 18) == (first.asked, second.columns["vector"].asked)
+    assert 0 == second.columns["brief"].asked
+    assert requests == second.requests <= 4
+    assert ["id", "text", "team", "tags", "brief", "brief_fingerprint", "vector", "vector_fingerprint"] == spark.table(
+        "enriched"
+    ).columns
+
+    fewer = rows.where("id > 4").withColumn("team", F.when(F.col("id") == 5, "z").otherwise(F.col("team")))
+    emptied = fewer.withColumn("text", F.when(F.col("id") != 6, F.col("text")))
+    requests, third = run(emptied, "enriched", columns, on_missing="delete", runs_table="runs")
+    assert (0, 5) == (requests, third.deleted)
+    after = {row["id"]: row for row in spark.table("enriched").collect()}
+    assert set(range(5, 20)) == set(after)
+    assert ("z", "x") == (after[5]["team"], after[7]["team"])
+    assert (None, None, None) == (after[6]["text"], after[6]["brief"], after[6]["brief_fingerprint"])
+    assert "row 5" == after[5]["text"]
+    assert [18, 0] == [row["asked"] for row in spark.table("runs").orderBy("started_at").collect()]
+    tables = {row["tableName"] for row in spark.sql("SHOW TABLES").collect()}
+    assert {"enriched", "runs"} == {name for name in tables if "enriched" in name or "runs" in name}
+
+
+@pytest.mark.slow
+def test_a_table_is_filled_in_place(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
+) -> None:
+    """A target may be the source itself: it gets the columns for answers, and nothing else in it changes."""
+    tickets = written(texts(spark, 10).withColumnRenamed("id", "a.b"), place("in place"))
+
+    assert 9 == run(tickets, tickets, {"answer": chat(endpoints)("text")}, key="`a.b`")[0]
+    assert 0 == run(spark.table(tickets), tickets, {"answer": chat(endpoints)("text")}, key="`a.b`")[0]
+    assert 9 == spark.table(tickets).where("answer.text = text").count()
+
+
+@pytest.mark.slow
+def test_the_sources_columns_may_change(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
+) -> None:
+    """A new one is filled, or the report says why not; one of another type is an error; one that has gone stays."""
+    rows, target = texts(spark, 10), place("target")
+    answer = {"answer": chat(endpoints)("text")}
+    run(rows, target, answer)
+    requests, report = run(rows.withColumns({"a b": F.lit(1), "more": F.col("id").cast("int")}), target, answer)
+    assert 0 == requests
+    assert ["'a b' of the source was left out: ", "'more' is new in the source, "] == [
+        re.sub(r"(: |, ).*", r"\1", note) for note in report.notes
+    ]
+    assert 10 == spark.table(target).where("more = id AND answer.text <=> text").count()
+
+    with pytest.raises(ConfigError, match=r"'more' is int in .+, and bigint in the source\. Hint: "):
+        run(rows.withColumn("more", F.col("id")), target, answer)
+    narrow = rows.drop("team").withColumn("more", F.lit(7).cast("tinyint")).union(spark.sql("SELECT 99, 'new', 7"))
+    requests, report = run(narrow, target, answer)
+    assert (1, ()) == (requests, report.notes)
+    assert {(7, "x"): 10, (7, None): 1} == {
+        (row["more"], row["team"]): row["count"]
+        for row in spark.table(target).groupBy("more", "team").count().collect()
+    }
+
+
+@pytest.mark.slow
+def test_case_counts_where_the_session_says_so(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
+) -> None:
+    """With `spark.sql.caseSensitive`, `ID` is no key of a source with `id`; a table that has no two cases says so."""
+    target = place("target")
+    run(texts(spark, 10), target, {"answer": chat(endpoints)("text")})
+    spark.conf.set("spark.sql.caseSensitive", "true")
+    try:
+        for options, words in (
+            ({"key": "ID"}, "'ID' is no column of the source"),
+            ({"columns": {"Answer": chat(endpoints)("text")}}, "takes no further columns"),
+        ):
+            with pytest.raises(ConfigError, match=words):
+                run(texts(spark, 10), target, **({"columns": {"answer": chat(endpoints)("text")}} | options))
+        two = texts(spark, 10).withColumn("Text", F.lit("another"))
+        assert 0 == run(two.drop("Text"), target, {"answer": chat(endpoints)("text")})[0]
+        estimated = estimate(spark, two, target, "id", {"answer": chat(endpoints)("text")})
+        assert (10, 0) == (estimated.rows, estimated.to_ask)
+    finally:
+        spark.conf.unset("spark.sql.caseSensitive")
+    assert 9 == endpoints.stats.requests
+
+
+@pytest.mark.slow
+def test_the_source_is_read_once(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
+) -> None:
+    """A source that asks an endpoint itself pays once for each row, whatever is counted, checked and sorted."""
+    rows = (
+        texts(spark, 40).where("text IS NOT NULL").repartition(2).withColumn("first", chat(endpoints)("text")["text"])
+    )
+    requests, report = run(
+        rows, place("target"), {"answer": chat(endpoints)(F.concat(F.lit("again "), "first"))}, chunk_rows=10
+    )
+
+    assert (36, 36 + 36) == (report.asked, requests)
+
+
+@pytest.mark.slow
+def test_a_budget_stops_a_run(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
+) -> None:
+    """What is left says so, and is asked by the next run; a broken endpoint stops it before every row was tried."""
+    source, target = written(texts(spark, 100), place("source")), place("target")
+    answer = {"answer": chat(endpoints)("text")}
+    requests, report = run(source, target, answer, budget=Budget(rows=30), chunk_rows=20)
+    assert (30, 30, 60) == (requests, report.asked, report.left)
+    assert report.stopped is not None
+    assert "30 rows" in report.stopped
+
+    endpoints.faults = Faults("401*99")
+    requests, report = run(source, target, {"answer": chat(endpoints)("text")}, chunk_rows=20)
+    assert requests <= 20
+    assert report.stopped is not None
+    assert "unauthorized" in report.stopped
+    endpoints.faults = Faults()
+    assert 60 == run(source, target, answer)[0]
+    assert 90 == spark.table(target).where("answer.text = text").count()
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_pay_once(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
+) -> None:
+    """The second waits for the first, and finds all rows answered."""
+    source, target = written(texts(spark, 100), place("source")), place("target")
+    endpoints.latency_s = 0.01
+    reports = list[EnrichReport]()
+    runs = [
+        threading.Thread(
+            target=lambda: reports.append(
+                enrich_table(spark, source, target, "id", {"answer": chat(endpoints)("text")}, progress=False)
+            )
+        )
+        for _ in range(2)
+    ]
+    for each in runs:
+        each.start()
+    for each in runs:
+        each.join()
+
+    assert [0, 90] == sorted(report.asked for report in reports)
+    assert 90 == endpoints.stats.requests
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_is_not_waited_for(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
+) -> None:
+    """What it had written down is merged and not asked; what it had begun to make is made."""
+    source, target = written(texts(spark, 20), place("source")), place("target")
+    run(spark.table(source).where("id < 5"), target, {"answer": chat(endpoints)("text")})
+    run(spark.table(source).where("id BETWEEN 10 AND 14"), place("other"), {"answer": chat(endpoints)("text")})
+    folder = target.removeprefix("delta.`").removesuffix("`").replace("``", "`")
+    (Path(folder).parent / "made" / "_delta_log").mkdir(parents=True)
+    lease = f"delta.`{folder.replace('`', '``')}__spark_llm/lease`"
+    with subprocess.Popen(
+        [sys.executable, "-c", "from spark_llm.engine.process_identity import own_identity; print(own_identity())"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": ROOT},
+    ) as dead:
+        identity = dead.communicate()[0].strip()
+    spark.sql(f"ALTER TABLE {lease} RENAME COLUMN free TO held_by_x_{identity}")
+    beside = Beside(spark, Table.named(spark, "target=", target), "delta", "x")
+    left = spark.table(place("other")).select(
+        F.struct("id").alias("key"),
+        F.struct("text", "team").alias("carried"),
+        F.struct("answer").alias("result"),
+        F.struct(F.col("answer_fingerprint").alias("answer")).alias("fingerprints"),
+        F.struct(F.lit(True).alias("answer")).alias("writes"),
+        *(F.lit(False).alias(name) for name in ("moved", "gone", "held")),
+    )
+    beside.write("answers", left)
+
+    requests, report = run(source, target, {"answer": chat(endpoints)("text")})
+    assert (18 - 5 - 5, 5, 20) == (requests, report.recovered, spark.table(target).count())
+    assert 0 == run(source, place("made"), {"answer": chat(endpoints)("text")}, budget=Budget(seconds=0.001))[0]
+    assert 2 == spark.table(place("made")).count()  # the ones that ask nothing
+
+
+@pytest.mark.one_kind
+def test_a_stream_asks_once(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Started again from its checkpoint it asks what is new; started from none, it asks nothing that was answered."""
+    source, target = written(texts(spark, 20), place("source")), place("target")
+
+    def stream(checkpoint: str) -> int:
+        before = endpoints.stats.requests
+        columns = {"answer": chat(endpoints)("text")}
+        enrich_stream(spark, source, target, "id", columns, str(tmp_path / checkpoint)).awaitTermination()
+        return endpoints.stats.requests - before
+
+    assert 18 == stream("checkpoint")
+    assert 0 == stream("checkpoint")
+    spark.sql(f"INSERT INTO {source} SELECT id + 100, concat('row ', id + 100), 'y' FROM range(5)")
+    assert 5 == stream("checkpoint")
+    assert 0 == stream("another checkpoint")
+    assert 23 == spark.table(target).where("answer.text = text").count()
+
+
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("a column that is no call", {"columns": lambda _: {"a": F.col("text")}}, "direct result"),
+    ("a field of an answer", {"columns": lambda ask: {"a": ask("text")["text"]}}, "direct result"),
+    ("a function without tokens", {"columns": lambda ask: {"a": ai_gen("text", chat=ask)}}, "direct result"),
+    ("no columns", {"columns": {}}, "asks nothing"),
+    ("a new column with a blank", {"columns": lambda ask: {"a b": ask("text")}}, "'a b'"),
+    ("a new column with SQL", {"columns": lambda ask: {"a` INT); DROP": ask("text")}}, "DROP"),
+    ("an input that is missing", {"columns": lambda ask: {"a": ask("body")}}, "cannot be read from the source"),
+    ("an input that is a number", {"columns": lambda ask: {"a": ask("id")}}, "string"),
+    ("a name that the source has", {"columns": lambda ask: {"team": ask("text")}}, "of its own"),
+    ("the key as a column", {"columns": lambda ask: {"id": ask("text")}}, "key cannot be filled"),
+    ("a key that is missing", {"key": "no"}, "'no' is no column of the source"),
+    ("a key inside a column", {"key": "a.b"}, "not the name of one column"),
+    ("no key", {"key": []}, "names no column"),
+    ("a key that is given twice", {"key": ["id", "ID"]}, "key= has 'id' and 'ID', which are one name"),
+    (
+        "a column that is given twice",
+        {"columns": lambda ask: {"a": ask("text"), "A": ask("text")}},
+        "fills 'a' and 'A'",
+    ),
+    (
+        "a column where a fingerprint goes",
+        {"columns": lambda ask: {"a": ask("text"), "A_fingerprint": ask("text")}},
+        "fills 'a_fingerprint' and 'A_fingerprint'",
+    ),
+    (
+        "a key where a fingerprint goes",
+        {"columns": lambda ask: {"i": ask("text")}, "key": "I_fingerprint"},
+        "key cannot",
+    ),
+    ("a source with a name twice", {"more": "TEXT"}, "The source has the columns 'text' and 'TEXT'"),
+    ("no format", {"format": "a b"}, "format='a b' is not the name"),
+    ("a format that is unknown", {"format": "nothing", "target": "made_as_nothing"}, "cannot be made as nothing"),
+    ("a format of another path", {"format": "iceberg"}, "is not a table of format='iceberg'"),
+    ("a key with duplicates", {"key": "team"}, "does not tell rows apart: 'x'"),
+    ("a key with nulls", {"key": ["id", "text"]}, "is null in 2 rows"),
+    ("a source that is missing", {"source": "no_such_table"}, "There is no table no_such_table"),
+    ("a source that is a folder", {"source": "delta.`{folder}`"}, "There is no table"),
+    ("a name with SQL in it", {"source": "t; DROP TABLE t"}, "not a table's name"),
+    ("a name with a blank", {"target": "my table"}, "not a table's name"),
+    ("a name in quotes", {"target": "'t'"}, "not a table's name"),
+    ("a schema that is missing", {"target": "no_such_schema.t"}, "cannot be made"),
+    ("a target that is a folder", {"target": "delta.`{folder}`"}, "a folder with files in it"),
+    ("a target without the key", {"target": "{other}"}, "lacks the key 'id'"),
+    ("a target with another type", {"target": "{typed}"}, "of another type, int"),
+    ("a target with another type of key", {"target": "{keyed}"}, "'id' is string in"),
+    ("a target that is a view", {"target": "a_view"}, "is a view"),
+    ("a target without MERGE", {"target": "a_parquet"}, "cannot merge into"),
+    ("a chunk of no rows", {"chunk_rows": 0}, "chunk_rows=0"),
+    ("dollars without prices", {"budget": Budget(usd=1)}, "prices"),
+    ("another way to go missing", {"on_missing": "drop"}, "on_missing='drop'"),
+    ("a policy that raises", {"columns": lambda ask: {"a": ask.raising("text")}}, "on_error"),
+]
+
+
+@pytest.fixture(scope="module")
+def wrong_targets(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    """Tables that cannot be filled, each for a reason of its own."""
+    folder = tmp_path_factory.mktemp("wrong")
+    (folder / "not a table.txt").write_text("text")
+    places = {name: f"delta.`{folder}/{name}`" for name in ("other", "typed", "keyed")}
+    spark.sql(f"CREATE TABLE {places['other']} (review_id BIGINT) USING delta")
+    spark.sql(f"CREATE TABLE {places['typed']} (id BIGINT, a INT) USING delta")
+    spark.sql(f"CREATE TABLE {places['keyed']} (id STRING) USING delta")
+    spark.sql("CREATE OR REPLACE VIEW a_view AS SELECT 1L AS id")
+    spark.sql("CREATE TABLE IF NOT EXISTS a_parquet (id BIGINT) USING parquet")
+    yield {**places, "folder": str(folder)}
+    spark.sql("DROP VIEW a_view")
+    spark.sql("DROP TABLE a_parquet")
+
+
+def test_what_cannot_be_is_one_error_before_the_first_request(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], wrong_targets: Mapping[str, str]
+) -> None:
+    """Each says what is wrong and ends in a next step; nothing was asked, and what was made is no table of answers."""
+    ask = chat(endpoints)
+    vars(ask)["raising"] = chat_udf(endpoint(endpoints), policy=Policy(on_error="raise"))
+    rows = texts(spark, 20).withColumn("i_fingerprint", F.col("id"))
+    for number, (what, given, words) in enumerate(WRONG):
+        options = dict(given)
+        source = rows.select("*", F.lit(1).alias(options.pop("more", "more")))
+        columns = options.get("columns", lambda ask: {"a": ask("text")})
+        arguments: dict[str, Any] = {"source": source, "target": place(f"target {number}"), "key": "id"} | options
+        for name in ("source", "target"):
+            if isinstance(arguments[name], str):
+                arguments[name] = arguments[name].replace("{folder}", wrong_targets["folder"])
+                arguments[name] = wrong_targets.get(arguments[name].strip("{}"), arguments[name])
+        asked = columns(ask) if callable(columns) else columns
+        try:
+            enrich_table(spark, **{**arguments, "columns": asked}, progress=False)
+        except (ConfigError, InputTypeError) as error:
+            said = str(error)
+        else:
+            said = "nothing"
+        assert words in said, what
+        assert "Hint: " in said, what
+    assert 0 == endpoints.stats.requests

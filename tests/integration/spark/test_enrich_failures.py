@@ -1,0 +1,303 @@
+"""Table jobs that fail and do not die: what was written down is merged by the next run, and no row is paid twice."""
+
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from spark_llm import JobFailedError
+from spark_llm.enrich.lease import Lease
+from spark_llm.enrich.staging import Beside
+from spark_llm.enrich.table import Table
+from spark_llm.serving import LocalEndpoints
+from tests.conftest import SessionKind
+from tests.integration.spark.asking import Run, chat, run_alone, texts
+
+
+def questions(spark: SparkSession, count: int = 20) -> DataFrame:
+    """Return rows that all ask something, nine of every ten ids."""
+    return texts(spark, count).where("text IS NOT NULL")
+
+
+@contextmanager
+def at(message: str, act: Callable[[], object]) -> Iterator[None]:
+    """Do something at the moment that a job in the block logs a message: what that raises, the job meets there."""
+
+    class Moment(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if message in record.getMessage():
+                act()
+
+    logger, moment = logging.getLogger("spark_llm.enrich"), Moment()
+    before = logger.level
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(moment)
+    try:
+        yield
+    finally:
+        logger.removeHandler(moment)
+        logger.setLevel(before)
+
+
+def interrupt() -> None:
+    """Raise what Ctrl-C raises."""
+    raise KeyboardInterrupt
+
+
+def right(spark: SparkSession, target: str) -> int:
+    """Return how many rows of a table have the answer to their own text."""
+    return spark.table(target).where("answer.text = concat('row ', id)").count()
+
+
+@pytest.fixture(params=["path", pytest.param("catalog", marks=pytest.mark.slow)])
+def target(request: pytest.FixtureRequest, spark: SparkSession, place: Callable[[str], str]) -> Iterator[str]:
+    """A table that is not there yet, of a path and of a catalog."""
+    if request.param == "path":
+        yield place("target")
+        return
+    yield "failing"
+    left = {row["tableName"] for row in spark.sql("SHOW TABLES LIKE 'failing*'").collect()}
+    for name in left:
+        spark.sql(f"DROP TABLE {name}")
+    assert left <= {"failing"}
+
+
+@pytest.mark.one_kind
+def test_answers_outlive_a_merge_that_fails(
+    spark: SparkSession, endpoints: LocalEndpoints, target: str, run: Run
+) -> None:
+    """The error says why, and where they are; when that is mended they are merged, and nothing is asked again."""
+    columns = {"answer": chat(endpoints)("text")}
+    spark.sql(f"CREATE TABLE {target} (id BIGINT) USING delta")
+    spark.sql(f"ALTER TABLE {target} ADD CONSTRAINT low CHECK (id < 10)")
+    with pytest.raises(JobFailedError, match=r"CHECK constraint low[^\n]* Hint: the answers are kept in .*__spark_llm"):
+        run(questions(spark), target, columns)
+    assert 18 == endpoints.stats.requests
+    spark.sql(f"ALTER TABLE {target} DROP CONSTRAINT low")
+
+    requests, report = run(questions(spark), target, columns)
+    assert (0, 0, 18, 18) == (requests, report.asked, report.recovered, report.rows)
+    assert 18 == right(spark, target) == spark.table(target).count()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["chunk 2: 9 of 9 rows answered", "chunk 2: merged"])
+def test_what_was_written_outlives_ctrl_c(
+    spark: SparkSession, endpoints: LocalEndpoints, target: str, run: Run, moment: str
+) -> None:
+    """Between the writing of a chunk and its MERGE, or after it: the next run begins at once, and asks nothing."""
+    columns = {"answer": chat(endpoints)("text")}
+    with at(moment, interrupt), pytest.raises(KeyboardInterrupt):
+        run(questions(spark), target, columns, chunk_rows=9)
+    with at("; waiting", lambda: pytest.fail("the lease was not released")):
+        requests, report = run(questions(spark), target, columns, chunk_rows=9)
+
+    assert (0, 9) == (requests, report.recovered)
+    assert 18 == right(spark, target) == spark.table(target).count()
+
+
+def cancel(spark: SparkSession, session_kind: SessionKind) -> None:
+    """Cancel what Spark does, as a person does on its page."""
+    if session_kind == "connect":
+        spark.interruptAll()
+    else:
+        spark.sparkContext.cancelAllJobs()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["Ctrl-C", "cancelled"])
+def test_a_chunk_that_is_broken_off_costs_its_own_requests(  # noqa: PLR0917 -- fixtures and a parameter
+    spark: SparkSession, session_kind: SessionKind, endpoints: LocalEndpoints, target: str, run: Run, how: str
+) -> None:
+    """By Ctrl-C while Spark is at work, or by a job that is cancelled: only what was being asked is asked again.
+
+    Classic Spark does not find a job that makes a Delta table by its session: it goes on to its end, and what it wrote
+    is found by the next run.
+    """
+    text = F.concat(F.when(F.col("id") < 9, "open ").otherwise("held "), "id")
+    rows = spark.range(18).select("id", text.alias("text"))
+    columns = {"answer": chat(endpoints)("text")}
+
+    def break_off() -> None:
+        endpoints.wait_for(lambda stats: stats.rows_answered == 9 and stats.in_flight > 0, timeout_s=120)
+        if how == "cancelled":
+            cancel(spark, session_kind)
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    endpoints.hold("held")
+    breaking = threading.Thread(target=break_off, daemon=True)
+    breaking.start()
+    with pytest.raises(KeyboardInterrupt if how == "Ctrl-C" else Exception):
+        run(rows, target, columns, chunk_rows=9)
+    breaking.join()
+    endpoints.release()
+    endpoints.wait_for(lambda stats: stats.in_flight == 0, timeout_s=60)
+    assert 9 == spark.table(target).where("answer.text = text").count()
+
+    requests, report = run(rows, target, columns, chunk_rows=9)
+    goes_on = how == "Ctrl-C" and session_kind == "classic" and target == "failing"
+    assert ((0, 9) if goes_on else (9, 0)) == (requests, report.recovered)
+    assert 18 == spark.table(target).where("answer.text = text").count()
+
+
+@pytest.mark.slow
+def test_a_run_that_lost_its_lease_touches_nothing(spark: SparkSession, endpoints: LocalEndpoints, run: Run) -> None:
+    """It merges nothing, and leaves what the next holder has written; its own answers are merged by a later run."""
+    columns = {"answer": chat(endpoints)("text")}
+    spark.sql("CREATE OR REPLACE TABLE taken (id BIGINT) USING delta")
+    winner = Beside(spark, Table.named(spark, "target=", "taken"), "delta", "winner")
+
+    def take_over() -> None:
+        holder = spark.table(winner.lease.name).columns[0]
+        spark.sql(f"ALTER TABLE {winner.lease.name} RENAME COLUMN {holder} TO held_by_winner")
+        winner.write("answers", spark.range(3))
+
+    with at("chunk 1: 18 of 18 rows answered", take_over), pytest.raises(JobFailedError, match="held_by_winner"):
+        run(questions(spark), "taken", columns)
+    kept = winner.read("answers")
+    assert kept is not None
+    assert (3, 0) == (kept.count(), spark.table("taken").count())
+
+    winner.clear()
+    spark.sql(f"DROP TABLE {winner.lease.name}")
+    requests, report = run(questions(spark), "taken", columns)
+    assert (0, 18) == (requests, report.recovered)
+    assert ["taken"] == [row["tableName"] for row in spark.sql("SHOW TABLES LIKE 'taken*'").collect()]
+    spark.sql("DROP TABLE taken")
+
+
+@pytest.mark.slow
+def test_a_merge_that_meets_another_writer_is_tried_again(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
+) -> None:
+    """Until it succeeds: the job does not fail, the other writer's change stays, and nothing is asked again."""
+    target, columns = place("target"), {"answer": chat(endpoints)("text")}
+    spark.sql(f"CREATE TABLE {target} (id BIGINT, note STRING) USING delta")
+    spark.sql(f"INSERT INTO {target} SELECT id, 'old' FROM range(9)")
+    met, writing = threading.Event(), threading.Event()
+
+    def write() -> None:
+        for number in range(1_000):
+            if met.is_set():
+                return
+            with suppress(Exception):  # it may be the one that was slower
+                spark.sql(f"UPDATE {target} SET note = 'new {number}'")
+            writing.set()
+
+    writer = threading.Thread(target=write, daemon=True)
+
+    def begin() -> None:
+        writer.start()
+        writing.wait()
+
+    with at("chunk 1: 18 of 18 rows answered", begin), at("; the next comes in", met.set):
+        requests, report = run(questions(spark), target, columns)
+    met.set()
+    writer.join()
+
+    assert (18, 18, 18) == (requests, report.answered, right(spark, target))
+    assert 9 == spark.table(target).where("note LIKE 'new%'").count()
+
+
+@pytest.mark.slow
+def test_answers_are_merged_into_what_the_target_is_by_then(
+    spark: SparkSession, endpoints: LocalEndpoints, target: str, run: Run
+) -> None:
+    """Columns that it has no more are left out; one that was dropped and is made anew begins empty."""
+    columns = {"answer": chat(endpoints)("text"), "other": chat(endpoints)("text")}
+    by_name = "TBLPROPERTIES ('delta.columnMapping.mode' = 'name')"
+    spark.sql(f"CREATE TABLE {target} (id BIGINT, team STRING) USING delta {by_name}")
+    with at("chunk 1: 18 of 18 rows answered", interrupt), pytest.raises(KeyboardInterrupt):
+        run(questions(spark), target, columns)
+    for name in ("team", "other", "other_fingerprint"):
+        spark.sql(f"ALTER TABLE {target} DROP COLUMN {name}")
+    requests, report = run(questions(spark), target, {"answer": columns["answer"]})
+    assert (0, 18, 18) == (requests, report.recovered, right(spark, target))
+
+    spark.sql(f"UPDATE {target} SET answer_fingerprint = NULL")
+    with at("chunk 1: 18 of 18 rows answered", interrupt), pytest.raises(KeyboardInterrupt):
+        run(questions(spark), target, {"answer": columns["answer"]})
+    path = Table.named(spark, "target=", target).path
+    if path is None:
+        spark.sql(f"DROP TABLE {target}")
+    else:
+        shutil.rmtree(path)
+    requests, report = run(questions(spark, 10), target, {"answer": columns["answer"]})
+    assert (9, 0, 9) == (requests, report.recovered, spark.table(target).count())
+
+
+@pytest.mark.slow
+@pytest.mark.one_kind
+def test_a_lease_keeps_its_log_short(spark: SparkSession, place: Callable[[str], str]) -> None:
+    """A day of heartbeats is gone from the log some days later, though nobody ever drops the table."""
+    table = Table.named(spark, "target=", place("lease"))
+    assert table.path is not None
+    with Lease(spark, table, "delta", "run", print):
+        for number in range(12):
+            spark.sql(f"ALTER TABLE {table.name} SET TBLPROPERTIES ('spark_llm.sign' = 'old {number}')")
+        log = Path(table.path) / "_delta_log"
+        days_ago_s = time.time() - 4 * 86_400
+        for number, file in enumerate(sorted(log.iterdir())):
+            os.utime(file, (days_ago_s + number, days_ago_s + number))
+        for number in range(10):
+            spark.sql(f"ALTER TABLE {table.name} SET TBLPROPERTIES ('spark_llm.sign' = 'new {number}')")
+        commits = [int(commit.stem) for commit in log.glob("*.json")]
+
+    assert 10 == min(commits)  # there the last checkpoint is that is as old
+
+
+DEAD_SESSION = """
+import logging
+import sys
+
+from spark_llm import Endpoint, chat_udf
+from spark_llm.enrich.api import enrich_table
+from tests.integration.kills.job import session
+
+url, token, folder = sys.argv[1].split()
+spark = session({"folder": folder})
+
+
+class TheRealError(Exception):
+    pass
+
+
+class Dies(logging.Handler):
+    def emit(self, record):
+        if "rows answered" in record.getMessage():
+            spark.stop()
+            raise TheRealError
+
+
+logger = logging.getLogger("spark_llm.enrich")
+logger.setLevel(logging.INFO)
+logger.addHandler(Dies())
+chat = chat_udf(Endpoint(url, token=token))
+rows = spark.range(5).selectExpr("id", "concat('row ', id) AS text")
+try:
+    enrich_table(spark, rows, f"delta.`{folder}/target`", "id", {"answer": chat("text")}, progress=False)
+except TheRealError:
+    print("the real error")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.one_kind
+def test_a_clean_up_that_fails_hides_no_error(
+    endpoints: LocalEndpoints, tmp_path: Path, place: Callable[[str], str]
+) -> None:
+    """Where the session has died with the job, what the job raised is what one sees."""
+    told = f"{endpoints.invocations('chat')} {endpoints.token} {tmp_path}"
+    ended = run_alone(DEAD_SESSION, told, tmp_path)
+
+    assert "the real error" in ended.stdout, ended.stderr[-2_000:]

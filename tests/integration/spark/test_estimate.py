@@ -1,0 +1,115 @@
+"""What a run would ask, held against an endpoint that counts and against the run itself."""
+
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from spark_llm import ConfigError, chat_udf, embed_udf, estimate
+from spark_llm.enrich.api import enrich_table
+from spark_llm.serving import LocalEndpoints
+from tests.integration.spark.asking import endpoint
+from tests.support.saying import COMPLETION_TOKENS, PROMPT_TOKENS, Says, last_words
+
+pytestmark = pytest.mark.one_kind
+
+TEN_BYTES = "ten bytes!"
+
+
+def test_before_a_first_run_tokens_are_guessed(spark: SparkSession, endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """A question at four bytes a token, an answer at its longest, or unknown; nothing is asked, and no table made."""
+    rows = spark.createDataFrame([(n, TEN_BYTES * 4 if n else None) for n in range(9)], "id int, text string")
+    chat = endpoint(endpoints)
+    found = estimate(
+        spark,
+        rows,
+        f"delta.`{tmp_path}/target`",
+        "id",
+        {
+            "short": chat_udf(chat, max_tokens=48)("text"),
+            "any": chat_udf(chat)("text"),
+            "vector": embed_udf(endpoint(endpoints, "embed"))("text"),
+        },
+        prices={"short": (1, 2), "any": 1, "vector": 0.5},
+    )
+    short, of_any_length, vector = found.columns.values()
+
+    assert (9, 8, 0) == (found.rows, found.to_ask, found.deleted)
+    assert (8, 8 * 48) == (short.rows, short.completion_tokens)
+    assert (short.prompt_tokens + 2 * 8 * 48) / 1e6 == short.usd
+    assert "guessed from the length of the texts, answers of at most 48 tokens" == short.rests_on
+    assert (None, None) == (of_any_length.completion_tokens, of_any_length.usd)
+    assert "guessed from the length of the texts; answers: unknown" == of_any_length.rests_on
+    assert (8 * 11, 0, "guessed from the length of the texts") == (
+        vector.prompt_tokens,
+        vector.completion_tokens,
+        vector.rests_on,
+    )
+    assert short.prompt_tokens > vector.prompt_tokens  # the instructions go with every question
+    assert (None, None) == (found.total_tokens, found.usd)
+    assert (0, []) == (endpoints.stats.requests, list(tmp_path.iterdir()))
+
+
+@pytest.mark.slow
+def test_after_a_run_tokens_are_measured(spark: SparkSession, tmp_path: Path) -> None:
+    """What answers took, for the rows that wait: questions by their length, answers by their number."""
+    target = f"delta.`{tmp_path}/target`"
+    text = F.concat(F.lit(TEN_BYTES), F.lpad(F.col("id").cast("string"), 2, "0"))
+    rows = spark.range(30).select("id", text.alias("text"))
+    with LocalEndpoints({"chat": Says(last_words)}) as endpoints:
+        chat = chat_udf(endpoint(endpoints), max_tokens=9)
+        columns = {"answer": chat("text")}
+        enrich_table(spark, rows.where("id < 10"), target, "id", columns, progress=False)
+        found = estimate(spark, rows, target, "id", columns, prices=(1, 2))
+        fewer = estimate(spark, rows.where("id > 2 AND id < 10"), target, "id", columns, on_missing="delete")
+        longer = estimate(spark, rows.withColumn("text", F.repeat("text", 99)), target, "id", columns, sample_rows=4)
+        other = {"answer": chat_udf(endpoint(endpoints), system="Be brief.")("words")}
+        edited = estimate(spark, rows.withColumnRenamed("text", "words"), target, "id", other)
+        assert 10 == endpoints.stats.requests
+    waiting, long, earlier = (each.columns["answer"] for each in (found, longer, edited))
+
+    assert (30, 20, 20) == (found.rows, found.to_ask, waiting.rows)
+    assert (20 * PROMPT_TOKENS, 20 * COMPLETION_TOKENS) == (waiting.prompt_tokens, waiting.completion_tokens)
+    assert (20 * PROMPT_TOKENS + 2 * 20 * COMPLETION_TOKENS) / 1e6 == found.usd
+    assert "measured on 10 answers" == waiting.rests_on
+    assert (7, 0, 3, "nothing to ask") == (fewer.rows, fewer.to_ask, fewer.deleted, fewer.columns["answer"].rests_on)
+    assert (30, 30 * COMPLETION_TOKENS, "measured on 4 answers") == (long.rows, long.completion_tokens, long.rests_on)
+    assert long.prompt_tokens > 2 * 30 * PROMPT_TOKENS
+    assert (30, 30 * PROMPT_TOKENS, "measured on 10 earlier answers") == (
+        earlier.rows,
+        earlier.prompt_tokens,
+        earlier.rests_on,
+    )
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        ([1, 2, 2], r"The key \(id\) does not tell rows apart: 2 of the rows share theirs with another. Hint: "),
+        ([1, None], r"The key \(id\) is null in 1 of the rows. Hint: "),
+    ],
+)
+def test_a_key_that_would_stop_the_run_stops_its_estimate(
+    spark: SparkSession, endpoints: LocalEndpoints, tmp_path: Path, ids: list[int], words: str
+) -> None:
+    """A dry run finds what the run would."""
+    rows = spark.createDataFrame([(n, TEN_BYTES) for n in ids], "id int, text string")
+
+    with pytest.raises(ConfigError, match=words):
+        estimate(spark, rows, f"delta.`{tmp_path}/target`", "id", {"a": chat_udf(endpoint(endpoints))("text")})
+
+
+def test_a_source_without_rows_is_no_trouble(spark: SparkSession, endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """There is nothing to ask, and that is said."""
+    rows = spark.createDataFrame([], "id int, text string")
+    found = estimate(spark, rows, f"delta.`{tmp_path}/target`", "id", {"a": chat_udf(endpoint(endpoints))("text")})
+
+    assert (0, 0, 0) == (found.rows, found.to_ask, found.total_tokens)
+
+
+@pytest.mark.parametrize("sample_rows", [0, True, 1.5])
+def test_a_sample_has_rows(spark: SparkSession, endpoints: LocalEndpoints, sample_rows: int) -> None:
+    """A wrong number is refused before anything is read."""
+    with pytest.raises(ConfigError, match=r"sample_rows=.* is not a whole number above 0"):
+        estimate(spark, "s", "t", "id", {"a": chat_udf(endpoint(endpoints))("x")}, sample_rows=sample_rows)

@@ -1,0 +1,73 @@
+"""The README and the pages are promises that run: their code, in order, against local endpoints of the same names."""
+
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from spark_llm.serving import Echo, LocalEndpoints, ServingEndpoint
+from tests.conftest import ROOT
+from tests.support.saying import Says, fitting
+
+pytestmark = pytest.mark.one_kind
+
+NAMES = ("databricks-meta-llama-3-3-70b-instruct", "databricks-gte-large-en")
+
+
+def blocks_of(page: str) -> list[tuple[str, str]]:
+    """Return the code of a page, each block with its language."""
+    text = Path(ROOT, page).read_text(encoding="utf-8")
+    return re.findall(r"^```(python|sql)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_readme_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block of Python and SQL in the README runs from top to bottom, and what it asks is answered."""
+    blocks = blocks_of("README.md")
+    rows = [(1, "good"), (2, "bad"), (3, None)]
+    df = spark.createDataFrame(rows, "review_id int, review string").repartition(1)
+    df.createOrReplaceTempView("reviews")
+    names = {"spark": spark, "df": df}
+    with LocalEndpoints({NAMES[0]: Says(fitting), NAMES[1]: Echo(), "chat": Echo()}) as endpoints:
+        monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
+        monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
+        for language, block in blocks:
+            if language == "sql":
+                assert 3 == len(spark.sql(block).collect())
+            else:
+                exec(compile(block, "README.md", "exec"), names)  # noqa: S102 -- the very thing that is tested
+        assert set(NAMES) <= set(endpoints.stats.endpoints)
+        judged = names["judged"].collect()  # type: ignore[attr-defined]
+    spark.sql("DROP TABLE reviews_enriched")
+
+    assert ["python", "sql"] == sorted({language for language, _ in blocks})
+    assert 2 == names["bill"][0]  # type: ignore[index]
+    assert {("text", 3, None), (None, None, None)} == {(row["mood"], row["stars"], row["error"]) for row in judged}
+
+
+def test_the_page_on_typed_answers_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block of Python in docs/typed-answers.md runs, and the answers have the type that it shows."""
+    df = spark.createDataFrame([("good",), (None,)], "review string")
+    names: dict[str, Any] = {"df": df}
+    with LocalEndpoints({"my-endpoint": Says(fitting)}) as endpoints:
+        monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
+        monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
+        for _, block in blocks_of("docs/typed-answers.md"):
+            exec(compile(block, "docs/typed-answers.md", "exec"), names)  # noqa: S102 -- the very thing that is tested
+        rows = df.select(names["judge"]("review").parsed.alias("r")).where("r IS NOT NULL").collect()
+
+        assert [("good", 3, [], Decimal("1.50"))] == [tuple(row["r"]) for row in rows]
+        assert 0 == names["failed"].count()
+
+
+def test_the_page_on_endpoints_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block of Python in docs/endpoints.md runs, and its endpoint passes the check."""
+    with LocalEndpoints({"my-endpoint": ServingEndpoint(Echo(), tasks=["chat"])}) as endpoints:
+        monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
+        monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
+        for _, block in blocks_of("docs/endpoints.md"):
+            exec(compile(block, "docs/endpoints.md", "exec"), {"spark": spark})  # noqa: S102 -- the very thing that is tested
+
+        assert 2 == endpoints.stats.requests  # from the driver and from an executor

@@ -1,0 +1,146 @@
+"""What must hold around a job: UDFs older than their session, secrets, and jobs that are ended."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from spark_llm import Endpoint, Policy, chat_udf, embed_udf
+from spark_llm.auth.databricks_runtime import TOKEN_PROPERTY, TaskToken
+from spark_llm.serving import LocalEndpoints
+from tests.conftest import ROOT, SessionKind
+from tests.integration.spark.asking import endpoint, run_alone
+
+Looks = subprocess.CompletedProcess[str]
+
+MODULE_LEVEL = """
+import os, sys
+from spark_llm import Endpoint, chat_udf
+CHAT = chat_udf(Endpoint(os.environ["URL"], token=os.environ["TOKEN"]))  # no session yet, and no pyspark.sql in use
+from pyspark.sql import SparkSession
+builder = SparkSession.builder.config("spark.ui.enabled", "false").config("spark.log.level", "OFF")
+builder = builder.remote("local[1]") if sys.argv[1] == "connect" else builder.master("local[1]")
+spark = builder.getOrCreate()
+print("ANSWER", spark.sql("SELECT 'early bird' AS p").select(CHAT("p").alias("r")).select("r.text").first()[0])
+rows = spark.range(2_000, numPartitions=1).selectExpr("concat('row ', id) AS p")
+for udf in (CHAT, CHAT.on("3.5.0")):  # Arrow, then pandas
+    for _ in range(3):
+        rows.select(udf("p").alias("r")).where("r.error IS NULL").select("r.text").show(3)
+spark.stop()
+"""
+
+
+@pytest.fixture(scope="module")
+def looks(spark: SparkSession, session_kind: SessionKind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Looks]:
+    """What a program printed that looks at a few of its answers, several times."""
+    assert spark is not None  # it finds its Java
+    with LocalEndpoints(latency_s=0.005) as endpoints:
+        url, token = endpoints.invocations("chat"), endpoints.token
+        yield run_alone(MODULE_LEVEL, session_kind, tmp_path_factory.mktemp("looks"), URL=url, TOKEN=token)
+
+
+def test_a_udf_may_be_older_than_its_session(looks: Looks) -> None:
+    """A UDF built at module level, before any session exists, works in the session that comes."""
+    assert "ANSWER early bird" in looks.stdout, looks.stderr
+
+
+def test_a_look_at_a_few_rows_ends_quietly(looks: Looks) -> None:
+    """Spark hangs up on the worker when it has its rows; nothing on stderr looks like a failure."""
+    assert 6 == looks.stdout.count("only showing top 3 rows"), looks.stderr
+    assert "Traceback" not in looks.stderr
+    assert "BrokenPipeError" not in looks.stderr
+
+
+def test_without_a_session_the_next_step_is_said() -> None:
+    """Called on a column where there is no session, the UDF says to make one."""
+    code = "from spark_llm import chat_udf, Endpoint; chat_udf(Endpoint('http://127.0.0.1:1/v1', model='m'))('p')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert "ConfigError: There is no Spark session yet to use the UDF in. Hint: " in done.stderr
+
+
+PROFILE = """
+import os, sys
+from spark_llm import Endpoint, chat_udf
+udf = chat_udf("chat")  # neither the workspace nor a token is known yet: the profile's server is not asked
+print("BUILT", udf)
+from pyspark.sql import SparkSession
+builder = SparkSession.builder.config("spark.ui.enabled", "false").config("spark.log.level", "OFF")
+builder = builder.remote("local[1]") if sys.argv[1] == "connect" else builder.master("local[1]")
+spark = builder.getOrCreate()
+print("ANSWER", spark.sql("SELECT 'hello' AS p").select(udf("p").alias("r")).select("r.text").first()[0])
+spark.stop()
+"""
+
+
+@pytest.mark.slow  # a session of its own, and what it shows does not depend on Spark
+@pytest.mark.usefixtures("spark")  # it finds the Java
+def test_a_login_is_asked_when_the_udf_is_used(
+    session_kind: SessionKind, endpoints: LocalEndpoints, tmp_path: Path
+) -> None:
+    """A UDF of a name is built without a network; its profile is signed in with when it is called on a column."""
+    client = f"client_id = {endpoints.client_id}\nclient_secret = {endpoints.client_secret}\n"
+    (tmp_path / ".databrickscfg").write_text(f"[DEFAULT]\nhost = {endpoints.url}\n{client}")
+    done = run_alone(PROFILE, session_kind, tmp_path, HOME=str(tmp_path))
+
+    assert "ANSWER hello" in done.stdout, done.stderr
+    assert "BUILT chat_udf(Chat(" in done.stdout
+    assert "Endpoint('chat')" in done.stdout
+
+
+def test_a_task_on_databricks_asks_with_its_own_token(
+    spark: SparkSession, session_kind: SessionKind, endpoints: LocalEndpoints
+) -> None:
+    """The runtime gives each task a token; the driver's is what remains where there is none."""
+    if session_kind == "connect":
+        pytest.skip("A Connect client sets no properties of tasks; Databricks' own server does.")
+    answered, refused = (
+        chat_udf(Endpoint(endpoints.invocations("chat"), token=TaskToken("of-the-driver")))("p").alias("r")
+        for _ in range(2)
+    )
+    rows = spark.sql("SELECT 'hello' AS p")
+    spark.sparkContext.setLocalProperty(TOKEN_PROPERTY, endpoints.token)
+    try:
+        assert ("hello",) == rows.select(answered).select("r.text").first()
+    finally:
+        spark.sparkContext.setLocalProperty(TOKEN_PROPERTY, "")
+
+    assert ("unauthorized",) == rows.select(refused).select("r.error.kind").first()
+
+
+@pytest.mark.parametrize("make", [chat_udf, embed_udf])
+def test_a_job_that_is_cancelled_leaves_nothing_in_flight(
+    spark: SparkSession, session_kind: SessionKind, make: type, endpoints: LocalEndpoints
+) -> None:
+    """When the user interrupts a job, its requests are called off and no more are sent."""
+    name = "chat" if make is chat_udf else "embed"
+    udf = make(endpoint(endpoints, name), policy=Policy(batch_size=4))
+    endpoints.hold("held")
+    failed = threading.Event()
+
+    def job() -> None:
+        try:
+            spark.range(200).selectExpr("concat(if(id < 20, 'now ', 'held '), id) AS p").select(udf("p")).collect()
+        except Exception:  # noqa: BLE001 -- whatever Spark says to a cancelled job
+            failed.set()
+
+    running = threading.Thread(target=job, daemon=True)
+    running.start()
+    # When no more is answered, only what is held is in flight: none of it left can only mean that it was called off.
+    endpoints.wait_for(lambda stats: stats.rows_answered == 20 and stats.in_flight > 0, timeout_s=60)
+    if session_kind == "connect":
+        spark.interruptAll()
+    else:
+        spark.sparkContext.cancelAllJobs()  # a classic session of Spark 3.5 has nothing else
+    running.join(timeout=60)
+    assert failed.is_set()
+    over = endpoints.wait_for(lambda stats: stats.in_flight == 0, timeout_s=30)
+    spark.range(10).collect()  # time for a worker that had gone on to be seen
+
+    assert over.requests == endpoints.stats.requests

@@ -1,0 +1,197 @@
+"""Asking for typed answers, and finding them in what a model says."""
+
+import json
+import re
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from spark_llm.protocol.structured.output import Misfit, Reply
+from spark_llm.protocol.structured.schema import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
+from tests.support.shapes import MARKS, STRUCTS, values, written
+from tests.support.strategies import JSON, TEXTS
+
+LOOSE = Reply("loose", Struct((Field("a", Nullable(Scalar("string"))), Field("b", Nullable(Scalar("double"))))))
+STRICT = Reply("strict", Struct((Field("a", Scalar("long")), Field("b", Number(20, 10)), Field("c", Scalar("string")))))
+
+SAID = st.sampled_from(
+    [
+        "",
+        "\n\n",
+        "Sure! Here it is:\n",
+        "The set {x, y} and the smile :-} are not it: ",
+        "As JSON (see {0}):\n\n",
+        "Bien sûr\N{SLIGHTLY SMILING FACE} ",
+    ]
+)
+THOUGHT = st.sampled_from(
+    ["", "<think>\nHm.\n</think>", '<think>Not {"a": 1}, nor ```json\n{"c": 2}\n```</think>\n', "no tag {</think>"]
+)
+AFTER = st.sampled_from(["", "\n", "\nIs that what you wanted?", " } as asked {", '\n(not {"a": null})', "\n```"])
+FENCES = st.sampled_from([("", ""), ("```json\n", "\n```"), ("```\n", "```"), ("```JSON\n", "\n```")])
+
+
+@given(st.data(), STRUCTS, THOUGHT, SAID, FENCES, AFTER)
+def test_what_stands_around_the_json_changes_nothing(  # noqa: PLR0917 -- the pieces, in their order
+    data: st.DataObject, shape: Struct, thought: str, said: str, fence: tuple[str, str], after: str
+) -> None:
+    """Reasoning, a sentence with braces, a code fence and an afterthought are passed over, whatever the values hold."""
+    value = data.draw(values(shape).filter(bool))
+    json_text = written(value)
+    assume(thought or not (said.strip() or fence[0]) or "</think>" not in json_text)  # where reasoning ends is a guess
+    text = thought + said + fence[0] + json_text + fence[1] + after
+
+    assert repr(value) == repr(Reply("answer", shape).read(text))
+
+
+@given(st.one_of(TEXTS, JSON.map(json.dumps), st.lists(st.sampled_from([*MARKS, '"a":', "1", ","])).map("".join)))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """No text raises; of what comes back each field is of its type."""
+    for reply in (LOOSE, STRICT):
+        found = reply.read(text)
+
+        assert isinstance(found, Misfit) or (found and found.keys() <= {"a", "b", "c"})
+
+
+@given(st.data(), STRUCTS, st.integers(0, 10_000), st.sampled_from([*MARKS, "", '"', ",", "0", "\ud800", "NaN"]))
+def test_a_damaged_answer_is_read_or_refused(data: st.DataObject, shape: Struct, place: int, piece: str) -> None:
+    """An answer with a piece cut out or put in raises nothing either."""
+    text = written(data.draw(values(shape)))
+    place %= len(text)
+    reply = Reply("answer", shape)
+
+    for damaged in (text[:place], text[place:], text[:place] + piece + text[place:], text[:place] + text[place + 1 :]):
+        assert isinstance(reply.read(damaged), (Misfit, dict))
+
+
+@given(st.data(), STRUCTS)
+def test_half_an_answer_is_none(data: st.DataObject, shape: Struct) -> None:
+    """Where the tokens ran out nothing is read, and it counts as no JSON, whatever is wrong before the end."""
+    text = written({**data.draw(values(shape)), "last": [{"a": 1}]})
+    reply = Reply("answer", Struct((*shape.fields, Field("last", Array(Map(Scalar("long")))))))
+    assume("last" not in [field.name for field in shape.fields] and "</think>" not in text)
+    found = [reply.read(text[:-count]) for count in (1, 3, 5)]
+
+    assert [(Misfit, False)] * 3 == [(type(misfit), misfit.is_json) for misfit in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_json"),
+    [
+        ("", False),
+        ("I cannot.", False),
+        ("{", False),
+        ("} {", False),
+        ("{a: 1}", False),
+        ("{'a': 1}", False),
+        ('{"a": 1', False),
+        ('{"a": "x", "b": 1, "c"', False),
+        ('{"a": "x" "b": 1}', False),
+        ('<think>{"a": 1, "b": 1, "c": ""}</think>', False),
+        ('{"a": NaN, "b": 1, "c": ""}', False),
+        ("{}", True),
+        ('{"error": "I cannot"}', True),
+        ('{"a": "1", "b": 1, "c": ""}', True),
+        ('{"a": 1, "b": 1}', True),
+        ('{"a": 1, "b": 1, "c": null}', True),
+    ],
+)
+def test_no_answer_says_whether_it_is_json(text: str, is_json: bool) -> None:  # noqa: FBT001 -- a table
+    """What is no JSON tells of a server that did not know the field; JSON of another type tells of a model."""
+    found = STRICT.read(text)
+
+    assert isinstance(found, Misfit)
+    assert is_json == found.is_json
+    assert found.why
+
+
+@pytest.mark.parametrize("text", ["{}", '{"error": "I cannot"}', '{"A": "x"}', "Nothing in {} fits."])
+def test_an_object_with_none_of_the_fields_is_no_answer(text: str) -> None:
+    """Even where every field may be null and left out: a row of nulls would look like an answer."""
+    assert isinstance(LOOSE.read(text), Misfit)
+    assert isinstance(Reply("alone", Nullable(Scalar("string"))).read(text), Misfit)
+
+
+def test_fields_that_were_not_asked_for_are_passed_over() -> None:
+    """Whatever they hold; of two values of one field the last one counts."""
+    assert {"a": "y"} == LOOSE.read('{"x": [1, {"a": 2}], "a": "x", "é": null, "a": "y"}')
+
+
+@pytest.mark.parametrize("half", [r"\ud83d", r"\uDE00", r"\ude00\ud83d", "\ud83d"])
+def test_half_a_surrogate_pair_costs_a_letter_and_no_digit(half: str) -> None:
+    """It becomes a replacement character; whole pairs, backslashes and the digits beside it stay what they are."""
+    text = rf'{{"a": 1, "b": 1.0000000001, "c": "\\ud83d \ud83d\ude00 {half}"}}'
+    found: Any = STRICT.read(text)
+
+    assert (1, Decimal("1.0000000001")) == (found["a"], found["b"])
+    assert "\\ud83d \N{GRINNING FACE} \N{REPLACEMENT CHARACTER}" == found["c"].rstrip("\ufffd") + "\ufffd"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a": ' * 100_000, '{"a": ' + "[" * 100_000, '{"a": ' + "[" * 50_000 + "]" * 50_000 + "}", '{"' * 50_000],
+    ids=["objects", "arrays", "whole arrays", "quotes"],
+)
+def test_depth_without_end_is_no_answer(text: str) -> None:
+    """A hundred thousand brackets are a misfit, in no more time than their number."""
+    for reply in (STRICT, LOOSE):
+        assert isinstance(reply.read(text), Misfit)
+        assert isinstance(reply.read("Here: " + text), Misfit)
+
+
+@pytest.mark.parametrize(
+    ("shape", "text", "expected"),
+    [
+        (Choice(("yes", "no")), '{"answer": "no"}', "no"),
+        (
+            Array(Scalar("timestamp")),
+            '{"answer": ["2020-01-01T01:00:00+01:00"]}',
+            [datetime(2020, 1, 1, tzinfo=timezone.utc)],
+        ),
+        (Map(Number(3, 1)), '{"answer": {"a": 1}}', {"a": Decimal("1.0")}),
+        (Nullable(Scalar("long")), '{"answer": null}', None),
+        (Scalar("boolean"), '{"answer": false}', False),
+    ],
+    ids=repr,
+)
+def test_a_type_that_is_no_struct_is_asked_for_as_one(shape: Shape, text: str, expected: Any) -> None:  # noqa: ANN401 -- a value
+    """Servers take schemas of objects: the value is the field `answer`, and is read without it."""
+    reply = Reply("alone", shape)
+
+    assert ["answer"] == list(json.loads(reply.schema)["properties"])
+    assert expected == reply.read(text)
+    assert isinstance(reply.read('{"answer": [{}]}'), Misfit)
+
+
+@given(st.text(), STRUCTS)
+def test_the_request_asks_for_the_schema(name: str, shape: Struct) -> None:
+    """It is a field of a JSON object, with a name that every server takes; a map is not asked for strictly."""
+    reply = Reply(name, shape)
+    asked = json.loads(b"{" + reply.response_format + b"}")["response_format"]
+    is_open = '"additionalProperties":{' in reply.schema.decode()
+
+    assert ("json_schema", json.loads(reply.schema)) == (asked["type"], asked["json_schema"]["schema"])
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", asked["json_schema"]["name"])
+    assert (not is_open or '"\\"' in reply.schema.decode()) >= asked["json_schema"]["strict"]
+
+
+def test_the_same_is_asked_in_words() -> None:
+    """The instructions carry the schema; a second try says first what was wrong with the answer."""
+    misfit = STRICT.read("{}")
+    again = STRICT.ask_again(misfit)
+
+    assert STRICT.schema.decode() in STRICT.instructions
+    assert STRICT.instructions in again
+    assert again.index(misfit.why) < again.index(STRICT.instructions)
+
+
+def test_what_is_wrong_is_said_by_its_place() -> None:
+    """The path of the field, in a line."""
+    reply = Reply("deep", Struct((Field("a", Array(Struct((Field("b", Number(3, 1)), Field("c", Scalar("long")))))),)))
+
+    assert "$.a[1].c" in reply.read('{"a": [{"b": 1, "c": 1}, {"b": 1, "c": "x"}]}').why
+    assert reply.read('{"a": [{"b": 1.25, "c": 1}]}').why.startswith("a: b: 1.25 is not")

@@ -1,0 +1,253 @@
+"""Recipes in canonical form: the same question has the same digest under every version, and another one another.
+
+The golden digests are a promise to tables that were written before: where one changes, every row is asked again.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from spark_llm.protocol.canonical import canonical_json, function_words, model_words, recipe_digest, shape_words
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.parameters import written
+from spark_llm.protocol.structured.output import Reply
+from spark_llm.protocol.structured.schema import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
+from spark_llm.protocol.template import Prompt
+from tests.support.shapes import STRUCTS
+from tests.support.strategies import JSON, TEXTS
+
+if TYPE_CHECKING:
+    from spark_llm.protocol.task import Task
+
+URL = "https://models.example/v1/chat/completions"
+WORKSPACE = "https://host.example/serving-endpoints/any/invocations"
+REVIEW = Struct(
+    (
+        Field("mood", Choice(("good", "bad")), "how the writer feels"),
+        Field("stars", Nullable(Scalar("integer", (("ge", 1), ("le", 5))))),
+        Field("price", Number(10, 2, (("gt", "0.5"),))),
+        Field("topics", Array(Scalar("string"), (("max_length", 3),))),
+        Field("counts", Map(Nullable(Scalar("long")))),
+        Field("place", Struct((Field("city", Scalar("string")),))),
+    )
+)
+BRIEF = Prompt.parse("Summarise {title}: {body}", "Answer in {language}.", conversations=True)
+DRAWN: dict[str, Any] = {"temperature": 0.7, "seed": 7, "stop": ["\n", "END"]}
+
+
+def chat(
+    *, system: str | None = None, prompt: Prompt | None = None, shape: Shape | None = None, **parameters: object
+) -> dict[str, Any]:
+    """Return the words of a chat recipe at `URL`."""
+    extra_body = parameters.pop("extra_body", None)
+    assert extra_body is None or isinstance(extra_body, Mapping)
+    task = Chat(system, written(parameters, extra_body), reply=None if shape is None else Reply("answer", shape))
+    return model_words(URL, None, task, prompt)
+
+
+GOLDEN: dict[str, tuple[Any, str]] = {
+    "nothing but an endpoint": (chat(), "817f0cb527aae856"),
+    "instructions": (chat(system="Answer in one word: é, \U0001f642 or \x00."), "5f8e278aabcfc810"),
+    "parameters": (chat(**DRAWN, max_tokens=8, n=3), "a98b0aa90a0e46a3"),
+    "further fields": (
+        chat(extra_body={"top_k": 40, "extra_params": {"b": [1.5, None, True], "a": {}}}),
+        "af0600ec8ba060db",
+    ),
+    "a template": (chat(prompt=BRIEF), "e0a6b57ad0a22bcc"),
+    "a type of answers": (chat(shape=REVIEW), "6fcca663af0a621a"),
+    "a model by name": (model_words(URL, "small-7b", Chat(), None), "9ed4790941b2ed9c"),
+    "a completion": (model_words(URL, None, Complete(written({"max_tokens": 32}, None)), None), "8625c9358c0f396d"),
+    "an embedding": (
+        model_words(URL, "e5", Embed(written({"dimensions": 256, "instruction": "find"}, None)), None),
+        "a23c380427e8eee1",
+    ),
+    "an AI function": (function_words("ai_classify", ["content", "labels"], chat(temperature=0.0)), "8c6f211891df8dbe"),
+    "ai_query": (
+        function_words(
+            "ai_query", ["endpoint", "request"], {"endpoints": {"small": chat(), "large": chat(n=2)}, "workspace": None}
+        ),
+        "eea7893bf64b741a",
+    ),
+    "ai_similarity": (
+        function_words("ai_similarity", ["expr1", "expr2"], model_words(URL, None, Embed(), None)),
+        "fac8cbe8420b0db5",
+    ),
+}
+
+
+@pytest.mark.parametrize("recipe", GOLDEN)
+def test_a_recipe_keeps_its_digest(recipe: str) -> None:
+    """The digest of a recipe is what it was when tables were written with it."""
+    words, digest = GOLDEN[recipe]
+    assert digest == recipe_digest(words)
+
+
+def test_a_recipe_is_written_field_by_field() -> None:
+    """What stands in a recipe are the declared values; what was not given is not there."""
+    assert {
+        "task": "chat",
+        "endpoint": URL,
+        "template": "Summarise {title}: {body}",
+        "instructions": "Answer in {language}.",
+        "parameters": {"temperature": 0.7, "seed": 7, "stop": ["\n", "END"]},
+        "returns": {
+            "fields": [
+                {"name": "stars", "type": {"or_null": {"is": "integer", "rules": {"ge": 1}}}, "about": "one to five"}
+            ]
+        },
+    } == chat(
+        prompt=BRIEF,
+        shape=Struct((Field("stars", Nullable(Scalar("integer", (("ge", 1),))), "one to five"),)),
+        **DRAWN,
+    )
+
+
+OTHERS: dict[str, Callable[[], Any]] = {
+    "the task": lambda: model_words(URL, None, Complete(), None),
+    "the endpoint": lambda: model_words(URL + "?api-version=2", None, Chat(), None),
+    "the model": lambda: model_words(URL, "small-7b", Chat(), None),
+    "the instructions": lambda: chat(system="Be brief."),
+    "other instructions": lambda: chat(system="Be brief. "),
+    "the template": lambda: chat(prompt=Prompt.parse("{body}")),
+    "a blank in the template": lambda: chat(prompt=Prompt.parse("{body} ")),
+    "instructions to the template": lambda: chat(prompt=Prompt.parse("{body}", "Be brief.")),
+    "a parameter": lambda: chat(max_tokens=8),
+    "the same under another name": lambda: chat(max_completion_tokens=8),
+    "its value": lambda: chat(max_tokens=9),
+    "how many answers": lambda: chat(n=2),
+    "a further field": lambda: chat(extra_body={"top_k": 8}),
+    "a field in a field": lambda: chat(extra_body={"extra_params": {"top_k": 8}}),
+    "an order in a list": lambda: chat(stop=["a", "b"]),
+    "another order in a list": lambda: chat(stop=["b", "a"]),
+    "a type": lambda: chat(shape=Struct((Field("a", Scalar("integer")),))),
+    "a kind": lambda: chat(shape=Struct((Field("a", Scalar("long")),))),
+    "a name": lambda: chat(shape=Struct((Field("b", Scalar("long")),))),
+    "a null": lambda: chat(shape=Struct((Field("a", Nullable(Scalar("long"))),))),
+    "a description": lambda: chat(shape=Struct((Field("a", Scalar("long"), "how many"),))),
+    "a bound": lambda: chat(shape=Struct((Field("a", Scalar("long", (("ge", 0),))),))),
+    "the kind of a bound": lambda: chat(shape=Struct((Field("a", Scalar("long", (("gt", 0),))),))),
+    "values": lambda: chat(shape=Struct((Field("a", Choice((1, 2))),))),
+    "texts for values": lambda: chat(shape=Struct((Field("a", Choice(("1", "2"))),))),
+    "one more field": lambda: chat(shape=Struct((Field("a", Scalar("long")), Field("b", Scalar("long"))))),
+    "the fields' order": lambda: chat(shape=Struct((Field("b", Scalar("long")), Field("a", Scalar("long"))))),
+    "a list": lambda: chat(shape=Struct((Field("a", Array(Scalar("long"))),))),
+    "a map": lambda: chat(shape=Struct((Field("a", Map(Scalar("long"))),))),
+    "digits": lambda: chat(shape=Struct((Field("a", Number(10, 2)),))),
+    "other digits": lambda: chat(shape=Struct((Field("a", Number(10, 3)),))),
+    "a function": lambda: function_words("ai_gen", ["prompt"], chat()),
+    "another function": lambda: function_words("ai_mask", ["prompt"], chat()),
+    "an argument": lambda: function_words("ai_gen", ["prompt", "labels"], chat()),
+}
+
+
+def test_any_one_thing_makes_another_digest() -> None:
+    """Recipes that differ in one declared value have digests of their own."""
+    digests = {recipe_digest(other()): name for name, other in OTHERS.items()} | {recipe_digest(chat()): "nothing"}
+
+    assert {*OTHERS, "nothing"} == set(digests.values())
+
+
+def test_equal_answers_in_other_words_keep_their_digest() -> None:
+    """What this library calls an answer's type on the wire, and whether questions bring their own, is no part of it."""
+    task = Chat(reply=Reply("answer", REVIEW))
+
+    assert model_words(URL, None, task, None) == model_words(
+        URL, None, replace(task, reply=Reply("Reply", REVIEW)), None
+    )
+    assert model_words(URL, None, Chat(), None) == model_words(URL, None, Chat(own_replies=True), None)
+
+
+def test_a_template_has_its_instructions_once() -> None:
+    """Instructions without a field are the template's, however the task carries them too."""
+    prompt = Prompt.parse("{body}", "Be {{brief}}.")
+
+    assert model_words(URL, None, Chat(prompt.instructions), prompt) == model_words(URL, None, Chat(), prompt)
+
+
+def test_a_task_without_a_form_is_refused() -> None:
+    """A task that has no canonical form raises: a digest that leaves out what it asks would keep wrong answers."""
+    with pytest.raises(NotImplementedError, match="rank"):
+        model_words(URL, None, cast("Task", SimpleNamespace(name="rank")), None)
+
+
+@given(JSON, st.randoms(use_true_random=False))
+def test_the_order_of_names_makes_no_difference(value: Any, dice: Any) -> None:  # noqa: ANN401 -- JSON, and a Random
+    """Equal values have equal digests, in whatever order their names stand."""
+    assert recipe_digest(value) == recipe_digest(shuffled(value, dice.shuffle))
+
+
+def shuffled(value: Any, shuffle: Callable[[list[Any]], None]) -> Any:  # noqa: ANN401 -- JSON
+    """Return the same value with the names of its mappings in another order."""
+    if isinstance(value, list):
+        return [shuffled(part, shuffle) for part in value]
+    if isinstance(value, dict):
+        names = list(value)
+        shuffle(names)
+        return {name: shuffled(value[name], shuffle) for name in names}
+    return value
+
+
+@given(JSON, JSON)
+def test_values_that_differ_are_written_otherwise(one: Any, other: Any) -> None:  # noqa: ANN401 -- JSON
+    """Canonical JSON is read back as an equal value, so two values that differ are never written alike."""
+    assert one == json.loads(canonical_json(one))
+    assert (typed(one) == typed(other)) == (canonical_json(one) == canonical_json(other))
+
+
+def typed(value: Any) -> Any:  # noqa: ANN401 -- JSON
+    """Return a value in which True is not 1, as Python has it."""
+    match value:
+        case bool():
+            return ("bool", value)
+        case list():
+            return [typed(part) for part in value]
+        case dict():
+            return {name: typed(part) for name, part in value.items()}
+    return value
+
+
+@pytest.mark.parametrize(("one", "other"), [(0, 0.0), (0, -0.0), (1, 1.0), (10**16, 1e16), ([2], (2.0,))])
+def test_equal_numbers_are_written_alike(one: Any, other: Any) -> None:  # noqa: ANN401 -- JSON
+    """A number that was given as 1 asks what 1.0 asks."""
+    assert canonical_json(one) == canonical_json(other)
+
+
+@given(STRUCTS, STRUCTS)
+def test_types_are_told_apart(one: Struct, other: Struct) -> None:
+    """Two types of answers are written alike when they are equal, and only then."""
+    assert (one == other) == (canonical_json(shape_words(one)) == canonical_json(shape_words(other)))
+
+
+@given(STRUCTS, st.data())
+def test_a_renamed_field_is_another_type(shape: Struct, data: st.DataObject) -> None:
+    """A type of answers with one name, description or null changed is written otherwise."""
+    place = data.draw(st.integers(0, len(shape.fields) - 1))
+    field = shape.fields[place]
+    inner = field.shape
+    changed = data.draw(
+        st.sampled_from(
+            [
+                field._replace(name=field.name + "_"),
+                field._replace(description=f"{field.description}, and more"),
+                field._replace(shape=inner.shape if isinstance(inner, Nullable) else Nullable(inner)),
+            ]
+        )
+    )
+    other = Struct((*shape.fields[:place], changed, *shape.fields[place + 1 :]))
+
+    assert canonical_json(shape_words(shape)) != canonical_json(shape_words(other))
+
+
+@given(TEXTS, TEXTS)
+def test_instructions_are_told_apart(one: str, other: str) -> None:
+    """Instructions that differ have digests of their own, whatever signs they hold."""
+    assume(one != other)
+    assert recipe_digest(chat(system=one)) != recipe_digest(chat(system=other))

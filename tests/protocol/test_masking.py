@@ -1,0 +1,81 @@
+"""What is a secret of a request, and how words lose it."""
+
+import base64
+import html
+import json
+from collections.abc import Callable
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm.protocol.masking import secrets_of, without_secrets
+from tests.support.strategies import TEXTS
+
+SECRETS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=8, max_size=40)
+ESCAPES: list[Callable[[str], str]] = [
+    str,
+    str.upper,
+    lambda text: quote(text, safe=""),
+    lambda text: quote(text).lower(),
+    lambda text: json.dumps(text)[1:-1],
+    lambda text: json.dumps(text)[1:-1].replace("/", r"\/"),
+    html.escape,
+    lambda text: "".join(f"&#{ord(character)};" if character in "'\"<>&/" else character for character in text),
+]
+
+
+@given(SECRETS, st.sampled_from(ESCAPES), TEXTS, TEXTS)
+def test_a_secret_is_masked_however_it_is_written(
+    secret: str, escape: Callable[[str], str], before: str, after: str
+) -> None:
+    """As it is, or escaped for a URL, JSON or HTML."""
+    assert escape(secret) not in without_secrets(f"{before}{escape(secret)}{after}", [secret])
+
+
+@given(TEXTS)
+def test_other_words_stay(text: str) -> None:
+    """Without secrets, or without them in the text, nothing is changed."""
+    assert text == without_secrets(text, []) == without_secrets(text, ["dapi-0123456789-abcdef"])
+
+
+def test_the_longer_of_two_secrets_is_masked_whole() -> None:
+    """Where one is the beginning of the other nothing of either is left."""
+    assert "a *** b" == without_secrets("a secret-and-more b", ["secret-a", "secret-and-more"])
+
+
+PAIR = base64.b64encode(b"robot:pass-w0rd").decode()
+KEY_ALONE = base64.b64encode(b"sk-0123456789:").decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secrets"),
+    [
+        ("X-Key", "0123456789", {"0123456789"}),
+        ("X-Team", "data", set()),
+        ("Authorization", "Bearer 0123456789", {"Bearer 0123456789", "0123456789"}),
+        ("authorization", "0123456789", {"0123456789"}),
+        ("Proxy-Authorization", f"Basic {PAIR}", {f"Basic {PAIR}", PAIR, "robot:pass-w0rd", "pass-w0rd"}),
+        ("Authorization", f"Basic {KEY_ALONE}", {f"Basic {KEY_ALONE}", KEY_ALONE, "sk-0123456789:", "sk-0123456789"}),
+        ("Authorization", "Basic no/base64=at=all", {"Basic no/base64=at=all", "no/base64=at=all"}),
+    ],
+)
+def test_a_headers_secrets_are_its_value_and_what_is_in_it(name: str, value: str, secrets: set[str]) -> None:
+    """What follows a scheme, and the password of basic authentication; a short value may be any word."""
+    assert secrets == set(secrets_of("https://host/v1", [(name, value)]))
+
+
+@pytest.mark.parametrize(
+    ("query", "secrets"),
+    [
+        ("api-version=2024-10-21", set()),
+        ("api-key=0123456789&api-version=2024-10-21", {"0123456789"}),
+        ("sig=0123%2F456789", {"0123%2F456789", "0123/456789"}),
+        ("access_token=0123+456789", {"0123+456789", "0123 456789"}),
+        ("code=0123456789&key&=&&token=short", {"0123456789"}),
+    ],
+)
+def test_a_urls_secrets_are_the_parameters_that_look_like_keys(query: str, secrets: set[str]) -> None:
+    """Others, such as a version, may be what an error is about."""
+    assert secrets == set(secrets_of(f"https://host/v1?{query}", []))

@@ -1,0 +1,175 @@
+"""The request fields that a user sets: what is sent, and what is refused where the UDF is built."""
+
+import json
+import math
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm.errors import ConfigError
+from spark_llm.protocol.parameters import repeatable, text, written
+from tests.support.strategies import JSON, TEXTS
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_tokens", 1),
+        ("max_completion_tokens", 2**31 - 1),
+        ("n", 2),
+        ("dimensions", 256),
+        ("seed", 0),
+        ("seed", -(2**63)),
+        ("temperature", 0),
+        ("temperature", 0.0),
+        ("temperature", 2),
+        ("top_p", 1),
+        ("top_p", 1e-9),
+        ("stop", "\n"),
+        ("stop", ["\n", "END"]),
+        ("response_format", {"type": "json_object"}),
+        ("instruction", "Represent this sentence:"),
+    ],
+)
+def test_a_parameter_is_sent_as_it_was_given(name: str, value: object) -> None:
+    """A value that can be right stands in the request under its name, alone."""
+    assert {name: value} == json.loads(written({name: value, "other": None}, None))
+
+
+def test_a_parameter_that_is_not_given_is_not_sent() -> None:
+    """None is no value: not even the name travels."""
+    assert b"{}" == written({"max_tokens": None, "stop": None}, None) == written({}, {})
+
+
+def test_a_tuple_of_stops_is_a_list() -> None:
+    """Any sequence of strings will do."""
+    assert {"stop": ["a", "b"]} == json.loads(written({"stop": ("a", "b")}, None))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "alike"),
+    [
+        (b"{}", True),
+        (b'{"max_tokens":5}', True),
+        (b'{"temperature":0}', True),
+        (b'{"temperature":0.0}', True),
+        (b'{"temperature":null}', True),
+        (b'{"temperature":0.7}', False),
+        (b'{"temperature":"0.7"}', False),
+        (b'{"temperature":0.7,"seed":null}', False),
+        (b'{"temperature":0.7,"seed":0}', True),
+        (b'{"seed":7}', True),
+    ],
+)
+def test_chance_without_a_seed_is_not_repeatable(parameters: bytes, alike: bool) -> None:  # noqa: FBT001 -- a table
+    """Who sets a temperature and no seed wants each answer drawn anew; all others may be answered alike."""
+    assert alike == repeatable(parameters)
+
+
+def circle() -> list[object]:
+    """Return a list that holds itself."""
+    endless: list[object] = []
+    endless.append(endless)
+    return endless
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("max_tokens", value) for value in (0, -1, 1.0, "8", True, 2**31, math.nan)),
+        *(("max_completion_tokens", value) for value in (0, False)),
+        *(("n", value) for value in (0, 1.5, "2")),
+        *(("dimensions", value) for value in (0, -256, [256])),
+        *(("seed", value) for value in (2**63, 0.5, "1", True)),
+        *(("temperature", value) for value in (-0.1, 2.1, "0", True, math.nan, math.inf, [0])),
+        *(("top_p", value) for value in (0, 0.0, 1.1, -1, "1", True, math.nan)),
+        *(("stop", value) for value in ("", [], [""], ["a", 1], 7, b"a", {"a"}, {"a": "b"})),
+        *(
+            ("response_format", value)
+            for value in ("json_object", {}, {"type": 1}, ["type"], {"type": "a", "x": object()})
+        ),
+        *(("response_format", {"type": "a", "x": value}) for value in (math.nan, b"a", circle(), {("a",): 1})),
+        *(("instruction", value) for value in ("", "  ", 7, ["a"])),
+    ],
+)
+def test_a_parameter_that_cannot_be_right_is_refused(name: str, value: object) -> None:
+    """The error names the parameter, and ends in a next step."""
+    with pytest.raises(ConfigError, match=rf"(?s){name}.* Hint: .+\."):
+        written({name: value}, None)
+
+
+@given(st.dictionaries(TEXTS.map("x_{}".format), JSON, max_size=4))
+def test_extra_body_is_merged_into_the_top_level(extra_body: dict[str, Any]) -> None:
+    """Its fields stand next to the parameters, with every value that JSON can hold."""
+    merged = json.loads(written({"max_tokens": 8}, extra_body))
+    expected = json.loads(json.dumps({"max_tokens": 8, **extra_body}, ensure_ascii=False).encode("utf-8", "replace"))
+
+    assert len(expected) == len(merged)
+    assert json.loads(json.dumps(merged)) == merged
+    assert 8 == merged["max_tokens"]
+
+
+def test_extra_body_keeps_what_it_was_given() -> None:
+    """Nested fields stay nested, and a null is a null."""
+    extra_body = {"extra_params": {"top_p": "0.9"}, "top_k": 40, "user": None, "usage_context": {"job": "é🙂"}}
+
+    assert extra_body == json.loads(written({}, MappingProxyType(extra_body)))
+
+
+@pytest.mark.parametrize("name", ["messages", "prompt", "input", "model", "stream", "stream_options"])
+def test_extra_body_may_not_set_what_is_ours(name: str) -> None:
+    """The column is the prompt, the endpoint names the model, and a column has no use for a stream."""
+    with pytest.raises(ConfigError, match=rf"{name}.* Hint: .+\."):
+        written({}, {name: True})
+
+
+def test_a_field_is_given_once() -> None:
+    """A parameter and `extra_body` may not both name a field; one that is left out is free."""
+    with pytest.raises(ConfigError, match=r"'seed'.* Hint: .+\."):
+        written({"seed": 1}, {"seed": 2})
+
+    assert {"seed": 2} == json.loads(written({"seed": None}, {"seed": 2}))
+
+
+@pytest.mark.parametrize(
+    "extra_body",
+    [
+        [("top_k", 40)],
+        "top_k",
+        7,
+        {1: 2},
+        {"x": object()},
+        {"x": {1, 2}},
+        {"x": b"bytes"},
+        {"x": math.nan},
+        {"x": math.inf},
+        {"x": [-math.inf]},
+        {"x": {("a", "b"): 1}},
+        {"x": circle()},
+    ],
+)
+def test_an_extra_body_that_is_no_json_is_refused(extra_body: Any) -> None:  # noqa: ANN401 -- every wrong type
+    """Nothing is quietly turned into something else on its way: NaN is not null, and bytes are no text."""
+    with pytest.raises(ConfigError, match=r"(?s)extra_body.* Hint: .+\."):
+        written({}, extra_body)
+
+
+@pytest.mark.parametrize("value", ["", " ", "\n", None, 7, b"a", ["a"]])
+def test_a_text_says_something(value: object) -> None:
+    """Blank instructions are a mistake, and are found where the UDF is built."""
+    with pytest.raises(ConfigError, match=r"(?s)system.* Hint: .+\."):
+        text("system", value)
+
+    assert " a " == text("system", " a ")
+
+
+def test_what_is_written_does_not_change_with_the_caller() -> None:
+    """The parameters are written down when the UDF is built: a mapping that changes later changes nothing."""
+    extra_body = {"top_k": 40}
+    before = written({}, extra_body)
+    extra_body["top_k"] = 1
+
+    assert {"top_k": 40} == json.loads(before)

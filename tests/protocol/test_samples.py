@@ -1,0 +1,186 @@
+"""Every file of `tests/samples`, a body as its service documents or sends it, is read for what it is."""
+
+import json
+from array import array
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm.errors import KINDS
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.parameters import written
+from spark_llm.protocol.values import Answer, Failure, Outcome, Response, Result
+from tests.support.strategies import JSON, REPLIES, STATUSES
+
+SAMPLES = {
+    file.stem: json.loads(file.read_text(encoding="utf-8"))
+    for file in sorted((Path(__file__).parents[1] / "samples").glob("*.json"))
+}
+KINDS_OF_SERVERS = {
+    "content_filter",
+    "context_length",
+    "invalid_request",
+    "invalid_response",
+    "not_found",
+    "quota",
+    "rate_limited",
+    "timeout",
+    "truncated",
+    "unauthorized",
+    "unavailable",
+}
+
+
+SETTLES = {"kind", "status", "retryable", "told_to_wait", "retry_after_s", "about_input", "stops_all"}
+HEADERS = st.dictionaries(
+    st.sampled_from(("retry-after", "retry-after-ms", "date", "location", "x-request-id", "served-model-name")),
+    st.text(st.characters(), max_size=30) | st.text(st.characters(categories=["Cs"]), max_size=3),
+)
+
+
+def body_of(sample: dict[str, Any]) -> bytes:
+    """Return the bytes that came."""
+    text: str = sample["body_text"] if "body_text" in sample else json.dumps(sample["body"])
+    return text.encode()
+
+
+def read(sample: dict[str, Any]) -> Outcome:
+    """Read a sample with the codec of its task."""
+    return decoded(sample, Response(sample["status"], body_of(sample), sample["headers"]), sample["count"])
+
+
+def decoded(sample: dict[str, Any], response: Response, count: int) -> Outcome:
+    """Read any response with the codec of a sample's task."""
+    n = sample.get("n", 1)
+    embed = Embed(written({"dimensions": sample.get("dimensions")}, None))
+    tasks = {"chat": Chat(n=n).decode, "complete": Complete(n=n).decode, "embed": embed.decode}
+    return tasks[sample["task"]](response, count)
+
+
+def facts(outcome: Outcome) -> dict[str, Any]:
+    """Lay out what a sample may expect something of."""
+    if isinstance(outcome, Answer):
+        first = outcome.results[0]
+        found = {name: getattr(first, name) for name in ("text", "choices", "finish_reason", "model", "request_id")}
+        found["embeddings"] = [result.embedding for result in outcome.results]
+        found["each"] = [
+            {"text": result.text, "choices": result.choices, "kind": result.error and result.error.kind}
+            for result in outcome.results
+        ]
+        error = first.error
+    else:
+        names = ("told_to_wait", "retry_after_s", "about_input", "about_form", "stops_all")
+        found = {name: getattr(outcome, name) for name in names}
+        error = outcome.error
+    found["usage"] = None if outcome.usage is None else outcome.usage._asdict()
+    return found | ({"kind": None} if error is None else error._asdict())
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_documented_body_is_read_for_what_it_is(name: str) -> None:
+    """Text, vectors and tokens of an answer; kind, words, waits and reach of a refusal: as the sample expects them."""
+    expected: dict[str, Any] = {"kind": None, **SAMPLES[name]["expect"]}
+    if "embeddings" in expected:
+        expected["embeddings"] = [array("f", vector).tobytes() for vector in expected["embeddings"]]
+    part_of_message = expected.pop("message", "")
+    found = facts(read(SAMPLES[name]))
+
+    assert expected == {field: found.get(field) for field in expected}
+    assert part_of_message in found.get("message", "")
+
+
+def test_a_failed_row_of_a_200_has_no_text() -> None:
+    """Where a 200 is the error of its row, nothing stands in place of the answer."""
+    failed = [read(sample) for sample in SAMPLES.values() if sample["status"] == 200 and "kind" in sample["expect"]]
+    answers = [outcome for outcome in failed if isinstance(outcome, Answer)]
+    results = [result for answer in answers for result in answer.results if result.error is not None]
+
+    assert len(answers) <= len(results)
+    assert [(None, None)] * len(results) == [(result.text, result.choices) for result in results]
+
+
+def test_every_kind_that_a_server_can_cause_has_a_sample() -> None:
+    """No kind of error is without a real body that leads to it."""
+    assert set() == KINDS_OF_SERVERS - {sample["expect"].get("kind") for sample in SAMPLES.values()}
+
+
+def test_a_refusals_sample_says_all_that_follows_from_it() -> None:
+    """Whether it is waited for, asked in parts, or stops the task is written down beside each."""
+    refusals = {name: sample for name, sample in SAMPLES.items() if isinstance(read(sample), Failure)}
+
+    assert {} == {
+        name: SETTLES - set(sample["expect"]) for name, sample in refusals.items() if SETTLES - set(sample["expect"])
+    }
+
+
+def places_of(document: Any) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401 -- a JSON document has any type
+    """Name every place in a document: what it is in, and under which name or number."""
+    if isinstance(document, (dict, list)):
+        for key in document if isinstance(document, dict) else range(len(document)):
+            yield document, key
+            yield from places_of(document[key])
+
+
+STRANGE = st.sampled_from([
+    float("nan"), float("-inf"), 1e39, 10**400, -(2**63), 2**31, "\ud83d", "", "[" * 2_000, '{"error":' * 20,
+    json.loads("[" * 200 + "]" * 200), json.loads('{"error":' * 200 + "1" + "}" * 200),
+    [None], [[]], {"": {}}, {"index": 0}, "NaN", "AAAA", "AADAfw==", True,
+])  # fmt: skip
+
+
+@st.composite
+def bent_bodies(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
+    """Draw a sample, and its body with something in it replaced, left out, doubled or cut off."""
+    sample = draw(st.sampled_from([sample for sample in SAMPLES.values() if "body" in sample]))
+    document = {"": deepcopy(sample["body"])}  # so that there is a place for the whole
+    for _ in range(draw(st.integers(1, 4))):
+        holder, key = draw(st.sampled_from(list(places_of(document))))
+        how = draw(st.sampled_from(("replace", "replace", "remove", "double")))
+        if how == "replace" or holder is document:
+            holder[key] = deepcopy(draw(STRANGE | REPLIES | JSON))
+        elif how == "remove":
+            del holder[key]
+        elif isinstance(holder, list):
+            holder.append(deepcopy(holder[key]))
+        else:
+            holder[draw(st.sampled_from(("error", "data", "choices", "detail")))] = deepcopy(holder[key])
+    body = json.dumps(document[""]).encode()
+    return sample, draw(st.sampled_from([body, body[: draw(st.integers(0, len(body)))]]))
+
+
+def fits_its_columns(result: Result) -> bool:
+    """Whether a row can hold a result: text that is UTF-8, whole float32, and no answer beside an error."""
+    words = [result.text, result.model, result.request_id, result.finish_reason, *(result.choices or [])]
+    answered = result.text is not None or result.embedding is not None
+    return (
+        all(word.encode("utf-8") is not None for word in words if word is not None)
+        and answered == (result.error is None)
+        and len(result.embedding or b"") % 4 == 0
+        and (result.error is None or result.error.kind in KINDS)
+    )
+
+
+@given(bent_bodies(), st.none() | STATUSES, HEADERS, st.none() | st.integers(1, 4))
+def test_however_a_body_is_bent_it_is_read(
+    bent: tuple[dict[str, Any], bytes], status: int | None, headers: dict[str, str], drawn: int | None
+) -> None:
+    """With anything in a wrong place a real body is a result for each input, or a failure, and never an exception."""
+    sample, body = bent
+    count: int = sample["count"] if drawn is None or sample["task"] == "chat" else drawn
+    outcome = decoded(sample, Response(sample["status"] if status is None else status, body, headers), count)
+    usage = [number for number in outcome.usage or () if number is not None]
+
+    assert all(0 <= number < 2**31 for number in usage)
+    if isinstance(outcome, Answer):
+        assert count == len(outcome.results)
+        assert [] == [result for result in outcome.results if not fits_its_columns(result)]
+    else:
+        assert outcome.error.kind in KINDS
+        assert outcome.error.message.encode("utf-8")

@@ -1,0 +1,247 @@
+"""Templates: what may be written, what a row becomes, and that nothing in a row is ever read as a template."""
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from spark_llm.errors import ConfigError
+from spark_llm.protocol.template import Prompt, Template
+from tests.support.strategies import TEXTS
+
+NAMES = ("title", "body", "_x1", "naïve", "self", "class")
+FIELDS = st.sampled_from(NAMES)
+VALUES = TEXTS | st.sampled_from(["{title}", "{body}", "{{", "}}", "{", "{0}", "%s", "\\", "\r\n", "{title!r:>9}"])
+ROWS = st.lists(st.fixed_dictionaries(dict.fromkeys(NAMES, VALUES)), max_size=5)
+ROWS_WITH_NULLS = st.lists(st.fixed_dictionaries(dict.fromkeys(NAMES, st.none() | VALUES)), max_size=5)
+WRITTEN = st.lists(st.tuples(TEXTS, FIELDS), min_size=1, max_size=4)
+CONVERSATIONS = st.lists(
+    st.none() | st.fixed_dictionaries({"role": st.none() | st.sampled_from(["user", "system"]), "content": TEXTS}),
+    max_size=3,
+)
+
+
+def escaped(text: str) -> str:
+    """Write a text so that a template has it as it is."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def written(parts: list[tuple[str, str]], end: str) -> str:
+    """Write the template of these texts, each followed by a field, and a last text."""
+    return "".join(f"{escaped(text)}{{{field}}}" for text, field in parts) + escaped(end)
+
+
+def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Turn rows into columns, as they come from Spark."""
+    return {name: [row[name] for row in rows] for name in NAMES}
+
+
+@given(WRITTEN, TEXTS, ROWS)
+def test_pieces_and_fields_are_what_was_written(parts: list[tuple[str, str]], end: str, rows: list[Any]) -> None:
+    """Braces that were doubled are single, fields are found in their order, and rows are filled in as they are."""
+    template = Template.parse("template", written(parts, end))
+
+    assert tuple(field for _, field in parts) == template.fields
+    assert (*(text for text, _ in parts), end) == template.pieces
+    assert ["".join(text + row[field] for text, field in parts) + end for row in rows] == template.fill(columns(rows))
+
+
+@given(WRITTEN, TEXTS, ROWS)
+def test_rows_are_filled_in_as_str_format_does(parts: list[tuple[str, str]], end: str, rows: list[Any]) -> None:
+    """What Python's own format makes of the same template is what each row becomes: there is one syntax to know."""
+    text = written(parts, end)
+
+    assert [text.format_map(row) for row in rows] == Template.parse("template", text).fill(columns(rows))
+
+
+class Anything(dict[str, str]):
+    """Has a value for every name that may be a field's."""
+
+    def __missing__(self, name: str) -> str:
+        """Return the name's value."""
+        if name.isidentifier():
+            return f"<{name}>"
+        raise KeyError(name)
+
+
+@given(st.text("{}a1 .\n", min_size=1, max_size=12))
+@example("{{a}}}")
+@example("{{{a}}}")
+@example("{a{a}}")
+@example("{a}}{")
+@example("}{")
+def test_what_is_refused_is_what_str_format_refuses(text: str) -> None:
+    """Any arrangement of braces is a template exactly when Python's format reads it as one with plain names."""
+    assume(text.strip())
+    try:
+        expected: str | None = text.format_map(Anything())
+    except (ValueError, KeyError, AttributeError):
+        expected = None
+    try:
+        template = Template.parse("template", text)
+    except ConfigError:
+        assert None is expected
+    else:
+        values = {name: [f"<{name}>"] for name in template.fields}
+        assert expected == (template.fill(values)[0] if template.fields else template.pieces[0])
+
+
+@given(WRITTEN, TEXTS, ROWS_WITH_NULLS)
+def test_a_null_in_a_field_is_a_null_row(parts: list[tuple[str, str]], end: str, rows: list[Any]) -> None:
+    """A null in a field of the template makes its row null and no other; one in another field makes none."""
+    used = {field for _, field in parts}
+    filled = Template.parse("template", written(parts, end)).fill(columns(rows))
+
+    assert [any(row[name] is None for name in used) for row in rows] == [text is None for text in filled]
+
+
+BAD = {
+    "an empty pair": "a {}",
+    "a number": "{0}",
+    "a format": "{title:>10}",
+    "an empty format": "{title:}",
+    "a conversion": "{title!r}",
+    "an attribute": "{title.upper}",
+    "an index": "{title[0]}",
+    "blanks": "{ title }",
+    "a hyphen": "{my-title}",
+    "a brace that is not closed": "{title",
+    "a brace that was not opened": "title}",
+    "half an escape": "{{title}",
+    "a brace in braces": "{a{title}}",
+    "an expression": "{title + body}",
+    "JSON": '{"title": 1}',
+}
+
+
+@pytest.mark.parametrize("make", [Prompt.parse, lambda text: Prompt.parse("{title}", text)])
+@pytest.mark.parametrize("text", BAD.values(), ids=BAD)
+def test_a_brace_that_names_no_field_is_refused(make: Callable[[str], Prompt], text: str) -> None:
+    """Only a plain name stands in braces, in both templates; the place and a next step are told."""
+    with pytest.raises(ConfigError, match=r"(template|system)= has .+ at position \d+, .* Hint: .+\.$"):
+        make(text)
+
+
+@pytest.mark.parametrize("text", ["Hello", "{{title}}", "", " \n", 7, None, b"{title}", ["{title}"]])
+def test_a_template_that_asks_no_field_is_refused(text: Any) -> None:  # noqa: ANN401 -- every wrong thing
+    """Nothing, no text, and a text without a field are errors where the UDF is built, with a next step."""
+    with pytest.raises(ConfigError, match=r"^template=.* Hint: .+\.$"):
+        Prompt.parse(text)
+
+
+@pytest.mark.parametrize("text", ["", " ", 7])
+def test_instructions_that_say_nothing_are_refused(text: Any) -> None:  # noqa: ANN401 -- every wrong thing
+    """As without a template."""
+    with pytest.raises(ConfigError, match=r"^system=.* Hint: .+\.$"):
+        Prompt.parse("{title}", text)
+
+
+def test_a_long_mistake_is_told_in_short() -> None:
+    """Of what stands in the braces the beginning is shown."""
+    with pytest.raises(ConfigError) as raised:
+        Prompt.parse("{" + "x y " * 10_000 + "}")
+
+    assert len(str(raised.value)) < 300
+
+
+def test_a_huge_row_and_a_huge_template_are_filled_in() -> None:
+    """Megabytes of data, a million doubled braces and ten thousand fields take what joining them takes."""
+    huge = "{body} é\0" * 1_500_000
+    many = Template.parse("template", "{title}, " * 10_000)
+
+    assert "{" * 1_000_000 == Template.parse("template", "{{" * 1_000_000).pieces[0]
+    assert [f"<{huge}>"] == Template.parse("template", "<{body}>").fill({"body": [huge]})
+    assert ["ab, " * 10_000] == many.fill({"title": ["ab"]})
+
+
+@given(WRITTEN, TEXTS, ROWS)
+def test_a_prompt_travels(parts: list[tuple[str, str]], end: str, rows: list[Any]) -> None:
+    """Pickled and read again it is equal, and asks the same."""
+    prompt = Prompt.parse(written(parts, end), "Be {title}.", conversations=True)
+    arrived = pickle.loads(pickle.dumps(prompt))  # noqa: S301 -- our own bytes
+
+    assert prompt == arrived
+    assert hash(prompt) == hash(arrived)
+    assert prompt.asked(columns(rows)) == arrived.asked(columns(rows))
+
+
+def test_the_fields_are_told_once_and_in_order() -> None:
+    """Those of the template come first, then those that only the instructions have."""
+    prompt = Prompt.parse("{b} {a} {b}", "{c} {a}")
+
+    assert ("b", "a", "c") == prompt.fields
+
+
+def test_instructions_without_fields_are_every_rows() -> None:
+    """Their braces are read as a template's, and the rows ask texts."""
+    prompt = Prompt.parse("About {title}", "Answer as {{json}}.")
+
+    assert "Answer as {json}." == prompt.instructions
+    assert ["About {x}", None] == prompt.asked({"title": ["{x}", None]})
+    assert None is Prompt.parse("{title}").instructions
+
+
+@given(ROWS_WITH_NULLS)
+def test_instructions_with_fields_lead_their_own_row(rows: list[Any]) -> None:
+    """Each row is a conversation of its instructions and its message; a null in either is a null row."""
+    prompt = Prompt.parse("About {title}", "Be {body}, not {title}.")
+
+    assert None is prompt.instructions
+    assert [
+        None
+        if row["title"] is None or row["body"] is None
+        else [
+            {"role": "system", "content": f"Be {row['body']}, not {row['title']}."},
+            {"role": "user", "content": f"About {row['title']}"},
+        ]
+        for row in rows
+    ] == prompt.asked(columns(rows))
+
+
+@given(st.lists(st.tuples(st.none() | CONVERSATIONS | VALUES, st.none() | VALUES), max_size=4))
+def test_a_field_that_is_the_whole_template_may_be_a_conversation(rows: list[tuple[Any, str | None]]) -> None:
+    """Its row's instructions lead it, unless it has its own; texts and nulls beside it are what they always are."""
+    prompt = Prompt.parse("{turns}", "Be {mood}.", conversations=True)
+    plain = Prompt.parse("{turns}", "Be brief.", conversations=True)
+    values = {"turns": [turns for turns, _ in rows], "mood": [mood for _, mood in rows]}
+    expected: list[Any] = []
+    for turns, mood in rows:
+        messages = [{"role": "user", "content": turns}] if isinstance(turns, str) else turns
+        if messages is None or mood is None:
+            expected.append(None)
+        elif any(message and message["role"] == "system" for message in messages):
+            expected.append(messages)
+        else:
+            expected.append([{"role": "system", "content": f"Be {mood}."}, *messages])
+
+    assert expected == prompt.asked(values)
+    assert [turns for turns, _ in rows] == plain.asked(values)
+
+
+@pytest.mark.parametrize(
+    ("template", "system", "conversations", "field"),
+    [
+        ("{turns}", None, True, "turns"),
+        ("{turns}", "Be {mood}.", True, "turns"),
+        ("{turns}", "About {turns}.", True, None),  # a conversation cannot be quoted
+        ("{turns}\n", None, True, None),
+        ("{turns}{turns}", None, True, None),
+        ("{turns}", None, False, None),  # a completion takes none
+    ],
+)
+def test_which_field_may_be_a_conversation(
+    template: str,
+    system: str | None,
+    conversations: bool,  # noqa: FBT001 -- a table
+    field: str | None,
+) -> None:
+    """One that stands alone in the template, and nowhere else."""
+    assert field == Prompt.parse(template, system, conversations=conversations).conversation
+
+
+def test_a_prompt_reads_as_it_was_written() -> None:
+    """The repr shows the templates, and not their pieces."""
+    assert "Template(written='Sum {title}')" in repr(Prompt.parse("Sum {title}"))

@@ -1,0 +1,309 @@
+"""The routes as a client meets them: what they answer, and what they refuse."""
+
+import base64
+import json
+import socket
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm.serving import echo_vector
+from tests.support.local_client import POST_PATHS, Client, conversation, is_databricks, paths_of
+
+CHAT = conversation("hello big world")
+
+
+@pytest.mark.parametrize("path", paths_of("chat/completions"))
+def test_a_chat_answer_has_the_documented_shape(path: str, shared: Client) -> None:
+    """Every chat route answers one body of the documented shape, with an id and the request's id in a header."""
+    response = shared.post(path, {**CHAT, "model": "chat", "n": 2})
+    body = response.json()
+
+    assert (200, "application/json") == (response.status_code, response.headers["Content-Type"])
+    assert f"chatcmpl-{response.headers['x-request-id']}" == body.pop("id")
+    assert isinstance(body.pop("created"), int)
+    message = {"role": "assistant", "content": "hello big world"}
+    assert {
+        "object": "chat.completion",
+        "model": "echo",
+        "choices": [{"index": i, "message": message, "finish_reason": "stop"} for i in range(2)],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9},
+    } == body
+
+
+@pytest.mark.parametrize("path", paths_of("completions"))
+def test_choices_of_an_array_prompt_are_numbered_by_prompt_and_copy(path: str, shared: Client) -> None:
+    """An array of prompts is answered in one body: index = prompt * n + copy, and one usage for all."""
+    body = shared.post(path, {"model": "complete", "prompt": ["a b", "c"], "n": 3}).json()
+
+    assert "text_completion" == body["object"]
+    assert [(i, text) for i, text in enumerate(["a b"] * 3 + ["c"] * 3)] == [
+        (choice["index"], choice["text"]) for choice in body["choices"]
+    ]
+    assert {"prompt_tokens": 3, "completion_tokens": 9, "total_tokens": 12} == body["usage"]
+
+
+@pytest.mark.parametrize("path", paths_of("embeddings"))
+def test_vectors_come_as_numbers_or_as_base64(path: str, shared: Client) -> None:
+    """Both encodings of an embedding hold the same float32 values, in the order of the inputs."""
+    texts = ["one", "two words"]
+    asked = {"model": "embed", "input": texts, "dimensions": 40}
+    numbers = shared.post(path, asked).json()
+    encoded = shared.post(path, {**asked, "encoding_format": "base64"}).json()
+
+    assert {
+        "object": "list",
+        "model": "echo",
+        "data": [
+            {"object": "embedding", "index": i, "embedding": echo_vector(text, 40)} for i, text in enumerate(texts)
+        ],
+        "usage": {"prompt_tokens": 3, "total_tokens": 3},
+    } == numbers
+    assert [row["embedding"] for row in numbers["data"]] == [
+        list(memoryview(base64.b64decode(row["embedding"])).cast("f")) for row in encoded["data"]
+    ]
+
+
+def test_models_and_health_are_told(shared: Client) -> None:
+    """/v1/models lists the endpoints for who has the token; /health needs none."""
+    url = shared.endpoints.url
+    models = requests.get(f"{url}/v1/models", headers={"Authorization": "Bearer t0ken"}, timeout=10)
+
+    assert ["chat", "complete", "embed"] == [row["id"] for row in models.json()["data"]]
+    assert models.json()["data"][1] == shared.get("/v1/models/complete").json()
+    assert "model_not_found" == shared.get("/v1/models/nobody").json()["error"]["code"]
+    assert 401 == requests.get(f"{url}/v1/models", timeout=10).status_code
+    assert {"status": "OK"} == requests.get(f"{url}/health", timeout=10).json()
+
+
+# --- Refusals ---
+
+
+REFUSED = {None: "Credential was not sent or was of an unsupported type for this API.", "": "Invalid access token."}
+
+
+@pytest.mark.parametrize("path", POST_PATHS)
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (None, REFUSED[None]),
+        ("Bearer", REFUSED[None]),
+        ("t0ken", REFUSED[None]),
+        ("Basic t0ken", REFUSED[None]),
+        ("Bearer wrong", REFUSED[""]),
+        ("Bearer t0ken\xe9", REFUSED[""]),
+    ],
+)
+def test_every_post_needs_the_token(path: str, header: str | None, message: str, shared: Client) -> None:
+    """A request without the right token is refused with 401, in the path's own dialect."""
+    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+    response = requests.post(shared.endpoints.url + path, json=CHAT, headers=headers, timeout=10)
+
+    assert 401 == response.status_code
+    databricks = {"error_code": "UNAUTHENTICATED", "message": message}
+    openai = {"message": message, "type": "invalid_request_error", "param": None, "code": "invalid_api_key"}
+    azure = {"message": message, "code": "401"}
+    expected = databricks if is_databricks(path) else {"error": openai if path.startswith("/v1") else azure}
+    assert expected == response.json()
+
+
+@pytest.mark.parametrize("path", POST_PATHS)
+def test_the_token_is_also_taken_as_the_password_of_a_user_named_token(path: str, shared: Client) -> None:
+    """Basic authentication brings the token, as curl's `-u token:…` sends it; another user's password does not."""
+    answers = [
+        requests.post(shared.endpoints.url + path, json=CHAT, auth=pair, timeout=10).status_code
+        for pair in (("token", "t0ken"), ("me", "t0ken"), ("token", "wrong"))
+    ]
+
+    assert [False, True, True] == [status == 401 for status in answers]
+
+
+@pytest.mark.parametrize(
+    ("headers", "query", "status", "code"),
+    [
+        ({"api-key": "t0ken"}, "?api-version=1", 200, None),
+        ({"Authorization": "Bearer t0ken"}, "?api-version=1", 200, None),
+        ({"api-key": "t0ken"}, "", 404, "404"),
+        ({"api-key": "t0ken"}, "?api-version=", 404, "404"),
+        ({"api-key": "wrong"}, "?api-version=1", 401, "401"),
+        ({}, "?api-version=1", 401, "401"),
+    ],
+)
+def test_azure_takes_a_key_and_wants_a_version(
+    headers: dict[str, str], query: str, status: int, code: str | None, shared: Client
+) -> None:
+    """Azure's routes take the token as an API key too, and are not there for who names no API version."""
+    url = f"{shared.endpoints.url}/openai/deployments/chat/chat/completions{query}"
+    response = requests.post(url, json=CHAT, headers=headers, timeout=10)
+
+    assert (status, code) == (response.status_code, response.json().get("error", {}).get("code"))
+    if status == 404:
+        assert {"error": {"code": "404", "message": "Resource not found"}} == response.json()
+
+
+def test_an_api_key_is_azures_alone(shared: Client) -> None:
+    """Other routes do not look at the header `api-key`."""
+    urls = [shared.endpoints.invocations("chat"), f"{shared.endpoints.openai_url}/chat/completions"]
+
+    assert [401, 401] == [
+        requests.post(url, json=CHAT, headers={"api-key": "t0ken"}, timeout=10).status_code for url in urls
+    ]
+
+
+def test_the_word_bearer_has_no_case(shared: Client) -> None:
+    """The scheme's name is read in any case, as HTTP says."""
+    assert (
+        200
+        == shared.post(
+            "/serving-endpoints/chat/invocations", CHAT, headers={"Authorization": "bearer t0ken"}
+        ).status_code
+    )
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "message"),
+    [
+        ("chat", {}, "Endpoint chat serves chat: the request needs 'messages'."),
+        ("chat", {"input": "x"}, 'Bad request: json: unknown field "input". Endpoint chat serves chat: the request'),
+        ("embed", CHAT, 'Bad request: json: unknown field "messages". Endpoint embed serves embeddings: the request'),
+        ("chat", {"messages": []}, "Expected `array` of length >= 1 - at `$.messages`"),
+        ("chat", {"messages": "hi"}, "Expected `array`, got `str` - at `$.messages`"),
+        ("chat", {"messages": [{"role": "pope", "content": "hi"}]}, "Invalid enum value 'pope'"),
+        ("chat", {"messages": [{"role": "user"}]}, "a message of role 'user' needs `content`"),
+        ("chat", {**CHAT, "n": 6}, "Expected `int` <= 5 - at `$.n`"),
+        ("chat", {**CHAT, "max_tokens": 0}, "Expected `int` >= 1 - at `$.max_tokens`"),
+        ("chat", {**CHAT, "temperature": "hot"}, "Expected `float | null`, got `str` - at `$.temperature`"),
+        ("chat", {**CHAT, "seed": 2**70}, "$.seed"),
+        ("chat", {**CHAT, "stream": "yes"}, "Expected `bool | null`, got `str` - at `$.stream`"),
+        ("embed", {"input": "x", "stream": True}, "embeddings are not streamed: leave out `stream`"),
+        ("complete", {"prompt": []}, "Expected `array` of length >= 1 - at `$.prompt`"),
+        ("complete", {"prompt": [[1, 2]]}, "Expected `str`, got `array` - at `$.prompt[0]`"),
+        ("embed", {"input": None}, "Expected `str | array`, got `null` - at `$.input`"),
+        ("embed", {"input": "x", "encoding_format": "hex"}, "Invalid enum value 'hex'"),
+        ("embed", {"input": "x", "dimensions": 0}, "Expected `int` >= 1 - at `$.dimensions`"),
+        ("embed", {"input": ["x"] * 151}, "Input embeddings size is too large, exceeding 150 limit for embed"),
+    ],
+)
+def test_a_wrong_request_is_refused_by_its_field(endpoint: str, body: object, message: str, shared: Client) -> None:
+    """A field that is missing, of a wrong type or out of range is a 400 that names it."""
+    response = shared.ask(endpoint, body)
+
+    assert (400, "BAD_REQUEST") == (response.status_code, response.json()["error_code"])
+    assert message in response.json()["message"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b"null",
+        b'"text"',
+        b"\xff\xfe",
+        b'{"messages": "\xff"}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"seed": 1' + b"0" * 5000 + b"}",
+        b'{"temperature": 1e999}',
+        b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
+    ],
+)
+@pytest.mark.parametrize("path", POST_PATHS)
+def test_what_is_no_json_object_is_refused(path: str, data: bytes, shared: Client) -> None:
+    """A body that cannot be read is a 400 in the path's dialect, however deep, long or broken it is."""
+    response = shared.post(path, data=data)
+
+    assert 400 == response.status_code
+    assert ({"error_code", "message"} if is_databricks(path) else {"error"}) == set(response.json())
+
+
+@given(path=st.sampled_from(POST_PATHS), data=st.binary(max_size=400))
+def test_arbitrary_bytes_are_refused(path: str, data: bytes, shared: Client) -> None:
+    """Whatever bytes come, they are refused with a 4xx and the server goes on serving."""
+    assert shared.post(path, data=data).status_code in range(400, 500)
+    assert 200 == shared.say("still there").status_code
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+_FIELDS = st.sampled_from(
+    ["messages", "prompt", "input", "n", "max_tokens", "stop", "seed", "dimensions", "stream", "temperature", "model"]
+)
+
+
+_BASES: dict[str, dict[str, object]] = {
+    "chat/completions": CHAT,
+    "completions": {"prompt": "a"},
+    "embeddings": {"input": "a"},
+}
+
+
+@given(task=st.sampled_from([*_BASES]), data=st.data())
+def test_arbitrary_fields_are_answered_or_refused(task: str, data: st.DataObject, shared: Client) -> None:
+    """Whatever JSON stands in a field, the answer is a 200 or a 4xx, and never the server's failure."""
+    path = data.draw(st.sampled_from(paths_of(task)))
+    strange = data.draw(st.dictionaries(_FIELDS, _JSON, max_size=3))
+    name = {"chat/completions": "chat", "completions": "complete", "embeddings": "embed"}[task]
+    raw = json.dumps({"model": name, **_BASES[task], **strange}).encode()
+
+    assert shared.post(path, data=raw).status_code in {200, 400, 404}
+
+
+def test_a_body_that_does_not_unpack_is_refused(shared: Client) -> None:
+    """A body that claims to be compressed and is not is a 400."""
+    assert 400 == shared.post(POST_PATHS[0], data=b"no gzip", headers={"Content-Encoding": "gzip"}).status_code
+
+
+def test_a_body_over_16_mb_is_refused(shared: Client) -> None:
+    """16 MB is the most that a request may weigh."""
+    fits = b'{"prompt": "' + b"x" * (16 * 1024 * 1024 - 14) + b'"}'
+
+    assert [200, 413] == [
+        shared.post("/serving-endpoints/complete/invocations", data=data).status_code for data in (fits, fits + b" ")
+    ]
+
+
+_NOWHERE = [path.replace("chat-1", "nobody-1").replace("/chat/inv", "/nobody/inv") for path in POST_PATHS]
+
+
+@pytest.mark.parametrize("path", [path.replace("/deployments/chat", "/deployments/nobody") for path in _NOWHERE])
+def test_an_unknown_endpoint_is_not_found(path: str, shared: Client) -> None:
+    """A name that is not served, of an endpoint or of a model behind it, is a 404 in the words of that service."""
+    response = shared.post(path, {"model": "nobody", **CHAT})
+
+    assert 404 == response.status_code
+    if is_databricks(path):
+        message = "The given endpoint does not exist, please retry after checking the specified model and version"
+        assert {
+            "error_code": "ENDPOINT_NOT_FOUND",
+            "message": f"{message} deployment exists.",
+        } == response.json()
+    else:
+        code = "model_not_found" if path.startswith("/v1") else "DeploymentNotFound"
+        assert code == response.json()["error"]["code"]
+
+
+def test_a_path_that_is_not_served_is_told_in_json(shared: Client) -> None:
+    """A path or a method that is not served is a 404, as that service tells it."""
+    databricks = {"error_code": "ENDPOINT_NOT_FOUND", "message": "No API found for 'POST /serving-endpoints/chat'"}
+    openai = {"code": "unknown_url", "message": "Unknown request URL: POST /v1/responses."}
+    azure = {"code": "404", "message": "Resource not found"}
+
+    assert databricks == shared.post("/serving-endpoints/chat", {}).json()
+    assert openai.items() <= shared.post("/v1/responses", {}).json()["error"].items()
+    assert {"error": azure} == shared.post("/openai/deployments/chat", {}).json()
+    assert "ENDPOINT_NOT_FOUND" == shared.get("/serving-endpoints/chat/invocations").json()["error_code"]
+
+
+def test_only_this_machine_is_served(shared: Client) -> None:
+    """The port is bound to 127.0.0.1, so another address of this machine finds it closed."""
+    with socket.socket() as other:
+        other.settimeout(2)
+        with pytest.raises(OSError, match=r"refused|timed out|unreachable|assign"):
+            other.connect(("127.0.0.2", int(shared.endpoints.url.rpartition(":")[2])))

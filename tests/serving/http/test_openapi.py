@@ -1,0 +1,152 @@
+"""The description in OpenAPI: of what is really served, and of what really comes."""
+
+import re
+from typing import Any
+
+import pytest
+
+from spark_llm.serving import Echo, LocalEndpoints, ServingEndpoint
+from spark_llm.serving.auth.oauth import TokenEndpoint
+from spark_llm.serving.auth.tokens import Token, Tokens
+from spark_llm.serving.catalog import Catalog
+from spark_llm.serving.http.app import Application
+from spark_llm.serving.http.invocations import Invocations
+from spark_llm.serving.scenario.capacity import Capacity
+from spark_llm.serving.scenario.faults import Faults
+from tests.support.local_client import NAMES, Client, connected, conversation, paths_of
+
+jsonschema = pytest.importorskip("jsonschema")
+CHAT = conversation("hello", n=2)
+BODIES: dict[str, dict[str, object]] = {
+    "chat/completions": CHAT,
+    "completions": {"prompt": ["a", "b"]},
+    "embeddings": {"input": ["a", "b"]},
+}
+
+
+@pytest.fixture(scope="module")
+def document(shared: Client) -> dict[str, Any]:
+    """The description of the whole server."""
+    response: dict[str, Any] = shared.get("/openapi.json").json()
+    return response
+
+
+def served() -> set[tuple[str, str]]:
+    """Return the methods and paths that the application really routes."""
+    tokens = Tokens(Token("x", expires=None, now=0), issued_expire=None)
+    catalog = Catalog({"chat": Echo()})
+    invocations = Invocations(catalog, tokens, faults=Faults(), latency_s=0, capacity=Capacity())
+    app = Application(catalog, tokens, invocations, TokenEndpoint({"me": "x"}, tokens, {})).build()
+    return {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None}
+
+
+def at(document: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return what the description says of a path as a client writes it."""
+    plain = path.split("?", maxsplit=1)[0]
+    fits = [each for each in document["paths"] if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), plain)]
+    found: dict[str, Any] = document["paths"][max(fits, key=lambda each: -each.count("{"))]
+    return found
+
+
+def check(document: dict[str, Any], path: str, body: object, kind: str = "200", method: str = "post") -> None:
+    """Check a body against the schema that the description has for it."""
+    response = at(document, path)[method]["responses"][kind]
+    reference = response["$ref"].removeprefix("#/components/responses/")
+    schema = document["components"]["responses"][reference]["content"]["application/json"]["schema"]
+    jsonschema.Draft202012Validator({**schema, "components": document["components"]}).validate(body)
+
+
+def test_every_route_is_described_and_no_other(document: dict[str, Any]) -> None:
+    """What the application routes is what the description says."""
+    described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
+
+    assert {each for each in served() if each[0] not in ("*", "HEAD")} == described
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    """No `$ref` is broken, nothing lies unused, and operations have names of their own."""
+    found = set(re.findall(r"'\$ref': '#/components/(\w+/\w+)'", str(document)))
+    components = {
+        f"{kind}/{name}" for kind, each in document["components"].items() for name in each if kind != "securitySchemes"
+    }
+    names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
+
+    assert components == found
+    assert len(names) == len(set(names))
+
+
+def test_every_schema_is_one(document: dict[str, Any]) -> None:
+    """The schemas are JSON Schema, as OpenAPI 3.1 has it."""
+    assert "3.1.0" == document["openapi"]
+    for schema in document["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize(("task", "path"), [(task, path) for task in BODIES for path in paths_of(task)])
+def test_what_comes_is_what_is_described(task: str, path: str, document: dict[str, Any], shared: Client) -> None:
+    """The answer of every route, and its refusal, fit their schemas; so does the request."""
+    body = {**BODIES[task], "model": NAMES[task]}
+    requests = {"chat/completions": "Chat", "completions": "Completion", "embeddings": "Embedding"}
+    schema = {"$ref": f"#/components/schemas/{requests[task]}Request", "components": document["components"]}
+    jsonschema.Draft202012Validator(schema).validate(body)
+
+    check(document, path, shared.post(path, body).json())
+    check(document, path, shared.post(path, {}).json(), "default")
+    check(document, path, shared.post(path, body, headers={"Authorization": "Bearer no"}).json(), "default")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/v1/models", "200"),
+        ("/v1/models/chat", "200"),
+        ("/v1/models/nobody", "default"),
+        ("/api/2.0/serving-endpoints", "200"),
+        ("/api/2.0/serving-endpoints/chat", "200"),
+        ("/api/2.0/serving-endpoints/nobody", "default"),
+        ("/health", "200"),
+        ("/.well-known/databricks-config", "200"),
+        ("/oidc/.well-known/oauth-authorization-server", "200"),
+    ],
+)
+def test_documents_are_what_is_described(path: str, kind: str, document: dict[str, Any], shared: Client) -> None:
+    """Each document that is served fits its schema."""
+    check(document, path, shared.get(path).json(), kind, "get")
+
+
+def test_tokens_and_their_refusals_are_what_is_described(document: dict[str, Any], shared: Client) -> None:
+    """So do a token and the refusal of one."""
+    endpoints, path = shared.endpoints, "/oidc/v1/token"
+    secret = {"client_id": endpoints.client_id, "client_secret": endpoints.client_secret}
+    form = "&".join(f"{name}={value}" for name, value in {"grant_type": "client_credentials", **secret}.items())
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+
+    check(document, path, shared.post(path, data=form.encode(), headers=headers).json())
+    check(document, path, shared.post(path, data=b"grant_type=x", headers=headers).json(), "default")
+
+
+def test_one_endpoint_is_described_alone(shared: Client) -> None:
+    """Its description holds what querying it takes and no more, and its answers fit."""
+    document = shared.get("/api/2.0/serving-endpoints/embed/openapi").json()
+    [(path, item)] = document["paths"].items()
+    [server] = document["servers"]
+    answer = shared.post("/serving-endpoints/embed" + path, BODIES["embeddings"]).json()
+    schema = item["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+
+    assert (f"{shared.endpoints.url}/serving-endpoints/embed", "embed") == (server["url"], document["info"]["title"])
+    assert {"EmbeddingRequest", "EmbeddingResponse"} == set(document["components"]["schemas"])
+    jsonschema.Draft202012Validator({**schema, "components": document["components"]}).validate(answer)
+
+
+def test_an_endpoint_of_many_tasks_and_models_is_described_with_all() -> None:
+    """Each model has its path, and each task its schemas."""
+    endpoint = ServingEndpoint({"a": Echo(), "b": Echo()}, tasks=["chat", "embeddings"])
+    with connected(LocalEndpoints({"both": endpoint})) as client:
+        document = client.get("/api/2.0/serving-endpoints/both/openapi").json()
+
+    assert {"/served-models/a/invocations", "/served-models/b/invocations"} == set(document["paths"])
+    request = document["paths"]["/served-models/a/invocations"]["post"]["requestBody"]["content"]["application/json"]
+    assert ["ChatRequest", "EmbeddingRequest"] == [
+        each["$ref"].rpartition("/")[2] for each in request["schema"]["oneOf"]
+    ]
+    assert {"Message", "Usage"} <= set(document["components"]["schemas"])

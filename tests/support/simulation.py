@@ -1,0 +1,200 @@
+"""Whole jobs on a made-up clock: workers that know nothing of each other, and of the endpoint only its replies.
+
+Each worker has a `Limit` and a `Schedule` of its own, as an engine has. Ten thousand requests take a third of a second,
+so what the rules come to can be measured: the share of the endpoint's capacity that was used, and what it took.
+"""
+
+import heapq
+import math
+import random
+from bisect import bisect_left
+from collections.abc import Callable
+from itertools import count, pairwise
+from typing import NamedTuple
+
+from spark_llm.flow.limiter import Limit
+from spark_llm.flow.negotiation import Form
+from spark_llm.flow.request import Request
+from spark_llm.flow.scheduler import Schedule
+from spark_llm.policy import Policy
+from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.values import Answer, Result, RowError, Usage
+from tests.support.servers import Endpoint, Reply
+
+POLICY = Policy()
+TRIES_MOST = 50  # requests a row, on an average: with more it would never end
+SILENCE_MOST_S = 61.0  # that a worker may let pass with nothing in flight, and rows to send
+
+
+class Worker:
+    """One of the job's tasks, with its share of the rows."""
+
+    def __init__(self, limit: Limit, policy: Policy, rows: range, seed: int) -> None:
+        """Put every row in line."""
+        self.limit, self.schedule = limit, Schedule(limit, policy)
+        self.out = 0
+        self.leaves_at = math.inf
+        self.wakes_at: float | None = 0.0
+        self.dice = random.Random(seed).random
+        form = Form(Chat(), policy.batch_size)
+        for number in rows:
+            self.schedule.add(self, [(number, "why?")], form)
+
+
+class Leaving(NamedTuple):
+    """So many of the workers end at a time, with the requests that they have in flight."""
+
+    workers: int
+    at: float
+
+
+class Event(NamedTuple):
+    """A worker's request comes back, or without one its time has come."""
+
+    at: float
+    serial: int
+    worker: Worker
+    request: Request | None = None
+    reply: Reply | None = None
+
+
+class Job:
+    """A job played to its end, with every rule of sending checked on the way."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        rows: int,
+        *,
+        workers: int = 1,
+        leaving: Leaving | None = None,
+        policy: Policy = POLICY,
+        limit: Callable[[Policy], Limit] = Limit,
+    ) -> None:
+        """Share the rows out among the workers, and send them all but for those of workers that leave."""
+        self.sent = 0
+        self.results: dict[int, Result] = {}
+        self._left: set[int] = set()  # rows of workers that left
+        self._endpoint, self._rows, self._policy = endpoint, rows, policy
+        self._answered_at: list[float] = []
+        self._in_flight = [(0.0, 0)]  # from when on there were so many
+        self._serial = count()
+        self._events: list[Event] = []
+        share = -(-rows // workers)
+        for number, first in enumerate(range(0, rows, share)):
+            worker = Worker(limit(policy), policy, range(first, min(rows, first + share)), seed=first)
+            worker.leaves_at = leaving.at if leaving and number < leaving.workers else math.inf
+            self._wake(worker, 0.0)
+        self._play()
+
+    @property
+    def seconds(self) -> float:
+        """When the last answer came."""
+        return self._answered_at[-1]
+
+    @property
+    def failed(self) -> int:
+        """How many rows came to nothing."""
+        return self._rows - len(self._left) - len(self._answered_at)
+
+    @property
+    def requests_per_row(self) -> float:
+        """How many requests an answer took."""
+        return self.sent / len(self._answered_at)
+
+    @property
+    def most_in_flight(self) -> int:
+        """How many requests were in flight at the most."""
+        return max(out for _, out in self._in_flight)
+
+    def share(self, of_rows: float = 1.0, *, begin: float = 0.0) -> float:
+        """Return the rows answered over those that the endpoint could have answered: from `begin`, in seconds, on.
+
+        It ends when `of_rows` of the rows that were then left are answered.
+        """
+        before = bisect_left(self._answered_at, begin)
+        answered = int(of_rows * (len(self._answered_at) - before))
+        end = self._answered_at[before + answered - 1]
+        return answered / (self._capacity(end) - self._capacity(begin))
+
+    def _capacity(self, seconds: float) -> float:
+        """Return how many rows the endpoint could have answered by then."""
+        whole = int(seconds)
+        capacity = sum(self._endpoint.per_s(float(second)) for second in range(whole))
+        return capacity + (seconds - whole) * self._endpoint.per_s(seconds)
+
+    def in_flight(self, begin: float = 0.5, end: float = 0.95) -> float:
+        """Return the mean number of requests in flight between two parts of the job's time."""
+        begin, end = begin * self.seconds, end * self.seconds
+        stretches = pairwise(self._in_flight)
+        return sum(out * max(0.0, min(b, end) - max(a, begin)) for (a, out), (b, _) in stretches) / (end - begin)
+
+    def _play(self) -> None:
+        while self._events:
+            event = heapq.heappop(self._events)
+            worker = event.worker
+            if event.request is not None and event.reply is not None:
+                worker.out -= 1
+                self._count(event.at, -1)
+                self._settle(event.request, event.reply, worker)
+            elif worker.wakes_at != event.at:
+                continue  # it woke up before
+            if event.at >= worker.leaves_at:
+                left = worker.schedule.drop(worker)
+                self._left.update(number for request in left for number, _ in request.inputs)
+            self._send(worker, event.at)
+            due = worker.schedule.next_due(event.at)
+            if due is None:
+                assert worker.out or not len(worker.schedule), "what is left in line has a time"
+                worker.wakes_at = None
+            else:
+                assert due > event.at, "what may go has gone"
+                assert worker.out or due < event.at + SILENCE_MOST_S, "waiting is bounded"
+                if due != worker.wakes_at:
+                    self._wake(worker, due)
+        assert self.results.keys() | self._left == set(range(self._rows)), "no row is lost"
+
+    def _wake(self, worker: Worker, now: float) -> None:
+        worker.wakes_at = now
+        heapq.heappush(self._events, Event(now, next(self._serial), worker))
+
+    def _count(self, now: float, more: int) -> None:
+        self._in_flight.append((now, self._in_flight[-1][1] + more))
+
+    def _send(self, worker: Worker, now: float) -> None:
+        for judged, final in worker.schedule.judged(now, lambda _: False):
+            self._deliver(judged, final.error)
+        window = worker.limit.window
+        for request in worker.schedule.ready(now):
+            assert request.inputs[0][0] not in self.results, "a row is not sent after its answer"
+            worker.out += 1
+            assert worker.out <= max(window, worker.limit.window), "no more is in flight than the window allows"
+            reply = self._endpoint.reply(now)
+            heapq.heappush(self._events, Event(reply.at, next(self._serial), worker, request, reply))
+            self._count(now, 1)
+            self.sent += 1
+            assert self.sent <= TRIES_MOST * self._rows, "it comes to an end"
+        assert worker.out == worker.limit.in_flight, "what waits holds no slot"
+
+    def _settle(self, request: Request, reply: Reply, worker: Worker) -> None:
+        """Take what an engine would take note of."""
+        sent_at = reply.at if request.sent is None else request.sent.at
+        last_word: Answer | RowError
+        if reply.failure is None:
+            last_word = Answer([Result(text="because") for _ in request.inputs], Usage(2, 1, 3))
+            worker.schedule.answered(request, last_word, reply.at, reply.at - sent_at)
+            self._answered_at.append(reply.at)
+        else:
+            final = worker.schedule.failed(request, reply.failure, reply.at, worker.dice)
+            if final is None:
+                return
+            last_word = final.error
+            if final.stops_all:
+                for unsent in worker.schedule.drop(worker):
+                    self._deliver(unsent, last_word)
+        self._deliver(request, last_word)
+
+    def _deliver(self, request: Request, last_word: Answer | RowError) -> None:
+        for number, result in request.settled(last_word, 1.0):
+            assert number not in self.results, "a row is settled once"
+            self.results[number] = result

@@ -15,7 +15,7 @@ from typing import Any
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from spark_llm.ai.catalog import FUNCTIONS, KINDS, Function, Parameter
+from spark_llm.ai.catalog import FUNCTIONS, PARAMETER_KINDS, Function, Parameter
 from spark_llm.ai.udf import chat_function, known_endpoints, query_function, similarity_function
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
@@ -189,7 +189,7 @@ def _value(function: Function, parameter: Parameter, value: Any) -> Column:  # n
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     if not {"text": isinstance(value, str), "texts": is_list, "whole": is_whole}[parameter.kind]:
         raise ConfigError(
-            f"ai_{function.name}: {parameter.name}={value!r} is not {KINDS[parameter.kind]}.",
+            f"ai_{function.name}: {parameter.name}={value!r} is not {PARAMETER_KINDS[parameter.kind]}.",
             "pass one, or a column of them.",
         )
     wrong = function.question("", value)

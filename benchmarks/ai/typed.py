@@ -11,8 +11,8 @@ from benchmarks.support.session import Asked, Bench, bench
 from spark_llm import Policy, chat_udf
 from spark_llm.ai.prompts import CLASSIFY
 from spark_llm.ai.sql import register_ai_functions
-from spark_llm.protocol.structured.output import Misfit
-from spark_llm.udf.returns import reply_of
+from spark_llm.protocol.structured.output import Mismatch
+from spark_llm.udf.returns import structured_output_of
 
 IN_FLIGHT = 64
 FULL = {"rounds": 7, "rows": 10_000, "reads": 20_000}
@@ -101,9 +101,9 @@ def _read(reads: int, rounds: int) -> list[Figure]:
 
 def _microseconds(text: str, reads: int) -> float:
     """Return what a read takes on the average; raises `RuntimeError` where it does not give the values."""
-    reply = reply_of(StructType(FIELDS))
+    reply = structured_output_of(StructType(FIELDS))
     value = reply.read(text)
-    if isinstance(value, Misfit) or list(value) != [field.name for field in FIELDS]:
+    if isinstance(value, Mismatch) or list(value) != [field.name for field in FIELDS]:
         raise RuntimeError(f"The answer was read as {value!r}.")
     began = time.perf_counter()
     for _ in range(reads):

@@ -14,7 +14,7 @@ from spark_llm import Policy, chat_udf
 from spark_llm.cache.answer_cache import Cache
 from spark_llm.cache.entry import Keys, written
 from spark_llm.cache.sqlite_store import Store
-from spark_llm.flow.batcher import Numbered
+from spark_llm.flow.batcher import Indexed
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.values import Result, Usage
 
@@ -77,7 +77,7 @@ def measure(*, short: bool) -> list[Figure]:
     ]
 
 
-def _row(number: int) -> Numbered:
+def _row(number: int) -> Indexed:
     return number, f"{PROMPT}{number}"
 
 
@@ -89,7 +89,7 @@ def _fill(folder: Path, entries: int) -> None:
             store.put({key: entry for key in keys if key is not None}, now=time.time())
 
 
-def _seconds(folder: str, rows: list[Numbered], found: int | None = None) -> float:
+def _seconds(folder: str, rows: list[Indexed], found: int | None = None) -> float:
     """Look rows up as a task does; raises `RuntimeError` where not so many were found as should be."""
     cache = Cache(folder, KEYS)
     began = time.perf_counter()

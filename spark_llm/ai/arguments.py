@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from spark_llm.ai.catalog import KINDS, Parameter
+from spark_llm.ai.catalog import PARAMETER_KINDS, Parameter
 from spark_llm.errors import InputTypeError
 from spark_llm.udf.columns import SLICE_ROWS, askable, from_pandas, python_values
 from spark_llm.udf.spark_types import spark_name
@@ -86,7 +86,7 @@ class Arguments:
 
     def _wrong_type(self, parameter: Parameter, found: str) -> InputTypeError:
         return InputTypeError(
-            f"{self._name} takes {KINDS[parameter.kind]} as {parameter.name}; it was called on {found}.",
+            f"{self._name} takes {PARAMETER_KINDS[parameter.kind]} as {parameter.name}; it was called on {found}.",
             "cast it, or write the array of labels as array('one', 'another').",
         )
 

@@ -10,9 +10,9 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from spark_llm.ai import prompts
-from spark_llm.protocol.structured.output import Reply
-from spark_llm.protocol.structured.schema import Choice, Field, Nullable, Scalar, Struct
-from spark_llm.protocol.values import Item, Question, RowError
+from spark_llm.protocol.structured.output import StructuredOutput
+from spark_llm.protocol.structured.schema import Enumeration, Field, Nullable, Scalar, Struct
+from spark_llm.protocol.values import Item, Prompt, RowError
 from spark_llm.protocol.wire import write_json
 
 SENTIMENTS = ("positive", "negative", "neutral", "mixed")
@@ -28,18 +28,22 @@ _LANGUAGES = {
     "pt": "Portuguese",
     "th": "Thai",
 }
-_SENTIMENT = Reply("sentiment", Choice(SENTIMENTS))
+_SENTIMENT = StructuredOutput("sentiment", Enumeration(SENTIMENTS))
 
-Told = tuple[str, Reply | None]  # what a list of labels makes: the instructions, and the type of the answer
-Kind = Literal["text", "texts", "whole"]
-KINDS: dict[Kind, str] = {"text": "a string", "texts": "a list of strings", "whole": "a whole number"}
+Told = tuple[str, StructuredOutput | None]  # what a list of labels makes: the instructions, and the type of the answer
+ParameterKind = Literal["text", "texts", "whole"]
+PARAMETER_KINDS: dict[ParameterKind, str] = {
+    "text": "a string",
+    "texts": "a list of strings",
+    "whole": "a whole number",
+}
 
 
 class Parameter(NamedTuple):
     """What a function takes: a text, an array of texts, or a whole number, with its value where none is given."""
 
     name: str
-    kind: Kind = "text"
+    kind: ParameterKind = "text"
     default: int | None = None
 
 
@@ -82,32 +86,32 @@ def _mask(content: str, labels: Sequence[str | None]) -> Item | RowError:
 
 
 def _analyze_sentiment(content: str) -> Item:
-    return Question(content, prompts.ANALYZE_SENTIMENT, _SENTIMENT)
+    return Prompt(content, prompts.ANALYZE_SENTIMENT, _SENTIMENT)
 
 
 def _fix_grammar(content: str) -> Item:
-    return Question(content, prompts.FIX_GRAMMAR)
+    return Prompt(content, prompts.FIX_GRAMMAR)
 
 
 def _summarize(content: str, max_words: int) -> Item | RowError:
     if max_words < 0:
         return _wrong(f"max_words={max_words} is less than 0", "give the most words, or 0 for any number")
     prompt = prompts.SUMMARIZE if max_words else prompts.SUMMARIZE_AT_ANY_LENGTH
-    return Question(content, prompt.format(max_words=max_words))
+    return Prompt(content, prompt.format(max_words=max_words))
 
 
 def _translate(content: str, to_lang: str) -> Item | RowError:
     if not to_lang.strip():
         return _wrong("to_lang is empty", "name a language or its code, such as 'fr'")
     language = _LANGUAGES.get(to_lang.strip().lower(), to_lang)
-    return Question(content, prompts.TRANSLATE.format(language=language))
+    return Prompt(content, prompts.TRANSLATE.format(language=language))
 
 
 @lru_cache(maxsize=LISTS_KEPT)
 def _choice(labels: tuple[str | None, ...]) -> Told | RowError:
     return _wrong_labels(labels) or (
         prompts.CLASSIFY.format(labels=_listed(labels)),
-        Reply("label", Choice(labels)),  # type: ignore[arg-type]  # texts, as was checked
+        StructuredOutput("label", Enumeration(labels)),  # type: ignore[arg-type]  # texts, as was checked
     )
 
 
@@ -116,7 +120,7 @@ def _entities(labels: tuple[str | None, ...]) -> Told | RowError:
     fields = tuple(Field(str(label), Nullable(Scalar("string"))) for label in labels)
     return _wrong_labels(labels) or (
         prompts.EXTRACT.format(labels=_listed(labels)),
-        Reply("entities", Struct(fields)),
+        StructuredOutput("entities", Struct(fields)),
     )
 
 
@@ -125,8 +129,8 @@ def _masking(labels: tuple[str | None, ...]) -> Told | RowError:
     return _wrong_labels(labels) or (prompts.MASK.format(labels=_listed(labels)), None)
 
 
-def _told(told: Told | RowError, content: str) -> Question | RowError:
-    return told if isinstance(told, RowError) else Question(content, *told)
+def _told(told: Told | RowError, content: str) -> Prompt | RowError:
+    return told if isinstance(told, RowError) else Prompt(content, *told)
 
 
 def _listed(labels: Sequence[str | None]) -> str:

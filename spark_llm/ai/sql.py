@@ -17,7 +17,7 @@ from spark_llm.ai.udf import (
     similarity_function,
 )
 from spark_llm.endpoint.endpoint import Endpoint
-from spark_llm.engine.request_spec import Recipe
+from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError
 from spark_llm.udf.factories import chat_udf, model_udf
 from spark_llm.udf.lazy_udf import is_at_least
@@ -145,7 +145,7 @@ def _declared(parameter: Parameter) -> str:
     return f"{parameter.name} {_TYPES[parameter.kind]}{default}"
 
 
-def _workspace() -> Recipe | None:
+def _workspace() -> RequestSpec | None:
     """Return how any endpoint of the workspace is asked; None where nothing says which, or who is asking."""
     try:
         return chat_udf("any").recipe

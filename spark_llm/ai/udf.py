@@ -17,16 +17,16 @@ from spark_llm.ai.catalog import FUNCTIONS, Function, Parameter
 from spark_llm.ai.similarity import in_pairs
 from spark_llm.endpoint.endpoint import Endpoint, is_name
 from spark_llm.engine.engine import raise_if_failed
-from spark_llm.engine.parallel_columns import Chunk, abreast
+from spark_llm.engine.parallel_columns import ParallelResults, ask_in_parallel
 from spark_llm.engine.registry import engine_for
-from spark_llm.engine.request_spec import Recipe
+from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.protocol.canonical import function_words, model_words
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.urls import invocations_url
 from spark_llm.protocol.values import Row
 from spark_llm.udf.factories import model_udf
-from spark_llm.udf.lazy_udf import LateUDF, Plan, Results
+from spark_llm.udf.lazy_udf import LazyUDF, Plan, Results
 from spark_llm.udf.model_udf import ModelUDF
 
 SIMILARITY = StructType([StructField("parsed", FloatType()), *(f for f in schemas.EMBED if f.name != "embedding")])
@@ -40,7 +40,7 @@ QUERY = (Parameter("endpoint"), Parameter("request"))
 NAMES_AT_ONCE = 16  # endpoints that one task asks at the same time; further names take turns
 
 
-class AIFunction(LateUDF):
+class AIFunction(LazyUDF):
     """One of the AI functions with the model that it asks; it is called on a column for each of its parameters."""
 
     def __init__(self, name: str, returns: DataType, plan: Callable[[], Plan], field: str | None = None) -> None:
@@ -96,7 +96,7 @@ class ArgumentsPlan(ABC):
 class FunctionPlan(ArgumentsPlan):
     """Ask what a function asks about its arguments."""
 
-    recipe: Recipe
+    recipe: RequestSpec
     function: Function
 
     @property
@@ -116,7 +116,7 @@ class FunctionPlan(ArgumentsPlan):
 class SimilarityPlan(ArgumentsPlan):
     """Compare two texts by the vectors of both."""
 
-    recipe: Recipe
+    recipe: RequestSpec
 
     @property
     def canonical(self) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class _Slice(NamedTuple):
     lanes: int
 
 
-def _joined(chunks: Iterator[Chunk]) -> Results:
+def _joined(chunks: Iterator[ParallelResults]) -> Results:
     """Yield the one result of each row from those of all lanes; a beat is passed on."""
     for chunk in chunks:
         yield [next((result for result in row if result is not None), None) for row in zip(*chunk, strict=True)]
@@ -169,8 +169,8 @@ class QueryPlan(ArgumentsPlan):
     more names than `NAMES_AT_ONCE` some share a lane, where they take turns.
     """
 
-    known: tuple[tuple[str, Recipe], ...]
-    workspace: Recipe | None  # how any endpoint there is asked
+    known: tuple[tuple[str, RequestSpec], ...]
+    workspace: RequestSpec | None  # how any endpoint there is asked
     raises: bool
 
     @property
@@ -186,7 +186,7 @@ class QueryPlan(ArgumentsPlan):
 
     def _answers(self, slices: Iterator[Columns]) -> Results:
         for lanes, some in groupby(self._spread(slices), key=attrgetter("lanes")):
-            yield from _joined(abreast(some, [partial(self._lane, lane) for lane in range(lanes)]))
+            yield from _joined(ask_in_parallel(some, [partial(self._lane, lane) for lane in range(lanes)]))
 
     def _spread(self, slices: Iterator[Columns]) -> Iterator[_Slice]:
         """Yield slices with the lane of each row: each name has its own, as long as there are lanes."""
@@ -243,7 +243,7 @@ class QueryPlan(ArgumentsPlan):
         names = ", ".join(repr(name) for name, _ in self.known)
         return f"name one of {names}" if names else 'register_ai_functions(spark, endpoints={"my-endpoint": …})'
 
-    def _recipe(self, name: str) -> Recipe:
+    def _recipe(self, name: str) -> RequestSpec:
         known = dict(self.known)
         if name in known or self.workspace is None:
             return known[name]
@@ -253,7 +253,7 @@ class QueryPlan(ArgumentsPlan):
         return replace(self.workspace, route=replace(self.workspace.route, url=url))
 
 
-def _host(workspace: Recipe) -> str:
+def _host(workspace: RequestSpec) -> str:
     return workspace.route.url.partition("/serving-endpoints/")[0]
 
 
@@ -261,7 +261,7 @@ def _names(parameters: tuple[Parameter, ...]) -> list[str]:
     return [parameter.name for parameter in parameters]
 
 
-def _words(recipe: Recipe) -> dict[str, Any]:
+def _words(recipe: RequestSpec) -> dict[str, Any]:
     return model_words(recipe.route.url, recipe.route.model, recipe.task, recipe.prompt)
 
 
@@ -277,7 +277,7 @@ def chat_function(name: str, chat: ModelUDF) -> AIFunction:
     return AIFunction(f"llm_{name}", schema, plan)
 
 
-def query_function(endpoints: Mapping[str, ModelUDF], workspace: Recipe | None, *, raises: bool) -> AIFunction:
+def query_function(endpoints: Mapping[str, ModelUDF], workspace: RequestSpec | None, *, raises: bool) -> AIFunction:
     """Return `ai_query` as structs, or as one that `raises` where a row fails.
 
     An endpoint's name is looked up in `endpoints`, else at the workspace that `workspace`, any endpoint there, is of.
@@ -290,7 +290,7 @@ def query_function(endpoints: Mapping[str, ModelUDF], workspace: Recipe | None, 
     return AIFunction("llm_query_or_fail" if raises else "llm_query", schemas.CHAT, plan)
 
 
-def _without_thoughts(recipe: Recipe) -> Recipe:
+def _without_thoughts(recipe: RequestSpec) -> RequestSpec:
     """Return a recipe whose texts come without what a model thought in front of them."""
     return replace(recipe, task=replace(recipe.task, answer_only=True)) if isinstance(recipe.task, Chat) else recipe
 

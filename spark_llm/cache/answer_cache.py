@@ -15,8 +15,8 @@ from typing import TypeVar
 
 from spark_llm.cache.entry import Entry, Keys, read, written
 from spark_llm.cache.sqlite_store import DamagedError, Store, move_aside
-from spark_llm.flow.batcher import Numbered
-from spark_llm.flow.dedupe import twin_of
+from spark_llm.flow.batcher import Indexed
+from spark_llm.flow.dedupe import shared_result
 from spark_llm.protocol.task import PLAIN
 from spark_llm.protocol.values import Answer, Result
 
@@ -44,17 +44,17 @@ class Cache:
         self._asked: dict[int, bytes] = {}  # the keys of rows that are being asked
         self._lock = threading.Lock()
 
-    def find(self, inputs: Sequence[Numbered]) -> tuple[list[Numbered], list[tuple[int, Result]]]:
+    def find(self, inputs: Sequence[Indexed]) -> tuple[list[Indexed], list[tuple[int, Result]]]:
         """Return the inputs to ask, and the results of those that were answered before, which cost nothing now."""
         keyed = [(entry, self._keys.of(entry[1])) for entry in inputs]
         found = self._disk.find([key for _, key in keyed if key is not None])
         task = self._keys.task
-        to_ask: list[Numbered] = []
+        to_ask: list[Indexed] = []
         known: list[tuple[int, Result]] = []
         asked: dict[int, bytes] = {}
         for entry, key in keyed:
             if key is not None and (answer := found.get(key)) is not None:
-                result = twin_of(answer)
+                result = shared_result(answer)
                 task.typed(Answer([result], None), [entry[1]], PLAIN)
                 known.append((entry[0], result))
                 continue
@@ -65,7 +65,7 @@ class Cache:
             self._asked.update(asked)
         return to_ask, known
 
-    def settle(self, results: Iterable[tuple[int, Result]], to_ask: Iterable[Numbered]) -> None:
+    def settle(self, results: Iterable[tuple[int, Result]], to_ask: Iterable[Indexed]) -> None:
         """Keep those of `results` that are answers to what `find` let through; take note of what is asked after all."""
         late = {number: key for number, item in to_ask if (key := self._keys.of(item)) is not None}
         with self._lock:
@@ -88,8 +88,8 @@ class Disk:
         """
         self._folder = Path(os.path.expanduser(folder))  # noqa: PTH111 -- Path's own raises where there is no home
         self._gather_s = gather_s
-        self._looking = _Hand(self._folder, _LOOK_PATIENCE_S)
-        self._writing = _Hand(self._folder, patience_s)
+        self._looking = _Connection(self._folder, _LOOK_PATIENCE_S)
+        self._writing = _Connection(self._folder, patience_s)
         self._waiting: dict[bytes, Entry] = {}
         self._waiting_bytes = 0
         self._writer: threading.Thread | None = None
@@ -133,7 +133,7 @@ class Disk:
             self._come.set()
         if self._writer is not None:
             self._writer.join(timeout_s)
-        self._looking.let_go()
+        self._looking.release()
 
     def _write(self) -> None:
         """Write what gathers, again and again, until the cache is closed and nothing waits."""
@@ -148,12 +148,12 @@ class Disk:
                     self._come.clear()
             if entries:
                 self._put(entries)
-        self._writing.let_go()
+        self._writing.release()
 
     def _put(self, entries: dict[bytes, Entry]) -> None:
         self._attempt(self._writing, lambda store: store.put(entries, time.time()))
 
-    def _attempt(self, hand: "_Hand", act: Callable[[Store], _T]) -> _T | None:
+    def _attempt(self, hand: "_Connection", act: Callable[[Store], _T]) -> _T | None:
         """Do something with the file; on a new one where it is damaged; not at all after anything else went wrong."""
         for _ in range(_ATTEMPTS):
             if self._off:
@@ -161,10 +161,10 @@ class Disk:
             try:
                 return act(hand.store())
             except DamagedError as damage:
-                hand.let_go()
+                hand.release()
                 self._begin_anew(damage)
             except Exception as error:  # noqa: BLE001 -- a cache is a convenience: no task fails by it
-                hand.let_go()
+                hand.release()
                 self._give_up(error)
         if not self._off:
             self._give_up("it is damaged again and again")
@@ -193,7 +193,7 @@ class Disk:
         self._warned = True
 
 
-class _Hand:
+class _Connection:
     """One thread's connection to the file, opened when it is needed, and again where the file is another by now."""
 
     def __init__(self, folder: Path, patience_s: float) -> None:
@@ -203,12 +203,12 @@ class _Hand:
 
     def store(self) -> Store:
         if self._store is not None and not self._store.is_current:
-            self.let_go()
+            self.release()
         if self._store is None:
             self._store = Store(self._folder, patience_s=self._patience_s)
         return self._store
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         if self._store is not None:
             self._store.close()
             self._store = None

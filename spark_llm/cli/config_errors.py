@@ -10,7 +10,7 @@ from spark_llm.errors import ConfigError
 _NONE: Mapping[str, str] = {}
 
 
-class Faults:
+class ConfigErrors:
     """The faults of one file. A place is a table of it, as in `columns.summary`; the top of the file is an empty one.
 
     >>> faults = Faults("job.toml")

@@ -16,8 +16,8 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from spark_llm import functions
-from spark_llm.ai.catalog import FUNCTIONS, KINDS, Function, Parameter
-from spark_llm.cli.config_errors import Faults
+from spark_llm.ai.catalog import FUNCTIONS, PARAMETER_KINDS, Function, Parameter
+from spark_llm.cli.config_errors import ConfigErrors
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
@@ -46,7 +46,7 @@ class _Task:
 
 
 def read_column(
-    faults: Faults,
+    faults: ConfigErrors,
     place: str,
     table: Mapping[str, Any],
     endpoints: Mapping[str, Endpoint],
@@ -99,7 +99,7 @@ def _endpoint(given: Mapping[str, Any], endpoints: Mapping[str, Endpoint]) -> st
     return endpoints.get(name, name)
 
 
-def _policy(faults: Faults, place: str, value: object) -> Policy:
+def _policy(faults: ConfigErrors, place: str, value: object) -> Policy:
     with faults.at(place):
         return Policy(**faults.known(place, faults.table(place, value), (field.name for field in fields(Policy))))
     return Policy()
@@ -111,9 +111,10 @@ def _option(name: str, option: Parameter, given: Mapping[str, Any]) -> object:
     is_list = isinstance(value, list) and all(isinstance(each, str) for each in value)
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     if not {"text": isinstance(value, str), "texts": is_list, "whole": is_whole}[option.kind]:
+        kind = PARAMETER_KINDS[option.kind]
         raise ConfigError(
-            f"it has no {option.name}." if value is None else f"{option.name} = {value!r} is not {KINDS[option.kind]}.",
-            f"{name} takes {option.name}, {KINDS[option.kind]}.",
+            f"it has no {option.name}." if value is None else f"{option.name} = {value!r} is not {kind}.",
+            f"{name} takes {option.name}, {kind}.",
         )
     function: Function = FUNCTIONS[name]
     wrong = function.question("", value)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_llm.auth.credentials import Bearer
-from spark_llm.cli.config_errors import Faults
+from spark_llm.cli.config_errors import ConfigErrors
 from spark_llm.cli.job_columns import LateColumn, read_column
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.enrich.api import enrich_table
@@ -58,7 +58,7 @@ class JobFile:
     @classmethod
     def read(cls, path: Path, environ: Mapping[str, str]) -> "JobFile":
         """Read a file; tokens come from `environ`. Raises `ConfigError` with a line for each thing that is wrong."""
-        faults = Faults(path.name)
+        faults = ConfigErrors(path.name)
         table = faults.known("", _read(path), KEYS, INSTEAD)
         for name in _REQUIRED:
             if name not in table or table[name] == {}:
@@ -95,7 +95,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is no TOML: {error}.", "correct it there; a text stands in quotes.") from None
 
 
-def _options(faults: Faults, table: Mapping[str, Any], columns: list[str]) -> dict[str, Any]:
+def _options(faults: ConfigErrors, table: Mapping[str, Any], columns: list[str]) -> dict[str, Any]:
     """Check the arguments that are no columns, each by the code that checks it for `enrich_table`."""
     options = dict(table)
     for name in ("source", "target", "runs_table"):
@@ -137,7 +137,7 @@ def _key(key: object) -> list[str]:
 
 
 def _columns(
-    faults: Faults, tables: Mapping[str, Any], endpoints: Mapping[str, Endpoint]
+    faults: ConfigErrors, tables: Mapping[str, Any], endpoints: Mapping[str, Endpoint]
 ) -> dict[str, LateColumn | None]:
     columns = {}
     for name, table in tables.items():
@@ -148,7 +148,7 @@ def _columns(
     return columns
 
 
-def _endpoints(faults: Faults, tables: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Endpoint]:
+def _endpoints(faults: ConfigErrors, tables: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Endpoint]:
     endpoints = {}
     for name, table in tables.items():
         place = f"endpoints.{name}"

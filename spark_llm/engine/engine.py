@@ -25,13 +25,13 @@ from spark_llm.endpoint.route import Route
 from spark_llm.engine.process_identity import most_connections
 from spark_llm.engine.row_stream import Rows, Stream
 from spark_llm.errors import ConfigError, RowFailedError
-from spark_llm.flow.batcher import Numbered
-from spark_llm.flow.limiter import Limit
+from spark_llm.flow.batcher import Indexed
+from spark_llm.flow.limiter import ConcurrencyLimiter
 from spark_llm.flow.log import Flow, FlowLog
-from spark_llm.flow.negotiation import Form
-from spark_llm.flow.read_ahead import Pace
+from spark_llm.flow.negotiation import WireFormatNegotiation
+from spark_llm.flow.read_ahead import ReadAhead
 from spark_llm.flow.request import Request
-from spark_llm.flow.scheduler import LastWord, Schedule
+from spark_llm.flow.scheduler import RequestScheduler, Verdict
 from spark_llm.policy import Policy
 from spark_llm.protocol.hints import with_next_step
 from spark_llm.protocol.task import Task
@@ -77,9 +77,9 @@ class Engine:
 
     def _begin(self) -> None:
         """Know nothing of the endpoint yet, and have no request in line."""
-        self._limit = Limit(self._policy, most_connections())
-        self._schedule = Schedule(self._limit, self._policy, renews=self._keeper.renews)
-        self._forms: dict[Task, Form] = {}
+        self._limit = ConcurrencyLimiter(self._policy, most_connections())
+        self._schedule = RequestScheduler(self._limit, self._policy, renews=self._keeper.renews)
+        self._forms: dict[Task, WireFormatNegotiation] = {}
         self._flow_log = FlowLog()
 
     @property
@@ -107,7 +107,7 @@ class Engine:
     def _opened(self, task: Task) -> Stream:
         cache = self._cache(task)
         with self._opening:
-            form = self._forms.setdefault(task, Form(task, self._policy.batch_size))
+            form = self._forms.setdefault(task, WireFormatNegotiation(task, self._policy.batch_size))
             stream = Stream(form, self._policy, cache)
             self._streams.add(stream)
         _logger.debug("%s: %s stream begun", self._route.shown, task.name)
@@ -125,7 +125,7 @@ class Engine:
 
     def _results(self, stream: Stream, rows: Rows) -> Iterator[list[Result | None]]:
         rows_a_request = stream.form.most_inputs
-        line, pace = stream.line, Pace(time.monotonic(), rows_a_request)
+        line, pace = stream.line, ReadAhead(time.monotonic(), rows_a_request)
         while line.held or not rows.ended:
             now = time.monotonic()
             window_rows = self._limit.window * rows_a_request
@@ -140,17 +140,17 @@ class Engine:
                 yield chunk
                 if not pace.has_left(len(chunk), time.monotonic()):
                     continue
-            elif not pace.beats(now):
+            elif not pace.flushes(now):
                 if not wanted:
                     if stream.waits_alone():
                         self._hand_over(stream, stream.packer.flush())
                     enough = max(1, min(pace.enough(), line.held))
-                    line.wait(pace.next_at(line.ready) - now, enough, pace.hungry_at(window_rows, now))
+                    line.wait(pace.next_at(line.ready) - now, enough, pace.low_watermark(window_rows, now))
                     if not self._thread.is_alive():
                         line.abort(_unexpected("its thread ended"))
                 continue
             yield []
-            pace.has_beaten(time.monotonic(), line.settled)
+            pace.has_flushed(time.monotonic(), line.settled)
 
     def _take(self, stream: Stream, rows: Rows, wanted: int) -> int:
         """Hand rows over to be asked, no more than are wanted; return how many."""
@@ -172,7 +172,7 @@ class Engine:
 
         return Cache(os.fspath(folder), Keys(task, route.url, route.model, route.headers))
 
-    def _hand_over(self, stream: Stream, packs: list[list[Numbered]]) -> None:
+    def _hand_over(self, stream: Stream, packs: list[list[Indexed]]) -> None:
         if packs:
             self._on_loop(self._admit, stream, packs)
 
@@ -253,7 +253,7 @@ class Engine:
         if self._client is not None:
             await self._client.close()
 
-    def _admit(self, stream: Stream, packs: list[list[Numbered]]) -> None:
+    def _admit(self, stream: Stream, packs: list[list[Indexed]]) -> None:
         for pack in packs:
             self._schedule.add(stream, pack, stream.form)
         stream.line.lacks = 0
@@ -359,7 +359,7 @@ class Engine:
         if stream.line.stopped is not None:
             self._stop(stream, stream.line.stopped)
 
-    def _advised(self, last_word: LastWord) -> RowError:
+    def _advised(self, last_word: Verdict) -> RowError:
         """Return the error for its rows, with what to do about it."""
         route = self._route
         return with_next_step(last_word.error, route.shown, route.credential.origin, stops_all=last_word.stops_all)

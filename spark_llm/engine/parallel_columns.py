@@ -17,12 +17,12 @@ END_S = 15.0  # how long the columns may take to call off what they have in flig
 
 Results = Iterator[list[Result | None]]
 Ask = Callable[[Iterator[Any]], Results]  # reads batches, yields results in the rows' order; an empty list is a beat
-Chunk = list[list[Result | None]]  # of each column as many results; without columns it is a beat
+ParallelResults = list[list[Result | None]]  # of each column as many results; without columns it is a beat
 
 
-def abreast(
+def ask_in_parallel(
     batches: Iterator[Any], columns: Sequence[Ask], ahead_rows: int = AHEAD_ROWS, end_s: float = END_S
-) -> Iterator[Chunk]:
+) -> Iterator[ParallelResults]:
     """Ask all columns about the rows of `batches`; yield the rows that every column has, as soon as it has them.
 
     What goes wrong in one column ends the others, and is raised here as it was. When the caller stops reading, each
@@ -79,7 +79,7 @@ class _Join:
 
     # The caller's thread.
 
-    def take(self) -> Chunk | None:
+    def take(self) -> ParallelResults | None:
         """Wait for rows that are whole and return them; no columns for a beat, None after the last row."""
         with self.changed:
             self._asked = True
@@ -107,7 +107,7 @@ class _Join:
         """How many rows every column has."""
         return min(map(len, self._waiting))
 
-    def _taken(self, rows: int) -> Chunk:
+    def _taken(self, rows: int) -> ParallelResults:
         chunk = [waiting[:rows] for waiting in self._waiting]
         for waiting in self._waiting:
             del waiting[:rows]
@@ -152,7 +152,7 @@ class _Join:
             waiting = self._waiting[lane]
             waiting += results
             if not results:
-                self._has_beaten(lane)
+                self._has_flushed(lane)
             if self._beat or self._whole:
                 self._asked = False
             self.changed.notify_all()
@@ -161,7 +161,7 @@ class _Join:
             if self.stopped:
                 raise _StoppedError
 
-    def _has_beaten(self, lane: int) -> None:
+    def _has_flushed(self, lane: int) -> None:
         """Pass on one column's beats, and another's only when that one has no more: each costs the caller as much."""
         if not self._beaten or lane in self._beaten:
             self._beat = True

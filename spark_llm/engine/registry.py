@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from spark_llm.auth.tokens import TokenKeeper
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.engine import Engine
-from spark_llm.engine.request_spec import Recipe
+from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Result, Row
@@ -53,7 +53,7 @@ class Engines:
         return len(self._kept)
 
     @contextmanager
-    def engine(self, recipe: Recipe) -> Iterator[Engine]:
+    def engine(self, recipe: RequestSpec) -> Iterator[Engine]:
         """Give the engine of a recipe, made where there is none; it is not closed before the block ends."""
         kept = self._taken(recipe)
         try:
@@ -69,7 +69,7 @@ class Engines:
         for engine in engines:
             engine.close()
 
-    def _taken(self, recipe: Recipe) -> _Kept:
+    def _taken(self, recipe: RequestSpec) -> _Kept:
         route = recipe.route
         key = (route, recipe.policy, recipe.task.name)
         with self._lock:
@@ -97,7 +97,7 @@ class Asking:
     """The engine of a recipe as it is used: taken when the first row is read, given back after the last."""
 
     engines: Engines
-    recipe: Recipe
+    recipe: RequestSpec
 
     def stream(self, task: Task, batches: Iterator[Sequence[Row]]) -> Iterator[list[Result | None]]:
         """Do what `Engine.stream` does."""
@@ -124,6 +124,6 @@ def log_as_asked(environ: Mapping[str, str]) -> None:
 ENGINES = Engines()
 
 
-def engine_for(recipe: Recipe) -> Asking:
+def engine_for(recipe: RequestSpec) -> Asking:
     """Return the worker's engine for this endpoint, policy and kind of task."""
     return Asking(ENGINES, recipe)

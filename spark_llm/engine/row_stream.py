@@ -1,16 +1,16 @@
 """The rows of one task on their way through: taken in from Spark's batches, put in order again, let out in chunks.
 
 These stand between two threads: Spark's, which reads batches and yields results, and the event loop's, which sends and
-settles. `Line` and the twins of a `Stream` are shared, each under a lock of its own.
+settles. `ReorderBuffer` and the twins of a `Stream` are shared, each under a lock of its own.
 """
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from spark_llm.flow.batcher import Numbered, Packer
+from spark_llm.flow.batcher import Batcher, Indexed
 from spark_llm.flow.dedupe import Dedupe
-from spark_llm.flow.negotiation import Form
+from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.retry import FAILURE_ROWS, FailureRate
 from spark_llm.policy import Policy
 from spark_llm.protocol.values import Result, Row, RowError
@@ -43,7 +43,7 @@ class Rows:
         return taken
 
 
-class Line:
+class ReorderBuffer:
     """Rows in their order, of which some have their results: the head leaves when it is ready."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Line:
         """How many rows inside have their results."""
         return len(self._results)
 
-    def take_in(self, rows: Sequence[Row]) -> Iterator[Numbered]:
+    def take_in(self, rows: Sequence[Row]) -> Iterator[Indexed]:
         """Number rows at the end of the line; those that ask something are returned, the others have their results."""
         numbered = list(enumerate(rows, self._end))
         asked = [(number, row) for number, row in numbered if row is not None and not isinstance(row, RowError)]
@@ -173,18 +173,18 @@ class Line:
 class Stream:
     """The rows of one task, and what becomes of each: asked, a twin's answer, one from the cache, or nothing."""
 
-    def __init__(self, form: Form, policy: Policy, cache: "Cache | None" = None) -> None:
+    def __init__(self, form: WireFormatNegotiation, policy: Policy, cache: "Cache | None" = None) -> None:
         """Begin with an empty line; a cache is used where equal rows may have one answer."""
         self.form = form
-        self.line = Line()
-        self.packer = Packer(form.most_inputs)
+        self.line = ReorderBuffer()
+        self.packer = Batcher(form.most_inputs)
         self._failure_rate = FailureRate(policy.max_failure_rate)
         one_for_all = form.task.repeatable if policy.dedupe is None else policy.dedupe
         self._twins = Dedupe() if one_for_all else None
         self._cache = cache if one_for_all else None
         self._lock = threading.Lock()
 
-    def asked(self, rows: Sequence[Row]) -> list[Numbered]:
+    def asked(self, rows: Sequence[Row]) -> list[Indexed]:
         """Take rows into the line and return those that are to be asked."""
         to_ask = list(self.line.take_in([None if self._asks_nothing(row) else row for row in rows]))
         if self._twins is not None:
@@ -205,9 +205,9 @@ class Stream:
     def _asks_nothing(self, row: Row) -> bool:
         return row is None or (not isinstance(row, RowError) and self.form.task.costs_nothing(row))
 
-    def settle(self, results: Iterable[tuple[int, Result]]) -> list[list[Numbered]]:
+    def settle(self, results: Iterable[tuple[int, Result]]) -> list[list[Indexed]]:
         """Put results in their places; return requests for what waited for a twin that failed."""
-        asked, to_ask = list(results), list[Numbered]()
+        asked, to_ask = list(results), list[Indexed]()
         results = asked
         if self._twins is not None:
             with self._lock:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
-from spark_llm.engine.request_spec import recipes
+from spark_llm.engine.request_spec import request_specs
 from spark_llm.enrich.report import EnrichReport
 from spark_llm.enrich.run_log import Runs
 from spark_llm.enrich.runner import Job
@@ -258,7 +258,7 @@ def _call(name: str, column: object) -> Call:
             " around it; what comes before goes inside, chat(F.trim('review')), and what comes after is read from the"
             " target.",
         )
-    if any(recipe.policy.on_error == "raise" for recipe in recipes(call.udf.plan())):
+    if any(recipe.policy.on_error == "raise" for recipe in request_specs(call.udf.plan())):
         raise ConfigError(
             f'columns[{name!r}] has Policy(on_error="raise"), which would lose the answers of a whole chunk.',
             "leave it out: errors are kept in their rows, and max_failure_rate= stops a run.",

@@ -8,18 +8,18 @@ from typing import NamedTuple
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_llm.engine.request_spec import Recipe, recipes
+from spark_llm.engine.request_spec import RequestSpec, request_specs
 from spark_llm.enrich.changes import Asking, any_of, col
-from spark_llm.enrich.multi_udf import Live, Part, SideBySide
+from spark_llm.enrich.multi_udf import LiveReporting, MultiUDF, Part
 from spark_llm.enrich.table import nullable
 from spark_llm.errors import KINDS, Kind
-from spark_llm.metering.chunking import HOPELESS, NOT_OF_THE_ROW
+from spark_llm.metering.chunking import FATAL_KINDS, NOT_ROW_ERRORS
 from spark_llm.metering.tally import Tally
 
 _TOKENS = ("prompt", "completion", "cached", "total")
 
 
-class Counted(NamedTuple):
+class ChunkResult(NamedTuple):
     """What a chunk came to: rows asked and answered, each column by itself, whether all are new, and what stops all."""
 
     asked: int
@@ -29,19 +29,19 @@ class Counted(NamedTuple):
     trouble: str | None = None
 
     @classmethod
-    def of_nothing(cls, names: Iterable[str]) -> "Counted":
+    def of_nothing(cls, names: Iterable[str]) -> "ChunkResult":
         """Begin to add up."""
         return cls(0, 0, {name: Tally() for name in names}, only_new=True)
 
-    def plus(self, other: "Counted") -> "Counted":
+    def plus(self, other: "ChunkResult") -> "ChunkResult":
         """Add two up."""
         columns = {name: tally.plus(other.columns[name]) for name, tally in self.columns.items()}
         only_new = self.only_new and other.only_new
-        return Counted(self.asked + other.asked, self.answered + other.answered, columns, only_new)
+        return ChunkResult(self.asked + other.asked, self.answered + other.answered, columns, only_new)
 
 
 @dataclass(frozen=True)
-class Asker:
+class ChunkRunner:
     """Asks chunks of work, in so many tasks at once."""
 
     asking: Sequence[Asking]
@@ -49,15 +49,15 @@ class Asker:
     max_failure_rate: float | None
 
     @classmethod
-    def of(cls, spark: SparkSession, asking: Sequence[Asking], max_failure_rate: float | None) -> "Asker":
+    def of(cls, spark: SparkSession, asking: Sequence[Asking], max_failure_rate: float | None) -> "ChunkRunner":
         """Choose the number of tasks: what the policies say, else as many as there are cores."""
-        policies = [recipe.policy for each in asking for recipe in recipes(each.call.udf.plan())]
+        policies = [recipe.policy for each in asking for recipe in request_specs(each.call.udf.plan())]
         tasks = max(policy.tasks for policy in policies)
         if tasks == 1:  # nobody said
             tasks = spark.range(10_000).select(F.spark_partition_id()).distinct().count()
         return cls(asking, min([tasks, *(each.max_in_flight or tasks for each in policies)]), max_failure_rate)
 
-    def answers(self, work: DataFrame, live: Live | None) -> DataFrame:
+    def answers(self, work: DataFrame, live: LiveReporting | None) -> DataFrame:
         """Return rows of work with their answers, which are asked when the rows are written down.
 
         Columns: those of the work that a merge reads, `result`, `requests`, and `held`: nothing came of the row, for a
@@ -70,9 +70,9 @@ class Asker:
             for j, kind in enumerate(each.types)
         ]
         asked = work.repartition(self.tasks, "key").withColumn(
-            "answer", SideBySide(parts, live, self._recipe)(*arguments)
+            "answer", MultiUDF(parts, live, self._recipe)(*arguments)
         )
-        stopped = {each.name: _is(col("answer", each.name, "error", "kind"), NOT_OF_THE_ROW) for each in self.asking}
+        stopped = {each.name: _is(col("answer", each.name, "error", "kind"), NOT_ROW_ERRORS) for each in self.asking}
         return asked.select(
             *(name for name in ("key", "carried", "moved", "gone", "fresh", "fingerprints") if name in work.columns),
             F.struct(*((col("writes", name) & ~held).alias(name) for name, held in stopped.items())).alias("writes"),
@@ -81,7 +81,7 @@ class Asker:
             (~any_of(col("asks", name) & ~held for name, held in stopped.items())).alias("held"),
         )
 
-    def counted(self, answers: DataFrame) -> Counted:
+    def counted(self, answers: DataFrame) -> ChunkResult:
         """Count answers that were written down."""
         names = [each.name for each in self.asking]
         tried = any_of(_tried(name) for name in names)
@@ -96,9 +96,9 @@ class Asker:
         columns = {
             name: _tally({what: row[f"{i} {what}"] or 0 for what in _counts(name)}) for i, name in enumerate(names)
         }
-        return Counted(row["asked"], row["answered"], columns, bool(row["fresh"]), row["trouble"])
+        return ChunkResult(row["asked"], row["answered"], columns, bool(row["fresh"]), row["trouble"])
 
-    def _recipe(self, recipe: Recipe) -> Recipe:
+    def _recipe(self, recipe: RequestSpec) -> RequestSpec:
         """Return the recipe by which a task of this many asks: it takes its part of what the user allows."""
         policy = recipe.policy
         rate = self.max_failure_rate if policy.max_failure_rate is None else policy.max_failure_rate
@@ -124,7 +124,7 @@ def _tried(name: str) -> Column:
 def _trouble(name: str) -> Column:
     """Return what an error says that every further row would have too."""
     error = col("result", name, "error")
-    return F.first(F.when(_is(error["kind"], HOPELESS), error["message"]), ignorenulls=True)
+    return F.first(F.when(_is(error["kind"], FATAL_KINDS), error["message"]), ignorenulls=True)
 
 
 def _counts(name: str) -> dict[str, Column]:

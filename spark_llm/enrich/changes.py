@@ -52,7 +52,7 @@ def col(*parts: str) -> Column:
     return F.col(quoted(parts))
 
 
-def to_do(
+def pending_rows(
     source: DataFrame,
     target: DataFrame | None,
     layout: Layout,

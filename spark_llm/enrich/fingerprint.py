@@ -26,7 +26,7 @@ from spark_llm.ai.catalog import Parameter
 from spark_llm.ai.udf import PAIR, QUERY, FunctionPlan, QueryPlan, SimilarityPlan
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import recipe_digest
-from spark_llm.protocol.template import Prompt
+from spark_llm.protocol.template import PromptBuilder
 from spark_llm.udf.columns import arrow_rows
 from spark_llm.udf.lazy_udf import Plan
 from spark_llm.udf.model_udf import ModelPlan
@@ -87,7 +87,7 @@ def _arguments(name: str, parameters: Sequence[Parameter], arguments: Sequence[A
     return [written[parameter.kind](column) for parameter, column in zip(parameters, given, strict=True)]
 
 
-def _fields(prompt: Prompt, arguments: Sequence[Argument]) -> list[Column]:
+def _fields(prompt: PromptBuilder, arguments: Sequence[Argument]) -> list[Column]:
     """Return the forms of a template's fields, out of the struct that has them."""
     struct = arguments[0][1] if len(arguments) == 1 else None
     if not isinstance(struct, StructType):

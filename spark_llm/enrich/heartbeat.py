@@ -3,11 +3,11 @@
 What counts is that a heartbeat differs from the last one, so the clocks of two machines need not agree.
 """
 
-BEAT_S = 60.0  # between two heartbeats: each is a commit of the lease's table
+HEARTBEAT_S = 60.0  # between two heartbeats: each is a commit of the lease's table
 SILENCE_S = 300.0  # without a new one: the holder is dead
 
 
-class Watch:
+class HeartbeatMonitor:
     """Watches the heartbeats of one holder."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from pyspark.sql.types import IntegerType, StructField, StructType
 
 from spark_llm.engine.process_identity import has_ended, own_identity
 from spark_llm.enrich.conflict import conflict
-from spark_llm.enrich.heartbeat import BEAT_S, SILENCE_S, Watch
+from spark_llm.enrich.heartbeat import HEARTBEAT_S, SILENCE_S, HeartbeatMonitor
 from spark_llm.enrich.table import FORMAT, Table, said
 from spark_llm.errors import ConfigError, JobFailedError
 from spark_llm.protocol.identifiers import quoted
@@ -88,7 +88,7 @@ class Lease:
             return False
 
     def _wait(self) -> None:
-        watch, named = Watch(), ""
+        watch, named = HeartbeatMonitor(), ""
         while (holder := self._holder()) != self._mine:
             if holder is None:
                 self._take(self._make, holder)
@@ -120,7 +120,7 @@ class Lease:
             rows = self._table.read()
         return None if rows is None else rows.columns[0]
 
-    def _is_gone(self, holder: str, watch: Watch) -> bool:
+    def _is_gone(self, holder: str, watch: HeartbeatMonitor) -> bool:
         process = holder.removeprefix(_HELD).partition("_")[2].partition("_")[2]  # after the name of the run
         return has_ended(process) or watch.is_silent((holder, self._last_sign()), time.monotonic())
 
@@ -133,7 +133,7 @@ class Lease:
 
     def _beat(self) -> None:
         for number in count(1):
-            if self._over.wait(BEAT_S):
+            if self._over.wait(HEARTBEAT_S):
                 return
             try:
                 sign = f"'{_SIGN}' = '{self._mine} {number}'"

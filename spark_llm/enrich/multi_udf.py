@@ -10,12 +10,12 @@ from pyspark import TaskContext
 from pyspark.sql import Column
 from pyspark.sql.types import DataType, IntegerType, StructField, StructType
 
-from spark_llm.engine.parallel_columns import Ask, Chunk, abreast
-from spark_llm.engine.request_spec import Recipe, with_recipes
+from spark_llm.engine.parallel_columns import Ask, ParallelResults, ask_in_parallel
+from spark_llm.engine.request_spec import RequestSpec, with_request_specs
 from spark_llm.errors import ConfigError
 from spark_llm.livecounts.counts import Address, Reporter
 from spark_llm.udf.columns import columns_to_arrow, columns_to_pandas
-from spark_llm.udf.lazy_udf import LateUDF, Plan, Results
+from spark_llm.udf.lazy_udf import LazyUDF, Plan, Results
 
 REQUESTS = StructField("requests", IntegerType())
 
@@ -24,11 +24,11 @@ class Part(NamedTuple):
     """A column to be: its name, the UDF that fills it, and how many of all arguments are that UDF's."""
 
     name: str
-    udf: LateUDF
+    udf: LazyUDF
     arguments: int
 
 
-class Live(NamedTuple):
+class LiveReporting(NamedTuple):
     """Where the workers report what they have answered, and of which chunk of the table that is."""
 
     address: Address
@@ -52,28 +52,28 @@ class PartPlan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SideBySidePlan:
+class MultiUDFPlan:
     """Run the plan of each part on its arguments, all at the same time."""
 
     parts: tuple[PartPlan, ...]
-    live: Live | None = None
+    live: LiveReporting | None = None
 
-    def arrow(self, batches: Iterator[Any]) -> Iterator[Chunk]:
+    def arrow(self, batches: Iterator[Any]) -> Iterator[ParallelResults]:
         """Answer the rows of Arrow arrays."""
         return self._answers(batches, [part.plan.arrow for part in self.parts])
 
-    def pandas(self, batches: Iterator[Any]) -> Iterator[Chunk]:
+    def pandas(self, batches: Iterator[Any]) -> Iterator[ParallelResults]:
         """Answer the rows of pandas series and frames."""
         return self._answers(batches, [part.plan.pandas for part in self.parts])
 
-    def _answers(self, batches: Iterator[Any], runs: Sequence[Ask]) -> Iterator[Chunk]:
+    def _answers(self, batches: Iterator[Any], runs: Sequence[Ask]) -> Iterator[ParallelResults]:
         task = TaskContext.get()
         partition, attempt = (0, 0) if task is None else (task.partitionId(), task.taskAttemptId())
         address, chunk = self.live or (None, 0)
         reporter = Reporter(address, chunk, partition, attempt)
         try:
             asks = [partial(_asked, part, run, reporter) for part, run in zip(self.parts, runs, strict=True)]
-            yield from abreast(batches, asks)
+            yield from ask_in_parallel(batches, asks)
         finally:
             reporter.close()
 
@@ -85,22 +85,22 @@ def _asked(part: PartPlan, run: Ask, reporter: Reporter, batches: Iterator[Any])
         yield results
 
 
-class SideBySide(LateUDF):
+class MultiUDF(LazyUDF):
     """Several UDFs as one, which is called on the arguments of all of them, one after the other.
 
     It gives a struct with a field for each part: what the part's UDF gives, and `requests`, how many HTTP requests the
     row accounts for. Where a UDF gives null, its field is null; nothing else is changed by the company. What stops one
     part's UDF stops all.
 
-    >>> both = SideBySide([Part("mood", chat, 1), Part("vector", embed, 1)])
+    >>> both = MultiUDF([Part("mood", chat, 1), Part("vector", embed, 1)])
     >>> df.withColumn("r", both("review", "review")).select("r.mood.text", "r.vector.embedding")
     """
 
     def __init__(
         self,
         parts: Sequence[Part],
-        live: Live | None = None,
-        recipe: Callable[[Recipe], Recipe] | None = None,
+        live: LiveReporting | None = None,
+        recipe: Callable[[RequestSpec], RequestSpec] | None = None,
     ) -> None:
         """Put them side by side; workers report to `live` while they ask.
 
@@ -114,16 +114,14 @@ class SideBySide(LateUDF):
         """The type of its column; raises `ConfigError` for a UDF that gives no struct."""
         return StructType([StructField(part.name, _with_requests(part)) for part in self.parts])
 
-    def plan(self) -> SideBySidePlan:  # type: ignore[override]  # a chunk of its rows has several columns of results
+    def plan(self) -> MultiUDFPlan:  # type: ignore[override]  # a chunk of its rows has several columns of results
         """Return what travels to the workers."""
         firsts = accumulate((part.arguments for part in self.parts), initial=0)
         plans = (part.udf.plan() for part in self.parts)
         if self._recipe is not None:
-            plans = (with_recipes(plan, self._recipe) for plan in plans)
+            plans = (with_request_specs(plan, self._recipe) for plan in plans)
         parts = zip(self.parts, plans, firsts, strict=False)  # one more sum than there are parts
-        return SideBySidePlan(
-            tuple(PartPlan(part.name, plan, at, part.arguments) for part, plan, at in parts), self.live
-        )
+        return MultiUDFPlan(tuple(PartPlan(part.name, plan, at, part.arguments) for part, plan, at in parts), self.live)
 
     def __call__(self, *arguments: Column | str) -> Column:
         """Return the column of structs; raises `ConfigError` where the arguments are not as many as the parts have."""
@@ -137,7 +135,7 @@ class SideBySide(LateUDF):
 
     def __repr__(self) -> str:
         """Show the parts, without secrets."""
-        return f"SideBySide({', '.join(f'{part.name}={part.udf!r}' for part in self.parts)})"
+        return f"MultiUDF({', '.join(f'{part.name}={part.udf!r}' for part in self.parts)})"
 
     def _to_arrow(self) -> Callable[[Any, Any], Any]:
         return columns_to_arrow

@@ -22,21 +22,21 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 from pyspark.sql.utils import is_remote
 
-from spark_llm.enrich.ask_chunk import Asker, Counted
-from spark_llm.enrich.changes import Asking, Layout, to_do
+from spark_llm.enrich.ask_chunk import ChunkResult, ChunkRunner
+from spark_llm.enrich.changes import Asking, Layout, pending_rows
 from spark_llm.enrich.estimation.row_cost import cost_of_a_row
 from spark_llm.enrich.lease import Lease
 from spark_llm.enrich.merge import fitting, merge
-from spark_llm.enrich.multi_udf import Live
+from spark_llm.enrich.multi_udf import LiveReporting
 from spark_llm.enrich.progress.bar import Progress
 from spark_llm.enrich.report import EnrichReport
-from spark_llm.enrich.staging import Beside
+from spark_llm.enrich.staging import Staging
 from spark_llm.enrich.table import Table, persistently, said, same_of
 from spark_llm.enrich.validate import checked, make, of_source, widen
-from spark_llm.enrich.work_table import Work
+from spark_llm.enrich.work_table import WorkTable
 from spark_llm.errors import JobFailedError
 from spark_llm.livecounts.counts import LiveCounts, own_address_towards
-from spark_llm.metering.chunking import Chunks, Limits
+from spark_llm.metering.chunking import ChunkPlanner, Limits
 from spark_llm.metering.prices import Price, cost
 from spark_llm.protocol.identifiers import quoted
 from spark_llm.udf.lazy_udf import Call
@@ -51,7 +51,7 @@ class _Place(NamedTuple):
 
     spark: SparkSession
     target: Table
-    beside: Beside
+    beside: Staging
     lease: Lease
 
     def merge(self, statement: str, afresh: str, then: str) -> None:
@@ -106,7 +106,7 @@ class Job:
         made = make(target, source.schema, layout, asking, target.formats(self.format, table))
         checked(target, target.must_read().schema, source.schema, layout, asking)
         provider = target.provider()
-        beside = Beside(spark, target, provider, name)
+        beside = Staging(spark, target, provider, name)
         with (
             Lease(spark, beside.lease, provider, name, self._tell) as lease,
             _tidied(beside, lease),
@@ -123,14 +123,14 @@ class Job:
             known = None if made and there.isEmpty() else there
             seen = Observation("spark_llm source")
             counted = source.observe(seen, F.count(F.lit(1)).alias("rows"))
-            work = Work(beside, self._to_do(counted, known, layout, asking))
+            work = WorkTable(beside, self._to_do(counted, known, layout, asking))
             _logger.info("run %s: %d rows to ask, %d to write unasked", name, work.to_ask, work.quiet)
             if work.quiet:
                 any_asked = " OR ".join(f"asks.{quoted((column,))}" for column in self.calls)
                 unasked = merge(target.name, beside.named("work"), work.schema, where=f"NOT ({any_asked})")
                 place.merge(unasked, unasked, "nothing was asked yet. Mend what the message names, and run it again.")
             guess = cost_of_a_row(asking, work.bytes / max(1, work.to_ask), self.prices)
-            chunks = Chunks(work.to_ask, self.limits, guess, began_s)
+            chunks = ChunkPlanner(work.to_ask, self.limits, guess, began_s)
             total = self._ask(place, work, chunks, asking)
         _logger.info("run %s ends: %d rows asked, %d answered, %d left", name, total.asked, total.answered, chunks.left)
         return EnrichReport(
@@ -162,15 +162,15 @@ class Job:
         self, source: DataFrame, target: DataFrame | None, layout: Layout, asking: Sequence[Asking]
     ) -> DataFrame:
         delete = self.on_missing == "delete"
-        return to_do(source, target, layout, asking, retry_errors=self.retry_errors, delete_missing=delete)
+        return pending_rows(source, target, layout, asking, retry_errors=self.retry_errors, delete_missing=delete)
 
-    def _ask(self, place: _Place, work: Work, chunks: Chunks, asking: Sequence[Asking]) -> Counted:
+    def _ask(self, place: _Place, work: WorkTable, chunks: ChunkPlanner, asking: Sequence[Asking]) -> ChunkResult:
         """Ask chunk by chunk, and merge the answers of each; return what they all came to."""
         spark, _, beside, lease = place
-        total = Counted.of_nothing(self.calls)
+        total = ChunkResult.of_nothing(self.calls)
         if not work.to_ask:
             return total
-        asker = Asker.of(spark, asking, self.limits.max_failure_rate)
+        asker = ChunkRunner.of(spark, asking, self.limits.max_failure_rate)
         with (
             LiveCounts(_driver_host(spark)) as live,
             Progress(work.to_ask, live, partial(cost, self.prices), enabled=self.progress) as progress,
@@ -181,7 +181,7 @@ class Job:
                 number += 1
                 _logger.info("chunk %d: %d rows are asked", number, size)
                 live.begin(number)
-                reported = None if live.address is None else Live(live.address, number)
+                reported = None if live.address is None else LiveReporting(live.address, number)
                 answers = beside.write("answers", asker.answers(work.take(size), reported))
                 counted = asker.counted(answers)
                 progress.settled(size, counted.columns)
@@ -204,7 +204,7 @@ def _driver_host(spark: SparkSession) -> str:
     return own_address_towards(spark.client.host) if is_remote() else spark.conf.get("spark.driver.host") or ""
 
 
-def _rows(seen: Observation, work: Work) -> int | None:
+def _rows(seen: Observation, work: WorkTable) -> int | None:
     """Return how many rows the source had; None where Spark does not say.
 
     Where the work was written and nothing was observed, Spark had planned an empty source away.
@@ -220,7 +220,7 @@ def _rows(seen: Observation, work: Work) -> int | None:
 
 
 @contextmanager
-def _tidied(beside: Beside, lease: Lease) -> Iterator[None]:
+def _tidied(beside: Staging, lease: Lease) -> Iterator[None]:
     """Remove at the end of the block what was written beside the target, and after an error all but answers.
 
     What fails here hides no error of the block, and fails no run: the next run removes what is left. After Ctrl-C that

@@ -20,7 +20,7 @@ _PARTS = ("work", "ordered", "answers")
 _OF_A_RUN = f"(?P<run>[0-9a-z]+){{}}(?:{'|'.join(_PARTS)})"
 
 
-class Beside:
+class Staging:
     """The tables that one run writes beside a target."""
 
     def __init__(self, spark: SparkSession, target: Table, provider: str, run: str) -> None:
@@ -64,10 +64,10 @@ class Beside:
             raise
         return None if rows is None or rows.schema.fieldNames() == _NOTHING.fieldNames() else rows
 
-    def left(self) -> "list[Beside]":
+    def left(self) -> "list[Staging]":
         """Return what other runs on the target have written and not removed."""
         runs = sorted(self._runs() - {self._run})
-        return [Beside(self._spark, self._target, self._provider, run) for run in runs]
+        return [Staging(self._spark, self._target, self._provider, run) for run in runs]
 
     def clear(self) -> None:
         """Remove all of it; at a path what other runs left too, because a folder for each would remain."""

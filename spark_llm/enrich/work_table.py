@@ -8,14 +8,14 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from spark_llm.enrich.changes import any_of, col
-from spark_llm.enrich.staging import Beside
+from spark_llm.enrich.staging import Staging
 from spark_llm.errors import ConfigError
 
 _ROW_BITS = 33  # of Spark's monotonically increasing numbers; the partition's stand above them
 _LAST = 2**63 - 1
 
 
-class Work:
+class WorkTable:
     """Rows for which there is something to do. Rows next to each other in a chunk are so in the target's files too.
 
     Attributes:
@@ -25,7 +25,7 @@ class Work:
         bytes: About how long all that is asked is, as text.
     """
 
-    def __init__(self, beside: Beside, to_do: DataFrame) -> None:
+    def __init__(self, beside: Staging, to_do: DataFrame) -> None:
         """Write down what `changes.to_do` finds; raises `ConfigError` where the key does not tell rows apart."""
         self._beside = beside
         self._rows = beside.write("work", to_do)

@@ -16,10 +16,10 @@ BODY_BYTES = 4_000_000  # Databricks' limit for foundation and external models i
 REQUEST_TOKENS = 250_000  # OpenAI's limit is 300,000; a sixth of it is the margin of the estimate
 BYTES_PER_TOKEN = 3
 
-Numbered = tuple[int, Item]  # an input with its row's number
+Indexed = tuple[int, Item]  # an input with its row's number
 
 
-class Packer:
+class Batcher:
     """Fills requests: inputs go in, whole packs come out, and the rest waits for more or for `flush`."""
 
     def __init__(self, count: int, body_bytes: int = BODY_BYTES, tokens: int = REQUEST_TOKENS) -> None:
@@ -29,10 +29,10 @@ class Packer:
         """
         self._count = count
         self._most_bytes = min(body_bytes, tokens * BYTES_PER_TOKEN)  # two limits, one sum to keep
-        self._pack: list[Numbered] = []
+        self._pack: list[Indexed] = []
         self._bytes = 0
 
-    def add(self, numbered: Iterable[Numbered]) -> list[list[Numbered]]:
+    def add(self, numbered: Iterable[Indexed]) -> list[list[Indexed]]:
         """Put inputs in and return the packs that are full."""
         full = []
         for entry in numbered:
@@ -45,7 +45,7 @@ class Packer:
                 full.append(self._taken())
         return full
 
-    def flush(self) -> list[list[Numbered]]:
+    def flush(self) -> list[list[Indexed]]:
         """Return what waits, as a last pack, if anything does."""
         return [self._taken()] if self._pack else []
 
@@ -53,6 +53,6 @@ class Packer:
         """Return how many inputs wait."""
         return len(self._pack)
 
-    def _taken(self) -> list[Numbered]:
+    def _taken(self) -> list[Indexed]:
         pack, self._pack, self._bytes = self._pack, [], 0
         return pack

@@ -14,7 +14,7 @@ SAME = 0.1  # two ceilings that differ by less are one that was confirmed
 _DOUBLINGS_MOST = 40.0
 
 
-class Climb:
+class CubicWindow:
     """One quantity on its way up: `value`, from `least` to `most`; `ceiling` is where it was cut, None before."""
 
     def __init__(self, start: float, least: float, most: float, *, step: float, relative: bool = False) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from sys import getsizeof
 from typing import Any
 
-from spark_llm.flow.batcher import Numbered
-from spark_llm.protocol.values import Item, Question, Result, Usage
+from spark_llm.flow.batcher import Indexed
+from spark_llm.protocol.values import Item, Prompt, Result, Usage
 from spark_llm.protocol.wire import write_json
 
 ANSWERS_MOST = 10_000
@@ -43,13 +43,13 @@ class Dedupe:
         self._most_bytes = answer_bytes
         self._asking: dict[Key, int] = {}  # what is being asked, and the row that equal ones wait for
         self._keys: dict[int, Key] = {}  # the rows that are being asked, and what
-        self._twins: dict[int, list[Numbered]] = {}  # a row, and those that wait for it
+        self._twins: dict[int, list[Indexed]] = {}  # a row, and those that wait for it
         self._answers: OrderedDict[Key, tuple[Result, int]] = OrderedDict()  # with their weights, last used last
         self._bytes = 0
 
-    def admit(self, inputs: Iterable[Numbered]) -> tuple[list[Numbered], list[tuple[int, Result]]]:
+    def admit(self, inputs: Iterable[Indexed]) -> tuple[list[Indexed], list[tuple[int, Result]]]:
         """Return the inputs to ask, and the results of those that were answered before; the others wait for a twin."""
-        to_ask: list[Numbered] = []
+        to_ask: list[Indexed] = []
         known: list[tuple[int, Result]] = []
         for entry in inputs:
             number, item = entry
@@ -58,7 +58,7 @@ class Dedupe:
                 to_ask.append(entry)
             elif key in self._answers:
                 self._answers.move_to_end(key)
-                known.append((number, twin_of(self._answers[key][0])))
+                known.append((number, shared_result(self._answers[key][0])))
             elif (asking := self._asking.setdefault(key, number)) == number:
                 self._keys[number] = key
                 to_ask.append(entry)
@@ -66,25 +66,25 @@ class Dedupe:
                 self._twins.setdefault(asking, []).append(entry)
         return to_ask, known
 
-    def settle(self, results: Iterable[tuple[int, Result]]) -> tuple[list[tuple[int, Result]], list[Numbered]]:
+    def settle(self, results: Iterable[tuple[int, Result]]) -> tuple[list[tuple[int, Result]], list[Indexed]]:
         """Return the results with copies for the rows that waited for them, and the inputs to ask after all.
 
         A failure is nobody's but its row's: those that waited for it are asked, and nobody waits for them.
         """
         settled: list[tuple[int, Result]] = []
-        to_ask: list[Numbered] = []
+        to_ask: list[Indexed] = []
         for entry in results:
             settled.append(entry)
             number, result = entry
             key = self._keys.pop(number, None)
             if key is None:
                 continue
-            twins: Sequence[Numbered] = ()
+            twins: Sequence[Indexed] = ()
             if self._asking.get(key) == number:
                 del self._asking[key]
                 twins = self._twins.pop(number, ())
             if result.error is None:
-                settled += [(twin, twin_of(result)) for twin, _ in twins]
+                settled += [(twin, shared_result(result)) for twin, _ in twins]
                 self._remember(key, result)
             else:
                 self._keys.update((twin, key) for twin, _ in twins)
@@ -106,8 +106,8 @@ def _key(item: Item) -> Key | None:
     """Return what equal inputs have in common; None for what JSON cannot hold, which is then the sender's to tell."""
     if isinstance(item, str):
         return item
-    if isinstance(item, Question):
-        said = _key(item.said)
+    if isinstance(item, Prompt):
+        said = _key(item.content)
         return None if said is None else (said, item.system, item.reply)
     try:
         return write_json(item)
@@ -124,7 +124,7 @@ def _weight(key: Key, result: Result) -> int:
     return weight if result.choices is None else weight + sum(map(getsizeof, result.choices))
 
 
-def twin_of(result: Result) -> Result:
+def shared_result(result: Result) -> Result:
     """Return the same answer at no cost: zero where the server counted tokens, so that the rows' sum is the bill."""
     usage = result.usage
     return Result(

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from spark_llm.flow.batcher import Numbered
+from spark_llm.flow.batcher import Indexed
 from spark_llm.protocol.task import PLAIN, Task
 from spark_llm.protocol.values import Item, RowError
 
@@ -23,7 +23,7 @@ SILENCE_S = 2.0  # while the first request is silent, the number that may be out
 SILENCE_MOST = 16
 
 
-class Then(Enum):
+class NextStep(Enum):
     """What follows from a refusal."""
 
     AGAIN = "the same inputs are asked in another form"
@@ -40,7 +40,7 @@ class Doubt:
     witnesses: tuple[Hashable, ...]
 
 
-class Form:
+class WireFormatNegotiation:
     """What the answers have shown of one task at one endpoint."""
 
     def __init__(self, task: Task, batch_size: int) -> None:
@@ -109,7 +109,7 @@ class Form:
         if not self.out:
             self._silent_since = None
 
-    def understood(self, dialect: int, inputs: Sequence[Numbered], doubt: Doubt | None, *, proves: bool = True) -> None:
+    def understood(self, dialect: int, inputs: Sequence[Indexed], doubt: Doubt | None, *, proves: bool = True) -> None:
         """Take note of an answer to inputs that had raised a `doubt`; `proves` says that it is what was asked for."""
         self.answered = True
         if not proves:
@@ -123,7 +123,7 @@ class Form:
             self._votes = {form: by for form, by in self._votes.items() if not (form ^ dialect) & self._proven}
             self._in_doubt = self._in_doubt - 1 if self._votes else 0
 
-    def misunderstood(self, dialect: int, inputs: Sequence[Numbered]) -> int | None:
+    def misunderstood(self, dialect: int, inputs: Sequence[Indexed]) -> int | None:
         """Take note that an answer shows that its wire form was not understood; return the form to ask in, if any."""
         if dialect & PLAIN:
             return None
@@ -134,7 +134,7 @@ class Form:
             return None
         return dialect | PLAIN
 
-    def otherwise(self, dialect: int, inputs: Sequence[Numbered], error: RowError) -> int | None:
+    def otherwise(self, dialect: int, inputs: Sequence[Indexed], error: RowError) -> int | None:
         """Return the wire form in which to ask inputs that were refused in this one; None where there is none."""
         if error.kind != "invalid_request":
             return None
@@ -146,15 +146,15 @@ class Form:
         self._doubt()
         return other
 
-    def refused(self, forms: int, inputs: Sequence[Numbered], error: RowError) -> Then:
+    def refused(self, forms: int, inputs: Sequence[Indexed], error: RowError) -> NextStep:
         """Take note that inputs were refused in each of so many wire forms; return what follows."""
         self._suspicious = True
         if len(inputs) > 1:
-            return Then.SPLIT
+            return NextStep.SPLIT
         if error.kind != "invalid_request":
-            return Then.END
+            return NextStep.END
         self._count_alike(error.message, witnesses(inputs)[0])
-        return Then.HOPELESS if self.alike >= max(WITNESSES, ALIKE_REFUSALS // forms) else Then.END
+        return NextStep.HOPELESS if self.alike >= max(WITNESSES, ALIKE_REFUSALS // forms) else NextStep.END
 
     def ask_alone(self) -> None:
         """Take note that of several inputs one may be to blame."""
@@ -192,10 +192,10 @@ def weight(inputs: Sequence[Hashable]) -> int:
     return different + (len(inputs) - different) // 4
 
 
-def witnesses(inputs: Sequence[Numbered]) -> tuple[Hashable, ...]:
+def witnesses(inputs: Sequence[Indexed]) -> tuple[Hashable, ...]:
     """Return what equal inputs have in common, of each: a text, or else the number of its row."""
     return tuple(item if isinstance(item, str) else number for number, item in inputs)
 
 
-def _items(inputs: Sequence[Numbered]) -> list[Item]:
+def _items(inputs: Sequence[Indexed]) -> list[Item]:
     return [item for _, item in inputs]

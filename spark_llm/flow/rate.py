@@ -7,21 +7,21 @@ sending itself is paced: evenly, as in a token bucket of a few requests.
 Knows no clock, no socket, no Spark: `now` is an argument, in seconds.
 """
 
-from spark_llm.flow.cubic import RETURN_ROUNDS, Climb
+from spark_llm.flow.cubic import RETURN_ROUNDS, CubicWindow
 
 BURST_REQUESTS = 2  # that may go at once after a pause of the sender's own
 BURST_S = 1.0  # of a quota a minute, that may go at once
 CEILING_SHARE = 0.97  # the ceiling to remember, of the rate that was refused
 UNPROVEN_SHARE = 0.8  # as long as no rate has lasted: the first one is an estimate, and may be far too high
-CUT_TO = 0.95  # of that ceiling
-FIRST_CUT_TO = 0.9  # of the estimate
+BACKOFF_RATIO = 0.95  # of that ceiling
+FIRST_BACKOFF_RATIO = 0.9  # of the estimate
 PROBE_STEP = 0.02  # of the ceiling
 SLOWEST = 0.05  # requests a second
 _UNBOUND = 1e9
 _IDLE_UNITS = 16.0  # after which a rate that held nothing back is forgotten
 
 
-class Bucket:
+class TokenBucket:
     """A quota by the minute, over any minute: a token bucket that holds a second's worth and may go into debt."""
 
     def __init__(self, per_minute: float) -> None:
@@ -48,13 +48,13 @@ class Bucket:
         self._at = now
 
 
-class LearnedRate:
+class AdaptiveRate:
     """The rate at which an endpoint with a hidden quota was last content; probed like the window."""
 
     def __init__(self, accepted_per_s: float, now: float) -> None:
         """Begin just under the rate of requests that were not refused, as it was estimated."""
-        self._climb = Climb(_UNBOUND, SLOWEST, _UNBOUND, step=PROBE_STEP, relative=True)
-        self._climb.cut(accepted_per_s, FIRST_CUT_TO)
+        self._climb = CubicWindow(_UNBOUND, SLOWEST, _UNBOUND, step=PROBE_STEP, relative=True)
+        self._climb.cut(accepted_per_s, FIRST_BACKOFF_RATIO)
         self._proven = False
         self._next_at = now
         self._grown_at = now
@@ -101,10 +101,10 @@ class LearnedRate:
     def cut(self, accepted_per_s: float) -> None:
         """Take note that requests at this rate were refused, and how many a second were accepted."""
         if self._climb.slow_start_again:
-            self._climb.cut(max(SLOWEST, accepted_per_s), CUT_TO)
+            self._climb.cut(max(SLOWEST, accepted_per_s), BACKOFF_RATIO)
             return
         self._proven = self._proven or self._climb.rounds >= RETURN_ROUNDS
-        self._climb.cut((CEILING_SHARE if self._proven else UNPROVEN_SHARE) * self.per_s, CUT_TO)
+        self._climb.cut((CEILING_SHARE if self._proven else UNPROVEN_SHARE) * self.per_s, BACKOFF_RATIO)
 
     def resume_at(self, at: float) -> None:
         """Send nothing before this time."""

@@ -12,10 +12,10 @@ SPAN_ROWS = 10_000  # rows taken in and not yet left, beyond the window: one Arr
 LEAST_ROWS = 64  # rows that wait to be sent, however narrow the window
 CHUNK_ROWS = 256  # results that leave at once, unless
 CHUNK_WAIT_S = 0.2  # the first of them waited so long
-BEAT_S = 1.5  # between beats while nothing leaves
+FLUSH_S = 1.5  # between beats while nothing leaves
 
 
-class Pace:
+class ReadAhead:
     """The reins of one stream of rows."""
 
     def __init__(self, now: float, rows_a_request: int = 1) -> None:
@@ -53,7 +53,7 @@ class Pace:
             self.allowance = SPAN_ROWS
             self._widen_at = None
 
-    def hungry_at(self, window_rows: int, now: float) -> int:
+    def low_watermark(self, window_rows: int, now: float) -> int:
         """Return at how many unsent rows more would be taken in; -1 where only results that leave can change that."""
         return window_rows if self.wants(0, window_rows, now) else -1
 
@@ -67,21 +67,21 @@ class Pace:
         """Return how many results are worth waking for."""
         return 1 if self.left < OPENING_ROWS else CHUNK_ROWS
 
-    def beats(self, now: float) -> bool:
+    def flushes(self, now: float) -> bool:
         """Return whether to push the buffer out now: as the allowance is used up, and from time to time."""
         if self.opening and self.left > 0 and self._widen_at is None and 2 * self.left >= self.allowance:
             return True
-        return now - self._beat_at >= BEAT_S
+        return now - self._beat_at >= FLUSH_S
 
     def has_left(self, rows: int, now: float) -> bool:
         """Take note that results left; return whether a beat should follow at once."""
         self.left += rows
         self._left_at = now
-        return self.left - rows < OPENING_ROWS or self.beats(now)
+        return self.left - rows < OPENING_ROWS or self.flushes(now)
 
-    def has_beaten(self, now: float, settled: int) -> None:
+    def has_flushed(self, now: float, settled: int) -> None:
         """Take note of a beat that the reader survived."""
-        waited = now - self._beat_at >= BEAT_S
+        waited = now - self._beat_at >= FLUSH_S
         self._beat_at = now
         if not self.opening or self._widen_at is not None:
             return
@@ -92,7 +92,7 @@ class Pace:
 
     def next_at(self, ready: int) -> float:
         """Return when to look again if nothing happens before."""
-        due = self._beat_at + BEAT_S
+        due = self._beat_at + FLUSH_S
         if self._widen_at is not None:
             due = min(due, self._widen_at)
         return min(due, self._left_at + CHUNK_WAIT_S) if ready else due

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from spark_llm.flow.batcher import Numbered
-from spark_llm.flow.limiter import Sent
-from spark_llm.flow.negotiation import Doubt, Form
-from spark_llm.flow.retry import Tries
+from spark_llm.flow.batcher import Indexed
+from spark_llm.flow.limiter import Permit
+from spark_llm.flow.negotiation import Doubt, WireFormatNegotiation
+from spark_llm.flow.retry import Attempts
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.values import Answer, Item, Question, Result, RowError, Usage
+from spark_llm.protocol.values import Answer, Item, Prompt, Result, RowError, Usage
 
 
 @dataclass(slots=True, eq=False)
@@ -17,14 +17,14 @@ class Request:
     """Inputs on their way, in one wire form."""
 
     owner: Any  # whoever it is for; told apart by identity
-    inputs: list[Numbered]
-    form: Form
+    inputs: list[Indexed]
+    form: WireFormatNegotiation
     dialect: int = 0
     flags: int = 0  # of wire forms, without which its inputs were refused, or not understood
-    tries: Tries = field(default_factory=Tries)
+    tries: Attempts = field(default_factory=Attempts)
     spent: Usage | None = None  # tokens of tries that gave no answer
     requests: int = 0  # HTTP requests that were sent for it, and that no other part of the same request counts
-    sent: Sent | None = None  # the last try's, as long as it is in flight
+    sent: Permit | None = None  # the last try's, as long as it is in flight
     misfit: Result | None = None  # an answer that did not fit its type
     asked_again: int = 0  # times after such an answer
     probe: bool = False  # whether it looks for the end of an outage
@@ -35,9 +35,9 @@ class Request:
     token: str | None = field(default=None, repr=False)  # that its last sending brought
 
     @property
-    def letters(self) -> int:
+    def characters(self) -> int:
         """How long the inputs are, to estimate their tokens."""
-        return sum(_letters(item) for _, item in self.inputs)
+        return sum(_characters(item) for _, item in self.inputs)
 
     def settled(self, outcome: Answer | RowError, latency_s: float | None) -> Iterator[tuple[int, Result]]:
         """Give each input its result, with its part of the tokens that all tries cost, by length.
@@ -79,7 +79,7 @@ class Request:
                 self.form,
                 self.dialect,
                 self.flags,
-                Tries(sent=self.tries.sent),
+                Attempts(sent=self.tries.sent),
                 share,
                 doubt=self.doubt,
             )
@@ -89,16 +89,16 @@ class Request:
         return before, after
 
 
-def _shares(usage: Usage | None, parts: Sequence[Sequence[Numbered]]) -> Sequence[Usage | None]:
+def _shares(usage: Usage | None, parts: Sequence[Sequence[Indexed]]) -> Sequence[Usage | None]:
     if usage is None or len(parts) == 1:
         return [usage] * len(parts)
-    return usage.share([sum(_letters(item) for _, item in part) for part in parts])
+    return usage.share([sum(_characters(item) for _, item in part) for part in parts])
 
 
-def _letters(item: Item) -> int:
+def _characters(item: Item) -> int:
     """Return the length of a text, or of a conversation's messages."""
     if isinstance(item, str):
         return len(item)
-    if isinstance(item, Question):
-        return len(item.system or "") + _letters(item.said)
+    if isinstance(item, Prompt):
+        return len(item.system or "") + _characters(item.content)
     return sum(len(content) for message in item if isinstance(content := message.get("content"), str))

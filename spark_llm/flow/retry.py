@@ -18,7 +18,7 @@ FAILURE_ROWS = 1_000  # over which a failure rate is taken
 
 
 @dataclass(slots=True)
-class Tries:
+class Attempts:
     """What became of one request's tries so far."""
 
     sent: int = 0
@@ -27,7 +27,7 @@ class Tries:
     refused_since: float | None = None
 
 
-def wait_before_next(failure: Failure, tries: Tries, policy: Policy, now: float, dice: float) -> float | RowError:
+def next_delay(failure: Failure, tries: Attempts, policy: Policy, now: float, random_value: float) -> float | RowError:
     """Count a failure into `tries`; return the seconds to wait before the next try, or the error to end with.
 
     `dice` is one draw from [0, 1). A server's Retry-After is waited out in full, with the jitter on top.
@@ -39,7 +39,7 @@ def wait_before_next(failure: Failure, tries: Tries, policy: Policy, now: float,
         if tries.refused_since is None:
             tries.refused_since = now
         refused_s = now - tries.refused_since
-        wait_s = told_s + dice * _backoff(FIRST_REFUSED_WAIT_S, tries.refusals)
+        wait_s = told_s + random_value * _backoff(FIRST_REFUSED_WAIT_S, tries.refusals)
         if refused_s + wait_s <= policy.give_up_after_s:
             return wait_s
         responses = "1 response" if tries.refusals == 1 else f"{tries.refusals} responses"
@@ -49,7 +49,7 @@ def wait_before_next(failure: Failure, tries: Tries, policy: Policy, now: float,
         return error
     tries.faults += 1
     if tries.faults < policy.max_tries:
-        return min(told_s, policy.give_up_after_s) + dice * _backoff(FIRST_FAULT_WAIT_S, tries.faults)
+        return min(told_s, policy.give_up_after_s) + random_value * _backoff(FIRST_FAULT_WAIT_S, tries.faults)
     return error._replace(message=f"{error.message} (after {tries.faults} tries)") if tries.faults > 1 else error
 
 

@@ -27,7 +27,7 @@ class RetryBudget:
         self.spent_at = None
         self._probes = 0
 
-    def failed(self, now: float, dice: float, *, probe: bool) -> None:
+    def failed(self, now: float, random_value: float, *, probe: bool) -> None:
         """Take note of a fault of a request that was a probe, or was not; `dice` is one draw from [0, 1)."""
         if self.spent_at is None:
             self._left -= 1
@@ -37,7 +37,8 @@ class RetryBudget:
         elif not probe:
             return  # it was sent before the outage was known
         self._probing = False
-        self._probe_at = now + min(LONGEST_PROBE_S, FIRST_PROBE_S * 2.0 ** min(self._probes, 30)) * (1 + dice) / 2
+        wait_s = min(LONGEST_PROBE_S, FIRST_PROBE_S * 2.0 ** min(self._probes, 30))
+        self._probe_at = now + wait_s * (1 + random_value) / 2
         self._probes += 1
 
     def opens_at(self, now: float) -> float | None:

@@ -63,13 +63,13 @@ class _State(Enum):
     PROBE = "a higher level is tried"
 
 
-class Knee:
+class SaturationDetector:
     """The level at which an endpoint is busy and nothing queues; `level` is infinite as long as none was found."""
 
     def __init__(self) -> None:
         """Know nothing."""
         self.level = math.inf
-        self.era = 0  # how often the level was moved: an answer counts for the era that its request was sent in
+        self.generation = 0  # how often the level was moved: an answer counts for the era that its request was sent in
         self._state = _State.OPEN
         self._by_octave: dict[int, _Mean] = {}  # latencies, by the binary logarithm of the level
         self._here = _Mean(2 * SAMPLES_LEAST)  # latencies at the level kept
@@ -80,13 +80,13 @@ class Knee:
         self._hold_rounds = HOLD_ROUNDS
         self._upward = False  # whether the last level tried from the one kept was a higher one; they take turns
 
-    def answered(self, level: int, era: int, latency_s: float, window: int, *, doubling: bool) -> None:
+    def answered(self, level: int, generation: int, latency_s: float, window: int, *, doubling: bool) -> None:
         """Take note of an answer to a request that was the `level`th in flight, when the window is `window` wide."""
         if self._state is _State.OPEN and doubling:
             self._compare_with_lower(level, latency_s, window)
             return
         here = min(float(window), self.level)
-        if era != self.era or level < STALE * here:
+        if generation != self.generation or level < STALE * here:
             return
         self._here.add(latency_s)
         if self._here.count >= max(SAMPLES_LEAST, SAMPLES_ROUNDS * here):
@@ -203,5 +203,5 @@ class Knee:
 
     def _move(self, level: float) -> None:
         self.level = max(1.0, level)
-        self.era += 1
+        self.generation += 1
         self._here = _Mean(max(4.0 * SAMPLES_LEAST, 8 * self.level))

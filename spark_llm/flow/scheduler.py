@@ -12,11 +12,11 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from spark_llm.flow.batcher import Numbered
-from spark_llm.flow.limiter import Limit, Sent
-from spark_llm.flow.negotiation import Doubt, Form, Then, witnesses
+from spark_llm.flow.batcher import Indexed
+from spark_llm.flow.limiter import ConcurrencyLimiter, Permit
+from spark_llm.flow.negotiation import Doubt, NextStep, WireFormatNegotiation, witnesses
 from spark_llm.flow.request import Request
-from spark_llm.flow.retry import wait_before_next
+from spark_llm.flow.retry import next_delay
 from spark_llm.flow.retry_budget import RetryBudget
 from spark_llm.flow.suspects import Suspect, Suspects
 from spark_llm.policy import Policy
@@ -25,17 +25,17 @@ from spark_llm.protocol.values import Answer, Failure, RowError
 _NEVER_REACHED = ("connection", "timeout", "unavailable")
 
 
-class LastWord(NamedTuple):
+class Verdict(NamedTuple):
     """What a request ends with."""
 
     error: RowError
     stops_all: bool  # no other row of the task can fare better
 
 
-class Schedule:
+class RequestScheduler:
     """The line in front of one endpoint."""
 
-    def __init__(self, limit: Limit, policy: Policy, *, renews: bool = False) -> None:
+    def __init__(self, limit: ConcurrencyLimiter, policy: Policy, *, renews: bool = False) -> None:
         """Keep within `limit`; try again as `policy` says. `renews`: a token that is refused can be replaced."""
         self.limit = limit
         self._policy = policy
@@ -48,15 +48,15 @@ class Schedule:
         self._sendings = 0
         self.held_until = 0.0  # when the pause ends that Retry-After asked for
         self._answered_at: float | None = None
-        self._suspects: defaultdict[Form, Suspects] = defaultdict(Suspects)
-        self._judged: list[tuple[Request, LastWord]] = []
+        self._suspects: defaultdict[WireFormatNegotiation, Suspects] = defaultdict(Suspects)
+        self._judged: list[tuple[Request, Verdict]] = []
 
     @property
     def outage_since(self) -> float | None:
         """When the outage began; None while there is none."""
         return self._budget.spent_at
 
-    def add(self, owner: object, inputs: list[Numbered], form: Form) -> None:
+    def add(self, owner: object, inputs: list[Indexed], form: WireFormatNegotiation) -> None:
         """Put a request at the end of the line."""
         self._fresh.append(Request(owner, inputs, form))
 
@@ -67,7 +67,7 @@ class Schedule:
             request.dialect = request.form.dialect | request.flags
             self._sendings += 1
             request.number = self._sendings
-            request.sent = self.limit.sent(now, request.letters if self._counts_tokens else 0)
+            request.sent = self.limit.sent(now, request.characters if self._counts_tokens else 0)
             request.form.sent(now)
             self._suspects[request.form].sent(request)
             request.probe = self._budget.sent()
@@ -99,7 +99,7 @@ class Schedule:
         fills = self._suspects[request.form].fills(self.limit.in_flight, self.limit.window)
         return fills or request.form.waits(request.flags)
 
-    def _from_the_end(self, form: Form) -> bool:
+    def _from_the_end(self, form: WireFormatNegotiation) -> bool:
         """Return whether the last new request in line is next: other rows' neighbours are better witnesses."""
         return form.from_the_end or len(self._suspects[form].held) % 2 == 1
 
@@ -182,7 +182,7 @@ class Schedule:
         self._wait(request, now)
         return False
 
-    def _back(self, request: Request) -> Form:
+    def _back(self, request: Request) -> WireFormatNegotiation:
         """Take note that a request is in flight no longer."""
         request.form.back()
         self._suspects[request.form].back(request)
@@ -192,12 +192,12 @@ class Schedule:
         error = answer.results[0].error
         return error is not None and error.kind == "schema_mismatch" and request.asked_again < self._policy.reask
 
-    def failed(self, request: Request, failure: Failure, now: float, dice: Callable[[], float]) -> LastWord | None:
+    def failed(self, request: Request, failure: Failure, now: float, draw: Callable[[], float]) -> Verdict | None:
         """Take note of a failure; return what the request ends with, or None when it goes on."""
         form = self._back(request)
         request.has_cost(failure.usage)
         if failure.told_to_wait:
-            return self._refused(request, failure, now, dice)
+            return self._refused(request, failure, now, draw)
         if failure.about_input or failure.about_form or (failure.stops_all and not failure.stops_at_once):
             self.limit.answered(_sent(request), now)  # the endpoint is well, and had time to read what it refused
             self._budget.answered()
@@ -206,7 +206,7 @@ class Schedule:
             if _is_ours(failure.error):
                 self._budget.refused(probe=request.probe)
             else:
-                self._budget.failed(now, dice(), probe=request.probe)
+                self._budget.failed(now, draw(), probe=request.probe)
         request.sent = None
         if failure.about_input:
             return self._asked_otherwise(request, failure, now)
@@ -214,9 +214,9 @@ class Schedule:
             request.flags |= other
             self._wait(request, now)
             return None
-        return self._faulted(request, failure, now, dice)
+        return self._faulted(request, failure, now, draw)
 
-    def _asked_otherwise(self, request: Request, failure: Failure, now: float) -> LastWord | None:
+    def _asked_otherwise(self, request: Request, failure: Failure, now: float) -> Verdict | None:
         """Ask in another form, or in two parts; an input alone is what was refused."""
         form, inputs = request.form, request.inputs
         other = form.otherwise(request.dialect, inputs, failure.error)
@@ -226,51 +226,51 @@ class Schedule:
             self._wait(request, -math.inf)  # before all others: what comes of it decides how they are asked
             return None
         then = form.refused(1 + request.flags.bit_count() if request.doubt else 1, inputs, failure.error)
-        if then is Then.SPLIT:
+        if then is NextStep.SPLIT:
             self._ask_apart(request, now)
             return None
-        if then is Then.HOPELESS:
-            return LastWord(_of_all(failure.error, form.alike), stops_all=True)
-        return LastWord(failure.error, stops_all=False)
+        if then is NextStep.HOPELESS:
+            return Verdict(_of_all(failure.error, form.alike), stops_all=True)
+        return Verdict(failure.error, stops_all=False)
 
     def _ask_apart(self, request: Request, now: float) -> None:
         request.doubt, request.spoilt = None, True
         self._wait(request, now)
 
-    def _refused(self, request: Request, failure: Failure, now: float, dice: Callable[[], float]) -> LastWord | None:
+    def _refused(self, request: Request, failure: Failure, now: float, draw: Callable[[], float]) -> Verdict | None:
         told_s = failure.retry_after_s or 0.0
         told_when = told_s > 0 and failure.error.kind == "rate_limited"
         self.limit.refused(_sent(request), now, told_when=told_when)
         request.sent = None
         self._budget.refused(probe=request.probe)
-        verdict = wait_before_next(failure, request.tries, self._policy, now, dice())
+        verdict = next_delay(failure, request.tries, self._policy, now, draw())
         if isinstance(verdict, RowError) and request.tries.refusals == 1:  # it never waited: the time is too long
             return self._suspected(request, verdict, verdict, now)
         self.held_until = max(self.held_until, now + min(told_s, self._policy.give_up_after_s))
         if isinstance(verdict, RowError):
             since = request.tries.refused_since
-            return LastWord(verdict, stops_all=self._answered_at is None or since is None or self._answered_at < since)
+            return Verdict(verdict, stops_all=self._answered_at is None or since is None or self._answered_at < since)
         self._wait(request, now + verdict)
         return None
 
-    def _faulted(self, request: Request, failure: Failure, now: float, dice: Callable[[], float]) -> LastWord | None:
+    def _faulted(self, request: Request, failure: Failure, now: float, draw: Callable[[], float]) -> Verdict | None:
         error = failure.error
         if failure.stops_at_once:
-            return LastWord(error, stops_all=True)
+            return Verdict(error, stops_all=True)
         if failure.stops_all:
             return self._suspected(request, error, _of_the_row(error), now)
         outage_at = self._budget.spent_at
         if outage_at is not None and self._answered_at is not None and error.retryable:
             if now - outage_at > self._policy.give_up_after_s:
                 why = f"gave up: nothing was answered for {now - outage_at:.0f} s; last: {error.message}"
-                return LastWord(error._replace(message=why), stops_all=True)
+                return Verdict(error._replace(message=why), stops_all=True)
             self._wait(request, now)  # when a probe may go: an outage spends no tries
             return None
-        return self._tried(request, failure, now, dice)
+        return self._tried(request, failure, now, draw)
 
-    def _tried(self, request: Request, failure: Failure, now: float, dice: Callable[[], float]) -> LastWord | None:
+    def _tried(self, request: Request, failure: Failure, now: float, draw: Callable[[], float]) -> Verdict | None:
         """Try again as long as the row has tries left, and the endpoint may be well."""
-        verdict = wait_before_next(failure, request.tries, self._policy, now, dice())
+        verdict = next_delay(failure, request.tries, self._policy, now, draw())
         own = verdict if isinstance(verdict, RowError) else None
         suspects = self._suspects[request.form]
         if self._may_be_dead(request.form, failure.error) and (own is not None or suspects.held):
@@ -278,11 +278,11 @@ class Schedule:
             last_word = self._suspected(request, own or failure.error, own, now)
             return last_word and last_word._replace(error=_of_all(last_word.error, different))
         if isinstance(verdict, RowError):
-            return LastWord(verdict, stops_all=False)
+            return Verdict(verdict, stops_all=False)
         self._wait(request, now + verdict)
         return None
 
-    def _may_be_dead(self, form: Form, error: RowError) -> bool:
+    def _may_be_dead(self, form: WireFormatNegotiation, error: RowError) -> bool:
         """Return whether a fault may be that of an endpoint which never worked, or is no model's."""
         never = (error.kind in _NEVER_REACHED and self._answered_at is None) or (
             error.kind == "invalid_response" and not form.answered
@@ -293,11 +293,11 @@ class Schedule:
         """Return whether a refusal of this request, which is in flight, would be the last that can be heard."""
         return self._suspects[request.form].convicts(request) or self._is_left_alone(request.form, out=1)
 
-    def _is_left_alone(self, form: Form, out: int) -> bool:
+    def _is_left_alone(self, form: WireFormatNegotiation, out: int) -> bool:
         """Return whether nothing is in line, and no more than so many requests are in flight."""
         return form.out <= out and not any(request.form is form for request in self._in_line())
 
-    def _suspected(self, request: Request, error: RowError, own: RowError | None, now: float) -> LastWord | None:
+    def _suspected(self, request: Request, error: RowError, own: RowError | None, now: float) -> Verdict | None:
         """End the task where there are witnesses enough; else let the request wait for its verdict."""
         suspects = self._suspects[request.form]
         if not suspects.convicts(request):
@@ -305,9 +305,9 @@ class Schedule:
                 self._release(other, None, now)
             return None
         suspects.convict()
-        return LastWord(error, stops_all=True)
+        return Verdict(error, stops_all=True)
 
-    def judged(self, now: float, asks_for_more: Callable[[Any], bool]) -> list[tuple[Request, LastWord]]:
+    def judged(self, now: float, asks_for_more: Callable[[Any], bool]) -> list[tuple[Request, Verdict]]:
         """Return the requests whose refusal was found to be their own, or that nothing is left to judge by.
 
         `asks_for_more` asks an owner for another request, and returns whether there may be one.
@@ -336,7 +336,7 @@ class Schedule:
             request.form.ask_alone()
             self._ask_apart(request, now)
         else:
-            self._judged.append((request, LastWord(error, stops_all=False)))
+            self._judged.append((request, Verdict(error, stops_all=False)))
 
     def _in_line(self) -> Iterator[Request]:
         yield from self._fresh
@@ -388,7 +388,7 @@ def _of_the_row(error: RowError) -> RowError:
     return error._replace(kind="invalid_request", message=f"{error.message} (this row only; others were answered)")
 
 
-def _sent(request: Request) -> Sent:
+def _sent(request: Request) -> Permit:
     """Return what the limit wants back of a request that is in flight."""
     if request.sent is None:
         raise ValueError("The request was never sent.")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from spark_llm.livecounts.datagrams import Count, Running, Sender, written
+from spark_llm.livecounts.datagrams import Count, RunningCounts, Sender, written
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.values import Result
 
@@ -51,7 +51,7 @@ class LiveCounts:
         """Listen on this address of the machine alone, from when the `with` begins to where it ends."""
         self._host = host
         self._secret = secrets.token_bytes(SECRET_BYTES)
-        self._running = Running(self._secret)
+        self._running = RunningCounts(self._secret)
         self._lock = threading.Lock()
         self._opened = contextlib.ExitStack()
         self._address: Address | None = None

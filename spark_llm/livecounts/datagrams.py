@@ -83,7 +83,7 @@ def read(secret: bytes, datagram: bytes) -> tuple[Sender, dict[str, Count]] | No
         return None
 
 
-class Running:
+class RunningCounts:
     """What the datagrams of the chunk that is running come to: of each partition its latest attempt."""
 
     def __init__(self, secret: bytes) -> None:

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 from spark_llm.errors import HINT, ConfigError, Kind
 from spark_llm.metering.budget import Budget
-from spark_llm.metering.forecast import Meter, Pace, fit
+from spark_llm.metering.forecast import CostForecast, TimeForecast, fit
 from spark_llm.metering.tally import Tally
 
 PILOT_ROWS = 200  # at most, in the first chunk of a run with a budget to keep
 GROWTH = 10  # times the rows that were asked so far: as many may be asked on their evidence
 FEWEST_ROWS = 50  # at most, for which a chunk is worth its seconds
 ENOUGH_ROWS = 20  # that were asked, before a failure rate means something
-HOPELESS: tuple[Kind, ...] = ("unauthorized", "not_found", "quota")  # every further row would fare the same
-HOPELESS_SHARE = 0.1  # of a chunk's rows: fewer such errors may be of a task's last rows, which others cannot clear
-NOT_OF_THE_ROW: tuple[Kind, ...] = ("cancelled", *HOPELESS)  # errors that say nothing of the row they are in
+FATAL_KINDS: tuple[Kind, ...] = ("unauthorized", "not_found", "quota")  # every further row would fare the same
+FATAL_SHARE = 0.1  # of a chunk's rows: fewer such errors may be of a task's last rows, which others cannot clear
+NOT_ROW_ERRORS: tuple[Kind, ...] = ("cancelled", *FATAL_KINDS)  # errors that say nothing of the row they are in
 _RUN_AGAIN = "what was answered is not asked again."
 
 
@@ -54,7 +54,7 @@ class PerRow:
     usd: float | None = None
 
 
-class Chunks:
+class ChunkPlanner:
     """The chunks of one run. Ask for the `next` one, say what came of it when it is `done`, until there is none.
 
     Attributes:
@@ -72,9 +72,9 @@ class Chunks:
         self._held = 0
         self._rows = 0
         self._columns: dict[str, Tally] = {}
-        self._tokens = Meter()
-        self._usd = Meter()
-        self._pace = Pace()
+        self._tokens = CostForecast()
+        self._usd = CostForecast()
+        self._pace = TimeForecast()
         self._chunk_began_s = began_s
 
     @property
@@ -160,8 +160,8 @@ class Chunks:
         asked = tally.answered + sum(failed.values())
         enough = asked >= min(ENOUGH_ROWS, self._limits.chunk_rows) or not self._waiting
         rate, budget = self._limits.max_failure_rate, self._budget
-        hopeless = [kind for kind in HOPELESS if last.failed.get(kind, 0)]
-        if hopeless and sum(last.failed[kind] for kind in hopeless) > HOPELESS_SHARE * last.answered:
+        hopeless = [kind for kind in FATAL_KINDS if last.failed.get(kind, 0)]
+        if hopeless and sum(last.failed[kind] for kind in hopeless) > FATAL_SHARE * last.answered:
             said, _, hint = (trouble or "").partition(HINT)
             self._stop(
                 f"the endpoint of column {name!r} answers no row ({': '.join(filter(None, [hopeless[0], said]))})",
@@ -191,7 +191,7 @@ class Chunks:
 
 
 def _held(tally: Tally) -> int:
-    return sum(tally.failed.get(kind, 0) for kind in NOT_OF_THE_ROW)
+    return sum(tally.failed.get(kind, 0) for kind in NOT_ROW_ERRORS)
 
 
 def _counted(failed: Mapping[Kind, int]) -> str:

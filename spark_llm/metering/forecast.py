@@ -15,7 +15,7 @@ def fit(left: float, per_row: float | None) -> float:
     return left / per_row if per_row else math.inf
 
 
-class Meter:
+class CostForecast:
     """What rows cost, by the row: the mean of all, or that of the last chunk where rows grow dearer."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Meter:
             self._last = amount / weight
 
 
-class Pace:
+class TimeForecast:
     """How long chunks take: so much for each, which nobody tells, and so much for each of its rows."""
 
     def __init__(self) -> None:

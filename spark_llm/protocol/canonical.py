@@ -16,9 +16,9 @@ from typing import Any
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
-from spark_llm.protocol.structured.schema import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
+from spark_llm.protocol.structured.schema import Array, Enumeration, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.template import Prompt
+from spark_llm.protocol.template import PromptBuilder
 
 FORMAT = 1
 """The number of this form; another form has another number, and asks every row again."""
@@ -37,7 +37,7 @@ def canonical_json(value: JSON) -> bytes:
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def model_words(url: str, model: str | None, task: Task, prompt: Prompt | None) -> dict[str, JSON]:
+def model_words(url: str, model: str | None, task: Task, prompt: PromptBuilder | None) -> dict[str, JSON]:
     """Return what a model is asked: where, which one, with which instructions and parameters, for what answers.
 
     What was not given is left out, so that a field that comes to be later changes no recipe without it.
@@ -78,7 +78,7 @@ def shape_words(shape: Shape) -> JSON:  # noqa: PLR0911 -- one for each kind of 
             return _ruled({"is": kind}, rules)
         case Number(precision=precision, scale=scale, rules=rules):
             return _ruled({"is": "decimal", "precision": precision, "scale": scale}, rules)
-        case Choice(values=values):
+        case Enumeration(values=values):
             return {"one_of": list(values)}
         case Array(element=element, rules=rules):
             return _ruled({"each": shape_words(element)}, rules)

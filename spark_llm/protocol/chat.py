@@ -14,19 +14,19 @@ from spark_llm.protocol.choices import TOOL_CALL, read_choices
 from spark_llm.protocol.finish_reason import ending_of
 from spark_llm.protocol.parameters import repeatable
 from spark_llm.protocol.reasoning import parted
-from spark_llm.protocol.structured.output import Misfit, Reply
+from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
 from spark_llm.protocol.task import FOLDED, PLAIN
 from spark_llm.protocol.values import (
     Answer,
+    Content,
     Failure,
     Item,
     Message,
     Outcome,
-    Question,
+    Prompt,
     Response,
     Result,
     RowError,
-    Said,
 )
 from spark_llm.protocol.wire import body, string_of, text_of, write_json
 
@@ -47,14 +47,14 @@ _TEMPLATES_WORDS = re.compile(
 class Chat:
     """A chat question: its instructions, its parameters as a JSON object, and how many answers are asked for.
 
-    Answers are texts, unless a `reply` says what they hold; with `own_replies` each `Question` says it for itself. With
+    Answers are texts, unless a `reply` says what they hold; with `own_replies` each `Prompt` says it for itself. With
     `answer_only` a text comes without the thoughts that a model wrote in front of it.
     """
 
     system: str | None = None
     parameters: bytes = b"{}"
     n: int = 1
-    reply: Reply | None = None
+    reply: StructuredOutput | None = None
     own_replies: bool = False
     answer_only: bool = False
 
@@ -127,7 +127,7 @@ class Chat:
             _leave_thoughts_out(result, said if isinstance(said, str) else "")
             return outcome
         read = reply.read(result.text or "")
-        if not isinstance(read, Misfit):
+        if not isinstance(read, Mismatch):
             result.parsed = read
             if self.answer_only:
                 result.text = parted(result.text or "").answer or result.text
@@ -142,21 +142,21 @@ class Chat:
     def again(self, item: Item, result: Result) -> Item:
         """Go on with the conversation: what was answered, and what is wrong with it."""
         said, system, reply = self._asked(item)
-        if reply is None or result.text is None or not isinstance(misfit := reply.read(result.text), Misfit):
+        if reply is None or result.text is None or not isinstance(misfit := reply.read(result.text), Mismatch):
             return item
         conversation = [
             *_conversation(said),
             {"role": "assistant", "content": result.text},
             {"role": "user", "content": reply.ask_again(misfit)},
         ]
-        return Question(conversation, system, reply) if isinstance(item, Question) else conversation
+        return Prompt(conversation, system, reply) if isinstance(item, Prompt) else conversation
 
-    def _asked(self, item: Item) -> tuple[Said, str | None, Reply | None]:
+    def _asked(self, item: Item) -> tuple[Content, str | None, StructuredOutput | None]:
         """Return what is said, the instructions to it, and the type of its answer."""
-        if not isinstance(item, Question):
+        if not isinstance(item, Prompt):
             return item, self.system, self.reply
         system = self.system if item.system is None else item.system
-        return item.said, system, item.reply if isinstance(item.reply, Reply) else self.reply
+        return item.content, system, item.reply if isinstance(item.reply, StructuredOutput) else self.reply
 
     def _leads(self, item: Item, dialect: int) -> bool:
         """Return whether the request has a system message, unless the wire form is without."""
@@ -165,7 +165,7 @@ class Chat:
         return own or system is not None or (reply is not None and bool(dialect & PLAIN))
 
 
-def _messages(said: Said, system: str | None, more: str | None, *, folded: bool) -> bytes:
+def _messages(said: Content, system: str | None, more: str | None, *, folded: bool) -> bytes:
     """Write the request's messages; `more` follows the instructions."""
     if folded:
         return b'"messages":' + write_json(list(_folded(_led(_conversation(said), system, more))))
@@ -176,7 +176,7 @@ def _messages(said: Said, system: str | None, more: str | None, *, folded: bool)
     return b'"messages":' + write_json(_led(said, system, more))
 
 
-def _conversation(said: Said) -> Sequence[Message]:
+def _conversation(said: Content) -> Sequence[Message]:
     return [{"role": "user", "content": said}] if isinstance(said, str) else said
 
 

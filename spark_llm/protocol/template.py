@@ -13,7 +13,7 @@ from typing import Any
 
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.parameters import text
-from spark_llm.protocol.values import Said
+from spark_llm.protocol.values import Content
 from spark_llm.protocol.wire import excerpt
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -66,7 +66,7 @@ class Template:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PromptBuilder:
     """What each row asks, with its fields open: the user's message or the prompt, and the instructions to it."""
 
     template: Template
@@ -74,7 +74,7 @@ class Prompt:
     conversations: bool = False  # whether a field may hold one: see `conversation`
 
     @classmethod
-    def parse(cls, template: str, system: str | None = None, *, conversations: bool = False) -> "Prompt":
+    def parse(cls, template: str, system: str | None = None, *, conversations: bool = False) -> "PromptBuilder":
         """Read the templates; raises `ConfigError` for one that is broken, and where `template` has no field."""
         parsed = Template.parse("template", template)
         if not parsed.fields:
@@ -101,7 +101,7 @@ class Prompt:
         quoted = self.system is not None and name in self.system.fields
         return name if self.conversations and self.template.is_bare and not quoted else None
 
-    def asked(self, columns: Mapping[str, Sequence[Any]]) -> list[Said | None]:
+    def asked(self, columns: Mapping[str, Sequence[Any]]) -> list[Content | None]:
         """Return what each row asks, from the values of every field; a row with a null in any of them asks nothing.
 
         Instructions with fields lead a conversation that has no system message of its own.
@@ -117,7 +117,7 @@ class Prompt:
         ]
 
 
-def _led(system: str, item: Said) -> Said:
+def _led(system: str, item: Content) -> Content:
     messages = [{"role": "user", "content": item}] if isinstance(item, str) else item
     if any(message and message.get("role") == "system" for message in messages):
         return messages

@@ -10,19 +10,19 @@ from typing import Any, NamedTuple
 from spark_llm.errors import HINT, Kind
 
 Message = Mapping[str, object]  # {"role": …, "content": …}
-Said = str | Sequence[Message]  # a text, or a conversation
+Content = str | Sequence[Message]  # a text, or a conversation
 
 
 @dataclass(slots=True, frozen=True)
-class Question:
+class Prompt:
     """What is said, with instructions and a type of answer of its own; None for those of its task."""
 
-    said: Said
+    content: Content
     system: str | None = None
     reply: Hashable = None  # the codec's own word for it
 
 
-Item = Said | Question  # what one row asks
+Item = Content | Prompt  # what one row asks
 
 
 class Usage(NamedTuple):

@@ -18,7 +18,7 @@ from spark_llm.protocol.task import Task
 from spark_llm.protocol.urls import is_route_optimised
 from spark_llm.protocol.values import Answer, Failure, Response, RowError
 from spark_llm.protocol.wire import read_object
-from spark_llm.readiness.client import Caller, off_the_loop
+from spark_llm.readiness.client import ReadinessClient, off_the_loop
 from spark_llm.readiness.probe import SAMPLE, asks_on, is_an_answer, questions
 from spark_llm.readiness.report import Check, Outcome, Where
 from spark_llm.readiness.target import TIMEOUT_S, Target, locate
@@ -46,7 +46,7 @@ class Visit:
         self.checks: list[Check] = []
         self.barred = False
         self._where = where
-        self._caller = Caller(target.route)
+        self._caller = ReadinessClient(target.route)
         self._hints: dict[Kind, str] = {}  # what the description says to a refusal
 
     def sign_in(self) -> None:
@@ -189,7 +189,7 @@ def skipped(names: Sequence[str], where: Where, failed: Check) -> list[Check]:
 
 def endpoints_at(route: Route, timeout_s: float = TIMEOUT_S) -> list[Description]:
     """Return a workspace's endpoints; raises `ConfigError` in the words of a row where it does not list them."""
-    caller = Caller(route)
+    caller = ReadinessClient(route)
     try:
         response = caller.send("GET", route.url, None, timeout_s)
         error = None if response.succeeded else failure_of(response).error

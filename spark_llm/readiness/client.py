@@ -16,7 +16,7 @@ from spark_llm.transport.http import ask_once
 Result = TypeVar("Result")
 
 
-class Caller:
+class ReadinessClient:
     """Whoever a route names, asking; blocks, so it is for a thread without an event loop."""
 
     def __init__(self, route: Route) -> None:

@@ -14,9 +14,9 @@ from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.parameters import text, written
-from spark_llm.protocol.template import Prompt
+from spark_llm.protocol.template import PromptBuilder
 from spark_llm.udf.model_udf import ModelUDF
-from spark_llm.udf.returns import reply_of
+from spark_llm.udf.returns import structured_output_of
 from spark_llm.udf.spark_types import spark_type
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def _udf(
     policy: Policy,
     schema: "StructType",
     *,
-    prompt: Prompt | None = None,
+    prompt: PromptBuilder | None = None,
     ddl: str | None = None,
 ) -> ModelUDF:
     if isinstance(endpoint, str):
@@ -123,10 +123,10 @@ def chat_udf(
         "n": n,
         "response_format": response_format,
     }
-    prompt = None if template is None else Prompt.parse(template, system, conversations=True)
+    prompt = None if template is None else PromptBuilder.parse(template, system, conversations=True)
     instructions = prompt.instructions if prompt else None if system is None else text("system", system)
     ddl = text("returns", returns) if isinstance(returns, str) else None
-    reply = None if returns is None or ddl else reply_of(returns)
+    reply = None if returns is None or ddl else structured_output_of(returns)
     if returns is not None and (response_format is not None or "response_format" in (extra_body or ())):
         raise ConfigError("returns= and response_format both say what the answer is.", "give one of them.")
     task = Chat(instructions, written(parameters, extra_body), n or 1, reply)
@@ -173,7 +173,7 @@ def complete_udf(
         "stop": stop,
         "n": n,
     }
-    prompt = None if template is None else Prompt.parse(template)
+    prompt = None if template is None else PromptBuilder.parse(template)
     task = Complete(written(parameters, extra_body), n or 1)
     schema = schemas.with_choices(schemas.COMPLETE) if task.n > 1 else schemas.COMPLETE
     return _udf("complete_udf", task, endpoint, policy, schema, prompt=prompt)

@@ -26,7 +26,7 @@ from spark_llm.protocol.values import Result
 from spark_llm.udf.columns import to_arrow, to_pandas
 from spark_llm.udf.spark_types import arrow_type
 
-BEAT_ARRAYS = 90  # empty batches that fill the worker's output buffer of 64 KB, so that it is sent
+FLUSH_ARRAYS = 90  # empty batches that fill the worker's output buffer of 64 KB, so that it is sent
 _TAG = "_spark_llm_call"
 Results = Iterator[list[Result | None]]  # in the rows' order; an empty list is a beat
 
@@ -48,7 +48,7 @@ class Plan(Protocol):
         """Answer the rows of pandas series and frames."""
 
 
-class LateUDF(ABC):
+class LazyUDF(ABC):
     """A UDF that becomes Spark's when it is called or registered; it goes through `spark.udf.register` as it is."""
 
     deterministic = False
@@ -82,7 +82,7 @@ class LateUDF(ABC):
             return ArrowUDFType.SCALAR_ITER
         return PandasUDFType.SCALAR_ITER
 
-    def asNondeterministic(self) -> "LateUDF":  # noqa: N802 -- PySpark's name
+    def asNondeterministic(self) -> "LazyUDF":  # noqa: N802 -- PySpark's name
         """Return this UDF: it is nondeterministic already."""
         return self
 
@@ -123,7 +123,7 @@ class LateUDF(ABC):
 class Call(NamedTuple):
     """One of our UDFs, and the columns that it was called on."""
 
-    udf: LateUDF
+    udf: LazyUDF
     arguments: tuple[Column | str, ...]
 
 
@@ -188,7 +188,7 @@ def _written(answers: Results, write: Callable[[list[Result | None]], Any], noth
             if results:
                 yield write(results)
             else:
-                yield from [nothing] * BEAT_ARRAYS
+                yield from [nothing] * FLUSH_ARRAYS
     except SparkLLMError as error:
         if TaskContext.get() is not None:
             # Its message says all. These are Spark's own settings, of a worker that ends now: 4.0 and later leave the

@@ -18,17 +18,17 @@ from spark_llm.auth.databricks_runtime import Runtime
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.registry import engine_for
-from spark_llm.engine.request_spec import Recipe
+from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.policy import Policy
 from spark_llm.protocol.canonical import model_words
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.template import Prompt
+from spark_llm.protocol.template import PromptBuilder
 from spark_llm.protocol.values import Item
 from spark_llm.udf.columns import arrow_rows, pandas_rows
-from spark_llm.udf.lazy_udf import LateUDF, Results, active_session
-from spark_llm.udf.returns import reply_of
+from spark_llm.udf.lazy_udf import LazyUDF, Results, active_session
+from spark_llm.udf.returns import structured_output_of
 from spark_llm.udf.spark_types import spark_type, struct_of
 from spark_llm.udf.template_columns import arrow_prompts, by_name, pandas_prompts
 
@@ -39,7 +39,7 @@ LOGINS = (Profile(), Runtime())
 class ModelPlan:
     """Ask about each row of one column, or of the struct that fills a template."""
 
-    recipe: Recipe
+    recipe: RequestSpec
 
     @property
     def canonical(self) -> dict[str, Any]:
@@ -83,11 +83,11 @@ class Typed:
         """Return a chat with answers of the type that the session reads in `ddl`; raises `ConfigError`."""
         if not isinstance(self.task, Chat):
             return self
-        reply = reply_of(struct_of(ddl, spark))
+        reply = structured_output_of(struct_of(ddl, spark))
         return Typed(replace(self.task, reply=reply), schemas.with_parsed(self.schema, spark_type(reply.shape)))
 
 
-class ModelUDF(LateUDF):
+class ModelUDF(LazyUDF):
     """A model as a function of a column. Call it on one; register it with `spark.udf.register("name", it)`.
 
     One with a template is a function of its fields: call it on the columns by name, or on one struct that has them.
@@ -108,7 +108,7 @@ class ModelUDF(LateUDF):
         policy: Policy,
         schema: StructType,
         *,
-        prompt: Prompt | None = None,
+        prompt: PromptBuilder | None = None,
         ddl: str | None = None,
     ) -> None:
         """Keep the request; Spark's UDF is made later.
@@ -138,7 +138,7 @@ class ModelUDF(LateUDF):
         return self._read().task
 
     @property
-    def prompt(self) -> Prompt | None:
+    def prompt(self) -> PromptBuilder | None:
         """Its templates; None where it is called on one column."""
         return self._prompt
 
@@ -148,13 +148,13 @@ class ModelUDF(LateUDF):
         return self._read().schema
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> RequestSpec:
         """What travels to the workers; raises `ConfigError` where the login that it needs fails."""
         task = self.codec
         with self._resolving:
             if self._route is None:
                 self._route = self._resolved(ask_logins=True)
-            return Recipe(task, self._route, self.policy, self._prompt)
+            return RequestSpec(task, self._route, self.policy, self._prompt)
 
     def made_for(self, spark: SparkSession) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
         """Make Spark's UDF for this session, which reads the DDL string where none has before."""

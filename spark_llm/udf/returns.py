@@ -3,17 +3,17 @@
 from pyspark.sql.types import StructType
 
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.structured.output import Reply
+from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.pydantic_models import is_model, shape_of_model
 from spark_llm.udf.spark_types import shape_of
 
 
-def reply_of(returns: object) -> Reply:
+def structured_output_of(returns: object) -> StructuredOutput:
     """Return how answers of this type are asked for and read; raises `ConfigError` for what is no type of answers."""
     if isinstance(returns, StructType):
-        return Reply("answer", shape_of(returns))
+        return StructuredOutput("answer", shape_of(returns))
     if isinstance(returns, type) and is_model(returns):
-        return Reply(returns.__name__, shape_of_model(returns))
+        return StructuredOutput(returns.__name__, shape_of_model(returns))
     raise ConfigError(
         f"returns={returns!r} is no type of an answer.",
         'pass DDL, as in returns="mood STRING, stars INT", a StructType, or the class of a pydantic model.',

@@ -36,7 +36,7 @@ from spark_llm.protocol.identifiers import check_apart
 from spark_llm.protocol.structured.schema import (
     SCALARS,
     Array,
-    Choice,
+    Enumeration,
     Field,
     Map,
     Nullable,
@@ -89,7 +89,7 @@ def spark_type(shape: Shape) -> DataType:  # noqa: PLR0911 -- one for each kind 
     match shape:
         case Scalar(kind=kind):
             return _SCALARS[kind]
-        case Choice(values=values):
+        case Enumeration(values=values):
             return StringType() if isinstance(values[0], str) else LongType()
         case Number(precision=precision, scale=scale):
             return DecimalType(precision, scale)

@@ -14,7 +14,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from spark_llm.errors import ConfigError, InputTypeError
-from spark_llm.protocol.template import Prompt
+from spark_llm.protocol.template import PromptBuilder
 from spark_llm.protocol.values import Item
 from spark_llm.udf.columns import SLICE_ROWS, askable, from_pandas, python_values
 from spark_llm.udf.spark_types import spark_name
@@ -24,7 +24,7 @@ _REFUSED = "spark_llm: not a text"  # which column cannot be written as text, or
 CONVERSATION = "spark_llm: a conversation"  # the column that is one, as it is, or null
 
 
-def by_name(prompt: Prompt, columns: Mapping[str, Column | str]) -> Column:
+def by_name(prompt: PromptBuilder, columns: Mapping[str, Column | str]) -> Column:
     """Return the struct of these columns; raises `ConfigError` where they are not the template's fields."""
     if set(columns) != set(prompt.fields):
         raise ConfigError(
@@ -45,13 +45,13 @@ def by_name(prompt: Prompt, columns: Mapping[str, Column | str]) -> Column:
     return F.named_struct(*(part for name, value in parts.items() for part in (F.lit(name), value)))
 
 
-def _refused(prompt: Prompt, name: str, column: Column) -> Column:
+def _refused(prompt: PromptBuilder, name: str, column: Column) -> Column:
     kinds = "map|struct|binary" if name == prompt.conversation else "array|map|struct|binary"
     kind = F.typeof(column)
     return F.when(kind.rlike(rf"^({kinds})\b"), F.concat(F.lit(f"{name} is "), kind))
 
 
-def arrow_prompts(batches: Iterator[pa.Array], prompt: Prompt) -> Iterator[Sequence[Item | None]]:
+def arrow_prompts(batches: Iterator[pa.Array], prompt: PromptBuilder) -> Iterator[Sequence[Item | None]]:
     """Read Arrow batches of structs as what their rows ask, slice by slice; null where a field is."""
     for batch in batches:
         columns = _arrow_fields(batch, prompt)
@@ -60,7 +60,7 @@ def arrow_prompts(batches: Iterator[pa.Array], prompt: Prompt) -> Iterator[Seque
             yield prompt.asked({name: python_values(piece) for name, piece in pieces.items()})
 
 
-def _arrow_fields(batch: pa.Array, prompt: Prompt) -> dict[str, pa.Array]:
+def _arrow_fields(batch: pa.Array, prompt: PromptBuilder) -> dict[str, pa.Array]:
     if not isinstance(batch, pa.Array):
         raise _no_struct("several columns", prompt)
     if pa.types.is_null(batch.type):
@@ -75,7 +75,9 @@ def _arrow_fields(batch: pa.Array, prompt: Prompt) -> dict[str, pa.Array]:
     return columns
 
 
-def pandas_prompts(batches: Iterator[pd.Series | pd.DataFrame], prompt: Prompt) -> Iterator[Sequence[Item | None]]:
+def pandas_prompts(
+    batches: Iterator[pd.Series | pd.DataFrame], prompt: PromptBuilder
+) -> Iterator[Sequence[Item | None]]:
     """Read pandas batches of structs, which are frames, as what their rows ask, slice by slice."""
     for batch in batches:
         columns = _pandas_fields(batch, prompt)
@@ -84,7 +86,7 @@ def pandas_prompts(batches: Iterator[pd.Series | pd.DataFrame], prompt: Prompt) 
             yield prompt.asked({name: _cells(name, piece, prompt) for name, piece in pieces.items()})
 
 
-def _pandas_fields(batch: Any, prompt: Prompt) -> dict[str, pd.Series]:  # noqa: ANN401 -- whatever Spark makes of columns
+def _pandas_fields(batch: Any, prompt: PromptBuilder) -> dict[str, pd.Series]:  # noqa: ANN401 -- whatever Spark makes of columns
     if isinstance(batch, pd.Series) and bool(batch.isna().all()):  # a column of nulls may be of any type
         return dict.fromkeys(prompt.fields, batch)
     if not isinstance(batch, pd.DataFrame):
@@ -98,14 +100,14 @@ def _pandas_fields(batch: Any, prompt: Prompt) -> dict[str, pd.Series]:  # noqa:
     return columns
 
 
-def _cells(name: str, column: pd.Series, prompt: Prompt) -> list[Item | None]:
+def _cells(name: str, column: pd.Series, prompt: PromptBuilder) -> list[Item | None]:
     def wrong_type(found: str) -> InputTypeError:
         return _no_text(f"{name} is {found}", prompt)
 
     return [from_pandas(cell, wrong_type, conversations=name == prompt.conversation) for cell in column]
 
 
-def _chosen(columns: Mapping[str, Any], has_values: Callable[[Any], bool], prompt: Prompt) -> dict[str, Any]:
+def _chosen(columns: Mapping[str, Any], has_values: Callable[[Any], bool], prompt: PromptBuilder) -> dict[str, Any]:
     """Return the column of each field, from those of the struct."""
     for name in prompt.fields:
         if name not in columns:
@@ -119,14 +121,14 @@ def _chosen(columns: Mapping[str, Any], has_values: Callable[[Any], bool], promp
     return chosen
 
 
-def _no_struct(found: str, prompt: Prompt) -> InputTypeError:
+def _no_struct(found: str, prompt: PromptBuilder) -> InputTypeError:
     return InputTypeError(
         f"The template takes a struct with the fields {_listed(prompt.fields)}; the UDF was called on {found}.",
         f"call it with the columns by name, ({_sample(prompt)}), or in SQL on named_struct('{prompt.fields[0]}', …).",
     )
 
 
-def _no_text(found: str, prompt: Prompt) -> InputTypeError:
+def _no_text(found: str, prompt: PromptBuilder) -> InputTypeError:
     but = f" ({prompt.conversation} may be array<struct<role:string,content:string>>)" if prompt.conversation else ""
     return InputTypeError(
         f"The template's fields are strings{but}, and {found}.",
@@ -139,5 +141,5 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "nothing"
 
 
-def _sample(prompt: Prompt) -> str:
+def _sample(prompt: PromptBuilder) -> str:
     return ", ".join(f"{name}=…" for name in prompt.fields)

@@ -12,9 +12,9 @@ from spark_llm.ai import prompts
 from spark_llm.ai.catalog import FUNCTIONS, LABELS_MOST, SENTIMENTS
 from spark_llm.errors import KINDS
 from spark_llm.protocol.chat import Chat
-from spark_llm.protocol.structured.output import Misfit, Reply
+from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
 from spark_llm.protocol.task import FOLDED, PLAIN
-from spark_llm.protocol.values import Item, Question, RowError
+from spark_llm.protocol.values import Item, Prompt, RowError
 from spark_llm.protocol.wire import write_json
 
 TEXTS = st.text(max_size=30)
@@ -40,15 +40,15 @@ def asked(name: str, *arguments: Any) -> Item | RowError | None:  # noqa: ANN401
 def told(name: str, *arguments: Any) -> str:  # noqa: ANN401 -- any argument
     """Return the instructions of one row's question."""
     row = asked(name, *arguments)
-    assert isinstance(row, Question)
+    assert isinstance(row, Prompt)
     assert row.system is not None
     return row.system
 
 
-def reply_of(question: object) -> Reply:
+def reply_of(question: object) -> StructuredOutput:
     """Return the type that a question wants its answer to have."""
-    assert isinstance(question, Question)
-    assert isinstance(question.reply, Reply)
+    assert isinstance(question, Prompt)
+    assert isinstance(question.reply, StructuredOutput)
     return question.reply
 
 
@@ -59,8 +59,8 @@ def test_the_rows_text_is_the_users_message(name: str, data: st.DataObject, cont
     options = data.draw(OPTIONS[name])
     row = asked(name, content, *options)
 
-    assert content == (row.said if isinstance(row, Question) else row)
-    assert FUNCTIONS[name].typed == (isinstance(row, Question) and row.reply is not None)
+    assert content == (row.content if isinstance(row, Prompt) else row)
+    assert FUNCTIONS[name].typed == (isinstance(row, Prompt) and row.reply is not None)
     assert set(FUNCTIONS) == set(OPTIONS)
 
 
@@ -101,7 +101,7 @@ def test_an_answer_is_one_of_the_labels(labels: list[str], other: str) -> None:
     instructions = told("classify", "text", labels)
 
     assert labels == [reply.read(json.dumps({"answer": label})) for label in labels]
-    assert isinstance(reply.read(json.dumps({"answer": other})), Misfit) != (other in labels)
+    assert isinstance(reply.read(json.dumps({"answer": other})), Mismatch) != (other in labels)
     assert all(write_json(label).decode() in instructions for label in labels)
 
 
@@ -119,7 +119,7 @@ def test_a_sentiment_is_one_of_four() -> None:
     reply = reply_of(asked("analyze_sentiment", "text"))
 
     assert list(SENTIMENTS) == [reply.read(f'{{"answer": "{each}"}}') for each in SENTIMENTS]
-    assert isinstance(reply.read('{"answer": "sad"}'), Misfit)
+    assert isinstance(reply.read('{"answer": "sad"}'), Mismatch)
 
 
 @pytest.mark.parametrize("name", ["classify", "extract", "mask"])

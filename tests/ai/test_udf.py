@@ -10,7 +10,7 @@ import pytest
 from spark_llm import Endpoint, Policy
 from spark_llm.ai.udf import NAMES_AT_ONCE, QueryPlan
 from spark_llm.engine.registry import ENGINES, IDLE_MOST
-from spark_llm.engine.request_spec import Recipe
+from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import InputTypeError, RowFailedError
 from spark_llm.protocol.values import Result
 from spark_llm.serving import Echo, LocalEndpoints
@@ -34,9 +34,10 @@ def endpoints() -> Iterator[LocalEndpoints]:
         yield running
 
 
-def recipe_of(endpoints: LocalEndpoints, name: str, policy: Policy = Policy()) -> Recipe:
+def recipe_of(endpoints: LocalEndpoints, name: str, policy: Policy = Policy()) -> RequestSpec:
     """Return how one of them is asked."""
-    return Recipe(CHAT, Endpoint(endpoints.invocations(name), token=endpoints.token).resolve(CHAT.route, {}), policy)
+    endpoint = Endpoint(endpoints.invocations(name), token=endpoints.token)
+    return RequestSpec(CHAT, endpoint.resolve(CHAT.route, {}), policy)
 
 
 def plan(endpoints: LocalEndpoints, policy: Policy = Policy(), *, raises: bool = False) -> QueryPlan:

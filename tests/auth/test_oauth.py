@@ -9,7 +9,7 @@ import pytest
 from spark_llm import Endpoint, Policy
 from spark_llm.auth.credentials import ClientCredentials
 from spark_llm.engine.registry import ENGINES, engine_for
-from spark_llm.engine.request_spec import Recipe
+from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
@@ -71,7 +71,7 @@ def test_a_worker_signs_in_once_for_all_its_udfs(endpoints: LocalEndpoints) -> N
     """Chat, completions and embeddings have engines of their own, and share the token."""
     tasks: list[tuple[str, Task]] = [("chat", Chat()), ("complete", Complete()), ("embed", Embed())]
     for name, task in tasks:
-        recipe = Recipe(task, Endpoint(name).resolve(task.route, signed_in(endpoints)), Policy())
+        recipe = RequestSpec(task, Endpoint(name).resolve(task.route, signed_in(endpoints)), Policy())
         assert [None] * 20 == kinds(
             [r for chunk in engine_for(recipe).stream(task, iter([distinct(20)])) for r in chunk]
         )

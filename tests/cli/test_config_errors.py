@@ -2,13 +2,13 @@
 
 import pytest
 
-from spark_llm.cli.config_errors import Faults
+from spark_llm.cli.config_errors import ConfigErrors
 from spark_llm.errors import ConfigError
 
 
 def test_a_file_without_a_fault_raises_nothing() -> None:
     """Known keys come back with their values."""
-    faults = Faults("job.toml")
+    faults = ConfigErrors("job.toml")
 
     assert {"a": 1} == faults.known("budget", {"a": 1}, ["a", "b"])
     faults.raise_any()
@@ -16,7 +16,7 @@ def test_a_file_without_a_fault_raises_nothing() -> None:
 
 def test_every_fault_is_a_line_with_its_place_and_its_next_step() -> None:
     """A block that raised does not end the search, and the message as a whole ends in a next step."""
-    faults = Faults("job.toml")
+    faults = ConfigErrors("job.toml")
     faults.add("", "it has no key.", "write one.")
     with faults.at("columns.mood"):
         raise ConfigError("n=0 is too few.", "leave it out.")
@@ -40,7 +40,7 @@ def test_every_fault_is_a_line_with_its_place_and_its_next_step() -> None:
 )
 def test_a_key_that_is_not_known_is_named_without_its_value(name: str, hint: str) -> None:
     """The nearest key is the next step, or the list of them, or what is said of this key alone."""
-    faults = Faults("job.toml")
+    faults = ConfigErrors("job.toml")
 
     assert {"task": "chat"} == faults.known(
         "columns.a", {name: "5ecret", "task": "chat"}, ["task", "system"], {"token": "not in a file."}
@@ -52,7 +52,7 @@ def test_a_key_that_is_not_known_is_named_without_its_value(name: str, hint: str
 
 def test_a_value_where_a_table_has_to_be_is_a_fault() -> None:
     """What comes back in its place is an empty table, so that the search goes on."""
-    faults = Faults("job.toml")
+    faults = ConfigErrors("job.toml")
 
     assert {} == faults.table("budget", 20)
     with pytest.raises(ConfigError, match=r"budget is a value, and it has to be a table. Hint: write it as \[budget\]"):

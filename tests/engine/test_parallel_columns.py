@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.engine.parallel_columns import Ask, Chunk, Results, abreast
+from spark_llm.engine.parallel_columns import Ask, ParallelResults, Results, ask_in_parallel
 from spark_llm.protocol.values import Result
 
 PATIENCE_S = 10.0  # how long something may take that should be done at once
@@ -45,7 +45,7 @@ def in_chunks(name: str, sizes: Sequence[int]) -> Ask:
     return ask
 
 
-def texts(chunks: Iterator[Chunk]) -> list[tuple[str | None, ...]]:
+def texts(chunks: Iterator[ParallelResults]) -> list[tuple[str | None, ...]]:
     """Return the texts of whole rows, beats left out."""
     rows = (row for chunk in chunks for row in zip(*chunk, strict=True))
     return [tuple(None if result is None else result.text for result in row) for row in rows]
@@ -90,8 +90,8 @@ def test_every_column_gives_every_row_in_order(batches: list[list[int | None]], 
     rows = [row for batch in batches for row in batch]
     expected = [tuple(None if row is None else f"{at}:{row}" for at in range(len(columns))) for row in rows]
 
-    assert expected == texts(abreast(iter(batches), [*columns]))
-    assert expected == texts(abreast(iter(batches), [*columns], ahead_rows=1))
+    assert expected == texts(ask_in_parallel(iter(batches), [*columns]))
+    assert expected == texts(ask_in_parallel(iter(batches), [*columns], ahead_rows=1))
 
 
 @given(BATCHES, st.integers(1, 4))
@@ -107,7 +107,7 @@ def test_columns_that_read_as_they_go_share_the_input(batches: list[list[int | N
     rows = [row for batch in batches for row in batch]
 
     assert [(None if row is None else str(row),) * columns for row in rows] == texts(
-        abreast(source(), [plain()] * columns)
+        ask_in_parallel(source(), [plain()] * columns)
     )
     assert list(range(len(batches))) == fetched
 
@@ -120,7 +120,7 @@ def test_a_single_column_needs_no_thread() -> None:
         threads.append(threading.current_thread())
         yield from plain()(batches)
 
-    assert [("1",), ("2",)] == texts(abreast(iter([[1], [2]]), [ask]))
+    assert [("1",), ("2",)] == texts(ask_in_parallel(iter([[1], [2]]), [ask]))
     assert [threading.current_thread()] == threads
 
 
@@ -128,8 +128,8 @@ def test_a_fast_column_waits_for_a_slow_one() -> None:
     """It is ahead by so many rows as it may be, and by the chunk that it was giving, and reads no further."""
     fast, slow = Gate(), Gate()
     fast.let(10_000)
-    chunks = abreast(iter([[number] * 10 for number in range(1_000)]), [fast, slow], ahead_rows=100)
-    first: list[Chunk] = []
+    chunks = ask_in_parallel(iter([[number] * 10 for number in range(1_000)]), [fast, slow], ahead_rows=100)
+    first: list[ParallelResults] = []
     reading = threading.Thread(target=lambda: first.append(next(chunks)), daemon=True)
     reading.start()
 
@@ -158,7 +158,7 @@ def test_batches_are_let_go_when_every_column_has_them() -> None:
             held -= 1
 
     most = 0
-    for _ in abreast((Batch([number] * 10) for number in range(500)), [plain(), plain("b")], ahead_rows=50):
+    for _ in ask_in_parallel((Batch([number] * 10) for number in range(500)), [plain(), plain("b")], ahead_rows=50):
         most = max(most, held)
 
     assert most <= 2 + 50 // 10 + 2
@@ -179,7 +179,7 @@ def test_what_goes_wrong_in_one_column_is_raised_as_it_was(failing: int) -> None
     columns: list[Ask] = [other, other]
     columns[failing] = fails
     with pytest.raises(LookupError) as raised:
-        texts(abreast(iter([[1], [2], [3]]), columns))
+        texts(ask_in_parallel(iter([[1], [2], [3]]), columns))
 
     assert error is raised.value
     assert other.ended_in is not None
@@ -195,7 +195,7 @@ def test_input_that_breaks_is_raised_as_it_was() -> None:
         raise LookupError("upstream")
 
     with pytest.raises(LookupError, match="upstream"):
-        texts(abreast(source(), [plain(), plain(), plain()]))
+        texts(ask_in_parallel(source(), [plain(), plain(), plain()]))
 
 
 def test_a_thread_that_still_reads_the_input_fails_the_task() -> None:
@@ -213,7 +213,7 @@ def test_a_thread_that_still_reads_the_input_fails_the_task() -> None:
         raise LookupError("first")
 
     with pytest.raises(RuntimeError, match=r"1 of 2 columns did not end within 0\.1 s.* Hint: .+\.") as raised:
-        texts(abreast(source(), [plain(), fails], end_s=0.1))
+        texts(ask_in_parallel(source(), [plain(), fails], end_s=0.1))
     gate.set()
 
     assert "first" == str(raised.value.__context__)
@@ -230,7 +230,7 @@ def test_a_column_that_does_not_end_fails_the_task_of_a_reader_that_goes() -> No
         finally:
             gate.wait(PATIENCE_S)
 
-    chunks = abreast(iter([[1], [2]]), [plain(), stuck], end_s=0.1)
+    chunks = ask_in_parallel(iter([[1], [2]]), [plain(), stuck], end_s=0.1)
     next(chunks)
     with pytest.raises(RuntimeError, match="1 of 2 columns did not end"):
         chunks.close()  # type: ignore[attr-defined]
@@ -242,7 +242,7 @@ def test_a_reader_that_goes_ends_every_column() -> None:
     columns = [Gate(), Gate(), Gate()]
     for column in columns:
         column.let(1_000)
-    chunks = abreast(iter([[number] for number in range(1_000)]), [*columns], ahead_rows=4)
+    chunks = ask_in_parallel(iter([[number] for number in range(1_000)]), [*columns], ahead_rows=4)
     next(chunks)
     chunks.close()  # type: ignore[attr-defined]
     threads = [column.ended_in for column in columns]
@@ -264,7 +264,7 @@ def test_nothing_is_asked_while_the_caller_is_away() -> None:
 
         return ask
 
-    chunks = abreast(iter([[number] for number in range(1_000)]), [counting(0), counting(1)], ahead_rows=4)
+    chunks = ask_in_parallel(iter([[number] for number in range(1_000)]), [counting(0), counting(1)], ahead_rows=4)
     left = 0
     for chunk in chunks:
         left += len(chunk[0]) if chunk else 0
@@ -285,7 +285,7 @@ def beating(script: str, let: Callable[[], None] = lambda: None) -> Ask:
 
 def test_a_beat_is_passed_on_while_no_row_is_whole() -> None:
     """The caller pushes out what it has, and sees whether its reader is there, while a column is slow."""
-    chunks = list(abreast(iter([[1], [2]]), [beating("rr"), beating("bbrr")]))
+    chunks = list(ask_in_parallel(iter([[1], [2]]), [beating("rr"), beating("bbrr")]))
 
     assert [[], []] == chunks[:2]
     assert [("1", "1"), ("2", "2")] == texts(iter(chunks))
@@ -298,7 +298,7 @@ def test_two_columns_beat_as_one() -> None:
     def in_step() -> None:
         turns.wait()
 
-    chunks = list(abreast(iter([[1]]), [beating("b" * 20 + "r", in_step), beating("b" * 20 + "r", in_step)]))
+    chunks = list(ask_in_parallel(iter([[1]]), [beating("b" * 20 + "r", in_step), beating("b" * 20 + "r", in_step)]))
 
     assert 20 <= chunks.count([]) <= 21
     assert [("1", "1")] == texts(iter(chunks))
@@ -315,4 +315,4 @@ def test_a_column_that_loses_rows_is_loud(short: int) -> None:
     columns = [plain(), plain()]
     columns[short] = loses
     with pytest.raises(RuntimeError, match="fewer rows than another"):
-        texts(abreast(iter([[1, 2], [3, 4]]), columns, ahead_rows=2))
+        texts(ask_in_parallel(iter([[1, 2], [3, 4]]), columns, ahead_rows=2))

@@ -9,7 +9,7 @@ import pytest
 
 from spark_llm import Endpoint, Policy
 from spark_llm.engine.registry import Asking, Engines, log_as_asked
-from spark_llm.engine.request_spec import Recipe
+from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.serving import LocalEndpoints
 from tests.support.asking import CHAT, Held, comes_true, distinct, kinds, texts
 
@@ -24,13 +24,13 @@ def engines() -> Iterator[Engines]:
     kept.close()
 
 
-def recipe(endpoints: LocalEndpoints, timeout_s: float = 60.0) -> Recipe:
+def recipe(endpoints: LocalEndpoints, timeout_s: float = 60.0) -> RequestSpec:
     """Return how the endpoint is asked, by a token function of its own: none has the engine of another."""
     endpoint = Endpoint(endpoints.invocations("chat"), token=lambda: endpoints.token)
-    return Recipe(CHAT, endpoint.resolve(CHAT.route, {}), Policy(timeout_s=timeout_s))
+    return RequestSpec(CHAT, endpoint.resolve(CHAT.route, {}), Policy(timeout_s=timeout_s))
 
 
-def ask(engines: Engines, asked: Recipe, rows: int = 3) -> list[str | None]:
+def ask(engines: Engines, asked: RequestSpec, rows: int = 3) -> list[str | None]:
     """Return the texts of so many rows."""
     chunks = Asking(engines, asked).stream(CHAT, iter([distinct(rows)]))
     return texts([result for chunk in chunks for result in chunk])
@@ -116,11 +116,11 @@ def test_the_keepers_of_tokens_go_with_their_engines(endpoints: LocalEndpoints, 
 
     route = Endpoint(endpoints.invocations("chat"), token=token).resolve(CHAT.route, {})
     for timeout_s in (10.0, 20.0, 10.0):
-        ask(engines, Recipe(CHAT, route, Policy(timeout_s=timeout_s)))
+        ask(engines, RequestSpec(CHAT, route, Policy(timeout_s=timeout_s)))
     assert 1 == len(asked)
     for _ in range(5):
         ask(engines, recipe(endpoints))
-    ask(engines, Recipe(CHAT, route, Policy()))
+    ask(engines, RequestSpec(CHAT, route, Policy()))
 
     assert 2 == len(asked)
 
@@ -131,7 +131,7 @@ def test_the_log_of_an_engine_tells_its_life_and_no_secret(
     """Opened and closed, streams with their counts, the token's renewal, the window; no row, no token."""
     caplog.set_level(logging.DEBUG, "spark_llm")
     endpoint = Endpoint(f"{endpoints.invocations('chat')}?sig=s3cret", token=lambda: endpoints.token)
-    asked = Recipe(CHAT, endpoint.resolve(CHAT.route, {}), Policy(max_in_flight=8))
+    asked = RequestSpec(CHAT, endpoint.resolve(CHAT.route, {}), Policy(max_in_flight=8))
     ask(engines, asked, rows=300)
     engines.close()
     shown = asked.route.shown

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.engine.row_stream import Line, Rows
+from spark_llm.engine.row_stream import ReorderBuffer, Rows
 from spark_llm.protocol.values import Item, Result, Row, RowError
 
 BATCHES = st.lists(st.lists(st.none() | st.text(max_size=3), max_size=9), max_size=6)
@@ -20,20 +20,20 @@ def result(number: int) -> Result:
     return Result(text=f"answer {number}")
 
 
-def settle(line: Line, *numbers: int) -> None:
+def settle(line: ReorderBuffer, *numbers: int) -> None:
     """Give these rows their results."""
     line.settle((number, result(number)) for number in numbers)
 
 
-def settle_one_by_one(line: Line, rows: int) -> None:
+def settle_one_by_one(line: ReorderBuffer, rows: int) -> None:
     """Give all rows their results, the last one first."""
     for number in reversed(range(rows)):
         settle(line, number)
 
 
-def five_rows() -> Line:
+def five_rows() -> ReorderBuffer:
     """Return a line of five rows that no request carries yet."""
-    line = Line()
+    line = ReorderBuffer()
     line.take_in(["a"] * 5)
     line.queue(5)
     return line
@@ -42,7 +42,7 @@ def five_rows() -> Line:
 class Waiting:
     """Spark's thread, waiting at the line."""
 
-    def __init__(self, line: Line, *, ready: int, unsent: int = -1) -> None:
+    def __init__(self, line: ReorderBuffer, *, ready: int, unsent: int = -1) -> None:
         """Wait, and be seen to wait, or to have found no reason to."""
         self._line = line
         self._thread = threading.Thread(target=line.wait, args=(PATIENCE_S, ready, unsent), daemon=True)
@@ -90,7 +90,7 @@ def test_the_next_batch_is_not_read_before_it_is_needed() -> None:
 @given(st.lists(st.booleans(), max_size=30), st.randoms(use_true_random=False), st.integers(1, 5))
 def test_results_leave_in_the_rows_order(nulls: list[bool], dice: random.Random, at_once: int) -> None:
     """In whatever order answers come, they leave in the order of the rows, each once, with null for null."""
-    line = Line()
+    line = ReorderBuffer()
     asked = [number for number, _ in line.take_in([None if null else "?" for null in nulls])]
     order = dice.sample(asked, len(asked))
     left: list[Result | None] = line.pop()
@@ -104,7 +104,7 @@ def test_results_leave_in_the_rows_order(nulls: list[bool], dice: random.Random,
 
 def test_a_null_is_answered_at_once() -> None:
     """It is not among the rows to be asked, and holds nobody up."""
-    line = Line()
+    line = ReorderBuffer()
 
     assert [(1, "a"), (3, "b")] == list(line.take_in([None, "a", None, "b", None]))
     assert (1, 5, 0) == (line.ready, line.held, line.unsent)
@@ -113,7 +113,7 @@ def test_a_null_is_answered_at_once() -> None:
 
 def test_rows_are_numbered_across_batches() -> None:
     """A row's number is its place in the task."""
-    line = Line()
+    line = ReorderBuffer()
     line.take_in(["a", None])
 
     assert [(2, "b"), (3, "c")] == list(line.take_in(["b", "c"]))
@@ -121,7 +121,7 @@ def test_rows_are_numbered_across_batches() -> None:
 
 def test_the_head_holds_back_what_is_behind_it() -> None:
     """The second row's answer waits for the first's; then both leave together."""
-    line = Line()
+    line = ReorderBuffer()
     line.take_in(["a", "b", "c"])
     settle(line, 1)
     before = (line.ready, line.pop())
@@ -142,7 +142,7 @@ def test_what_is_sent_is_no_longer_unsent() -> None:
 
 def test_a_stopped_line_says_why() -> None:
     """The reason that no further row is asked stands with the line."""
-    line, error = Line(), RowError("not_found", 404, "no such endpoint", retryable=False)
+    line, error = ReorderBuffer(), RowError("not_found", 404, "no such endpoint", retryable=False)
     before = line.stopped
     line.stop(error)
 
@@ -167,7 +167,7 @@ def test_nobody_waits_for_what_is_there(ready: int, unsent: int) -> None:
     ],
     ids=["results", "sending", "one by one"],
 )
-def test_who_waits_is_woken(happens: Callable[[Line], object]) -> None:
+def test_who_waits_is_woken(happens: Callable[[ReorderBuffer], object]) -> None:
     """By results at the head, or by rows that were sent: whichever is first."""
     line = five_rows()
     waiting = Waiting(line, ready=2, unsent=1)
@@ -178,7 +178,7 @@ def test_who_waits_is_woken(happens: Callable[[Line], object]) -> None:
 
 def test_a_wait_ends_with_its_time() -> None:
     """Where nothing happens, the thread goes on when the time is over; a time that has passed is no wait."""
-    line = Line()
+    line = ReorderBuffer()
     line.take_in(["a"])
     line.wait(0.0, 1, -1)
     line.wait(-1.0, 1, -1)
@@ -189,7 +189,7 @@ def test_a_wait_ends_with_its_time() -> None:
 @given(st.integers(1, 200), st.integers(1, 20))
 def test_two_threads_lose_nothing(rows: int, enough: int) -> None:
     """While one thread settles, the other waits and takes out: every row leaves once, in order."""
-    line = Line()
+    line = ReorderBuffer()
     line.take_in(["a"] * rows)
     settling = threading.Thread(target=settle_one_by_one, args=(line, rows), daemon=True)
     settling.start()

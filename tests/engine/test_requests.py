@@ -10,7 +10,7 @@ from spark_llm.auth.credentials import ClientCredentials
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
-from spark_llm.protocol.structured.output import Reply
+from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Field, Scalar, Struct
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Item, Result
@@ -19,7 +19,7 @@ from tests.support.asking import ask, distinct, engine, engine_at, kinds
 from tests.support.saying import Says
 
 EMBED, COMPLETE = Embed(), Complete()
-TYPED = Chat(reply=Reply("review", Struct((Field("stars", Scalar("integer")),))))
+TYPED = Chat(reply=StructuredOutput("review", Struct((Field("stars", Scalar("integer")),))))
 
 
 def requests(results: Sequence[Result | None]) -> list[int]:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.engine.row_stream import Stream
-from spark_llm.flow.batcher import Numbered
-from spark_llm.flow.negotiation import Form
+from spark_llm.flow.batcher import Indexed
+from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.policy import Policy
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
@@ -26,10 +26,10 @@ REFUSED = RowError("invalid_request", 400, "not allowed", retryable=False)
 
 def stream_of(policy: Policy, task: Task = CHAT) -> Stream:
     """Begin a task."""
-    return Stream(Form(task, policy.batch_size), policy)
+    return Stream(WireFormatNegotiation(task, policy.batch_size), policy)
 
 
-def answers(asked: list[Numbered]) -> list[tuple[int, Result]]:
+def answers(asked: list[Indexed]) -> list[tuple[int, Result]]:
     """Answer each input by its text."""
     return [(number, Result(text=f"to {item}", usage=Usage(3, 4, 7))) for number, item in asked]
 
@@ -168,7 +168,7 @@ def test_a_part_of_a_pack_that_waits_alone_is_known(nulls: list[bool], batch_siz
 def test_every_row_gets_its_own_answer(rows: list[str], bad: set[int], dice: random.Random) -> None:
     """In whatever order answers and failures come, each row leaves once, with its text's answer or its own error."""
     stream = stream_of(Policy())
-    out: list[Numbered] = []
+    out: list[Indexed] = []
     coming = list(rows)
     while coming or out:
         if coming and dice.random() < 0.5:
@@ -188,7 +188,7 @@ def test_two_threads_lose_no_twin() -> None:
     """While one thread takes rows in, another settles them, one in ten with an error: every row leaves, in order."""
     rows = [str(number % 50) for number in range(5_000)]
     stream = stream_of(Policy())
-    handed = SimpleQueue[list[Numbered]]()
+    handed = SimpleQueue[list[Indexed]]()
 
     def settling() -> None:
         while asked := handed.get(timeout=PATIENCE_S):

@@ -9,16 +9,17 @@ import pytest
 
 from spark_llm import Policy
 from spark_llm.protocol.chat import Chat
-from spark_llm.protocol.structured.output import Reply
-from spark_llm.protocol.structured.schema import Choice, Field, Nullable, Scalar, Struct
-from spark_llm.protocol.values import Question, Result, RowError, Usage
+from spark_llm.protocol.structured.output import StructuredOutput
+from spark_llm.protocol.structured.schema import Enumeration, Field, Nullable, Scalar, Struct
+from spark_llm.protocol.values import Prompt, Result, RowError, Usage
 from spark_llm.serving import Faults, LocalEndpoints
 from spark_llm.serving.protocol.errors import Refused
 from spark_llm.serving.protocol.requests import ChatRequest
 from tests.support.asking import ask, distinct, engine, kinds, texts
 from tests.support.saying import COMPLETION_TOKENS, PROMPT_TOKENS, Says, last_words
 
-STARS = Reply("review", Struct((Field("stars", Scalar("integer")), Field("why", Nullable(Scalar("string"))))))
+REVIEW = Struct((Field("stars", Scalar("integer")), Field("why", Nullable(Scalar("string")))))
+STARS = StructuredOutput("review", REVIEW)
 TYPED = Chat("Judge.", reply=STARS)
 FIT = '{"stars": 3, "why": null}'
 TRY = Usage(PROMPT_TOKENS, COMPLETION_TOKENS, PROMPT_TOKENS + COMPLETION_TOKENS)
@@ -187,7 +188,7 @@ def test_equal_rows_share_a_typed_answer() -> None:
 def test_a_cached_answer_is_parsed_again(tmp_path: Path) -> None:
     """What the cache keeps is the text; a type that changes is another request."""
     policy = Policy(cache=tmp_path)
-    stars = Chat("Judge.", reply=Reply("review", Struct((Field("stars", Scalar("long")),))))
+    stars = Chat("Judge.", reply=StructuredOutput("review", Struct((Field("stars", Scalar("long")),))))
     with LocalEndpoints({"chat": Says(lambda _: FIT)}) as endpoints:
         for task in (TYPED, TYPED, stars):
             results = ask(engine(endpoints, policy=policy, task=task), [distinct(5)], task)
@@ -200,7 +201,7 @@ def test_each_question_may_want_a_type_of_its_own() -> None:
     """Rows of one task, each with its labels; an answer outside of a row's own is not taken."""
     task = Chat(own_replies=True)
     labels = [("a", "b"), ("b", "c"), ("a", "b")]
-    rows = [Question("row", None, Reply("label", Choice(each))) for each in labels]
+    rows = [Prompt("row", None, StructuredOutput("label", Enumeration(each))) for each in labels]
     results, endpoints = asked(Says(lambda _: '{"answer": "a"}'), [*rows, "no type"], task=task)
 
     assert ["a", None, "a", None] == [result.parsed for result in results]

@@ -13,15 +13,15 @@ from pyspark.sql.types import StructType
 
 from spark_llm import Endpoint, Policy, chat_udf, complete_udf, embed_udf, schemas
 from spark_llm.ai.udf import chat_function
-from spark_llm.engine.parallel_columns import Chunk
+from spark_llm.engine.parallel_columns import ParallelResults
 from spark_llm.engine.registry import ENGINES
-from spark_llm.engine.request_spec import recipes
-from spark_llm.enrich.multi_udf import Live, Part, SideBySide, SideBySidePlan
+from spark_llm.engine.request_spec import request_specs
+from spark_llm.enrich.multi_udf import LiveReporting, MultiUDF, MultiUDFPlan, Part
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.livecounts.counts import Address, LiveCounts
 from spark_llm.protocol.values import Result
 from spark_llm.serving import Echo, Faults, LocalEndpoints
-from spark_llm.udf.lazy_udf import LateUDF
+from spark_llm.udf.lazy_udf import LazyUDF
 from spark_llm.udf.model_udf import ModelUDF
 from spark_llm.udf.spark_types import arrow_type
 
@@ -52,10 +52,10 @@ def chat(endpoints: LocalEndpoints, name: str, policy: Policy = Policy()) -> Mod
     return chat_udf(at(endpoints, name), policy=policy)
 
 
-def two(endpoints: LocalEndpoints, policy: Policy = Policy()) -> SideBySidePlan:
+def two(endpoints: LocalEndpoints, policy: Policy = Policy()) -> MultiUDFPlan:
     """Return what a worker does for two chat columns, each with its argument."""
     parts = [Part(name, chat(endpoints, name, policy), 1) for name in ("mood", "topic")]
-    return SideBySide(parts).plan()
+    return MultiUDF(parts).plan()
 
 
 def both(*rows: Sequence[str | None]) -> Iterator[tuple[pa.Array, pa.Array]]:
@@ -65,7 +65,7 @@ def both(*rows: Sequence[str | None]) -> Iterator[tuple[pa.Array, pa.Array]]:
         yield pa.array(each, pa.string()), pa.array(marked, pa.string())
 
 
-def texts(chunks: Iterator[Chunk]) -> list[tuple[str | None, ...]]:
+def texts(chunks: Iterator[ParallelResults]) -> list[tuple[str | None, ...]]:
     """Return the texts of whole rows."""
     return [tuple(result and result.text for result in row) for chunk in chunks for row in zip(*chunk, strict=True)]
 
@@ -117,7 +117,7 @@ def test_each_part_reads_its_own_arguments(endpoints: LocalEndpoints) -> None:
         Part("brief", chat_udf(at(endpoints, "topic"), template="{title}: {body}"), 1),
         Part("french", chat_function("translate", chat(endpoints, "topic")), 2),
     ]
-    plan = SideBySide(parts).plan()
+    plan = MultiUDF(parts).plan()
     pairs = [{"title": "A", "body": "b"}, {"title": "C", "body": None}]
     arrays = (pa.array(["x", "y"]), pa.array(pairs), pa.array(["cat", "dog"]), pa.array(["fr", "fr"]))
     series = (pd.Series(["x", "y"]), pd.DataFrame(pairs), pd.Series(["cat", "dog"]), pd.Series(["fr", "fr"]))
@@ -130,7 +130,7 @@ def test_each_part_reads_its_own_arguments(endpoints: LocalEndpoints) -> None:
 
 def test_one_part_is_the_udf_as_it_is(endpoints: LocalEndpoints) -> None:
     """Called on one argument it has no tuple to take apart, and it runs in the caller's thread."""
-    plan = SideBySide([Part("mood", chat(endpoints, "mood"), 1)]).plan()
+    plan = MultiUDF([Part("mood", chat(endpoints, "mood"), 1)]).plan()
     chunks = plan.arrow(iter([pa.array(["a", None, "b"])]))
     first = texts(iter([next(chunks)]))
     threads = [thread.name for thread in threading.enumerate()]
@@ -153,11 +153,11 @@ def test_a_slow_column_holds_a_fast_one_back(endpoints: LocalEndpoints) -> None:
             yield next(both(rows))
 
     chunks = two(endpoints).arrow(endless())
-    beats = [next(chunks) for _ in range(2)]
+    flushes = [next(chunks) for _ in range(2)]
     chunks.close()  # type: ignore[attr-defined]
     stats = endpoints.wait_for(lambda stats: stats.in_flight == 0)
 
-    assert [[], []] == beats
+    assert [[], []] == flushes
     assert stats.endpoints["mood"].requests <= 21_000
     assert read <= 22_000
 
@@ -192,7 +192,7 @@ def test_requests_of_all_columns_add_up(endpoints: LocalEndpoints) -> None:
     endpoints.faults = Faults("429*2 503 ok cut ok*9 500", poison="cyanide")
     parts = [Part("mood", chat(endpoints, "mood"), 1), Part("vector", embed_udf(at(endpoints, "embed")), 1)]
     rows = [*numbered(100), "cyanide", *numbered(50)]
-    chunks = list(SideBySide(parts).plan().arrow((pa.array(rows), pa.array(rows)) for _ in range(1)))
+    chunks = list(MultiUDF(parts).plan().arrow((pa.array(rows), pa.array(rows)) for _ in range(1)))
     sums = [sum(result.requests for chunk in chunks if chunk for result in chunk[at] if result) for at in (0, 1)]
     counted = endpoints.stats.endpoints
 
@@ -206,7 +206,7 @@ def test_workers_report_what_each_column_has(endpoints: LocalEndpoints) -> None:
         live.begin(7)
         parts = [Part(name, chat(endpoints, name), 1) for name in ("mood", "topic")]
         rows = [None, *numbered(20)]
-        assert 21 == len(texts(SideBySide(parts, Live(live.address, 7)).plan().arrow(both(rows))))
+        assert 21 == len(texts(MultiUDF(parts, LiveReporting(live.address, 7)).plan().arrow(both(rows))))
         patience = threading.Event()
         heard = (live.counts() for _ in range(1_000) if not patience.wait(0.01))  # a datagram comes when it comes
         counts = next((each for each in heard if [20, 20] == [tally.asked for tally in each.values()]), live.counts())
@@ -216,7 +216,7 @@ def test_workers_report_what_each_column_has(endpoints: LocalEndpoints) -> None:
 
 def test_its_type_is_its_parts_types_with_requests(endpoints: LocalEndpoints) -> None:
     """A field for each part, whose type is the UDF's with one more field."""
-    returns = SideBySide(
+    returns = MultiUDF(
         [Part("a b", chat(endpoints, "mood"), 1), Part("v", embed_udf(at(endpoints, "embed")), 1)]
     ).returnType
 
@@ -226,7 +226,7 @@ def test_its_type_is_its_parts_types_with_requests(endpoints: LocalEndpoints) ->
     ]
 
 
-def laid_out(udf: SideBySide, chunk: Chunk) -> tuple[list[Any], list[Any]]:
+def laid_out(udf: MultiUDF, chunk: ParallelResults) -> tuple[list[Any], list[Any]]:
     """Return the rows that Spark gets, from an Arrow UDF and from a pandas UDF."""
     arrays = udf._to_arrow()(chunk, arrow_type(udf.returnType))  # noqa: SLF001 -- what its functions write
     return arrays.to_pylist(), udf._to_pandas()(chunk).to_dict("records")  # noqa: SLF001
@@ -234,7 +234,7 @@ def laid_out(udf: SideBySide, chunk: Chunk) -> tuple[list[Any], list[Any]]:
 
 def test_a_null_of_one_part_is_a_null_of_its_field(endpoints: LocalEndpoints) -> None:
     """Its neighbour's answer stands, with the requests that it took; so it is on both paths."""
-    udf = SideBySide([Part("mood", chat(endpoints, "mood"), 1), Part("v", embed_udf(at(endpoints, "embed")), 1)])
+    udf = MultiUDF([Part("mood", chat(endpoints, "mood"), 1), Part("v", embed_udf(at(endpoints, "embed")), 1)])
     vector = Result(embedding=b"\0\0\x80?", attempts=2, requests=3)
     arrow, pandas = laid_out(udf, [[None, Result(text="a", requests=1)], [vector, None]])
 
@@ -245,7 +245,7 @@ def test_a_null_of_one_part_is_a_null_of_its_field(endpoints: LocalEndpoints) ->
 
 def test_no_rows_are_laid_out_as_none(endpoints: LocalEndpoints) -> None:
     """A beat is an array of the right type without rows."""
-    udf = SideBySide([Part("mood", chat(endpoints, "mood"), 1), Part("topic", chat(endpoints, "topic"), 1)])
+    udf = MultiUDF([Part("mood", chat(endpoints, "mood"), 1), Part("topic", chat(endpoints, "topic"), 1)])
     kind = arrow_type(udf.returnType)
     array = udf._to_arrow()([], kind)  # noqa: SLF001 -- what its function writes
 
@@ -256,7 +256,7 @@ def test_what_travels_prints_no_secret(endpoints: LocalEndpoints) -> None:
     """The plan is a value that can be pickled, and neither it nor the UDF shows the token or the reports' secret."""
     address = Address("127.0.0.1", 9, b"sixteen letters!")
     parts = [Part("mood", chat(endpoints, "mood"), 1), Part("topic", chat(endpoints, "topic"), 1)]
-    udf = SideBySide(parts, Live(address, 1))
+    udf = MultiUDF(parts, LiveReporting(address, 1))
     plan = udf.plan()
 
     assert plan == pickle.loads(pickle.dumps(plan))  # noqa: S301 -- our own
@@ -269,23 +269,23 @@ def test_what_travels_prints_no_secret(endpoints: LocalEndpoints) -> None:
 def test_recipes_can_be_changed_on_their_way(endpoints: LocalEndpoints) -> None:
     """Each part's recipe is asked as the caller says; the parts' UDFs stay as they were."""
     parts = [Part("mood", chat(endpoints, "mood"), 1), Part("topic", chat(endpoints, "topic"), 1)]
-    udf = SideBySide(parts, recipe=lambda recipe: replace(recipe, policy=Policy(max_in_flight=3)))
+    udf = MultiUDF(parts, recipe=lambda recipe: replace(recipe, policy=Policy(max_in_flight=3)))
     endpoints.latency_s = 0.02
     rows = numbered(30)
 
     assert [(row, f"{row}!") for row in rows] == texts(udf.plan().arrow(both(rows)))
     assert {3} == {each.max_in_flight for each in endpoints.stats.endpoints.values()}
-    assert {Policy()} == {recipe.policy for part in parts for recipe in recipes(part.udf.plan())}
+    assert {Policy()} == {recipe.policy for part in parts for recipe in request_specs(part.udf.plan())}
 
 
-def value_of(endpoints: LocalEndpoints) -> LateUDF:
+def value_of(endpoints: LocalEndpoints) -> LazyUDF:
     """Return a function that gives a text and no struct."""
     return chat_function("gen", chat(endpoints, "mood")).value("text")
 
 
 def test_a_function_without_its_error_is_refused(endpoints: LocalEndpoints) -> None:
     """A text alone does not say why it is missing, nor what it cost."""
-    udf = SideBySide([Part("mood", value_of(endpoints), 1), Part("topic", complete_udf(at(endpoints, "topic")), 1)])
+    udf = MultiUDF([Part("mood", value_of(endpoints), 1), Part("topic", complete_udf(at(endpoints, "topic")), 1)])
 
     with pytest.raises(ConfigError, match=r"The column mood .*no struct but string.*llm_"):
         _ = udf.returnType
@@ -293,7 +293,7 @@ def test_a_function_without_its_error_is_refused(endpoints: LocalEndpoints) -> N
 
 def test_a_wrong_number_of_arguments_is_refused(endpoints: LocalEndpoints) -> None:
     """A call says how many it takes."""
-    udf = SideBySide([Part("mood", chat(endpoints, "mood"), 1), Part("french", value_of(endpoints), 2)])
+    udf = MultiUDF([Part("mood", chat(endpoints, "mood"), 1), Part("french", value_of(endpoints), 2)])
 
     with pytest.raises(ConfigError, match="called on 2 columns and take 3"):
         udf("a", "b")

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spark_llm.errors import Kind
-from spark_llm.flow.limiter import Limit
+from spark_llm.flow.limiter import ConcurrencyLimiter
 from spark_llm.flow.request import Request
 from spark_llm.policy import Policy
 from spark_llm.protocol.embeddings import Embed
@@ -168,9 +168,9 @@ LIMIT = 3_000
 
 def limited_by_the_minute(request: Request, now: float, dice: random.Random) -> Outcome:
     """Refuse what alone is more than a minute allows, in OpenAI's words."""
-    if request.letters <= LIMIT:
+    if request.characters <= LIMIT:
         return answer(request)
-    words = f"Request too large for m on tokens per min (TPM): Limit {LIMIT}, Requested {request.letters}."
+    words = f"Request too large for m on tokens per min (TPM): Limit {LIMIT}, Requested {request.characters}."
     document = {"error": {"message": words, "type": "tokens", "code": "rate_limit_exceeded"}}
     return failure_of(Response(429, json.dumps(document).encode(), {"retry-after": "60"}))
 
@@ -186,7 +186,7 @@ def test_a_request_too_large_for_a_minute_costs_its_row_alone(task: Task, long: 
     assert dict.fromkeys(long, "context_length") == {number: error.kind for number, error in play.errors.items()}
     assert [1] * len(long) == [play.results[number].attempts for number in long if task is CHAT] or task is not CHAT
     assert len(play.sent) <= 200 / task.most_inputs(0, 64) + 1 + len(long) * halvings
-    assert play.limit.window >= Limit(Policy()).window
+    assert play.limit.window >= ConcurrencyLimiter(Policy()).window
 
 
 def test_dimensions_that_a_server_ignores_are_paid_for_by_a_few_requests() -> None:

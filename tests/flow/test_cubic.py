@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.flow.cubic import HOLD_ROUNDS, LONGEST_HOLD_ROUNDS, RETURN_ROUNDS, Climb
+from spark_llm.flow.cubic import HOLD_ROUNDS, LONGEST_HOLD_ROUNDS, RETURN_ROUNDS, CubicWindow
 
 STEPS = st.lists(
     st.tuples(st.just("grow"), st.floats(0, 50))
@@ -17,15 +17,15 @@ STEPS = st.lists(
 CEILINGS = st.floats(2, 1_000)
 
 
-def cut_at(ceiling: float, *, step: float = 1.0, relative: bool = False) -> Climb:
+def cut_at(ceiling: float, *, step: float = 1.0, relative: bool = False) -> CubicWindow:
     """Return a quantity that was cut to 0.9 of a ceiling for the first time."""
-    climb = Climb(1.0, 1.0, 1e6, step=step, relative=relative)
+    climb = CubicWindow(1.0, 1.0, 1e6, step=step, relative=relative)
     climb.grow(2 * ceiling)
     climb.cut(ceiling, 0.9)
     return climb
 
 
-def rounds_to_pass(climb: Climb, ceiling: float) -> float:
+def rounds_to_pass(climb: CubicWindow, ceiling: float) -> float:
     """Return how many rounds it takes until the quantity is above the ceiling."""
     rounds = 0.0
     while climb.value <= ceiling:
@@ -39,7 +39,7 @@ def test_it_keeps_its_bounds_whatever_comes(
     *, steps: list[tuple[str, float]], least: float, most: float, relative: bool
 ) -> None:
     """It is never below the least and never above the most, however it is cut and however long it grows."""
-    climb = Climb(least, least, most, step=1.0, relative=relative)
+    climb = CubicWindow(least, least, most, step=1.0, relative=relative)
     for step, amount in steps:
         if step == "grow":
             climb.grow(amount)
@@ -55,7 +55,7 @@ def test_it_keeps_its_bounds_whatever_comes(
 @given(ceiling=CEILINGS, growth=st.lists(st.floats(0, 5), max_size=60), relative=st.booleans())
 def test_between_cuts_it_never_falls(*, ceiling: float, growth: list[float], relative: bool) -> None:
     """Rounds that go well never make it smaller: before the first cut, after it, and when it doubles again."""
-    climb = Climb(1.0, 1.0, 512.0, step=0.02 if relative else 1.0, relative=relative)
+    climb = CubicWindow(1.0, 1.0, 512.0, step=0.02 if relative else 1.0, relative=relative)
     for before in ("", "cut", "double"):
         if before == "cut":
             climb.cut(ceiling, 0.9)
@@ -71,7 +71,7 @@ def test_between_cuts_it_never_falls(*, ceiling: float, growth: list[float], rel
 
 def test_until_the_first_cut_it_doubles_with_every_round() -> None:
     """Eight answers one by one, each an eighth of a round, or one round at once: twice as much."""
-    climb = Climb(1.0, 1.0, 100.0, step=1.0)
+    climb = CubicWindow(1.0, 1.0, 100.0, step=1.0)
     values = []
     for _ in range(8):
         climb.grow(1.0)
@@ -84,7 +84,7 @@ def test_until_the_first_cut_it_doubles_with_every_round() -> None:
 @given(CEILINGS, st.floats(0.3, 0.95))
 def test_a_cut_falls_to_a_share_of_the_ceiling(ceiling: float, factor: float) -> None:
     """What showed itself is remembered, and the quantity falls just below."""
-    climb = Climb(1.0, 1.0, 1e6, step=1.0)
+    climb = CubicWindow(1.0, 1.0, 1e6, step=1.0)
     climb.grow(2 * ceiling)
     climb.cut(ceiling, factor)
 
@@ -95,7 +95,7 @@ def test_a_cut_falls_to_a_share_of_the_ceiling(ceiling: float, factor: float) ->
 
 def test_a_ceiling_is_never_above_what_was_tried() -> None:
     """A refusal at 20 says nothing of what lies above, however much was in flight before."""
-    climb = Climb(20.0, 1.0, 1e6, step=1.0)
+    climb = CubicWindow(20.0, 1.0, 1e6, step=1.0)
     climb.cut(300.0, 0.9)
 
     assert 20.0 == climb.ceiling
@@ -197,7 +197,7 @@ def test_a_slow_start_in_vain_loses_nothing(ceiling: float, refused_at: float) -
 
 def test_before_the_first_cut_it_cannot_begin_again() -> None:
     """It doubles anyway."""
-    climb = Climb(1.0, 1.0, 100.0, step=1.0)
+    climb = CubicWindow(1.0, 1.0, 100.0, step=1.0)
     climb.double()
 
     assert climb.slow_start

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.flow.batcher import Numbered
+from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.dedupe import Dedupe
 from spark_llm.protocol.values import Item, Result, RowError, Usage
 from spark_llm.protocol.wire import write_json
@@ -32,13 +32,13 @@ class Task:
     """A task that is played through: what it asked, what its rows got, and what the server counted."""
 
     dedupe: Dedupe = field(default_factory=Dedupe)
-    asked: list[Numbered] = field(default_factory=list)
+    asked: list[Indexed] = field(default_factory=list)
     settled: list[tuple[int, Result]] = field(default_factory=list)
-    in_flight: list[Numbered] = field(default_factory=list)
+    in_flight: list[Indexed] = field(default_factory=list)
     billed: Usage = field(default_factory=Usage)
     failed: set[str] = field(default_factory=set)
 
-    def admit(self, inputs: Sequence[Numbered]) -> None:
+    def admit(self, inputs: Sequence[Indexed]) -> None:
         """Take rows in, and ask those that are to be asked."""
         to_ask, known = self.dedupe.admit(inputs)
         self._ask(to_ask)
@@ -56,7 +56,7 @@ class Task:
         self.settled += settled
         self._ask(to_ask)
 
-    def _ask(self, to_ask: list[Numbered]) -> None:
+    def _ask(self, to_ask: list[Indexed]) -> None:
         self.asked += to_ask
         self.in_flight += to_ask
 
@@ -245,7 +245,7 @@ def test_an_answer_that_came_several_times_is_remembered_once() -> None:
 def test_a_text_and_a_conversation_are_never_equal() -> None:
     """Not even where the text is the conversation's JSON."""
     conversation = [{"role": "user", "content": "?"}]
-    inputs: list[Numbered] = [(0, conversation), (1, '[{"role":"user","content":"?"}]'), (2, [*conversation])]
+    inputs: list[Indexed] = [(0, conversation), (1, '[{"role":"user","content":"?"}]'), (2, [*conversation])]
 
     assert (inputs[:2], []) == Dedupe().admit(inputs)
 

@@ -6,7 +6,14 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spark_llm.flow.limiter import CUT_TO, LONGEST_PAUSE_S, MEMORY_LEAST, REFUSED_SHARE, Limit, Sent
+from spark_llm.flow.limiter import (
+    BACKOFF_RATIO,
+    LONGEST_PAUSE_S,
+    MEMORY_LEAST,
+    REFUSED_SHARE,
+    ConcurrencyLimiter,
+    Permit,
+)
 from spark_llm.policy import MAX_IN_FLIGHT, Policy
 
 ROUND_S = 0.5
@@ -17,17 +24,17 @@ EVENTS = st.tuples(
 )
 
 
-def fill(limit: Limit, now: float) -> list[Sent]:
+def fill(limit: ConcurrencyLimiter, now: float) -> list[Permit]:
     """Send as many requests as have room."""
     sent = []
     while limit.room(now):
-        sent.append(limit.sent(now, letters=4))
+        sent.append(limit.sent(now, characters=4))
     return sent
 
 
-def grown(answers: int, policy: Policy | None = None) -> tuple[Limit, float]:
+def grown(answers: int, policy: Policy | None = None) -> tuple[ConcurrencyLimiter, float]:
     """Return a limit after so many answers, with every freed slot taken at once; what is out then comes to nothing."""
-    limit, now, out = Limit(policy or Policy()), 0.0, deque[Sent]()
+    limit, now, out = ConcurrencyLimiter(policy or Policy()), 0.0, deque[Permit]()
     for _ in range(answers):
         out += fill(limit, now)
         now = max(now, out[0].at + ROUND_S)
@@ -37,7 +44,7 @@ def grown(answers: int, policy: Policy | None = None) -> tuple[Limit, float]:
     return limit, now
 
 
-def keeps_refusing(limit: Limit, now: float, rounds: int) -> list[float]:
+def keeps_refusing(limit: ConcurrencyLimiter, now: float, rounds: int) -> list[float]:
     """Refuse all that goes out, and return how long it was waited each time until something went out again."""
     pauses = []
     for _ in range(rounds):
@@ -52,7 +59,7 @@ def keeps_refusing(limit: Limit, now: float, rounds: int) -> list[float]:
 
 def test_the_first_request_goes_alone() -> None:
     """Nothing is known of an endpoint that answered nothing: one request goes out, and only its outcome helps."""
-    limit = Limit(Policy())
+    limit = ConcurrencyLimiter(Policy())
     sent = fill(limit, 0.0)
 
     assert 1 == len(sent)
@@ -83,8 +90,8 @@ def test_the_window_keeps_its_bounds_whatever_comes(
     ceiling: int, events: list[tuple[str, int]], requests: float | None, tokens: float | None
 ) -> None:
     """It is from one to the ceiling, what is out is counted exactly, and room comes when it was said to come."""
-    limit = Limit(Policy(max_in_flight=ceiling, requests_per_minute=requests, tokens_per_minute=tokens))
-    out, now = list[Sent](), 0.0
+    limit = ConcurrencyLimiter(Policy(max_in_flight=ceiling, requests_per_minute=requests, tokens_per_minute=tokens))
+    out, now = list[Permit](), 0.0
     for event, amount in events:
         if event in ("fill", "send"):
             out += fill(limit, now) if event == "fill" else [limit.sent(now)] if limit.room(now) else []
@@ -124,7 +131,7 @@ def test_a_burst_of_refusals_cuts_the_window_once(answers: int) -> None:
 
     assert 1 == sum(fall > 2 for fall in falls)
     assert 0 <= min(falls)
-    assert CUT_TO * (len(sent) - BURST) / 2 - 1 <= limit.window < len(sent)
+    assert BACKOFF_RATIO * (len(sent) - BURST) / 2 - 1 <= limit.window < len(sent)
     assert (0, None) == (limit.in_flight, limit.per_s)
 
 
@@ -140,7 +147,7 @@ def test_the_ceiling_is_what_was_in_flight_and_not_refused(capacity: int, extra:
         limit.refused(one, now)
 
     assert capacity == limit.in_flight
-    assert int(CUT_TO * capacity) == limit.window
+    assert int(BACKOFF_RATIO * capacity) == limit.window
 
 
 @given(st.integers(8, 60), st.integers(10, 400))
@@ -167,7 +174,7 @@ def test_a_share_of_the_last_requests_refused_is_no_noise() -> None:
         windows.append(limit.window)
 
     assert 3.0 == REFUSED_SHARE * MEMORY_LEAST
-    assert [16, 16, int(CUT_TO * 13)] == windows
+    assert [16, 16, int(BACKOFF_RATIO * 13)] == windows
 
 
 def test_after_a_cut_the_window_returns_to_the_ceiling_that_showed() -> None:
@@ -185,7 +192,7 @@ def test_after_a_cut_the_window_returns_to_the_ceiling_that_showed() -> None:
         windows.append(limit.window)
 
     assert 54 <= ceiling <= 60
-    assert int(CUT_TO * ceiling) == windows[0]
+    assert int(BACKOFF_RATIO * ceiling) == windows[0]
     assert sorted(windows) == windows
     assert abs(windows[4] - ceiling) <= 1
     assert ceiling < windows[6] <= ceiling + 8
@@ -270,7 +277,7 @@ def test_a_rate_is_forgotten_when_nothing_was_asked_for_some_time() -> None:
 
 def test_silence_widens_the_window_only_before_anything_was_refused() -> None:
     """While a first answer is waited for some more may go out, up to the ceiling; never fewer than before."""
-    limit = Limit(Policy(max_in_flight=8))
+    limit = ConcurrencyLimiter(Policy(max_in_flight=8))
     windows = []
     for requests in (4, 2, 16):
         limit.widen(requests)
@@ -285,7 +292,7 @@ def test_silence_widens_the_window_only_before_anything_was_refused() -> None:
     assert before == cut.window
 
 
-def refused_in_a_rhythm(rounds: int = 6) -> tuple[Limit, float]:
+def refused_in_a_rhythm(rounds: int = 6) -> tuple[ConcurrencyLimiter, float]:
     """Return a limit that others keep small: each 60 answers, what is out is refused as often as it takes to cut."""
     limit, now = grown(7)
     for _ in range(rounds):
@@ -297,7 +304,7 @@ def refused_in_a_rhythm(rounds: int = 6) -> tuple[Limit, float]:
     return limit, now
 
 
-def serve(limit: Limit, now: float, answers: int) -> float:
+def serve(limit: ConcurrencyLimiter, now: float, answers: int) -> float:
     """Answer so many requests, as many at a time as may be out; return when that was done."""
     while answers > 0:
         sent = fill(limit, now)
@@ -337,7 +344,7 @@ def test_a_pause_of_an_hour_is_no_silence() -> None:
 
 def test_a_quota_of_requests_is_kept_in_every_minute() -> None:
     """300 a minute over three tasks: in no minute more than 100 go out from one of them, and hardly fewer."""
-    limit, now = Limit(Policy(requests_per_minute=300, tasks=3)), 0.0
+    limit, now = ConcurrencyLimiter(Policy(requests_per_minute=300, tasks=3)), 0.0
     times = list[float]()
     while now < 600:
         for sent in fill(limit, now):
@@ -351,7 +358,7 @@ def test_a_quota_of_requests_is_kept_in_every_minute() -> None:
 
 def test_a_quota_of_tokens_is_kept_by_what_answers_report() -> None:
     """A request's tokens are guessed by its length before, set right by its answer, and guessed better then."""
-    limit, now = Limit(Policy(tokens_per_minute=6_000, max_in_flight=4)), 0.0
+    limit, now = ConcurrencyLimiter(Policy(tokens_per_minute=6_000, max_in_flight=4)), 0.0
     spent = list[tuple[float, float]]()
     while now < 600:
         for sent in fill(limit, now):

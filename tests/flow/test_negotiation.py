@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.flow.limiter import Limit
-from spark_llm.flow.negotiation import Form
-from spark_llm.flow.scheduler import LastWord, Schedule
+from spark_llm.flow.limiter import ConcurrencyLimiter
+from spark_llm.flow.negotiation import WireFormatNegotiation
+from spark_llm.flow.scheduler import RequestScheduler, Verdict
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Failure
@@ -54,7 +54,7 @@ def test_another_tasks_answers_prove_nothing_of_this_one() -> None:
     while len(schedule):
         for request in schedule.ready(1.0):
             schedule.answered(request, answer(request), 1.0, 1.0)
-    new = Form(CHAT, 1)
+    new = WireFormatNegotiation(CHAT, 1)
     for number in range(9):
         schedule.add("new", pack(number), new)
 
@@ -81,7 +81,7 @@ def test_silence_opens_no_more_than_the_ceiling() -> None:
 @given(st.floats(0, 1e9))
 def test_the_time_that_silence_names_is_the_one_that_it_keeps(start: float) -> None:
     """At the time that it names one more may go, and never later; it names one as long as fewer than 16 are out."""
-    form = Form(CHAT, 1)
+    form = WireFormatNegotiation(CHAT, 1)
     form.sent(start)
     while (opens_at := form.opens_at()) is not None:
         opened = form.opened(opens_at)
@@ -95,7 +95,7 @@ def test_the_time_that_silence_names_is_the_one_that_it_keeps(start: float) -> N
 
 def test_the_silence_begins_anew_with_the_first_request_that_is_out() -> None:
     """Once nothing is out, time that passes opens nothing."""
-    form = Form(CHAT, 1)
+    form = WireFormatNegotiation(CHAT, 1)
     form.sent(0.0)
     form.back()
 
@@ -138,11 +138,11 @@ def test_one_prompt_proves_nothing_of_arrays(forms: tuple[int, ...]) -> None:
 
 def test_one_prompt_that_is_refused_says_nothing_of_arrays() -> None:
     """It would be refused alike in the other form, so it fails at once, and arrays are not given up."""
-    schedule, form = Schedule(Limit(Policy()), Policy()), Form(COMPLETE, 64)
+    schedule, form = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(COMPLETE, 64)
     schedule.add("task", pack(0), form)
     (request,) = schedule.ready(0.0)
 
-    assert isinstance(schedule.failed(request, BAD_INPUT, 0.0, lambda: 0.0), LastWord)
+    assert isinstance(schedule.failed(request, BAD_INPUT, 0.0, lambda: 0.0), Verdict)
     assert 0 == form.dialect
 
 
@@ -162,7 +162,7 @@ def test_what_was_sent_in_the_old_form_is_asked_in_the_new_one() -> None:
 
 def test_a_late_refusal_of_the_old_form_is_nobodys_error() -> None:
     """Two texts are out in the first form, since it was silent: that it is not known costs neither of them."""
-    schedule, form = Schedule(Limit(Policy()), Policy()), Form(EMBED, 1)
+    schedule, form = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(EMBED, 1)
     schedule.add("task", pack(0), form)
     schedule.add("task", pack(1), form)
     early, late = [*schedule.ready(0.0), *schedule.ready(2.0)]
@@ -213,7 +213,7 @@ def test_a_wrong_count_in_a_known_form_is_a_fault() -> None:
 def test_a_second_table_goes_on_with_what_the_first_has_shown() -> None:
     """A form that outlives its table remembers: nothing is found out twice."""
     policy = Policy(batch_size=4)
-    schedule, form = Schedule(Limit(policy), policy), Form(EMBED, 4)
+    schedule, form = RequestScheduler(ConcurrencyLimiter(policy), policy), WireFormatNegotiation(EMBED, 4)
     schedule.add("first", pack(0, 1, 2), form)
     (request,) = schedule.ready(0.0)
     schedule.failed(request, BAD_FORM, 0.0, lambda: 0.0)

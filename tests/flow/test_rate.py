@@ -9,21 +9,21 @@ from hypothesis import strategies as st
 
 from spark_llm.flow.cubic import RETURN_ROUNDS
 from spark_llm.flow.rate import (
+    BACKOFF_RATIO,
     BURST_REQUESTS,
     CEILING_SHARE,
-    CUT_TO,
-    FIRST_CUT_TO,
+    FIRST_BACKOFF_RATIO,
     SLOWEST,
     UNPROVEN_SHARE,
-    Bucket,
-    LearnedRate,
+    AdaptiveRate,
+    TokenBucket,
 )
 
 QUOTAS = st.floats(1, 1e5)
 GAPS = st.lists(st.sampled_from((0.0, 0.0, 0.001, 0.3, 1.0, 7.0, 59.0, 200.0)), min_size=1, max_size=40)
 
 
-def sent_when_due(bucket: Bucket, pauses: list[float], amounts: list[float], most: int = 400) -> list[float]:
+def sent_when_due(bucket: TokenBucket, pauses: list[float], amounts: list[float], most: int = 400) -> list[float]:
     """Take as soon as it may be, but for the pauses of the sender's own, and return when."""
     now, taken = 0.0, list[float]()
     for number in range(most):
@@ -36,7 +36,7 @@ def sent_when_due(bucket: Bucket, pauses: list[float], amounts: list[float], mos
     return taken
 
 
-def hold_back(rate: LearnedRate, now: float) -> None:
+def hold_back(rate: AdaptiveRate, now: float) -> None:
     """Send as much as may go now, and want more."""
     while rate.allows(now, 1):
         rate.sent()
@@ -47,7 +47,7 @@ def hold_back(rate: LearnedRate, now: float) -> None:
 @example(60.0, [61.0, 0.0])
 def test_no_minute_sees_more_than_its_quota(per_minute: float, pauses: list[float]) -> None:
     """Whenever a minute begins, and however long was waited before: requests that wait for it stay within the quota."""
-    taken = sent_when_due(Bucket(per_minute), pauses, [1.0])
+    taken = sent_when_due(TokenBucket(per_minute), pauses, [1.0])
     minute: deque[float] = deque()
     for now in taken:
         minute.append(now)
@@ -61,7 +61,7 @@ def test_no_minute_sees_more_than_its_quota(per_minute: float, pauses: list[floa
 def test_no_minute_sees_more_than_its_quota_and_one_debt(per_minute: float, amounts: list[float]) -> None:
     """What is larger than the bucket goes into debt, so a minute may see one such amount more than its quota."""
     amounts = [share * per_minute / 60 for share in amounts]
-    taken = sent_when_due(Bucket(per_minute), [0.0], amounts)
+    taken = sent_when_due(TokenBucket(per_minute), [0.0], amounts)
     minute: deque[tuple[float, float]] = deque()
     for number, now in enumerate(taken):
         minute.append((now, amounts[number % len(amounts)]))
@@ -74,7 +74,7 @@ def test_no_minute_sees_more_than_its_quota_and_one_debt(per_minute: float, amou
 @given(st.floats(60, 1e5))
 def test_nearly_the_whole_quota_may_be_used(per_minute: float) -> None:
     """Over ten minutes at least 96 % go out: what is held back is the second's worth that may go at once."""
-    bucket, per_s = Bucket(per_minute), per_minute / 60
+    bucket, per_s = TokenBucket(per_minute), per_minute / 60
     now, amount, taken = 0.0, max(1.0, per_s / 4), 0.0
     while now < 600:
         bucket.take(amount, now)
@@ -86,7 +86,7 @@ def test_nearly_the_whole_quota_may_be_used(per_minute: float) -> None:
 
 def test_a_second_of_the_quota_may_go_at_once() -> None:
     """600 a minute are ten at once, and then one after another."""
-    bucket = Bucket(600)
+    bucket = TokenBucket(600)
     burst = 0
     while bucket.opens_at(5.0) == 5.0:
         bucket.take(1, 5.0)
@@ -99,7 +99,7 @@ def test_a_second_of_the_quota_may_go_at_once() -> None:
 
 def test_a_debt_is_worked_off_and_what_was_too_much_is_given_back() -> None:
     """An answer that took more tokens than were estimated delays the next; one that took fewer brings it forward."""
-    bucket = Bucket(6_000)
+    bucket = TokenBucket(6_000)
     bucket.take(1_000, 0.0)
     owing = bucket.opens_at(0.0)
     bucket.take(-500, 0.0)
@@ -114,7 +114,7 @@ def test_a_debt_is_worked_off_and_what_was_too_much_is_given_back() -> None:
 @given(st.floats(0.1, 1e4), st.floats(0, 1e6))
 def test_requests_at_a_learned_rate_go_evenly(accepted_per_s: float, now: float) -> None:
     """One after another, each when it may: the gaps are the rate's, which begins just below what was accepted."""
-    rate = LearnedRate(accepted_per_s, now)
+    rate = AdaptiveRate(accepted_per_s, now)
     times = []
     for _ in range(20):
         now = max(now, rate.opens_at())
@@ -123,7 +123,7 @@ def test_requests_at_a_learned_rate_go_evenly(accepted_per_s: float, now: float)
         times.append(now)
     mean_gap = (times[-1] - times[0]) / 19
 
-    assert math.isclose(FIRST_CUT_TO * accepted_per_s, rate.per_s)
+    assert math.isclose(FIRST_BACKOFF_RATIO * accepted_per_s, rate.per_s)
     assert math.isclose(1 / rate.per_s, mean_gap, rel_tol=1e-3, abs_tol=1e-6)
 
 
@@ -132,7 +132,7 @@ def test_after_a_pause_of_the_senders_own_only_a_few_may_go_at_once(
     accepted_per_s: float, pause_s: float, wanted: int
 ) -> None:
     """However long nothing was asked, no more than a burst goes at once: unused time is not saved up."""
-    rate = LearnedRate(accepted_per_s, 0.0)
+    rate = AdaptiveRate(accepted_per_s, 0.0)
     allowed = rate.allows(pause_s, wanted)
 
     assert min(1, wanted) <= allowed <= min(wanted, BURST_REQUESTS + 1)
@@ -140,7 +140,7 @@ def test_after_a_pause_of_the_senders_own_only_a_few_may_go_at_once(
 
 def test_nothing_goes_before_the_rate_resumes() -> None:
     """A pause that was imposed is kept to the end, and then one request goes."""
-    rate = LearnedRate(10.0, 0.0)
+    rate = AdaptiveRate(10.0, 0.0)
     rate.resume_at(5.0)
 
     assert 5.0 == rate.opens_at()
@@ -150,21 +150,21 @@ def test_nothing_goes_before_the_rate_resumes() -> None:
 @given(st.floats(SLOWEST * 4, 1e4))
 def test_a_rate_that_was_refused_at_once_is_cut_more_than_one_that_lasted(per_s: float) -> None:
     """The first rate is an estimate; one that went well for some rounds is known, and is cut to just below."""
-    estimate, lasted = LearnedRate(per_s, 0.0), LearnedRate(per_s, 0.0)
+    estimate, lasted = AdaptiveRate(per_s, 0.0), AdaptiveRate(per_s, 0.0)
     estimate.cut(per_s)
     hold_back(lasted, RETURN_ROUNDS)
     lasted.grow(RETURN_ROUNDS, 1.0)
     back = lasted.per_s
     lasted.cut(per_s)
 
-    assert math.isclose(FIRST_CUT_TO * UNPROVEN_SHARE * CUT_TO * per_s, estimate.per_s)
+    assert math.isclose(FIRST_BACKOFF_RATIO * UNPROVEN_SHARE * BACKOFF_RATIO * per_s, estimate.per_s)
     assert math.isclose(per_s, back)
-    assert math.isclose(CEILING_SHARE * CUT_TO * per_s, lasted.per_s)
+    assert math.isclose(CEILING_SHARE * BACKOFF_RATIO * per_s, lasted.per_s)
 
 
 def test_a_rate_never_falls_to_nothing() -> None:
     """However often it is refused, a request in twenty seconds still tries."""
-    rate = LearnedRate(1.0, 0.0)
+    rate = AdaptiveRate(1.0, 0.0)
     for _ in range(1_000):
         rate.cut(1.0)
 
@@ -173,17 +173,17 @@ def test_a_rate_never_falls_to_nothing() -> None:
 
 def test_a_rate_that_holds_nothing_back_is_forgotten_and_does_not_grow() -> None:
     """Where fewer are asked than it allows, nothing is learned from their answers; after a while the rate goes."""
-    rate = LearnedRate(10.0, 0.0)
+    rate = AdaptiveRate(10.0, 0.0)
     kept = [(rate.allows(now, 1), rate.grow(now, 1.0)) for now in map(float, range(1, 40))]
 
-    assert FIRST_CUT_TO * 10.0 == rate.per_s
+    assert FIRST_BACKOFF_RATIO * 10.0 == rate.per_s
     assert kept[0] == (1, True)
     assert kept[-1] == (1, False)
 
 
 def test_a_rate_that_holds_requests_back_is_probed() -> None:
     """As long as more are wanted than may go, and nothing is refused, it climbs back and then above its ceiling."""
-    rate, now = LearnedRate(10.0, 0.0), 0.0
+    rate, now = AdaptiveRate(10.0, 0.0), 0.0
     while now < 20:
         now = max(now, rate.opens_at())
         assert rate.grow(now, 1.0)
@@ -195,7 +195,7 @@ def test_a_rate_that_holds_requests_back_is_probed() -> None:
 @given(st.floats(SLOWEST * 4, 1e4), st.floats(0.1, 1.5))
 def test_a_rate_that_doubles_again_is_cut_to_what_was_accepted(per_s: float, accepted: float) -> None:
     """And never below the rate at which it began, which was not refused for long."""
-    rate, now = LearnedRate(per_s, 0.0), 0.0
+    rate, now = AdaptiveRate(per_s, 0.0), 0.0
     begun = rate.per_s
     rate.double()
     while now < 2:
@@ -207,4 +207,4 @@ def test_a_rate_that_doubles_again_is_cut_to_what_was_accepted(per_s: float, acc
     rate.cut(accepted * per_s)
 
     assert 4 * begun < tried
-    assert math.isclose(CUT_TO * max(begun, accepted * per_s), rate.per_s)
+    assert math.isclose(BACKOFF_RATIO * max(begun, accepted * per_s), rate.per_s)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_llm.flow.read_ahead import BEAT_S, CHUNK_ROWS, CHUNK_WAIT_S, OPENING_ROWS, SPAN_ROWS, Pace
+from spark_llm.flow.read_ahead import CHUNK_ROWS, CHUNK_WAIT_S, FLUSH_S, OPENING_ROWS, SPAN_ROWS, ReadAhead
 
 LEAVES_IN_S = 0.02  # how long Spark takes to end a task whose reader has enough
 
@@ -22,7 +22,7 @@ class Reading:
         self.now, self.most_held, self.longest_silence_s = 0.0, 0, 0.0
         self.taken_at: list[float] = []  # when each row was taken in
         self.doublings = 0
-        self._pace = Pace(0.0, batch)
+        self._pace = ReadAhead(0.0, batch)
         self._window, self._latency_s = window, latency_s
         self._in_flight: list[tuple[float, int]] = []
         self._answered: set[int] = set()
@@ -47,16 +47,16 @@ class Reading:
             ready = self._ready()
             if ready and (pace.leaves(ready, self.now) or (not wanted and ready == self.taken - self._left)):
                 self._left += ready
-                beats = pace.has_left(ready, self.now)
+                flushes = pace.has_left(ready, self.now)
             else:
-                ready, beats = 0, pace.beats(self.now)
-            if beats:
+                ready, flushes = 0, pace.flushes(self.now)
+            if flushes:
                 self.longest_silence_s = max(self.longest_silence_s, self.now - beat_at)
                 beat_at = self.now
                 if self._left >= reads:
                     gone_at = min(gone_at, self.now + LEAVES_IN_S)
                 allowance = pace.allowance
-                pace.has_beaten(self.now, sum(r >= self._left for r in self._answered))
+                pace.has_flushed(self.now, sum(r >= self._left for r in self._answered))
                 self.doublings += pace.allowance > allowance
             elif not wanted and not ready:
                 self._wait_until(min([pace.next_at(self._ready()), *[due for due, _ in self._in_flight[:1]]]))
@@ -131,19 +131,19 @@ def test_the_buffer_is_pushed_out_again_and_again(window: int, latency_s: float)
 
 def test_one_request_is_always_allowed() -> None:
     """Where a request carries more rows than the opening allows, one whole request opens."""
-    assert [28, 28, 2_048] == [Pace(0.0, batch).wants(0, batch, 0.0) for batch in (1, 28, 2_048)]
+    assert [28, 28, 2_048] == [ReadAhead(0.0, batch).wants(0, batch, 0.0) for batch in (1, 28, 2_048)]
 
 
 def test_the_first_results_leave_at_once() -> None:
     """Someone looks at the first rows: each leaves when it is ready, with a beat behind it."""
-    pace = Pace(0.0)
+    pace = ReadAhead(0.0)
 
     assert [False, True, True] == [pace.leaves(0, 0.1), pace.leaves(1, 0.1), pace.has_left(1, 0.1)]
 
 
 def test_later_results_leave_in_chunks() -> None:
     """Past the opening a chunk is worth its while from 64 results on, or when the first of them has waited."""
-    pace = Pace(0.0)
+    pace = ReadAhead(0.0)
     pace.has_left(OPENING_ROWS, 1.0)
 
     assert [False, True] == [pace.leaves(CHUNK_ROWS - 1, 1.1), pace.leaves(CHUNK_ROWS, 1.1)]
@@ -153,15 +153,15 @@ def test_later_results_leave_in_chunks() -> None:
 
 def test_while_nothing_is_ready_it_beats() -> None:
     """The time to look again is the next beat's, and the beat is due then."""
-    pace = Pace(10.0)
+    pace = ReadAhead(10.0)
 
-    assert 10.0 + BEAT_S == pace.next_at(ready=0)
-    assert [False, True] == [pace.beats(10.0 + BEAT_S / 2), pace.beats(10.0 + BEAT_S)]
+    assert 10.0 + FLUSH_S == pace.next_at(ready=0)
+    assert [False, True] == [pace.flushes(10.0 + FLUSH_S / 2), pace.flushes(10.0 + FLUSH_S)]
 
 
 def test_nothing_more_is_taken_in_while_enough_waits() -> None:
     """A backlog of two windows is enough; below that it is filled up again."""
-    pace = Pace(0.0)
+    pace = ReadAhead(0.0)
     pace.allowance = SPAN_ROWS
 
     assert [0, 0, 321, 640] == [pace.wants(backlog, 160, 0.0) for backlog in (400, 320, 319, 0)]

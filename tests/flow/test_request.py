@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.flow.limiter import Limit
-from spark_llm.flow.negotiation import Form
+from spark_llm.flow.limiter import ConcurrencyLimiter
+from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.request import Request
-from spark_llm.flow.retry import Tries
-from spark_llm.flow.scheduler import Schedule
+from spark_llm.flow.retry import Attempts
+from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.policy import Policy
 from spark_llm.protocol.values import Answer, Item, Result, RowError, Usage
 from tests.support.play import BAD_INPUT, CHAT, EMBED, total
@@ -21,9 +21,8 @@ USAGES = st.none() | st.builds(Usage, TOKENS, TOKENS, TOKENS, TOKENS, TOKENS)
 
 def request_of(texts: list[str], spent: Usage | None = None, sent: int = 1) -> Request:
     """Make a request for these texts, numbered from 10 on."""
-    return Request(
-        "task", [*enumerate(texts, 10)], Form(EMBED, 64), dialect=1, tries=Tries(sent=sent, faults=1), spent=spent
-    )
+    form, tries = WireFormatNegotiation(EMBED, 64), Attempts(sent=sent, faults=1)
+    return Request("task", [*enumerate(texts, 10)], form, dialect=1, tries=tries, spent=spent)
 
 
 @given(TEXTS, USAGES, USAGES)
@@ -103,12 +102,12 @@ def test_a_part_goes_on_where_the_whole_was() -> None:
     parts = request.split(1)
 
     assert {("task", request.form, 1)} == {(part.owner, part.form, part.dialect) for part in parts}
-    assert [Tries(sent=2)] * 2 == [part.tries for part in parts]
+    assert [Attempts(sent=2)] * 2 == [part.tries for part in parts]
     assert parts[0].tries is not parts[1].tries
 
 
 @pytest.mark.parametrize(
-    ("item", "letters"),
+    ("item", "characters"),
     [
         ("", 0),
         ("four", 4),
@@ -117,14 +116,14 @@ def test_a_part_goes_on_where_the_whole_was() -> None:
         ([], 0),
     ],
 )
-def test_letters_are_those_of_the_texts(item: Item, letters: int) -> None:
+def test_letters_are_those_of_the_texts(item: Item, characters: int) -> None:
     """A conversation is as long as its messages' texts; anything else in it weighs nothing."""
-    assert letters == Request("task", [(0, item)], Form(CHAT, 1)).letters
+    assert characters == Request("task", [(0, item)], WireFormatNegotiation(CHAT, 1)).characters
 
 
 def test_a_request_that_was_never_sent_has_no_outcome() -> None:
     """A mistake of the sender's is loud, and not a slot that is given back twice."""
-    schedule = Schedule(Limit(Policy()), Policy())
+    schedule = RequestScheduler(ConcurrencyLimiter(Policy()), Policy())
 
     with pytest.raises(ValueError, match="never sent"):
         schedule.failed(request_of(["a"]), BAD_INPUT, 0.0, lambda: 0.0)

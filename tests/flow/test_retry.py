@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.errors import Kind
-from spark_llm.flow.retry import FAILURE_ROWS, FailureRate, Tries, wait_before_next
+from spark_llm.flow.retry import FAILURE_ROWS, Attempts, FailureRate, next_delay
 from spark_llm.policy import Policy
 from spark_llm.protocol.values import Failure, RowError
 
@@ -26,8 +26,8 @@ def refused(retry_after_s: float | None) -> Failure:
 @given(st.integers(1, 10_000), DICE, st.one_of(st.none(), st.floats(0, 60)))
 def test_a_refused_request_waits_within_bounds(earlier: int, dice: float, retry_after_s: float | None) -> None:
     """Retry-After is waited out in full; the jitter on top doubles from a quarter of a second, and ends at 30."""
-    tries = Tries(refusals=earlier - 1, refused_since=0.0)
-    wait = wait_before_next(refused(retry_after_s), tries, Policy(give_up_after_s=1e6), 1.0, dice)
+    tries = Attempts(refusals=earlier - 1, refused_since=0.0)
+    wait = next_delay(refused(retry_after_s), tries, Policy(give_up_after_s=1e6), 1.0, dice)
     least = retry_after_s or 0.0
 
     assert isinstance(wait, float)
@@ -37,7 +37,7 @@ def test_a_refused_request_waits_within_bounds(earlier: int, dice: float, retry_
 @given(st.integers(1, 999), DICE)
 def test_a_broken_request_waits_within_bounds(earlier: int, dice: float) -> None:
     """After a fault the jitter doubles from half a second, and ends at 30."""
-    wait = wait_before_next(BROKEN, Tries(faults=earlier - 1), Policy(max_tries=1_000), 1.0, dice)
+    wait = next_delay(BROKEN, Attempts(faults=earlier - 1), Policy(max_tries=1_000), 1.0, dice)
 
     assert isinstance(wait, float)
     assert 0.0 <= wait <= min(30.0, 0.5 * 2.0 ** min(earlier - 1, 20))
@@ -45,7 +45,7 @@ def test_a_broken_request_waits_within_bounds(earlier: int, dice: float) -> None
 
 def test_two_draws_give_two_waits() -> None:
     """A thousand refused requests do not come back together: the wait follows the dice."""
-    waits = [wait_before_next(REFUSED, Tries(), Policy(), 0.0, dice) for dice in (0.0, 0.25, 0.5, 0.75)]
+    waits = [next_delay(REFUSED, Attempts(), Policy(), 0.0, dice) for dice in (0.0, 0.25, 0.5, 0.75)]
 
     assert [0.0, 0.0625, 0.125, 0.1875] == waits
 
@@ -53,8 +53,8 @@ def test_two_draws_give_two_waits() -> None:
 @given(st.integers(1, 30), DICE)
 def test_faults_end_after_exactly_max_tries(max_tries: int, dice: float) -> None:
     """`max_tries` tries are made, the first one counted; then the last error is the row's."""
-    tries = Tries()
-    verdicts = [wait_before_next(BROKEN, tries, Policy(max_tries=max_tries), 0.0, dice) for _ in range(max_tries)]
+    tries = Attempts()
+    verdicts = [next_delay(BROKEN, tries, Policy(max_tries=max_tries), 0.0, dice) for _ in range(max_tries)]
     last = verdicts.pop()
 
     assert all(isinstance(wait, float) for wait in verdicts)
@@ -65,9 +65,9 @@ def test_faults_end_after_exactly_max_tries(max_tries: int, dice: float) -> None
 
 def test_the_last_word_says_how_often_it_was_tried() -> None:
     """A row's error tells that the fault came again, and how many tries that took."""
-    tries = Tries(faults=3)
+    tries = Attempts(faults=3)
 
-    assert RowError("connection", None, "reset by peer (after 4 tries)", retryable=True) == wait_before_next(
+    assert RowError("connection", None, "reset by peer (after 4 tries)", retryable=True) == next_delay(
         BROKEN, tries, Policy(), 0.0, 0.5
     )
 
@@ -75,12 +75,12 @@ def test_the_last_word_says_how_often_it_was_tried() -> None:
 @given(st.lists(st.tuples(st.floats(0, 20), DICE, st.one_of(st.none(), st.floats(0, 90))), max_size=60))
 def test_no_wait_ends_after_the_patience(steps: list[tuple[float, float, float | None]]) -> None:
     """A row may be told to wait for `give_up_after_s`, counted from the first refusal: no try begins later."""
-    policy, tries, now = Policy(give_up_after_s=100.0), Tries(), 50.0
+    policy, tries, now = Policy(give_up_after_s=100.0), Attempts(), 50.0
     first = None
     for served_in, dice, retry_after_s in steps:
         now += served_in
         first = now if first is None else first
-        wait = wait_before_next(refused(retry_after_s), tries, policy, now, dice)
+        wait = next_delay(refused(retry_after_s), tries, policy, now, dice)
         if isinstance(wait, RowError):
             break
         now += wait
@@ -91,25 +91,25 @@ def test_no_wait_ends_after_the_patience(steps: list[tuple[float, float, float |
 @given(st.integers(1, 2_000), DICE)
 def test_being_told_to_wait_spends_no_tries(refusals: int, dice: float) -> None:
     """However often a request was refused, it has all its tries left for faults."""
-    policy, tries = Policy(max_tries=2, give_up_after_s=1e9), Tries()
+    policy, tries = Policy(max_tries=2, give_up_after_s=1e9), Attempts()
     for _ in range(refusals):
-        wait_before_next(REFUSED, tries, policy, 0.0, dice)
+        next_delay(REFUSED, tries, policy, 0.0, dice)
 
-    assert isinstance(wait_before_next(BROKEN, tries, policy, 0.0, dice), float)
-    assert isinstance(wait_before_next(BROKEN, tries, policy, 0.0, dice), RowError)
+    assert isinstance(next_delay(BROKEN, tries, policy, 0.0, dice), float)
+    assert isinstance(next_delay(BROKEN, tries, policy, 0.0, dice), RowError)
 
 
 def test_faults_spend_no_patience() -> None:
     """The time that a request was told to wait begins with the first refusal, and not with a fault before it."""
-    policy, tries = Policy(give_up_after_s=10.0), Tries()
-    wait_before_next(BROKEN, tries, policy, 0.0, 0.5)
+    policy, tries = Policy(give_up_after_s=10.0), Attempts()
+    next_delay(BROKEN, tries, policy, 0.0, 0.5)
 
-    assert 0.125 == wait_before_next(REFUSED, tries, policy, 1_000.0, 0.5)
+    assert 0.125 == next_delay(REFUSED, tries, policy, 1_000.0, 0.5)
 
 
 def test_a_retry_after_beyond_the_patience_ends_at_once() -> None:
     """A row is not kept waiting for a try that will not be made; its error says what it waited for."""
-    verdict = wait_before_next(refused(3_600.0), Tries(), Policy(), 5.0, 0.0)
+    verdict = next_delay(refused(3_600.0), Attempts(), Policy(), 5.0, 0.0)
 
     assert isinstance(verdict, RowError)
     assert ("rate_limited", 429, True) == (verdict.kind, verdict.status, verdict.retryable)
@@ -121,14 +121,14 @@ def test_a_fault_that_names_a_time_waits_no_longer_than_the_patience() -> None:
     down = Failure(RowError("unavailable", 500, "down for the day", retryable=True), retry_after_s=86_400.0)
 
     assert [3.0, 600.0] == [
-        wait_before_next(failure, Tries(), Policy(give_up_after_s=600.0), 5.0, 0.0)
+        next_delay(failure, Attempts(), Policy(give_up_after_s=600.0), 5.0, 0.0)
         for failure in (replace(down, retry_after_s=3.0), down)
     ]
 
 
 def test_no_patience_means_no_second_try() -> None:
     """With `give_up_after_s=0` a refused row fails, whatever the dice."""
-    verdicts = [wait_before_next(REFUSED, Tries(), Policy(give_up_after_s=0), 5.0, dice) for dice in (0.01, 0.5, 0.99)]
+    verdicts = [next_delay(REFUSED, Attempts(), Policy(give_up_after_s=0), 5.0, dice) for dice in (0.01, 0.5, 0.99)]
 
     assert [RowError] * 3 == [type(verdict) for verdict in verdicts]
 
@@ -138,7 +138,7 @@ def test_what_would_not_fare_better_is_not_tried_again(kind: Kind) -> None:
     """An error that no second try can mend is the last word at once, unchanged."""
     error = RowError(kind, 400, "no", retryable=False)
 
-    assert error == wait_before_next(Failure(error), Tries(), Policy(max_tries=9), 0.0, 0.5)
+    assert error == next_delay(Failure(error), Attempts(), Policy(max_tries=9), 0.0, 0.5)
 
 
 def first_exceeded(most: float | None, failed: Iterable[bool]) -> int | None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from spark_llm.errors import Kind
 from spark_llm.flow.request import Request
 from spark_llm.flow.retry_budget import RetryBudget
-from spark_llm.flow.scheduler import Schedule
+from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Failure, Outcome, RowError
@@ -41,7 +41,7 @@ def spent(now: float = 0.0) -> RetryBudget:
     return budget
 
 
-def in_outage() -> tuple[Schedule, list[Request]]:
+def in_outage() -> tuple[RequestScheduler, list[Request]]:
     """Return a line with an outage that began at time 0, and what had been sent before and is still out."""
     schedule, form = begun(Policy())
     for number in range(1, 200):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_llm.flow.saturation import Knee
+from spark_llm.flow.saturation import SaturationDetector
 
 WIDEST = 512
 SEEDS = st.integers(0, 2**32)
@@ -44,7 +44,7 @@ class Asking:
 
     def __init__(self, seed: int, sigma: float) -> None:
         """Begin with one request."""
-        self.knee = Knee()
+        self.knee = SaturationDetector()
         self._dice, self._sigma = random.Random(seed), sigma
         self._width = 1
 
@@ -54,7 +54,7 @@ class Asking:
         for _ in range(answers):
             level = max(1, int(min(self._width, self.knee.level)))
             latency_s = latency_of(level) * math.exp(self._dice.gauss(0, self._sigma))
-            self.knee.answered(level, self.knee.era, latency_s, level, doubling=self._width < WIDEST)
+            self.knee.answered(level, self.knee.generation, latency_s, level, doubling=self._width < WIDEST)
             if self._width <= self.knee.level:
                 self._width = min(WIDEST, self._width + 1)
             levels.append(level)
@@ -171,21 +171,21 @@ def test_only_answers_to_requests_sent_at_the_level_count() -> None:
     asking = Asking(0, 0.0)
     asking.ask(queues(40), 12_000)
     knee = asking.knee
-    level, era = knee.level, knee.era
+    level, generation = knee.level, knee.generation
     for _ in range(10_000):
-        knee.answered(int(level), era - 1, 100.0, int(level), doubling=False)
-        knee.answered(int(level / 2), era, 100.0, int(level), doubling=False)
+        knee.answered(int(level), generation - 1, 100.0, int(level), doubling=False)
+        knee.answered(int(level / 2), generation, 100.0, int(level), doubling=False)
 
-    assert (level, era) == (knee.level, knee.era)
+    assert (level, generation) == (knee.level, knee.generation)
 
 
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(1, 600), st.floats(0, 1e4), st.booleans(), st.booleans()), max_size=300))
 def test_a_level_is_never_below_one(answers: list[tuple[int, float, bool, bool]]) -> None:
     """Whatever comes, latencies of nothing at all too, at least one request may be out."""
-    knee = Knee()
+    knee = SaturationDetector()
     for level, latency_s, doubling, current in answers * 3:
-        knee.answered(level, knee.era - (not current), latency_s, level, doubling=doubling)
+        knee.answered(level, knee.generation - (not current), latency_s, level, doubling=doubling)
 
         assert knee.level >= 1
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_llm.flow.limiter import Limit
-from spark_llm.flow.negotiation import Form
-from spark_llm.flow.scheduler import Schedule
+from spark_llm.flow.limiter import ConcurrencyLimiter
+from spark_llm.flow.negotiation import WireFormatNegotiation
+from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Failure
@@ -112,7 +112,8 @@ def test_no_minute_sees_more_requests_than_its_quota(per_minute: float, seed: in
 def test_what_is_not_the_inputs_fault_never_splits_a_batch(failure: Failure, *, answered: bool) -> None:
     """A batch that was told to wait, or broke off, is sent again whole."""
     policy = Policy()
-    schedule, form = begun(policy, EMBED) if answered else (Schedule(Limit(policy), policy), Form(EMBED, 64))
+    fresh = RequestScheduler(ConcurrencyLimiter(policy), policy), WireFormatNegotiation(EMBED, 64)
+    schedule, form = begun(policy, EMBED) if answered else fresh
     inputs = pack(*range(8))
     schedule.add("task", inputs, form)
     for try_ in range(3):
@@ -148,7 +149,7 @@ def test_a_retry_whose_time_has_come_goes_first() -> None:
 
 def test_before_the_first_answer_a_new_row_waits_for_the_retry() -> None:
     """As long as nothing was answered, the row that was asked first is asked again before any other."""
-    schedule, form = Schedule(Limit(Policy()), Policy()), Form(CHAT, 1)
+    schedule, form = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(CHAT, 1)
     schedule.add("task", ROW, form)
     schedule.add("task", NEXT_ROW, form)
     (first,) = schedule.ready(0.0)
@@ -173,7 +174,7 @@ def test_no_time_is_named_where_only_an_outcome_helps() -> None:
 def test_one_tasks_silence_does_not_hide_anothers_retry() -> None:
     """The time that is named is the earliest of all: a retry's, where the first of the new requests has to wait."""
     schedule, form = begun(Policy(), owner="known")
-    silent = Form(CHAT, 1)
+    silent = WireFormatNegotiation(CHAT, 1)
     schedule.add("known", ROW, form)
     (known,) = schedule.ready(0.0)
     schedule.add("silent", ROW, silent)

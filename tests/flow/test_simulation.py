@@ -10,7 +10,7 @@ from statistics import fmean
 
 import pytest
 
-from spark_llm.flow.limiter import Limit, Sent
+from spark_llm.flow.limiter import ConcurrencyLimiter, Permit
 from spark_llm.policy import Policy
 from tests.support.servers import (
     Batching,
@@ -38,7 +38,12 @@ FORTY_TEN_FORTY: Steps = ((0, 40), (60, 10), (180, 40))
 Made = Callable[[int], Endpoint]
 
 
-def jobs(endpoint: Made, rows: int, workers: int = 1, limit: Callable[[Policy], Limit] = Limit) -> list[Job]:
+def jobs(
+    endpoint: Made,
+    rows: int,
+    workers: int = 1,
+    limit: Callable[[Policy], ConcurrencyLimiter] = ConcurrencyLimiter,
+) -> list[Job]:
     """Play a job once for every seed."""
     return [Job(endpoint(seed), rows, workers=workers, limit=limit) for seed in SEEDS]
 
@@ -262,7 +267,7 @@ def test_an_outage_costs_no_row(endpoint: Made) -> None:
     assert 0.80 <= share(played)
 
 
-class FixedSize(Limit):
+class FixedSize(ConcurrencyLimiter):
     """So many at once, whatever comes back: what a thread pool does."""
 
     def __init__(self, policy: Policy) -> None:
@@ -281,11 +286,11 @@ class FixedSize(Limit):
     def widen(self, requests: int) -> None:
         """Let no more out."""
 
-    def answered(self, sent: Sent, now: float, latency_s: float | None = None, tokens: float | None = None) -> None:
+    def answered(self, sent: Permit, now: float, latency_s: float | None = None, tokens: float | None = None) -> None:
         """Count a request in."""
         self.in_flight -= 1
 
-    def refused(self, sent: Sent, now: float, *, told_when: bool = False) -> None:
+    def refused(self, sent: Permit, now: float, *, told_when: bool = False) -> None:
         """Count a request in."""
         self.in_flight -= 1
 
@@ -298,20 +303,20 @@ class PlainAIMD(FixedSize):
         super().__init__(policy)
         self.window, self._width, self._halved = 1, 1.0, 0
 
-    def sent(self, now: float, letters: int = 0) -> Sent:
+    def sent(self, now: float, characters: int = 0) -> Permit:
         """Note how many times the window was halved."""
-        return super().sent(now, letters)._replace(epoch=self._halved)
+        return super().sent(now, characters)._replace(cuts=self._halved)
 
-    def answered(self, sent: Sent, now: float, latency_s: float | None = None, tokens: float | None = None) -> None:
+    def answered(self, sent: Permit, now: float, latency_s: float | None = None, tokens: float | None = None) -> None:
         """Grow: by doubling, until something is refused."""
         if self.in_flight * 2 >= self.window:
             self._width = min(512.0, self._width + (1 / self._width if self._halved else 1.0))
         super().answered(sent, now)
         self.window = int(self._width)
 
-    def refused(self, sent: Sent, now: float, *, told_when: bool = False) -> None:
+    def refused(self, sent: Permit, now: float, *, told_when: bool = False) -> None:
         """Halve, once for what was out together."""
-        if sent.epoch == self._halved:
+        if sent.cuts == self._halved:
             self._halved += 1
             self._width = max(1.0, self._width / 2)
         super().refused(sent, now)

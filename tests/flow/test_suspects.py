@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.errors import Kind
-from spark_llm.flow.limiter import Limit
-from spark_llm.flow.negotiation import Form
+from spark_llm.flow.limiter import ConcurrencyLimiter
+from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.request import Request
-from spark_llm.flow.scheduler import Schedule
+from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.flow.suspects import AFTER_ANSWERS, AFTER_ANSWERS_MOST, AT_FIRST
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
@@ -126,7 +126,7 @@ def test_equal_inputs_are_no_witnesses_of_each_other() -> None:
 @EACH_STATUS
 def test_rows_that_come_one_by_one_are_witnesses_together(status: int) -> None:
     """Where the line is empty a row gets its error at once, and the third in a row ends the task."""
-    schedule, form = Schedule(Limit(Policy()), Policy()), Form(CHAT, 1)
+    schedule, form = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(CHAT, 1)
     ends = []
     for number in range(AT_FIRST):
         schedule.add("task", pack(number), form)
@@ -185,7 +185,7 @@ def test_a_later_request_that_was_answered_before_counts_too() -> None:
 def test_the_last_refusal_is_looked_at_again_where_a_token_can_be_renewed(renews: bool) -> None:  # noqa: FBT001 -- a table
     """Those in flight beside it may have been let in before the token ended; once is enough."""
     policy = Policy(max_in_flight=2)
-    schedule, form = Schedule(Limit(policy), policy, renews=renews), Form(CHAT, 1)
+    schedule, form = RequestScheduler(ConcurrencyLimiter(policy), policy, renews=renews), WireFormatNegotiation(CHAT, 1)
     schedule.add("task", pack(0), form)
     (first,) = schedule.ready(0.0)
     schedule.answered(first, answer(first), 1.0, 1.0)

@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.flow.limiter import Limit
-from spark_llm.flow.negotiation import Form
-from spark_llm.flow.scheduler import Schedule
+from spark_llm.flow.limiter import ConcurrencyLimiter
+from spark_llm.flow.negotiation import WireFormatNegotiation
+from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.policy import Policy
 from spark_llm.protocol.chat import Chat
-from spark_llm.protocol.structured.output import Reply
+from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Field, Scalar, Struct
-from spark_llm.protocol.values import Answer, Item, Question, Response, Result, RowError, Usage
+from spark_llm.protocol.values import Answer, Item, Prompt, Response, Result, RowError, Usage
 from tests.support.strategies import TEXTS
 
 if TYPE_CHECKING:
     from spark_llm.flow.request import Request
 
-REPLY = Reply("answer", Struct((Field("stars", Scalar("long")),)))
+REPLY = StructuredOutput("answer", Struct((Field("stars", Scalar("long")),)))
 TRY = Usage(5, 2, 7)
 SAID = st.one_of(
     TEXTS,
@@ -80,7 +80,7 @@ def test_asking_again_goes_on_with_the_conversation(said: Item) -> None:
     assert {"role": "assistant", "content": '{"stars": "many"}'} == after[-2]
     assert "`$.stars`" in after[-1]["content"]
     assert REPLY.instructions in after[-1]["content"]
-    assert Question(again, "Be kind.", REPLY) == Chat(own_replies=True).again(Question(said, "Be kind.", REPLY), result)  # type: ignore[arg-type]  # what was said, both
+    assert Prompt(again, "Be kind.", REPLY) == Chat(own_replies=True).again(Prompt(said, "Be kind.", REPLY), result)  # type: ignore[arg-type]  # what was said, both
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ class Asking:
     def __init__(self, reask: int) -> None:
         """Put the row in line."""
         policy = Policy(reask=reask)
-        self.schedule = Schedule(Limit(policy), policy)
-        self.form = Form(Chat(reply=REPLY), 1)
+        self.schedule = RequestScheduler(ConcurrencyLimiter(policy), policy)
+        self.form = WireFormatNegotiation(Chat(reply=REPLY), 1)
         self.schedule.add(None, [(0, "row")], self.form)
         self.dialects: list[int] = []
         self.request: Request | None = None

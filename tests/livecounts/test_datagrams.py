@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.errors import KINDS
-from spark_llm.livecounts.datagrams import MAC_BYTES, MOST_BYTES, Count, Running, Sender, _mac, read, written
+from spark_llm.livecounts.datagrams import MAC_BYTES, MOST_BYTES, Count, RunningCounts, Sender, _mac, read, written
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.values import Result, RowError, Usage
 from tests.support.strategies import JSON, TEXTS
@@ -39,16 +39,16 @@ def datagram(partition: int, attempt: int, chunk: int = 1, **columns: int) -> by
     return only
 
 
-def running(*datagrams: bytes) -> Running:
+def running(*datagrams: bytes) -> RunningCounts:
     """Return what datagrams of chunk 1 come to."""
-    chunk = Running(SECRET)
+    chunk = RunningCounts(SECRET)
     chunk.begin(1)
     for each in datagrams:
         chunk.take(each)
     return chunk
 
 
-def asked(chunk: Running) -> dict[str, int]:
+def asked(chunk: RunningCounts) -> dict[str, int]:
     """Return how many rows were asked, by column."""
     return {name: tally.asked for name, tally in chunk.counts().items()}
 
@@ -176,7 +176,7 @@ def test_the_latest_attempt_counts() -> None:
 
 def test_a_chunk_counts_itself_alone() -> None:
     """Not the one before, whose tasks may still talk; before the first and after an end, nothing counts."""
-    chunk = Running(SECRET)
+    chunk = RunningCounts(SECRET)
     chunk.take(datagram(0, 1, chunk=1, mood=5))
     before = asked(chunk)
     chunk.begin(2)

@@ -13,11 +13,11 @@ from spark_llm.errors import HINT, KINDS, ConfigError, Kind
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import (
     ENOUGH_ROWS,
+    FATAL_KINDS,
     FEWEST_ROWS,
-    HOPELESS,
-    NOT_OF_THE_ROW,
+    NOT_ROW_ERRORS,
     PILOT_ROWS,
-    Chunks,
+    ChunkPlanner,
     Limits,
     PerRow,
 )
@@ -43,7 +43,7 @@ TEN = same(10)
 class Run:
     """A run that was played: its chunks' sizes, and what it used up."""
 
-    chunks: Chunks
+    chunks: ChunkPlanner
     sizes: list[int] = field(default_factory=list)
     tokens: int = 0
     usd: float = 0.0
@@ -66,7 +66,7 @@ def play(
     row_s: float = 0.0,
 ) -> Run:
     """Ask until there is no next chunk; every row is answered."""
-    run = Run(Chunks(waiting, limits, guess, 0.0))
+    run = Run(ChunkPlanner(waiting, limits, guess, 0.0))
     while rows := run.chunks.next(run.now_s):
         cost = sum(tokens(row, run) for row in range(run.rows, run.rows + rows))
         run.sizes.append(rows)
@@ -88,7 +88,7 @@ def failed(rows: int, kinds: Mapping[Kind, int], tokens: int = 10) -> Tally:
     return Tally(asked=rows, failed=kinds, total_tokens=tokens, prompt_tokens=tokens, requests=rows)
 
 
-def told(run: Run | Chunks) -> str:
+def told(run: Run | ChunkPlanner) -> str:
     """Return why it stopped, which ends in a next step."""
     stopped = (run.chunks if isinstance(run, Run) else run).stopped
     assert stopped is not None
@@ -293,13 +293,13 @@ def test_time_that_passed_before_the_first_chunk_counts() -> None:
     """The clock runs from the start of the run, which is neither its first chunk nor the clock's zero."""
     limits = Limits(50, Budget(seconds=60))
 
-    assert 50 == Chunks(100, limits, UNKNOWN, began_s=1_000.0).next(1_059.0)
-    assert 0 == Chunks(100, limits, UNKNOWN, began_s=1_000.0).next(1_060.0)
+    assert 50 == ChunkPlanner(100, limits, UNKNOWN, began_s=1_000.0).next(1_059.0)
+    assert 0 == ChunkPlanner(100, limits, UNKNOWN, began_s=1_000.0).next(1_060.0)
 
 
 def test_rows_that_grow_dearer_are_followed() -> None:
     """A chunk that cost more than the ones before it is what the next is measured by, not the mean of all."""
-    chunks = Chunks(100_200, Limits(2_000, Budget(tokens=310_000)), PerRow(1_000), 0.0)
+    chunks = ChunkPlanner(100_200, Limits(2_000, Budget(tokens=310_000)), PerRow(1_000), 0.0)
     for expected, tokens in ((200, 10), (2_000, 10), (2_000, 100)):
         assert expected == chunks.next(0.0)
         chunks.done(expected, {"mood": answered(expected, expected * tokens)}, None, 0.0)
@@ -309,7 +309,7 @@ def test_rows_that_grow_dearer_are_followed() -> None:
 
 def test_rows_that_failed_for_free_do_not_make_the_others_cheap() -> None:
     """The next rows may all be answered: they are measured by those that were."""
-    chunks = Chunks(10_000, Limits(5_000, Budget(tokens=10_000)), PerRow(20), 0.0)
+    chunks = ChunkPlanner(10_000, Limits(5_000, Budget(tokens=10_000)), PerRow(20), 0.0)
     first = chunks.next(0.0)
     chunks.done(first, {"mood": failed(first, {"timeout": first // 2}, tokens=first // 2 * 20)}, None, 0.0)
 
@@ -318,7 +318,7 @@ def test_rows_that_failed_for_free_do_not_make_the_others_cheap() -> None:
 
 def test_rows_that_failed_at_a_price_are_counted() -> None:
     """Answers that fit no schema are paid as well, also where nothing else came back."""
-    chunks = Chunks(10_000, Limits(5_000, Budget(tokens=10_000)), PerRow(20), 0.0)
+    chunks = ChunkPlanner(10_000, Limits(5_000, Budget(tokens=10_000)), PerRow(20), 0.0)
     first = chunks.next(0.0)
     chunks.done(first, {"mood": failed(first, {"schema_mismatch": first}, tokens=first * 20)}, None, 0.0)
 
@@ -335,10 +335,10 @@ def test_answers_without_tokens_end_a_run_that_has_to_count_them() -> None:
     silent = Tally(asked=50, requests=50)
     stopped = []
     for budget in (Budget(tokens=1_000), Budget(usd=5), Budget(seconds=60), Budget(rows=80)):
-        chunks = Chunks(100, Limits(50, budget), UNKNOWN, 0.0)
+        chunks = ChunkPlanner(100, Limits(50, budget), UNKNOWN, 0.0)
         chunks.done(chunks.next(0.0), {"mood": answered(50), "vector": silent}, 0.1, 1.0)
         stopped.append(chunks.stopped is not None)
-    chunks = Chunks(100, Limits(50, Budget(tokens=1_000)), UNKNOWN, 0.0)
+    chunks = ChunkPlanner(100, Limits(50, Budget(tokens=1_000)), UNKNOWN, 0.0)
     chunks.done(chunks.next(0.0), {"vector": silent}, None, 1.0)
 
     assert [True, True, False, False] == stopped
@@ -348,7 +348,7 @@ def test_answers_without_tokens_end_a_run_that_has_to_count_them() -> None:
 
 def test_answers_from_a_cache_cost_no_tokens_and_end_nothing() -> None:
     """Nothing was sent for them, so nothing had to be reported."""
-    chunks = Chunks(1_000, Limits(500, Budget(tokens=100_000)), PerRow(20), 0.0)
+    chunks = ChunkPlanner(1_000, Limits(500, Budget(tokens=100_000)), PerRow(20), 0.0)
     chunks.done(chunks.next(0.0), {"mood": Tally(asked=200)}, None, 1.0)
 
     assert (None, 400) == (chunks.stopped, chunks.next(1.0))
@@ -359,7 +359,7 @@ def test_a_run_stops_where_too_many_rows_failed(
     waiting: int, chunk_rows: int, rate: float, data: st.DataObject
 ) -> None:
     """More than the rate, of the rows of any one column so far: once there were 20, or a whole chunk, or all rows."""
-    chunks = Chunks(waiting, Limits(chunk_rows, None, rate), UNKNOWN, 0.0)
+    chunks = ChunkPlanner(waiting, Limits(chunk_rows, None, rate), UNKNOWN, 0.0)
     asked = lost = 0
     while rows := chunks.next(0.0):
         count = data.draw(st.integers(0, rows))
@@ -377,20 +377,20 @@ def test_a_run_stops_where_too_many_rows_failed(
 @pytest.mark.parametrize("kind", KINDS)
 def test_errors_that_every_row_would_meet_end_a_run_in_any_case(kind: Kind) -> None:
     """A tenth of the rows of any column is enough; every other error is that row's own."""
-    chunks = Chunks(10_000, Limits(5_000), UNKNOWN, 0.0)
+    chunks = ChunkPlanner(10_000, Limits(5_000), UNKNOWN, 0.0)
     chunks.done(chunks.next(0.0), {"good": answered(5_000), "bad": failed(5_000, {kind: 500})}, None, 0.0)
 
-    assert (kind in NOT_OF_THE_ROW) == (chunks.stopped is not None)
-    assert (0 if kind in NOT_OF_THE_ROW else 5_000) == chunks.next(0.0)
-    assert (5_500 if kind in NOT_OF_THE_ROW else 5_000) == chunks.left
-    if kind in HOPELESS:
+    assert (kind in NOT_ROW_ERRORS) == (chunks.stopped is not None)
+    assert (0 if kind in NOT_ROW_ERRORS else 5_000) == chunks.next(0.0)
+    assert (5_500 if kind in NOT_ROW_ERRORS else 5_000) == chunks.left
+    if kind in FATAL_KINDS:
         assert f"the endpoint of column 'bad' answers no row ({kind}): 5,500 rows are left." in told(chunks)
 
 
-@pytest.mark.parametrize("kind", HOPELESS)
+@pytest.mark.parametrize("kind", FATAL_KINDS)
 def test_a_few_errors_that_every_row_would_meet_end_nothing(kind: Kind) -> None:
     """Where nearly all were answered, the run goes on; those few rows are left for the next one."""
-    chunks = Chunks(10_000, Limits(5_000), UNKNOWN, 0.0)
+    chunks = ChunkPlanner(10_000, Limits(5_000), UNKNOWN, 0.0)
     for left in (5_003, 3):
         chunks.done(chunks.next(0.0), {"a": failed(5_000, {kind: 3} if left > 3 else {})}, None, 0.0)
         assert left == chunks.left
@@ -400,7 +400,7 @@ def test_a_few_errors_that_every_row_would_meet_end_nothing(kind: Kind) -> None:
 
 def test_an_endpoint_that_answers_nobody_says_why() -> None:
     """The words of its error are the reason, and the error's next step is the run's."""
-    chunks = Chunks(10, Limits(10), UNKNOWN, 0.0)
+    chunks = ChunkPlanner(10, Limits(10), UNKNOWN, 0.0)
     trouble = "no endpoint 'lama' Hint: check its name."
     chunks.done(chunks.next(0.0), {"a": failed(10, {"not_found": 10})}, None, 0.0, trouble)
 
@@ -409,7 +409,7 @@ def test_an_endpoint_that_answers_nobody_says_why() -> None:
 
 def test_cancelled_rows_were_not_asked() -> None:
     """They are still to be done, and end the run; a row that was cancelled in two columns is one row."""
-    chunks = Chunks(200, Limits(100, None, 0.5), UNKNOWN, 0.0)
+    chunks = ChunkPlanner(200, Limits(100, None, 0.5), UNKNOWN, 0.0)
     mood = failed(100, {"cancelled": 60, "timeout": 20})
     chunks.done(chunks.next(0.0), {"mood": mood, "vector": failed(100, {"cancelled": 40})}, None, 0.0)
 
@@ -419,7 +419,7 @@ def test_cancelled_rows_were_not_asked() -> None:
 
 def test_cancelled_rows_do_not_hide_a_failure_rate() -> None:
     """The rate is that of the rows that were asked, without them."""
-    chunks = Chunks(100, Limits(100, None, 0.5), UNKNOWN, 0.0)
+    chunks = ChunkPlanner(100, Limits(100, None, 0.5), UNKNOWN, 0.0)
     chunks.done(chunks.next(0.0), {"mood": failed(100, {"cancelled": 60, "timeout": 25, "quota": 0})}, None, 0.0)
 
     assert "25 of 40 rows failed in column 'mood' (25 timeout), more than max_failure_rate=0.5 allows: 60" in told(
@@ -429,7 +429,7 @@ def test_cancelled_rows_do_not_hide_a_failure_rate() -> None:
 
 def test_what_ended_a_run_first_is_what_it_says() -> None:
     """Later findings do not change it, and there is no next chunk."""
-    chunks = Chunks(1, Limits(1), UNKNOWN, 0.0)
+    chunks = ChunkPlanner(1, Limits(1), UNKNOWN, 0.0)
     chunks.done(chunks.next(0.0), {"a": failed(1, {"quota": 1}), "b": failed(1, {"unauthorized": 1})}, None, 0.0)
 
     assert "column 'a' answers no row (quota)" in told(chunks)
@@ -438,7 +438,7 @@ def test_what_ended_a_run_first_is_what_it_says() -> None:
 
 def test_a_chunk_without_rows_ends_the_run() -> None:
     """The rows that waited are gone, and nothing went wrong."""
-    chunks = Chunks(100, Limits(50), UNKNOWN, 0.0)
+    chunks = ChunkPlanner(100, Limits(50), UNKNOWN, 0.0)
     chunks.done(0 * chunks.next(0.0), {}, None, 0.0)
 
     assert (0, 0, None) == (chunks.next(0.0), chunks.left, chunks.stopped)

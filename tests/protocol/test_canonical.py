@@ -18,9 +18,9 @@ from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.parameters import written
-from spark_llm.protocol.structured.output import Reply
-from spark_llm.protocol.structured.schema import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
-from spark_llm.protocol.template import Prompt
+from spark_llm.protocol.structured.output import StructuredOutput
+from spark_llm.protocol.structured.schema import Array, Enumeration, Field, Map, Nullable, Number, Scalar, Shape, Struct
+from spark_llm.protocol.template import PromptBuilder
 from tests.support.shapes import STRUCTS
 from tests.support.strategies import JSON, TEXTS
 
@@ -31,7 +31,7 @@ URL = "https://models.example/v1/chat/completions"
 WORKSPACE = "https://host.example/serving-endpoints/any/invocations"
 REVIEW = Struct(
     (
-        Field("mood", Choice(("good", "bad")), "how the writer feels"),
+        Field("mood", Enumeration(("good", "bad")), "how the writer feels"),
         Field("stars", Nullable(Scalar("integer", (("ge", 1), ("le", 5))))),
         Field("price", Number(10, 2, (("gt", "0.5"),))),
         Field("topics", Array(Scalar("string"), (("max_length", 3),))),
@@ -39,17 +39,18 @@ REVIEW = Struct(
         Field("place", Struct((Field("city", Scalar("string")),))),
     )
 )
-BRIEF = Prompt.parse("Summarise {title}: {body}", "Answer in {language}.", conversations=True)
+BRIEF = PromptBuilder.parse("Summarise {title}: {body}", "Answer in {language}.", conversations=True)
 DRAWN: dict[str, Any] = {"temperature": 0.7, "seed": 7, "stop": ["\n", "END"]}
 
 
 def chat(
-    *, system: str | None = None, prompt: Prompt | None = None, shape: Shape | None = None, **parameters: object
+    *, system: str | None = None, prompt: PromptBuilder | None = None, shape: Shape | None = None, **parameters: object
 ) -> dict[str, Any]:
     """Return the words of a chat recipe at `URL`."""
     extra_body = parameters.pop("extra_body", None)
     assert extra_body is None or isinstance(extra_body, Mapping)
-    task = Chat(system, written(parameters, extra_body), reply=None if shape is None else Reply("answer", shape))
+    reply = None if shape is None else StructuredOutput("answer", shape)
+    task = Chat(system, written(parameters, extra_body), reply=reply)
     return model_words(URL, None, task, prompt)
 
 
@@ -116,9 +117,9 @@ OTHERS: dict[str, Callable[[], Any]] = {
     "the model": lambda: model_words(URL, "small-7b", Chat(), None),
     "the instructions": lambda: chat(system="Be brief."),
     "other instructions": lambda: chat(system="Be brief. "),
-    "the template": lambda: chat(prompt=Prompt.parse("{body}")),
-    "a blank in the template": lambda: chat(prompt=Prompt.parse("{body} ")),
-    "instructions to the template": lambda: chat(prompt=Prompt.parse("{body}", "Be brief.")),
+    "the template": lambda: chat(prompt=PromptBuilder.parse("{body}")),
+    "a blank in the template": lambda: chat(prompt=PromptBuilder.parse("{body} ")),
+    "instructions to the template": lambda: chat(prompt=PromptBuilder.parse("{body}", "Be brief.")),
     "a parameter": lambda: chat(max_tokens=8),
     "the same under another name": lambda: chat(max_completion_tokens=8),
     "its value": lambda: chat(max_tokens=9),
@@ -134,8 +135,8 @@ OTHERS: dict[str, Callable[[], Any]] = {
     "a description": lambda: chat(shape=Struct((Field("a", Scalar("long"), "how many"),))),
     "a bound": lambda: chat(shape=Struct((Field("a", Scalar("long", (("ge", 0),))),))),
     "the kind of a bound": lambda: chat(shape=Struct((Field("a", Scalar("long", (("gt", 0),))),))),
-    "values": lambda: chat(shape=Struct((Field("a", Choice((1, 2))),))),
-    "texts for values": lambda: chat(shape=Struct((Field("a", Choice(("1", "2"))),))),
+    "values": lambda: chat(shape=Struct((Field("a", Enumeration((1, 2))),))),
+    "texts for values": lambda: chat(shape=Struct((Field("a", Enumeration(("1", "2"))),))),
     "one more field": lambda: chat(shape=Struct((Field("a", Scalar("long")), Field("b", Scalar("long"))))),
     "the fields' order": lambda: chat(shape=Struct((Field("b", Scalar("long")), Field("a", Scalar("long"))))),
     "a list": lambda: chat(shape=Struct((Field("a", Array(Scalar("long"))),))),
@@ -157,17 +158,17 @@ def test_any_one_thing_makes_another_digest() -> None:
 
 def test_equal_answers_in_other_words_keep_their_digest() -> None:
     """What this library calls an answer's type on the wire, and whether questions bring their own, is no part of it."""
-    task = Chat(reply=Reply("answer", REVIEW))
+    task = Chat(reply=StructuredOutput("answer", REVIEW))
 
     assert model_words(URL, None, task, None) == model_words(
-        URL, None, replace(task, reply=Reply("Reply", REVIEW)), None
+        URL, None, replace(task, reply=StructuredOutput("StructuredOutput", REVIEW)), None
     )
     assert model_words(URL, None, Chat(), None) == model_words(URL, None, Chat(own_replies=True), None)
 
 
 def test_a_template_has_its_instructions_once() -> None:
     """Instructions without a field are the template's, however the task carries them too."""
-    prompt = Prompt.parse("{body}", "Be {{brief}}.")
+    prompt = PromptBuilder.parse("{body}", "Be {{brief}}.")
 
     assert model_words(URL, None, Chat(prompt.instructions), prompt) == model_words(URL, None, Chat(), prompt)
 

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.reasoning import Parted, parted
-from spark_llm.protocol.structured.output import Reply
+from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Field, Scalar, Struct
-from spark_llm.protocol.values import Answer, Question, Result, RowError
+from spark_llm.protocol.values import Answer, Prompt, Result, RowError
 
 MARKS = [
     ("<think>", "</think>"),
@@ -27,7 +27,7 @@ MARKS = [
 LEFT_OUT = ["</think>", "</seed:think>", "[/THINK]", "◁/think▷"]  # by servers whose template writes the opening mark
 PLAIN_TEXTS = st.text(st.characters(exclude_characters="<[◁", codec="utf-8"), max_size=40)
 ANSWERS_ALONE = Chat(answer_only=True)
-STARS = Reply("review", Struct((Field("stars", Scalar("long")),)))
+STARS = StructuredOutput("review", Struct((Field("stars", Scalar("long")),)))
 
 
 def asked(text: str, said: str = "row", finish_reason: str = "stop", task: Chat = ANSWERS_ALONE) -> Result:
@@ -97,7 +97,7 @@ def test_a_chat_keeps_the_whole_text() -> None:
     text = "<think>A greeting.</think>\nBonjour"
 
     assert [text, "Bonjour"] == [asked(text, task=Chat()).text, asked(text).text]
-    assert "Bonjour" == asked(text, said=Question("Hello", "Translate.")).text  # type: ignore[arg-type]  # any item
+    assert "Bonjour" == asked(text, said=Prompt("Hello", "Translate.")).text  # type: ignore[arg-type]  # any item
 
 
 @pytest.mark.parametrize(("opening", "closing"), MARKS)

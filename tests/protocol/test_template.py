@@ -9,7 +9,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.template import Prompt, Template
+from spark_llm.protocol.template import PromptBuilder, Template
 from tests.support.strategies import TEXTS
 
 NAMES = ("title", "body", "_x1", "naïve", "self", "class")
@@ -117,9 +117,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("make", [Prompt.parse, lambda text: Prompt.parse("{title}", text)])
+@pytest.mark.parametrize("make", [PromptBuilder.parse, lambda text: PromptBuilder.parse("{title}", text)])
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD)
-def test_a_brace_that_names_no_field_is_refused(make: Callable[[str], Prompt], text: str) -> None:
+def test_a_brace_that_names_no_field_is_refused(make: Callable[[str], PromptBuilder], text: str) -> None:
     """Only a plain name stands in braces, in both templates; the place and a next step are told."""
     with pytest.raises(ConfigError, match=r"(template|system)= has .+ at position \d+, .* Hint: .+\.$"):
         make(text)
@@ -129,20 +129,20 @@ def test_a_brace_that_names_no_field_is_refused(make: Callable[[str], Prompt], t
 def test_a_template_that_asks_no_field_is_refused(text: Any) -> None:  # noqa: ANN401 -- every wrong thing
     """Nothing, no text, and a text without a field are errors where the UDF is built, with a next step."""
     with pytest.raises(ConfigError, match=r"^template=.* Hint: .+\.$"):
-        Prompt.parse(text)
+        PromptBuilder.parse(text)
 
 
 @pytest.mark.parametrize("text", ["", " ", 7])
 def test_instructions_that_say_nothing_are_refused(text: Any) -> None:  # noqa: ANN401 -- every wrong thing
     """As without a template."""
     with pytest.raises(ConfigError, match=r"^system=.* Hint: .+\.$"):
-        Prompt.parse("{title}", text)
+        PromptBuilder.parse("{title}", text)
 
 
 def test_a_long_mistake_is_told_in_short() -> None:
     """Of what stands in the braces the beginning is shown."""
     with pytest.raises(ConfigError) as raised:
-        Prompt.parse("{" + "x y " * 10_000 + "}")
+        PromptBuilder.parse("{" + "x y " * 10_000 + "}")
 
     assert len(str(raised.value)) < 300
 
@@ -160,7 +160,7 @@ def test_a_huge_row_and_a_huge_template_are_filled_in() -> None:
 @given(WRITTEN, TEXTS, ROWS)
 def test_a_prompt_travels(parts: list[tuple[str, str]], end: str, rows: list[Any]) -> None:
     """Pickled and read again it is equal, and asks the same."""
-    prompt = Prompt.parse(written(parts, end), "Be {title}.", conversations=True)
+    prompt = PromptBuilder.parse(written(parts, end), "Be {title}.", conversations=True)
     arrived = pickle.loads(pickle.dumps(prompt))  # noqa: S301 -- our own bytes
 
     assert prompt == arrived
@@ -170,24 +170,24 @@ def test_a_prompt_travels(parts: list[tuple[str, str]], end: str, rows: list[Any
 
 def test_the_fields_are_told_once_and_in_order() -> None:
     """Those of the template come first, then those that only the instructions have."""
-    prompt = Prompt.parse("{b} {a} {b}", "{c} {a}")
+    prompt = PromptBuilder.parse("{b} {a} {b}", "{c} {a}")
 
     assert ("b", "a", "c") == prompt.fields
 
 
 def test_instructions_without_fields_are_every_rows() -> None:
     """Their braces are read as a template's, and the rows ask texts."""
-    prompt = Prompt.parse("About {title}", "Answer as {{json}}.")
+    prompt = PromptBuilder.parse("About {title}", "Answer as {{json}}.")
 
     assert "Answer as {json}." == prompt.instructions
     assert ["About {x}", None] == prompt.asked({"title": ["{x}", None]})
-    assert None is Prompt.parse("{title}").instructions
+    assert None is PromptBuilder.parse("{title}").instructions
 
 
 @given(ROWS_WITH_NULLS)
 def test_instructions_with_fields_lead_their_own_row(rows: list[Any]) -> None:
     """Each row is a conversation of its instructions and its message; a null in either is a null row."""
-    prompt = Prompt.parse("About {title}", "Be {body}, not {title}.")
+    prompt = PromptBuilder.parse("About {title}", "Be {body}, not {title}.")
 
     assert None is prompt.instructions
     assert [
@@ -204,8 +204,8 @@ def test_instructions_with_fields_lead_their_own_row(rows: list[Any]) -> None:
 @given(st.lists(st.tuples(st.none() | CONVERSATIONS | VALUES, st.none() | VALUES), max_size=4))
 def test_a_field_that_is_the_whole_template_may_be_a_conversation(rows: list[tuple[Any, str | None]]) -> None:
     """Its row's instructions lead it, unless it has its own; texts and nulls beside it are what they always are."""
-    prompt = Prompt.parse("{turns}", "Be {mood}.", conversations=True)
-    plain = Prompt.parse("{turns}", "Be brief.", conversations=True)
+    prompt = PromptBuilder.parse("{turns}", "Be {mood}.", conversations=True)
+    plain = PromptBuilder.parse("{turns}", "Be brief.", conversations=True)
     values = {"turns": [turns for turns, _ in rows], "mood": [mood for _, mood in rows]}
     expected: list[Any] = []
     for turns, mood in rows:
@@ -239,9 +239,9 @@ def test_which_field_may_be_a_conversation(
     field: str | None,
 ) -> None:
     """One that stands alone in the template, and nowhere else."""
-    assert field == Prompt.parse(template, system, conversations=conversations).conversation
+    assert field == PromptBuilder.parse(template, system, conversations=conversations).conversation
 
 
 def test_a_prompt_reads_as_it_was_written() -> None:
     """The repr shows the templates, and not their pieces."""
-    assert "Template(written='Sum {title}')" in repr(Prompt.parse("Sum {title}"))
+    assert "Template(written='Sum {title}')" in repr(PromptBuilder.parse("Sum {title}"))

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from spark_llm.flow.batcher import Numbered, Packer
-from spark_llm.flow.limiter import Limit
-from spark_llm.flow.negotiation import Form
+from spark_llm.flow.batcher import Batcher, Indexed
+from spark_llm.flow.limiter import ConcurrencyLimiter
+from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.request import Request
-from spark_llm.flow.scheduler import Schedule
+from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.policy import Policy
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
@@ -41,9 +41,9 @@ def told(retry_after_s: float) -> Failure:
 
 def answer(request: Request) -> Answer:
     """Answer every input of a request by its number, for a token a letter and two more."""
-    letters, count = request.letters, len(request.inputs)
+    characters, count = request.characters, len(request.inputs)
     results = [Result(text=f"answer {number}") for number, _ in request.inputs]
-    return Answer(results, Usage(letters, 2 * count, letters + 2 * count))
+    return Answer(results, Usage(characters, 2 * count, characters + 2 * count))
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ class Play:
         self.results: dict[int, Result] = {}
         self.stopped: RowError | None = None
         self.now = start
-        self.limit = Limit(policy)
-        self.schedule = Schedule(self.limit, policy)
+        self.limit = ConcurrencyLimiter(policy)
+        self.schedule = RequestScheduler(self.limit, policy)
         self._endpoint, self._dice, self._latency_s = endpoint, random.Random(seed), latency_s
         self._ceiling = policy.ceiling
         self._in_flight: list[tuple[float, int, Request, Outcome]] = []
-        form = Form(task, policy.batch_size)
-        packer = Packer(form.most_inputs)
+        form = WireFormatNegotiation(task, policy.batch_size)
+        packer = Batcher(form.most_inputs)
         for pack in [*packer.add(enumerate(rows)), *packer.flush()]:
             self.schedule.add(self, pack, form)
         while len(self.schedule) or self._in_flight:
@@ -183,14 +183,15 @@ class Play:
             self.results[number] = result
 
 
-def pack(*numbers: int) -> list[Numbered]:
+def pack(*numbers: int) -> list[Indexed]:
     """Make a request's inputs: these rows, each a text of its own."""
     return [(number, f"row {number}") for number in numbers]
 
 
-def begun(policy: Policy, task: Task = CHAT, owner: object = "task") -> tuple[Schedule, Form]:
+def begun(policy: Policy, task: Task = CHAT, owner: object = "task") -> tuple[RequestScheduler, WireFormatNegotiation]:
     """Return a line of which one request was answered at time 0, and its form."""
-    schedule, form = Schedule(Limit(policy), policy), Form(task, policy.batch_size)
+    schedule = RequestScheduler(ConcurrencyLimiter(policy), policy)
+    form = WireFormatNegotiation(task, policy.batch_size)
     schedule.add(owner, pack(0), form)
     (first,) = schedule.ready(0.0)
     schedule.answered(first, answer(first), 0.0, 1.0)

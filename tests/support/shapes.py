@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from spark_llm.protocol.structured.schema import (
     SCALARS,
     Array,
-    Choice,
+    Enumeration,
     Field,
     Map,
     Nullable,
@@ -28,7 +28,7 @@ WORDS = st.one_of(TEXTS.map(plain), st.sampled_from(MARKS), st.lists(st.sampled_
 NAMES = WORDS.filter(bool)
 NUMBERS = st.integers(1, 38).flatmap(lambda digits: st.builds(Number, st.just(digits), st.integers(0, digits)))
 CHOICES = st.builds(
-    lambda values: Choice(tuple(values)),
+    lambda values: Enumeration(tuple(values)),
     st.lists(WORDS, min_size=1, max_size=3, unique=True)
     | st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=3, unique=True),
 )
@@ -66,7 +66,7 @@ def values(shape: Shape, *, whole: bool = False) -> st.SearchStrategy[Any]:  # n
     match shape:
         case Nullable(shape=inner):
             return st.none() | values(inner, whole=whole)
-        case Choice(values=allowed):
+        case Enumeration(values=allowed):
             return st.sampled_from(allowed)
         case Number(precision=precision, scale=scale):
             most = 10**precision - 1
@@ -167,7 +167,7 @@ def _wrong(shape: Shape) -> list[str]:
             return _WRONG[kind]
         case Number(precision=precision, scale=scale):
             return [f"1e{precision - scale}", f"1e-{scale + 1}", '"NaN"', '"Infinity"', *_NO_NUMBER, *_NO_ATOM]
-        case Choice(values=allowed):
+        case Enumeration(values=allowed):
             others = [value for value in ("none of these", -77) if value not in allowed]
             return [*map(json.dumps, others), "1.5", "true", *_NO_ATOM]
         case Struct(fields=fields) if not all(isinstance(field.shape, Nullable) for field in fields):

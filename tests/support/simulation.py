@@ -1,7 +1,7 @@
 """Whole jobs on a made-up clock: workers that know nothing of each other, and of the endpoint only its replies.
 
-Each worker has a `Limit` and a `Schedule` of its own, as an engine has. Ten thousand requests take a third of a second,
-so what the rules come to can be measured: the share of the endpoint's capacity that was used, and what it took.
+Each worker has a `ConcurrencyLimiter` and a `RequestScheduler` of its own, as an engine has. Ten thousand requests take
+a third of a second. Measured are the share of the endpoint's capacity that was used, and what it took.
 """
 
 import heapq
@@ -12,10 +12,10 @@ from collections.abc import Callable
 from itertools import count, pairwise
 from typing import NamedTuple
 
-from spark_llm.flow.limiter import Limit
-from spark_llm.flow.negotiation import Form
+from spark_llm.flow.limiter import ConcurrencyLimiter
+from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.request import Request
-from spark_llm.flow.scheduler import Schedule
+from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.policy import Policy
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.values import Answer, Result, RowError, Usage
@@ -29,14 +29,14 @@ SILENCE_MOST_S = 61.0  # that a worker may let pass with nothing in flight, and 
 class Worker:
     """One of the job's tasks, with its share of the rows."""
 
-    def __init__(self, limit: Limit, policy: Policy, rows: range, seed: int) -> None:
+    def __init__(self, limit: ConcurrencyLimiter, policy: Policy, rows: range, seed: int) -> None:
         """Put every row in line."""
-        self.limit, self.schedule = limit, Schedule(limit, policy)
+        self.limit, self.schedule = limit, RequestScheduler(limit, policy)
         self.out = 0
         self.leaves_at = math.inf
         self.wakes_at: float | None = 0.0
         self.dice = random.Random(seed).random
-        form = Form(Chat(), policy.batch_size)
+        form = WireFormatNegotiation(Chat(), policy.batch_size)
         for number in rows:
             self.schedule.add(self, [(number, "why?")], form)
 
@@ -69,7 +69,7 @@ class Job:
         workers: int = 1,
         leaving: Leaving | None = None,
         policy: Policy = POLICY,
-        limit: Callable[[Policy], Limit] = Limit,
+        limit: Callable[[Policy], ConcurrencyLimiter] = ConcurrencyLimiter,
     ) -> None:
         """Share the rows out among the workers, and send them all but for those of workers that leave."""
         self.sent = 0

@@ -29,7 +29,7 @@ from pyspark.sql.types import (
 
 from spark_llm.enrich.table import field_of, holds
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.structured.schema import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
+from spark_llm.protocol.structured.schema import Array, Enumeration, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm.protocol.values import Result
 from spark_llm.udf.columns import to_arrow, to_pandas
 from spark_llm.udf.spark_types import arrow_type, shape_of, spark_type
@@ -82,7 +82,7 @@ def test_every_shape_has_a_column(shape: Struct) -> None:
 
     assert [field.name for field in shape.fields] == schema.fieldNames()  # type: ignore[attr-defined]  # a struct
     assert [isinstance(field.shape, Nullable) for field in shape.fields] == [field.nullable for field in schema]  # type: ignore[attr-defined]
-    assert (StringType(), LongType()) == (spark_type(Choice(("a",))), spark_type(Nullable(Choice((1,)))))
+    assert (StringType(), LongType()) == (spark_type(Enumeration(("a",))), spark_type(Nullable(Enumeration((1,)))))
 
 
 def test_a_schema_is_read_as_it_is_written() -> None:

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.errors import InputTypeError
-from spark_llm.protocol.template import Prompt
+from spark_llm.protocol.template import PromptBuilder
 from spark_llm.udf.columns import SLICE_ROWS
 from spark_llm.udf.template_columns import arrow_prompts, pandas_prompts
 
-SUM = Prompt.parse("{title}: {body}", conversations=True)
-LED = Prompt.parse("{turns}", "Be {mood}.", conversations=True)
-ALONE = Prompt.parse("{turns}")
+SUM = PromptBuilder.parse("{title}: {body}", conversations=True)
+LED = PromptBuilder.parse("{turns}", "Be {mood}.", conversations=True)
+ALONE = PromptBuilder.parse("{turns}")
 BROKEN = b"caf\xe9"  # Latin-1, and no UTF-8
 MENDED = "caf\N{REPLACEMENT CHARACTER}"
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -27,12 +27,12 @@ TEXTS = st.none() | st.text(max_size=6) | st.sampled_from(["{title}", "{{", "}"]
 BOOKS = st.lists(st.none() | st.fixed_dictionaries({"title": TEXTS, "body": TEXTS}), max_size=30)
 
 
-def read(prompt: Prompt, *batches: Any) -> list[Any]:  # noqa: ANN401 -- Arrow arrays
+def read(prompt: PromptBuilder, *batches: Any) -> list[Any]:  # noqa: ANN401 -- Arrow arrays
     """Read Arrow batches to the end."""
     return [row for rows in arrow_prompts(iter(batches), prompt) for row in rows]
 
 
-def read_pandas(prompt: Prompt, *batches: Any) -> list[Any]:  # noqa: ANN401 -- what Spark makes of columns
+def read_pandas(prompt: PromptBuilder, *batches: Any) -> list[Any]:  # noqa: ANN401 -- what Spark makes of columns
     """Read pandas batches to the end."""
     return [row for rows in pandas_prompts(iter(batches), prompt) for row in rows]
 

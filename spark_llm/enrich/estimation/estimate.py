@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructType
 
-from spark_llm.engine.request_spec import recipes
+from spark_llm.engine.request_spec import request_specs
 from spark_llm.enrich.api import job_of, rows_of
 from spark_llm.enrich.changes import Asking, any_of, col, size_of
 from spark_llm.enrich.estimation.report import ColumnEstimate, Estimate
@@ -161,7 +161,7 @@ def _arguments(there: DataFrame, each: Asking) -> list[tuple[Column, DataType]] 
 
 
 def _of_column(each: Asking, wanted: _Texts, answers: _Answers | None, price: Price | None) -> ColumnEstimate:
-    task = next(recipes(each.call.udf.plan())).task
+    task = next(request_specs(each.call.udf.plan())).task
     longest = longest_answer(task)
     if not wanted.rows:
         tally: Tally | None = Tally()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from spark_llm.engine.request_spec import recipes
+from spark_llm.engine.request_spec import request_specs
 from spark_llm.enrich.changes import Asking
 from spark_llm.metering.chunking import PerRow
 from spark_llm.metering.prices import Price
@@ -29,7 +29,7 @@ def cost_of_a_row(asking: Sequence[Asking], bytes_a_row: float, prices: Mapping[
 
 def _tally(each: Asking, size: float) -> Tally | None:
     """Return the tokens of one column of a row; None where nothing says how long the answer may be."""
-    task = next(recipes(each.call.udf.plan())).task
+    task = next(request_specs(each.call.udf.plan())).task
     answer = longest_answer(task)
     if answer is None:
         return None

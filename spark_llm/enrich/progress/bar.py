@@ -18,7 +18,7 @@ _JOIN_S = 5.0  # a thread may sit in a notebook's widget, whose page has gone
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} rows [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 
 
-class Live(Protocol):
+class RunningTotals(Protocol):
     """What is known of the chunk that is running, while it runs."""
 
     def rows(self) -> int:
@@ -79,7 +79,7 @@ class Progress:
     def __init__(
         self,
         total: int,
-        live: Live,
+        live: RunningTotals,
         cost: Callable[[Mapping[str, Tally]], float | None],
         *,
         enabled: bool,

@@ -47,7 +47,7 @@ _DIGITS_MOST = 19  # of a whole number of 64 bits
 _FENCED = re.compile(r"```[\w-]*\n(.*?)```", re.DOTALL)
 
 
-class Misfit(NamedTuple):
+class Mismatch(NamedTuple):
     """Why a text is not the answer that was asked for, and whether it is JSON at all."""
 
     why: str
@@ -55,7 +55,7 @@ class Misfit(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reply:
+class StructuredOutput:
     """The type that answers have: a name for it, which models may see, and its shape.
 
     >>> Reply("mood", Struct((Field("score", Scalar("long")),))).read('{"score": 3}')
@@ -83,17 +83,17 @@ class Reply:
         """The same in words."""
         return _ASK.format(self.schema.decode())
 
-    def ask_again(self, misfit: Misfit) -> str:
+    def ask_again(self, misfit: Mismatch) -> str:
         """Return what is said to an answer that does not fit."""
         return _ASK_AGAIN.format(misfit.why, self.instructions)
 
-    def read(self, text: str) -> Any | Misfit:  # noqa: ANN401 -- a value of any shape
+    def read(self, text: str) -> Any | Mismatch:  # noqa: ANN401 -- a value of any shape
         """Return the value that a text holds, as a column takes it, or why it holds none that fits.
 
         What stands around the JSON is passed over: reasoning, a code fence, a sentence.
         """
         decoder, convert = _reader(self.shape)
-        first: Misfit | None = None
+        first: Mismatch | None = None
         whole = text.strip()
         for part in _parts(whole):
             try:
@@ -102,14 +102,14 @@ class Reply:
             except NotJSONError:
                 continue
             except (ValueError, RecursionError) as error:
-                first = first or Misfit(excerpt(str(error)), is_json=True)
+                first = first or Mismatch(excerpt(str(error)), is_json=True)
             else:
                 if value:
                     return value if isinstance(self.shape, Struct) else value[_ALONE]
-                first = first or Misfit("it has none of the fields", is_json=True)
+                first = first or Mismatch("it has none of the fields", is_json=True)
             if part == whole:
                 break  # what else may be found stands in one of its strings
-        return first or Misfit("it holds no JSON object", is_json=False)
+        return first or Mismatch("it holds no JSON object", is_json=False)
 
     def check(self) -> None:
         """Raise `TypeError`, `ValueError`, `ArithmeticError` or `re.error` where a rule cannot be held to."""

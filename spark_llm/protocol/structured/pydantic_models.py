@@ -18,11 +18,11 @@ from typing import Annotated, Any, ForwardRef, Literal, NewType, TypeVar, Union,
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import check_apart
 from spark_llm.protocol.structured.constraints import OF_NUMBERS, Rules
-from spark_llm.protocol.structured.output import Reply
+from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.pydantic_constraints import ON_TEXTS, in_python, rules_of
 from spark_llm.protocol.structured.schema import (
     Array,
-    Choice,
+    Enumeration,
     Field,
     Map,
     Nullable,
@@ -213,7 +213,7 @@ def _choice(values: list[Any], rules: Rules, path: str) -> Shape:
             f"{path} is one of {', '.join(map(repr, values)) or 'nothing'}, and a column has one type.",
             "take values that are all texts, or all whole numbers of 64 bits.",
         )
-    choice = Choice(kept)
+    choice = Enumeration(kept)
     return Nullable(choice) if None in values else choice
 
 
@@ -258,7 +258,7 @@ def _held(shape: Ruled, path: str) -> Ruled:
     if not shape.rules:
         return shape
     try:
-        Reply(path, shape).check()
+        StructuredOutput(path, shape).check()
     except (TypeError, ValueError, ArithmeticError, re.error) as error:
         told = ", ".join(f"{name}={bound!r}" for name, bound in shape.rules)
         raise ConfigError(

@@ -64,7 +64,7 @@ class Scalar:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Enumeration:
     """One of several texts, or of several whole numbers."""
 
     values: tuple[str, ...] | tuple[int, ...]
@@ -232,7 +232,7 @@ class Nullable:
         return None if convert is None else lambda value: None if value is None else convert(value)
 
 
-Shape = Scalar | Choice | Number | Array | Map | Struct | Nullable
+Shape = Scalar | Enumeration | Number | Array | Map | Struct | Nullable
 
 
 def walk(shape: Shape) -> Iterator[Shape]:

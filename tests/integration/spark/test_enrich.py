@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from spark_llm import ConfigError, InputTypeError, Policy, chat_udf, embed_udf, estimate
 from spark_llm.enrich.api import enrich_stream, enrich_table
 from spark_llm.enrich.report import EnrichReport
-from spark_llm.enrich.staging import Beside
+from spark_llm.enrich.staging import Staging
 from spark_llm.enrich.table import Table
 from spark_llm.functions import ai_gen, llm_summarize
 from spark_llm.metering.budget import Budget
@@ -248,7 +248,7 @@ def test_a_run_that_was_killed_is_not_waited_for(
     ) as dead:
         identity = dead.communicate()[0].strip()
     spark.sql(f"ALTER TABLE {lease} RENAME COLUMN free TO held_by_x_{identity}")
-    beside = Beside(spark, Table.named(spark, "target=", target), "delta", "x")
+    beside = Staging(spark, Table.named(spark, "target=", target), "delta", "x")
     left = spark.table(place("other")).select(
         F.struct("id").alias("key"),
         F.struct("text", "team").alias("carried"),

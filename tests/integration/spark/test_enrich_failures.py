@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from spark_llm import JobFailedError
 from spark_llm.enrich.lease import Lease
-from spark_llm.enrich.staging import Beside
+from spark_llm.enrich.staging import Staging
 from spark_llm.enrich.table import Table
 from spark_llm.serving import LocalEndpoints
 from tests.conftest import SessionKind
@@ -155,7 +155,7 @@ def test_a_run_that_lost_its_lease_touches_nothing(spark: SparkSession, endpoint
     """It merges nothing, and leaves what the next holder has written; its own answers are merged by a later run."""
     columns = {"answer": chat(endpoints)("text")}
     spark.sql("CREATE OR REPLACE TABLE taken (id BIGINT) USING delta")
-    winner = Beside(spark, Table.named(spark, "target=", "taken"), "delta", "winner")
+    winner = Staging(spark, Table.named(spark, "target=", "taken"), "delta", "winner")
 
     def take_over() -> None:
         holder = spark.table(winner.lease.name).columns[0]

@@ -17,12 +17,12 @@ from spark_llm import Endpoint, Policy, chat_udf, complete_udf, embed_udf
 from spark_llm.ai.udf import chat_function, known_endpoints, query_function, similarity_function
 from spark_llm.auth.credentials import Bearer
 from spark_llm.endpoint.route import Route
-from spark_llm.engine.request_spec import Recipe
+from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.enrich.fingerprint import fingerprint
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import recipe_digest
 from spark_llm.protocol.chat import Chat
-from spark_llm.udf.lazy_udf import LateUDF, is_at_least
+from spark_llm.udf.lazy_udf import LazyUDF, is_at_least
 from spark_llm.udf.model_udf import ModelUDF
 
 pytestmark = pytest.mark.one_kind
@@ -118,7 +118,7 @@ Form = Callable[[Values], bytes | None]
 class Case(NamedTuple):
     """A UDF, what it is called on, the form of a row's input, and the digits of the first row's."""
 
-    udf: LateUDF
+    udf: LazyUDF
     arguments: Callable[[], list[Column]]
     form: Form
     golden: str | None
@@ -319,7 +319,7 @@ def test_settings_change_no_fingerprint(spark: SparkSession) -> None:
     ids=str,
 )
 def test_what_cannot_be_asked_is_refused_on_the_driver(
-    spark: SparkSession, udf: LateUDF, arguments: list[str], words: str
+    spark: SparkSession, udf: LazyUDF, arguments: list[str], words: str
 ) -> None:
     """A type that the workers refuse raises in their words, before there is a job."""
     frame = spark.createDataFrame([], SCHEMA)
@@ -349,7 +349,7 @@ def test_who_asks_and_how_hard_is_no_part_of_a_fingerprint() -> None:
 def test_plans_say_what_they_ask() -> None:
     """Each kind of plan writes its recipe: the function and its arguments, the model, the parameters."""
     model = {"task": "chat", "endpoint": f"{MODELS}/chat/completions", "model": "small"}
-    workspace = Recipe(
+    workspace = RequestSpec(
         Chat(), Route("https://host/serving-endpoints/any/invocations", None, Bearer("secret")), Policy()
     )
 

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from spark_llm import chat_udf, embed_udf
 from spark_llm.ai.udf import chat_function
-from spark_llm.enrich.multi_udf import Live, Part, SideBySide
+from spark_llm.enrich.multi_udf import LiveReporting, MultiUDF, Part
 from spark_llm.livecounts.counts import LiveCounts
 from spark_llm.serving import Echo, LocalEndpoints, echo_vector
 from tests.integration.spark.asking import Ask, chat, endpoint
@@ -33,7 +33,7 @@ def test_columns_of_every_kind_in_one(spark: SparkSession, endpoints: LocalEndpo
         F.when(F.col("id") % 4 != 0, F.concat(F.lit("row "), "id")).alias("text"),
         F.concat(F.lit('{"n": '), "id", F.lit(', "tags": ["a"]}')).alias("json"),
     )
-    call = ask(SideBySide(parts))  # type: ignore[arg-type]  # it is called as any UDF is
+    call = ask(MultiUDF(parts))  # type: ignore[arg-type]  # it is called as any UDF is
     column = call("text", "text", "json", brief.argument(id="id", text="text"), "text", F.lit("fr"))  # type: ignore[call-arg]
     rows = {row["id"]: row["r"] for row in df.select("id", column.alias("r")).collect()}
 
@@ -57,7 +57,7 @@ def said(answer: Row | None) -> str | None:
 
 def test_a_column_of_the_wrong_type_says_so(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
     """The part's own words end the job."""
-    call = ask(SideBySide([Part("a", chat(endpoints), 1), Part("b", chat(endpoints), 1)]))  # type: ignore[arg-type]
+    call = ask(MultiUDF([Part("a", chat(endpoints), 1), Part("b", chat(endpoints), 1)]))  # type: ignore[arg-type]
 
     with pytest.raises(PySparkException, match="takes one string column"):
         spark.range(3).select(call("id", "id")).collect()  # type: ignore[call-arg]
@@ -69,15 +69,15 @@ def test_both_endpoints_are_asked_at_once(spark: SparkSession) -> None:
     with LocalEndpoints({"mood": Echo(), "topic": Echo()}) as endpoints:
         endpoints.hold("why")
 
-        def let_go() -> None:
+        def release() -> None:
             try:
                 endpoints.wait_for(lambda stats: stats.in_flight == 2, timeout_s=60)
             finally:
                 endpoints.release()
 
-        waiting = Thread(target=let_go)
+        waiting = Thread(target=release)
         waiting.start()
-        both = SideBySide([Part(name, chat_udf(endpoint(endpoints, name)), 1) for name in ("mood", "topic")])
+        both = MultiUDF([Part(name, chat_udf(endpoint(endpoints, name)), 1) for name in ("mood", "topic")])
         spark.range(1).select(both(F.lit("why"), F.lit("why"))).collect()
         waiting.join()
 
@@ -90,7 +90,7 @@ def test_each_task_reports_for_its_partition(spark: SparkSession, endpoints: Loc
         assert live.address is not None
         live.begin(3)
         parts = [Part(name, chat(endpoints), 1) for name in ("mood", "topic")]
-        both = SideBySide(parts, Live(live.address, 3))
+        both = MultiUDF(parts, LiveReporting(live.address, 3))
         text = F.col("id").cast("string")
         spark.range(0, 30, 1, 3).select(both(text, F.concat(text, F.lit("!")))).collect()
         patience = Event()

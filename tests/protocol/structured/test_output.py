@@ -10,13 +10,17 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from spark_llm.protocol.structured.output import Misfit, Reply
-from spark_llm.protocol.structured.schema import Array, Choice, Field, Map, Nullable, Number, Scalar, Shape, Struct
+from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
+from spark_llm.protocol.structured.schema import Array, Enumeration, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from tests.support.shapes import MARKS, STRUCTS, values, written
 from tests.support.strategies import JSON, TEXTS
 
-LOOSE = Reply("loose", Struct((Field("a", Nullable(Scalar("string"))), Field("b", Nullable(Scalar("double"))))))
-STRICT = Reply("strict", Struct((Field("a", Scalar("long")), Field("b", Number(20, 10)), Field("c", Scalar("string")))))
+LOOSE = StructuredOutput(
+    "loose", Struct((Field("a", Nullable(Scalar("string"))), Field("b", Nullable(Scalar("double")))))
+)
+STRICT = StructuredOutput(
+    "strict", Struct((Field("a", Scalar("long")), Field("b", Number(20, 10)), Field("c", Scalar("string"))))
+)
 
 SAID = st.sampled_from(
     [
@@ -45,7 +49,7 @@ def test_what_stands_around_the_json_changes_nothing(  # noqa: PLR0917 -- the pi
     assume(thought or not (said.strip() or fence[0]) or "</think>" not in json_text)  # where reasoning ends is a guess
     text = thought + said + fence[0] + json_text + fence[1] + after
 
-    assert repr(value) == repr(Reply("answer", shape).read(text))
+    assert repr(value) == repr(StructuredOutput("answer", shape).read(text))
 
 
 @given(st.one_of(TEXTS, JSON.map(json.dumps), st.lists(st.sampled_from([*MARKS, '"a":', "1", ","])).map("".join)))
@@ -54,7 +58,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     for reply in (LOOSE, STRICT):
         found = reply.read(text)
 
-        assert isinstance(found, Misfit) or (found and found.keys() <= {"a", "b", "c"})
+        assert isinstance(found, Mismatch) or (found and found.keys() <= {"a", "b", "c"})
 
 
 @given(st.data(), STRUCTS, st.integers(0, 10_000), st.sampled_from([*MARKS, "", '"', ",", "0", "\ud800", "NaN"]))
@@ -62,21 +66,21 @@ def test_a_damaged_answer_is_read_or_refused(data: st.DataObject, shape: Struct,
     """An answer with a piece cut out or put in raises nothing either."""
     text = written(data.draw(values(shape)))
     place %= len(text)
-    reply = Reply("answer", shape)
+    reply = StructuredOutput("answer", shape)
 
     for damaged in (text[:place], text[place:], text[:place] + piece + text[place:], text[:place] + text[place + 1 :]):
-        assert isinstance(reply.read(damaged), (Misfit, dict))
+        assert isinstance(reply.read(damaged), (Mismatch, dict))
 
 
 @given(st.data(), STRUCTS)
 def test_half_an_answer_is_none(data: st.DataObject, shape: Struct) -> None:
     """Where the tokens ran out nothing is read, and it counts as no JSON, whatever is wrong before the end."""
     text = written({**data.draw(values(shape)), "last": [{"a": 1}]})
-    reply = Reply("answer", Struct((*shape.fields, Field("last", Array(Map(Scalar("long")))))))
+    reply = StructuredOutput("answer", Struct((*shape.fields, Field("last", Array(Map(Scalar("long")))))))
     assume("last" not in [field.name for field in shape.fields] and "</think>" not in text)
     found = [reply.read(text[:-count]) for count in (1, 3, 5)]
 
-    assert [(Misfit, False)] * 3 == [(type(misfit), misfit.is_json) for misfit in found]
+    assert [(Mismatch, False)] * 3 == [(type(misfit), misfit.is_json) for misfit in found]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +108,7 @@ def test_no_answer_says_whether_it_is_json(text: str, is_json: bool) -> None:  #
     """What is no JSON tells of a server that did not know the field; JSON of another type tells of a model."""
     found = STRICT.read(text)
 
-    assert isinstance(found, Misfit)
+    assert isinstance(found, Mismatch)
     assert is_json == found.is_json
     assert found.why
 
@@ -112,8 +116,8 @@ def test_no_answer_says_whether_it_is_json(text: str, is_json: bool) -> None:  #
 @pytest.mark.parametrize("text", ["{}", '{"error": "I cannot"}', '{"A": "x"}', "Nothing in {} fits."])
 def test_an_object_with_none_of_the_fields_is_no_answer(text: str) -> None:
     """Even where every field may be null and left out: a row of nulls would look like an answer."""
-    assert isinstance(LOOSE.read(text), Misfit)
-    assert isinstance(Reply("alone", Nullable(Scalar("string"))).read(text), Misfit)
+    assert isinstance(LOOSE.read(text), Mismatch)
+    assert isinstance(StructuredOutput("alone", Nullable(Scalar("string"))).read(text), Mismatch)
 
 
 def test_fields_that_were_not_asked_for_are_passed_over() -> None:
@@ -139,14 +143,14 @@ def test_half_a_surrogate_pair_costs_a_letter_and_no_digit(half: str) -> None:
 def test_depth_without_end_is_no_answer(text: str) -> None:
     """A hundred thousand brackets are a misfit, in no more time than their number."""
     for reply in (STRICT, LOOSE):
-        assert isinstance(reply.read(text), Misfit)
-        assert isinstance(reply.read("Here: " + text), Misfit)
+        assert isinstance(reply.read(text), Mismatch)
+        assert isinstance(reply.read("Here: " + text), Mismatch)
 
 
 @pytest.mark.parametrize(
     ("shape", "text", "expected"),
     [
-        (Choice(("yes", "no")), '{"answer": "no"}', "no"),
+        (Enumeration(("yes", "no")), '{"answer": "no"}', "no"),
         (
             Array(Scalar("timestamp")),
             '{"answer": ["2020-01-01T01:00:00+01:00"]}',
@@ -160,17 +164,17 @@ def test_depth_without_end_is_no_answer(text: str) -> None:
 )
 def test_a_type_that_is_no_struct_is_asked_for_as_one(shape: Shape, text: str, expected: Any) -> None:  # noqa: ANN401 -- a value
     """Servers take schemas of objects: the value is the field `answer`, and is read without it."""
-    reply = Reply("alone", shape)
+    reply = StructuredOutput("alone", shape)
 
     assert ["answer"] == list(json.loads(reply.schema)["properties"])
     assert expected == reply.read(text)
-    assert isinstance(reply.read('{"answer": [{}]}'), Misfit)
+    assert isinstance(reply.read('{"answer": [{}]}'), Mismatch)
 
 
 @given(st.text(), STRUCTS)
 def test_the_request_asks_for_the_schema(name: str, shape: Struct) -> None:
     """It is a field of a JSON object, with a name that every server takes; a map is not asked for strictly."""
-    reply = Reply(name, shape)
+    reply = StructuredOutput(name, shape)
     asked = json.loads(b"{" + reply.response_format + b"}")["response_format"]
     is_open = '"additionalProperties":{' in reply.schema.decode()
 
@@ -191,7 +195,8 @@ def test_the_same_is_asked_in_words() -> None:
 
 def test_what_is_wrong_is_said_by_its_place() -> None:
     """The path of the field, in a line."""
-    reply = Reply("deep", Struct((Field("a", Array(Struct((Field("b", Number(3, 1)), Field("c", Scalar("long")))))),)))
+    inner = Struct((Field("b", Number(3, 1)), Field("c", Scalar("long"))))
+    reply = StructuredOutput("deep", Struct((Field("a", Array(inner)),)))
 
     assert "$.a[1].c" in reply.read('{"a": [{"b": 1, "c": 1}, {"b": 1, "c": "x"}]}').why
     assert reply.read('{"a": [{"b": 1.25, "c": 1}]}').why.startswith("a: b: 1.25 is not")

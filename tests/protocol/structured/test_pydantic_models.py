@@ -20,9 +20,9 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypeAliasType
 
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.structured.output import Misfit, Reply
+from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
 from spark_llm.protocol.structured.pydantic_models import is_model, shape_of_model
-from spark_llm.protocol.structured.schema import Array, Choice, Map, Nullable, Number, Scalar, Shape, Struct
+from spark_llm.protocol.structured.schema import Array, Enumeration, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm.protocol.structured.schema import Field as Part
 
 T = TypeVar("T")
@@ -102,13 +102,13 @@ TEXT, LONG = Scalar("string"), Scalar("long")
         (pydantic.AwareDatetime, Scalar("timestamp")),
         (pydantic.NaiveDatetime, Scalar("timestamp_ntz")),
         (Decimal, Number(38, 18)),
-        (Mood, Choice(("good", "bad"))),
-        (Stars, Choice((1, 2))),
-        (Literal["a", "b"], Choice(("a", "b"))),
-        (Literal[2, 1], Choice((2, 1))),
-        (Literal[Mood.BAD], Choice(("bad",))),
-        (Literal["a", None], Nullable(Choice(("a",)))),  # noqa: PYI061 -- the other spelling is below
-        (Literal["a"] | None, Nullable(Choice(("a",)))),
+        (Mood, Enumeration(("good", "bad"))),
+        (Stars, Enumeration((1, 2))),
+        (Literal["a", "b"], Enumeration(("a", "b"))),
+        (Literal[2, 1], Enumeration((2, 1))),
+        (Literal[Mood.BAD], Enumeration(("bad",))),
+        (Literal["a", None], Nullable(Enumeration(("a",)))),  # noqa: PYI061 -- the other spelling is below
+        (Literal["a"] | None, Nullable(Enumeration(("a",)))),
         (Optional[int], Nullable(LONG)),  # noqa: UP045 -- both spellings
         (int | None, Nullable(LONG)),
         (Optional[Annotated[int | None, "said beside it"]], Nullable(LONG)),  # noqa: UP045 -- both spellings
@@ -382,11 +382,11 @@ RIGHT: dict[str, Any] = {
 def test_what_is_read_is_what_pydantic_would_read(changed: set[str], drawn: dict[str, Any]) -> None:
     """Pydantic in its strict mode takes the same answers, and refuses the same."""
     text = json.dumps(RIGHT | {name: drawn[name] for name in changed})
-    found = Reply("ticket", shape_of_model(Ticket)).read(text)
+    found = StructuredOutput("ticket", shape_of_model(Ticket)).read(text)
     try:
         expected = Ticket.model_validate_json(text, strict=True).model_dump()
     except pydantic.ValidationError:
-        assert isinstance(found, Misfit)
+        assert isinstance(found, Mismatch)
     else:
         assert expected | {"mood": expected["mood"].value} == found
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # its types are a package of their own
 
 from spark_llm.protocol.structured.constraints import RULES, Rules
-from spark_llm.protocol.structured.output import Misfit, Reply
+from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
 from spark_llm.protocol.structured.schema import (
     Array,
-    Choice,
+    Enumeration,
     Field,
     Map,
     Nullable,
@@ -37,13 +37,13 @@ KEYWORDS = {
 
 def read(shape: Shape, text: str) -> Any:  # noqa: ANN401 -- a value of any shape
     """Read a value on its own: that of the one field of a struct."""
-    found = Reply("answer", Struct((Field("value", shape),))).read(f'{{"value": {text}}}')
-    return found if isinstance(found, Misfit) else found["value"]
+    found = StructuredOutput("answer", Struct((Field("value", shape),))).read(f'{{"value": {text}}}')
+    return found if isinstance(found, Mismatch) else found["value"]
 
 
 def schema_of(shape: Struct) -> dict[str, Any]:
     """Return the JSON Schema as it is sent."""
-    schema: dict[str, Any] = json.loads(Reply("answer", shape).schema)
+    schema: dict[str, Any] = json.loads(StructuredOutput("answer", shape).schema)
     return schema
 
 
@@ -61,7 +61,7 @@ def test_a_value_is_read_back_exactly(data: st.DataObject, shape: Struct) -> Non
     """Each digit, each microsecond, each letter, in its own Python type; what was left out stays out."""
     value = data.draw(values(shape).filter(bool))
 
-    assert repr(value) == repr(Reply("answer", shape).read(written(value)))
+    assert repr(value) == repr(StructuredOutput("answer", shape).read(written(value)))
 
 
 @given(st.data(), STRUCTS)
@@ -77,9 +77,9 @@ def test_the_schema_accepts_what_is_read(data: st.DataObject, shape: Struct) -> 
 @given(st.data(), STRUCTS)
 def test_what_breaks_the_type_is_refused(data: st.DataObject, shape: Struct) -> None:
     """One wrong value, however deep, and the whole answer is a misfit that is JSON."""
-    found = Reply("answer", shape).read(data.draw(misfits(shape).filter(lambda text: text.startswith("{"))))
+    found = StructuredOutput("answer", shape).read(data.draw(misfits(shape).filter(lambda text: text.startswith("{"))))
 
-    assert isinstance(found, Misfit)
+    assert isinstance(found, Mismatch)
     assert found.is_json
     assert found.why
 
@@ -107,7 +107,7 @@ def test_a_whole_number_fits_its_width(kind: str) -> None:
     most = 2 ** (BITS[kind] - 1)
 
     assert [-most, most - 1] == [read(Scalar(kind), str(number)) for number in (-most, most - 1)]
-    assert [Misfit, Misfit] == [type(read(Scalar(kind), str(number))) for number in (-most - 1, most)]
+    assert [Mismatch, Mismatch] == [type(read(Scalar(kind), str(number))) for number in (-most - 1, most)]
 
 
 NUMBERS = st.one_of(
@@ -130,7 +130,7 @@ def test_a_whole_number_may_have_a_point(text: str, kind: str) -> None:
     fits = exact is not None and exact.denominator == 1 and -(2 ** (BITS[kind] - 1)) <= exact < 2 ** (BITS[kind] - 1)
     found = read(Scalar(kind), text)
 
-    assert (fits, int) == (found == exact, type(found)) if fits else isinstance(found, Misfit)
+    assert (fits, int) == (found == exact, type(found)) if fits else isinstance(found, Mismatch)
     assert not fits or Draft202012Validator(Scalar(kind).schema()).is_valid(json.loads(text))
 
 
@@ -138,7 +138,7 @@ def test_a_point_changes_nothing_beside_a_whole_number() -> None:
     """Texts, decimals and floats of the same answer are read as they stand; a choice of whole numbers takes one too."""
     shape = Struct(
         (
-            Field("a", Choice((1, 2))),
+            Field("a", Enumeration((1, 2))),
             Field("b", Number(5, 2)),
             Field("c", Scalar("string")),
             Field("d", Scalar("double")),
@@ -146,7 +146,7 @@ def test_a_point_changes_nothing_beside_a_whole_number() -> None:
         )
     )
     text = r'{"a": 2.0, "b": 1.0, "c": "1.0 \" 2.0", "d": 1234567890123456789.0, "e": {"3.0": 3.0, "x": null}}'
-    found = Reply("answer", shape).read(text)
+    found = StructuredOutput("answer", shape).read(text)
 
     assert {
         "a": 2,
@@ -155,7 +155,7 @@ def test_a_point_changes_nothing_beside_a_whole_number() -> None:
         "d": 1234567890123456789.0,
         "e": {"3.0": 3, "x": None},
     } == found
-    assert isinstance(Reply("answer", shape).read(text.replace('"3.0": 3.0', '"3.0": 4.0')), Misfit)
+    assert isinstance(StructuredOutput("answer", shape).read(text.replace('"3.0": 3.0', '"3.0": 4.0')), Mismatch)
 
 
 def test_a_float_fits_its_width() -> None:
@@ -163,7 +163,7 @@ def test_a_float_fits_its_width() -> None:
     most = "3.4028234663852886e38"
 
     assert [float(most), -float(most)] == [read(Scalar("float"), number) for number in (most, f"-{most}")]
-    assert [Misfit, Misfit] == [type(read(Scalar("float"), number)) for number in ("3.41e38", "-3.41e38")]
+    assert [Mismatch, Mismatch] == [type(read(Scalar("float"), number)) for number in ("3.41e38", "-3.41e38")]
     assert 3.41e38 == read(Scalar("double"), "3.41e38")
 
 
@@ -171,8 +171,8 @@ def test_a_float_fits_its_width() -> None:
 @pytest.mark.parametrize("shape", [Scalar("float"), Scalar("double"), Scalar("long"), Number(38, 18)], ids=repr)
 def test_a_number_that_no_column_holds_is_no_answer(number: str, shape: Shape) -> None:
     """It does not become null where null may be, nor the nearest number that fits."""
-    assert isinstance(read(shape, number), Misfit)
-    assert isinstance(read(Nullable(shape), number), Misfit)
+    assert isinstance(read(shape, number), Mismatch)
+    assert isinstance(read(Nullable(shape), number), Mismatch)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_decimal_gets_its_scale(text: str, expected: str) -> None:
 @pytest.mark.parametrize("text", ["12.505", "1000", "999.995", "1e3", "1e-3", '"NaN"', '"sNaN"', '"-Infinity"', '"a"'])
 def test_a_decimal_is_never_rounded(text: str) -> None:
     """A digit too many, before or after the point, is a misfit."""
-    assert isinstance(read(Number(5, 2), text), Misfit)
+    assert isinstance(read(Number(5, 2), text), Mismatch)
 
 
 def test_a_decimal_is_read_from_its_digits() -> None:
@@ -213,14 +213,14 @@ def test_a_moment_is_the_same_in_every_zone(moment: datetime, minutes: int) -> N
     there = json.dumps(elsewhere(utc, minutes))
 
     assert repr(utc) == repr(read(Scalar("timestamp"), there))
-    assert isinstance(read(Scalar("timestamp"), json.dumps(moment.isoformat())), Misfit)
-    assert isinstance(read(Scalar("timestamp_ntz"), there), Misfit)
+    assert isinstance(read(Scalar("timestamp"), json.dumps(moment.isoformat())), Mismatch)
+    assert isinstance(read(Scalar("timestamp_ntz"), there), Mismatch)
 
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 def test_a_moment_outside_of_all_years_is_refused(text: str) -> None:
     """A time that UTC would write in the year 0 or 10000 is a misfit, and no error."""
-    assert isinstance(read(Array(Scalar("timestamp")), f'["{text}"]'), Misfit)
+    assert isinstance(read(Array(Scalar("timestamp")), f'["{text}"]'), Mismatch)
 
 
 @pytest.mark.parametrize(
@@ -241,16 +241,16 @@ def test_a_moment_outside_of_all_years_is_refused(text: str) -> None:
         (Number(5, 2, (("gt", 0), ("le", 0.5))), ["0.01", "0.5"], ["0", "0.51"]),
         (Number(5, 2, (("multiple_of", "0.05"),)), ["0.15", "-1.05", "0"], ["0.16"]),
         (Number(38, 0, (("multiple_of", 7),)), [str(7 * 10**36)], [str(7 * 10**36 + 1)]),
-        (Choice(("yes", "no")), ['"yes"'], ['"maybe"', '"Yes"', "null"]),
-        (Choice((1, 2)), ["2"], ["3", '"1"', "true"]),
-        (Nullable(Choice(("yes",))), ["null", '"yes"'], ['""', '"null"']),
+        (Enumeration(("yes", "no")), ['"yes"'], ['"maybe"', '"Yes"', "null"]),
+        (Enumeration((1, 2)), ["2"], ["3", '"1"', "true"]),
+        (Nullable(Enumeration(("yes",))), ["null", '"yes"'], ['""', '"null"']),
     ],
     ids=repr,
 )
 def test_a_rule_is_held(shape: Shape, fits: list[str], breaks: list[str]) -> None:
     """What a constraint allows is read, and what it forbids is refused; the narrower of two bounds counts."""
-    assert [] == [text for text in fits if isinstance(read(shape, text), Misfit)]
-    assert [] == [text for text in breaks if not isinstance(read(shape, text), Misfit)]
+    assert [] == [text for text in fits if isinstance(read(shape, text), Mismatch)]
+    assert [] == [text for text in breaks if not isinstance(read(shape, text), Mismatch)]
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_rule_is_held(shape: Shape, fits: list[str], breaks: list[str]) -> Non
 def test_a_rule_that_cannot_be_held_is_found_early(shape: Shape) -> None:
     """When the type is checked, and not when the first answer is read."""
     with pytest.raises((TypeError, ValueError, ArithmeticError)):
-        Reply("answer", shape).check()
+        StructuredOutput("answer", shape).check()
 
 
 @pytest.mark.parametrize("name", sorted(RULES))
@@ -304,7 +304,7 @@ def test_a_description_stands_before_what_a_type_says_of_itself() -> None:
 
 def test_a_null_is_one_of_the_choices() -> None:
     """Where a choice may be null, its list of values says so, as validators want it."""
-    assert {"type": ["string", "null"], "enum": ["a", None]} == Nullable(Choice(("a",))).schema()
+    assert {"type": ["string", "null"], "enum": ["a", None]} == Nullable(Enumeration(("a",))).schema()
 
 
 def test_a_shape_may_be_deep() -> None:
@@ -314,9 +314,9 @@ def test_a_shape_may_be_deep() -> None:
         shape = Struct((Field("a", shape),))
     assert isinstance(shape, Struct)
     text = '{"a": ' * 50 + '"2020-01-01T00:00:00Z"' + "}" * 50
-    found: Any = Reply("deep", shape).read(text)
+    found: Any = StructuredOutput("deep", shape).read(text)
 
     for _ in range(50):
         found = found["a"]
     assert datetime(2020, 1, 1, tzinfo=timezone.utc) == found
-    assert isinstance(Reply("deep", shape).read(text.replace("Z", "")), Misfit)
+    assert isinstance(StructuredOutput("deep", shape).read(text.replace("Z", "")), Mismatch)

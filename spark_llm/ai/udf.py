@@ -16,10 +16,10 @@ from spark_llm.ai.arguments import Arguments, Columns
 from spark_llm.ai.catalog import FUNCTIONS, Function, Parameter
 from spark_llm.ai.similarity import in_pairs
 from spark_llm.endpoint.endpoint import Endpoint, is_name
-from spark_llm.engine.engine import raise_if_failed
 from spark_llm.engine.parallel_columns import ParallelResults, ask_in_parallel
 from spark_llm.engine.registry import engine_for
 from spark_llm.engine.request_spec import RequestSpec
+from spark_llm.engine.row_stream import raise_if_failed
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.protocol.canonical import function_words, model_words
 from spark_llm.protocol.chat import Chat

@@ -240,7 +240,7 @@ def test_getting_a_token_does_not_block_the_loop(endpoints: LocalEndpoints) -> N
     gate = threading.Event()
 
     def slow() -> str:
-        asked._loop.call_soon_threadsafe(gate.set)  # noqa: SLF001 -- a loop that is blocked never gets to it
+        asked._loop_thread.call(gate.set)  # noqa: SLF001 -- a loop that is blocked never gets to it
         return endpoints.token if gate.wait(10) else "the loop was blocked"
 
     asked = engine_at(Endpoint(endpoints.invocations("chat"), token=slow))

@@ -96,7 +96,7 @@ class Dispatcher:
         """End all streams and forget all requests: after such an error no count can be trusted."""
         log_unexpected(self._route.shown, error)
         for sending, request in self._sending.items():
-            request.sent = None  # its slot goes with all others
+            request.permit = None  # its slot goes with all others
             sending.cancel()
         if self._timer is not None:
             self._timer.cancel()
@@ -124,12 +124,12 @@ class Dispatcher:
     def _ready(self) -> list[Request]:
         """Return the requests that may go now, which count as sent; deliver the verdicts that are due before."""
         try:
-            for request, verdict in self._scheduler.judged(self._loop.time(), _request_row):
+            for request, verdict in self._scheduler.judge.verdicts(self._loop.time(), _request_row):
                 row_error = self._client.with_hint(verdict.error, stops_all=verdict.stops_all)
-                self._deliver(request.owner, request.settled(row_error, None))
+                self._deliver(request.owner, request.results(row_error, None))
             going = self._scheduler.ready(self._loop.time())
             for request in going:
-                if request.tries.sent == 1:
+                if request.attempts.sent == 1:
                     request.owner.buffer.remove_unsent(len(request.inputs))
             due = self._scheduler.next_due(self._loop.time())
             if self._timer is not None:
@@ -177,23 +177,23 @@ class Dispatcher:
     async def _settle(self, request: Request, stream: Stream) -> None:
         """Make one attempt, and give the rows their results, or the request its place in the queue."""
         try:
-            outcome, latency_s = await self._client.send(request, stream.negotiation.task, self._scheduler)
+            outcome, latency_s = await self._client.send(request, stream.negotiation.task, self._scheduler.judge)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 -- a row never sinks a job, not even by a mistake of ours
             message = f"{type(error).__name__} in spark_llm while sending: {error}"
             outcome, latency_s = Failure(RowError("invalid_response", None, message, retryable=False)), None
-        if request.sent is None:  # `on_error` has forgotten it
+        if request.permit is None:  # `on_error` has forgotten it
             return
         now = self._loop.time()
         if isinstance(outcome, Answer):
-            if self._scheduler.answered(request, outcome, now, latency_s):
-                self._deliver(stream, request.settled(outcome, latency_s))
+            if self._scheduler.on_answer(request, outcome, now, latency_s):
+                self._deliver(stream, request.results(outcome, latency_s))
         else:
-            verdict = self._scheduler.failed(request, outcome, now, random.random)
+            verdict = self._scheduler.on_failure(request, outcome, now, random.random)
             if verdict is not None:
                 row_error = self._client.with_hint(verdict.error, stops_all=verdict.stops_all)
-                self._deliver(stream, request.settled(row_error, latency_s))
+                self._deliver(stream, request.results(row_error, latency_s))
                 if verdict.stops_all:
                     self._stop(stream, row_error)
         if stream.buffer.stop_error is not None:
@@ -209,9 +209,9 @@ class Dispatcher:
         stream.buffer.stop(error)
         while dropped := self._scheduler.drop(stream):
             for request in dropped:
-                if request.tries.sent == 0:
+                if request.attempts.sent == 0:
                     stream.buffer.remove_unsent(len(request.inputs))
-                self._deliver(stream, request.settled(error, None))
+                self._deliver(stream, request.results(error, None))
 
     def _abort(self, stream: Stream, error: RowError) -> None:
         """Give this error to every row of the stream that has no result, and cancel its requests."""
@@ -223,16 +223,23 @@ class Dispatcher:
 
     def _fail(self, request: Request, error: BaseException) -> None:
         """Free the slot of a request that will have no outcome, and end its stream, unless that is over."""
-        self._scheduler.cancelled(request)
+        self._scheduler.on_cancel(request)
         if not request.owner.buffer.aborted:
             log_unexpected(self._route.shown, error)
             self._abort(request.owner, engine_error(type(error).__name__))
 
     def _log_flow(self) -> None:
         limiter, scheduler, now = self.limiter, self._scheduler, self._loop.time()
-        forms = tuple((each.task.name, each.dialect) for each in self._negotiations.values() if each.dialect)
+        wire_formats = tuple(
+            (each.task.name, each.wire_format) for each in self._negotiations.values() if each.wire_format
+        )
         flow = Flow(
-            limiter.window, limiter.per_s, limiter.saturation, scheduler.outage_since, scheduler.held_until, forms
+            limiter.window,
+            limiter.rate_per_s,
+            limiter.saturation,
+            scheduler.outage_since,
+            scheduler.paused_until,
+            wire_formats,
         )
         for level, message in self._flow_log.changes(flow, now):
             _flow_logger.log(level, "%s: %s", self._route.shown, message)

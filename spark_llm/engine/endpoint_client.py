@@ -8,8 +8,8 @@ from typing import Any
 from spark_llm.auth.tokens import SignInError, TokenKeeper
 from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError
+from spark_llm.flow.judge import RefusalJudge
 from spark_llm.flow.request import Request
-from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.protocol.hints import with_next_step
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Answer, Failure, Response, RowError
@@ -31,27 +31,25 @@ class EndpointClient:
         self._token_lock = asyncio.Lock()
         self._renewal: asyncio.Future[None] | None = None  # of a token that is still good
 
-    async def send(
-        self, request: Request, task: Task, scheduler: RequestScheduler
-    ) -> "tuple[Answer | Failure, float | None]":
+    async def send(self, request: Request, task: Task, judge: RefusalJudge) -> "tuple[Answer | Failure, float | None]":
         """Return the outcome of one attempt, and its latency in seconds; None where nothing was sent.
 
-        `scheduler` knows whether a refusal of this request would end its task: that is worth a new token.
+        `judge` knows whether a refusal of this request would end its task: that is worth a new token.
         """
         items = [item for _, item in request.inputs]
-        body = task.encode(items, self._route.model, request.dialect)
+        body = task.encode(items, self._route.model, request.wire_format)
         try:
             if self._http is None:
                 self._http = self._connected()
             now = time.time()
             if self._keeper.is_due(now):
                 await self._renew(now)
-            response = await self._post(self._http, request, body, scheduler)
+            response = await self._post(self._http, request, body, judge)
         except SignInError as error:
             return error.failure, None
         except ConfigError as error:  # the bundle of certificates
             return Failure(RowError("connection", None, str(error), retryable=False), final=True), None
-        return task.typed(task.decode(response, len(items)), items, request.dialect), response.latency_s
+        return task.typed(task.decode(response, len(items)), items, request.wire_format), response.latency_s
 
     def with_hint(self, error: RowError, *, stops_all: bool) -> RowError:
         """Return an error of this endpoint with where it was met and what to do, where there is something to do."""
@@ -70,28 +68,28 @@ class EndpointClient:
             self._renewal = asyncio.get_running_loop().run_in_executor(None, self._keeper.renew_in_time)
             self._renewal.add_done_callback(_retrieve_error)
 
-    async def _post(self, http: HTTPClient, request: Request, body: bytes, scheduler: RequestScheduler) -> Response:
+    async def _post(self, http: HTTPClient, request: Request, body: bytes, judge: RefusalJudge) -> Response:
         """Send a request, and again where another token can be had than the one that was refused."""
         tokens = 0
         while True:
             tokens += 1
             request.token = token = self._keeper.token
-            request.requests += 1
+            request.http_requests += 1
             response = await http.post(body, token)
             if response.status not in (401, 403):
                 self._keeper.worked(token)
                 return response
-            if tokens == _MAX_TOKENS or not await self._replace(request, token, scheduler):
+            if tokens == _MAX_TOKENS or not await self._replace(request, token, judge):
                 if tokens > 1:
                     self._keeper.was_in_vain()
                 return response
-            request.tries.sent += 1
+            request.attempts.sent += 1
 
-    async def _replace(self, request: Request, token: str | None, scheduler: RequestScheduler) -> bool:
+    async def _replace(self, request: Request, token: str | None, judge: RefusalJudge) -> bool:
         """Get another token than the one that a request was refused with; return whether there is one."""
-        decisive = scheduler.is_decisive(request)
+        decisive = judge.is_decisive(request)
         while not await self._in_thread(self._keeper.replace, token, decisive):
-            if decisive or not scheduler.is_decisive(request):
+            if decisive or not judge.is_decisive(request):
                 return False
             decisive = True  # others were refused meanwhile
         return True

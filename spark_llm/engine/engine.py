@@ -86,28 +86,28 @@ class Engine:
         _logger.debug(message, self._label, stream.negotiation.task.name, buffer.popped, failed)
 
     def _results(self, stream: Stream, rows: RowReader) -> Iterator[list[Result | None]]:
-        rows_a_request = stream.negotiation.most_inputs
-        buffer, read_ahead = stream.buffer, ReadAhead(time.monotonic(), rows_a_request)
+        rows_per_request = stream.negotiation.max_inputs
+        buffer, read_ahead = stream.buffer, ReadAhead(time.monotonic(), rows_per_request)
         while buffer.held or not rows.ended:
             now = time.monotonic()
-            window_rows = self._dispatcher.limiter.window * rows_a_request
-            wanted = read_ahead.wants(buffer.unsent, window_rows, now) or buffer.extra_rows_wanted
+            window_rows = self._dispatcher.limiter.window * rows_per_request
+            wanted = read_ahead.rows_to_read(buffer.unsent, window_rows, now) or buffer.extra_rows_wanted
             if wanted:
-                read_ahead.has_taken(self._read(stream, rows, wanted), ended=rows.ended)
+                read_ahead.on_read(self._read(stream, rows, wanted), ended=rows.ended)
             nothing_to_wait_for = not wanted and buffer.ready == buffer.held
-            if buffer.ready and (nothing_to_wait_for or read_ahead.leaves(buffer.ready, now)):
+            if buffer.ready and (nothing_to_wait_for or read_ahead.should_yield(buffer.ready, now)):
                 chunk = buffer.pop_ready()
                 if self._policy.on_error == "raise":
                     raise_if_failed(chunk, _KEEP_ERRORS)
                 yield chunk
-                if not read_ahead.has_left(len(chunk), time.monotonic()):
+                if not read_ahead.on_yield(len(chunk), time.monotonic()):
                     continue
-            elif not read_ahead.flushes(now):
+            elif not read_ahead.should_flush(now):
                 if not wanted:
                     self._wait(stream, read_ahead, window_rows, now)
                 continue
             yield []
-            read_ahead.has_flushed(time.monotonic(), buffer.settled)
+            read_ahead.on_flush(time.monotonic(), buffer.settled)
 
     def _read(self, stream: Stream, rows: RowReader, limit: int) -> int:
         """Read rows, no more than `limit`, and admit them; return how many."""
@@ -125,8 +125,8 @@ class Engine:
         buffer = stream.buffer
         if stream.only_partial_batch_unsent():
             self._admit(stream, stream.batcher.flush())
-        enough = max(1, min(read_ahead.enough(), buffer.held))
-        buffer.wait(read_ahead.next_at(buffer.ready) - now, enough, read_ahead.low_watermark(window_rows, now))
+        min_rows = max(1, min(read_ahead.min_chunk_rows(), buffer.held))
+        buffer.wait(read_ahead.next_check_at(buffer.ready) - now, min_rows, read_ahead.low_watermark(window_rows, now))
         if not self.is_alive:
             buffer.abort(engine_error("its thread ended"))
 

@@ -55,7 +55,7 @@ class Stream:
         """Begin without rows; a cache is used where equal rows may have one answer."""
         self.negotiation = negotiation
         self.buffer = ReorderBuffer()
-        self.batcher = Batcher(negotiation.most_inputs)
+        self.batcher = Batcher(negotiation.max_inputs)
         self._failure_rate = FailureRate(policy.max_failure_rate)
         dedupes = negotiation.task.repeatable if policy.dedupe is None else policy.dedupe
         self._dedupe = Dedupe() if dedupes else None

@@ -141,7 +141,7 @@ def test_too_long_or_filtered_is_never_the_whole_tables_fault(kind: Kind) -> Non
     play = Play(texts(20), lambda request, now, dice: Failure(error), Policy())
 
     assert {error} == set(play.errors.values())
-    assert {0} == {sent.dialect for sent in play.sent}
+    assert {0} == {sent.wire_format for sent in play.sent}
 
 
 @EACH_TASK
@@ -186,7 +186,7 @@ def test_a_request_too_large_for_a_minute_costs_its_row_alone(task: Task, long: 
     assert dict.fromkeys(long, "context_length") == {number: error.kind for number, error in play.errors.items()}
     assert [1] * len(long) == [play.results[number].attempts for number in long if task is CHAT] or task is not CHAT
     assert len(play.sent) <= 200 / task.most_inputs(0, 64) + 1 + len(long) * halvings
-    assert play.limit.window >= ConcurrencyLimiter(Policy()).window
+    assert play.limiter.window >= ConcurrencyLimiter(Policy()).window
 
 
 def test_dimensions_that_a_server_ignores_are_paid_for_by_a_few_requests() -> None:

@@ -275,22 +275,24 @@ class FixedSize(ConcurrencyLimiter):
         super().__init__(policy)
         self.window = 64
 
-    def room(self, now: float) -> int:
+    def available(self, now: float) -> int:
         """Return what is left of the window."""
         return max(0, self.window - self.in_flight)
 
     def opens_at(self, now: float) -> float | None:
         """Say that only an outcome helps, where the window is full."""
-        return now if self.room(now) else None
+        return now if self.available(now) else None
 
     def widen(self, requests: int) -> None:
         """Let no more out."""
 
-    def answered(self, sent: Permit, now: float, latency_s: float | None = None, tokens: float | None = None) -> None:
+    def on_answer(
+        self, permit: Permit, now: float, latency_s: float | None = None, tokens: float | None = None
+    ) -> None:
         """Count a request in."""
         self.in_flight -= 1
 
-    def refused(self, sent: Permit, now: float, *, told_when: bool = False) -> None:
+    def on_rate_limited(self, permit: Permit, now: float, *, paused: bool = False) -> None:
         """Count a request in."""
         self.in_flight -= 1
 
@@ -303,23 +305,25 @@ class PlainAIMD(FixedSize):
         super().__init__(policy)
         self.window, self._width, self._halved = 1, 1.0, 0
 
-    def sent(self, now: float, characters: int = 0) -> Permit:
+    def acquire(self, now: float, characters: int = 0) -> Permit:
         """Note how many times the window was halved."""
-        return super().sent(now, characters)._replace(cuts=self._halved)
+        return super().acquire(now, characters)._replace(cuts=self._halved)
 
-    def answered(self, sent: Permit, now: float, latency_s: float | None = None, tokens: float | None = None) -> None:
+    def on_answer(
+        self, permit: Permit, now: float, latency_s: float | None = None, tokens: float | None = None
+    ) -> None:
         """Grow: by doubling, until something is refused."""
         if self.in_flight * 2 >= self.window:
             self._width = min(512.0, self._width + (1 / self._width if self._halved else 1.0))
-        super().answered(sent, now)
+        super().on_answer(permit, now)
         self.window = int(self._width)
 
-    def refused(self, sent: Permit, now: float, *, told_when: bool = False) -> None:
+    def on_rate_limited(self, permit: Permit, now: float, *, paused: bool = False) -> None:
         """Halve, once for what was out together."""
-        if sent.cuts == self._halved:
+        if permit.cuts == self._halved:
             self._halved += 1
             self._width = max(1.0, self._width / 2)
-        super().refused(sent, now)
+        super().on_rate_limited(permit, now)
         self.window = int(self._width)
 
 

@@ -142,24 +142,24 @@ def test_an_answer_that_is_an_error_already_stays_one() -> None:
 
 
 class Asking:
-    """One row on its way through a schedule, whose answers are given by hand."""
+    """One row on its way through a scheduler, whose answers are given by hand."""
 
     def __init__(self, reask: int) -> None:
         """Put the row in line."""
         policy = Policy(reask=reask)
-        self.schedule = RequestScheduler(ConcurrencyLimiter(policy), policy)
+        self.scheduler = RequestScheduler(ConcurrencyLimiter(policy), policy)
         self.form = WireFormatNegotiation(Chat(reply=REPLY), 1)
-        self.schedule.add(None, [(0, "row")], self.form)
+        self.scheduler.add(None, [(0, "row")], self.form)
         self.dialects: list[int] = []
         self.request: Request | None = None
 
     def answered(self, text: str) -> bool:
         """Send the row, and give it an answer; return whether that settles it."""
-        [self.request] = self.schedule.ready(now=float(len(self.dialects)))
-        self.dialects.append(self.request.dialect)
-        read = self.form.task.typed(answer(text), [self.request.inputs[0][1]], self.request.dialect)
+        [self.request] = self.scheduler.ready(now=float(len(self.dialects)))
+        self.dialects.append(self.request.wire_format)
+        read = self.form.task.typed(answer(text), [self.request.inputs[0][1]], self.request.wire_format)
         assert isinstance(read, Answer)
-        return self.schedule.answered(self.request, read, now=float(len(self.dialects)), latency_s=0.1)
+        return self.scheduler.on_answer(self.request, read, now=float(len(self.dialects)), latency_s=0.1)
 
 
 @pytest.mark.parametrize("reask", [0, 1, 2])
@@ -169,8 +169,8 @@ def test_a_misfit_goes_on_as_often_as_may_be(reask: int) -> None:
 
     assert [False] * reask + [True] == [asking.answered("{}") for _ in range(reask + 1)]
     assert asking.request is not None
-    assert (reask + 1, reask) == (asking.request.tries.sent, asking.request.asked_again)
-    assert (TRY.total_tokens or 0) * reask == ((asking.request.spent or Usage(total_tokens=0)).total_tokens or 0)
+    assert (reask + 1, reask) == (asking.request.attempts.sent, asking.request.reasks)
+    assert (TRY.total_tokens or 0) * reask == ((asking.request.wasted_usage or Usage(total_tokens=0)).total_tokens or 0)
 
 
 def test_a_server_that_does_not_know_the_field_is_asked_in_words_at_once() -> None:
@@ -185,8 +185,8 @@ def test_a_failure_after_a_misfit_ends_with_the_misfit() -> None:
     """Its text, and why it does not fit, with what was paid."""
     asking = Asking(reask=1)
     asking.answered("{}")
-    [request] = asking.schedule.ready(now=2.0)
-    [(_, result)] = request.settled(RowError("timeout", None, "slow", retryable=True), None)
+    [request] = asking.scheduler.ready(now=2.0)
+    [(_, result)] = request.results(RowError("timeout", None, "slow", retryable=True), None)
 
     assert result.text == "{}"
     assert result.error

@@ -22,9 +22,10 @@ from spark_llm.flow.request import Request
 from spark_llm.protocol.values import RowError
 
 WITNESSES_BEFORE_ANSWERS = 3  # an endpoint that never answered is probably wrong as a whole
-WITNESSES_AFTER_ANSWERS = 8
+WITNESSES_AFTER_ANSWERS = 8  # at least
 MAX_WITNESSES = 100
 MAX_CHANCE = 1e-9  # of so many row refusals in a row, by the share of rows that were refused for themselves
+PRIOR_ROWS = 2  # counted as refused, and as many as answered, before any is: few answers say little of that share
 
 
 class Witness(NamedTuple):
@@ -72,12 +73,13 @@ class Suspects:
 
     @property
     def required_witnesses(self) -> int:
-        """How many witnesses convict the endpoint; more where rows are often refused for themselves."""
+        """How many witnesses convict the endpoint.
+
+        After answers it is 8; more where rows are often refused for themselves, or may be: 23 after a single answer.
+        """
         if not self._answer_count:
             return WITNESSES_BEFORE_ANSWERS
-        if not self._row_refusal_count:
-            return WITNESSES_AFTER_ANSWERS
-        share = self._row_refusal_count / (self._row_refusal_count + self._answer_count)
+        share = (self._row_refusal_count + PRIOR_ROWS) / (self._row_refusal_count + self._answer_count + 2 * PRIOR_ROWS)
         by_chance = math.ceil(math.log(MAX_CHANCE) / math.log(share))
         return min(MAX_WITNESSES, max(WITNESSES_AFTER_ANSWERS, by_chance))
 

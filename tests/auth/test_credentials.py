@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from spark_llm.auth.credentials import Bearer, ClientCredentials, at_workspace, from_environment
+from spark_llm.auth.credentials import Bearer, ClientCredentials, credential_for_endpoint, environment_credential
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import host_url, is_databricks, is_workspace
 from spark_llm.transport.http import token_header
@@ -62,7 +62,7 @@ def give_another() -> str:
 
 def token_for(url: str, environ: Mapping[str, str]) -> object:
     """Return the token that the environment holds for a URL."""
-    found = from_environment(url, environ)
+    found = environment_credential(url, environ)
     return found.source if isinstance(found, Bearer) else found
 
 
@@ -84,7 +84,7 @@ def test_a_stranger_gets_no_secret(url: str) -> None:
     """A host that only looks like one of ours is sent no token from the environment."""
     workspace = {"DATABRICKS_HOST": "https://adb-1.2.azuredatabricks.net"}
 
-    assert [None, None] == [from_environment(url, ENVIRON), from_environment(url, ENVIRON | workspace)]
+    assert [None, None] == [environment_credential(url, ENVIRON), environment_credential(url, ENVIRON | workspace)]
     assert not is_databricks(url)
 
 
@@ -94,8 +94,8 @@ def test_a_workspace_of_ones_own_name_gets_its_token(host: str) -> None:
     environ = ENVIRON | {"DATABRICKS_HOST": host}
 
     assert "dapi-of-databricks" == token_for("https://ml.corp.example/serving-endpoints/e/invocations", environ)
-    assert None is from_environment("https://sub.ml.corp.example/e/invocations", environ)
-    assert None is from_environment("https://corp.example/e/invocations", environ)
+    assert None is environment_credential("https://sub.ml.corp.example/e/invocations", environ)
+    assert None is environment_credential("https://corp.example/e/invocations", environ)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_a_port_may_be_written_or_not(host: str, expected: bool) -> None:  # noq
 @pytest.mark.parametrize("environ", [{}, {"DATABRICKS_TOKEN": "", "OPENAI_API_KEY": ""}])
 def test_an_empty_secret_is_none(environ: dict[str, str]) -> None:
     """A variable that is set to nothing holds nothing."""
-    assert None is from_environment(DATABRICKS_URLS[0], environ)
-    assert None is from_environment("https://api.openai.com/v1", environ)
+    assert None is environment_credential(DATABRICKS_URLS[0], environ)
+    assert None is environment_credential("https://api.openai.com/v1", environ)
 
 
 @pytest.mark.parametrize(
@@ -203,14 +203,14 @@ TOKEN = {"DATABRICKS_TOKEN": "dapi-1"}
 )
 def test_the_environment_names_one_credential(environ: dict[str, str], expected: str | None) -> None:
     """A token goes before a client, unless DATABRICKS_AUTH_TYPE says otherwise; half a client is none."""
-    found = from_environment(DATABRICKS_URLS[0], environ)
+    found = environment_credential(DATABRICKS_URLS[0], environ)
 
     assert expected == (found and found.origin)
 
 
 def test_a_route_optimised_endpoint_is_asked_with_the_client() -> None:
     """It takes OAuth tokens only, so the client goes before the token there."""
-    assert isinstance(from_environment(DATA_PLANE, TOKEN | CLIENT), ClientCredentials)
+    assert isinstance(environment_credential(DATA_PLANE, TOKEN | CLIENT), ClientCredentials)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_client_gets_its_tokens_at_the_endpoints_workspace() -> None:
 
     assert "https://dbc-1.cloud.databricks.com/oidc/v1/token" == client_at(url, "").token_url
     assert "https://ml.corp/oidc/v1/token" == client_at("https://ml.corp/serving-endpoints/e/invocations", ML).token_url
-    assert own == at_workspace(own, url, "")
+    assert own == credential_for_endpoint(own, url, "")
 
 
 def test_a_client_of_the_data_plane_asks_the_workspace_for_the_endpoints_rights() -> None:
@@ -257,10 +257,10 @@ def test_a_client_needs_a_workspace(url: str) -> None:
 def test_a_personal_access_token_is_refused_at_the_data_plane() -> None:
     """Before anything is sent: it would be refused there as well, without a reason."""
     with pytest.raises(ConfigError, match=r"OAuth tokens only.* Hint: .*ClientCredentials.+\.$"):
-        at_workspace(Bearer.of("dapi0123"), DATA_PLANE, "https://dbc-1.cloud.databricks.com")
+        credential_for_endpoint(Bearer.of("dapi0123"), DATA_PLANE, "https://dbc-1.cloud.databricks.com")
 
     oauth = Bearer.of("eyJ.an.oauth-token")
-    assert oauth == at_workspace(oauth, DATA_PLANE, "")
+    assert oauth == credential_for_endpoint(oauth, DATA_PLANE, "")
 
 
 @pytest.mark.parametrize(
@@ -279,6 +279,6 @@ def test_azures_keys_have_their_own_header(token: str, azure: bool, expected: tu
 
 def client_at(url: str, host: str) -> ClientCredentials:
     """Return a client, fit for a URL."""
-    found = at_workspace(ClientCredentials("id", "secret"), url, host)
+    found = credential_for_endpoint(ClientCredentials("id", "secret"), url, host)
     assert isinstance(found, ClientCredentials)
     return found

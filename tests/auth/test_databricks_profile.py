@@ -10,7 +10,7 @@ from databricks.sdk.core import Config, CredentialsStrategy
 
 from spark_llm import Endpoint
 from spark_llm.auth.credentials import Bearer, ClientCredentials
-from spark_llm.auth.databricks_profile import Profile, of_profile
+from spark_llm.auth.databricks_profile import Profile, workspace_of_profile
 from spark_llm.errors import ConfigError
 from spark_llm.serving import LocalEndpoints
 from tests.support.asking import ask, distinct, engine_at, texts
@@ -18,7 +18,7 @@ from tests.support.asking import ask, distinct, engine_at, texts
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Take the machine's own logins out of the environment."""
+    """Take the machine's own providers out of the environment."""
     for name in [name for name in os.environ if name.startswith(("DATABRICKS_", "ARM_", "AZURE_", "GOOGLE_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -73,7 +73,7 @@ def test_a_profile_is_looked_for_without_a_network(
     """Only one that is there, and only for its own workspace."""
     endpoints.stop()
 
-    assert expected is Profile().is_here(profiles | environ)
+    assert expected is Profile().is_available(profiles | environ)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_file_that_is_no_profile_is_none(text: str, tmp_path: Path) -> None:
     file = tmp_path / "cfg"
     file.write_text(text, encoding="latin-1")
 
-    assert not Profile().is_here({"DATABRICKS_CONFIG_FILE": str(file)})
+    assert not Profile().is_available({"DATABRICKS_CONFIG_FILE": str(file)})
 
 
 def test_the_file_may_name_its_default_profile(endpoints: LocalEndpoints, profiles: dict[str, str]) -> None:
@@ -97,14 +97,14 @@ def test_the_file_may_name_its_default_profile(endpoints: LocalEndpoints, profil
     ]
 
     assert ["the profile client", "the profile DEFAULT"] == origins
-    assert Profile().is_here(profiles | {"DATABRICKS_HOST": endpoints.url})
+    assert Profile().is_available(profiles | {"DATABRICKS_HOST": endpoints.url})
 
 
 def test_a_profile_that_cannot_sign_in_says_so(profiles: dict[str, str]) -> None:
     """One that is not there, or has nothing to sign in with, with the command that mends it."""
     for name in ("nobody", "empty"):
         with pytest.raises(ConfigError, match=rf"the profile '{name}'.* Hint: .*databricks auth.+\.$"):
-            of_profile(name)
+            workspace_of_profile(name)
 
 
 def test_a_workspace_client_of_a_token_is_taken_over(endpoints: LocalEndpoints) -> None:

@@ -60,4 +60,8 @@ def test_a_notebook_without_a_token_is_passed_over(runtime: Runtime) -> None:
 
 def test_elsewhere_there_is_no_runtime() -> None:
     """Nobody imports what is not there."""
-    assert [False, True, None] == [Runtime().is_here({}), Runtime().is_here(ON_DATABRICKS), Runtime().workspace({})]
+    assert [False, True, None] == [
+        Runtime().is_available({}),
+        Runtime().is_available(ON_DATABRICKS),
+        Runtime().workspace({}),
+    ]

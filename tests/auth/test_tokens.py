@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.auth.credentials import Bearer
-from spark_llm.auth.tokens import AGAIN_S, EARLY_S, SignInError, Token, TokenKeeper
+from spark_llm.auth.tokens import RENEW_BEFORE_S, RENEWAL_RETRY_S, SignInError, Token, TokenKeeper
 
 SECRET = "dapi-s3cret"
 TIMES = st.floats(0, 4e9)
@@ -49,32 +49,32 @@ def keeper_of(source: Any) -> TokenKeeper:  # noqa: ANN401 -- a string, a functi
 def with_token(source: Callable[[], str]) -> TokenKeeper:
     """Return a keeper that has got its first token."""
     keeper = keeper_of(source)
-    keeper.renew_in_time()
+    keeper.renew_if_needed()
     return keeper
 
 
 @given(TIMES, st.floats(0, 1e7))
 def test_a_token_is_renewed_before_its_end_and_not_at_once(now: float, seconds: float) -> None:
     """Five minutes before, or a fifth of its life; never later than its end, but for one that lasts no second."""
-    token = Token.lasting("t", seconds, now)
+    token = Token.with_lifetime("t", seconds, now)
 
-    assert now + 1 <= token.renew_at <= max(token.ends_at, now + 1)
-    assert token.ends_at - token.renew_at <= EARLY_S + 1e-3
+    assert now + 1 <= token.renew_at <= max(token.expires_at, now + 1)
+    assert token.expires_at - token.renew_at <= RENEW_BEFORE_S + 1e-3
 
 
 @given(TIMES, st.integers(0, 10**10))
-def test_a_web_token_tells_its_end(now: float, ends_at: int) -> None:
+def test_a_web_token_tells_its_end(now: float, expires_at: int) -> None:
     """A function may return one, and it is asked again before that end."""
-    token = Token.read(web_token(sub="me", exp=ends_at), now)
+    token = Token.parse(web_token(sub="me", exp=expires_at), now)
 
-    assert ends_at == pytest.approx(token.ends_at)
+    assert expires_at == pytest.approx(token.expires_at)
     assert token.renew_at >= now + 1
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1) | st.binary().map(repr))
 def test_any_other_token_lasts(value: str) -> None:
     """What is no web token has no end that we could know."""
-    assert Token(value) == Token.read(value, 0.0)
+    assert Token(value) == Token.parse(value, 0.0)
 
 
 @pytest.mark.parametrize("exp", ["soon", None, True, [1], 1e300, {}])
@@ -82,14 +82,14 @@ def test_an_end_that_is_no_time_is_none(exp: object) -> None:
     """A claim of another type is not read."""
     value = web_token(exp=exp)
 
-    assert Token(value) == Token.read(value, 0.0)
+    assert Token(value) == Token.parse(value, 0.0)
 
 
 def test_a_token_is_kept_as_it_is() -> None:
     """A string is never renewed: after a 401 there is no other to try."""
     keeper = keeper_of(SECRET)
 
-    assert [False, SECRET] == [keeper.is_due(time.time()), keeper.token]
+    assert [False, SECRET] == [keeper.needs_renewal(time.time()), keeper.token]
     assert [False, SECRET] == [keeper.replace(SECRET), keeper.token]
 
 
@@ -97,7 +97,7 @@ def test_no_token_stays_no_token() -> None:
     """Who asks without one goes on so."""
     keeper = keeper_of(None)
 
-    assert [False, False, None] == [keeper.is_due(time.time()), keeper.replace(None), keeper.token]
+    assert [False, False, None] == [keeper.needs_renewal(time.time()), keeper.replace(None), keeper.token]
 
 
 def test_a_function_is_asked_once_for_many_requests() -> None:
@@ -105,7 +105,7 @@ def test_a_function_is_asked_once_for_many_requests() -> None:
     source = Source("first")
     keeper = keeper_of(source)
     with ThreadPoolExecutor(20) as threads:
-        for each in [threads.submit(keeper.renew_in_time) for _ in range(100)]:
+        for each in [threads.submit(keeper.renew_if_needed) for _ in range(100)]:
             each.result()
 
     assert ("first", 1) == (keeper.token, source.asked)
@@ -134,10 +134,10 @@ def test_a_token_that_worked_is_replaced_again() -> None:
     source = Source("first", "second", "third")
     keeper = with_token(source)
     keeper.replace("first")
-    keeper.worked("first")  # an answer that was under way says nothing of the second
+    keeper.record_success("first")  # an answer that was under way says nothing of the second
 
     assert not keeper.replace("second")
-    keeper.worked("second")
+    keeper.record_success("second")
     assert keeper.replace("second")
     assert "third" == keeper.token
 
@@ -146,10 +146,10 @@ def test_after_a_renewal_in_vain_it_takes_a_decisive_refusal() -> None:
     """What was asked may be why: a token is replaced again only where all would be refused, and then as ever."""
     keeper = with_token(Source("first", "second", "third", "fourth"))
     replaced = [keeper.replace("first", decisive=False)]
-    keeper.was_in_vain()
-    keeper.worked("second")
+    keeper.record_futile_renewal()
+    keeper.record_success("second")
     replaced += [keeper.replace("second", decisive=decisive) for decisive in (False, True)]
-    keeper.worked("third")
+    keeper.record_success("third")
 
     assert [True, False, True, True] == [*replaced, keeper.replace("third", decisive=False)]
 
@@ -161,17 +161,17 @@ def test_a_token_that_comes_back_the_same_is_no_renewal() -> None:
 
 def test_a_renewal_that_fails_is_forgiven_while_the_old_token_is_good() -> None:
     """The login server may be down for a moment: it is asked again later, and no row notices."""
-    ends_at = time.time() + 2 * EARLY_S
-    first = web_token(exp=ends_at)
+    expires_at = time.time() + 2 * RENEW_BEFORE_S
+    first = web_token(exp=expires_at)
     source = Source(first)
     keeper = with_token(source)
     keeper._token = keeper._token._replace(renew_at=0.0)  # noqa: SLF001 -- the time has come
 
-    keeper.renew_in_time()  # raises in `Source`, which has no further token
+    keeper.renew_if_needed()  # raises in `Source`, which has no further token
 
     assert (first, 2) == (keeper.token, source.asked)
-    assert not keeper.is_due(time.time())
-    assert keeper.is_due(time.time() + AGAIN_S + 1)
+    assert not keeper.needs_renewal(time.time())
+    assert keeper.needs_renewal(time.time() + RENEWAL_RETRY_S + 1)
 
 
 def test_without_a_good_token_a_failure_is_told() -> None:
@@ -181,7 +181,7 @@ def test_without_a_good_token_a_failure_is_told() -> None:
 
     for keeper in (keeper_of(Source()), ended):
         with pytest.raises(SignInError) as raised:
-            keeper.renew_in_time()
+            keeper.renew_if_needed()
         assert "unauthorized" == raised.value.failure.error.kind
 
 
@@ -189,7 +189,7 @@ def test_without_a_good_token_a_failure_is_told() -> None:
 def test_what_a_function_returns_is_checked(token: Any) -> None:  # noqa: ANN401 -- every wrong type
     """Only a token that a header can hold is sent; anything else is an error that does not print it."""
     with pytest.raises(SignInError, match=r" Hint: .+\.$") as raised:
-        keeper_of(lambda: token).renew_in_time()
+        keeper_of(lambda: token).renew_if_needed()
 
     assert ("unauthorized", False) == (raised.value.failure.error.kind, raised.value.failure.error.retryable)
     assert SECRET not in str(raised.value)
@@ -204,7 +204,7 @@ def test_a_function_that_raises_is_named(error: type[BaseException], caplog: pyt
 
     caplog.set_level("DEBUG", "spark_llm.auth")
     with pytest.raises(SignInError, match=rf"The token function raised {error.__name__}\. Hint: .+\.$") as raised:
-        keeper_of(broken).renew_in_time()
+        keeper_of(broken).renew_if_needed()
 
     assert SECRET not in "".join(traceback.format_exception(raised.value))
     assert [("spark_llm.auth", 10)] == [(each.name, each.levelno) for each in caplog.records]
@@ -213,14 +213,14 @@ def test_a_function_that_raises_is_named(error: type[BaseException], caplog: pyt
 
 def test_a_renewal_that_fails_late_is_tried_at_the_end_of_the_token() -> None:
     """The next try is never later than the end of the old token: only one that has ended blocks requests."""
-    source = Source(web_token(exp=time.time() + AGAIN_S / 2))
+    source = Source(web_token(exp=time.time() + RENEWAL_RETRY_S / 2))
     keeper = with_token(source)
     keeper._token = keeper._token._replace(renew_at=0.0)  # noqa: SLF001 -- as if the time to renew had come
-    keeper.renew_in_time()
+    keeper.renew_if_needed()
 
     assert 2 == source.asked
-    assert not keeper.is_due(time.time())
-    assert keeper.is_due(keeper.ends_at)
+    assert not keeper.needs_renewal(time.time())
+    assert keeper.needs_renewal(keeper.expires_at)
 
 
 def test_engines_that_ask_together_wait_for_one() -> None:
@@ -235,9 +235,9 @@ def test_engines_that_ask_together_wait_for_one() -> None:
 
     keeper = keeper_of(slow)
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(keeper.renew_in_time)
+        first = threads.submit(keeper.renew_if_needed)
         entered.wait(10)
-        second = threads.submit(keeper.renew_in_time)
+        second = threads.submit(keeper.renew_if_needed)
         gate.set()
         first.result()
         second.result()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spark_llm.auth.credentials import Bearer, ClientCredentials, Credential, SignedInElsewhereError, Workspace
+from spark_llm.auth.credentials import Bearer, ClientCredentials, Credential, SignInDeferredError, Workspace
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 
@@ -95,7 +95,7 @@ def test_a_base_is_followed_by_the_tasks_route(base: str, expected: str, route: 
 
 def test_a_base_needs_a_model() -> None:
     """Without one there is nothing to put into the request, and it is said where the UDF is built."""
-    with pytest.raises(ConfigError, match=r"a base needs a model.* Hint: .*model=.+\."):
+    with pytest.raises(ConfigError, match=r"a base URL, which needs a model.* Hint: .*model=.+\."):
         Endpoint("http://127.0.0.1:8000/v1").resolve("/embeddings", {})
 
 
@@ -106,7 +106,7 @@ def test_another_tasks_url_is_refused() -> None:
         ("http://127.0.0.1/v1/chat/completions", "/completions"),
         ("http://127.0.0.1/v1/completions", "/chat/completions"),
     ):
-        with pytest.raises(ConfigError, match=rf"this UDF asks {route}\. Hint: .+\."):
+        with pytest.raises(ConfigError, match=rf"this UDF sends requests to {route}\. Hint: .+\."):
             Endpoint(url).resolve(route, {})
 
 
@@ -267,14 +267,14 @@ def test_headers_travel_with_the_route() -> None:
 class At:
     """A login at a workspace, or nowhere."""
 
-    requires = "a seat at the table"
+    requirement = "a seat at the table"
 
     def __init__(self, host: str | None, who: Credential | None = None, *, here: bool = True) -> None:
         """Be signed in at `host`."""
         self._found = None if host is None else Workspace(host, who or Bearer.of("of-the-login", "the login"))
         self._here = here
 
-    def is_here(self, environ: Mapping[str, str]) -> bool:
+    def is_available(self, environ: Mapping[str, str]) -> bool:
         """Say whether it is worth asking."""
         return self._here
 
@@ -297,13 +297,13 @@ def test_a_login_is_asked_where_the_environment_does_not_say(
     environ: dict[str, str], expected: tuple[str, str] | None
 ) -> None:
     """The workspace's address and the token come from it, and its token goes to its own workspace only."""
-    logins = (At("https://never.asked", here=False), At(None), At(HOST))
+    providers = (At("https://never.asked", here=False), At(None), At(HOST))
     endpoint = Endpoint("my-endpoint")
     if expected is None:
         with pytest.raises(ConfigError, match=r"There is no token for https://elsewhere.*a seat at the table"):
-            endpoint.resolve("/embeddings", environ, logins)
+            endpoint.resolve("/embeddings", environ, providers)
         return
-    route = endpoint.resolve("/embeddings", environ, logins)
+    route = endpoint.resolve("/embeddings", environ, providers)
     assert isinstance(route.credential, Bearer)
     assert (f"{expected[0]}/serving-endpoints/my-endpoint/invocations", expected[1]) == (
         route.url,
@@ -360,8 +360,8 @@ def test_a_stranger_needs_no_login() -> None:
 
 def test_building_asks_no_login() -> None:
     """What needs a network is put off; what needs none is not."""
-    with pytest.raises(SignedInElsewhereError):
-        Endpoint("my-endpoint").resolve("/embeddings", {}, (At(HOST),), ask_logins=False)
+    with pytest.raises(SignInDeferredError):
+        Endpoint("my-endpoint").resolve("/embeddings", {}, (At(HOST),), allow_sign_in=False)
 
     assert url_of(Endpoint("my-endpoint"))
 

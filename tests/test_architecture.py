@@ -42,7 +42,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "requests": (),
     "tokenizers": (WING,),
     "tomli": ("cli/job_file",),  # tomllib, where Python has none
-    "tqdm": ("cli/demo", "enrich/progress"),
+    "tqdm": ("enrich/progress",),
     "uvloop": ("engine/engine",),
     "xllamacpp": (WING,),
     "yarl": ("transport",),

@@ -44,7 +44,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "requests": (),
     "tokenizers": (WING,),
     "tomli": ("cli/job_file",),  # tomllib, where Python has none
-    "tqdm": ("enrich/progress",),
+    "tqdm": ("cli/demo", "enrich/progress"),
     "uvloop": ("engine/engine",),
     "xllamacpp": (WING,),
     "yarl": ("transport",),

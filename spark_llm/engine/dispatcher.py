@@ -42,7 +42,7 @@ class Dispatcher:
         """Send nothing before the first row is admitted."""
         self._route = route
         self._policy = policy
-        self._renews = keeper.renews
+        self._renews = keeper.is_renewable
         self._loop_thread = loop_thread
         self._loop = loop_thread.loop
         self._sending: dict[asyncio.Task[None], Request] = {}

@@ -42,7 +42,7 @@ class EndpointClient:
             if self._http is None:
                 self._http = self._connected()
             now = time.time()
-            if self._keeper.is_due(now):
+            if self._keeper.needs_renewal(now):
                 await self._renew(now)
             response = await self._post(self._http, request, body, judge)
         except SignInError as error:
@@ -62,10 +62,10 @@ class EndpointClient:
 
     async def _renew(self, now: float) -> None:
         """Wait for a new token where the present one has ended; else renew it in the background."""
-        if self._keeper.has_ended(now):
-            await self._in_thread(self._keeper.renew_in_time)
+        if self._keeper.has_expired(now):
+            await self._in_thread(self._keeper.renew_if_needed)
         elif self._renewal is None or self._renewal.done():
-            self._renewal = asyncio.get_running_loop().run_in_executor(None, self._keeper.renew_in_time)
+            self._renewal = asyncio.get_running_loop().run_in_executor(None, self._keeper.renew_if_needed)
             self._renewal.add_done_callback(_retrieve_error)
 
     async def _post(self, http: HTTPClient, request: Request, body: bytes, judge: RefusalJudge) -> Response:
@@ -77,11 +77,11 @@ class EndpointClient:
             request.http_requests += 1
             response = await http.post(body, token)
             if response.status not in (401, 403):
-                self._keeper.worked(token)
+                self._keeper.record_success(token)
                 return response
             if tokens == _MAX_TOKENS or not await self._replace(request, token, judge):
                 if tokens > 1:
-                    self._keeper.was_in_vain()
+                    self._keeper.record_futile_renewal()
                 return response
             request.attempts.sent += 1
 

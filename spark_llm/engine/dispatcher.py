@@ -15,7 +15,7 @@ from spark_llm.auth.tokens import TokenKeeper
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.endpoint_client import EndpointClient
 from spark_llm.engine.loop_thread import LoopThread, engine_error, log_unexpected
-from spark_llm.engine.process_identity import most_connections
+from spark_llm.engine.process_identity import max_connections
 from spark_llm.engine.row_stream import Stream, open_stream
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.limiter import ConcurrencyLimiter
@@ -54,7 +54,7 @@ class Dispatcher:
 
     def _reset(self) -> None:
         """Begin with an empty queue, and with limits that know nothing of the endpoint."""
-        self.limiter = ConcurrencyLimiter(self._policy, most_connections())
+        self.limiter = ConcurrencyLimiter(self._policy, max_connections())
         self._scheduler = RequestScheduler(self.limiter, self._policy, renews=self._renews)
         self._negotiations: dict[Task, WireFormatNegotiation] = {}
         self._flow_log = FlowLog()

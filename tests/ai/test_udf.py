@@ -9,7 +9,7 @@ import pytest
 
 from spark_llm import Endpoint, Policy
 from spark_llm.ai.udf import NAMES_AT_ONCE, QueryPlan
-from spark_llm.engine.registry import ENGINES, IDLE_MOST
+from spark_llm.engine.registry import ENGINES, MAX_IDLE
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import InputTypeError, RowFailedError
 from spark_llm.protocol.values import Result
@@ -108,8 +108,8 @@ def test_a_hundred_names_leave_few_engines(endpoints: LocalEndpoints) -> None:
             yield chunk
 
     assert [request for _, request in rows] == answered(counted())
-    assert most - threads <= 4 * (2 * NAMES_AT_ONCE + IDLE_MOST)
-    assert len(ENGINES) <= IDLE_MOST
+    assert most - threads <= 4 * (2 * NAMES_AT_ONCE + MAX_IDLE)
+    assert len(ENGINES) <= MAX_IDLE
 
 
 @pytest.mark.parametrize(("name", "why"), [(None, "its name is null"), ("d", "knows no endpoint 'd'")])

@@ -14,7 +14,7 @@ TELL = "from spark_llm.engine.process_identity import own_identity; print(own_id
 
 
 def test_this_process_has_not_ended() -> None:
-    """It can say who it is, in letters, digits and underscores."""
+    """It can say who it is, in characters, digits and underscores."""
     assert own_identity().replace("_", "").isalnum()
     assert own_identity() == own_identity()
     assert not has_exited(own_identity())

@@ -1,4 +1,4 @@
-"""The rows of one task, and what becomes of each: asked, a twin's answer, or nothing."""
+"""The rows of one task, and what becomes of each: asked, a duplicate's answer, or nothing."""
 
 import random
 import threading
@@ -92,7 +92,7 @@ def test_one_of_several_equal_rows_is_asked() -> None:
 
 
 def test_twins_are_not_unsent() -> None:
-    """A row that waits for its twin is none that a request has to carry: it keeps nobody looking for a full pack."""
+    """A row that waits for its duplicate needs no request, so a batch does not wait for it."""
     stream = stream_of(Policy())
     stream.admit(["a", "a", "b", "a"])
 

@@ -1,4 +1,4 @@
-"""What a refused input costs, and what a refused request: against a made-up endpoint that is asked to the end."""
+"""What a refused input costs, and what a refused request: against a simulated endpoint that is asked to the end."""
 
 import json
 import math
@@ -27,7 +27,7 @@ EACH_TASK = pytest.mark.parametrize("task", [task for _, task in CAUSES], ids=[n
 
 
 def refuses_all(request: Request, now: float, dice: random.Random) -> Outcome:
-    """Refuse every request in the same words, as for a parameter that the server does not take."""
+    """Refuse every request with the same message, as for a parameter that the server does not take."""
     return BAD_INPUT
 
 
@@ -82,7 +82,7 @@ def test_a_bad_prompt_does_not_end_the_arrays() -> None:
 
 @EACH_TASK
 def test_a_request_that_is_wrong_as_a_whole_costs_ten(task: Task) -> None:
-    """Where all is refused in the same words, the rest of the rows gets the error without being asked."""
+    """Where all is refused with the same message, the rest of the rows gets the error without being asked."""
     play = Play(texts(1_000), refuses_all, Policy(), task)
 
     assert len(play.sent) <= 10
@@ -136,7 +136,7 @@ def test_words_that_differ_are_not_alike() -> None:
 
 @pytest.mark.parametrize("kind", ["context_length", "content_filter"])
 def test_too_long_or_filtered_is_never_the_whole_tables_fault(kind: Kind) -> None:
-    """An input that is too long, and a filter, are the input's: no other wire form is tried for it, and none stops."""
+    """A prompt that is too long or filtered ends its row alone: no other wire format is tried."""
     error = RowError(kind, 400, "no", retryable=False)
     play = Play(texts(20), lambda request, now, dice: Failure(error), Policy())
 
@@ -155,7 +155,7 @@ def test_answers_that_are_none_stop_as_well(task: Task) -> None:
 
 
 def test_halves_are_tried_before_new_rows() -> None:
-    """A refused batch of four: two halves, two single rows, and then the next batch; each row counts its tries."""
+    """A refused batch of four: two halves, two single rows, and then the next batch; each row counts its attempts."""
     play = Play(texts(12), Server(poison={4}), Policy(batch_size=4, max_in_flight=1))
 
     assert [[4, 5, 6, 7], [4, 5], [6, 7], [4], [5], [8, 9, 10, 11]] == [sent.rows for sent in play.sent[1:]]

@@ -77,7 +77,7 @@ class Task:
 
 @given(ITEMS, MOVES)
 def test_every_row_is_settled_once_with_its_own_answer(items: list[Item], moves: list[tuple[int, bool]]) -> None:
-    """Whatever is in flight when its twins come, and whatever fails, no row is lost, doubled or given another's."""
+    """Whatever is in flight and whatever fails, no row is lost, doubled or given another's answer."""
     task = Task().play(items, moves)
 
     assert list(range(len(items))) == sorted(number for number, _ in task.settled)

@@ -1,4 +1,4 @@
-"""Whether a task's requests are understood at all, and in which wire form."""
+"""Whether a task's requests are understood at all, and in which wire format."""
 
 import pytest
 from hypothesis import given
@@ -32,7 +32,7 @@ EACH_REFUSAL = pytest.mark.parametrize("about_form", [BAD_FORM, WRONG_COUNT], id
 
 
 def rows_and_forms(play: Play) -> list[tuple[int, int]]:
-    """Return how many inputs each request carried, and in which wire form."""
+    """Return how many inputs each request carried, and in which wire format."""
     return [(len(sent.rows), sent.wire_format) for sent in play.sent]
 
 
@@ -116,7 +116,7 @@ def test_a_refused_form_is_asked_in_the_next(about_form: Failure) -> None:
 
 @EACH_REFUSAL
 def test_prompts_that_are_not_taken_in_arrays_go_alone(about_form: Failure) -> None:
-    """The inputs that waited as eights are cut to what the wire form carries, and none is lost or asked twice."""
+    """The inputs that waited as eights are cut to what the wire format carries, and none is lost or asked twice."""
     play = Play(texts(40), Server(forms=(0,), about_form=about_form), Policy(max_in_flight=1), COMPLETE)
 
     assert [(8, 0)] + [(1, 1)] * 40 == rows_and_forms(play)

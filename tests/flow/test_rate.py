@@ -163,7 +163,7 @@ def test_a_rate_that_was_refused_at_once_is_cut_more_than_one_that_lasted(per_s:
 
 
 def test_a_rate_never_falls_to_nothing() -> None:
-    """However often it is refused, a request in twenty seconds still tries."""
+    """However often it is refused, a request in twenty seconds still attempts."""
     rate = AdaptiveRate(1.0, 0.0)
     for _ in range(1_000):
         rate.cut(1.0)

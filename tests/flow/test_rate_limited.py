@@ -1,4 +1,4 @@
-"""Being told to wait: it spends time and no tries, and holds back all of a worker's requests."""
+"""Being rate limited: it spends time and no attempts, and holds back all of a worker's requests."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""How far to look ahead, and when results leave: a whole task on a made-up clock."""
+"""How far to look ahead, and when results leave: a whole task on a simulated clock."""
 
 import heapq
 from collections.abc import Callable
@@ -139,7 +139,7 @@ def test_one_request_is_always_allowed() -> None:
 
 
 def test_the_first_results_leave_at_once() -> None:
-    """Someone looks at the first rows: each leaves when it is ready, with a beat behind it."""
+    """Someone looks at the first rows: each leaves when it is ready, with a flush behind it."""
     read_ahead = ReadAhead(0.0)
 
     assert [False, True, True] == [
@@ -160,7 +160,7 @@ def test_later_results_leave_in_chunks() -> None:
 
 
 def test_while_nothing_is_ready_it_beats() -> None:
-    """The time to look again is the next beat's, and the beat is due then."""
+    """The time to look again is the next flush's, and the flush is due then."""
     read_ahead = ReadAhead(10.0)
 
     assert 10.0 + FLUSH_S == read_ahead.next_check_at(ready=0)

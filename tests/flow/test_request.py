@@ -27,7 +27,7 @@ def request_of(texts: list[str], wasted: Usage | None = None, sent: int = 1) -> 
 
 @given(TEXTS, USAGES, USAGES)
 def test_the_rows_carry_what_all_tries_cost(texts: list[str], wasted: Usage | None, last: Usage | None) -> None:
-    """The tokens of the answer and of the tries before it are shared out, and none is lost."""
+    """The tokens of the answer and of the attempts before it are shared out, and none is lost."""
     request = request_of(texts, wasted)
     results = [Result(text=text) for text in texts]
     settled = dict(request.results(Answer(results, last), 0.25))
@@ -46,7 +46,7 @@ def test_rows_that_fail_carry_it_too(texts: list[str], wasted: Usage | None) -> 
 
 
 def test_a_row_has_its_part_of_the_tokens_by_length() -> None:
-    """Three letters of four are three quarters of the tokens."""
+    """Three characters of four are three quarters of the tokens."""
     request = request_of(["abc", "d"])
     settled = request.results(Answer([Result(), Result()], Usage(100, None, 8)), None)
 
@@ -54,7 +54,7 @@ def test_a_row_has_its_part_of_the_tokens_by_length() -> None:
 
 
 def test_a_row_knows_its_tries_and_its_latency() -> None:
-    """The tries are counted over all requests that it was in; the latency is the last one's, in milliseconds."""
+    """The attempts are counted over all requests that it was in; the latency is the last one's, in milliseconds."""
     ((_, answered), (_, failed)) = (
         next(request_of(["a"], sent=3).results(outcome, latency_s))
         for outcome, latency_s in ((Answer([Result()], None), 0.25), (ERROR, None))
@@ -97,7 +97,7 @@ def test_parts_hold_the_same_inputs_in_their_order(texts: list[str], wasted: Usa
 
 
 def test_a_part_goes_on_where_the_whole_was() -> None:
-    """It is the same owner's, in the same wire form; its tries are counted on, and its faults begin anew."""
+    """It is the same owner's, in the same wire format; its attempts are counted on, and its faults begin anew."""
     request = request_of(["a", "b", "c"], sent=2)
     parts = request.split(1)
 

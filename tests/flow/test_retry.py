@@ -74,7 +74,7 @@ def test_the_last_word_says_how_often_it_was_tried() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 20), DICE, st.one_of(st.none(), st.floats(0, 90))), max_size=60))
 def test_no_wait_ends_after_the_patience(steps: list[tuple[float, float, float | None]]) -> None:
-    """A row may be told to wait for `give_up_after_s`, counted from the first refusal: no try begins later."""
+    """A row may be rate limited for `give_up_after_s`, counted from the first refusal: no try begins later."""
     policy, attempts, now = Policy(give_up_after_s=100.0), Attempts(), 50.0
     first = None
     for served_in, dice, retry_after_s in steps:
@@ -100,7 +100,7 @@ def test_being_told_to_wait_spends_no_tries(rate_limited: int, dice: float) -> N
 
 
 def test_faults_spend_no_patience() -> None:
-    """The time that a request was told to wait begins with the first refusal, and not with a fault before it."""
+    """The time that a request was rate limited begins with the first refusal, and not with a fault before it."""
     policy, attempts = Policy(give_up_after_s=10.0), Attempts()
     next_delay(BROKEN, attempts, policy, 0.0, 0.5)
 

@@ -1,4 +1,4 @@
-"""When nothing but faults comes back: the line waits, and one request at a time looks."""
+"""When nothing but faults comes back: the queue waits, and one request at a time looks."""
 
 import random
 
@@ -190,14 +190,14 @@ def test_an_endpoint_that_was_never_reached_ends_with_the_first_rows_tries(
 
 
 def test_an_endpoint_that_comes_up_in_time_loses_no_row() -> None:
-    """Where the first row is answered within its tries, nothing was lost."""
+    """Where the first row is answered within its attempts, nothing was lost."""
     play = Play(texts(100), Server(outage=(0.0, 1.0)), Policy(), CHAT, latency_s=(0.3, 0.3))
 
     assert {} == play.errors
 
 
 def test_a_broken_row_is_no_outage() -> None:
-    """A row that always ends in a fault spends its own tries, and the others are answered."""
+    """A row that always ends in a fault spends its own attempts, and the others are answered."""
 
     def endpoint(request: Request, now: float, dice: random.Random) -> Outcome:
         return BROKEN if request.inputs[0][0] == 50 else Server()(request, now, dice)
@@ -263,7 +263,7 @@ def test_a_first_row_that_breaks_the_server_ends_nothing(failure: Failure, task:
 @given(answers=st.integers(0, 300))
 @settings(max_examples=20)
 def test_what_a_person_must_mend_first_is_not_tried_again(kind: Kind, answers: int) -> None:
-    """An endpoint that somebody stopped, a certificate that nobody trusts: tries and patience are no use."""
+    """An endpoint that somebody stopped, a certificate that nobody trusts: attempts and patience are no use."""
     failure = Failure(RowError(kind, 400, "stopped", retryable=True), final=True)
 
     def endpoint(request: Request, now: float, dice: random.Random) -> Outcome:
@@ -277,7 +277,7 @@ def test_what_a_person_must_mend_first_is_not_tried_again(kind: Kind, answers: i
 
 
 def test_refusals_are_no_outage() -> None:
-    """However many requests are told to wait, the endpoint is there: no probes, and no tries spent."""
+    """However many requests are rate limited, the endpoint is there: no probes, and no attempts spent."""
     play = Play(texts(300), Server(refused=0.5), Policy(max_tries=1), CHAT)
 
     assert {} == play.errors

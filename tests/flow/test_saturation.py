@@ -105,7 +105,7 @@ def test_a_level_that_loses_throughput_is_left_again(seed: int, sigma: float) ->
 
 
 def test_light_batching_is_left_alone() -> None:
-    """Where a full window takes not much longer than half of it, there is no knee."""
+    """Where a full window takes not much longer than half of it, there is no saturation level."""
     assert [WIDEST] * 5 == [Asking(seed, 0.3).ask(batches(0.002), 4_000)[-1] for seed in range(5)]
 
 

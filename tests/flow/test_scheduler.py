@@ -1,4 +1,4 @@
-"""What to send next, and when: whole tasks against a made-up endpoint, on a made-up clock."""
+"""What to send next, and when: whole tasks against a simulated endpoint, on a simulated clock."""
 
 from dataclasses import replace
 from typing import Any
@@ -66,7 +66,7 @@ ROW, NEXT_ROW, LAST_ROW = pack(1), pack(2), pack(3)
 def test_every_row_is_settled_once_whatever_the_endpoint_does(
     rows: int, server: Server, policy: Policy, task: Task, journey: dict[str, Any]
 ) -> None:
-    """No row is lost or sent after its answer, each gets its own; tokens and requests add up, and the line is empty."""
+    """No row is lost or sent after its answer, and each gets its own; tokens and requests add up."""
     play = Play(texts(rows), server, policy, task, **journey)
     answers = {number: result.text for number, result in play.results.items() if result.error is None}
 
@@ -80,7 +80,7 @@ def test_every_row_is_settled_once_whatever_the_endpoint_does(
 
 @given(st.integers(1, 60), SERVERS, POLICIES, TASKS, st.integers(0, 2**32))
 def test_the_number_of_requests_is_bounded(rows: int, server: Server, policy: Policy, task: Task, seed: int) -> None:
-    """Without refusals and outages a row costs its tries and its halvings, in either wire form, and no more."""
+    """Without refusals and outages a row costs its attempts and its halvings, in either wire format, and no more."""
     calm = replace(server, refused=0.0, outage=(0.0, 0.0))
     play = Play(texts(rows), calm, policy, task, seed=seed)
 
@@ -99,7 +99,7 @@ def test_a_sound_endpoint_is_asked_once_a_batch(rows: int, batch_size: int, ceil
 
 @given(st.sampled_from([1.0, 7.0, 30.0, 90.0]), st.integers(0, 2**32))
 def test_no_minute_sees_more_requests_than_its_quota(per_minute: float, seed: int) -> None:
-    """Whatever minute is looked at, no more requests begin in it than the user allows, tries included."""
+    """Whatever minute is looked at, no more requests begin in it than the user allows, attempts included."""
     server = Server(broken=0.2, refused=0.1)
     play = Play(texts(100), server, Policy(requests_per_minute=per_minute), CHAT, seed=seed)
     begins = [sent.at for sent in play.sent]
@@ -138,7 +138,7 @@ def test_a_waiting_retry_holds_no_slot() -> None:
 
 
 def test_a_retry_whose_time_has_come_goes_first() -> None:
-    """A row that was told to wait is not put behind all those that were never sent."""
+    """A row that was rate limited is not put behind all those that were never sent."""
     scheduler, form = begun(Policy(max_in_flight=1))
     for row in (ROW, NEXT_ROW, LAST_ROW):
         scheduler.add("task", row, form)
@@ -163,7 +163,7 @@ def test_before_the_first_answer_a_new_row_waits_for_the_retry() -> None:
 
 
 def test_no_time_is_named_where_only_an_outcome_helps() -> None:
-    """With every slot taken, or nothing in line, there is nothing to wait for."""
+    """With every slot taken, or nothing in the queue, there is nothing to wait for."""
     scheduler, form = begun(Policy(max_in_flight=1))
     before = scheduler.next_due(0.0)
     scheduler.add("task", ROW, form)
@@ -189,7 +189,7 @@ def test_one_tasks_silence_does_not_hide_anothers_retry() -> None:
 
 
 def test_what_is_dropped_is_its_owners() -> None:
-    """A task that ends takes out of the line what it put in, sent before or not, and nothing else."""
+    """A task that ends takes out of the queue what it put in, sent before or not, and nothing else."""
     scheduler, form = begun(Policy(max_in_flight=1))
     scheduler.add("leaves", ROW, form)
     scheduler.add("stays", NEXT_ROW, form)

@@ -1,4 +1,4 @@
-"""What the rules of sending come to: whole jobs against made-up endpoints, with bounds on what they use and cost.
+"""What the rules of sending come to: whole jobs against simulated endpoints, with bounds on what they use and cost.
 
 A share is the mean over the seeds, from the first request to the last answer. Where it is taken over the first 80 or
 90 % of the rows only, the rest is the job's end: workers that are done leave room that the others have to find, and the
@@ -196,7 +196,7 @@ def test_a_quota_with_retry_after_is_kept() -> None:
 
 
 def test_an_endpoint_that_queues_is_kept_busy_and_no_more() -> None:
-    """Of 40 servers none idles, and the line is no longer than one or two times that, though nothing is refused."""
+    """Of 40 servers none idles, and the queue is no longer than one or two times that, though nothing is refused."""
     played = jobs(queue(FORTY), 12_000)
 
     assert 0.95 <= share(played)
@@ -206,7 +206,7 @@ def test_an_endpoint_that_queues_is_kept_busy_and_no_more() -> None:
 
 @pytest.mark.parametrize(("servers", "rows", "at_most"), [(1, 3_000, 8), (4, 6_000, 20)])
 def test_a_small_queue_is_found_too(servers: int, rows: int, at_most: int) -> None:
-    """A model that answers one at a time has a few requests in line, and not hundreds."""
+    """A model that answers one at a time has a few requests in the queue, and not hundreds."""
     played = jobs(queue(((0, servers),)), rows)
 
     assert 0.94 <= share(played)
@@ -222,7 +222,7 @@ def test_a_queue_that_changes_is_followed() -> None:
 
 
 def test_workers_share_a_queue_without_knowing_of_each_other() -> None:
-    """Eight workers keep 40 servers busy, and leave the line short."""
+    """Eight workers keep 40 servers busy, and leave the queue short."""
     played = jobs(queue(FORTY), 8_000, workers=8)
 
     assert 0.80 <= share(played, 0.8)

@@ -111,7 +111,7 @@ def test_an_endpoint_that_dies_is_asked_a_few_times_more(
 
 @EACH_STATUS
 def test_bad_rows_side_by_side_end_nothing(status: int) -> None:
-    """A table that is sorted has its bad rows together: rows from the end of the line are asked between them."""
+    """A table that is sorted has its bad rows together: rows from the end of the queue are asked between them."""
     bad = set(range(100, 140))
     play = Play(texts(400), refusing(status, bad), Policy(max_in_flight=4), CHAT)
 
@@ -129,7 +129,7 @@ def test_equal_inputs_are_no_witnesses_of_each_other() -> None:
 
 @EACH_STATUS
 def test_rows_that_come_one_by_one_are_witnesses_together(status: int) -> None:
-    """Where the line is empty a row gets its error at once, and the third in a row ends the task."""
+    """Where the queue is empty a row gets its error at once, and the third in a row ends the task."""
     scheduler, form = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(CHAT, 1)
     ends = []
     for number in range(WITNESSES_BEFORE_ANSWERS):

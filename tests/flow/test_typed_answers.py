@@ -1,4 +1,4 @@
-"""How a typed answer is asked for and taken, as rules: the two wire forms, and what follows an answer."""
+"""How a typed answer is asked for and taken, as rules: the two wire formats, and what follows an answer."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -145,7 +145,7 @@ class Asking:
     """One row on its way through a scheduler, whose answers are given by hand."""
 
     def __init__(self, reask: int) -> None:
-        """Put the row in line."""
+        """Put the row in the queue."""
         policy = Policy(reask=reask)
         self.scheduler = RequestScheduler(ConcurrencyLimiter(policy), policy)
         self.form = WireFormatNegotiation(Chat(reply=REPLY), 1)

@@ -1,4 +1,4 @@
-"""A whole task against a made-up endpoint, on a made-up clock; the rules' promises are checked at every step."""
+"""A whole task against a simulated endpoint, on a simulated clock; the rules' promises are checked at every step."""
 
 import heapq
 import random
@@ -40,7 +40,7 @@ def rate_limited(retry_after_s: float) -> Failure:
 
 
 def answer(request: Request) -> Answer:
-    """Answer every input of a request by its number, for a token a letter and two more."""
+    """Answer every input of a request by its number, for a token a character and two more."""
     characters, count = request.characters, len(request.inputs)
     results = [Result(text=f"answer {number}") for number, _ in request.inputs]
     return Answer(results, Usage(characters, 2 * count, characters + 2 * count))
@@ -48,7 +48,7 @@ def answer(request: Request) -> Answer:
 
 @dataclass(frozen=True)
 class Server:
-    """A made-up endpoint: the rows and the wire forms that it does not take, and how often it does what else."""
+    """A simulated endpoint: the rows and the wire formats that it does not take, and how often it does what else."""
 
     poison: Iterable[int] = ()
     forms: Iterable[int] = ()

@@ -1,4 +1,4 @@
-"""Whole jobs on a made-up clock: workers that know nothing of each other, and of the endpoint only its replies.
+"""Whole jobs on a simulated clock: workers that know nothing of each other, and of the endpoint only its replies.
 
 Each worker has a `ConcurrencyLimiter` and a `RequestScheduler` of its own, as an engine has. Ten thousand requests take
 a third of a second. Measured are the share of the endpoint's capacity that was used, and what it took.
@@ -30,7 +30,7 @@ class Worker:
     """One of the job's tasks, with its share of the rows."""
 
     def __init__(self, limit: ConcurrencyLimiter, policy: Policy, rows: range, seed: int) -> None:
-        """Put every row in line."""
+        """Put every row in the queue."""
         self.limiter, self.scheduler = limit, RequestScheduler(limit, policy)
         self.out = 0
         self.leaves_at = math.inf

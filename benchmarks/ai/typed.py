@@ -101,11 +101,11 @@ def _read(reads: int, rounds: int) -> list[Figure]:
 
 def _microseconds(text: str, reads: int) -> float:
     """Return what a read takes on the average; raises `RuntimeError` where it does not give the values."""
-    reply = structured_output_of(StructType(FIELDS))
-    value = reply.read(text)
+    output = structured_output_of(StructType(FIELDS))
+    value = output.parse(text)
     if isinstance(value, Mismatch) or list(value) != [field.name for field in FIELDS]:
         raise RuntimeError(f"The answer was read as {value!r}.")
     began = time.perf_counter()
     for _ in range(reads):
-        reply.read(text)
+        output.parse(text)
     return (time.perf_counter() - began) / reads * 1e6

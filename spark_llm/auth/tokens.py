@@ -20,9 +20,9 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 from spark_llm.auth.credentials import ClientCredentials, Credential, checked, is_token
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.failures import failure_of
+from spark_llm.protocol.json_codec import read_object
 from spark_llm.protocol.masking import without_secrets
 from spark_llm.protocol.values import Failure, Response, RowError
-from spark_llm.protocol.wire import read_object
 from spark_llm.transport.http import ask_once
 from spark_llm.validation.numbers import is_number
 
@@ -172,7 +172,7 @@ def _called(source: Any, now: float) -> Token:  # noqa: ANN401 -- the user's fun
 
 
 def _refused(error: ConfigError) -> SignInError:
-    return SignInError(Failure(RowError("unauthorized", None, str(error), retryable=False), unasked=True))
+    return SignInError(Failure(RowError("unauthorized", None, str(error), retryable=False), never_sent=True))
 
 
 def _granted(client: ClientCredentials, ca_bundle: str | None, now: float) -> Token:
@@ -231,5 +231,5 @@ def _no_token(response: Response, url: str, client: ClientCredentials) -> SignIn
     words = without_secrets(words, (client.client_secret, quote_plus(client.client_secret), _login(client)))
     where = f"signing in at {urlsplit(url)._replace(query='').geturl()}: {words}"
     if kind in _TRANSIENT:
-        return SignInError(Failure(failure.error._replace(message=where), failure.told_to_wait, failure.retry_after_s))
-    return SignInError(Failure(RowError("unauthorized", status, where, retryable=False), unasked=True))
+        return SignInError(Failure(failure.error._replace(message=where), failure.throttled, failure.retry_after_s))
+    return SignInError(Failure(RowError("unauthorized", status, where, retryable=False), never_sent=True))

@@ -55,7 +55,7 @@ class Cache:
         for entry, key in keyed:
             if key is not None and (answer := found.get(key)) is not None:
                 result = shared_result(answer)
-                task.typed(Answer([result], None), [entry[1]], PLAIN)
+                task.parse_output(Answer([result], None), [entry[1]], PLAIN)
                 known.append((entry[0], result))
                 continue
             to_ask.append(entry)

@@ -22,7 +22,14 @@ from spark_llm.auth.databricks_profile import Profile
 from spark_llm.endpoint import from_clients
 from spark_llm.endpoint.route import Route, check_headers, check_transport, check_url
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.urls import host_url, invocations_url, is_databricks, is_route_optimised, is_workspace, masked
+from spark_llm.protocol.urls import (
+    host_url,
+    invocations_url,
+    is_databricks,
+    is_route_optimised,
+    is_workspace,
+    masked_url,
+)
 
 _ROUTES = ("/invocations", "/chat/completions", "/completions", "/embeddings")
 _NAME = re.compile(r"(?!\.+$)[\w.-]{1,255}", re.ASCII)
@@ -147,7 +154,7 @@ class Endpoint:
 
     def __repr__(self) -> str:
         """Show the endpoint without its secrets."""
-        shown = [repr(masked(self.target) if self.is_url else self.target)]
+        shown = [repr(masked_url(self.target) if self.is_url else self.target)]
         shown += [
             f"{name}={value!r}"
             for name, value in (("model", self.model), ("served_model", self.served_model))
@@ -199,7 +206,7 @@ class Endpoint:
             )
         others = "".join(f"; {login.requires}" for login in logins)
         raise ConfigError(
-            f"There is no token for {masked(at)}: none of these is there: token=; DATABRICKS_TOKEN; "
+            f"There is no token for {masked_url(at)}: none of these is there: token=; DATABRICKS_TOKEN; "
             f"DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET{others}.",
             "set DATABRICKS_TOKEN on the driver, or pass Endpoint(…, token=…).",
         )
@@ -210,12 +217,13 @@ class Endpoint:
         known = next((known for known in _ROUTES if path.endswith(known)), None)
         if known is None and self.model is None:
             raise ConfigError(
-                f"{masked(self.target)} ends in no known route, so it is taken for a base, and a base needs a model.",
+                f"{masked_url(self.target)} ends in no known route, so it is taken for a base, and a base"
+                " needs a model.",
                 f'pass Endpoint(url, model="…"), or a URL that ends in {route} or /invocations.',
             )
         if known not in (None, "/invocations", route):
             raise ConfigError(
-                f"{masked(self.target)} answers {known}, and this UDF asks {route}.",
+                f"{masked_url(self.target)} answers {known}, and this UDF asks {route}.",
                 f"use the URL that ends in {route}, or the base before it.",
             )
         return urlunsplit(parts._replace(path=path if known else path + route, fragment=""))

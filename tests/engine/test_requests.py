@@ -19,7 +19,7 @@ from tests.support.asking import ask, distinct, engine, engine_at, kinds
 from tests.support.saying import Says
 
 EMBED, COMPLETE = Embed(), Complete()
-TYPED = Chat(reply=StructuredOutput("review", Struct((Field("stars", Scalar("integer")),))))
+TYPED = Chat(output=StructuredOutput("review", Struct((Field("stars", Scalar("integer")),))))
 
 
 def requests(results: Sequence[Result | None]) -> list[int]:

@@ -20,7 +20,7 @@ from tests.support.saying import COMPLETION_TOKENS, PROMPT_TOKENS, Says, last_wo
 
 REVIEW = Struct((Field("stars", Scalar("integer")), Field("why", Nullable(Scalar("string")))))
 STARS = StructuredOutput("review", REVIEW)
-TYPED = Chat("Judge.", reply=STARS)
+TYPED = Chat("Judge.", output=STARS)
 FIT = '{"stars": 3, "why": null}'
 TRY = Usage(PROMPT_TOKENS, COMPLETION_TOKENS, PROMPT_TOKENS + COMPLETION_TOKENS)
 
@@ -45,7 +45,7 @@ def usage_of(tries: int) -> Usage:
 def test_an_answer_that_fits_is_parsed(endpoints: LocalEndpoints) -> None:
     """The request carries the schema, `text` is what came and `parsed` what it says; one request a row."""
     rows = [f'{{"stars": {number}, "why": "row {number}"}}' for number in range(20)]
-    results = ask(engine(endpoints, task=TYPED), [rows], Chat(reply=STARS))
+    results = ask(engine(endpoints, task=TYPED), [rows], Chat(output=STARS))
 
     assert rows == texts(results)
     assert [{"stars": number, "why": f"row {number}"} for number in range(20)] == [r and r.parsed for r in results]
@@ -188,7 +188,7 @@ def test_equal_rows_share_a_typed_answer() -> None:
 def test_a_cached_answer_is_parsed_again(tmp_path: Path) -> None:
     """What the cache keeps is the text; a type that changes is another request."""
     policy = Policy(cache=tmp_path)
-    stars = Chat("Judge.", reply=StructuredOutput("review", Struct((Field("stars", Scalar("long")),))))
+    stars = Chat("Judge.", output=StructuredOutput("review", Struct((Field("stars", Scalar("long")),))))
     with LocalEndpoints({"chat": Says(lambda _: FIT)}) as endpoints:
         for task in (TYPED, TYPED, stars):
             results = ask(engine(endpoints, policy=policy, task=task), [distinct(5)], task)
@@ -199,7 +199,7 @@ def test_a_cached_answer_is_parsed_again(tmp_path: Path) -> None:
 
 def test_each_question_may_want_a_type_of_its_own() -> None:
     """Rows of one task, each with its labels; an answer outside of a row's own is not taken."""
-    task = Chat(own_replies=True)
+    task = Chat(output_per_prompt=True)
     labels = [("a", "b"), ("b", "c"), ("a", "b")]
     rows = [Prompt("row", None, StructuredOutput("label", Enumeration(each))) for each in labels]
     results, endpoints = asked(Says(lambda _: '{"answer": "a"}'), [*rows, "no type"], task=task)

@@ -220,7 +220,7 @@ def _unknown() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("place", "message", "hint"),
     [
-        (_silent, "no whole answer within 0.4 s", "give a try longer"),
+        (_silent, "no whole answer within 0.4 s", "allow more time"),
         (_nobody, "connection refused", "nothing listens there"),
         (_untrusted, "certificate verify failed: ", "Endpoint(…, ca_bundle=…)"),
         (_plain, "no TLS with 127.0.0.1", "write http://"),
@@ -374,7 +374,7 @@ def _broken(endpoints: LocalEndpoints) -> TokenSource | None:
 @pytest.mark.parametrize(
     ("token", "name", "message", "hint"),
     [
-        (_wrong, "request", "Invalid access token", "(token=) was not taken"),
+        (_wrong, "request", "Invalid access token", "(token=) was refused"),
         (_revoked, "request", "Invalid access token", "revoked"),
         (_expired, "request", "Invalid access token", "expired"),
         (_none, "request", "Credential was not sent", "no token was sent"),
@@ -435,7 +435,7 @@ def test_a_token_that_tells_its_end_is_read() -> None:
         fresh = checked(Endpoint(url, token=jwt(time.time() + 3_590)))
 
     assert f"the token expired 2 h 2 min ago (at {url})." == wrong(past).message
-    assert wrong(past).hint.startswith("the token (token=) has expired; make a new one")
+    assert wrong(past).hint.startswith("the token (token=) has expired; create a new one")
     assert "a token (token=), good for another 1 h" == named(fresh, "credentials").message
     assert SECRET not in str(past) + str(fresh)
 

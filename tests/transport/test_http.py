@@ -102,7 +102,7 @@ def test_what_is_no_answer_and_repeats_a_secret_is_masked() -> None:
         outcome = Chat().decode(post(server.url, token=SECRET), 1)
         server.close()
         assert isinstance(outcome, Failure)
-        assert "the answer is no JSON: key *** unknown" == outcome.error.message
+        assert "the answer is not JSON: key *** unknown" == outcome.error.message
 
 
 def test_an_answer_that_holds_a_secret_is_left_as_it_is() -> None:

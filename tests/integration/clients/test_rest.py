@@ -8,7 +8,7 @@ import requests
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
-from spark_llm.protocol.parameters import written
+from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.serving import LocalEndpoints, echo_vector
 from tests.integration.clients.client import ENDPOINTS, TIMEOUT_S
 from tests.support.asking import ask, engine
@@ -87,9 +87,9 @@ def test_the_response_names_the_model_that_served_it(endpoints: LocalEndpoints) 
 
 def test_the_library_sends_what_the_page_documents(endpoints: LocalEndpoints) -> None:
     """The UDFs' own parameters make the documented bodies, the nested extra_params included."""
-    chat = Chat("Be brief.", written(SAMPLING, None))
+    chat = Chat("Be brief.", encode_parameters(SAMPLING, None))
     further = {name: DOCUMENTED["completions"][name] for name in ("extra_params",)}
-    complete = Complete(written({**SAMPLING, "stop": ["River", "Lake"]}, further))
+    complete = Complete(encode_parameters({**SAMPLING, "stop": ["River", "Lake"]}, further))
     ask(engine(endpoints, "chat", task=chat), [[QUESTION]], chat)
     ask(engine(endpoints, "complete", task=complete), [[QUESTION]], complete)
     ask(engine(endpoints, "embed", task=Embed()), [[QUESTION, "Two rivers do."]], Embed())

@@ -10,7 +10,7 @@ from spark_llm import Policy
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
-from spark_llm.protocol.parameters import written
+from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Result
 from spark_llm.serving import Faults, LocalEndpoints, echo_vector
@@ -109,7 +109,7 @@ def test_llama_cpp_answers_as_it_answers_others(server: str, form: str, task: st
         timeout=TIMEOUT_S,
     ).json()
     kind = {"chat": Chat, "completions": Complete, "embeddings": Embed}[task]
-    asked = kind(parameters=written(SURE[task], None))
+    asked = kind(parameters=encode_parameters(SURE[task], None))
     results = ask(place.engine(form, task, asked), [[COUNTING, None, COUNTING]], asked)
 
     assert [None] * 3 == kinds(results)
@@ -130,7 +130,7 @@ def test_llama_cpp_answers_as_it_answers_others(server: str, form: str, task: st
 @pytest.mark.models
 def test_llama_cpp_refuses_a_text_over_its_context(find: Find) -> None:
     """A conversation that does not fit is an error of its own kind, and its neighbours are answered."""
-    chat = Chat(parameters=written({"max_tokens": 2}, None))
+    chat = Chat(parameters=encode_parameters({"max_tokens": 2}, None))
     results = ask(find(LLAMA).engine("/v1", "chat", chat), [["hi", "word " * 3000, "ho"]], chat)
 
     assert [None, "context_length", None] == kinds(results)

@@ -125,7 +125,7 @@ def _options(faults: ConfigErrors, table: Mapping[str, Any], columns: list[str])
         limits = {name: options[name] for name in ("chunk_rows", "max_failure_rate") if name in options}
         Limits(**limits, budget=options.get("budget"))
     with faults.at("prices"):
-        prices.read(options.get("prices"), columns, options.get("budget"))
+        prices.parse_prices(options.get("prices"), columns, options.get("budget"))
     return options
 
 

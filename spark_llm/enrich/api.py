@@ -240,7 +240,7 @@ def job_of(
         names,
         calls,
         limits,
-        _prices.read(prices, list(calls), limits.budget),
+        _prices.parse_prices(prices, list(calls), limits.budget),
         retry_errors=retry_errors,
         on_missing=on_missing,
         progress=progress,

@@ -23,7 +23,7 @@ def cost_of_a_row(asking: Sequence[Asking], bytes_a_row: float, prices: Mapping[
             return PerRow()
         tallies[each.name] = tally
     tokens = sum(tally.total_tokens for tally in tallies.values())
-    usd = sum(prices[name].of(tally) for name, tally in tallies.items()) if prices else None
+    usd = sum(prices[name].cost(tally) for name, tally in tallies.items()) if prices else None
     return PerRow(tokens, usd)
 
 

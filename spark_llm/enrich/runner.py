@@ -35,7 +35,7 @@ from spark_llm.enrich.table import Table, persistently, said, same_of
 from spark_llm.enrich.validate import checked, make, of_source, widen
 from spark_llm.enrich.work_table import WorkTable
 from spark_llm.errors import JobFailedError
-from spark_llm.livecounts.counts import LiveCounts, own_address_towards
+from spark_llm.livecounts.counts import LiveCounts, local_address_for
 from spark_llm.metering.chunking import ChunkPlanner, Limits
 from spark_llm.metering.prices import Price, total_cost
 from spark_llm.protocol.identifiers import quoted
@@ -172,7 +172,7 @@ class Job:
             return total
         asker = ChunkRunner.of(spark, asking, self.limits.max_failure_rate)
         with (
-            LiveCounts(_driver_host(spark)) as live,
+            LiveCounts(_driver_host(spark) if self.progress else "") as live,
             Progress(work.to_ask, live, partial(total_cost, self.prices), enabled=self.progress) as progress,
         ):
             number = 0
@@ -184,7 +184,7 @@ class Job:
                 reported = None if live.address is None else LiveReporting(live.address, number)
                 answers = beside.write("answers", asker.answers(work.take(size), reported))
                 counted = asker.counted(answers)
-                progress.settled(size, counted.columns)
+                progress.finish_chunk(size, counted.columns)
                 _logger.info("chunk %d: %d of %d rows answered", number, counted.answered, counted.asked)
                 place.merge_answers(beside.named("answers"), answers.schema, only_new=counted.only_new)
                 _logger.info("chunk %d: merged", number)
@@ -201,7 +201,7 @@ class Job:
 
 def _driver_host(spark: SparkSession) -> str:
     """Return where workers find this process: the driver's address, or this client's on its way to the server."""
-    return own_address_towards(spark.client.host) if is_remote() else spark.conf.get("spark.driver.host") or ""
+    return local_address_for(spark.client.host) if is_remote() else spark.conf.get("spark.driver.host") or ""
 
 
 def _rows(seen: Observation, work: WorkTable) -> int | None:

@@ -24,6 +24,7 @@ from spark_llm.protocol.masking import without_secrets
 from spark_llm.protocol.values import Failure, Response, RowError
 from spark_llm.protocol.wire import read_object
 from spark_llm.transport.http import send_once
+from spark_llm.validation.numbers import is_number
 
 RENEW_BEFORE_S = 300.0  # before its expiry a token is renewed, or a fifth of its lifetime if that is shorter
 RENEWAL_RETRY_S = 30.0  # after a renewal that failed, while the token is still valid
@@ -228,21 +229,15 @@ def _authorization_details(response: Response) -> str | None:
 
 def _seconds(value: object) -> float | None:
     """Return a finite number of seconds, or None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e12:
-        return None
-    return float(value)
+    return float(value) if is_number(value) and abs(value) < 1e12 else None
 
 
 def _token_failure(response: Response, url: str, client: ClientCredentials) -> SignInError:
     """Return the error of a failed token request: transient kinds stay, any other becomes `unauthorized`."""
     failure = failure_of(response)
-    kind, status, message, _ = failure.error
-    message = without_secrets(
-        message, (client.client_secret, quote_plus(client.client_secret), _basic_credentials(client))
-    )
-    message = f"signing in at {urlsplit(url)._replace(query='').geturl()}: {message}"
-    if kind in _TRANSIENT:
-        return SignInError(
-            Failure(failure.error._replace(message=message), failure.told_to_wait, failure.retry_after_s)
-        )
-    return SignInError(Failure(RowError("unauthorized", status, message, retryable=False), unasked=True))
+    secrets = (client.client_secret, quote_plus(client.client_secret), _basic_credentials(client))
+    place = urlsplit(url)._replace(query="").geturl()
+    error = failure.error._replace(message=f"signing in at {place}: {without_secrets(failure.error.message, secrets)}")
+    if error.kind in _TRANSIENT:
+        return SignInError(Failure(error, failure.told_to_wait, failure.retry_after_s))
+    return SignInError(Failure(error._replace(kind="unauthorized", retryable=False), unasked=True))

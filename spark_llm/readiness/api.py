@@ -11,6 +11,7 @@ from spark_llm.readiness.executor import look
 from spark_llm.readiness.report import Report
 from spark_llm.readiness.target import TIMEOUT_S, Target, shown, tasks_of
 from spark_llm.udf.model_udf import PROVIDERS, ModelUDF, check_travels
+from spark_llm.validation.numbers import check_number
 
 
 def preflight(
@@ -53,10 +54,8 @@ def preflight(
         )
     if spark is not None:
         check_travels(place)
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s <= TIMEOUT_S:
-        raise ConfigError(
-            f"timeout_s={timeout_s!r} is no time from 0 to {TIMEOUT_S:g} s.", "leave it out for all of it."
-        )
+    hint = f"leave it out for {TIMEOUT_S:g} seconds."
+    check_number("timeout_s", timeout_s, 0.0, TIMEOUT_S, exclusive_minimum=True, unit="seconds", hint=hint)
     if udf is not None and task not in (None, udf.task):
         raise ConfigError(f"task={task!r} goes with no UDF that asks for {udf.task}.", "leave task out.")
     tasks = tasks_of(place, task if udf is None else udf.task)

@@ -22,7 +22,8 @@ from spark_llm.readiness.client import ReadinessClient, off_the_loop
 from spark_llm.readiness.probe import SAMPLE, asks_on, is_an_answer, questions
 from spark_llm.readiness.report import Check, Outcome, Where
 from spark_llm.readiness.target import TIMEOUT_S, Target, locate
-from spark_llm.readiness.workspace import Description, Subject, did_you_mean, listed
+from spark_llm.readiness.workspace import Description, Subject, listed, unknown_name_hint
+from spark_llm.text.format import span
 
 DESCRIBE_S = 10.0  # a description is no model's work, and it can be done without
 NETWORK_CHECKS = ("credentials", "description", "request")
@@ -58,11 +59,13 @@ class Visit:
             return
         left_s = self._caller.token_ends_at - time.time()
         if left_s <= 0:
-            expired = RowError("unauthorized", None, f"the token expired {_span(-left_s)} ago", retryable=False)
+            expired = RowError(
+                "unauthorized", None, f"the token expired {_to_the_minute(-left_s)} ago", retryable=False
+            )
             self._fail("credentials", expired)
             self.barred = token != getattr(self.target.route.credential, "source", None)  # a worker may get another
             return
-        lasts = f", good for another {_span(left_s)}" if left_s < 1e9 else ""
+        lasts = f", good for another {_to_the_minute(left_s)}" if left_s < 1e9 else ""
         self._note("credentials", "passed", _who(self.target.route) + lasts)
 
     def describe(self) -> None:
@@ -78,7 +81,7 @@ class Visit:
             if response.status == 404 and document.get("error_code") == "RESOURCE_DOES_NOT_EXIST":
                 names = [each.name for each in listed(read_object(self._get(subject.list_url).body))]
                 words = f"{failure_of(response).error.message.rstrip('.')} (at {route.shown})."
-                self._note("description", "failed", words, did_you_mean(subject.name, names))
+                self._note("description", "failed", words, unknown_name_hint(subject.name, names))
             elif response.succeeded and "name" in document:
                 self._judge(Description.read(document), subject.served)
             else:
@@ -233,9 +236,6 @@ def _why_none(response: Response) -> str:
     return error.message if error.status is None else f"{error.status} {error.message}"
 
 
-def _span(seconds: float) -> str:
-    """Write a span of time in the unit that fits."""
-    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+def _to_the_minute(seconds: float) -> str:
+    """Return a time in two units, in whole minutes where it is longer than two."""
+    return span(60 * round(seconds / 60) if seconds > 120 else seconds)

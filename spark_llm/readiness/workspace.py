@@ -6,9 +6,10 @@ can be read; what it does not say is empty.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from spark_llm.text.suggestion import did_you_mean
 
 API = "/api/2.0/serving-endpoints"
 LISTS_THEM = "`spark-llm endpoints` lists those of the workspace."
@@ -138,10 +139,9 @@ def listed(document: object) -> list[Description]:
     return [Description.read(entry) for entry in _objects(document, "endpoints")]
 
 
-def did_you_mean(name: str, names: Sequence[str]) -> str:
-    """Return the hint for a name that is not there."""
-    near = get_close_matches(name, names, n=3)
-    return (f"did you mean {' or '.join(map(repr, near))}? " if near else "check the name; ") + LISTS_THEM
+def unknown_name_hint(name: str, names: Sequence[str]) -> str:
+    """Return the hint for an endpoint that the workspace does not have: the most similar names, and how to list all."""
+    return f"{did_you_mean(name, names, otherwise='check the name;', max_suggestions=3)} {LISTS_THEM}"
 
 
 def _object(document: object, name: str) -> Mapping[str, Any]:

@@ -434,9 +434,9 @@ def test_a_token_that_tells_its_end_is_read() -> None:
         past = checked(Endpoint(url, token=jwt(time.time() - 7_300)))
         fresh = checked(Endpoint(url, token=jwt(time.time() + 3_590)))
 
-    assert f"the token expired 2 hours ago (at {url})." == wrong(past).message
+    assert f"the token expired 2 h 2 min ago (at {url})." == wrong(past).message
     assert wrong(past).hint.startswith("the token (token=) has expired; make a new one")
-    assert "a token (token=), good for another 60 minutes" == named(fresh, "credentials").message
+    assert "a token (token=), good for another 1 h" == named(fresh, "credentials").message
     assert SECRET not in str(past) + str(fresh)
 
 
@@ -446,7 +446,7 @@ def test_an_oauth_client_gets_a_token(endpoints: LocalEndpoints) -> None:
     report = checked(Endpoint(endpoints.invocations("embed"), token=client))
 
     assert report.ok, report
-    told = f"a token of the OAuth client {endpoints.client_id} (token=), good for another 60 minutes"
+    told = f"a token of the OAuth client {endpoints.client_id} (token=), good for another 1 h"
     assert told == named(report, "credentials").message
     assert endpoints.client_secret not in str(report)
 

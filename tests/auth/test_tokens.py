@@ -196,9 +196,7 @@ def test_the_token_of_a_function_is_checked(token: Any) -> None:  # noqa: ANN401
 
 
 @pytest.mark.parametrize("error", [OSError, SystemExit, CancelledError])
-def test_an_exception_is_named_by_its_type(
-    error: type[BaseException], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_exception_is_named_by_its_type(error: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
     """Its text may have a secret, and goes only to the log, at DEBUG."""
 
     def broken() -> str:

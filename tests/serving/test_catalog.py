@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from spark_llm.serving import Echo, LocalEndpoints, Model, ServingEndpoint
 from spark_llm.serving.catalog import Deployment
 from spark_llm.serving.models.tasks import TASKS
-from tests.support.local_client import POST_PATHS, Client, connected, conversation
+from tests.support.local_client import POST_PATHS, Client, chat_body, connected
 
 API = "/api/2.0/serving-endpoints"
-CHAT = conversation("hello")
+CHAT = chat_body("hello")
 
 
 def test_an_endpoint_is_described_as_documented(shared: Client) -> None:
@@ -96,10 +96,10 @@ def test_a_stopped_endpoint_refuses_every_request(path: str) -> None:
             document["state"]["ready"],
             document["config"]["served_entities"][0]["state"]["deployment_state_message"],
         )
-        assert 200 == client.ask("other", CHAT).status_code
+        assert 200 == client.query("other", CHAT).status_code
         assert {400: 1} == client.endpoints.stats.endpoints["chat"].by_status
         client.endpoints.set_ready("chat", True)
-        assert 200 == client.ask("chat", CHAT).status_code
+        assert 200 == client.query("chat", CHAT).status_code
 
 
 def test_stopping_an_unknown_endpoint_raises(client: Client) -> None:
@@ -134,8 +134,8 @@ def test_an_endpoint_serves_its_tasks_only() -> None:
     }
     with connected(LocalEndpoints(models)) as client:
         bodies = [CHAT, {"prompt": "a"}, {"input": "a"}]
-        assert [200, 200, 200] == [client.ask("all", body).status_code for body in bodies]
-        assert [400, 200, 200] == [client.ask("two", body).status_code for body in bodies]
+        assert [200, 200, 200] == [client.query("all", body).status_code for body in bodies]
+        assert [400, 200, 200] == [client.query("two", body).status_code for body in bodies]
         assert ["llm/v1/chat", "llm/v1/completions"] == [
             client.get(f"{API}/{name}").json()["task"] for name in ("all", "two")
         ]

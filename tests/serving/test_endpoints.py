@@ -20,7 +20,7 @@ def test_a_stop_drops_waiting_requests_at_once() -> None:
         client.endpoints.hold("held")
         waiting = []
         for text in ("hung", "held", "late"):
-            waiting.append(client.later(text))
+            waiting.append(client.chat_in_background(text))
             client.endpoints.wait_for(lambda stats: stats.in_flight == len(waiting), timeout_s=10)
         client.endpoints.stop()
         client.endpoints.stop()
@@ -34,13 +34,13 @@ def test_a_restart_keeps_the_port() -> None:
     """Stopped endpoints refuse connections; a restart keeps the URL and the counters."""
     with connected(LocalEndpoints()) as client:
         url = client.endpoints.url
-        assert 200 == client.say("a").status_code
+        assert 200 == client.chat("a").status_code
         client.endpoints.stop()
         with pytest.raises(requests.ConnectionError):
-            client.say("a")
+            client.chat("a")
         client.endpoints.start()
 
-        assert (200, url, 2) == (client.say("a").status_code, client.endpoints.url, client.endpoints.stats.requests)
+        assert (200, url, 2) == (client.chat("a").status_code, client.endpoints.url, client.endpoints.stats.requests)
 
 
 def test_a_port_in_use_raises_at_the_start() -> None:
@@ -121,7 +121,7 @@ def test_a_setting_from_another_thread_runs_on_the_loop(name: str, value: object
     old = getattr(endpoints, name)
     setting = threading.Thread(target=setattr, args=(endpoints, name, value), daemon=True)
     with connected(endpoints) as client:
-        client.say("a")
+        client.chat("a")
         setting.join(5)
 
     assert ([old], value) == (values, getattr(endpoints, name))
@@ -141,7 +141,7 @@ def test_a_model_may_change_the_settings() -> None:
 
     endpoints = LocalEndpoints(latency_s=latency_s)
     with connected(endpoints) as client:
-        assert 200 == client.say("a").status_code
+        assert 200 == client.chat("a").status_code
         for each in other_threads:
             each.join(5)
 

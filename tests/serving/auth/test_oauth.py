@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from spark_llm.serving import After, Echo, LocalEndpoints, Model, ServingEndpoint
 from spark_llm.serving.auth.oauth import JWT_BEARER, TokenEndpoint
 from spark_llm.serving.auth.tokens import Token, TokenStore
-from tests.support.local_client import Client, connected, conversation
+from tests.support.local_client import Client, chat_body, connected
 
-CHAT = conversation("hello")
+CHAT = chat_body("hello")
 CLIENT = ("me", "s3cret")
 M2M = {"grant_type": "client_credentials", "scope": "all-apis"}
 
@@ -32,7 +32,9 @@ def client() -> Iterator[Client]:
         yield client
 
 
-def ask(client: Client, form: object, auth: tuple[str, str] | None = None, **headers: str) -> requests.Response:
+def request_token(
+    client: Client, form: object, auth: tuple[str, str] | None = None, **headers: str
+) -> requests.Response:
     """Request a token."""
     url = f"{client.endpoints.url}/oidc/v1/token"
     return requests.post(url, data=form, auth=auth, headers=headers, timeout=10)  # type: ignore[arg-type]
@@ -43,7 +45,7 @@ def query_info(client: Client, name: str) -> Any:  # noqa: ANN401 -- a JSON docu
     return client.get(f"/api/2.0/serving-endpoints/{name}").json()["data_plane_info"]["query_info"]
 
 
-def say(url: str, token: str) -> requests.Response:
+def chat(url: str, token: str) -> requests.Response:
     """Request chat at `url`."""
     return requests.post(url, json=CHAT, headers={"Authorization": f"Bearer {token}"}, timeout=10)
 
@@ -56,40 +58,40 @@ def test_a_client_gets_a_token_for_the_workspace(auth: tuple[str, str] | None, c
     """A client sends its secret by basic authentication or in the form; the token opens all routes but a data plane."""
     before = client.endpoints.tokens_issued
     form = M2M if auth else {**M2M, "client_id": "me", "client_secret": "s3cret"}
-    response = ask(client, form, auth)
+    response = request_token(client, form, auth)
     granted = response.json()
 
     assert (200, "no-store") == (response.status_code, response.headers["Cache-Control"])
     assert ("Bearer", 3600, "all-apis") == (granted["token_type"], granted["expires_in"], granted["scope"])
     assert before + 1 == client.endpoints.tokens_issued
     urls = [client.endpoints.invocations("fast"), query_info(client, "fast")["endpoint_url"]]
-    assert [200, 403] == [say(url, granted["access_token"]).status_code for url in urls]
+    assert [200, 403] == [chat(url, granted["access_token"]).status_code for url in urls]
 
 
 def test_authorization_details_limit_a_token_to_one_data_plane(client: Client) -> None:
     """A token with an endpoint's authorization details opens its data plane, and no other route."""
     fast, swift = query_info(client, "fast"), query_info(client, "swift")
-    granted = ask(client, {**M2M, "authorization_details": fast["authorization_details"]}, CLIENT).json()
-    answered = say(fast["endpoint_url"], granted["access_token"])
+    granted = request_token(client, {**M2M, "authorization_details": fast["authorization_details"]}, CLIENT).json()
+    answered = chat(fast["endpoint_url"], granted["access_token"])
 
     assert json.loads(fast["authorization_details"]) == granted["authorization_details"]
     assert (200, "hello") == (answered.status_code, answered.json()["choices"][0]["message"]["content"])
     elsewhere = [swift["endpoint_url"], client.endpoints.invocations("fast"), f"{client.endpoints.openai_url}/models"]
-    refused = [say(url, granted["access_token"]) for url in elsewhere[:2]]
+    refused = [chat(url, granted["access_token"]) for url in elsewhere[:2]]
     assert [403, 403] == [each.status_code for each in refused]
     assert "Provided OAuth token does not have required scopes: model-serving" == refused[0].json()["message"]
 
 
 def test_a_token_is_exchanged_for_a_data_plane_token(client: Client) -> None:
     """The jwt-bearer grant takes a token issued here, without a client's secret."""
-    token = ask(client, M2M, CLIENT).json()["access_token"]
+    token = request_token(client, M2M, CLIENT).json()["access_token"]
     swift = query_info(client, "swift")
     form = {"grant_type": JWT_BEARER, "assertion": token, "authorization_details": swift["authorization_details"]}
-    granted = ask(client, form)
+    granted = request_token(client, form)
 
     assert 200 == granted.status_code
-    assert 200 == say(swift["endpoint_url"], granted.json()["access_token"]).status_code
-    again = ask(client, {**form, "assertion": granted.json()["access_token"]})
+    assert 200 == chat(swift["endpoint_url"], granted.json()["access_token"]).status_code
+    again = request_token(client, {**form, "assertion": granted.json()["access_token"]})
     assert (400, "invalid_grant") == (again.status_code, again.json()["error"])
 
 
@@ -99,11 +101,11 @@ def test_a_data_plane_refuses_the_plain_token(client: Client) -> None:
     message = "Credential was not sent or was of an unsupported type for this API."
 
     assert (401, message) == (
-        say(url, client.endpoints.token).status_code,
-        say(url, client.endpoints.token).json()["message"],
+        chat(url, client.endpoints.token).status_code,
+        chat(url, client.endpoints.token).json()["message"],
     )
     assert 401 == requests.post(url, json=CHAT, timeout=10).status_code
-    assert 401 == say(url, "wrong").status_code
+    assert 401 == chat(url, "wrong").status_code
 
 
 def test_only_a_route_optimised_endpoint_has_a_data_plane(client: Client) -> None:
@@ -112,10 +114,10 @@ def test_only_a_route_optimised_endpoint_has_a_data_plane(client: Client) -> Non
     url = query_info(client, "fast")["endpoint_url"].replace("/fast/", "/plain/")
     details = json.loads(query_info(client, "fast")["authorization_details"])
     details[0]["object_path"] = f"/serving-endpoints/{document['id']}"
-    token = ask(client, {**M2M, "authorization_details": json.dumps(details)}, CLIENT).json()["access_token"]
+    token = request_token(client, {**M2M, "authorization_details": json.dumps(details)}, CLIENT).json()["access_token"]
 
     assert (False, False) == (document["route_optimized"], "data_plane_info" in document)
-    assert (404, "ENDPOINT_NOT_FOUND") == (say(url, token).status_code, say(url, token).json()["error_code"])
+    assert (404, "ENDPOINT_NOT_FOUND") == (chat(url, token).status_code, chat(url, token).json()["error_code"])
 
 
 def test_each_issued_token_expires_by_itself() -> None:
@@ -125,8 +127,8 @@ def test_each_issued_token_expires_by_itself() -> None:
         auth = (client.endpoints.client_id, client.endpoints.client_secret)
         responses = []
         for _ in range(3):
-            token = ask(client, M2M, auth).json()["access_token"]
-            responses.append([say(client.endpoints.invocations("chat"), token) for _ in range(3)])
+            token = request_token(client, M2M, auth).json()["access_token"]
+            responses.append([chat(client.endpoints.invocations("chat"), token) for _ in range(3)])
 
         assert [[200, 200, 403], [200, 403, 403], [200, 200, 200]] == [
             [r.status_code for r in row] for row in responses
@@ -142,11 +144,11 @@ def test_a_client_can_sign_in_after_a_revocation() -> None:
     with connected(LocalEndpoints()) as client:
         auth = (client.endpoints.client_id, client.endpoints.client_secret)
         url = client.endpoints.invocations("chat")
-        old = ask(client, M2M, auth).json()["access_token"]
+        old = request_token(client, M2M, auth).json()["access_token"]
         client.endpoints.revoke()
-        new = ask(client, M2M, auth).json()["access_token"]
+        new = request_token(client, M2M, auth).json()["access_token"]
 
-        assert [403, 200] == [say(url, old).status_code, say(url, new).status_code]
+        assert [403, 200] == [chat(url, old).status_code, chat(url, new).status_code]
 
 
 def test_no_secret_is_printed() -> None:
@@ -194,7 +196,7 @@ def test_a_wrong_token_request_gets_the_error_of_the_rfc(
 ) -> None:
     """A wrong token request gets its error code, and no token."""
     before = client.endpoints.tokens_issued
-    response = ask(client, form, auth, **{"Content-Type": "application/x-www-form-urlencoded"})
+    response = request_token(client, form, auth, **{"Content-Type": "application/x-www-form-urlencoded"})
 
     assert (status, error) == (response.status_code, response.json()["error"])
     assert response.json()["error_description"].endswith((".", "failed"))
@@ -209,7 +211,7 @@ def test_a_token_request_must_be_a_form(client: Client) -> None:
     plain = {"grant_type": JWT_BEARER, "assertion": client.endpoints.token, "authorization_details": details}
 
     assert "invalid_request" == requests.post(url, json=M2M, auth=CLIENT, timeout=10).json()["error"]
-    assert "invalid_grant" == ask(client, plain).json()["error"]
+    assert "invalid_grant" == request_token(client, plain).json()["error"]
     assert 404 == requests.get(url, timeout=10).status_code
 
 

@@ -136,32 +136,32 @@ def test_the_oldest_tokens_are_forgotten() -> None:
 def test_an_expired_token_is_refused_until_it_is_set_again() -> None:
     """Requests with the expired token get 401; a new one has its whole lifetime."""
     with connected(LocalEndpoints(token="old", token_expires=After(requests=2))) as client:
-        assert [200, 200, 401] == [client.say("a").status_code for _ in range(3)]
+        assert [200, 200, 401] == [client.chat("a").status_code for _ in range(3)]
         client.endpoints.token = "new"
 
-        assert [200, 200, 401] == [client.say("a").status_code for _ in range(3)]
+        assert [200, 200, 401] == [client.chat("a").status_code for _ in range(3)]
         assert {200: 4, 401: 2} == client.endpoints.stats.by_status
 
 
 def test_the_expiry_can_be_set_later(client: Client) -> None:
     """An expiry that is set on running endpoints counts from then, for every route that needs the token."""
     token = client.endpoints.token
-    assert (None, 200) == (client.endpoints.token_expires, client.say("a").status_code)
+    assert (None, 200) == (client.endpoints.token_expires, client.chat("a").status_code)
     client.endpoints.token_expires = After(elapsed_s=0)
     headers = {"Authorization": f"Bearer {token}"}
 
     assert (token, After(elapsed_s=0)) == (client.endpoints.token, client.endpoints.token_expires)
-    assert 401 == client.say("a").status_code
+    assert 401 == client.chat("a").status_code
     assert 401 == requests.get(f"{client.endpoints.openai_url}/models", headers=headers, timeout=10).status_code
     client.endpoints.token_expires = None
-    assert 200 == client.say("a").status_code
+    assert 200 == client.chat("a").status_code
 
 
 def test_a_revoked_token_is_refused_until_it_is_set_again(client: Client) -> None:
     """`revoke` ends every token at once; setting the plain token makes it valid, even with the same value."""
-    assert 200 == client.say("a").status_code
+    assert 200 == client.chat("a").status_code
     client.endpoints.revoke()
-    assert [401, 401] == [client.say("a").status_code, client.get("/stats").status_code]
+    assert [401, 401] == [client.chat("a").status_code, client.get("/stats").status_code]
     client.endpoints.token = client.endpoints.token
 
-    assert [200, 200] == [client.say("a").status_code, client.get("/stats").status_code]
+    assert [200, 200] == [client.chat("a").status_code, client.get("/stats").status_code]

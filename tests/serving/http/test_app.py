@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.serving import echo_vector
-from tests.support.local_client import POST_PATHS, Client, conversation, is_databricks, paths_of
+from tests.support.local_client import POST_PATHS, Client, chat_body, is_databricks, paths_of
 
-CHAT = conversation("hello big world")
+CHAT = chat_body("hello big world")
 
 
 @pytest.mark.parametrize("path", paths_of("chat/completions"))
@@ -189,7 +189,7 @@ def test_the_bearer_scheme_ignores_case(shared: Client) -> None:
 )
 def test_a_wrong_field_is_named(endpoint: str, body: object, message: str, shared: Client) -> None:
     """A field that is missing, mistyped or out of range gets a 400 with its name."""
-    response = shared.ask(endpoint, body)
+    response = shared.query(endpoint, body)
 
     assert (400, "BAD_REQUEST") == (response.status_code, response.json()["error_code"])
     assert message in response.json()["message"]
@@ -225,7 +225,7 @@ def test_a_body_must_be_a_json_object(path: str, data: bytes, shared: Client) ->
 def test_arbitrary_bytes_are_refused(path: str, data: bytes, shared: Client) -> None:
     """Any bytes get a 4xx, and the server goes on serving."""
     assert shared.post(path, data=data).status_code in range(400, 500)
-    assert 200 == shared.say("still there").status_code
+    assert 200 == shared.chat("still there").status_code
 
 
 _JSON = st.recursive(

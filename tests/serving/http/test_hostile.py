@@ -179,11 +179,11 @@ def test_a_chunked_body_is_limited_too(server: Client) -> None:
     raw = raw_request("POST", POST_PATHS[0], "HTTP/1.1", head, chunk * 17 + b"0\r\n\r\n")
 
     assert 413 == status_of(server, raw)
-    assert 200 == server.say("still there").status_code
+    assert 200 == server.chat("still there").status_code
 
 
 def test_the_server_goes_on_serving(server: Client) -> None:
     """After all hostile requests the server answers, and no request is in flight."""
-    assert 200 == server.say("still there").status_code
+    assert 200 == server.chat("still there").status_code
     stats = server.endpoints.wait_for(lambda stats: stats.in_flight == 0)
     assert (0, stats.requests) == (stats.in_work, sum(stats.by_status.values()) + stats.disconnects)

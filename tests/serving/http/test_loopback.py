@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spark_llm.serving.http.loopback import page_refusal
 from spark_llm.serving.protocol.errors import HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED
-from tests.support.local_client import POST_PATHS, Client, conversation
+from tests.support.local_client import POST_PATHS, Client, chat_body
 
 LOOPBACK_NAMES = ["127.0.0.1", "localhost", "LocalHost", "[::1]"]
 PATHS = [POST_PATHS[0], "/v1/chat/completions", "/health", "/openapi.json", "/oidc/v1/token", "/nowhere", "/stats"]
@@ -56,7 +56,7 @@ def test_every_route_keeps_pages_out(path: str, method: str, shared: Client) -> 
     port = shared.endpoints.url.rpartition(":")[2]
     before = shared.endpoints.stats.requests
     responses = [
-        requests.request(method, url, json=conversation("a"), headers={**token, **headers}, timeout=10)
+        requests.request(method, url, json=chat_body("a"), headers={**token, **headers}, timeout=10)
         for headers in ({"Host": f"evil.example:{port}"}, {"Origin": "https://evil.example"}, {"Origin": "null"})
     ]
 

@@ -13,10 +13,10 @@ from spark_llm.serving.http.app import Application
 from spark_llm.serving.http.invocations import InvocationHandler
 from spark_llm.serving.scenario.capacity import Capacity
 from spark_llm.serving.scenario.faults import Faults
-from tests.support.local_client import NAMES, Client, connected, conversation, paths_of
+from tests.support.local_client import ENDPOINTS, Client, chat_body, connected, paths_of
 
 jsonschema = pytest.importorskip("jsonschema")
-CHAT = conversation("hello", n=2)
+CHAT = chat_body("hello", n=2)
 BODIES: dict[str, dict[str, object]] = {
     "chat/completions": CHAT,
     "completions": {"prompt": ["a", "b"]},
@@ -87,7 +87,7 @@ def test_requests_and_responses_fit_their_schemas(
     task: str, path: str, document: dict[str, Any], shared: Client
 ) -> None:
     """Each route's request, response and error fit their schemas."""
-    body = {**BODIES[task], "model": NAMES[task]}
+    body = {**BODIES[task], "model": ENDPOINTS[task]}
     requests = {"chat/completions": "Chat", "completions": "Completion", "embeddings": "Embedding"}
     schema = {"$ref": f"#/components/schemas/{requests[task]}Request", "components": document["components"]}
     jsonschema.Draft202012Validator(schema).validate(body)

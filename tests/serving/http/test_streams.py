@@ -21,7 +21,7 @@ from spark_llm.serving import (
     Usage,
 )
 from spark_llm.serving.http.streams import split_into_words
-from tests.support.local_client import Client, connected, conversation, is_databricks, paths_of
+from tests.support.local_client import Client, chat_body, connected, is_databricks, paths_of
 
 USAGE = {"stream_options": {"include_usage": True}}
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
@@ -66,7 +66,7 @@ def test_pieces_join_to_the_text_and_their_tokens_add_up(texts: list[str], promp
 @pytest.mark.parametrize("path", paths_of("chat/completions"))
 def test_a_chat_is_streamed_as_documented(path: str, shared: Client) -> None:
     """A chat stream has the role, the text in pieces, then the finish reason; all chunks have one head."""
-    response = shared.post(path, {"model": "chat", **conversation("hello  big world"), "stream": True})
+    response = shared.post(path, {"model": "chat", **chat_body("hello  big world"), "stream": True})
     answer = chunks(response)
 
     head = {"id": f"chatcmpl-{response.headers['x-request-id']}", "object": "chat.completion.chunk", "model": "echo"}
@@ -94,7 +94,7 @@ def test_completions_are_streamed_as_documented(path: str, shared: Client) -> No
 @pytest.mark.parametrize("options", [{}, USAGE, {"stream_options": None}, {"stream_options": {}}])
 def test_each_service_sends_usage_in_its_place(path: str, options: dict[str, object], shared: Client) -> None:
     """Databricks sends usage in every chunk; OpenAI and Azure in a last chunk without choices, on request."""
-    body = {"model": "chat" if "chat" in path else "complete", **conversation("a b c"), "prompt": "a b c"}
+    body = {"model": "chat" if "chat" in path else "complete", **chat_body("a b c"), "prompt": "a b c"}
     answer = chunks(shared.post(path, {**body, **options, "stream": True}))
     usages = [chunk.get("usage", "nothing") for chunk in answer]
     whole = {"prompt_tokens": 3, "completion_tokens": 3, "total_tokens": 6}
@@ -124,8 +124,8 @@ def test_a_stream_equals_the_whole_answer(texts: list[str], n: int, shared: Clie
 
 def test_a_stream_is_counted_like_any_response(client: Client) -> None:
     """The rows and tokens of a stream are counted before its `[DONE]` arrives."""
-    chunks(client.say("a b", stream=True))
-    chunks(client.ask("complete", {"prompt": ["a", "b"], "n": 2, "stream": True}))
+    chunks(client.chat("a b", stream=True))
+    chunks(client.query("complete", {"prompt": ["a", "b"], "n": 2, "stream": True}))
     stats = client.endpoints.stats
 
     assert ({200: 2}, 3, 3, 4 + 6) == (stats.by_status, stats.rows_asked, stats.rows_answered, stats.total_tokens)
@@ -138,7 +138,7 @@ def test_a_stream_is_counted_like_any_response(client: Client) -> None:
 def test_faults_apply_to_streams(client: Client) -> None:
     """A refusal comes before the first event; half of a stream, or garbage, has no `[DONE]` and answers no row."""
     client.endpoints.faults = Faults("503@1 half garbage empty drip", drip_s=0.05)
-    refused, half, garbage, empty, dripped = (client.say("a b c", stream=True) for _ in range(5))
+    refused, half, garbage, empty, dripped = (client.chat("a b c", stream=True) for _ in range(5))
 
     assert (503, "1", "TEMPORARILY_UNAVAILABLE") == (
         refused.status_code,
@@ -157,7 +157,7 @@ def test_a_stream_may_be_cut(client: Client) -> None:
     """A cut stream begins with valid events and breaks off, and answers no row."""
     client.endpoints.faults = Faults("cut")
     headers = {"Authorization": f"Bearer {client.endpoints.token}"}
-    body = conversation("a b c", stream=True)
+    body = chat_body("a b c", stream=True)
     received = bytearray()
     with requests.post(
         client.endpoints.invocations("chat"), json=body, headers=headers, stream=True, timeout=10
@@ -212,7 +212,7 @@ class WordStream:
 def test_a_model_error_in_a_stream_is_its_last_event(path: str, error: Exception, message: str) -> None:
     """Earlier pieces stay; the error is an event in OpenAI's shape; no row is answered."""
     with connected(LocalEndpoints({"chat": WordStream(error, 2)})) as client:
-        response = client.post(path, {"model": "chat", **conversation("a"), "stream": True})
+        response = client.post(path, {"model": "chat", **chat_body("a"), "stream": True})
         *events, last, _ = response.content.decode().split("\n\n")
 
         assert (200, message) == (response.status_code, json.loads(last.removeprefix("data: "))["error"]["message"])
@@ -225,7 +225,7 @@ def test_a_model_error_in_a_stream_is_its_last_event(path: str, error: Exception
 def test_a_model_error_before_the_stream_has_its_own_status(error: Exception, status: int) -> None:
     """An error before the first piece has its own HTTP status."""
     with connected(LocalEndpoints({"chat": WordStream(error, 0)})) as client:
-        response = client.say("a", stream=True)
+        response = client.chat("a", stream=True)
 
     assert (status, "application/json") == (response.status_code, response.headers["Content-Type"])
 
@@ -235,7 +235,7 @@ def test_a_client_can_hang_up_on_a_stream() -> None:
     model = WordStream(None, 0)
     with connected(LocalEndpoints({"chat": model})) as client:
         headers = {"Authorization": f"Bearer {client.endpoints.token}"}
-        url, body = client.endpoints.invocations("chat"), conversation("a", stream=True)
+        url, body = client.endpoints.invocations("chat"), chat_body("a", stream=True)
         with requests.post(url, json=body, headers=headers, stream=True, timeout=10) as response:
             pieces = response.iter_content(6)  # kept: its garbage collection closes the connection
             assert (200, b"data: ") == (response.status_code, next(pieces))

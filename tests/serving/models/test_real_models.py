@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from spark_llm.serving import LocalEndpoints
-from tests.support.local_client import Client, connected, conversation
+from tests.support.local_client import Client, chat_body, connected
 
 pytestmark = pytest.mark.models
 
@@ -50,8 +50,8 @@ def _cosine(one: Sequence[float], two: Sequence[float]) -> float:
 )
 def test_a_schema_constrains_the_reply(review: str, sentiment: str, client: Client) -> None:
     """With a JSON schema the reply is one of its values, and for clear reviews the right one."""
-    body = conversation(f"Review: {review}\nSentiment?", response_format=SENTIMENT, temperature=0, max_tokens=30)
-    response = client.ask("chat", body).json()
+    body = chat_body(f"Review: {review}\nSentiment?", response_format=SENTIMENT, temperature=0, max_tokens=30)
+    response = client.query("chat", body).json()
 
     assert {"sentiment": sentiment} == json.loads(response["choices"][0]["message"]["content"])
     assert "smollm2-135m-instruct" == response["model"]
@@ -61,9 +61,9 @@ def test_usage_is_the_sum_over_prompts_and_copies(client: Client) -> None:
     """Usage counts the tokens of all replies, and those of each prompt once."""
     sampling = {"max_tokens": 4, "temperature": 0}
     alone = [
-        client.ask("complete", {"prompt": prompt, **sampling}).json() for prompt in ("Once upon a time", "The sky is")
+        client.query("complete", {"prompt": prompt, **sampling}).json() for prompt in ("Once upon a time", "The sky is")
     ]
-    both = client.ask("complete", {"prompt": ["Once upon a time", "The sky is"], "n": 2, **sampling}).json()
+    both = client.query("complete", {"prompt": ["Once upon a time", "The sky is"], "n": 2, **sampling}).json()
 
     assert [text for each in alone for text in [each["choices"][0]["text"]] * 2] == [
         choice["text"] for choice in both["choices"]
@@ -75,9 +75,9 @@ def test_usage_is_the_sum_over_prompts_and_copies(client: Client) -> None:
 
 def test_copies_differ_and_a_seed_repeats_them(client: Client) -> None:
     """With a seed, n replies differ from each other and are repeatable."""
-    body = conversation("Name an animal.", n=3, seed=5, temperature=1.5, max_tokens=8)
+    body = chat_body("Name an animal.", n=3, seed=5, temperature=1.5, max_tokens=8)
     first, second = (
-        [choice["message"]["content"] for choice in client.ask("chat", body).json()["choices"]] for _ in "12"
+        [choice["message"]["content"] for choice in client.query("chat", body).json()["choices"]] for _ in "12"
     )
 
     assert first == second
@@ -86,15 +86,15 @@ def test_copies_differ_and_a_seed_repeats_them(client: Client) -> None:
 
 def test_a_stop_word_ends_the_reply(client: Client) -> None:
     """A reply ends before the stop word, with finish_reason 'stop'."""
-    choice = client.ask("complete", {"prompt": "1, 2, 3, 4, 5,", "stop": "7", "temperature": 0}).json()["choices"][0]
+    choice = client.query("complete", {"prompt": "1, 2, 3, 4, 5,", "stop": "7", "temperature": 0}).json()["choices"][0]
 
     assert (" 6, ", "stop") == (choice["text"], choice["finish_reason"])
 
 
 def test_a_prompt_that_is_too_long_is_refused(client: Client) -> None:
     """A prompt over the context gets a 400 with the code `context_length_exceeded`."""
-    body = {"model": "chat", **conversation("word " * 3000)}
-    databricks, openai = client.ask("chat", body), client.post("/v1/chat/completions", body)
+    body = {"model": "chat", **chat_body("word " * 3000)}
+    databricks, openai = client.query("chat", body), client.post("/v1/chat/completions", body)
 
     assert (400, "BAD_REQUEST") == (databricks.status_code, databricks.json()["error_code"])
     assert "exceeds the available context size" in databricks.json()["message"]
@@ -104,7 +104,7 @@ def test_a_prompt_that_is_too_long_is_refused(client: Client) -> None:
 def test_an_invalid_schema_is_refused(client: Client) -> None:
     """A schema that the engine cannot parse gets a 400 with the engine's reason."""
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "zork"}}}
-    refused = client.say("hi", response_format=schema)
+    refused = client.chat("hi", response_format=schema)
 
     assert (400, True) == (refused.status_code, "zork" in refused.json()["message"])
 
@@ -115,20 +115,20 @@ def test_generation_ends_when_the_client_hangs_up(client: Client) -> None:
     with pytest.raises(requests.Timeout):
         requests.post(
             client.endpoints.invocations("chat"),
-            json=conversation(ENDLESS, n=5, temperature=0),
+            json=chat_body(ENDLESS, n=5, temperature=0),
             headers={"Authorization": f"Bearer {client.endpoints.token}"},
             timeout=1,
         )
     client.endpoints.wait_for(lambda stats: stats.disconnects == before + 1, timeout_s=30)
 
     # Four busy slots would take a minute or two.
-    assert client.say("hi", max_tokens=2).elapsed.total_seconds() < 30
+    assert client.chat("hi", max_tokens=2).elapsed.total_seconds() < 30
 
 
 def test_similar_texts_have_similar_vectors(client: Client) -> None:
     """A guitar is closer to an acoustic guitar than to flour, in vectors of 384 numbers and length 1."""
     texts = ["A man is playing the guitar.", "Someone plays an acoustic guitar.", "Mix the flour with two eggs."]
-    body = client.ask("embed", {"input": texts, "encoding_format": "base64"}).json()
+    body = client.query("embed", {"input": texts, "encoding_format": "base64"}).json()
     one, two, three = (struct.unpack("<384f", base64.b64decode(row["embedding"])) for row in body["data"])
 
     assert 1.0 == pytest.approx(math.hypot(*one), abs=1e-5)
@@ -139,23 +139,23 @@ def test_similar_texts_have_similar_vectors(client: Client) -> None:
 def test_a_long_batch_keeps_its_order(client: Client) -> None:
     """150 texts get vectors in order, including an empty one and one over 256 tokens."""
     texts = [f"Number {number}" for number in range(147)] + ["", "word " * 400, "Number 3"]
-    body = client.ask("embed", {"input": texts}).json()
+    body = client.query("embed", {"input": texts}).json()
     vectors = [row["embedding"] for row in body["data"]]
 
     assert 150 == len(vectors)
     assert _cosine(vectors[3], vectors[149]) > 0.99 > _cosine(vectors[3], vectors[140])
     assert all(math.isfinite(value) for value in vectors[147])
-    assert 256 == client.ask("embed", {"input": "word " * 400}).json()["usage"]["prompt_tokens"]
+    assert 256 == client.query("embed", {"input": "word " * 400}).json()["usage"]["prompt_tokens"]
 
 
 def test_other_dimensions_are_refused(client: Client) -> None:
     """The embedding model refuses dimensions other than 384."""
-    assert [200, 400] == [client.ask("embed", {"input": "a", "dimensions": each}).status_code for each in (384, 256)]
+    assert [200, 400] == [client.query("embed", {"input": "a", "dimensions": each}).status_code for each in (384, 256)]
 
 
 def test_the_models_can_be_started_again(client: Client) -> None:
     """Endpoints with real models stop soon in the middle of a reply, and can start again."""
-    waiting = client.later(ENDLESS, temperature=0)
+    waiting = client.chat_in_background(ENDLESS, temperature=0)
     client.endpoints.wait_for(lambda stats: stats.in_flight == 1, timeout_s=30)
     begin_s = time.monotonic()
     client.endpoints.stop()
@@ -163,14 +163,14 @@ def test_the_models_can_be_started_again(client: Client) -> None:
     assert time.monotonic() - begin_s < 15
     assert waiting.exception() is not None
     client.endpoints.start()
-    assert 200 == client.say("hi", max_tokens=2).status_code
+    assert 200 == client.chat("hi", max_tokens=2).status_code
 
 
 def test_a_real_reply_is_streamed_token_by_token(client: Client) -> None:
     """The pieces are tokens with growing usage, and join to the unstreamed reply."""
-    body = conversation("Say hello.", max_tokens=12, temperature=0, n=2, seed=1)
-    whole = client.ask("chat", body).json()
-    response = client.ask("chat", {**body, "stream": True})
+    body = chat_body("Say hello.", max_tokens=12, temperature=0, n=2, seed=1)
+    whole = client.query("chat", body).json()
+    response = client.query("chat", {**body, "stream": True})
     *events, last, _ = response.text.split("\n\n")
     chunks = [json.loads(event.removeprefix("data: ")) for event in events]
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
@@ -189,7 +189,7 @@ def test_a_client_can_hang_up_on_a_real_stream(client: Client) -> None:
     before = client.endpoints.stats.disconnects
     with requests.post(
         client.endpoints.invocations("chat"),
-        json=conversation(ENDLESS, stream=True, temperature=0),
+        json=chat_body(ENDLESS, stream=True, temperature=0),
         headers=headers,
         stream=True,
         timeout=300,

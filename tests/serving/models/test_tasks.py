@@ -22,7 +22,7 @@ from spark_llm.serving import (
     Vectors,
     echo_vector,
 )
-from tests.support.local_client import Client, connected, conversation
+from tests.support.local_client import Client, chat_body, connected
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -69,7 +69,7 @@ class Broken:
 @given(text=TEXTS)
 def test_a_reply_is_the_last_message_exactly(text: str, client: Client) -> None:
     """The reply equals the last message, and its words are the tokens."""
-    body = client.ask("chat", conversation("earlier words", text)).json()
+    body = client.query("chat", chat_body("earlier words", text)).json()
 
     assert text == body["choices"][0]["message"]["content"]
     words = len(text.split())
@@ -79,13 +79,13 @@ def test_a_reply_is_the_last_message_exactly(text: str, client: Client) -> None:
 @given(text=TEXTS)
 def test_a_completion_is_its_prompt_exactly(text: str, client: Client) -> None:
     """The completion equals the prompt."""
-    assert text == client.ask("chat", {"prompt": text}).json()["choices"][0]["text"]
+    assert text == client.query("chat", {"prompt": text}).json()["choices"][0]["text"]
 
 
 def test_a_system_message_stands_before_the_reply(client: Client) -> None:
     """A reply begins with the system message, so tests can see it."""
     system = {"role": "system", "content": "Be brief."}
-    body = conversation("Hi there")
+    body = chat_body("Hi there")
 
     assert "Be brief.\nHi there" == _reply(client, {"messages": [system, *_messages(body)]})
     assert "Be brief." == _reply(client, {"messages": [system]})
@@ -118,7 +118,7 @@ def test_a_limit_cuts_the_reply_to_its_words(
     limits: dict[str, int], text: str, finish_reason: str, client: Client
 ) -> None:
     """A reply over the limit is cut after a word, with finish_reason 'length'; shorter replies stay unchanged."""
-    body = client.say("  one \n two three  ", **limits).json()
+    body = client.chat("  one \n two three  ", **limits).json()
 
     assert (text, finish_reason) == (body["choices"][0]["message"]["content"], body["choices"][0]["finish_reason"])
     assert len(text.split()) == body["usage"]["completion_tokens"]
@@ -156,11 +156,11 @@ def test_a_model_may_ignore_base64(client: Client) -> None:
 
 def test_a_model_may_refuse_fields_by_name(client: Client) -> None:
     """A field in `refuse_fields` gets a 400 with its name, for any value; other requests are answered."""
-    refused = client.ask("strict", {"input": "a", "encoding_format": None})
+    refused = client.query("strict", {"input": "a", "encoding_format": None})
 
     message = "Unrecognized request argument supplied: encoding_format"
     assert (400, message) == (refused.status_code, refused.json()["message"])
-    assert 200 == client.ask("strict", {"input": "a"}).status_code
+    assert 200 == client.query("strict", {"input": "a"}).status_code
 
 
 @pytest.mark.parametrize("dimensions", [0, -1, 10_000])
@@ -175,8 +175,8 @@ def test_invalid_dimensions_of_a_model_raise(dimensions: int) -> None:
 
 def test_a_model_serves_the_tasks_whose_method_it_has(client: Client) -> None:
     """A model with `chat` serves chat; another task gets a 400 that names the served ones."""
-    answered = client.ask("shout", conversation("hi")).json()
-    refused = client.ask("shout", {"input": "hi"})
+    answered = client.query("shout", chat_body("hi")).json()
+    refused = client.query("shout", {"input": "hi"})
     elsewhere = client.post("/v1/embeddings", {"model": "shout", "input": "hi"})
 
     assert ("HI", "shout-1") == (answered["choices"][0]["message"]["content"], answered["model"])
@@ -187,18 +187,18 @@ def test_a_model_serves_the_tasks_whose_method_it_has(client: Client) -> None:
 
 def test_a_model_may_refuse_a_request(client: Client) -> None:
     """`Refused` from a model becomes its error response, and the model sees unknown fields."""
-    refused = client.ask("shout", conversation("hi", volume="loud"))
+    refused = client.query("shout", chat_body("hi", volume="loud"))
 
     assert (400, "Too loud.") == (refused.status_code, refused.json()["message"])
 
 
 def test_a_model_that_fails_is_a_500(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     """A model's exception is logged and gets a 500, and the server goes on."""
-    response = client.ask("broken", {"input": "a"})
+    response = client.query("broken", {"input": "a"})
 
     assert (500, "INTERNAL_ERROR") == (response.status_code, response.json()["error_code"])
     assert "ZeroDivisionError" in caplog.text
-    assert 200 == client.say("a").status_code
+    assert 200 == client.chat("a").status_code
 
 
 def test_a_context_manager_model_is_entered_once() -> None:
@@ -231,7 +231,7 @@ class Started(Shout):
 
 
 def _reply(client: Client, body: dict[str, object]) -> object:
-    return client.ask("chat", body).json()["choices"][0]["message"]["content"]
+    return client.query("chat", body).json()["choices"][0]["message"]["content"]
 
 
 def _messages(body: dict[str, object]) -> list[object]:
@@ -241,4 +241,4 @@ def _messages(body: dict[str, object]) -> list[object]:
 
 
 def _vector(client: Client, endpoint: str, body: dict[str, object]) -> object:
-    return client.ask(endpoint, body).json()["data"][0]["embedding"]
+    return client.query(endpoint, body).json()["data"][0]["embedding"]

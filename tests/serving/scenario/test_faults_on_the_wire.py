@@ -7,9 +7,9 @@ import pytest
 import requests
 
 from spark_llm.serving import Faults
-from tests.support.local_client import Client, conversation
+from tests.support.local_client import Client, chat_body
 
-CHAT = conversation("hello big world")
+CHAT = chat_body("hello big world")
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_refusal_has_both_dialects(
 ) -> None:
     """A scripted refusal has its status and its code on either route, and costs no tokens."""
     client.endpoints.faults = Faults(f"{step}*2")
-    databricks = client.say("a")
+    databricks = client.chat("a")
     openai = client.post("/v1/chat/completions", {**CHAT, "model": "chat"})
 
     assert (status, error_code) == (databricks.status_code, databricks.json()["error_code"])
@@ -65,7 +65,7 @@ def test_azure_sends_the_status_as_the_code(step: str, status: int, code: str, c
 def test_the_wait_is_sent_in_every_way_of_the_services(client: Client) -> None:
     """The wait is sent as seconds, as milliseconds, as a date, or in the body."""
     client.endpoints.faults = Faults("429@1.5 503@250ms 429@+90 429body@15")
-    seconds, milliseconds, date, body = (client.say("a") for _ in range(4))
+    seconds, milliseconds, date, body = (client.chat("a") for _ in range(4))
 
     assert "1.5" == seconds.headers["Retry-After"]
     assert "250" == milliseconds.headers["retry-after-ms"]
@@ -82,11 +82,11 @@ def test_a_cut_answer_breaks_off(client: Client) -> None:
     """A cut answer has its full Content-Length and half of its body, and answers no row."""
     client.endpoints.faults = Faults("cut")
     with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
-        client.say("a b c")
+        client.chat("a b c")
 
     stats = client.endpoints.stats
     assert ({200: 1}, 0, 0, 0) == (stats.by_status, stats.rows_answered, stats.total_tokens, stats.disconnects)
-    assert 200 == client.say("a").status_code
+    assert 200 == client.chat("a").status_code
 
 
 def test_half_an_answer_has_its_true_length(client: Client) -> None:
@@ -111,9 +111,9 @@ def test_a_dripping_answer_is_complete(client: Client) -> None:
     """A dripping answer has the right body after its time, and counts like any."""
     client.endpoints.faults = Faults("drip ok", drip_s=0.05)
     start_s = time.monotonic()
-    dripping = client.say("a b c")
+    dripping = client.chat("a b c")
     elapsed_s = time.monotonic() - start_s
-    whole = client.say("a b c")
+    whole = client.chat("a b c")
 
     assert (200, whole.headers["Content-Length"]) == (dripping.status_code, dripping.headers["Content-Length"])
     assert whole.json()["choices"] == dripping.json()["choices"]
@@ -145,7 +145,7 @@ def test_a_client_can_hang_up_on_a_dripping_answer(client: Client) -> None:
 def test_an_error_may_have_status_200(client: Client) -> None:
     """A 200 may have the error document of its dialect, and answers no row."""
     client.endpoints.faults = Faults("errorbody*2")
-    databricks = client.say("a")
+    databricks = client.chat("a")
     openai = client.post("/v1/chat/completions", {**CHAT, "model": "chat"})
 
     assert (200, {"error_code", "message"}) == (databricks.status_code, set(databricks.json()))
@@ -157,7 +157,7 @@ def test_an_error_may_have_status_200(client: Client) -> None:
 def test_garbage_and_pages_have_status_200(client: Client) -> None:
     """A 200 may have bytes that are not JSON, or a proxy's page."""
     client.endpoints.faults = Faults("garbage html")
-    garbage, page = client.say("a"), client.say("a")
+    garbage, page = client.chat("a"), client.chat("a")
 
     assert (200, "application/json") == (garbage.status_code, garbage.headers["Content-Type"])
     assert not garbage.content.isascii()
@@ -168,9 +168,9 @@ def test_garbage_and_pages_have_status_200(client: Client) -> None:
 def test_an_empty_answer_is_billed(client: Client) -> None:
     """An empty text with finish_reason 'length' reports its tokens, and so does an empty list of vectors."""
     client.endpoints.faults = Faults("empty", cycle=True)
-    chat = client.say("a b", n=2).json()
-    text = client.ask("complete", {"prompt": "a"}).json()
-    vectors = client.ask("embed", {"input": "a"}).json()
+    chat = client.chat("a b", n=2).json()
+    text = client.query("complete", {"prompt": "a"}).json()
+    vectors = client.query("embed", {"input": "a"}).json()
 
     assert [("", "length")] * 2 == [
         (choice["message"]["content"], choice["finish_reason"]) for choice in chat["choices"]
@@ -187,5 +187,5 @@ def test_a_poisoned_input_refuses_its_request(client: Client) -> None:
     clean, bad, alone = {"input": ["a", "b"]}, {"input": ["a", "some cyanide"]}, {"input": "cyanide"}
     elsewhere = {"input": "a", "user": "cyanide"}
 
-    assert [200, 400, 400, 200] == [client.ask("embed", body).status_code for body in (clean, bad, alone, elsewhere)]
-    assert 400 == client.ask("chat", conversation("a", "cyanide", "b")).status_code
+    assert [200, 400, 400, 200] == [client.query("embed", body).status_code for body in (clean, bad, alone, elsewhere)]
+    assert 400 == client.query("chat", chat_body("a", "cyanide", "b")).status_code

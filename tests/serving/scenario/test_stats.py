@@ -8,9 +8,9 @@ import pytest
 import requests
 
 from spark_llm.serving import Faults
-from tests.support.local_client import POST_PATHS, Client, conversation
+from tests.support.local_client import POST_PATHS, Client, chat_body
 
-CHAT = conversation("hello big world")
+CHAT = chat_body("hello big world")
 
 
 def test_every_counter_is_exact_under_load(client: Client) -> None:
@@ -18,7 +18,7 @@ def test_every_counter_is_exact_under_load(client: Client) -> None:
     client.endpoints.faults = Faults("ok*6 429 503", cycle=True)
     texts = [" ".join(["word"] * (i % 7 + 1)) for i in range(400)]
     with ThreadPoolExecutor(16) as pool:
-        responses = list(pool.map(client.say, texts))
+        responses = list(pool.map(client.chat, texts))
     answers = [response.json()["usage"] for response in responses if response.ok]
 
     stats = client.endpoints.stats
@@ -31,10 +31,10 @@ def test_every_counter_is_exact_under_load(client: Client) -> None:
 
 def test_rows_are_counted_by_endpoint(client: Client) -> None:
     """Each endpoint has its own counters, which add up to the total."""
-    client.say("a b")
-    client.ask("embed", {"input": ["a", "b", "c"]})
-    client.ask("embed", {"input": []})
-    client.ask("nobody", {"input": []})
+    client.chat("a b")
+    client.query("embed", {"input": ["a", "b", "c"]})
+    client.query("embed", {"input": []})
+    client.query("nobody", {"input": []})
 
     stats = client.endpoints.stats
     assert {"chat": (1, 1, 2), "embed": (2, 3, 3)} == {
@@ -46,7 +46,7 @@ def test_rows_are_counted_by_endpoint(client: Client) -> None:
 
 def test_stats_are_served_as_json(client: Client) -> None:
     """GET /stats returns the counters to clients with the token, and is itself not counted."""
-    client.say("a b")
+    client.chat("a b")
     served = client.get("/stats").json()
 
     assert (1, {"200": 1}, 4) == (served["requests"], served["by_status"], served["total_tokens"])
@@ -58,19 +58,19 @@ def test_stats_are_served_as_json(client: Client) -> None:
 def test_requests_in_flight_are_counted(client: Client) -> None:
     """Waiting requests are in flight, and `max_in_flight` keeps their maximum."""
     client.endpoints.hold("slow")
-    waiting = [client.later("slow") for _ in range(5)]
+    waiting = [client.chat_in_background("slow") for _ in range(5)]
     assert 5 == client.endpoints.wait_for(lambda stats: stats.in_flight == 5, timeout_s=10).max_in_flight
     client.endpoints.release("slow")
 
     assert [200] * 5 == [response.result().status_code for response in waiting]
-    client.say("alone")
+    client.chat("alone")
     assert (0, 5) == (client.endpoints.stats.in_flight, client.endpoints.stats.max_in_flight)
 
 
 def test_a_client_that_hangs_up_is_a_disconnect(client: Client) -> None:
     """A client that hangs up before the response is a disconnect, without rows, tokens or status."""
     client.endpoints.hold("slow")
-    client.give_up("slow")
+    client.chat_and_hang_up("slow")
     stats = client.endpoints.wait_for(lambda stats: stats.disconnects == 1, timeout_s=10)
 
     assert (1, 0, 1, 0, {}) == (stats.requests, stats.in_flight, stats.rows_asked, stats.total_tokens, stats.by_status)
@@ -111,15 +111,15 @@ def test_reset_sets_the_counters_to_zero(client: Client) -> None:
     """A reset clears counters and records, restarts the script, and drops requests in flight from the counts."""
     client.endpoints.faults = Faults("429")
     client.endpoints.hold("slow")
-    assert 429 == client.say("a").status_code
-    waiting = client.later("slow")
+    assert 429 == client.chat("a").status_code
+    waiting = client.chat_in_background("slow")
     client.endpoints.wait_for(lambda stats: stats.in_flight == 1, timeout_s=10)
     client.endpoints.reset()
     client.endpoints.release()
 
     assert 200 == waiting.result().status_code
     assert ({}, 0) == (client.endpoints.stats.by_status, len(client.endpoints.requests))
-    assert [429, 200] == [client.say("a").status_code for _ in range(2)]
+    assert [429, 200] == [client.chat("a").status_code for _ in range(2)]
 
 
 # --- Order and time ---
@@ -129,10 +129,10 @@ def test_held_requests_are_answered_in_the_order_of_their_release(client: Client
     """A test can decide which request is answered first."""
     client.endpoints.hold("one")
     client.endpoints.hold("two")
-    one, two = client.later("one"), client.later("two")
+    one, two = client.chat_in_background("one"), client.chat_in_background("two")
     client.endpoints.wait_for(lambda stats: stats.in_flight == 2, timeout_s=10)
 
-    assert 200 == client.say("three").status_code
+    assert 200 == client.chat("three").status_code
     client.endpoints.release("two")
     assert (200, False) == (two.result().status_code, one.done())
     client.endpoints.release()
@@ -148,7 +148,7 @@ def test_latency_may_depend_on_the_number_of_the_request(client: Client) -> None
         return 0.05 if number == 1 else 0.0
 
     client.endpoints.latency_s = latency_s
-    elapsed_s = [client.say("a").elapsed.total_seconds() for _ in range(3)]
+    elapsed_s = [client.chat("a").elapsed.total_seconds() for _ in range(3)]
 
     assert [0, 1, 2] == numbers
     assert elapsed_s[1] >= 0.05

@@ -10,7 +10,7 @@ from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError
 from spark_llm.flow.judge import RefusalJudge
 from spark_llm.flow.request import Request
-from spark_llm.protocol.hints import with_next_step
+from spark_llm.protocol.hints import with_hint
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Answer, Failure, Response, RowError
 from spark_llm.transport.http import HTTPClient
@@ -49,11 +49,11 @@ class EndpointClient:
             return error.failure, None
         except ConfigError as error:  # the bundle of certificates
             return Failure(RowError("connection", None, str(error), retryable=False), final=True), None
-        return task.typed(task.decode(response, len(items)), items, request.wire_format), response.latency_s
+        return task.parse_output(task.decode(response, len(items)), items, request.wire_format), response.latency_s
 
     def with_hint(self, error: RowError, *, stops_all: bool) -> RowError:
         """Return an error of this endpoint with where it was met and what to do, where there is something to do."""
-        return with_next_step(error, self._route.shown, self._route.credential.origin, stops_all=stops_all)
+        return with_hint(error, self._route.shown, self._route.credential.origin, stops_all=stops_all)
 
     async def close(self) -> None:
         """Close the connections."""

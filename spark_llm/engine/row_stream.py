@@ -81,7 +81,7 @@ class Stream:
         return to_send
 
     def _needs_no_request(self, row: Row) -> bool:
-        return row is None or (not isinstance(row, RowError) and self.negotiation.task.costs_nothing(row))
+        return row is None or (not isinstance(row, RowError) and self.negotiation.task.skips(row))
 
     def settle(self, results: Iterable[tuple[int, Result]]) -> list[list[Indexed]]:
         """Give rows their results; return one batch for each duplicate of a row that failed."""

@@ -6,8 +6,8 @@ from sys import getsizeof
 from typing import Any
 
 from spark_llm.flow.batcher import Indexed
+from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.values import Item, Prompt, Result, Usage
-from spark_llm.protocol.wire import write_json
 
 MAX_ANSWERS = 10_000
 MAX_BYTES = 16_000_000
@@ -106,7 +106,7 @@ def _dedupe_key(item: Item) -> Key | None:
         return item
     if isinstance(item, Prompt):
         content = _dedupe_key(item.content)
-        return None if content is None else (content, item.system, item.reply)
+        return None if content is None else (content, item.system, item.output)
     try:
         return write_json(item)
     except (TypeError, ValueError, RecursionError):

@@ -83,3 +83,17 @@ class RefusalJudge:
             self._queue.push_split(request, now)
         else:
             self._verdicts.append((request, Verdict(error, stops_all=False)))
+
+
+def task_error_of(error: RowError, inputs: int) -> RowError:
+    """Return the error of all rows, after so many different inputs had it."""
+    subject = "every request" if inputs == 1 else f"{inputs} different inputs"
+    why = f"{subject} got this error and none succeeded, so the rest were not sent"
+    return error._replace(message=f"{error.message} ({why})")
+
+
+def row_error_of(error: RowError) -> RowError:
+    """Return the error of a row that alone is refused: it says nothing of the token or the address."""
+    if error.kind not in ("unauthorized", "not_found"):
+        return error
+    return error._replace(kind="invalid_request", message=f"{error.message} (this row only; others were answered)")

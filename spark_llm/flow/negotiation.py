@@ -75,7 +75,7 @@ class WireFormatNegotiation:
 
     def max_inputs_in(self, wire_format: int) -> int:
         """Return how many inputs one request may carry in a wire format."""
-        return 1 if self.sends_inputs_alone else self.task.most_inputs(wire_format, self._batch_size)
+        return 1 if self.sends_inputs_alone else self.task.max_inputs(wire_format, self._batch_size)
 
     def max_in_flight(self, now: float) -> int | None:
         """Return how many requests may be in flight; None once one was answered."""
@@ -118,7 +118,7 @@ class WireFormatNegotiation:
             if not doubt.unanswered:
                 self._vote(wire_format, doubt.witnesses)
         elif wire_format == self.wire_format:
-            self._confirmed |= self.task.shows(_items(inputs), wire_format)
+            self._confirmed |= self.task.required_features(_items(inputs), wire_format)
             self._votes = {form: by for form, by in self._votes.items() if not (form ^ wire_format) & self._confirmed}
             self._doubt_answers_left = self._doubt_answers_left - 1 if self._votes else 0
 
@@ -139,7 +139,7 @@ class WireFormatNegotiation:
             return None
         if self.wire_format & ~wire_format:
             return self.wire_format | wire_format
-        fallback = self.task.otherwise(_items(inputs), wire_format, error.message)
+        fallback = self.task.fallback_format(_items(inputs), wire_format, error.message)
         if fallback is None or (fallback & ~wire_format) & self._confirmed:
             return None
         self._begin_doubt()

@@ -61,7 +61,7 @@ class Request:
     def reask(self, task: Task, answer: Answer) -> None:
         """Add to its one input that the answer did not fit its type; keep the answer, in case no better one comes."""
         [(number, item)], [self.mismatch] = self.inputs, answer.results
-        self.inputs = [(number, task.again(item, self.mismatch))]
+        self.inputs = [(number, task.reask(item, self.mismatch))]
         self.reasks += 1
 
     def add_wasted_usage(self, usage: Usage | None) -> None:

@@ -36,7 +36,7 @@ def next_delay(
     """
     error = failure.error
     retry_after_s = failure.retry_after_s or 0.0
-    if failure.told_to_wait:
+    if failure.throttled:
         attempts.rate_limited += 1
         if attempts.rate_limited_since is None:
             attempts.rate_limited_since = now

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from spark_llm.flow.batcher import Indexed
-from spark_llm.flow.judge import RefusalJudge, Verdict
+from spark_llm.flow.judge import RefusalJudge, Verdict, row_error_of, task_error_of
 from spark_llm.flow.limiter import ConcurrencyLimiter, Permit
 from spark_llm.flow.negotiation import Doubt, NextStep, WireFormatNegotiation, witness_keys
 from spark_llm.flow.request import Request
@@ -93,7 +93,9 @@ class RequestScheduler:
         negotiation = self._on_return(request)
         for suspect in self._suspects[negotiation].on_answer(request):
             self.judge.clear(suspect, request, now)
-        fallback = negotiation.fallback_after_answer(request.wire_format, request.inputs) if answer.about_form else None
+        fallback = None
+        if answer.format_unsupported:
+            fallback = negotiation.fallback_after_answer(request.wire_format, request.inputs)
         if fallback is None:
             confirms = any(result.error is None or result.error.kind == "schema_mismatch" for result in answer.results)
             negotiation.on_answer(request.wire_format, request.inputs, request.doubt, confirms=confirms)
@@ -113,9 +115,9 @@ class RequestScheduler:
         """
         negotiation = self._on_return(request)
         request.add_wasted_usage(failure.usage)
-        if failure.told_to_wait:
+        if failure.throttled:
             return self._on_rate_limited(request, failure, now, draw)
-        if failure.about_input or failure.about_form or (failure.stops_all and not failure.stops_at_once):
+        if failure.about_input or failure.format_unsupported or (failure.stops_all and not failure.stops_at_once):
             self.limiter.on_answer(_permit(request), now)  # the endpoint is well, and had time to read what it refused
             self._budget.on_answer()
         else:
@@ -127,7 +129,7 @@ class RequestScheduler:
         request.permit = None
         if failure.about_input:
             return self._on_bad_input(request, failure, now)
-        if failure.about_form:
+        if failure.format_unsupported:
             fallback = negotiation.fallback_after_answer(request.wire_format, request.inputs)
             if fallback is not None:
                 request.format_flags |= fallback
@@ -226,7 +228,7 @@ class RequestScheduler:
             self._queue.push_split(request, now)
             return None
         if next_step is NextStep.FATAL:
-            return Verdict(_task_error(failure.error, negotiation.alike_refusals), stops_all=True)
+            return Verdict(task_error_of(failure.error, negotiation.alike_refusals), stops_all=True)
         return Verdict(failure.error, stops_all=False)
 
     def _on_rate_limited(
@@ -254,7 +256,7 @@ class RequestScheduler:
         if failure.stops_at_once:
             return Verdict(error, stops_all=True)
         if failure.stops_all:
-            return self.judge.suspect(request, error, _row_error(error), now)
+            return self.judge.suspect(request, error, row_error_of(error), now)
         outage_at = self._budget.spent_at
         if outage_at is not None and self._answered_at is not None and error.retryable:
             if now - outage_at > self._policy.give_up_after_s:
@@ -273,7 +275,7 @@ class RequestScheduler:
         if may_be_dead and (row_error is not None or suspects.waiting):
             inputs = suspects.distinct_inputs(request)
             verdict = self.judge.suspect(request, row_error or failure.error, row_error, now)
-            return verdict and verdict._replace(error=_task_error(verdict.error, inputs))
+            return verdict and verdict._replace(error=task_error_of(verdict.error, inputs))
         if isinstance(delay, RowError):
             return Verdict(delay, stops_all=False)
         self._queue.push_retry(request, now + delay)
@@ -290,20 +292,6 @@ class RequestScheduler:
 def _is_own_mistake(error: RowError) -> bool:
     """Return whether spark_llm failed, and not the endpoint: no response came that could be judged."""
     return error.kind == "invalid_response" and error.status is None and not error.retryable
-
-
-def _task_error(error: RowError, inputs: int) -> RowError:
-    """Return the error of all rows, after so many different inputs had it."""
-    subject = "every request" if inputs == 1 else f"{inputs} different inputs"
-    why = f"{subject} got this error and none succeeded, so the rest were not sent"
-    return error._replace(message=f"{error.message} ({why})")
-
-
-def _row_error(error: RowError) -> RowError:
-    """Return the error of a row that alone is refused: it says nothing of the token or the address."""
-    if error.kind not in ("unauthorized", "not_found"):
-        return error
-    return error._replace(kind="invalid_request", message=f"{error.message} (this row only; others were answered)")
 
 
 def _permit(request: Request) -> Permit:

@@ -24,9 +24,9 @@ SENT_MOST = 20_000
 BAD_INPUT = Failure(RowError("invalid_request", 400, "not allowed", retryable=False), usage=Usage(3, None, 3))
 BAD_FORM = Failure(RowError("invalid_request", 400, "unknown field", retryable=False))
 WRONG_COUNT = Failure(
-    RowError("invalid_response", 200, "1 choice for 8", retryable=True), usage=Usage(5, 2, 7), about_form=True
+    RowError("invalid_response", 200, "1 choice for 8", retryable=True), usage=Usage(5, 2, 7), format_unsupported=True
 )
-REFUSED = Failure(RowError("rate_limited", 429, "slower", retryable=True), told_to_wait=True)
+REFUSED = Failure(RowError("rate_limited", 429, "slower", retryable=True), throttled=True)
 BROKEN = Failure(RowError("connection", None, "reset by peer", retryable=True))
 GARBAGE = Failure(RowError("invalid_response", 200, "cut short", retryable=True), usage=Usage(5, 2, 7))
 NOT_FOUND = Failure(RowError("not_found", 404, "no such endpoint", retryable=False))
@@ -36,7 +36,7 @@ Endpoint = Callable[[Request, float, random.Random], Outcome]
 
 def rate_limited(retry_after_s: float) -> Failure:
     """Make a refusal that names a time."""
-    return Failure(REFUSED.error, told_to_wait=True, retry_after_s=retry_after_s)
+    return Failure(REFUSED.error, throttled=True, retry_after_s=retry_after_s)
 
 
 def answer(request: Request) -> Answer:
@@ -52,7 +52,7 @@ class Server:
 
     poison: Iterable[int] = ()
     forms: Iterable[int] = ()
-    about_form: Failure = BAD_FORM
+    format_unsupported: Failure = BAD_FORM
     refused: float = 0.0
     broken: float = 0.0
     garbage: float = 0.0
@@ -73,7 +73,7 @@ class Server:
             request.negotiation.task is COMPLETE and len(request.inputs) == 1
         )  # then it is written alike in both forms
         if request.wire_format in self.forms and not (alone and request.wire_format == 0):
-            return self.about_form
+            return self.format_unsupported
         return BAD_INPUT if any(number in self.poison for number, _ in request.inputs) else answer(request)
 
 

@@ -264,7 +264,7 @@ def test_a_first_row_that_breaks_the_server_ends_nothing(failure: Failure, task:
 @given(answers=st.integers(0, 300))
 @settings(max_examples=20)
 def test_what_a_person_must_mend_first_is_not_tried_again(kind: Kind, answers: int) -> None:
-    """A stopped endpoint or an untrusted certificate ends the task after 8 refusals, or up to 23 after a few answers."""
+    """A stopped endpoint or an untrusted certificate ends the task after 8 refusals, after few answers up to 23."""
     failure = Failure(RowError(kind, 400, "stopped", retryable=True), final=True)
 
     def endpoint(request: Request, now: float, dice: random.Random) -> Outcome:

@@ -46,7 +46,7 @@ def refuses_each(request: Request, now: float, dice: random.Random) -> Outcome:
 @example(at=ROWS - 1)
 def test_one_bad_row_costs_its_halvings(forms: tuple[int, ...], trials: int, at: int) -> None:
     """One bad row in 10,000 embeddings fails alone, for at most 14 more requests, wherever it is."""
-    play = Play(texts(ROWS), Server(poison={at}, forms=forms), Policy())
+    play = Play(texts(ROWS), Server(bad_rows={at}, refused_formats=forms), Policy())
 
     assert {at: BAD_INPUT.error} == play.errors
     assert len(play.sent) - BATCHES <= 14 + trials
@@ -54,28 +54,30 @@ def test_one_bad_row_costs_its_halvings(forms: tuple[int, ...], trials: int, at:
 
 
 @WITH_FORMS
-@given(poison=st.sets(st.integers(0, 499), min_size=1, max_size=24))
-def test_many_bad_rows_cost_their_halvings(forms: tuple[int, ...], trials: int, poison: set[int]) -> None:
+@given(bad_rows=st.sets(st.integers(0, 499), min_size=1, max_size=24))
+def test_many_bad_rows_cost_their_halvings(forms: tuple[int, ...], trials: int, bad_rows: set[int]) -> None:
     """Each of two dozen bad rows fails alone, for at most 1 + 2 log2 n requests."""
-    sound = max(poison) + 1  # the first row of all is answered, so the table is not taken for a wrong request
-    play = Play(texts(1_000), Server(poison={sound - at for at in poison}, forms=forms), Policy())
+    sound = max(bad_rows) + 1  # the first row of all is answered, so the table is not taken for a wrong request
+    play = Play(texts(1_000), Server(bad_rows={sound - at for at in bad_rows}, refused_formats=forms), Policy())
 
-    assert {sound - at for at in poison} == play.errors.keys()
-    assert len(play.sent) - 16 <= len(poison) * (1 + 2 * math.log2(64)) + trials + 1
+    assert {sound - at for at in bad_rows} == play.errors.keys()
+    assert len(play.sent) - 16 <= len(bad_rows) * (1 + 2 * math.log2(64)) + trials + 1
 
 
-@given(poison=st.sets(st.integers(1, 199), max_size=24), forms=st.sampled_from([(), (0,)]))
-def test_a_bad_prompt_fails_alone(poison: set[int], forms: tuple[int, ...]) -> None:
+@given(bad_rows=st.sets(st.integers(1, 199), max_size=24), forms=st.sampled_from([(), (0,)]))
+def test_a_bad_prompt_fails_alone(bad_rows: set[int], forms: tuple[int, ...]) -> None:
     """Prompts in arrays of eight are halved as well, and sent one by one where the server takes no arrays."""
-    play = Play(texts(200), Server(poison=poison, forms=forms, format_unsupported=WRONG_COUNT), Policy(), COMPLETE)
+    play = Play(
+        texts(200), Server(bad_rows=bad_rows, refused_formats=forms, format_failure=WRONG_COUNT), Policy(), COMPLETE
+    )
 
-    assert poison == play.errors.keys()
+    assert bad_rows == play.errors.keys()
     assert {BAD_INPUT.error} >= set(play.errors.values())
 
 
 def test_a_bad_prompt_does_not_end_the_arrays() -> None:
     """Where it was a prompt that was refused and not the array, the others go on by eights."""
-    sent = [len(Play(texts(800), Server(poison={at}), Policy(), COMPLETE).sent) for at in range(8)]
+    sent = [len(Play(texts(800), Server(bad_rows={at}), Policy(), COMPLETE).sent) for at in range(8)]
 
     assert max(sent) <= 100 + 32
 
@@ -96,7 +98,7 @@ def test_a_request_that_is_wrong_as_a_whole_is_sent_ten_times(task: Task) -> Non
 @given(bad=st.integers(0, 7))
 def test_a_table_with_a_bad_head_is_read_to_its_end(task: Task, bad: int) -> None:
     """Up to seven bad rows at the head of a table stop nothing, even with one message."""
-    play = Play(texts(200), Server(poison=range(bad)), Policy(), task)
+    play = Play(texts(200), Server(bad_rows=range(bad)), Policy(), task)
 
     assert list(range(bad)) == sorted(play.errors)
 
@@ -105,7 +107,7 @@ def test_a_table_with_a_bad_head_is_read_to_its_end(task: Task, bad: int) -> Non
 @given(bad=st.integers(8, 130))
 def test_a_table_sorted_by_its_worst_rows_is_read_to_its_end(task: Task, bad: int) -> None:
     """However many inputs at its head are refused alike, those at its end are tried as well."""
-    play = Play(texts(200), Server(poison=range(bad)), Policy(), task)
+    play = Play(texts(200), Server(bad_rows=range(bad)), Policy(), task)
 
     assert list(range(bad)) == sorted(play.errors)
 
@@ -113,7 +115,7 @@ def test_a_table_sorted_by_its_worst_rows_is_read_to_its_end(task: Task, bad: in
 @EACH_TASK
 def test_nothing_is_stopped_once_anything_was_answered(task: Task) -> None:
     """After one answer a request is known to be right, and any number of bad rows are theirs alone."""
-    play = Play(texts(200), Server(poison=range(1, 200)), Policy(), task)
+    play = Play(texts(200), Server(bad_rows=range(1, 200)), Policy(), task)
 
     assert list(range(1, 200)) == sorted(play.errors)
     assert {BAD_INPUT.error} == set(play.errors.values())
@@ -121,7 +123,7 @@ def test_nothing_is_stopped_once_anything_was_answered(task: Task) -> None:
 
 def test_equal_inputs_count_once() -> None:
     """One text that is refused a hundred times counts once: the next row is still sent."""
-    play = Play(["a"] * 100 + ["b"], Server(poison=range(100)), Policy(), CHAT)
+    play = Play(["a"] * 100 + ["b"], Server(bad_rows=range(100)), Policy(), CHAT)
 
     assert list(range(100)) == sorted(play.errors)
 
@@ -156,7 +158,7 @@ def test_unreadable_answers_stop_the_task(task: Task) -> None:
 
 def test_halves_are_tried_before_new_rows() -> None:
     """A refused batch of four: two halves, two single rows, and then the next batch; each row counts its attempts."""
-    play = Play(texts(12), Server(poison={4}), Policy(batch_size=4, max_in_flight=1))
+    play = Play(texts(12), Server(bad_rows={4}), Policy(batch_size=4, max_in_flight=1))
 
     assert [[4, 5, 6, 7], [4, 5], [6, 7], [4], [5], [8, 9, 10, 11]] == [sent.rows for sent in play.sent[1:]]
     assert [1, 1, 1, 1, 3, 3, 2, 2, 1, 1, 1, 1] == [play.results[number].attempts for number in range(12)]

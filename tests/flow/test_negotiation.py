@@ -12,7 +12,7 @@ from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Failure
 from tests.support.play import (
-    BAD_FORM,
+    BAD_FORMAT,
     BAD_INPUT,
     BROKEN,
     CHAT,
@@ -28,10 +28,10 @@ from tests.support.play import (
 )
 
 EACH_TASK = pytest.mark.parametrize("task", [CHAT, COMPLETE, EMBED], ids=lambda task: task.name)
-EACH_REFUSAL = pytest.mark.parametrize("format_unsupported", [BAD_FORM, WRONG_COUNT], ids=["refused", "wrong count"])
+EACH_REFUSAL = pytest.mark.parametrize("format_unsupported", [BAD_FORMAT, WRONG_COUNT], ids=["refused", "wrong count"])
 
 
-def rows_and_forms(play: Play) -> list[tuple[int, int]]:
+def rows_and_formats(play: Play) -> list[tuple[int, int]]:
     """Return how many inputs each request carried, and in which wire format."""
     return [(len(sent.rows), sent.wire_format) for sent in play.sent]
 
@@ -108,18 +108,20 @@ def test_the_silence_begins_with_the_first_request_in_flight() -> None:
 @EACH_REFUSAL
 def test_a_refused_format_is_followed_by_the_next(format_unsupported: Failure) -> None:
     """Where a server refuses base64, the same texts are sent without it, and after that answer all others too."""
-    play = Play(texts(40), Server(forms=(0,), format_unsupported=format_unsupported), Policy(batch_size=4))
+    play = Play(texts(40), Server(refused_formats=(0,), format_failure=format_unsupported), Policy(batch_size=4))
 
-    assert [(4, 0)] + [(4, 1)] * 10 == rows_and_forms(play)
+    assert [(4, 0)] + [(4, 1)] * 10 == rows_and_formats(play)
     assert {} == play.errors
 
 
 @EACH_REFUSAL
 def test_prompts_go_alone_where_arrays_are_refused(format_unsupported: Failure) -> None:
     """Queued batches of eight are split into what the wire format carries, and none is lost or sent twice."""
-    play = Play(texts(40), Server(forms=(0,), format_unsupported=format_unsupported), Policy(max_in_flight=1), COMPLETE)
+    play = Play(
+        texts(40), Server(refused_formats=(0,), format_failure=format_unsupported), Policy(max_in_flight=1), COMPLETE
+    )
 
-    assert [(8, 0)] + [(1, 1)] * 40 == rows_and_forms(play)
+    assert [(8, 0)] + [(1, 1)] * 40 == rows_and_formats(play)
     assert [*range(8), *range(40)] == [number for sent in play.sent for number in sent.rows]
     assert {} == play.errors
     assert play.billed == play.received
@@ -169,11 +171,11 @@ def test_a_late_refusal_of_the_old_format_is_no_error() -> None:
     scheduler.add("task", pack(0), form)
     scheduler.add("task", pack(1), form)
     early, late = [*scheduler.ready(0.0), *scheduler.ready(2.0)]
-    scheduler.on_failure(early, BAD_FORM, 3.0, lambda: 0.0)
+    scheduler.on_failure(early, BAD_FORMAT, 3.0, lambda: 0.0)
     (again,) = scheduler.ready(4.0)
     scheduler.on_answer(again, answer(again), 5.0, 1.0)
 
-    assert None is scheduler.on_failure(late, BAD_FORM, 6.0, lambda: 0.0)
+    assert None is scheduler.on_failure(late, BAD_FORMAT, 6.0, lambda: 0.0)
     assert [(pack(1), 1)] == [(request.inputs, request.wire_format) for request in scheduler.ready(6.0)]
 
 
@@ -182,7 +184,9 @@ def test_a_late_refusal_of_the_old_format_is_no_error() -> None:
 @given(bad=st.sets(st.integers(0, 15), max_size=3))
 def test_a_bad_row_at_the_head_does_not_hide_the_format(task: Task, format_unsupported: Failure, bad: set[int]) -> None:
     """A server that refuses the first format, and bad rows in the first request: all other rows are answered."""
-    play = Play(texts(300), Server(poison=bad, forms=(0,), format_unsupported=format_unsupported), Policy(), task)
+    play = Play(
+        texts(300), Server(bad_rows=bad, refused_formats=(0,), format_failure=format_unsupported), Policy(), task
+    )
 
     assert bad == play.errors.keys()
     assert len(play.sent) <= (300 if task is COMPLETE else 5) + 25 * (1 + len(bad))
@@ -190,7 +194,7 @@ def test_a_bad_row_at_the_head_does_not_hide_the_format(task: Task, format_unsup
 
 def test_after_the_last_format_the_input_is_refused() -> None:
     """A text that is refused in both formats fails, and later texts are sent in the better one."""
-    play = Play(texts(20), Server(poison={0}), Policy(batch_size=1))
+    play = Play(texts(20), Server(bad_rows={0}), Policy(batch_size=1))
 
     assert [0] == list(play.errors)
     assert {0} == {sent.wire_format for sent in play.sent[2:]}
@@ -198,7 +202,7 @@ def test_after_the_last_format_the_input_is_refused() -> None:
 
 def test_a_confirmed_format_is_not_doubted() -> None:
     """Once a format was answered, a refusal is the input's: it is not sent in another format."""
-    play = Play(texts(200), Server(poison={100}), Policy(batch_size=8))
+    play = Play(texts(200), Server(bad_rows={100}), Policy(batch_size=8))
 
     assert {0} == {sent.wire_format for sent in play.sent}
 
@@ -219,7 +223,7 @@ def test_a_second_table_uses_the_format_of_the_first() -> None:
     scheduler, form = RequestScheduler(ConcurrencyLimiter(policy), policy), WireFormatNegotiation(EMBED, 4)
     scheduler.add("first", pack(0, 1, 2), form)
     (request,) = scheduler.ready(0.0)
-    scheduler.on_failure(request, BAD_FORM, 0.0, lambda: 0.0)
+    scheduler.on_failure(request, BAD_FORMAT, 0.0, lambda: 0.0)
     (request,) = scheduler.ready(0.0)
     scheduler.on_answer(request, answer(request), 0.0, 1.0)
     scheduler.add("second", pack(0), form)

@@ -14,7 +14,7 @@ from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Failure
 from tests.support.play import (
-    BAD_FORM,
+    BAD_FORMAT,
     BROKEN,
     CHAT,
     COMPLETE,
@@ -33,9 +33,9 @@ from tests.support.play import (
 SHARES = st.sampled_from((0.0, 0.0, 0.05, 0.3))
 SERVERS = st.builds(
     Server,
-    poison=st.frozensets(st.integers(0, 59), max_size=6),
+    bad_rows=st.frozensets(st.integers(0, 59), max_size=6),
     forms=st.sampled_from([(), (), (0,), (0, 1)]),
-    format_unsupported=st.sampled_from([BAD_FORM, WRONG_COUNT]),
+    format_unsupported=st.sampled_from([BAD_FORMAT, WRONG_COUNT]),
     refused=SHARES,
     broken=SHARES,
     garbage=SHARES,
@@ -72,7 +72,7 @@ def test_every_row_is_settled_once_whatever_the_endpoint_does(
 
     assert list(range(rows)) == sorted(play.results)
     assert {number: f"answer {number}" for number in answers} == answers
-    assert not set(server.poison) & answers.keys()
+    assert not set(server.bad_rows) & answers.keys()
     assert play.billed == play.received
     assert len(play.sent) == sum(result.requests for result in play.results.values())
     assert (0, 0) == (play.limiter.in_flight, len(play.scheduler))

@@ -56,7 +56,7 @@ class Run:
 
 
 def play(
-    waiting: int,
+    pending: int,
     limits: Limits,
     guess: PerRow = UNKNOWN,
     *,
@@ -66,7 +66,7 @@ def play(
     row_s: float = 0.0,
 ) -> Run:
     """Simulate a run until there is no next chunk; every row is answered."""
-    run = Run(ChunkPlanner(waiting, limits, guess, 0.0))
+    run = Run(ChunkPlanner(pending, limits, guess, 0.0))
     while rows := run.chunks.next(run.now_s):
         cost = sum(tokens(row, run) for row in range(run.rows, run.rows + rows))
         run.sizes.append(rows)
@@ -74,7 +74,7 @@ def play(
         run.usd += cost * usd_a_token
         run.now_s += chunk_s + rows * row_s
         run.chunks.done(rows, {"mood": answered(rows, cost)}, cost * usd_a_token, run.now_s)
-        assert len(run.sizes) <= waiting, "it ends"
+        assert len(run.sizes) <= pending, "it ends"
     return run
 
 
@@ -104,12 +104,12 @@ def reason_of(run: Run | ChunkPlanner) -> str:
 @example((10, 4))
 def test_without_a_budget_chunks_are_equal(sizes: tuple[int, int]) -> None:
     """There are as few chunks as possible, none too large, and their sizes differ by one row at most."""
-    waiting, chunk_rows = sizes
-    run = play(waiting, Limits(chunk_rows))
+    pending, chunk_rows = sizes
+    run = play(pending, Limits(chunk_rows))
 
-    assert waiting == run.rows
+    assert pending == run.rows
     assert (0, None) == (run.chunks.left, run.chunks.stopped)
-    assert math.ceil(waiting / chunk_rows) == len(run.sizes)
+    assert math.ceil(pending / chunk_rows) == len(run.sizes)
     assert max(run.sizes, default=0) <= chunk_rows
     assert max(run.sizes, default=0) - min(run.sizes, default=0) <= 1
 
@@ -117,15 +117,15 @@ def test_without_a_budget_chunks_are_equal(sizes: tuple[int, int]) -> None:
 @given(SIZES, st.integers(1, 100_000))
 def test_a_budget_of_rows_is_exact(sizes: tuple[int, int], rows: int) -> None:
     """The run sends exactly that many rows, in equal chunks; it has no cost to learn."""
-    waiting, chunk_rows = sizes
-    run = play(waiting, Limits(chunk_rows, Budget(rows=rows)))
-    asked = min(waiting, rows)
+    pending, chunk_rows = sizes
+    run = play(pending, Limits(chunk_rows, Budget(rows=rows)))
+    sent = min(pending, rows)
 
-    assert asked == run.rows
-    assert waiting - asked == run.chunks.left
-    assert math.ceil(asked / chunk_rows) == len(run.sizes)
-    assert (waiting > rows) == (run.chunks.stopped is not None)
-    if waiting > rows:
+    assert sent == run.rows
+    assert pending - sent == run.chunks.left
+    assert math.ceil(sent / chunk_rows) == len(run.sizes)
+    assert (pending > rows) == (run.chunks.stopped is not None)
+    if pending > rows:
         assert f"the budget of {rows:,} rows is used up: " in reason_of(run)
 
 
@@ -156,9 +156,9 @@ def test_rows_of_equal_cost_exceed_no_budget(
 
     Seconds have no estimate, so the first chunk may exceed them, and no other.
     """
-    (waiting, chunk_rows), usd_a_token = sizes, 2e-6
+    (pending, chunk_rows), usd_a_token = sizes, 2e-6
     run = play(
-        waiting,
+        pending,
         Limits(chunk_rows, budget),
         PerRow(tokens * looseness, tokens * looseness * usd_a_token),
         tokens=same(tokens),
@@ -171,7 +171,7 @@ def test_rows_of_equal_cost_exceed_no_budget(
     assert run.usd <= (budget.usd or math.inf) * (1 + 1e-9)
     assert run.rows <= (budget.rows or math.inf)
     assert run.now_s <= (budget.seconds or math.inf) * (1 + 1e-9) or 1 == len(run.sizes)
-    assert waiting == run.rows + run.chunks.left
+    assert pending == run.rows + run.chunks.left
     assert max(run.sizes, default=0) <= chunk_rows
     assert (run.chunks.left > 0) == (run.chunks.stopped is not None)
     assert run.chunks.stopped is None or reason_of(run)
@@ -182,16 +182,16 @@ def test_rows_up_to_a_tenth_above_the_mean_exceed_no_budget(
     sizes: tuple[int, int], tokens: int, shares: list[float]
 ) -> None:
     """No row costs more than the mean of all earlier chunks plus a tenth."""
-    waiting, chunk_rows = sizes
+    pending, chunk_rows = sizes
 
     def drifting(row: int, run: Run) -> int:
         mean = run.tokens / run.rows if run.rows else 1_000
         return math.floor(shares[row % len(shares)] * mean)
 
-    run = play(waiting, Limits(chunk_rows, Budget(tokens=tokens)), PerRow(MARGIN * 1_000), tokens=drifting)
+    run = play(pending, Limits(chunk_rows, Budget(tokens=tokens)), PerRow(MARGIN * 1_000), tokens=drifting)
 
     assert run.tokens <= tokens
-    assert waiting == run.rows + run.chunks.left
+    assert pending == run.rows + run.chunks.left
 
 
 @given(SIZES, st.integers(1, 10_000_000), st.integers(1, 5_000), st.floats(1, 100))
@@ -199,9 +199,9 @@ def test_the_unused_rest_of_a_budget_is_small(
     sizes: tuple[int, int], budget: int, tokens: int, looseness: float
 ) -> None:
     """A smaller last chunk uses the rest, until less is left than the smallest chunk may cost."""
-    waiting, chunk_rows = sizes
+    pending, chunk_rows = sizes
     guess = tokens * looseness
-    run = play(waiting, Limits(chunk_rows, Budget(tokens=budget)), PerRow(guess), tokens=same(tokens))
+    run = play(pending, Limits(chunk_rows, Budget(tokens=budget)), PerRow(guess), tokens=same(tokens))
 
     if run.chunks.left and run.rows:
         smallest = min(run.chunks.left, max(1, min(MIN_CHUNK_ROWS, chunk_rows // 20)))
@@ -211,9 +211,9 @@ def test_the_unused_rest_of_a_budget_is_small(
 
 
 @given(st.integers(1, 100_000), st.integers(20, 10_000), st.integers(1, 10_000_000), st.integers(1, 5_000))
-def test_a_budget_does_not_end_in_many_small_chunks(waiting: int, chunk_rows: int, budget: int, tokens: int) -> None:
+def test_a_budget_does_not_end_in_many_small_chunks(pending: int, chunk_rows: int, budget: int, tokens: int) -> None:
     """A few chunks learn the cost of a row, a few use the end of the budget, and the others are full."""
-    run = play(waiting, Limits(chunk_rows, Budget(tokens=budget)), PerRow(tokens * 40), tokens=same(tokens))
+    run = play(pending, Limits(chunk_rows, Budget(tokens=budget)), PerRow(tokens * 40), tokens=same(tokens))
 
     assert len(run.sizes) <= math.ceil(run.rows / chunk_rows) + 8
 
@@ -221,8 +221,8 @@ def test_a_budget_does_not_end_in_many_small_chunks(waiting: int, chunk_rows: in
 @given(SIZES, st.floats(1, 1e5), st.floats(0, 20), st.floats(1e-4, 1))
 def test_seconds_are_used_up(sizes: tuple[int, int], seconds: float, chunk_s: float, row_s: float) -> None:
     """A run that time ends had no time for a chunk of 1.1 times the first and the smallest cost."""
-    waiting, chunk_rows = sizes
-    run = play(waiting, Limits(chunk_rows, Budget(seconds=seconds)), chunk_s=chunk_s, row_s=row_s)
+    pending, chunk_rows = sizes
+    run = play(pending, Limits(chunk_rows, Budget(seconds=seconds)), chunk_s=chunk_s, row_s=row_s)
 
     if run.chunks.left and 1 < len(run.sizes):
         shortest_s = chunk_s + min(run.sizes) * row_s
@@ -356,20 +356,20 @@ def test_cached_answers_do_not_end_a_run() -> None:
 
 @given(st.integers(1, 500), st.integers(1, 500), st.floats(0.001, 1), st.data())
 def test_a_failure_rate_above_the_maximum_ends_the_run(
-    waiting: int, chunk_rows: int, rate: float, data: st.DataObject
+    pending: int, chunk_rows: int, rate: float, data: st.DataObject
 ) -> None:
     """It is the rate of one column, once it has 20 rows, or a whole chunk, or all rows."""
-    chunks = ChunkPlanner(waiting, Limits(chunk_rows, None, rate), UNKNOWN, 0.0)
+    chunks = ChunkPlanner(pending, Limits(chunk_rows, None, rate), UNKNOWN, 0.0)
     asked = lost = 0
     while rows := chunks.next(0.0):
         count = data.draw(st.integers(0, rows))
         kinds: dict[Kind, int] = {"timeout": count} if count else {}
         chunks.done(rows, {"good": answered(rows), "bad": failed(rows, kinds)}, None, 0.0)
         asked, lost = asked + rows, lost + count
-        enough = asked >= min(MIN_RATE_ROWS, chunk_rows) or asked == waiting
+        enough = asked >= min(MIN_RATE_ROWS, chunk_rows) or asked == pending
 
         assert (enough and lost > rate * asked) == (chunks.stopped is not None)
-    assert waiting == asked + chunks.left
+    assert pending == asked + chunks.left
     if chunks.stopped:
         assert f"{lost:,} of {asked:,} rows failed in column 'bad' ({lost:,} timeout)" in reason_of(chunks)
 

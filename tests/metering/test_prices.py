@@ -96,13 +96,13 @@ def test_each_column_may_have_its_own_price() -> None:
 def test_the_total_cost_is_the_sum_over_columns() -> None:
     """Each column has its own price."""
     prices = parse_prices({"mood": (1, 2), "vector": 0.5}, ["mood", "vector"])
-    asked = {
+    tallies_by_column = {
         "mood": Tally(prompt_tokens=MILLION, completion_tokens=MILLION, total_tokens=2 * MILLION),
         "vector": Tally(prompt_tokens=MILLION, total_tokens=MILLION),
     }
 
-    assert 3.5 == total_cost(prices, asked)
-    assert 0.5 == total_cost(prices, {"vector": asked["vector"]})
+    assert 3.5 == total_cost(prices, tallies_by_column)
+    assert 0.5 == total_cost(prices, {"vector": tallies_by_column["vector"]})
     assert 0.0 == total_cost(prices, {})
 
 

@@ -96,10 +96,10 @@ GOLDEN: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("recipe", GOLDEN)
-def test_each_spec_keeps_its_digest(recipe: str) -> None:
+@pytest.mark.parametrize("spec", GOLDEN)
+def test_each_spec_keeps_its_digest(spec: str) -> None:
     """Tables were written with these digests."""
-    words, digest = GOLDEN[recipe]
+    words, digest = GOLDEN[spec]
     assert digest == spec_digest(words)
 
 

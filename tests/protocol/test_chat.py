@@ -81,19 +81,19 @@ def test_conversations_are_repeatable_without_temperature_or_with_a_seed() -> No
 @given(CONVERSATIONS, TEXTS)
 def test_a_conversation_is_sent_unchanged(conversation: list[dict[str, str]], system: str) -> None:
     """Its messages keep their order; the UDF's instructions come first, unless it has its own."""
-    told = [{"role": message["role"], "content": plain(message["content"])} for message in conversation]
+    messages = [{"role": message["role"], "content": plain(message["content"])} for message in conversation]
     own = any(message["role"] == "system" for message in conversation)
     instructions = [] if own else [{"role": "system", "content": plain(system)}]
 
-    assert {"messages": told} == request(Chat(), conversation)
-    assert {"messages": [*instructions, *told]} == request(Chat(system), conversation)
+    assert {"messages": messages} == request(Chat(), conversation)
+    assert {"messages": [*instructions, *messages]} == request(Chat(system), conversation)
 
 
 @given(CONVERSATIONS | TEXTS, st.none() | TEXTS.filter(str.strip))
-def test_instructions_can_be_part_of_the_users_message(said: Any, system: str | None) -> None:  # noqa: ANN401 -- any item
+def test_instructions_can_be_part_of_the_users_message(content: Any, system: str | None) -> None:  # noqa: ANN401 -- any item
     """Without a system role each instruction leads the next message of the user, or is one."""
     task = Chat(system)
-    whole, folded = (json.loads(task.encode([said], None, dialect))["messages"] for dialect in (0, FOLDED))
+    whole, folded = (json.loads(task.encode([content], None, wire_format))["messages"] for wire_format in (0, FOLDED))
     words = [message["content"] for message in whole if message["content"]]
 
     assert "system" not in {message["role"] for message in folded}
@@ -103,8 +103,8 @@ def test_instructions_can_be_part_of_the_users_message(said: Any, system: str | 
 
 def test_an_instruction_without_a_following_users_message_becomes_one() -> None:
     """The roles alternate as before."""
-    said = [{"role": role, "content": role} for role in ("system", "assistant", "user", "system")]
-    folded = json.loads(Chat().encode([said], None, FOLDED))["messages"]
+    content = [{"role": role, "content": role} for role in ("system", "assistant", "user", "system")]
+    folded = json.loads(Chat().encode([content], None, FOLDED))["messages"]
 
     assert ["user", "assistant", "user", "user"] == [message["role"] for message in folded]
     assert ["system", "assistant", "user", "system"] == [message["content"] for message in folded]

@@ -44,19 +44,19 @@ def vectors_of(outcome: Outcome) -> list[bytes | None] | str:
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=6), st.none() | TEXTS, st.integers(0, 1))
-def test_texts_are_sent_in_order(inputs: list[str], model: str | None, dialect: int) -> None:
+def test_texts_are_sent_in_order(inputs: list[str], model: str | None, wire_format: int) -> None:
     """Any texts give JSON with exactly those texts; the first format requests base64."""
-    sent = json.loads(Embed().encode(inputs, model, dialect).decode("utf-8"))
-    form = {"encoding_format": "base64"} if dialect == 0 else {}
+    sent = json.loads(Embed().encode(inputs, model, wire_format).decode("utf-8"))
+    field = {"encoding_format": "base64"} if wire_format == 0 else {}
     named = {} if model is None else {"model": plain(model)}
 
-    assert named | form | {"input": [plain(text) for text in inputs]} == sent
+    assert named | field | {"input": [plain(text) for text in inputs]} == sent
 
 
-@pytest.mark.parametrize("dialect", [0, 1])
-def test_the_users_encoding_format_is_kept(dialect: int) -> None:
+@pytest.mark.parametrize("wire_format", [0, 1])
+def test_the_users_encoding_format_is_kept(wire_format: int) -> None:
     """The field is sent once, unchanged."""
-    body = Embed(encode_parameters({}, {"encoding_format": "float"})).encode(["a"], None, dialect)
+    body = Embed(encode_parameters({}, {"encoding_format": "float"})).encode(["a"], None, wire_format)
 
     assert {"encoding_format": "float", "input": ["a"]} == json.loads(body)
     assert 1 == body.count(b"encoding_format")
@@ -84,8 +84,8 @@ def test_a_blank_text_is_never_sent(blank: str) -> None:
 def test_vectors_keep_every_bit(vectors: list[list[float]]) -> None:
     """A float32 has the same four bytes through numbers and through base64, minus zero too."""
     expected = [packed(vector) for vector in vectors]
-    for form in (list, in_base64):
-        data = [{"index": index, "embedding": form(vector)} for index, vector in enumerate(vectors)]
+    for encode in (list, in_base64):
+        data = [{"index": index, "embedding": encode(vector)} for index, vector in enumerate(vectors)]
 
         assert expected == vectors_of(decode(data, len(vectors)))
 
@@ -221,7 +221,7 @@ def test_a_request_carries_as_many_texts_as_the_user_allows() -> None:
     """This holds in both formats; any answer shows its format, and equal texts have equal vectors."""
     task = Embed()
 
-    assert [64, 64] == [task.max_inputs(dialect, 64) for dialect in (0, PLAIN)]
+    assert [64, 64] == [task.max_inputs(wire_format, 64) for wire_format in (0, PLAIN)]
     assert PLAIN == task.required_features(["a"], 0) == task.fallback_format(["a"], 0, None)
     assert task.repeatable
 
@@ -234,8 +234,8 @@ def test_nan_and_infinity_cost_their_row_alone(vectors: list[list[float]], stran
     place = data.draw(st.integers(0, len(vectors[0]) - 1))
     sent = [list(vector) for vector in vectors]
     sent[spoilt][place] = strange
-    for form in (list, in_base64):
-        outcome = decode([{"embedding": form(vector)} for vector in sent], len(sent))
+    for encode in (list, in_base64):
+        outcome = decode([{"embedding": encode(vector)} for vector in sent], len(sent))
 
         assert isinstance(outcome, Answer)
         assert [None if row == spoilt else packed(vector) for row, vector in enumerate(vectors)] == [

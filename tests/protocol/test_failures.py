@@ -331,8 +331,8 @@ def test_a_moderated_input_is_not_unauthorized() -> None:
 @pytest.mark.parametrize("status", [400, 403, 422])
 def test_a_failed_safety_check_is_about_its_input(status: int) -> None:
     """XAI writes it as a missing permission; it stops no other row."""
-    said = "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO"
-    failure = refusal(status, {"code": "The caller does not have permission", "error": said})
+    message = "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO"
+    failure = refusal(status, {"code": "The caller does not have permission", "error": message})
 
     assert ("content_filter", False, True) == (failure.error.kind, failure.stops_all, failure.about_input)
 
@@ -345,12 +345,12 @@ def test_a_failed_safety_check_is_about_its_input(status: int) -> None:
     st.sampled_from([400, 413, 429, 503]),
 )
 def test_a_request_above_the_limit_per_minute_is_too_long(
-    limit: int, used: int | None, requested: int, form: str, status: int
+    limit: int, used: int | None, requested: int, template: str, status: int
 ) -> None:
     """Waiting does not help it; a request below the limit is throttled. The numbers decide."""
     numbers = {"Limit": limit, "Used": used, "Requested": requested}
-    said = ", ".join(f"{name} {form.format(number)}" for name, number in numbers.items() if number is not None)
-    words = f"Rate limit reached for m on tokens per min (TPM): {said}. Please try again in 20s."
+    message = ", ".join(f"{name} {template.format(number)}" for name, number in numbers.items() if number is not None)
+    words = f"Rate limit reached for m on tokens per min (TPM): {message}. Please try again in 20s."
     failure = refusal(status, {"error": {"message": words, "type": "tokens", "code": "rate_limit_exceeded"}})
 
     expected = ("context_length", False, False) if requested > limit else ("rate_limited", True, True)
@@ -359,10 +359,10 @@ def test_a_request_above_the_limit_per_minute_is_too_long(
 
 def test_credit_for_a_smaller_request_stops_no_other() -> None:
     """OpenRouter names the tokens that it can afford; 0 means that the credit is exhausted."""
-    said = (
+    message = (
         "This request requires more credits, or fewer max_tokens. You requested up to 9000 tokens, but can only afford "
     )
-    failures = [refusal(402, {"error": {"code": 402, "message": f"{said}{tokens}."}}) for tokens in (3324, 0)]
+    failures = [refusal(402, {"error": {"code": 402, "message": f"{message}{tokens}."}}) for tokens in (3324, 0)]
 
     assert [("context_length", False), ("quota", True)] == [(each.error.kind, each.stops_all) for each in failures]
 

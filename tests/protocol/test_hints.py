@@ -138,9 +138,9 @@ SIGN_INS = st.sampled_from(["", TOKEN, "client {x}", "y" * 300]) | TEXTS
 def test_each_case_has_its_hint(case: Case) -> None:
     """The message comes first, then the URL, then the hint for this case."""
     message = with_hint(case.error, case.where, case.sign_in, stops_all=case.stops_all).message
-    said, _, hint = message.partition(" Hint: ")
+    message_part, _, hint = message.partition(" Hint: ")
 
-    assert f"{case.words.rstrip('.')} (at {case.where})." == said
+    assert f"{case.words.rstrip('.')} (at {case.where})." == message_part
     assert case.part in hint
     assert hint.endswith(".")
 

@@ -10,7 +10,7 @@ from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Field, Scalar, Struct
 from spark_llm.protocol.values import Answer, Prompt, Result, RowError
 
-MARKS = [
+TAGS = [
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
@@ -24,40 +24,40 @@ MARKS = [
     ("<|channel>thought", "<channel|>"),
     ("analysis", "assistantfinal"),
 ]
-LEFT_OUT = ["</think>", "</seed:think>", "[/THINK]", "◁/think▷"]  # by servers whose template writes the opening mark
+LEFT_OUT = ["</think>", "</seed:think>", "[/THINK]", "◁/think▷"]  # by servers whose template writes the opening tag
 PLAIN_TEXTS = st.text(st.characters(exclude_characters="<[◁", codec="utf-8"), max_size=40)
 ANSWERS_ALONE = Chat(answer_only=True)
 STARS = StructuredOutput("review", Struct((Field("stars", Scalar("long")),)))
 
 
-def result_of(text: str, said: str = "row", finish_reason: str = "stop", task: Chat = ANSWERS_ALONE) -> Result:
+def result_of(text: str, prompt: str = "row", finish_reason: str = "stop", task: Chat = ANSWERS_ALONE) -> Result:
     """Return the result of a row whose answer is this text."""
-    outcome = task.parse_output(Answer([Result(text=text, finish_reason=finish_reason)], None), [said], 0)
+    outcome = task.parse_output(Answer([Result(text=text, finish_reason=finish_reason)], None), [prompt], 0)
     assert isinstance(outcome, Answer)
     return outcome.results[0]
 
 
-@pytest.mark.parametrize(("opening", "closing"), MARKS)
+@pytest.mark.parametrize(("opening", "closing"), TAGS)
 @given(PLAIN_TEXTS.filter(lambda text: "assistantfinal" not in text), PLAIN_TEXTS.filter(str.strip))
-def test_reasoning_in_front_is_removed(opening: str, closing: str, thoughts: str, answer: str) -> None:
+def test_reasoning_in_front_is_removed(opening: str, closing: str, reasoning: str, answer: str) -> None:
     """The answer stays, without blanks around it."""
     assert SplitText(answer.strip(), had_reasoning=True) == split_reasoning(
-        f"\n{opening}{thoughts}{closing}\n\n{answer}"
+        f"\n{opening}{reasoning}{closing}\n\n{answer}"
     )
 
 
 @pytest.mark.parametrize("closing", LEFT_OUT)
 @given(PLAIN_TEXTS.filter(lambda text: not text.endswith(("`", "'", '"'))))
-def test_reasoning_without_its_opening_tag_is_removed(closing: str, thoughts: str) -> None:
+def test_reasoning_without_its_opening_tag_is_removed(closing: str, reasoning: str) -> None:
     """A chat template may have written the tag already."""
-    assert SplitText("Bonjour", had_reasoning=True) == split_reasoning(f"{thoughts}{closing}\n\nBonjour")
+    assert SplitText("Bonjour", had_reasoning=True) == split_reasoning(f"{reasoning}{closing}\n\nBonjour")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "prompt"),
     [
-        ("Models write <think> and </think> around their thoughts.", ""),
-        ("The mark `</think>` ends it.", ""),
+        ("Models write <think> and </think> around their reasoning.", ""),
+        ("The tag `</think>` ends it.", ""),
         ("<b>Hi</b>", ""),
         ("analysis of the finals", ""),
         ("<think>hein</think> salut", "<think>huh</think> hi"),
@@ -65,16 +65,16 @@ def test_reasoning_without_its_opening_tag_is_removed(closing: str, thoughts: st
         ("", ""),
     ],
 )
-def test_tags_inside_the_answer_stay(text: str, said: str) -> None:
+def test_tags_inside_the_answer_stay(text: str, prompt: str) -> None:
     """They may stand in its middle, in quotes, or in the row's own text."""
-    assert SplitText(text, had_reasoning=False) == split_reasoning(text, said)
+    assert SplitText(text, had_reasoning=False) == split_reasoning(text, prompt)
 
 
 @given(st.text(), st.text())
-def test_a_text_without_tags_is_unchanged(text: str, said: str) -> None:
+def test_a_text_without_tags_is_unchanged(text: str, prompt: str) -> None:
     """Every character stays."""
-    if not any(mark in text for pair in MARKS for mark in pair):
-        assert SplitText(text, had_reasoning=False) == split_reasoning(text, said)
+    if not any(tag in text for pair in TAGS for tag in pair):
+        assert SplitText(text, had_reasoning=False) == split_reasoning(text, prompt)
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ def test_a_chat_keeps_the_whole_text_by_default() -> None:
     text = "<think>A greeting.</think>\nBonjour"
 
     assert [text, "Bonjour"] == [result_of(text, task=Chat()).text, result_of(text).text]
-    assert "Bonjour" == result_of(text, said=Prompt("Hello", "Translate.")).text  # type: ignore[arg-type]  # any item
+    assert "Bonjour" == result_of(text, prompt=Prompt("Hello", "Translate.")).text  # type: ignore[arg-type]  # any item
 
 
-@pytest.mark.parametrize(("opening", "closing"), MARKS)
+@pytest.mark.parametrize(("opening", "closing"), TAGS)
 def test_json_is_found_after_reasoning(opening: str, closing: str) -> None:
     """The reasoning may hold JSON too."""
     text = f'{opening}Is it {{"stars": 1}}?{closing}{{"stars": 4}}'

@@ -41,13 +41,14 @@ FENCES = st.sampled_from([("", ""), ("```json\n", "\n```"), ("```\n", "```"), ("
 
 @given(st.data(), STRUCTS, THOUGHT, SAID, FENCES, AFTER)
 def test_text_around_the_json_is_ignored(  # noqa: PLR0917 -- the pieces, in their order
-    data: st.DataObject, shape: Struct, thought: str, said: str, fence: tuple[str, str], after: str
+    data: st.DataObject, shape: Struct, reasoning: str, sentence: str, fence: tuple[str, str], after: str
 ) -> None:
     """Reasoning, a sentence with braces, a code fence and a last remark do not matter, whatever the values are."""
     value = data.draw(values(shape).filter(bool))
     json_text = written(value)
-    assume(thought or not (said.strip() or fence[0]) or "</think>" not in json_text)  # where reasoning ends is a guess
-    text = thought + said + fence[0] + json_text + fence[1] + after
+    # Without an opening tag the end of the reasoning is a guess.
+    assume(reasoning or not (sentence.strip() or fence[0]) or "</think>" not in json_text)
+    text = reasoning + sentence + fence[0] + json_text + fence[1] + after
 
     assert repr(value) == repr(StructuredOutput("answer", shape).parse(text))
 
@@ -175,12 +176,15 @@ def test_a_single_value_is_requested_as_a_struct(shape: Shape, text: str, expect
 def test_the_request_has_the_schema(name: str, shape: Struct) -> None:
     """The field's name is valid for all servers, and a map makes it non-strict."""
     output = StructuredOutput(name, shape)
-    asked = json.loads(b"{" + output.response_format + b"}")["response_format"]
+    response_format = json.loads(b"{" + output.response_format + b"}")["response_format"]
     is_open = '"additionalProperties":{' in output.schema.decode()
 
-    assert ("json_schema", json.loads(output.schema)) == (asked["type"], asked["json_schema"]["schema"])
-    assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", asked["json_schema"]["name"])
-    assert (not is_open or '"\\"' in output.schema.decode()) >= asked["json_schema"]["strict"]
+    assert ("json_schema", json.loads(output.schema)) == (
+        response_format["type"],
+        response_format["json_schema"]["schema"],
+    )
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", response_format["json_schema"]["name"])
+    assert (not is_open or '"\\"' in output.schema.decode()) >= response_format["json_schema"]["strict"]
 
 
 def test_the_instructions_have_the_schema() -> None:

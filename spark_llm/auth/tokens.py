@@ -228,17 +228,16 @@ def _authorization_details(response: Response) -> str | None:
 
 
 def _seconds(value: object) -> float | None:
+    """Return a finite number of seconds, or None."""
     return float(value) if is_number(value) and abs(value) < 1e12 else None
 
 
 def _token_failure(response: Response, url: str, client: ClientCredentials) -> SignInError:
     """Return the error of a failed token request: transient kinds stay, any other becomes `unauthorized`."""
     failure = failure_of(response)
-    kind, status, message, _ = failure.error
-    message = without_secrets(
-        message, (client.client_secret, quote_plus(client.client_secret), _basic_credentials(client))
-    )
-    message = f"signing in at {urlsplit(url)._replace(query='').geturl()}: {message}"
-    if kind in _TRANSIENT:
-        return SignInError(Failure(failure.error._replace(message=message), failure.throttled, failure.retry_after_s))
-    return SignInError(Failure(RowError("unauthorized", status, message, retryable=False), never_sent=True))
+    secrets = (client.client_secret, quote_plus(client.client_secret), _basic_credentials(client))
+    place = urlsplit(url)._replace(query="").geturl()
+    error = failure.error._replace(message=f"signing in at {place}: {without_secrets(failure.error.message, secrets)}")
+    if error.kind in _TRANSIENT:
+        return SignInError(Failure(error, failure.throttled, failure.retry_after_s))
+    return SignInError(Failure(error._replace(kind="unauthorized", retryable=False), never_sent=True))

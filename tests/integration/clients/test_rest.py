@@ -1,4 +1,4 @@
-"""The product's REST page: each body that it documents, and the response that it promises, field by field."""
+"""The product's REST page: its documented requests and responses, field by field."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ RESPONSES: dict[str, dict[str, Any]] = {
         "usage": {"prompt_tokens": 8, "total_tokens": 8},
     },
 }
-OF_THE_MOMENT: dict[str, dict[str, type]] = {
+VARIABLE_FIELDS: dict[str, dict[str, type]] = {
     "chat": {"id": str, "created": int},
     "completions": {"id": str, "created": int},
     "embeddings": {},
@@ -71,22 +71,22 @@ def post(endpoints: LocalEndpoints, task: str) -> requests.Response:
 
 @pytest.mark.parametrize("task", DOCUMENTED)
 def test_a_documented_request_gets_the_documented_response(task: str, endpoints: LocalEndpoints) -> None:
-    """The response has the fields of the page and no others, each with its value or its type."""
+    """The response has exactly the documented fields, each with its value or type."""
     response = post(endpoints, task)
     body = response.json()
 
     assert (200, "application/json") == (response.status_code, response.headers["Content-Type"].partition(";")[0])
-    assert OF_THE_MOMENT[task] == {name: type(body.pop(name)) for name in OF_THE_MOMENT[task]}
+    assert VARIABLE_FIELDS[task] == {name: type(body.pop(name)) for name in VARIABLE_FIELDS[task]}
     assert RESPONSES[task] == body
 
 
 def test_the_response_names_the_model_that_served_it(endpoints: LocalEndpoints) -> None:
-    """A header tells which of the endpoint's models answered."""
+    """A header names the model of the endpoint that answered."""
     assert "chat-1" == post(endpoints, "chat").headers["served-model-name"]
 
 
 def test_the_library_sends_what_the_page_documents(endpoints: LocalEndpoints) -> None:
-    """The UDFs' own parameters make the documented bodies, the nested extra_params included."""
+    """The library's requests equal the documented bodies, with the nested extra_params."""
     chat = Chat("Be brief.", encode_parameters(SAMPLING, None))
     further = {name: DOCUMENTED["completions"][name] for name in ("extra_params",)}
     complete = Complete(encode_parameters({**SAMPLING, "stop": ["River", "Lake"]}, further))

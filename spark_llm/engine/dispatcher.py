@@ -1,7 +1,6 @@
 """The dispatcher: carries out on the event loop what the scheduler decides, and hands each row its result.
 
-An exception that nobody expected ends the stream that it belongs to, or all streams of the engine where that cannot be
-known.
+An unexpected exception ends the stream that it belongs to, or all streams of the engine where that cannot be known.
 """
 
 import asyncio
@@ -106,7 +105,7 @@ class Dispatcher:
                 stream.buffer.abort(engine_error(type(error).__name__))
 
     def on_loop_end(self, reason: str) -> None:
-        """End all streams, whose rows nobody will answer."""
+        """End all streams, whose rows can have no answer any more."""
         with self._streams_lock:
             for stream in self._streams:
                 stream.buffer.abort(engine_error(reason))

@@ -1,4 +1,4 @@
-"""The thread that runs an engine's event loop, and the handling of exceptions that nobody expected in it.
+"""The thread that runs an engine's event loop, and the handling of unexpected exceptions in it.
 
 An unexpected exception never leaves a stream waiting. It is logged, its owner ends the streams that it belongs to, and
 each row without a result gets an error that names the exception's type.

@@ -109,7 +109,7 @@ class Suspects:
         return not later_in_flight and witness_weight([each.inputs for each in found]) >= self.required_witnesses
 
     def on_conviction(self) -> None:
-        """Forget the past witnesses: whoever runs the task again may have removed the cause."""
+        """Forget the past witnesses: before the next task the cause may have been removed."""
         self._past_witnesses = []
 
     def add(self, request: Request, task_error: RowError, row_error: RowError | None) -> list[Suspect]:

@@ -192,7 +192,7 @@ def _value(function: Function, parameter: Parameter, value: Any) -> Column:  # n
             f"ai_{function.name}: {parameter.name}={value!r} is not {PARAMETER_KINDS[parameter.kind]}.",
             "pass one, or a column of them.",
         )
-    wrong = function.question("", value)
+    wrong = function.make_prompt("", value)
     if isinstance(wrong, RowError):
         raise ConfigError(f"ai_{function.name}: {wrong.what}", wrong.hint)
     return F.array(*map(F.lit, value)) if parameter.kind == "texts" else F.lit(value)

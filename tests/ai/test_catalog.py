@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.ai import prompts
-from spark_llm.ai.catalog import FUNCTIONS, LABELS_MOST, SENTIMENTS
+from spark_llm.ai.catalog import FUNCTIONS, MAX_LABELS, SENTIMENTS
 from spark_llm.errors import KINDS
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
@@ -33,7 +33,7 @@ OPTIONS: dict[str, st.SearchStrategy[list[Any]]] = {
 
 def asked(name: str, *arguments: Any) -> Item | RowError | None:  # noqa: ANN401 -- any argument
     """Return what one row asks."""
-    [row] = FUNCTIONS[name].asked([[argument] for argument in arguments])
+    [row] = FUNCTIONS[name].prompts([[argument] for argument in arguments])
     return row
 
 
@@ -87,7 +87,7 @@ def test_a_null_in_any_argument_asks_nothing(name: str) -> None:
     whole = [samples[parameter.kind] for parameter in FUNCTIONS[name].parameters]
     for place in range(len(whole)):
         lacking = [None if number == place else value for number, value in enumerate(whole)]
-        rows = FUNCTIONS[name].asked([list(pair) for pair in zip(whole, lacking, strict=True)])
+        rows = FUNCTIONS[name].prompts([list(pair) for pair in zip(whole, lacking, strict=True)])
 
         assert rows[0] is not None
         assert rows[1] is None
@@ -130,7 +130,7 @@ def test_a_sentiment_is_one_of_four() -> None:
         (["a", None], "null or blank"),
         (["a", " "], "null or blank"),
         (["a", "b", "a"], "twice"),
-        ([str(number) for number in range(LABELS_MOST + 1)], "more than"),
+        ([str(number) for number in range(MAX_LABELS + 1)], "more than"),
     ],
 )
 def test_labels_that_no_row_could_be_asked_with_are_the_rows_error(name: str, labels: list[Any], why: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.ai.similarity import in_pairs
+from spark_llm.ai.similarity import similarities
 from spark_llm.protocol.values import Result, RowError, Usage
 
 NUMBERS = st.floats(-100, 100, width=32).map(lambda number: number or 1.0)
@@ -26,7 +26,7 @@ def embedded(vector: list[float], tokens: int = 1) -> Result:
 
 def compared(one: Result | None, other: Result | None) -> Result | None:
     """Return the result of one pair."""
-    [[result]] = in_pairs(iter([[one, other]]))
+    [[result]] = similarities(iter([[one, other]]))
     return result
 
 
@@ -51,7 +51,7 @@ def test_pairs_do_not_depend_on_where_chunks_end(sizes: list[int]) -> None:
     results: list[Result | None] = [embedded([1.0, number]) for number in range(sum(sizes))]
     ends = [sum(sizes[:place]) for place in range(len(sizes) + 1)]
     chunks = [results[start:end] for start, end in pairwise(ends)]
-    out = list(in_pairs(iter(chunks)))
+    out = list(similarities(iter(chunks)))
 
     assert [compared(*results[at : at + 2]) for at in range(0, len(results), 2)] == [r for chunk in out for r in chunk]
     assert sizes.count(0) == out.count([])

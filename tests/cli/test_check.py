@@ -203,7 +203,7 @@ def test_a_workspace_without_endpoints_says_so(
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
-        ({}, "DATABRICKS_HOST does not say at which workspace. Hint: "),
+        ({}, "DATABRICKS_HOST names no workspace. Hint: "),
         ({"DATABRICKS_HOST": "https://nowhere.invalid", "DATABRICKS_TOKEN": SECRET}, "cannot be resolved"),
         ({"DATABRICKS_HOST": "https://nowhere.invalid", "DATABRICKS_TOKEN": f"{SECRET}\n"}, "no header can hold"),
         ({"DATABRICKS_HOST": "http://far.example", "DATABRICKS_TOKEN": SECRET}, "plain http to another machine"),

@@ -16,10 +16,10 @@ from spark_llm.auth.credentials import Bearer, ClientCredentials, TokenSource
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.task import Task
-from spark_llm.readiness.checks import check_here, endpoints_at
-from spark_llm.readiness.client import off_the_loop
+from spark_llm.readiness.checks import list_endpoints, run_driver_checks
+from spark_llm.readiness.client import run_outside_loop
 from spark_llm.readiness.report import Check, Report
-from spark_llm.readiness.target import Target, shown, tasks_of, workspace
+from spark_llm.readiness.target import Target, candidate_tasks, printable_name, workspace_route
 from spark_llm.serving import After, Echo, Faults, LocalEndpoints, ServingEndpoint
 from tests.support.answering import CHAT_ANSWER, Answers, answering
 from tests.support.asking import ask, engine_at
@@ -51,10 +51,12 @@ def checked(
 ) -> Report:
     """Return the report of the driver's checks; `own` is a UDF's task with its parameters."""
     environ = environ or {}
-    tasks = tasks_of(endpoint, task) if own is None else (own,)
+    tasks = candidate_tasks(endpoint, task) if own is None else (own,)
     path = tasks[0].route
-    found = check_here(endpoint, path, lambda: Target(endpoint.resolve(path, environ, ()), tasks, timeout_s), environ)
-    return Report(shown(endpoint), tuple(found.checks))
+    found = run_driver_checks(
+        endpoint, path, lambda: Target(endpoint.resolve(path, environ, ()), tasks, timeout_s), environ
+    )
+    return Report(printable_name(endpoint), tuple(found.checks))
 
 
 def outcomes(report: Report) -> dict[str, str]:
@@ -238,7 +240,7 @@ def test_no_way_to_the_server_is_told_as_a_row_tells_it(
         took_s = time.monotonic() - began
         row = told_to_a_row(endpoint, timeout_s=0.4)
 
-    assert ("request", row) == (wrong(report).name, wrong(report).words)
+    assert ("request", row) == (wrong(report).name, wrong(report).text)
     assert message in wrong(report).message
     assert hint in wrong(report).hint
     assert took_s < 10
@@ -269,7 +271,7 @@ def test_a_proxy_that_stands_in_the_way_is_told_as_a_row_tells_it(
     endpoint = Endpoint("https://model.invalid/v1", model="m")
     with _proxy(answer) as authority:
         monkeypatch.setenv("https_proxy", f"http://user:{SECRET}@{authority}")
-        words = wrong(checked(endpoint, "chat")).words.replace(authority, "PROXY")
+        words = wrong(checked(endpoint, "chat")).text.replace(authority, "PROXY")
     with _proxy(answer) as authority:
         monkeypatch.setenv("https_proxy", f"http://user:{SECRET}@{authority}")
         row = told_to_a_row(endpoint).replace(authority, "PROXY")
@@ -286,7 +288,7 @@ def test_a_proxy_that_cannot_be_used_is_told_as_a_row_tells_it(address: str, mon
     """A SOCKS proxy, or an address that cannot be read: its variable is named, what to do, and no password."""
     monkeypatch.setenv("ALL_PROXY", address)
     endpoint = Endpoint("https://model.invalid/v1", model="m")
-    words = wrong(checked(endpoint, "chat")).words
+    words = wrong(checked(endpoint, "chat")).text
 
     assert told_to_a_row(endpoint) == words
     assert re.search(r"\bproxy\b.*ALL_PROXY|ALL_PROXY.*\bproxy\b.* Hint: ", words)
@@ -298,7 +300,7 @@ def test_a_secret_that_an_error_repeats_is_in_no_report_and_no_row(status: int) 
     """A gateway that answers 200 with an error body is read as one that answers 500."""
     with answering({"POST /invocations": (status, {"error": {"message": f"bad key {SECRET}"}})}) as server:
         endpoint = Endpoint(f"{server.url}/invocations", headers={"Authorization": f"Bearer {SECRET}"})
-        words = wrong(checked(endpoint, "chat")).words
+        words = wrong(checked(endpoint, "chat")).text
         row = told_to_a_row(endpoint)
 
     assert words.startswith("bad key ***")
@@ -337,7 +339,7 @@ def test_a_ca_bundle_that_is_none_is_told_as_a_row_tells_it() -> None:
         report = checked(endpoint)
         row = told_to_a_row(endpoint)
 
-    assert row == wrong(report).words
+    assert row == wrong(report).text
     assert "no/such/file.pem" in wrong(report).message
 
 
@@ -394,7 +396,7 @@ def test_a_token_that_is_no_good_is_told_as_a_row_tells_it(
     endpoint = Endpoint(endpoints.invocations("chat"), token=token(endpoints))
     report = checked(endpoint)
 
-    assert (name, told_to_a_row(endpoint)) == (wrong(report).name, wrong(report).words)
+    assert (name, told_to_a_row(endpoint)) == (wrong(report).name, wrong(report).text)
     assert message in wrong(report).message
     assert hint in wrong(report).hint
     assert secret not in str(report) + report._repr_html_()
@@ -434,9 +436,9 @@ def test_a_token_that_tells_its_end_is_read() -> None:
         past = checked(Endpoint(url, token=jwt(time.time() - 7_300)))
         fresh = checked(Endpoint(url, token=jwt(time.time() + 3_590)))
 
-    assert f"the token expired 2 hours ago (at {url})." == wrong(past).message
+    assert f"the token expired 2 h 1 min ago (at {url})." == wrong(past).message
     assert wrong(past).hint.startswith("the token (token=) has expired; make a new one")
-    assert "a token (token=), good for another 60 minutes" == named(fresh, "credentials").message
+    assert re.fullmatch(r"a token \(token=\), valid for another 59 min \d+ s", named(fresh, "credentials").message)
     assert SECRET not in str(past) + str(fresh)
 
 
@@ -446,8 +448,9 @@ def test_an_oauth_client_gets_a_token(endpoints: LocalEndpoints) -> None:
     report = checked(Endpoint(endpoints.invocations("embed"), token=client))
 
     assert report.ok, report
-    told = f"a token of the OAuth client {endpoints.client_id} (token=), good for another 60 minutes"
-    assert told == named(report, "credentials").message
+    message, _, validity = named(report, "credentials").message.partition(", valid for another ")
+    assert f"a token of the OAuth client {endpoints.client_id} (token=)" == message
+    assert re.fullmatch(r"1 h|59 min \d+ s", validity)
     assert endpoints.client_secret not in str(report)
 
 
@@ -457,7 +460,7 @@ def test_an_oauth_client_that_is_refused_is_told_as_a_row_tells_it(endpoints: Lo
     endpoint = Endpoint(endpoints.invocations("chat"), token=client)
     report = checked(endpoint)
 
-    assert ("credentials", told_to_a_row(endpoint)) == (wrong(report).name, wrong(report).words)
+    assert ("credentials", told_to_a_row(endpoint)) == (wrong(report).name, wrong(report).text)
     assert "invalid_client" in wrong(report).message
     assert "id or secret" in wrong(report).hint
     assert 0 == endpoints.stats.requests
@@ -488,7 +491,7 @@ def test_an_address_that_cannot_be_right_is_said(endpoint: Endpoint, environ: di
         endpoint.resolve("/chat/completions", environ, ())
     report = checked(endpoint, environ=environ)
 
-    assert ("address", str(raised.value)) == (wrong(report).name, wrong(report).words)
+    assert ("address", str(raised.value)) == (wrong(report).name, wrong(report).text)
     assert message in wrong(report).message
     assert ["skipped"] * 3 == [check.outcome for check in report.checks[1:]]
 
@@ -533,7 +536,7 @@ def test_a_task_that_does_not_fit_is_said(endpoints: LocalEndpoints, asked: str)
     assert ("passed", "request") == (named(report, "description").outcome, wrong(report).name)
     assert f"(at {endpoints.invocations('chat')})." in wrong(report).message
     assert wrong(report).hint.startswith(
-        f"the endpoint chat serves chat (llm/v1/chat), and {asked} was asked of it: use chat_udf, or name an endpoint"
+        f"the endpoint chat serves chat (llm/v1/chat), not {asked}: use chat_udf, or name an endpoint"
     )
 
 
@@ -555,7 +558,7 @@ def test_a_task_that_does_not_fit_is_told_as_a_row_tells_it_where_nobody_describ
     last_words = {result.error.message for result in results if result is not None and result.error is not None}
 
     assert "request" == wrong(report).name
-    assert wrong(report).words in last_words
+    assert wrong(report).text in last_words
 
 
 def test_a_served_model_that_is_not_there_is_said(endpoints: LocalEndpoints) -> None:
@@ -564,7 +567,7 @@ def test_a_served_model_that_is_not_there_is_said(endpoints: LocalEndpoints) -> 
     report = checked(Endpoint(url, token=endpoints.token))
 
     assert "The endpoint chat has no served model 'nobody'." == wrong(report).message
-    assert "it has chat-1: name one of these." == wrong(report).hint
+    assert "name one of chat-1." == wrong(report).hint
 
 
 def test_a_route_optimised_endpoint_is_told_its_own_url() -> None:
@@ -577,7 +580,7 @@ def test_a_route_optimised_endpoint_is_told_its_own_url() -> None:
     with answering(answers) as willing, answering(refusing) as unwilling:
         ready = checked(Endpoint(f"{willing.url}/serving-endpoints/chat/invocations"))
         refusal = checked(Endpoint(f"{unwilling.url}/serving-endpoints/chat/invocations"))
-    way = f"it is route-optimised: ask {own} with an OAuth token, such as ClientCredentials get."
+    way = f"it is route-optimised: use {own} with an OAuth token, for example ClientCredentials(…)."
 
     assert ready.ok
     assert way == named(ready, "description").hint
@@ -588,7 +591,7 @@ def test_a_route_optimised_endpoint_is_ready_at_its_own_url() -> None:
     """There a client's token is good for it alone; nothing describes it there."""
     models = {"fast": ServingEndpoint(Echo(), tasks=["chat"], route_optimized=True)}
     with LocalEndpoints(models) as endpoints:
-        described = endpoints_at(workspace({"DATABRICKS_HOST": endpoints.url}, (), Bearer.of(endpoints.token)))
+        described = list_endpoints(workspace_route({"DATABRICKS_HOST": endpoints.url}, (), Bearer.of(endpoints.token)))
         url = f"{endpoints.url}/1270010000000001/serving-endpoints/fast/invocations"
         client = ClientCredentials(endpoints.client_id, endpoints.client_secret)
         report = checked(Endpoint(url, token=client), environ={"DATABRICKS_HOST": endpoints.url})
@@ -603,7 +606,7 @@ def test_a_route_optimised_endpoint_is_ready_at_its_own_url() -> None:
     [
         ((403, {"error_code": "PERMISSION_DENIED", "message": "No CAN_VIEW."}), "403 No CAN_VIEW."),
         ((404, {"detail": "Not Found"}), "404 Not Found"),
-        ((200, ["not", "one"]), "what came back is no description"),
+        ((200, ["not", "one"]), "the response is not a description"),
         ((302, {}), "302"),
         ((500, {"message": "oops"}), "500 oops"),
     ],
@@ -627,7 +630,7 @@ def test_every_success_is_one() -> None:
     with answering(answers) as server:
         client = ClientCredentials("id", "secret", f"{server.url}/token")
         report = checked(Endpoint(f"{server.url}/serving-endpoints/chat/invocations", token=client))
-        names = [found.name for found in endpoints_at(workspace({"DATABRICKS_HOST": server.url}, (), client))]
+        names = [found.name for found in list_endpoints(workspace_route({"DATABRICKS_HOST": server.url}, (), client))]
 
     assert {"passed"} == {check.outcome for check in report.checks}, report
     assert ["chat"] == names
@@ -691,7 +694,7 @@ def test_what_raises_beside_the_loop_raises_here() -> None:
     """The thread beside the loop hands back what became of its work."""
 
     async def cell() -> None:
-        off_the_loop(lambda: int("none"))
+        run_outside_loop(lambda: int("none"))
 
     with pytest.raises(ValueError, match="none"):
         asyncio.run(cell())
@@ -699,8 +702,8 @@ def test_what_raises_beside_the_loop_raises_here() -> None:
 
 def test_a_task_that_there_is_not_raises() -> None:
     """It is an argument, and no fault of the endpoint."""
-    with pytest.raises(ConfigError, match=r"task='sing' is no task. Hint: pass one of chat, embed, complete"):
-        tasks_of(Endpoint("chat"), "sing")
+    with pytest.raises(ConfigError, match=r"Unknown task 'sing'. Hint: pass one of chat, embed, complete"):
+        candidate_tasks(Endpoint("chat"), "sing")
 
 
 @pytest.mark.parametrize(
@@ -717,7 +720,7 @@ def test_a_task_that_there_is_not_raises() -> None:
 )
 def test_the_tasks_that_come_into_question(endpoint: Endpoint, told: str | None, names: Sequence[str]) -> None:
     """What is told goes first, then what the path says; else each is tried."""
-    assert names == [task.name for task in tasks_of(endpoint, told)]
+    assert names == [task.name for task in candidate_tasks(endpoint, told)]
 
 
 # The list of a workspace.
@@ -727,7 +730,7 @@ def test_a_workspace_lists_its_endpoints(endpoints: LocalEndpoints) -> None:
     """By name, task and state."""
     environ = {"DATABRICKS_HOST": endpoints.url, "DATABRICKS_TOKEN": endpoints.token}
     endpoints.set_ready("embed", ready=False)
-    found = [(each.name, each.task, each.state) for each in endpoints_at(workspace(environ, ()))]
+    found = [(each.name, each.task, each.state) for each in list_endpoints(workspace_route(environ, ()))]
 
     assert [("chat", "chat", "READY"), ("complete", "complete", "READY"), ("embed", "embed", "NOT_READY")] == found
 
@@ -740,7 +743,7 @@ def test_a_workspace_that_lists_nothing_says_why(endpoints: LocalEndpoints, toke
     """One exception with its next step, and without the token."""
     environ = {"DATABRICKS_HOST": endpoints.url} | ({} if token is None else {"DATABRICKS_TOKEN": token})
     with pytest.raises(ConfigError, match=r" Hint: .+\.$") as raised:
-        endpoints_at(workspace(environ, ()))
+        list_endpoints(workspace_route(environ, ()))
 
     assert words in str(raised.value)
     assert SECRET not in str(raised.value)
@@ -748,5 +751,5 @@ def test_a_workspace_that_lists_nothing_says_why(endpoints: LocalEndpoints, toke
 
 def test_no_workspace_is_said() -> None:
     """Without DATABRICKS_HOST and without a login there is none to ask."""
-    with pytest.raises(ConfigError, match=r"DATABRICKS_HOST does not say at which workspace. Hint: set "):
-        workspace({}, ())
+    with pytest.raises(ConfigError, match=r"DATABRICKS_HOST names no workspace. Hint: set "):
+        workspace_route({}, ())

@@ -13,7 +13,7 @@ from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import RowError
 from spark_llm.protocol.wire import read_json, write_json
-from spark_llm.readiness.probe import SAMPLE, asks_on, is_an_answer, questions
+from spark_llm.readiness.probe import SAMPLE, is_about_format, is_answered, probes
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 FIELDS = st.dictionaries(
@@ -22,8 +22,8 @@ FIELDS = st.dictionaries(
 
 
 def bodies(task: Task) -> list[dict[str, object]]:
-    """Return the requests that a task's questions make, without what is asked."""
-    asked = [json.loads(question.encode([SAMPLE], None, form)) for question, form in questions(task)]
+    """Return the requests that a task's probes make, without what is asked."""
+    asked = [json.loads(question.encode([SAMPLE], None, form)) for question, form in probes(task)]
     return [{name: value for name, value in body.items() if name not in ("messages", "prompt")} for body in asked]
 
 
@@ -55,7 +55,7 @@ def test_what_is_asked_in_which_order(task: Task, expected: list[dict[str, objec
 def test_the_first_question_is_the_udfs_own_with_one_token(kind: type[Chat | Complete], fields: dict[str, int]) -> None:
     """Every other parameter stays as it is, and none is asked twice."""
     task = kind(parameters=write_json(fields))
-    asked = [read_json(question.parameters) for question, _ in questions(task) if isinstance(question, kind)]
+    asked = [read_json(question.parameters) for question, _ in probes(task) if isinstance(question, kind)]
     own = {name: value for name, value in fields.items() if name not in LIMITS}
 
     assert own == {name: value for name, value in asked[0].items() if name not in LIMITS}
@@ -76,13 +76,13 @@ def test_the_first_question_is_the_udfs_own_with_one_token(kind: type[Chat | Com
 )
 def test_only_a_refusal_of_the_form_is_asked_again(task: Task, words: str, expected: bool) -> None:  # noqa: FBT001 -- a table
     """A refusal that speaks of tokens may be about the limit; any of vectors may be about their form."""
-    assert expected == asks_on(task, RowError("invalid_request", 400, words, retryable=False))
+    assert expected == is_about_format(task, RowError("invalid_request", 400, words, retryable=False))
 
 
 @given(st.sampled_from([kind for kind in KINDS if kind != "invalid_request"]), st.text())
 def test_nothing_else_is_asked_again(kind: Kind, words: str) -> None:
     """What was not refused for what it says is no better in other words."""
-    assert not asks_on(Embed(), RowError(kind, 400, words, retryable=False))
+    assert not is_about_format(Embed(), RowError(kind, 400, words, retryable=False))
 
 
 @pytest.mark.parametrize(
@@ -96,4 +96,4 @@ def test_nothing_else_is_asked_again(kind: Kind, words: str) -> None:
 )
 def test_too_few_tokens_are_an_answer(error: RowError, expected: bool) -> None:  # noqa: FBT001 -- a table
     """The model was reached, and that is what is asked."""
-    assert expected == is_an_answer(error)
+    assert expected == is_answered(error)

@@ -22,7 +22,7 @@ BROKEN = Report(
     (
         Check("address", "driver", "passed", "https://host/serving-endpoints/my-endpoint/invocations"),
         Check("credentials", "driver", "passed", "a token (DATABRICKS_TOKEN)"),
-        Check("description", "driver", "skipped", "there is none to be had: 403 no"),
+        Check("description", "driver", "skipped", "not available: 403 no"),
         Check("request", "driver", "failed", "Invalid access token.", "make a new one for this host."),
     ),
 )
@@ -56,7 +56,7 @@ FAILED request (driver): Invalid access token.
 
 driver  address      passed   https://host/serving-endpoints/my-endpoint/invocations
 driver  credentials  passed   a token (DATABRICKS_TOKEN)
-driver  description  skipped  there is none to be had: 403 no
+driver  description  skipped  not available: 403 no
 driver  request      failed   see above""" == str(BROKEN) == repr(BROKEN)
     assert not BROKEN.ok
 
@@ -100,7 +100,7 @@ def test_a_page_escapes_what_servers_say() -> None:
 @given(WORDS, WORDS)
 def test_the_words_of_a_row_are_kept(message: str, hint: str) -> None:
     """A message with its hint is cut in two, and put together again as it was."""
-    check = Check.of_words("request", "driver", "failed", f"{message}. Hint: {hint}")
+    check = Check.from_text("request", "driver", "failed", f"{message}. Hint: {hint}")
 
-    assert f"{message}. Hint: {hint}" == check.words
+    assert f"{message}. Hint: {hint}" == check.text
     assert check.hint

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.readiness.workspace import Description, Subject, did_you_mean, listed
+from spark_llm.readiness.workspace import Description, Subject, name_hint, read_descriptions
 from tests.support.strategies import JSON
 
 HOST = "https://adb-1.2.azuredatabricks.net"
@@ -38,7 +38,7 @@ def test_what_is_asked_says_where_it_is_described(
     path: str, model: str | None, expected: tuple[str, str | None, str] | None
 ) -> None:
     """A workspace's URLs name an endpoint in the path or as the model; no other URL is described."""
-    subject = Subject.of(HOST + path, model)
+    subject = Subject.from_url(HOST + path, model)
 
     assert expected == subject
     assert subject is None or subject.list_url == API
@@ -47,12 +47,16 @@ def test_what_is_asked_says_where_it_is_described(
 @given(JSON)
 def test_any_document_is_read(document: Any) -> None:  # noqa: ANN401 -- a JSON document has any type
     """What a server sends never raises; what it does not say is empty, and no reason to refuse."""
-    for found in [Description.read(document), *listed(document), *listed({"endpoints": document})]:
-        wrong = found.wrong("m")
+    for found in [
+        Description.read(document),
+        *read_descriptions(document),
+        *read_descriptions({"endpoints": document}),
+    ]:
+        wrong = found.problem("m")
         assert wrong is None or all(wrong)
         assert found.task in ("chat", "complete", "embed", None)
         assert found.state.startswith(("READY", "NOT_READY"))
-    assert None is Description.read([document]).wrong(None)
+    assert None is Description.read([document]).problem(None)
 
 
 @given(JSON, st.sampled_from(["state", "config", "task", "data_plane_info", "endpoint_url", "route_optimized"]))
@@ -80,28 +84,32 @@ def test_kinds_are_tasks(kind: str, task: str | None) -> None:
     found = described(task=kind)
 
     assert task == found.task
-    assert [] == [name for name in ("chat", "complete", "embed") if task is None and found.other_task(name)]
+    assert [] == [name for name in ("chat", "complete", "embed") if task is None and found.task_hint(name)]
 
 
 def test_another_task_is_named_with_the_udf_for_it() -> None:
     """Both tasks are named, and what to do."""
-    hint = described(task="llm/v1/embeddings").other_task("chat")
+    hint = described(task="llm/v1/embeddings").task_hint("chat")
 
-    assert hint.startswith("the endpoint e serves embed (llm/v1/embeddings), and chat was asked of it: use embed_udf,")
-    assert "" == described().other_task("chat")
+    assert hint.startswith("the endpoint e serves embed (llm/v1/embeddings), not chat: use embed_udf,")
+    assert "" == described().task_hint("chat")
 
 
 @pytest.mark.parametrize(
     ("state", "told", "hint"),
     [
         ({"ready": "NOT_READY", "config_update": "IN_PROGRESS"}, "NOT_READY (IN_PROGRESS)", "it is being deployed"),
-        ({"ready": "NOT_READY", "config_update": "UPDATE_FAILED"}, "NOT_READY (UPDATE_FAILED)", "its last update did"),
+        (
+            {"ready": "NOT_READY", "config_update": "UPDATE_FAILED"},
+            "NOT_READY (UPDATE_FAILED)",
+            "its last update failed",
+        ),
         ({"ready": "NOT_READY", "config_update": "NOT_UPDATING"}, "NOT_READY", "start it on its page"),
     ],
 )
 def test_an_endpoint_that_is_not_ready_says_what_it_waits_for(state: object, told: str, hint: str) -> None:
     """The state is told as it is, and each has its own next step."""
-    wrong = described(state=state).wrong(None)
+    wrong = described(state=state).problem(None)
 
     assert wrong is not None
     assert f"The endpoint e is {told}." == wrong[0]
@@ -112,7 +120,7 @@ def test_an_endpoint_that_is_updated_while_it_answers_is_ready() -> None:
     """What runs goes on while a new configuration is deployed."""
     found = described(state={"ready": "READY", "config_update": "IN_PROGRESS"})
 
-    assert None is found.wrong(None)
+    assert None is found.problem(None)
     assert "READY (IN_PROGRESS)" == found.state
 
 
@@ -128,9 +136,9 @@ def test_a_served_model_is_looked_for() -> None:
     """One that is not there is wrong; where none is named, there is no telling."""
     found = described(config={"served_entities": [{"name": "e-1"}, {"name": "e-2"}]})
 
-    assert None is found.wrong("e-2")
-    assert ("The endpoint e has no served model 'e-3'.", "it has e-1, e-2: name one of these.") == found.wrong("e-3")
-    assert None is described().wrong("e-3")
+    assert None is found.problem("e-2")
+    assert ("The endpoint e has no served model 'e-3'.", "name one of e-1, e-2.") == found.problem("e-3")
+    assert None is described().problem("e-3")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +155,7 @@ def test_a_route_optimised_endpoint_has_a_url_of_its_own(fields: dict[str, objec
     found = described(**fields)
 
     assert url == found.own_url
-    assert ("OAuth" in found.own_way) == (url is not None)
+    assert ("OAuth" in found.url_hint) == (url is not None)
 
 
 @pytest.mark.parametrize(
@@ -161,4 +169,4 @@ def test_a_route_optimised_endpoint_has_a_url_of_its_own(fields: dict[str, objec
 )
 def test_a_name_that_is_not_there_has_near_ones(name: str, names: list[str], hint: str) -> None:
     """The nearest are named first, and how to see them all last."""
-    assert f"{hint}`spark-llm endpoints` lists those of the workspace." == did_you_mean(name, names)
+    assert f"{hint}`spark-llm endpoints` lists those of the workspace." == name_hint(name, names)

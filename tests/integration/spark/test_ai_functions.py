@@ -171,7 +171,10 @@ def test_ai_query_asks_the_endpoint_that_it_names(
     ("name", "why"),
     [
         ("NULL", "its name is null. Hint: name one of 'mine'"),
-        ("'yours'", "knows no endpoint 'yours', and no workspace to look it up at. Hint: name one of 'mine'"),
+        (
+            "'yours'",
+            "does not know the endpoint 'yours', and there is no workspace to look it up in. Hint: name one of 'mine'",
+        ),
     ],
 )
 def test_a_name_that_says_no_endpoint_fails_before_anything_is_asked(
@@ -222,7 +225,7 @@ def test_on_a_spark_before_4_the_names_are_udfs(spark: SparkSession, endpoints: 
     asked = query_function(known_endpoints({"mine": chat}), None, raises=True)
 
     def old(udf: AIFunction, field: str) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
-        return udf.value(field).on("3.5.0")
+        return udf.field(field).for_version("3.5.0")
 
     df = spark.createDataFrame([(1, "Jo came", ["x"]), (2, None, ["x"])], "id INT, t STRING, labels ARRAY<STRING>")
     columns: list[Column] = [
@@ -233,7 +236,7 @@ def test_on_a_spark_before_4_the_names_are_udfs(spark: SparkSession, endpoints: 
         old(chat_function("summarize", chat), "text")("t", F.lit(3)),
         old(similarity_function(embed), "parsed")("t", F.lit("Jo came")),
         old(asked, "text")(F.lit("mine"), "t"),
-        chat_function("classify", chat).on("3.5.0")("t", "labels")["usage"]["total_tokens"],
+        chat_function("classify", chat).for_version("3.5.0")("t", "labels")["usage"]["total_tokens"],
     ]
     found = [dict(tuple(row) for row in df.select("id", column).collect()) for column in columns]
     extracted = {"who": "Jo", "where": None}

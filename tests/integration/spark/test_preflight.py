@@ -16,9 +16,9 @@ from pyspark.sql import SparkSession
 from spark_llm import ConfigError, Endpoint, chat_udf, complete_udf, embed_udf, preflight
 from spark_llm._version import __version__
 from spark_llm.auth.credentials import ClientCredentials
-from spark_llm.readiness.executor import THREAD, look
+from spark_llm.readiness.executor import THREAD_NAME, run_executor_checks
 from spark_llm.readiness.report import Check, Report
-from spark_llm.readiness.target import Target, tasks_of
+from spark_llm.readiness.target import Target, candidate_tasks
 from spark_llm.serving import LocalEndpoints
 from spark_llm.udf.model_udf import ModelUDF
 from tests.conftest import ROOT, SessionKind
@@ -113,14 +113,14 @@ def test_a_udf_of_a_login_that_fails_is_reported(
 @pytest.mark.parametrize(
     ("given", "options", "words"),
     [
-        (7, {}, "An object of type int is no endpoint."),
-        ({"token": "t"}, {}, "An object of type dict is no endpoint."),
+        (7, {}, "An object of type int is not an endpoint."),
+        ({"token": "t"}, {}, "An object of type dict is not an endpoint."),
         ("a b", {}, "is neither an endpoint's name nor a URL."),
-        ("chat", {"spark": 7}, "An object of type int is no Spark session."),
-        ("chat", {"task": "sing"}, "task='sing' is no task."),
-        ("chat", {"timeout_s": 0}, "timeout_s=0 is no time"),
-        ("chat", {"timeout_s": 31}, "timeout_s=31 is no time"),
-        ("chat", {"timeout_s": True}, "timeout_s=True is no time"),
+        ("chat", {"spark": 7}, "An object of type int is not a Spark session."),
+        ("chat", {"task": "sing"}, "Unknown task 'sing'."),
+        ("chat", {"timeout_s": 0}, "timeout_s=0 is not a number of seconds"),
+        ("chat", {"timeout_s": 31}, "timeout_s=31 is not a number of seconds"),
+        ("chat", {"timeout_s": True}, "timeout_s=True is not a number of seconds"),
     ],
 )
 def test_what_is_no_argument_raises(given: Any, options: dict[str, Any], words: str) -> None:  # noqa: ANN401 -- every wrong type
@@ -134,7 +134,7 @@ def test_what_is_no_argument_raises(given: Any, options: dict[str, Any], words: 
 def test_a_task_beside_a_udf_must_be_its_own(endpoints: LocalEndpoints) -> None:
     """The UDF knows what it asks for."""
     assert preflight(chat(endpoints), task="chat").ok
-    with pytest.raises(ConfigError, match="task='embed' goes with no UDF that asks for chat"):
+    with pytest.raises(ConfigError, match="task='embed' does not match the UDF, whose task is 'chat'"):
         preflight(chat(endpoints), task="embed")
 
 
@@ -149,7 +149,7 @@ def test_what_failed_for_good_is_not_asked_again(
     report = preflight(Endpoint(endpoints.invocations("chat"), token=token), spark)
 
     assert ["passed", "passed", "skipped", "skipped"] == outcomes(report, "executor")
-    assert f"not done: the check of the {failed} failed on the driver" == there(report, "request").message
+    assert f"not done: the {failed} check failed on the driver" == there(report, "request").message
     assert [failed] == [check.name for check in report.failed]
 
 
@@ -166,7 +166,7 @@ def test_a_host_that_an_executor_does_not_find_is_said(spark: SparkSession) -> N
     [driver, executor] = report.failed
 
     assert ("address", "executor") == (executor.name, executor.where)
-    assert driver.words == executor.words
+    assert driver.text == executor.text
 
 
 class OnWorkers:
@@ -234,7 +234,7 @@ def test_another_version_on_the_executor_is_said(
     report = preflight(chat(endpoints), spark)
 
     assert ["failed", "skipped", "skipped", "skipped"] == outcomes(report, "executor")
-    assert f"The executor has spark_llm 0.0.1, and the driver {__version__}." == there(report, "packages").message
+    assert f"The executor has spark_llm 0.0.1, but the driver has {__version__}." == there(report, "packages").message
     assert f"spark-llm-endpoints=={__version__}" in there(report, "packages").hint
 
 
@@ -245,7 +245,7 @@ def test_a_python_that_cannot_run_is_said(spark: SparkSession, endpoints: LocalE
     failed = there(report, "packages")
 
     assert "failed" == failed.outcome
-    assert failed.message.startswith("Spark ran no Python function: ")
+    assert failed.message.startswith("Spark could not run a Python function: ")
     assert "No such file or directory" in failed.message
     assert "\n" not in failed.message
     assert "PYSPARK_PYTHON" in failed.hint
@@ -264,11 +264,11 @@ def test_a_cluster_without_a_free_executor_is_not_waited_for(
     try:
         endpoints.wait_for(lambda stats: stats.in_flight == 2, timeout_s=60)
         place = endpoint(endpoints)
-        target = Target(place.resolve("/chat/completions", {}), tasks_of(place, "chat"))
+        target = Target(place.resolve("/chat/completions", {}), candidate_tasks(place, "chat"))
         began = time.monotonic()
-        checks = look(spark, target, job_s=0.5)
+        checks = run_executor_checks(spark, target, job_timeout_s=0.5)
         took_s = time.monotonic() - began
-        late = [thread for thread in threading.enumerate() if thread.name == THREAD]
+        late = [thread for thread in threading.enumerate() if thread.name == THREAD_NAME]
         for thread in late:
             thread.join(timeout=10 if session_kind == "connect" else 0)
         waiting = [thread for thread in late if thread.is_alive()]
@@ -277,7 +277,10 @@ def test_a_cluster_without_a_free_executor_is_not_waited_for(
         job.join(timeout=60)
 
     assert ["failed", "skipped", "skipped", "skipped"] == [check.outcome for check in checks]
-    assert "Spark ran no Python function: no executor did a job of one row within 0.5 s." == checks[0].message
+    assert (
+        "Spark could not run a Python function: no executor finished a job of one row within 0.5 s."
+        == checks[0].message
+    )
     assert "see the cluster's page" in checks[0].hint
     assert took_s < 10
     if session_kind == "connect":

@@ -27,7 +27,7 @@ builder = builder.remote("local[1]") if sys.argv[1] == "connect" else builder.ma
 spark = builder.getOrCreate()
 print("ANSWER", spark.sql("SELECT 'early bird' AS p").select(CHAT("p").alias("r")).select("r.text").first()[0])
 rows = spark.range(2_000, numPartitions=1).selectExpr("concat('row ', id) AS p")
-for udf in (CHAT, CHAT.on("3.5.0")):  # Arrow, then pandas
+for udf in (CHAT, CHAT.for_version("3.5.0")):  # Arrow, then pandas
     for _ in range(3):
         rows.select(udf("p").alias("r")).where("r.error IS NULL").select("r.text").show(3)
 spark.stop()

@@ -308,8 +308,8 @@ def test_a_call_that_does_not_fit_is_refused_at_once(spark: SparkSession, endpoi
         (["book"], {"title": "title", "body": "body"}, "both one column and columns by name"),
         ([], {}, "called on no column"),
         ([None], {}, "called on no column"),
-        ([], {"title": "title", "body": 5}, "body=5 is no column"),
-        ([], {"title": None, "body": "body"}, "title=None is no column"),
+        ([], {"title": "title", "body": 5}, "body=5 is not a column"),
+        ([], {"title": None, "body": "body"}, "title=None is not a column"),
     ]
     for given, by_name, words in wrong:
         with pytest.raises(ConfigError, match=rf"{words}.* Hint: .+\.$"):

@@ -101,10 +101,10 @@ class Circle(BaseModel):
     ("returns", "why"),
     [
         (" ", "returns="),
-        (5, "no type of an answer"),
-        (Review.model_construct(), "no type of an answer"),
-        (list[Review], "no type of an answer"),
-        (IntegerType(), "no type of an answer"),
+        (5, "is not an answer type"),
+        (Review.model_construct(), "is not an answer type"),
+        (list[Review], "is not an answer type"),
+        (IntegerType(), "is not an answer type"),
         (StructType([]), "without fields"),
         (StructType([StructField("a", BinaryType())]), "a"),
         (StructType([StructField("a", ArrayType(BinaryType()))]), "a"),
@@ -159,7 +159,7 @@ def test_threads_may_share_a_udf_whose_type_spark_reads(spark: SparkSession, end
 
             def look(number: int, review: ModelUDF = review, together: Barrier = together) -> tuple[list[str], int]:
                 together.wait(timeout=60)
-                task = review.recipe.task if number % 2 else review.codec
+                task = review.request_spec.task if number % 2 else review.codec
                 return review.returnType.names, hash(task)
 
             seen = set(map(repr, pool.map(look, range(threads))))

@@ -156,7 +156,7 @@ def test_a_comment_is_told_and_stays_out_of_the_column(spark: SparkSession, endp
 @pytest.mark.parametrize("ddl", ["int", "array<string>", "map<string,int>", "array<struct<value:int>>", "decimal(3,1)"])
 def test_ddl_of_no_struct_is_refused(spark: SparkSession, ddl: str) -> None:
     """And how to make it one is said."""
-    with pytest.raises(ConfigError, match=r"is no struct. Hint: .+\.$"):
+    with pytest.raises(ConfigError, match=r"is not a struct. Hint: .+\.$"):
         struct_of(ddl, spark)
 
 
@@ -166,7 +166,7 @@ def test_ddl_of_no_struct_is_refused(spark: SparkSession, ddl: str) -> None:
 )
 def test_ddl_that_spark_does_not_take_is_refused(spark: SparkSession, ddl: str) -> None:
     """In Spark's words, on a line, without its stack."""
-    with pytest.raises(ConfigError, match=r"^returns='.*' is no DDL that Spark takes: .+ Hint: .+\.$") as caught:
+    with pytest.raises(ConfigError, match=r"^returns='.*' is not valid DDL: .+ Hint: .+\.$") as caught:
         struct_of(ddl, spark)
 
     assert "\n" not in str(caught.value)

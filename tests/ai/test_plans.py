@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from spark_llm import Endpoint, Policy
-from spark_llm.ai.udf import NAMES_AT_ONCE, QueryPlan
+from spark_llm.ai.plans import MAX_LANES, QueryPlan
 from spark_llm.engine.registry import ENGINES, IDLE_MOST
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import InputTypeError, RowFailedError
@@ -108,11 +108,11 @@ def test_a_hundred_names_leave_few_engines(endpoints: LocalEndpoints) -> None:
             yield chunk
 
     assert [request for _, request in rows] == answered(counted())
-    assert most - threads <= 4 * (2 * NAMES_AT_ONCE + IDLE_MOST)
+    assert most - threads <= 4 * (2 * MAX_LANES + IDLE_MOST)
     assert len(ENGINES) <= IDLE_MOST
 
 
-@pytest.mark.parametrize(("name", "why"), [(None, "its name is null"), ("d", "knows no endpoint 'd'")])
+@pytest.mark.parametrize(("name", "why"), [(None, "its name is null"), ("d", "does not know the endpoint 'd'")])
 def test_a_wrong_name_is_found_before_its_slice_is_asked(name: str | None, why: str, endpoints: LocalEndpoints) -> None:
     """With rows of other names before it."""
     with pytest.raises(InputTypeError, match=why):

@@ -22,7 +22,7 @@ demo: .venv/ready-for-demo ## Run real local models and Spark over a small table
 	$(BIN)/spark-llm demo
 
 test: .venv/ready-for-dev ## Run the tests, then those on Spark once more over Spark Connect
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n 2 --dist loadgroup
 	SPARK_LLM_TEST_SESSION=connect $(BIN)/python -m pytest tests/integration/spark -m "not models and not one_kind" -k "not pandas"
 
 test-fast: .venv/ready-for-dev ## Run the tests that need neither Spark nor models (minutes)

@@ -185,9 +185,7 @@ def _column(name: str, text: object) -> Column:
 
 def _value(function: Function, parameter: Parameter, value: Any) -> Column:  # noqa: ANN401 -- whatever the user gave
     """Return a constant column; raises `ConfigError` for a value that no row could be asked with."""
-    is_list = isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not {"text": isinstance(value, str), "texts": is_list, "whole": is_whole}[parameter.kind]:
+    if not parameter.accepts(value):
         raise ConfigError(
             f"ai_{function.name}: {parameter.name}={value!r} is not {PARAMETER_KINDS[parameter.kind]}.",
             "pass one, or a column of them.",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from spark_llm.errors import ConfigError
+from spark_llm.validation.numbers import check_number, check_whole
 
 MAX_IN_FLIGHT = 512  # the ceiling where the user names none
 _LARGEST = 1e9
@@ -62,14 +63,14 @@ class Policy:
     def __post_init__(self) -> None:
         """Check every field, so that nothing wrong leaves the driver."""
         if self.max_in_flight is not None:
-            _whole("max_in_flight", self.max_in_flight, 1, 100_000)
-        _whole("tasks", self.tasks, 1, 100_000)
+            self._check_whole("max_in_flight", 1, 100_000)
+        self._check_whole("tasks", 1, 100_000)
         if self.requests_per_minute is not None:
-            _number("requests_per_minute", self.requests_per_minute, "requests a minute", 1.0)
+            self._check_number("requests_per_minute", 1.0, unit="requests a minute")
         if self.tokens_per_minute is not None:
-            _number("tokens_per_minute", self.tokens_per_minute, "tokens a minute", 1.0)
+            self._check_number("tokens_per_minute", 1.0, unit="tokens a minute")
         if self.max_failure_rate is not None:
-            _number("max_failure_rate", self.max_failure_rate, "failed rows over all rows", 0.001, 1.0)
+            self._check_number("max_failure_rate", 0.001, 1.0)
         if not isinstance(self.dedupe, (bool, type(None))):
             raise ConfigError(
                 f"Policy(dedupe={self.dedupe!r}) is neither True nor False.", "leave it out to have it decided."
@@ -81,11 +82,11 @@ class Policy:
                     "Policy(cache=…, dedupe=False) is a contradiction: a cache gives equal inputs one answer.",
                     "leave out one of the two.",
                 )
-        _whole("max_tries", self.max_tries, 1, 1_000)
-        _whole("reask", self.reask, 0, 1_000)
-        _whole("batch_size", self.batch_size, 1, 2_048)
-        _number("timeout_s", self.timeout_s, "seconds", 0.001)
-        _number("give_up_after_s", self.give_up_after_s, "seconds", 0.0)
+        self._check_whole("max_tries", 1, 1_000)
+        self._check_whole("reask", 0, 1_000)
+        self._check_whole("batch_size", 1, 2_048)
+        self._check_number("timeout_s", 0.001, unit="seconds")
+        self._check_number("give_up_after_s", 0.0, unit="seconds")
         if self.on_error not in ("row", "raise"):
             raise ConfigError(
                 f"Policy(on_error={self.on_error!r}) is neither 'row' nor 'raise'.", "leave it out for 'row'."
@@ -95,6 +96,12 @@ class Policy:
                 f"Policy(max_in_flight={self.max_in_flight}, tasks={self.tasks}) leaves less than one request a task.",
                 "raise max_in_flight, or run fewer tasks at once.",
             )
+
+    def _check_whole(self, name: str, minimum: int, maximum: int) -> None:
+        check_whole(name, getattr(self, name), minimum, maximum, owner="Policy")
+
+    def _check_number(self, name: str, minimum: float, maximum: float = _LARGEST, unit: str = "") -> None:
+        check_number(name, getattr(self, name), minimum, maximum, unit=unit, owner="Policy")
 
     @property
     def ceiling(self) -> int:
@@ -110,19 +117,3 @@ def _folder(value: str | _Path) -> str:
             'name one that each worker can write to, such as cache="/local_disk0/answers", or leave it out.',
         )
     return path
-
-
-def _whole(name: str, value: object, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ConfigError(
-            f"Policy({name}={value!r}) is not a whole number from {least} to {most}.",
-            f"set {name} within it, or leave it out.",
-        )
-
-
-def _number(name: str, value: object, unit: str, least: float, most: float = _LARGEST) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        raise ConfigError(
-            f"Policy({name}={value!r}) is not a number of {unit} from {least:g} to {most:g}.",
-            f"set {name} within it, or leave it out.",
-        )

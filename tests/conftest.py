@@ -25,11 +25,15 @@ SessionKind = Literal["classic", "connect"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests marked `slow` unless they are asked for: they take minutes, or fetch a gigabyte."""
+    """Leave out the tests marked `slow` unless `-m` names them; group the others for parallel processes."""
     if "slow" not in config.getoption("markexpr"):
         left_out = [item for item in items if item.get_closest_marker("slow")]
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=left_out)
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:  # one process has the Spark session; of the others a file stays together
+            group = "spark" if item.get_closest_marker("spark") else item.nodeid.split("::")[0]
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Enumeration, Field, Nullable, Scalar, Struct
 from spark_llm.protocol.values import Item, Prompt, RowError
 from spark_llm.protocol.wire import write_json
+from spark_llm.validation.numbers import is_whole
 
 SENTIMENTS = ("positive", "negative", "neutral", "mixed")
 MAX_LABELS = 500
@@ -45,6 +46,12 @@ class Parameter(NamedTuple):
     name: str
     kind: ParameterKind = "text"
     default: int | None = None
+
+    def accepts(self, value: object) -> bool:
+        """Return whether a value has the parameter's kind; a tuple of strings is a list of them."""
+        if self.kind == "texts":
+            return isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
+        return is_whole(value) if self.kind == "whole" else isinstance(value, str)
 
 
 @dataclass(frozen=True)

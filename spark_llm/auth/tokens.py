@@ -24,6 +24,7 @@ from spark_llm.protocol.masking import without_secrets
 from spark_llm.protocol.values import Failure, Response, RowError
 from spark_llm.protocol.wire import read_object
 from spark_llm.transport.http import ask_once
+from spark_llm.validation.numbers import is_number
 
 EARLY_S = 300.0  # so long before its end a token is renewed, or a fifth of its life if that is shorter
 AGAIN_S = 30.0  # after a renewal that failed, while the token is still good
@@ -220,9 +221,7 @@ def _described(response: Response) -> str | None:
 
 
 def _seconds(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e12:
-        return None
-    return float(value)
+    return float(value) if is_number(value) and abs(value) < 1e12 else None
 
 
 def _no_token(response: Response, url: str, client: ClientCredentials) -> SignInError:

@@ -16,6 +16,7 @@ from spark_llm.readiness.checks import list_endpoints, run_driver_checks
 from spark_llm.readiness.report import Report
 from spark_llm.readiness.target import Target, candidate_tasks, printable_name, workspace_route
 from spark_llm.readiness.workspace import Description
+from spark_llm.text.table import text_table
 
 
 def check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Report:
@@ -49,12 +50,7 @@ def _row(described: Description) -> dict[str, str]:
 def _table(rows: list[dict[str, str]]) -> str:
     if not rows:
         return "The workspace has no endpoints that you may see."
-    lines = [dict(zip(rows[0], map(str.upper, rows[0]), strict=True)), *rows]
-    widths = [max(len(line[column]) for line in lines) for column in rows[0]]
-    return "\n".join(
-        "  ".join(f"{line[column]:{width}}" for column, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return text_table([tuple(map(str.upper, rows[0])), *(tuple(row.values()) for row in rows)])
 
 
 def _credential(file: str | None) -> Bearer | None:

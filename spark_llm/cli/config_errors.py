@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any
 
 from spark_llm.errors import ConfigError
+from spark_llm.text.suggestion import did_you_mean
 
 _NONE: Mapping[str, str] = {}
 
@@ -46,8 +46,7 @@ class ConfigErrors:
         names = list(names)
         for name in table:
             if name not in names:
-                near = get_close_matches(name, names, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"its keys are {', '.join(names)}."
+                hint = did_you_mean(name, names, otherwise=f"its keys are {', '.join(names)}.")
                 self.add(place, f"{name!r} is no key of it.", instead.get(name, hint))
         return {name: value for name, value in table.items() if name in names}
 

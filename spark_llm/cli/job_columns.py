@@ -6,7 +6,6 @@ made when there is one. The keys are the parameters of the function that a task 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from functools import partial
 from inspect import Parameter as Argument
 from inspect import signature
@@ -23,6 +22,7 @@ from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
 from spark_llm.protocol.identifiers import quoted
 from spark_llm.protocol.values import RowError
+from spark_llm.text.suggestion import did_you_mean
 from spark_llm.udf.factories import chat_udf, complete_udf, embed_udf
 from spark_llm.udf.model_udf import ModelUDF
 
@@ -58,9 +58,8 @@ def read_column(
     """
     name = table.get("task")
     if name not in TASKS:
-        near = get_close_matches(str(name), TASKS, n=1)
         shown = "it has no task." if name is None else f"task = {name!r} is no task."
-        faults.add(place, shown, f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(TASKS)}.")
+        faults.add(place, shown, did_you_mean(name, TASKS, otherwise=f"write one of {', '.join(TASKS)}."))
         return None
     task = _task(str(name))
     keys = (*_OWN, *(option.name for option in task.options), *task.parameters)
@@ -108,9 +107,7 @@ def _policy(faults: ConfigErrors, place: str, value: object) -> Policy:
 def _option(name: str, option: Parameter, given: Mapping[str, Any]) -> object:
     """Return an argument of an AI function that is the same for every row; raises `ConfigError` for a wrong one."""
     value = given.get(option.name, option.default)
-    is_list = isinstance(value, list) and all(isinstance(each, str) for each in value)
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not {"text": isinstance(value, str), "texts": is_list, "whole": is_whole}[option.kind]:
+    if not option.accepts(value):
         kind = PARAMETER_KINDS[option.kind]
         raise ConfigError(
             f"it has no {option.name}." if value is None else f"{option.name} = {value!r} is not {kind}.",

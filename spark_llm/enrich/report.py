@@ -9,8 +9,9 @@ from datetime import datetime
 from html import escape
 
 from spark_llm.errors import HINT, Kind
-from spark_llm.metering.format import by_kind, dollars, span, total_of
-from spark_llm.metering.tally import Tally
+from spark_llm.metering.tally import Tally, total_of
+from spark_llm.text.format import by_kind, dollars, span
+from spark_llm.text.table import html_table, text_table
 
 # A table of runs outlives this version: a number that is new goes into a map, so that old tables can still take it.
 RUNS_DDL = (
@@ -20,6 +21,7 @@ RUNS_DDL = (
     "usd double, columns map<string, map<string, bigint>>"
 )
 """The columns of a table of runs, as `EnrichReport.row` fills them."""
+_HEADINGS = ("column", "asked", "answered", "failed", "requests", "tokens")
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -122,38 +124,19 @@ class EnrichReport:
             if hint:
                 yield f"  Hint: {hint}"
         yield ""
-        facts = self._facts()
-        width = max(len(name) for name in facts)
-        yield from (f"{name:{width}}  {fact}" for name, fact in facts.items())
+        yield text_table(self._facts().items())
         if len(self.columns) > 1:
-            table = self._table()
-            widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
             yield ""
-            for name, *numbers in table:
-                cells = (f"{cell:>{width}}" for cell, width in zip(numbers, widths[1:], strict=True))
-                yield "  ".join([f"{name:{widths[0]}}", *cells])
+            yield text_table([_HEADINGS, *self._cells()], right_aligned=range(1, len(_HEADINGS)))
         if self.notes:
             yield from ("", *self.notes)
 
     def _repr_html_(self) -> str:
         stopped = "" if self.stopped is None else f"<p>{escape(self.stopped)}</p>"
-        left = 'style="text-align: left"'
-        facts = "".join(
-            f"<tr><th {left}>{escape(name)}</th><td {left}>{escape(fact)}</td></tr>"
-            for name, fact in self._facts().items()
-        )
-        return (
-            f"<p><strong>{escape(self.target)}</strong>: {escape(self._verdict)}</p>{stopped}"
-            f"<table><tbody>{facts}</tbody></table>{self._html_table() if len(self.columns) > 1 else ''}"
-            f"{''.join(f'<p>{escape(note)}</p>' for note in self.notes)}"
-        )
-
-    def _html_table(self) -> str:
-        head, *body = ([escape(cell) for cell in row] for row in self._table())
-        rows = "".join(
-            "<tr><th>" + "</th><td>".join([name, "</td><td>".join(row)]) + "</td></tr>" for name, *row in body
-        )
-        return f"<table><thead><tr><th>{'</th><th>'.join(head)}</th></tr></thead><tbody>{rows}</tbody></table>"
+        facts = html_table((), self._facts().items(), left_aligned=(0, 1), row_headers=True)
+        columns = html_table(_HEADINGS, self._cells(), row_headers=True) if len(self.columns) > 1 else ""
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return f"<p><strong>{escape(self.target)}</strong>: {escape(self._verdict)}</p>{stopped}{facts}{columns}{notes}"
 
     @property
     def _total(self) -> Tally:
@@ -188,14 +171,12 @@ class EnrichReport:
         }
         return {name: fact for name, fact in facts.items() if fact}
 
-    def _table(self) -> list[list[str]]:
-        """Return the columns' numbers under their heads."""
-        heads = ["column", "asked", "answered", "failed", "requests", "tokens"]
-        rows = (
-            (tally.asked, tally.answered, tally.asked - tally.answered, tally.requests, tally.total_tokens)
-            for tally in self.columns.values()
-        )
-        return [heads, *([name, *map("{:,}".format, row)] for name, row in zip(self.columns, rows, strict=True))]
+    def _cells(self) -> Iterator[list[str]]:
+        """Yield the numbers of each column, as `_HEADINGS` has them."""
+        for name, tally in self.columns.items():
+            failed = tally.asked - tally.answered
+            numbers = (tally.asked, tally.answered, failed, tally.requests, tally.total_tokens)
+            yield [name, *map("{:,}".format, numbers)]
 
 
 def _numbers(tally: Tally) -> dict[str, int]:

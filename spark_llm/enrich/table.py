@@ -25,7 +25,7 @@ from pyspark.sql.types import (
 from spark_llm.enrich.conflict import conflict, pause_after_conflict
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import Same, parse, quoted
-from spark_llm.protocol.wire import excerpt
+from spark_llm.text.excerpt import excerpt
 
 FORMAT = "delta"  # where neither a catalog nor a source says another
 _SESSION_CATALOG = "spark_catalog"

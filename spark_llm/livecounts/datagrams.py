@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from spark_llm.errors import KINDS
-from spark_llm.metering.format import total_of
-from spark_llm.metering.tally import Tally
+from spark_llm.metering.tally import Tally, total_of
 from spark_llm.protocol.values import Result
 
 MAC_BYTES = 16

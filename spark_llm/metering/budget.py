@@ -1,11 +1,11 @@
 """How much a run may cost: the one place where each limit of a budget is explained."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from spark_llm.errors import ConfigError
+from spark_llm.validation.numbers import check_number, check_whole
 
-_LARGEST = 1e15
-_UNITS = {"usd": "US dollars", "seconds": "seconds"}
+_LARGEST = 10**15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +32,11 @@ class Budget:
 
     def __post_init__(self) -> None:
         """Check every limit."""
-        given = {limit.name: value for limit in fields(self) if (value := getattr(self, limit.name)) is not None}
-        if not given:
+        if (self.tokens, self.usd, self.rows, self.seconds) == (None,) * 4:
             raise ConfigError("Budget() limits nothing.", "give it tokens=, usd=, rows= or seconds=, or leave it out.")
-        for name, value in given.items():
-            kinds = (int, float) if name in _UNITS else (int,)
-            if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value <= _LARGEST:
-                wanted = f"number of {_UNITS[name]}" if name in _UNITS else f"whole number of {name}"
-                raise ConfigError(
-                    f"Budget({name}={value!r}) is not a {wanted} from above 0 to {_LARGEST:g}.",
-                    f"set {name} within it, or leave it out.",
-                )
+        for name in ("tokens", "rows"):
+            if (value := getattr(self, name)) is not None:
+                check_whole(name, value, 1, _LARGEST, unit=name, owner="Budget")
+        for name, unit in (("usd", "US dollars"), ("seconds", "seconds")):
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value, 0.0, _LARGEST, exclusive_minimum=True, unit=unit, owner="Budget")

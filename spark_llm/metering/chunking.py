@@ -13,6 +13,7 @@ from spark_llm.errors import HINT, ConfigError, Kind
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.forecast import CostForecast, TimeForecast, fit
 from spark_llm.metering.tally import Tally
+from spark_llm.validation.numbers import check_number, check_whole
 
 PILOT_ROWS = 200  # at most, in the first chunk of a run with a budget to keep
 GROWTH = 10  # times the rows that were asked so far: as many may be asked on their evidence
@@ -34,16 +35,12 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        rows, rate = self.chunk_rows, self.max_failure_rate
-        if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
-            raise ConfigError(f"chunk_rows={rows!r} is not a whole number above 0.", "leave it out for 5000.")
+        check_whole("chunk_rows", self.chunk_rows, 1, hint="leave it out for 5000.")
         if not isinstance(self.budget, (Budget, type(None))):
             raise ConfigError(f"budget={self.budget!r} is no Budget.", "write budget=Budget(tokens=2_000_000), say.")
-        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 1):
-            raise ConfigError(
-                f"max_failure_rate={rate!r} is not a share of rows from above 0 to 1.",
-                "write 0.1 for a tenth of the rows, or leave it out.",
-            )
+        if self.max_failure_rate is not None:
+            hint = "write 0.1 for a tenth of the rows, or leave it out."
+            check_number("max_failure_rate", self.max_failure_rate, 0.0, 1.0, exclusive_minimum=True, hint=hint)
 
 
 @dataclass(frozen=True)

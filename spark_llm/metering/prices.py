@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from spark_llm.errors import ConfigError
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.tally import Tally
+from spark_llm.text.suggestion import did_you_mean
+from spark_llm.validation.numbers import is_number
 
 _PER = 1_000_000
 _DEAREST = 1e9
@@ -73,10 +74,9 @@ def read(prices: object, columns: Sequence[str], budget: Budget | None = None) -
         return dict.fromkeys(columns, _price("prices=", prices))
     for name in prices:
         if name not in columns:
-            near = get_close_matches(str(name), columns, n=1)
             raise ConfigError(
                 f"prices= names {name!r}, which is none of the columns.",
-                f"did you mean {near[0]!r}?" if near else f"the columns are {_listed(columns)}.",
+                did_you_mean(name, columns, otherwise=f"the columns are {_listed(columns)}."),
             )
     if missing := [name for name in columns if name not in prices]:
         raise ConfigError(
@@ -101,7 +101,7 @@ def _price(name: str, value: object) -> Price:
 
 
 def _is_price(number: object) -> bool:
-    return isinstance(number, (int, float)) and not isinstance(number, bool) and 0 <= number <= _DEAREST
+    return is_number(number) and 0 <= number <= _DEAREST
 
 
 def _listed(names: Sequence[str]) -> str:

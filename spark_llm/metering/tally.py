@@ -1,8 +1,9 @@
 """What became of rows that were asked, in numbers that add up."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import reduce
 
 from spark_llm.errors import Kind
 
@@ -42,3 +43,8 @@ class Tally:
             if part.name != "failed"
         }
         return Tally(failed=dict(Counter(self.failed) + Counter(other.failed)), **sums)
+
+
+def total_of(tallies: Iterable[Tally]) -> Tally:
+    """Return the sum of tallies; zeros where there are none."""
+    return reduce(Tally.plus, tallies, Tally())

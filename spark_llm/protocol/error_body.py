@@ -12,6 +12,7 @@ from typing import Any
 
 from spark_llm.protocol.values import Usage
 from spark_llm.protocol.wire import NotJSONError, read_json, usage_of
+from spark_llm.validation.numbers import is_number
 
 _DEPTH_MOST = 6
 _PARTS_MOST = 5  # of a list that are looked at
@@ -121,6 +122,4 @@ def seconds(value: object) -> float | None:
     if isinstance(value, str):
         match = _DURATION.fullmatch(value)
         return None if match is None else float(match[1]) / (1000 if match[2] == "ms" else 1)
-    return (
-        float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9 else None
-    )
+    return float(value) if is_number(value) and 0 <= value < 1e9 else None

@@ -15,7 +15,8 @@ from spark_llm.errors import Kind
 from spark_llm.protocol.error_body import Level, levels_in, levels_of, seconds
 from spark_llm.protocol.masking import without_secrets
 from spark_llm.protocol.values import Failure, Response, RowError
-from spark_llm.protocol.wire import NotJSONError, excerpt, mended, not_an_answer, plain, read_json
+from spark_llm.protocol.wire import NotJSONError, mended, not_an_answer, plain, read_json
+from spark_llm.text.excerpt import excerpt
 
 _WORDS_MOST = 500
 _READ_MOST = 20_000  # of a body that is no JSON, or a page inside one

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.wire import excerpt
+from spark_llm.text.excerpt import excerpt
 
 # What every Spark takes. Newer ones know more blanks than these, and read comments away, which no name needs.
 _BLANKS = " \t\r\n"

@@ -5,13 +5,13 @@ know (how many tokens a model takes) is left to the server.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.wire import read_json, write_json
+from spark_llm.validation.numbers import check_number, check_whole
 
 _OURS = {
     "messages": "the column is the message",
@@ -21,6 +21,7 @@ _OURS = {
     "stream": "a column has no use for a stream",
     "stream_options": "a column has no use for a stream",
 }
+_RANGE_HINT = "set it within that range, or leave it out for the model's default."
 
 
 def written(given: Mapping[str, object], extra_body: Mapping[str, object] | None) -> bytes:
@@ -52,13 +53,13 @@ def repeatable(parameters: bytes) -> bool:
 
 def _checked(name: str, value: Any) -> object:  # noqa: ANN401 -- whatever the user gave
     if name in ("max_tokens", "max_completion_tokens", "n", "dimensions"):
-        return _whole(name, value, 1, 2**31 - 1)
+        return check_whole(name, value, 1, 2**31 - 1, hint=_RANGE_HINT)
     if name == "seed":
-        return _whole(name, value, -(2**63), 2**63 - 1)
+        return check_whole(name, value, -(2**63), 2**63 - 1, hint=_RANGE_HINT)
     if name == "temperature":
-        return _number(name, value, 0.0, 2.0, "from 0 to 2")
+        return check_number(name, value, 0.0, 2.0, hint=_RANGE_HINT)
     if name == "top_p":
-        return _number(name, value, math.ulp(0.0), 1.0, "above 0, up to 1")
+        return check_number(name, value, 0.0, 1.0, exclusive_minimum=True, hint=_RANGE_HINT)
     return {"stop": _stop, "response_format": _response_format}.get(name, partial(text, name))(value)
 
 
@@ -66,23 +67,6 @@ def text(name: str, value: object) -> str:
     """Return `value` when it is a string that says something; raise `ConfigError` otherwise."""
     if not isinstance(value, str) or not value.strip():
         raise ConfigError(f"{name}={value!r} is not a text.", f"write {name} as a string, or leave it out.")
-    return value
-
-
-def _whole(name: str, value: object, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ConfigError(
-            f"{name}={value!r} is not a whole number of at least {least}.",
-            f"set {name} to one, or leave it out for the model's own.",
-        )
-    return value
-
-
-def _number(name: str, value: object, least: float, most: float, span: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-        raise ConfigError(
-            f"{name}={value!r} is not a number {span}.", f"set {name} within it, or leave it out for the model's own."
-        )
     return value
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.parameters import text
 from spark_llm.protocol.values import Content
-from spark_llm.protocol.wire import excerpt
+from spark_llm.text.excerpt import excerpt
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 

@@ -14,6 +14,8 @@ import msgspec
 
 from spark_llm.protocol.masking import without_secrets
 from spark_llm.protocol.values import Failure, Response, RowError, Usage
+from spark_llm.text.excerpt import excerpt
+from spark_llm.validation.numbers import is_whole
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -139,7 +141,7 @@ def count_of(value: object) -> int | None:
     """Return a token count that a 32-bit column can hold; None for anything else."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
+    return value if is_whole(value) and 0 <= value < 2**31 else None
 
 
 def string_of(value: object) -> str | None:
@@ -168,9 +170,3 @@ def plain(words: str, most: int = 200, secrets: Sequence[str] = ()) -> str:
         words = title[1] if title and title[1].strip() else re.sub(hidden, " ", page)
         words = html.unescape(words)
     return excerpt(without_secrets(words, secrets), most)
-
-
-def excerpt(words: str, most: int = 200) -> str:
-    """Return the beginning of a text, on one line."""
-    line = " ".join(words[: 8 * most].split())
-    return line if len(line) <= most else line[: most - 1] + "…"

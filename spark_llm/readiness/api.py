@@ -11,6 +11,7 @@ from spark_llm.readiness.executor import run_executor_checks
 from spark_llm.readiness.report import Report
 from spark_llm.readiness.target import TIMEOUT_S, Target, candidate_tasks, printable_name
 from spark_llm.udf.model_udf import DRIVER_LOGINS, ModelUDF, check_picklable
+from spark_llm.validation.numbers import check_number
 
 
 def preflight(
@@ -53,11 +54,8 @@ def preflight(
         )
     if spark is not None:
         check_picklable(place)
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s <= TIMEOUT_S:
-        raise ConfigError(
-            f"timeout_s={timeout_s!r} is not a number of seconds above 0, up to {TIMEOUT_S:g}.",
-            f"set timeout_s within it, or leave it out for {TIMEOUT_S:g} s.",
-        )
+    hint = f"leave it out for {TIMEOUT_S:g} seconds."
+    check_number("timeout_s", timeout_s, 0.0, TIMEOUT_S, exclusive_minimum=True, unit="seconds", hint=hint)
     if udf is not None and task not in (None, udf.task):
         raise ConfigError(f"task={task!r} does not match the UDF, whose task is {udf.task!r}.", "leave task out.")
     tasks = candidate_tasks(place, task if udf is None else udf.task)

@@ -13,7 +13,6 @@ from spark_llm.auth.tokens import SignInError
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError, Kind
-from spark_llm.metering.format import span
 from spark_llm.protocol.failures import failure_of
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.urls import is_route_optimised
@@ -23,7 +22,8 @@ from spark_llm.readiness.client import ReadinessClient, run_outside_loop
 from spark_llm.readiness.probe import SAMPLE, is_about_format, is_answered, probes
 from spark_llm.readiness.report import Check, Outcome, Where
 from spark_llm.readiness.target import TIMEOUT_S, Target, check_address
-from spark_llm.readiness.workspace import Description, Subject, name_hint, read_descriptions
+from spark_llm.readiness.workspace import Description, Subject, read_descriptions, unknown_name_hint
+from spark_llm.text.format import span
 
 DESCRIBE_TIMEOUT_S = 10.0  # a description needs no model, and the checks can do without it
 NETWORK_CHECKS = ("credentials", "description", "request")
@@ -59,11 +59,12 @@ class CheckRun:
             return
         left_s = self._client.token_ends_at - time.time()
         if left_s <= 0:
-            expired = RowError("unauthorized", None, f"the token expired {span(-left_s)} ago", retryable=False)
+            message = f"the token expired {_rounded_span(-left_s)} ago"
+            expired = RowError("unauthorized", None, message, retryable=False)
             self._add_failure("credentials", expired)
             self.is_local = token != getattr(self.target.route.credential, "source", None)  # a worker gets its own
             return
-        validity = f", valid for another {span(left_s)}" if left_s < 1e9 else ""
+        validity = f", valid for another {_rounded_span(left_s)}" if left_s < 1e9 else ""
         self._add("credentials", "passed", _credential_summary(self.target.route) + validity)
 
     def describe(self) -> None:
@@ -79,7 +80,7 @@ class CheckRun:
             if response.status == 404 and document.get("error_code") == "RESOURCE_DOES_NOT_EXIST":
                 names = [each.name for each in read_descriptions(read_object(self._get(subject.list_url).body))]
                 message = f"{failure_of(response).error.message.rstrip('.')} (at {route.shown})."
-                self._add("description", "failed", message, name_hint(subject.name, names))
+                self._add("description", "failed", message, unknown_name_hint(subject.name, names))
             elif response.succeeded and "name" in document:
                 self._check_description(Description.read(document), subject.served)
             else:
@@ -237,3 +238,8 @@ def _refusal(response: Response) -> str:
         return "the response is not a description"
     error = failure_of(response).error
     return error.message if error.status is None else f"{error.status} {error.message}"
+
+
+def _rounded_span(seconds: float) -> str:
+    """Return a time as `span` does, in whole minutes above two minutes."""
+    return span(60 * round(seconds / 60) if seconds > 120 else seconds)

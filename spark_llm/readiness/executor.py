@@ -23,10 +23,10 @@ from spark_llm._version import __version__
 from spark_llm.endpoint.route import Route
 from spark_llm.protocol.hints import with_next_step
 from spark_llm.protocol.values import RowError
-from spark_llm.protocol.wire import excerpt
 from spark_llm.readiness.checks import run_network_checks, skipped
 from spark_llm.readiness.report import Check
 from spark_llm.readiness.target import Target
+from spark_llm.text.excerpt import excerpt
 
 _TASK_FAILURE = re.compile(r"most recent failure: [^\n]*?\): ([^\n]*)")
 _DIRECTORY = re.compile(r' \(in directory "[^"]*"\)')  # long, of Spark, and in front of the reason

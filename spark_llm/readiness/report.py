@@ -9,6 +9,7 @@ from html import escape
 from typing import Literal, NamedTuple
 
 from spark_llm.errors import HINT
+from spark_llm.text.table import Cell, html_table, text_table
 
 Where = Literal["driver", "executor"]
 Outcome = Literal["passed", "failed", "skipped"]
@@ -82,11 +83,11 @@ class Report:
             if check.hint:
                 yield f"  Hint: {check.hint}"
         yield ""
-        widths = [max(len(str(check[column])) for check in self.checks) for column in range(3)]
-        for check in self.checks:
-            cells = (check.where, check.name, check.outcome)
-            padded = "  ".join(f"{cell:{widths[column]}}" for cell, column in zip(cells, (1, 0, 2), strict=True))
-            yield f"{padded}  {'see above' if check.outcome == 'failed' else check.text}"
+        findings = ("see above" if check.outcome == "failed" else check.text for check in self.checks)
+        yield text_table(
+            (check.where, check.name, check.outcome, finding)
+            for check, finding in zip(self.checks, findings, strict=True)
+        )
 
     @property
     def _verdict(self) -> str:
@@ -95,19 +96,11 @@ class Report:
         return f"{'ready' if self.ok else 'not ready'} ({summary})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(_row(check) for check in sorted(self.checks, key=lambda check: check.outcome != "failed"))
-        return (
-            f"<p><strong>{escape(self.endpoint)}</strong>: {escape(self._verdict)}</p>"
-            f"<table><thead><tr><th>where</th><th>check</th><th>outcome</th><th>what was found</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table>"
-        )
+        checks = sorted(self.checks, key=lambda check: check.outcome != "failed")
+        table = html_table(("where", "check", "outcome", "finding"), map(_cells, checks), left_aligned=(3,))
+        return f"<p><strong>{escape(self.endpoint)}</strong>: {escape(self._verdict)}</p>{table}"
 
 
-def _row(check: Check) -> str:
-    hint = f"<br><em>Hint: {escape(check.hint)}</em>" if check.hint else ""
-    left = 'style="text-align: left"'
-    return (
-        f"<tr><td>{check.where}</td><td>{escape(check.name)}</td>"
-        f'<td style="color: {_COLOURS[check.outcome]}">{check.outcome}</td>'
-        f"<td {left}>{escape(check.message)}{hint}</td></tr>"
-    )
+def _cells(check: Check) -> tuple[str | Cell, ...]:
+    outcome = Cell(check.outcome, colour=_COLOURS[check.outcome])
+    return check.where, check.name, outcome, Cell(check.message, note=f"Hint: {check.hint}" if check.hint else "")

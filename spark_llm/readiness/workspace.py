@@ -6,9 +6,10 @@ can be read; missing fields are empty.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from spark_llm.text.suggestion import did_you_mean
 
 API = "/api/2.0/serving-endpoints"
 LIST_HINT = "`spark-llm endpoints` lists those of the workspace."
@@ -138,10 +139,9 @@ def read_descriptions(document: object) -> list[Description]:
     return [Description.read(entry) for entry in _objects(document, "endpoints")]
 
 
-def name_hint(name: str, names: Sequence[str]) -> str:
-    """Return the hint for an unknown endpoint name, with the most similar names."""
-    near = get_close_matches(name, names, n=3)
-    return (f"did you mean {' or '.join(map(repr, near))}? " if near else "check the name; ") + LIST_HINT
+def unknown_name_hint(name: str, names: Sequence[str]) -> str:
+    """Return the hint for an unknown endpoint name: the most similar names, and how to list all."""
+    return f"{did_you_mean(name, names, otherwise='check the name;', max_suggestions=3)} {LIST_HINT}"
 
 
 def _object(document: object, name: str) -> Mapping[str, Any]:

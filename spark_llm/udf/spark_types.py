@@ -45,7 +45,7 @@ from spark_llm.protocol.structured.schema import (
     Shape,
     Struct,
 )
-from spark_llm.protocol.wire import excerpt
+from spark_llm.text.excerpt import excerpt
 
 _SCALARS: dict[str, DataType] = {
     "string": StringType(),

@@ -182,7 +182,7 @@ def test_a_file_that_is_wrong_ends_with_1_before_spark_is_loaded(
     assert [
         "spark-llm enrich: job.toml: 'kye' is no key of it. Hint: did you mean 'key'?",
         "job.toml: 'token' is no key of it. Hint: no secret goes into a file",
-        "job.toml: chunk_rows=0 is not a whole number above 0. Hint: leave it out for 5000.",
+        "job.toml: chunk_rows=0 is not a whole number of at least 1. Hint: leave it out for 5000.",
     ] == [line.partition(": put it")[0] for line in err.splitlines()]
     assert SECRET not in err
 

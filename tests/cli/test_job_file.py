@@ -174,7 +174,7 @@ def test_every_ai_function_is_a_task() -> None:
     ("job", "words"),
     [
         ({**JOB, "chunk_row": 5}, "job.toml: 'chunk_row' is no key of it. Hint: did you mean 'chunk_rows'?"),
-        ({**JOB, "chunk_rows": "5"}, "chunk_rows='5' is not a whole number above 0. Hint: "),
+        ({**JOB, "chunk_rows": "5"}, "chunk_rows='5' is not a whole number of at least 1. Hint: "),
         ({**JOB, "source": 5}, "source = 5 is not a name. Hint: "),
         ({**JOB, "source": "a b"}, "source = 'a b' is not a table's name: "),
         ({**JOB, "target": "a..b"}, "target = 'a..b' is not a table's name: "),
@@ -186,7 +186,7 @@ def test_every_ai_function_is_a_task() -> None:
         ({**JOB, "key": ["id", "`id`"]}, "key= has 'id' and 'id', which are one name to Spark. Hint: "),
         ({**JOB, "format": "a b"}, "format='a b' is not the name of a table format. Hint: "),
         ({**JOB, "on_missing": "drop"}, 'on_missing = \'drop\' is neither "keep" nor "delete". Hint: '),
-        ({**JOB, "max_failure_rate": 20}, "max_failure_rate=20 is not a share of rows"),
+        ({**JOB, "max_failure_rate": 20}, "max_failure_rate=20 is not a number above 0, up to 1"),
         ({**JOB, "budget": 20}, "job.toml [budget]: budget is a value, and it has to be a table. Hint: "),
         ({**JOB, "budget": {"row": 5}}, "[budget]: 'row' is no key of it. Hint: did you mean 'rows'?"),
         ({**JOB, "budget": {"rows": 0}}, "[budget]: Budget(rows=0) is not a whole number of rows"),

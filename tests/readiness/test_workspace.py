@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.readiness.workspace import Description, Subject, name_hint, read_descriptions
+from spark_llm.readiness.workspace import Description, Subject, read_descriptions, unknown_name_hint
 from tests.support.strategies import JSON
 
 HOST = "https://adb-1.2.azuredatabricks.net"
@@ -169,4 +169,4 @@ def test_a_route_optimised_endpoint_has_a_url_of_its_own(fields: dict[str, objec
 )
 def test_a_name_that_is_not_there_has_near_ones(name: str, names: list[str], hint: str) -> None:
     """The nearest are named first, and how to see them all last."""
-    assert f"{hint}`spark-llm endpoints` lists those of the workspace." == name_hint(name, names)
+    assert f"{hint}`spark-llm endpoints` lists those of the workspace." == unknown_name_hint(name, names)

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from spark_llm.cli.local.delta import delta_settings
 from spark_llm.cli.local.output import held_back
 from spark_llm.errors import HINT
-from spark_llm.protocol.wire import excerpt
+from spark_llm.text.excerpt import excerpt
 
 _SETTINGS = {
     "spark.databricks.delta.snapshotPartitions": "2",  # else 50 tasks, for tables of a few rows

@@ -20,6 +20,7 @@ from spark_llm.errors import ConfigError
 from spark_llm.metering.chunking import Limits
 from spark_llm.metering.prices import Price, Prices
 from spark_llm.metering.tally import Tally
+from spark_llm.validation.numbers import check_whole
 
 _PARTS = ("prompt", "completion", "cached", "total")
 
@@ -61,8 +62,7 @@ def estimate(
     Raises:
         ConfigError: The tables, the key and the columns do not fit together.
     """
-    if isinstance(sample_rows, bool) or not isinstance(sample_rows, int) or sample_rows < 1:
-        raise ConfigError(f"sample_rows={sample_rows!r} is not a whole number above 0.", "leave it out for 1000.")
+    check_whole("sample_rows", sample_rows, 1, hint="leave it out for 1000.")
     job = job_of(
         spark, key, columns, Limits(), prices, retry_errors=retry_errors, progress=False, on_missing=on_missing
     )

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 
-from spark_llm.metering.format import dollars
+from spark_llm.text.format import dollars
+from spark_llm.text.table import html_table, text_table
 
 _HEADINGS = ("column", "rows", "prompt tokens", "completion tokens", "cost", "rests on")
 _UNKNOWN = "unknown"
@@ -79,14 +80,7 @@ class Estimate:
         yield self._heading
         if not self.to_ask:
             return
-        table = [_HEADINGS, *self._cells()]
-        widths = [max(len(line[place]) for line in table) for place in range(len(_HEADINGS))]
-        for line in table:
-            cells = (
-                f"{cell:>{width}}" if place in _NUMBERS else f"{cell:{width}}"
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
-            yield "  ".join(cells).rstrip()
+        yield text_table([_HEADINGS, *self._cells()], right_aligned=_NUMBERS)
         yield self._total
 
     @property
@@ -110,13 +104,5 @@ class Estimate:
         shown = f"<p>{escape(self._heading)}</p>"
         if not self.to_ask:
             return shown
-        head = "".join(_cell("th", place, text) for place, text in enumerate(_HEADINGS))
-        body = "".join(
-            f"<tr>{''.join(_cell('td', place, text) for place, text in enumerate(line))}</tr>" for line in self._cells()
-        )
-        return f"{shown}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(self._total)}</p>"
-
-
-def _cell(kind: str, place: int, text: str) -> str:
-    side = "right" if place in _NUMBERS else "left"
-    return f'<{kind} style="text-align: {side}">{escape(text)}</{kind}>'
+        table = html_table(_HEADINGS, self._cells(), left_aligned=(0, 5), right_aligned=_NUMBERS)
+        return f"{shown}{table}<p>{escape(self._total)}</p>"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TextIO
 
-from spark_llm.metering.format import by_kind, dollars, span, total_of
-from spark_llm.metering.tally import Tally
+from spark_llm.metering.tally import Tally, total_of
+from spark_llm.text.format import by_kind, dollars, span
 
 DRAW_EVERY_S = 0.5
 LINE_EVERY_S = 60.0

@@ -19,7 +19,8 @@ import msgspec
 
 from spark_llm.protocol.reasoning import parted
 from spark_llm.protocol.structured.schema import Convert, Field, Map, Shape, Struct, walk
-from spark_llm.protocol.wire import NotJSONError, excerpt, mended, read_json, write_json
+from spark_llm.protocol.wire import NotJSONError, mended, read_json, write_json
+from spark_llm.text.excerpt import excerpt
 
 _ASK = (
     "Answer with one JSON object and nothing else: no explanation, no code fence. It has to be valid against this JSON"

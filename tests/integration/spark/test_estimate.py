@@ -111,5 +111,5 @@ def test_a_source_without_rows_is_no_trouble(spark: SparkSession, endpoints: Loc
 @pytest.mark.parametrize("sample_rows", [0, True, 1.5])
 def test_a_sample_has_rows(spark: SparkSession, endpoints: LocalEndpoints, sample_rows: int) -> None:
     """A wrong number is refused before anything is read."""
-    with pytest.raises(ConfigError, match=r"sample_rows=.* is not a whole number above 0"):
+    with pytest.raises(ConfigError, match=r"sample_rows=.* is not a whole number of at least 1"):
         estimate(spark, "s", "t", "id", {"a": chat_udf(endpoint(endpoints))("x")}, sample_rows=sample_rows)

@@ -1,25 +1,18 @@
-"""Numbers as people read them: money, time and errors by kind, for a line of progress and for a report."""
+"""Numbers as people read them: money, time, and errors by kind."""
 
-from collections.abc import Iterable, Mapping
-from functools import reduce
+from collections.abc import Mapping
 
 from spark_llm.errors import KINDS, Kind
-from spark_llm.metering.tally import Tally
-
-
-def total_of(tallies: Iterable[Tally]) -> Tally:
-    """Return what all of them come to."""
-    return reduce(Tally.plus, tallies, Tally())
 
 
 def by_kind(failed: Mapping[Kind, int]) -> str:
-    """Return errors by kind, the most frequent first: `9 rate_limited, 3 timeout`."""
+    """Return numbers of errors by kind, the most frequent first: `9 rate_limited, 3 timeout`."""
     kinds = sorted((kind for kind in KINDS if failed.get(kind)), key=lambda kind: -failed[kind])
     return ", ".join(f"{failed[kind]:,} {kind}" for kind in kinds)
 
 
 def dollars(usd: float) -> str:
-    """Return an amount to the cent, and below ten cents to the hundredth of one: `$1,234.50`, `$0.0123`."""
+    """Return an amount to the cent, and below ten cents to the hundredth of a cent: `$1,234.50`, `$0.0123`."""
     places = 4 if 0 < round(usd, 4) < 0.1 else 2
     return f"${usd:,.{places}f}"
 

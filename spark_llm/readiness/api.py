@@ -10,7 +10,7 @@ from spark_llm.readiness.checks import run_driver_checks
 from spark_llm.readiness.executor import run_executor_checks
 from spark_llm.readiness.report import Report
 from spark_llm.readiness.target import TIMEOUT_S, Target, candidate_tasks, printable_name
-from spark_llm.udf.model_udf import DRIVER_LOGINS, ModelUDF, check_picklable
+from spark_llm.udf.model_udf import PROVIDERS, ModelUDF, check_picklable
 from spark_llm.validation.numbers import check_number
 
 
@@ -63,7 +63,7 @@ def preflight(
     def resolve() -> Target:
         if udf is not None:
             return Target(udf.request_spec.route, (udf.request_spec.task,), timeout_s)
-        return Target(place.resolve(tasks[0].route, os.environ, DRIVER_LOGINS), tasks, timeout_s)
+        return Target(place.resolve(tasks[0].route, os.environ, PROVIDERS), tasks, timeout_s)
 
     driver = run_driver_checks(place, tasks[0].route, resolve, os.environ)
     executor = [] if spark is None else run_executor_checks(spark, driver.target, driver.failed)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from spark_llm.auth.credentials import Bearer, Credential, Login
+from spark_llm.auth.credentials import Bearer, Credential, CredentialsProvider
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError
@@ -85,19 +85,19 @@ def check_address(
 
 def workspace_route(
     environ: Mapping[str, str],
-    logins: Sequence[Login],
+    providers: Sequence[CredentialsProvider],
     token: Credential | None = None,
     *,
     ca_bundle: str | None = None,
     allow_http: bool = False,
 ) -> Route:
-    """Return the route of the endpoint list in the workspace that the environment or a login names.
+    """Return the route of the endpoint list in the workspace that the environment or a credentials provider names.
 
     `token` takes precedence over the credential found there. Raises `ConfigError` without a workspace.
     """
     host = host_url(environ.get("DATABRICKS_HOST", ""))
     if not host:
-        workspaces = (login.workspace(environ) for login in logins if login.is_here(environ))
+        workspaces = (provider.workspace(environ) for provider in providers if provider.is_available(environ))
         workspace = next(filter(None, workspaces), None)
         if workspace is None:
             raise ConfigError(
@@ -107,4 +107,4 @@ def workspace_route(
         host, token = workspace.host, token or workspace.credential
     # A base URL needs a model, but a list has none: the route leaves it out.
     endpoint = Endpoint(host + API, model="any", token=token, ca_bundle=ca_bundle, allow_http=allow_http)
-    return replace(endpoint.resolve("", environ, logins), model=None)
+    return replace(endpoint.resolve("", environ, providers), model=None)

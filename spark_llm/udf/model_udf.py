@@ -12,7 +12,7 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql.types import StructType
 
 from spark_llm import schemas
-from spark_llm.auth.credentials import Bearer, SignedInElsewhereError
+from spark_llm.auth.credentials import Bearer, SignInDeferredError
 from spark_llm.auth.databricks_profile import Profile
 from spark_llm.auth.databricks_runtime import Runtime
 from spark_llm.endpoint.endpoint import Endpoint
@@ -32,7 +32,7 @@ from spark_llm.udf.returns import structured_output_of
 from spark_llm.udf.spark_types import spark_type, struct_of
 from spark_llm.udf.template_columns import arrow_prompts, pandas_prompts, template_struct
 
-DRIVER_LOGINS = (Profile(), Runtime())
+PROVIDERS = (Profile(), Runtime())
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class ModelUDF(LazyUDF):
     ) -> None:
         """Keep the task and resolve the endpoint, without a network or a session.
 
-        A login that needs the network runs at first use, and so does parsing the answer type in `ddl`, which needs a
+        A sign-in that needs the network happens at first use, and so does parsing `ddl`, the answer type, which needs a
         session. Raises `ConfigError` for a token function that cannot be pickled.
         """
         super().__init__(name)
@@ -123,8 +123,8 @@ class ModelUDF(LazyUDF):
         self._untyped, self._prompt, self._ddl = TypedTask(task, schema), prompt, ddl
         self._typed = self._untyped if ddl is None else None
         self._route: Route | None = None
-        with contextlib.suppress(SignedInElsewhereError):
-            self._route = self._resolve_route(ask_logins=False)
+        with contextlib.suppress(SignInDeferredError):
+            self._route = self._resolve_route(allow_sign_in=False)
 
     @property
     def task(self) -> str:
@@ -148,11 +148,11 @@ class ModelUDF(LazyUDF):
 
     @property
     def request_spec(self) -> RequestSpec:
-        """The request spec that workers get; raises `ConfigError` if a login fails."""
+        """The request spec that workers get; raises `ConfigError` if a sign-in fails."""
         task = self.codec
         with self._lock:
             if self._route is None:
-                self._route = self._resolve_route(ask_logins=True)
+                self._route = self._resolve_route(allow_sign_in=True)
             return RequestSpec(task, self._route, self.policy, self._prompt)
 
     def for_session(self, spark: SparkSession) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
@@ -170,8 +170,8 @@ class ModelUDF(LazyUDF):
                 self._typed = self._untyped.with_ddl(self._ddl or "", spark or active_session())
             return self._typed
 
-    def _resolve_route(self, *, ask_logins: bool) -> Route:
-        return self.endpoint.resolve(self._untyped.task.route, os.environ, DRIVER_LOGINS, ask_logins=ask_logins)
+    def _resolve_route(self, *, allow_sign_in: bool) -> Route:
+        return self.endpoint.resolve(self._untyped.task.route, os.environ, PROVIDERS, allow_sign_in=allow_sign_in)
 
     def __call__(self, column: Column | str | None = None, /, **columns: Column | str) -> Column:
         """Return the result column, a struct with the fields of `returnType`.

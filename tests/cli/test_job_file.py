@@ -366,7 +366,7 @@ def test_the_page_shows_the_example_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("heading", "keys"),
     [
-        ("### At the top", set(KEYS)),
+        ("### Top-level keys", set(KEYS)),
         ("### `[endpoints.NAME]`", set(ENDPOINT_KEYS)),
         (
             "### `[columns.NAME]`",

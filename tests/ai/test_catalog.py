@@ -1,4 +1,4 @@
-"""What the AI functions ask: the row's text as it is, the options in the instructions, and the type of the answer."""
+"""Prompts of the AI functions: the row's text unchanged, options in the instructions, and the answer's type."""
 
 import json
 import string
@@ -31,33 +31,33 @@ OPTIONS: dict[str, st.SearchStrategy[list[Any]]] = {
 }
 
 
-def asked(name: str, *arguments: Any) -> Item | RowError | None:  # noqa: ANN401 -- any argument
-    """Return what one row asks."""
+def prompt_of(name: str, *arguments: Any) -> Item | RowError | None:  # noqa: ANN401 -- any argument
+    """Return the prompt of one row."""
     [row] = FUNCTIONS[name].prompts([[argument] for argument in arguments])
     return row
 
 
-def told(name: str, *arguments: Any) -> str:  # noqa: ANN401 -- any argument
-    """Return the instructions of one row's question."""
-    row = asked(name, *arguments)
+def instructions_of(name: str, *arguments: Any) -> str:  # noqa: ANN401 -- any argument
+    """Return the instructions of one row's prompt."""
+    row = prompt_of(name, *arguments)
     assert isinstance(row, Prompt)
     assert row.system is not None
     return row.system
 
 
-def reply_of(question: object) -> StructuredOutput:
-    """Return the type that a question wants its answer to have."""
-    assert isinstance(question, Prompt)
-    assert isinstance(question.reply, StructuredOutput)
-    return question.reply
+def structured_output_of(prompt: object) -> StructuredOutput:
+    """Return the structured output that a prompt asks for."""
+    assert isinstance(prompt, Prompt)
+    assert isinstance(prompt.reply, StructuredOutput)
+    return prompt.reply
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 @given(st.data(), TEXTS)
 def test_the_rows_text_is_the_users_message(name: str, data: st.DataObject, content: str) -> None:
-    """Exactly, whatever stands in it; and whether a type is asked for is what the function says."""
+    """The text is unchanged, and `typed` says whether the prompt asks for structured output."""
     options = data.draw(OPTIONS[name])
-    row = asked(name, content, *options)
+    row = prompt_of(name, content, *options)
 
     assert content == (row.content if isinstance(row, Prompt) else row)
     assert FUNCTIONS[name].typed == (isinstance(row, Prompt) and row.reply is not None)
@@ -66,9 +66,9 @@ def test_the_rows_text_is_the_users_message(name: str, data: st.DataObject, cont
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 @given(st.data(), TEXTS)
-def test_every_question_can_be_sent(name: str, data: st.DataObject, content: str) -> None:
-    """In every wire form, as JSON, for what a string column can hold."""
-    item = asked(name, content, *data.draw(OPTIONS[name]))
+def test_every_prompt_can_be_sent(name: str, data: st.DataObject, content: str) -> None:
+    """Every wire format encodes it as JSON, for any text that a string column can hold."""
+    item = prompt_of(name, content, *data.draw(OPTIONS[name]))
     task = Chat(own_replies=FUNCTIONS[name].typed)
     assert item is not None
     assert not isinstance(item, RowError)
@@ -81,8 +81,8 @@ def test_every_question_can_be_sent(name: str, data: st.DataObject, content: str
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
-def test_a_null_in_any_argument_asks_nothing(name: str) -> None:
-    """The other rows are asked."""
+def test_a_null_in_any_argument_gives_no_prompt(name: str) -> None:
+    """Only the rows without nulls have prompts."""
     samples = {"text": "fr", "texts": ["a"], "whole": 3}
     whole = [samples[parameter.kind] for parameter in FUNCTIONS[name].parameters]
     for place in range(len(whole)):
@@ -95,31 +95,31 @@ def test_a_null_in_any_argument_asks_nothing(name: str) -> None:
 
 @given(LABELS, TEXTS)
 def test_an_answer_is_one_of_the_labels(labels: list[str], other: str) -> None:
-    """Every label is, nothing else is, and the model is told them all."""
-    question = asked("classify", "text", labels)
-    reply = reply_of(question)
-    instructions = told("classify", "text", labels)
+    """The answer's type accepts every label and nothing else, and the instructions list all labels."""
+    prompt = prompt_of("classify", "text", labels)
+    output = structured_output_of(prompt)
+    instructions = instructions_of("classify", "text", labels)
 
-    assert labels == [reply.read(json.dumps({"answer": label})) for label in labels]
-    assert isinstance(reply.read(json.dumps({"answer": other})), Mismatch) != (other in labels)
+    assert labels == [output.read(json.dumps({"answer": label})) for label in labels]
+    assert isinstance(output.read(json.dumps({"answer": other})), Mismatch) != (other in labels)
     assert all(write_json(label).decode() in instructions for label in labels)
 
 
 @given(LABELS)
-def test_what_is_extracted_has_each_label(labels: list[str]) -> None:
-    """Each by its name, null where the text has none of it."""
-    reply = reply_of(asked("extract", "text", labels))
+def test_extracted_values_have_every_label(labels: list[str]) -> None:
+    """The answer has a value or null under each label."""
+    output = structured_output_of(prompt_of("extract", "text", labels))
     found = {label: None if number % 2 else f"found {number}" for number, label in enumerate(labels)}
 
-    assert found == reply.read(json.dumps(found))
+    assert found == output.read(json.dumps(found))
 
 
 def test_a_sentiment_is_one_of_four() -> None:
-    """And no fifth."""
-    reply = reply_of(asked("analyze_sentiment", "text"))
+    """The answer's type accepts the four sentiments and nothing else."""
+    output = structured_output_of(prompt_of("analyze_sentiment", "text"))
 
-    assert list(SENTIMENTS) == [reply.read(f'{{"answer": "{each}"}}') for each in SENTIMENTS]
-    assert isinstance(reply.read('{"answer": "sad"}'), Mismatch)
+    assert list(SENTIMENTS) == [output.read(f'{{"answer": "{each}"}}') for each in SENTIMENTS]
+    assert isinstance(output.read('{"answer": "sad"}'), Mismatch)
 
 
 @pytest.mark.parametrize("name", ["classify", "extract", "mask"])
@@ -133,9 +133,9 @@ def test_a_sentiment_is_one_of_four() -> None:
         ([str(number) for number in range(MAX_LABELS + 1)], "more than"),
     ],
 )
-def test_labels_that_no_row_could_be_asked_with_are_the_rows_error(name: str, labels: list[Any], why: str) -> None:
-    """With what is wrong, and a next step; nothing is asked, and asking again would not help."""
-    row = asked(name, "text", labels)
+def test_invalid_labels_are_the_rows_error(name: str, labels: list[Any], why: str) -> None:
+    """The error names the problem and a next step, and is not retryable."""
+    row = prompt_of(name, "text", labels)
 
     assert isinstance(row, RowError)
     assert why in row.what
@@ -145,30 +145,30 @@ def test_labels_that_no_row_could_be_asked_with_are_the_rows_error(name: str, la
 
 
 @pytest.mark.parametrize(("name", "option"), [("summarize", -1), ("translate", "  ")])
-def test_so_is_another_option_that_says_nothing(name: str, option: object) -> None:
-    """A negative number of words, a language without a name."""
-    row = asked(name, "text", option)
+def test_another_invalid_option_is_the_rows_error(name: str, option: object) -> None:
+    """A negative number of words and an empty language are errors with a hint."""
+    row = prompt_of(name, "text", option)
 
     assert isinstance(row, RowError)
     assert row.hint
 
 
-def test_options_are_told() -> None:
-    """The number of words, the language by its name, and the labels as JSON, so that a comma in one ends nothing."""
+def test_options_are_in_the_instructions() -> None:
+    """The instructions have the number of words, the language's name, and the labels as JSON strings."""
     system = {
-        name: told(name, "text", option)
+        name: instructions_of(name, "text", option)
         for name, option in (("summarize", 12), ("translate", "fr"), ("mask", ["a, b", "c"]))
     }
 
     assert "12 words" in system["summarize"]
     assert "French" in system["translate"]
     assert '"a, b", "c"' in system["mask"]
-    assert "words" not in told("summarize", "text", 0)
-    assert "Klingon" in told("translate", "text", "Klingon")
+    assert "words" not in instructions_of("summarize", "text", 0)
+    assert "Klingon" in instructions_of("translate", "text", "Klingon")
 
 
 def test_every_prompt_is_filled_in() -> None:
-    """The file of prompts has no field that nobody fills in."""
+    """The prompts have no other fields than those that the catalog fills."""
     fields = {
         name: {field for _, field, _, _ in string.Formatter().parse(getattr(prompts, name)) if field}
         for name in vars(prompts)

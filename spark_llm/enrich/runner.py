@@ -172,7 +172,7 @@ class Job:
             return total
         asker = ChunkRunner.of(spark, asking, self.limits.max_failure_rate)
         with (
-            LiveCounts(_driver_host(spark)) as live,
+            LiveCounts(_driver_host(spark) if self.progress else "") as live,
             Progress(work.to_ask, live, partial(cost, self.prices), enabled=self.progress) as progress,
         ):
             number = 0
@@ -184,7 +184,7 @@ class Job:
                 reported = None if live.address is None else LiveReporting(live.address, number)
                 answers = beside.write("answers", asker.answers(work.take(size), reported))
                 counted = asker.counted(answers)
-                progress.settled(size, counted.columns)
+                progress.finish_chunk(size, counted.columns)
                 _logger.info("chunk %d: %d of %d rows answered", number, counted.answered, counted.asked)
                 place.merge_answers(beside.named("answers"), answers.schema, only_new=counted.only_new)
                 _logger.info("chunk %d: merged", number)

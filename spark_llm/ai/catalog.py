@@ -81,15 +81,15 @@ def _gen(prompt: str) -> Item:
 
 
 def _classify(content: str, labels: Sequence[str | None]) -> Item | RowError:
-    return _labelled(_classify_instructions(tuple(labels)), content)
+    return _prompt_with(_classify_instructions(tuple(labels)), content)
 
 
 def _extract(content: str, labels: Sequence[str | None]) -> Item | RowError:
-    return _labelled(_extract_instructions(tuple(labels)), content)
+    return _prompt_with(_extract_instructions(tuple(labels)), content)
 
 
 def _mask(content: str, labels: Sequence[str | None]) -> Item | RowError:
-    return _labelled(_mask_instructions(tuple(labels)), content)
+    return _prompt_with(_mask_instructions(tuple(labels)), content)
 
 
 def _analyze_sentiment(content: str) -> Item:
@@ -138,7 +138,7 @@ def _mask_instructions(labels: tuple[str | None, ...]) -> Instructions | RowErro
     return _label_error(labels) or (prompts.MASK.format(labels=_json_list(labels)), None)
 
 
-def _labelled(instructions: Instructions | RowError, content: str) -> Prompt | RowError:
+def _prompt_with(instructions: Instructions | RowError, content: str) -> Prompt | RowError:
     return instructions if isinstance(instructions, RowError) else Prompt(content, *instructions)
 
 

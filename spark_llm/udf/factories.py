@@ -84,9 +84,9 @@ def chat_udf(
     >>> df.withColumn("reply", reply(turns="messages", persona="role"))
 
     With `returns` the model answers in JSON, and the field `parsed` holds it as a struct with exact values. The request
-    carries the type's JSON schema. For a server that does not know `response_format`, the schema goes into the prompt.
-    A mismatched answer is requested again, `Policy.reask` times. Then the row's error is `schema_mismatch`, with the
-    answer in `text`. `usage` counts the tokens of every attempt.
+    carries the type's JSON schema. If the first answer shows that the server does not know `response_format`, the
+    schema goes into the prompt. A mismatched answer is requested again, `Policy.reask` times. Then the row's error is
+    `schema_mismatch`, with the answer in `text`. `usage` counts the tokens of every attempt.
 
     >>> judge = chat_udf("my-endpoint", returns="mood STRING, stars INT, topics ARRAY<STRING>")
     >>> df.withColumn("judged", judge("review")).select("review", "judged.parsed.*", "judged.error")

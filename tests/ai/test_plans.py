@@ -87,8 +87,8 @@ def test_each_row_is_answered_by_the_endpoint_that_it_names(endpoints: LocalEndp
 
     for name in NAMES:
         bodies = [each.body or {} for each in endpoints.requests if each.endpoint == name]
-        asked = [body["messages"][0]["content"] for body in bodies]
-        assert sorted(request for wanted, request in rows if wanted == name) == sorted(asked)
+        contents = [body["messages"][0]["content"] for body in bodies]
+        assert sorted(request for wanted, request in rows if wanted == name) == sorted(contents)
 
 
 def test_a_hundred_names_need_few_engines(endpoints: LocalEndpoints) -> None:

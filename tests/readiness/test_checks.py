@@ -144,11 +144,11 @@ def test_a_refused_field_is_replaced(model: Echo, task: str, bodies: list[dict[s
     """A model that refuses `max_tokens`, or base64, gets the request in the other wire format."""
     with LocalEndpoints({"it": model}) as endpoints:
         report = report_of(at(endpoints, "it"), task)
-        asked = [recorded.body or {} for recorded in endpoints.requests if "invocations" in recorded.path]
+        requests = [recorded.body or {} for recorded in endpoints.requests if "invocations" in recorded.path]
 
     assert report.ok, report
     fields = {"max_tokens", "max_completion_tokens", "encoding_format"}
-    assert bodies == [{name: body[name] for name in body.keys() & fields} for body in asked]
+    assert bodies == [{name: body[name] for name in body.keys() & fields} for body in requests]
 
 
 def test_a_reached_output_limit_is_an_answer() -> None:
@@ -533,15 +533,15 @@ def test_a_stopped_endpoint_fails_the_description(endpoints: LocalEndpoints) -> 
     assert 0 == endpoints.stats.requests
 
 
-@pytest.mark.parametrize("asked", ["embed", "complete"])
-def test_another_task_fails_the_request(endpoints: LocalEndpoints, asked: str) -> None:
+@pytest.mark.parametrize("task", ["embed", "complete"])
+def test_another_task_fails_the_request(endpoints: LocalEndpoints, task: str) -> None:
     """The endpoint refuses with the row's message, and the hint names the UDF for its task."""
-    report = report_of(at(endpoints), asked)
+    report = report_of(at(endpoints), task)
 
     assert ("passed", "request") == (check_named(report, "description").outcome, failed_check(report).name)
     assert f"(at {endpoints.invocations('chat')})." in failed_check(report).message
     assert failed_check(report).hint.startswith(
-        f"the endpoint chat serves chat (llm/v1/chat), not {asked}: use chat_udf, or name an endpoint"
+        f"the endpoint chat serves chat (llm/v1/chat), not {task}: use chat_udf, or name an endpoint"
     )
 
 
@@ -579,7 +579,7 @@ def test_the_hint_for_a_route_optimised_endpoint_is_its_own_url() -> None:
     """Its ordinary URL may refuse requests."""
     own = "https://1.serving.example/7/serving-endpoints/chat/invocations"
     described = {**DESCRIBED, "route_optimized": True, "endpoint_url": own}
-    refused = (400, {"error_code": "BAD_REQUEST", "message": "This endpoint is asked at its own URL."})
+    refused = (400, {"error_code": "BAD_REQUEST", "message": "This endpoint has its own URL."})
     answers: Answers = {**FOUND, "GET /api/2.0/serving-endpoints/chat": (200, described)}
     refusing: Answers = {**answers, "POST /serving-endpoints/chat/invocations": refused}
     with answering(answers) as willing, answering(refusing) as unwilling:
@@ -628,7 +628,9 @@ def test_without_a_description_the_request_decides(answer: tuple[int, object], t
 
 def test_every_2xx_is_a_success() -> None:
     """A token, a description, a list and an answer may come with another 2xx than 200."""
-    answers = {asked: (status, document) for status, (asked, (_, document)) in enumerate(FOUND.items(), start=201)} | {
+    answers = {
+        request: (status, document) for status, (request, (_, document)) in enumerate(FOUND.items(), start=201)
+    } | {
         "POST /token": (201, {"access_token": SECRET, "expires_in": 3600}),
         "GET /api/2.0/serving-endpoints": (203, {"endpoints": [DESCRIBED]}),
     }

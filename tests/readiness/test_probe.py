@@ -23,8 +23,8 @@ FIELDS = st.dictionaries(
 
 def bodies(task: Task) -> list[dict[str, object]]:
     """Return the requests of a task's probes, without the input."""
-    asked = [json.loads(probe.encode([SAMPLE], None, wire_format)) for probe, wire_format in probes(task)]
-    return [{name: value for name, value in body.items() if name not in ("messages", "prompt")} for body in asked]
+    requests = [json.loads(probe.encode([SAMPLE], None, wire_format)) for probe, wire_format in probes(task)]
+    return [{name: value for name, value in body.items() if name not in ("messages", "prompt")} for body in requests]
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_the_first_probe_is_the_udfs_request_with_one_token(
 ) -> None:
     """All other parameters stay, and no probe is sent twice."""
     task = kind(parameters=write_json(fields))
-    asked = [read_json(probe.parameters) for probe, _ in probes(task) if isinstance(probe, kind)]
+    requests = [read_json(probe.parameters) for probe, _ in probes(task) if isinstance(probe, kind)]
     own = {name: value for name, value in fields.items() if name not in LIMITS}
 
-    assert own == {name: value for name, value in asked[0].items() if name not in LIMITS}
-    assert {1} == {value for name, value in asked[0].items() if name in LIMITS}
-    assert len(asked) == len({write_json(each) for each in asked})
-    assert all(each == fields or 1 in (each.get(name) for name in LIMITS) for each in asked)
+    assert own == {name: value for name, value in requests[0].items() if name not in LIMITS}
+    assert {1} == {value for name, value in requests[0].items() if name in LIMITS}
+    assert len(requests) == len({write_json(each) for each in requests})
+    assert all(each == fields or 1 in (each.get(name) for name in LIMITS) for each in requests)
 
 
 @pytest.mark.parametrize(

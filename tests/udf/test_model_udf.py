@@ -100,7 +100,7 @@ def test_preflight_refuses_an_unpicklable_token_function() -> None:
     endpoint = Endpoint(URL, model="m", token=Client().token)
 
     with pytest.raises(ConfigError, match=r"Client\.token cannot be sent"):
-        preflight(endpoint, spark=_Session())  # type: ignore[arg-type]  # nothing is asked of it
+        preflight(endpoint, spark=_Session())  # type: ignore[arg-type]  # its methods are not called
 
 
 class _Session:

@@ -87,7 +87,7 @@ PLAIN = "VALUES (1, 'a'), (2, 'b'), (3, 'c') AS r(id, review)"
 
 
 @pytest.mark.parametrize(
-    ("statement", "asked"),
+    ("statement", "requests"),
     [
         (f"SELECT ai_classify(review, {LABELS}) FROM reviews", 3),
         (f"SELECT ai_classify(review, {LABELS}) FROM reviews WHERE ai_classify(review, {LABELS}) = 'praise'", 6),
@@ -108,12 +108,12 @@ PLAIN = "VALUES (1, 'a'), (2, 'b'), (3, 'c') AS r(id, review)"
     ],
 )
 def test_a_statement_costs_the_pages_number_of_requests(
-    statement: str, asked: int, sql: SparkSession, endpoints: LocalEndpoints
+    statement: str, requests: int, sql: SparkSession, endpoints: LocalEndpoints
 ) -> None:
     """The table has three reviews and a null."""
     assert len(REVIEWS) >= len(sql.sql(statement).collect())
 
-    assert asked == endpoints.stats.requests
+    assert requests == endpoints.stats.requests
 
 
 REFUSED = [

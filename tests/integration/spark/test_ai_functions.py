@@ -222,7 +222,7 @@ def test_the_functions_of_columns_are_the_same(
 def test_before_spark_4_the_functions_are_udfs(spark: SparkSession, endpoints: LocalEndpoints) -> None:
     """They are pandas UDFs that return the value, with positional arguments and defaults."""
     chat, embed = chat_udf(endpoint(endpoints)), embed_udf(endpoint(endpoints, "embed"))
-    asked = query_function(known_endpoints({"mine": chat}), None, raises=True)
+    query_or_fail = query_function(known_endpoints({"mine": chat}), None, raises=True)
 
     def old(udf: AIFunction, field: str) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
         return udf.field(field).for_version("3.5.0")
@@ -235,7 +235,7 @@ def test_before_spark_4_the_functions_are_udfs(spark: SparkSession, endpoints: L
         old(chat_function("summarize", chat), "text")("t"),
         old(chat_function("summarize", chat), "text")("t", F.lit(3)),
         old(similarity_function(embed), "parsed")("t", F.lit("Jo came")),
-        old(asked, "text")(F.lit("mine"), "t"),
+        old(query_or_fail, "text")(F.lit("mine"), "t"),
         chat_function("classify", chat).for_version("3.5.0")("t", "labels")["usage"]["total_tokens"],
     ]
     found = [dict(tuple(row) for row in df.select("id", column).collect()) for column in columns]

@@ -20,7 +20,7 @@ BOOKS = """
         (1, 'Dune', 'sand'), (2, NULL, 'x'), (3, 'Emma', NULL), (4, '{body}', '{title} {{ }'), (5, '', '')
     AS books(id, title, body)
 """
-TOLD = {1: "Sum {Dune}: SAND", 2: None, 3: None, 4: "Sum {{body}}: {TITLE} {{ }", 5: "Sum {}: "}
+FILLED = {1: "Sum {Dune}: SAND", 2: None, 3: None, 4: "Sum {{body}}: {TITLE} {{ }", 5: "Sum {}: "}
 CONVERSATIONS = "id int, turns array<struct<role:string,content:string>>, mood string"
 
 
@@ -45,9 +45,9 @@ def test_columns_by_name_fill_the_template(spark: SparkSession, endpoints: Local
     df = spark.sql(BOOKS).repartition(1)
     answers = df.withColumn("r", fill(sums(endpoints))(title="title", body=F.upper("body")))
 
-    assert TOLD == {row["id"]: row["text"] for row in answers.select("id", "r.text").collect()}
+    assert FILLED == {row["id"]: row["text"] for row in answers.select("id", "r.text").collect()}
     assert 3 == endpoints.stats.requests
-    assert {text for text in TOLD.values() if text is not None} == {
+    assert {text for text in FILLED.values() if text is not None} == {
         recorded.body["messages"][0]["content"]  # type: ignore[index]
         for recorded in endpoints.requests
     }
@@ -59,7 +59,7 @@ def test_a_struct_fills_the_template(spark: SparkSession, endpoints: LocalEndpoi
     df = spark.sql(BOOKS).select("id", book.alias("book"))
     answers = df.withColumn("r", fill(sums(endpoints))("book")).select("id", "r.text", "r.error")
 
-    assert TOLD == {row["id"]: row["text"] for row in answers.collect()}
+    assert FILLED == {row["id"]: row["text"] for row in answers.collect()}
     assert 3 == endpoints.stats.requests
 
 
@@ -87,9 +87,9 @@ def test_other_types_are_cast_by_spark(spark: SparkSession, endpoints: LocalEndp
     spark.conf.set("spark.sql.ansi.enabled", ansi)
     try:
         udf = complete_udf(endpoint(endpoints, "complete"), template=template)
-        told = df.select(F.concat_ws("|", *(F.col(name).cast("string") for name in df.columns)).alias("told"))
+        cast_by_spark = df.select(F.concat_ws("|", *(F.col(name).cast("string") for name in df.columns)).alias("text"))
         row = df.select(fill(udf)(**by_name).alias("r")).select("r.text").first()
-        assert told.first() == row
+        assert cast_by_spark.first() == row
         assert row is not None
         assert "7|1.0E21|0.1|" == row[0][:13]
         assert "2024-03-30 23:00:00.12" in row[0]
@@ -246,7 +246,7 @@ def test_sql_takes_a_struct(spark: SparkSession, endpoints: LocalEndpoints) -> N
     """
     rows = spark.sql(query).collect()
 
-    assert TOLD == {row["id"]: row["by_struct"] for row in rows} == {row["id"]: row["by_name"] for row in rows}
+    assert FILLED == {row["id"]: row["by_struct"] for row in rows} == {row["id"]: row["by_name"] for row in rows}
     assert {"1 of Dune", None, "3 of Emma", "4 of {body}", "5 of "} == {row["completed"] for row in rows}
     with pytest.raises(Exception, match=r"InputTypeError: .*and body is int.* Hint: .*CAST"):
         spark.sql("SELECT template_chat(struct(title, id AS body)) FROM template_books").collect()

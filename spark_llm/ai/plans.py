@@ -17,7 +17,7 @@ from spark_llm.engine.parallel_columns import ParallelResults, ask_in_parallel
 from spark_llm.engine.registry import engine_for
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import InputTypeError
-from spark_llm.protocol.canonical import function_words, model_words
+from spark_llm.protocol.canonical import canonical_function, canonical_model
 from spark_llm.protocol.urls import invocations_url
 from spark_llm.protocol.values import Row
 from spark_llm.udf.lazy_udf import Results
@@ -59,7 +59,7 @@ class FunctionPlan(ArgumentsPlan):
     def canonical(self) -> dict[str, Any]:
         """The function, its parameters, and the user's choices for its model."""
         names = _parameter_names(self.function.parameters)
-        return function_words(f"ai_{self.function.name}", names, _model_words(self.spec))
+        return canonical_function(f"ai_{self.function.name}", names, _model_words(self.spec))
 
     @property
     def _arguments(self) -> Arguments:
@@ -78,7 +78,7 @@ class SimilarityPlan(ArgumentsPlan):
     @property
     def canonical(self) -> dict[str, Any]:
         """The function, its parameters, and the user's choices for its model."""
-        return function_words("ai_similarity", _parameter_names(SIMILARITY_PARAMETERS), _model_words(self.spec))
+        return canonical_function("ai_similarity", _parameter_names(SIMILARITY_PARAMETERS), _model_words(self.spec))
 
     @property
     def _arguments(self) -> Arguments:
@@ -89,9 +89,9 @@ class SimilarityPlan(ArgumentsPlan):
 
     def _texts(self, columns: Columns) -> list[Row]:
         """Return the two texts of each row, one after the other; two nulls if the row lacks one of them."""
-        costs_nothing = self.spec.task.costs_nothing
+        skips = self.spec.task.skips
         pairs = (
-            pair if all(text is not None and not costs_nothing(text) for text in pair) else (None, None)
+            pair if all(text is not None and not skips(text) for text in pair) else (None, None)
             for pair in zip(*columns, strict=True)
         )
         return [text for pair in pairs for text in pair]
@@ -138,7 +138,7 @@ class QueryPlan(ArgumentsPlan):
             None if self.workspace is None else _model_words(self.workspace) | {"endpoint": _host(self.workspace)}
         )
         endpoints = {"endpoints": known, "workspace": workspace}
-        return function_words("ai_query", _parameter_names(QUERY_PARAMETERS), endpoints)
+        return canonical_function("ai_query", _parameter_names(QUERY_PARAMETERS), endpoints)
 
     @property
     def _arguments(self) -> Arguments:
@@ -231,4 +231,4 @@ def _parameter_names(parameters: tuple[Parameter, ...]) -> list[str]:
 
 
 def _model_words(spec: RequestSpec) -> dict[str, Any]:
-    return model_words(spec.route.url, spec.route.model, spec.task, spec.prompt)
+    return canonical_model(spec.route.url, spec.route.model, spec.task, spec.prompt)

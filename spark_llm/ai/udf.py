@@ -64,7 +64,7 @@ def chat_function(name: str, chat: ModelUDF) -> AIFunction:
     schema = schemas.with_parsed(schemas.CHAT, _PARSED_TYPES[name]) if function.typed else schemas.CHAT
 
     def make_plan() -> FunctionPlan:
-        typed = replace(task, own_replies=function.typed, answer_only=True)
+        typed = replace(task, output_per_prompt=function.typed, answer_only=True)
         return FunctionPlan(replace(chat.request_spec, task=typed), function)
 
     return AIFunction(f"llm_{name}", schema, make_plan)
@@ -113,7 +113,7 @@ def _answer_only(spec: RequestSpec) -> RequestSpec:
 def _plain_task(chat: ModelUDF) -> Chat:
     """Return the task; raises `ConfigError` if it has instructions, a type or several answers of its own."""
     task = chat.codec
-    if not isinstance(task, Chat) or task.system is not None or task.reply is not None or task.n > 1 or chat.prompt:
+    if not isinstance(task, Chat) or task.system is not None or task.output is not None or task.n > 1 or chat.prompt:
         raise ConfigError(
             "chat= got a UDF with system=, template=, returns= or n=, but the AI functions set these themselves.",
             "build the UDF without them; the functions use its endpoint, its parameters and its policy.",

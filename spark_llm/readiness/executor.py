@@ -21,7 +21,7 @@ from pyspark.sql.utils import is_remote
 
 from spark_llm._version import __version__
 from spark_llm.endpoint.route import Route
-from spark_llm.protocol.hints import with_next_step
+from spark_llm.protocol.hints import with_hint
 from spark_llm.protocol.values import RowError
 from spark_llm.readiness.checks import run_network_checks, skipped
 from spark_llm.readiness.report import Check
@@ -202,5 +202,5 @@ def _address_check(executor: Mapping[str, Any], route: Route) -> Check:
     if not executor["error"]:
         return Check("address", "executor", "passed", f"{host} is {', '.join(executor['addresses'])}")
     message = f"the name {executor['host']} cannot be resolved: {executor['error']}"
-    error = with_next_step(RowError("connection", None, message, retryable=True), route.shown, "")
+    error = with_hint(RowError("connection", None, message, retryable=True), route.shown, "")
     return Check.from_text("address", "executor", "failed", error.message)

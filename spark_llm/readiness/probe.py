@@ -10,9 +10,9 @@ from typing import Any
 
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.json_codec import read_json, write_json
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import RowError
-from spark_llm.protocol.wire import read_json, write_json
 
 SAMPLE = "Hello."
 _LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
@@ -31,7 +31,7 @@ def probes(task: Task) -> list[tuple[Task, int]]:
 def _wire_formats(task: Task) -> list[int]:
     """Return the wire formats that can carry one input, best first."""
     formats = [0]
-    while (other := task.otherwise([SAMPLE], formats[-1], None)) is not None:
+    while (other := task.fallback_format([SAMPLE], formats[-1], None)) is not None:
         formats.append(other)
     return formats
 

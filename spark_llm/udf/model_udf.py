@@ -21,7 +21,7 @@ from spark_llm.engine.registry import engine_for
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.policy import Policy
-from spark_llm.protocol.canonical import model_words
+from spark_llm.protocol.canonical import canonical_model
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
@@ -45,7 +45,7 @@ class ModelPlan:
     def canonical(self) -> dict[str, Any]:
         """The request without the credentials and the policy."""
         task, route, prompt = self.spec.task, self.spec.route, self.spec.prompt
-        return model_words(route.url, route.model, task, prompt)
+        return canonical_model(route.url, route.model, task, prompt)
 
     def arrow(self, batches: Iterator[Any]) -> Results:
         """Yield the results for rows in Arrow arrays."""
@@ -83,8 +83,8 @@ class TypedTask:
         """Return a chat whose answers have the type that the session reads in `ddl`; raises `ConfigError`."""
         if not isinstance(self.task, Chat):
             return self
-        reply = structured_output_of(struct_of(ddl, spark))
-        return TypedTask(replace(self.task, reply=reply), schemas.with_parsed(self.schema, spark_type(reply.shape)))
+        output = structured_output_of(struct_of(ddl, spark))
+        return TypedTask(replace(self.task, output=output), schemas.with_parsed(self.schema, spark_type(output.shape)))
 
 
 class ModelUDF(LazyUDF):

@@ -40,8 +40,8 @@ def template_struct(prompt: PromptBuilder, columns: Mapping[str, Column | str]) 
     by_field = {name: F.col(column) if isinstance(column, str) else column for name, column in in_order}
     parts = {name: column.cast("string") for name, column in by_field.items()}
     parts[_UNSUPPORTED] = F.coalesce(*(_unsupported(prompt, name, column) for name, column in by_field.items()))
-    if prompt.conversation:
-        column = by_field[prompt.conversation]
+    if prompt.conversation_field:
+        column = by_field[prompt.conversation_field]
         parts[CONVERSATION] = F.when(F.typeof(column).startswith("array<"), column)
     # Not F.struct with aliases: over an inline struct Spark then fails to name the result column.
     return F.named_struct(*(part for name, value in parts.items() for part in (F.lit(name), value)))
@@ -49,7 +49,7 @@ def template_struct(prompt: PromptBuilder, columns: Mapping[str, Column | str]) 
 
 def _unsupported(prompt: PromptBuilder, name: str, column: Column) -> Column:
     """Return the field's name with its type if it cannot be cast to text, else null."""
-    unsupported = "map|struct|binary" if name == prompt.conversation else "array|map|struct|binary"
+    unsupported = "map|struct|binary" if name == prompt.conversation_field else "array|map|struct|binary"
     type_name = F.typeof(column)
     return F.when(type_name.rlike(rf"^({unsupported})\b"), F.concat(F.lit(f"{name} is "), type_name))
 
@@ -60,7 +60,7 @@ def arrow_prompts(batches: Iterator[pa.Array], prompt: PromptBuilder) -> Iterato
         columns = _arrow_fields(batch, prompt)
         for start in range(0, len(batch), SLICE_ROWS):
             slices = {name: column.slice(start, SLICE_ROWS) for name, column in columns.items()}
-            yield prompt.asked({name: python_values(array) for name, array in slices.items()})
+            yield prompt.build({name: python_values(array) for name, array in slices.items()})
 
 
 def _arrow_fields(batch: pa.Array, prompt: PromptBuilder) -> dict[str, pa.Array]:
@@ -73,7 +73,7 @@ def _arrow_fields(batch: pa.Array, prompt: PromptBuilder) -> dict[str, pa.Array]
     columns = dict(zip([field.name for field in batch.type], batch.flatten(), strict=True))
     columns = _template_fields(columns, lambda column: column.null_count < len(column), prompt)
     for name, column in columns.items():
-        if not is_prompt_type(column.type, conversations=name == prompt.conversation):
+        if not is_prompt_type(column.type, conversations=name == prompt.conversation_field):
             raise _field_error(f"{name} is {spark_name(column.type)}", prompt)
     return columns
 
@@ -86,7 +86,7 @@ def pandas_prompts(
         columns = _pandas_fields(batch, prompt)
         for start in range(0, len(batch), SLICE_ROWS):
             slices = {name: column.iloc[start : start + SLICE_ROWS] for name, column in columns.items()}
-            yield prompt.asked({name: _prompts_from(name, series, prompt) for name, series in slices.items()})
+            yield prompt.build({name: _prompts_from(name, series, prompt) for name, series in slices.items()})
 
 
 def _pandas_fields(batch: Any, prompt: PromptBuilder) -> dict[str, pd.Series]:  # noqa: ANN401 -- whatever Spark makes of columns
@@ -107,7 +107,7 @@ def _prompts_from(name: str, column: pd.Series, prompt: PromptBuilder) -> list[I
     def type_error(found: str) -> InputTypeError:
         return _field_error(f"{name} is {found}", prompt)
 
-    return [prompt_from_cell(cell, type_error, conversations=name == prompt.conversation) for cell in column]
+    return [prompt_from_cell(cell, type_error, conversations=name == prompt.conversation_field) for cell in column]
 
 
 def _template_fields(
@@ -121,8 +121,8 @@ def _template_fields(
     fields = {name: columns[name] for name in prompt.fields}
     if _UNSUPPORTED in columns and has_values(columns[_UNSUPPORTED]):
         raise _field_error(columns[_UNSUPPORTED].tolist()[0], prompt)
-    if CONVERSATION in columns and prompt.conversation and has_values(columns[CONVERSATION]):
-        fields[prompt.conversation] = columns[CONVERSATION]
+    if CONVERSATION in columns and prompt.conversation_field and has_values(columns[CONVERSATION]):
+        fields[prompt.conversation_field] = columns[CONVERSATION]
     return fields
 
 
@@ -135,7 +135,11 @@ def _struct_error(found: str, prompt: PromptBuilder) -> InputTypeError:
 
 
 def _field_error(found: str, prompt: PromptBuilder) -> InputTypeError:
-    note = f" ({prompt.conversation} may be array<struct<role:string,content:string>>)" if prompt.conversation else ""
+    note = (
+        f" ({prompt.conversation_field} may be array<struct<role:string,content:string>>)"
+        if prompt.conversation_field
+        else ""
+    )
     return InputTypeError(
         f"The template's fields are strings{note}, and {found}.",
         "pass a number or a time by name in the call, which casts it, or cast it in the struct, in SQL with"

@@ -12,10 +12,10 @@ from spark_llm.ai import prompts
 from spark_llm.ai.catalog import FUNCTIONS, MAX_LABELS, SENTIMENTS
 from spark_llm.errors import KINDS
 from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
 from spark_llm.protocol.task import FOLDED, PLAIN
 from spark_llm.protocol.values import Item, Prompt, RowError
-from spark_llm.protocol.wire import write_json
 
 TEXTS = st.text(max_size=30)
 LABELS = st.lists(st.text(min_size=1, max_size=10).filter(str.strip), min_size=1, max_size=8, unique=True)
@@ -48,8 +48,8 @@ def instructions_of(name: str, *arguments: Any) -> str:  # noqa: ANN401 -- any a
 def structured_output_of(prompt: object) -> StructuredOutput:
     """Return the structured output that a prompt asks for."""
     assert isinstance(prompt, Prompt)
-    assert isinstance(prompt.reply, StructuredOutput)
-    return prompt.reply
+    assert isinstance(prompt.output, StructuredOutput)
+    return prompt.output
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
@@ -60,7 +60,7 @@ def test_the_rows_text_is_the_users_message(name: str, data: st.DataObject, cont
     row = prompt_of(name, content, *options)
 
     assert content == (row.content if isinstance(row, Prompt) else row)
-    assert FUNCTIONS[name].typed == (isinstance(row, Prompt) and row.reply is not None)
+    assert FUNCTIONS[name].typed == (isinstance(row, Prompt) and row.output is not None)
     assert set(FUNCTIONS) == set(OPTIONS)
 
 
@@ -69,7 +69,7 @@ def test_the_rows_text_is_the_users_message(name: str, data: st.DataObject, cont
 def test_every_prompt_can_be_sent(name: str, data: st.DataObject, content: str) -> None:
     """Every wire format encodes it as JSON, for any text that a string column can hold."""
     item = prompt_of(name, content, *data.draw(OPTIONS[name]))
-    task = Chat(own_replies=FUNCTIONS[name].typed)
+    task = Chat(output_per_prompt=FUNCTIONS[name].typed)
     assert item is not None
     assert not isinstance(item, RowError)
     for dialect in (0, PLAIN, FOLDED, PLAIN | FOLDED):
@@ -100,8 +100,8 @@ def test_an_answer_is_one_of_the_labels(labels: list[str], other: str) -> None:
     output = structured_output_of(prompt)
     instructions = instructions_of("classify", "text", labels)
 
-    assert labels == [output.read(json.dumps({"answer": label})) for label in labels]
-    assert isinstance(output.read(json.dumps({"answer": other})), Mismatch) != (other in labels)
+    assert labels == [output.parse(json.dumps({"answer": label})) for label in labels]
+    assert isinstance(output.parse(json.dumps({"answer": other})), Mismatch) != (other in labels)
     assert all(write_json(label).decode() in instructions for label in labels)
 
 
@@ -111,15 +111,15 @@ def test_extracted_values_have_every_label(labels: list[str]) -> None:
     output = structured_output_of(prompt_of("extract", "text", labels))
     found = {label: None if number % 2 else f"found {number}" for number, label in enumerate(labels)}
 
-    assert found == output.read(json.dumps(found))
+    assert found == output.parse(json.dumps(found))
 
 
 def test_a_sentiment_is_one_of_four() -> None:
     """The answer's type accepts the four sentiments and nothing else."""
     output = structured_output_of(prompt_of("analyze_sentiment", "text"))
 
-    assert list(SENTIMENTS) == [output.read(f'{{"answer": "{each}"}}') for each in SENTIMENTS]
-    assert isinstance(output.read('{"answer": "sad"}'), Mismatch)
+    assert list(SENTIMENTS) == [output.parse(f'{{"answer": "{each}"}}') for each in SENTIMENTS]
+    assert isinstance(output.parse('{"answer": "sad"}'), Mismatch)
 
 
 @pytest.mark.parametrize("name", ["classify", "extract", "mask"])

@@ -21,15 +21,15 @@ from spark_llm.readiness.client import run_outside_loop
 from spark_llm.readiness.report import Check, Report
 from spark_llm.readiness.target import Target, candidate_tasks, printable_name, workspace_route
 from spark_llm.serving import After, Echo, Faults, LocalEndpoints, ServingEndpoint
-from tests.support.answering import CHAT_ANSWER, Answers, answering
 from tests.support.asking import ask, engine_at
-from tests.support.wire import AUTHORITY, Scripted
+from tests.support.raw_server import AUTHORITY, RawServer
+from tests.support.stub_server import CHAT_RESPONSE, Responses, stub_server
 
 SECRET = "dapi-5ecret-that-must-not-be-seen"
 DESCRIBED = {"name": "chat", "task": "llm/v1/chat", "state": {"ready": "READY", "config_update": "NOT_UPDATING"}}
 FOUND = {
     "GET /api/2.0/serving-endpoints/chat": (200, DESCRIBED),
-    "POST /serving-endpoints/chat/invocations": (200, CHAT_ANSWER),
+    "POST /serving-endpoints/chat/invocations": (200, CHAT_RESPONSE),
 }
 
 
@@ -155,7 +155,7 @@ def test_a_reached_output_limit_is_an_answer() -> None:
     """OpenAI's reasoning models refuse so low a limit with a 400, which proves that they were reached."""
     text = "Could not finish the message because max_tokens or model output limit was reached. Please try again."
     refused = (400, {"error": {"message": text, "type": "invalid_request_error", "code": None}})
-    with answering({"POST /v1/chat/completions": refused}) as server:
+    with stub_server({"POST /v1/chat/completions": refused}) as server:
         report = report_of(Endpoint(f"{server.url}/v1", model="o"), "chat")
 
     assert report.ok, report
@@ -165,7 +165,7 @@ def test_a_reached_output_limit_is_an_answer() -> None:
 def test_a_truncated_answer_is_an_answer() -> None:
     """A token that went into reasoning leaves the text empty."""
     choice = {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "length"}
-    with answering({"POST /v1/chat/completions": (200, {**CHAT_ANSWER, "choices": [choice]})}) as server:
+    with stub_server({"POST /v1/chat/completions": (200, {**CHAT_RESPONSE, "choices": [choice]})}) as server:
         report = report_of(Endpoint(f"{server.url}/v1", model="o"))
 
     assert report.ok, report
@@ -175,11 +175,11 @@ def test_a_truncated_answer_is_an_answer() -> None:
 def test_the_task_of_an_embedding_server_is_found() -> None:
     """Without a description, chat, embed and complete are tried in this order, each at its own path."""
     answer = {"data": [{"index": 0, "embedding": [0.5, 0.25]}], "model": "m", "usage": {"total_tokens": 1}}
-    with answering({"POST /v1/embeddings": (200, answer)}) as server:
+    with stub_server({"POST /v1/embeddings": (200, answer)}) as server:
         report = report_of(Endpoint(f"{server.url}/v1", model="m"))
 
     assert report.ok, report
-    assert ["POST /v1/chat/completions", "POST /v1/embeddings"] == server.asked
+    assert ["POST /v1/chat/completions", "POST /v1/embeddings"] == server.requests
     assert "a vector of 2 numbers" in check_named(report, "request").message
 
 
@@ -204,14 +204,14 @@ def _closed() -> Iterator[str]:
 @contextmanager
 def _untrusted() -> Iterator[str]:
     """Yield the URL of a server whose certificate is not trusted."""
-    with answering({}, tls=True) as server:
+    with stub_server({}, tls=True) as server:
         yield f"{server.url}/v1"
 
 
 @contextmanager
 def _plain() -> Iterator[str]:
     """Yield an https URL of a server that speaks plain HTTP."""
-    with answering({}) as server:
+    with stub_server({}) as server:
         yield f"{server.url.replace('http', 'https')}/v1"
 
 
@@ -224,7 +224,7 @@ def _unknown() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("place", "message", "hint"),
     [
-        (_silent, "no complete answer within 0.4 s", "give a try longer"),
+        (_silent, "no complete answer within 0.4 s", "allow more time"),
         (_closed, "connection refused", "nothing listens there"),
         (_untrusted, "certificate verify failed: ", "Endpoint(…, ca_bundle=…)"),
         (_plain, "no TLS with 127.0.0.1", "write http://"),
@@ -298,7 +298,7 @@ def test_an_unusable_proxy_has_a_rows_message(address: str, monkeypatch: pytest.
 @pytest.mark.parametrize("status", [200, 500])
 def test_a_secret_in_an_error_does_not_print(status: int) -> None:
     """It is masked in the report and in the row, for a 200 with an error body as for a 500."""
-    with answering({"POST /invocations": (status, {"error": {"message": f"bad key {SECRET}"}})}) as server:
+    with stub_server({"POST /invocations": (status, {"error": {"message": f"bad key {SECRET}"}})}) as server:
         endpoint = Endpoint(f"{server.url}/invocations", headers={"Authorization": f"Bearer {SECRET}"})
         text = failed_check(report_of(endpoint, "chat")).text
         row = row_message(endpoint)
@@ -316,7 +316,7 @@ def _proxy(answer: bytes | None) -> Iterator[str]:
             authority = f"127.0.0.1:{listener.getsockname()[1]}"
         yield authority
         return
-    server = Scripted(answer)
+    server = RawServer(answer)
     yield server.authority
     server.close()
 
@@ -324,7 +324,7 @@ def _proxy(answer: bytes | None) -> Iterator[str]:
 def test_a_ca_bundle_makes_the_server_trusted() -> None:
     """With its authority's certificates the server is ready."""
     pem = AUTHORITY.cert_pem.bytes().decode()
-    with answering(FOUND, tls=True) as server:
+    with stub_server(FOUND, tls=True) as server:
         url = f"{server.url}/serving-endpoints/chat/invocations"
         report = report_of(Endpoint(url, ca_bundle=pem))
 
@@ -334,7 +334,7 @@ def test_a_ca_bundle_makes_the_server_trusted() -> None:
 
 def test_a_missing_ca_bundle_has_a_rows_message() -> None:
     """The message names the path and a next step."""
-    with answering(FOUND, tls=True) as server:
+    with stub_server(FOUND, tls=True) as server:
         endpoint = Endpoint(f"{server.url}/serving-endpoints/chat/invocations", ca_bundle="no/such/file.pem")
         report = report_of(endpoint)
         row = row_message(endpoint)
@@ -376,7 +376,7 @@ def _broken(endpoints: LocalEndpoints) -> TokenSource | None:
 @pytest.mark.parametrize(
     ("token", "name", "message", "hint"),
     [
-        (_wrong, "request", "Invalid access token", "(token=) was not taken"),
+        (_wrong, "request", "Invalid access token", "(token=) was refused"),
         (_revoked, "request", "Invalid access token", "revoked"),
         (_expired, "request", "Invalid access token", "expired"),
         (_none, "request", "Credential was not sent", "no token was sent"),
@@ -431,13 +431,13 @@ def test_a_tokens_expiry_is_read() -> None:
         claims = base64.urlsafe_b64encode(json.dumps({"exp": ends_at}).encode()).decode().rstrip("=")
         return f"e30.{claims}.{SECRET}"
 
-    with answering(FOUND) as server:
+    with stub_server(FOUND) as server:
         url = f"{server.url}/serving-endpoints/chat/invocations"
         past = report_of(Endpoint(url, token=jwt(time.time() - 7_300)))
         fresh = report_of(Endpoint(url, token=jwt(time.time() + 3_590)))
 
     assert f"the token expired 2 h 2 min ago (at {url})." == failed_check(past).message
-    assert failed_check(past).hint.startswith("the token (token=) has expired; make a new one")
+    assert failed_check(past).hint.startswith("the token (token=) has expired; create a new one")
     assert "a token (token=), valid for another 1 h" == check_named(fresh, "credentials").message
     assert SECRET not in str(past) + str(fresh)
 
@@ -580,9 +580,9 @@ def test_the_hint_for_a_route_optimised_endpoint_is_its_own_url() -> None:
     own = "https://1.serving.example/7/serving-endpoints/chat/invocations"
     described = {**DESCRIBED, "route_optimized": True, "endpoint_url": own}
     refused = (400, {"error_code": "BAD_REQUEST", "message": "This endpoint has its own URL."})
-    answers: Answers = {**FOUND, "GET /api/2.0/serving-endpoints/chat": (200, described)}
-    refusing: Answers = {**answers, "POST /serving-endpoints/chat/invocations": refused}
-    with answering(answers) as willing, answering(refusing) as unwilling:
+    answers: Responses = {**FOUND, "GET /api/2.0/serving-endpoints/chat": (200, described)}
+    refusing: Responses = {**answers, "POST /serving-endpoints/chat/invocations": refused}
+    with stub_server(answers) as willing, stub_server(refusing) as unwilling:
         ready = report_of(Endpoint(f"{willing.url}/serving-endpoints/chat/invocations"))
         refusal = report_of(Endpoint(f"{unwilling.url}/serving-endpoints/chat/invocations"))
     hint = f"it is route-optimised: use {own} with an OAuth token, for example ClientCredentials(…)."
@@ -618,7 +618,7 @@ def test_a_route_optimised_endpoint_is_ready_at_its_own_url() -> None:
 )
 def test_without_a_description_the_request_decides(answer: tuple[int, object], text: str) -> None:
     """Users who may send requests but not read descriptions have a ready endpoint."""
-    with answering({**FOUND, "GET /api/2.0/serving-endpoints/chat": answer}) as server:
+    with stub_server({**FOUND, "GET /api/2.0/serving-endpoints/chat": answer}) as server:
         report = report_of(Endpoint(f"{server.url}/serving-endpoints/chat/invocations"))
 
     assert report.ok, report
@@ -634,7 +634,7 @@ def test_every_2xx_is_a_success() -> None:
         "POST /token": (201, {"access_token": SECRET, "expires_in": 3600}),
         "GET /api/2.0/serving-endpoints": (203, {"endpoints": [DESCRIBED]}),
     }
-    with answering(answers) as server:
+    with stub_server(answers) as server:
         client = ClientCredentials("id", "secret", f"{server.url}/token")
         report = report_of(Endpoint(f"{server.url}/serving-endpoints/chat/invocations", token=client))
         names = [found.name for found in list_endpoints(workspace_route({"DATABRICKS_HOST": server.url}, (), client))]
@@ -645,7 +645,7 @@ def test_every_2xx_is_a_success() -> None:
 
 def test_a_description_is_requested_with_the_workers_headers() -> None:
     """The request has the gateway's header and the token."""
-    with answering(FOUND) as server:
+    with stub_server(FOUND) as server:
         endpoint = Endpoint(
             f"{server.url}/serving-endpoints/chat/invocations", token=SECRET, headers={"X-Team": "data"}
         )
@@ -659,7 +659,7 @@ def test_a_description_is_requested_with_the_workers_headers() -> None:
 
 def test_a_token_replaces_a_header_of_its_name() -> None:
     """The request has one header, in any spelling, with the token."""
-    with answering(FOUND) as server:
+    with stub_server(FOUND) as server:
         url = f"{server.url}/serving-endpoints/chat/invocations"
         report_of(Endpoint(url, token=SECRET, headers={"authorization": "Basic x"}))
         basic = report_of(Endpoint(url, headers={"authorization": "Basic x"}))

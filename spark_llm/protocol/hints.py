@@ -120,7 +120,7 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
             " /chat/completions, /completions or /embeddings."
         ),
     ),
-    "quota": (HintRule("no credit or budget is left; see the account's billing page, then run it again."),),
+    "quota": (HintRule("no credit or budget is left; see the account's billing page."),),
     "unavailable": (
         HintRule(
             "start the endpoint, then run it again; `spark-llm check {name}` shows when it is ready.",

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from spark_llm.protocol.urls import INVOCATIONS_PATH
 from spark_llm.text.suggestion import did_you_mean
 
 API = "/api/2.0/serving-endpoints"
 LISTS_THEM = "`spark-llm endpoints` lists those of the workspace."
 _KINDS = {"chat": "chat", "completions": "complete", "embeddings": "embed"}  # the last word of llm/v1/chat
-_NAMED = re.compile(r"/serving-endpoints/(?P<name>[^/]+)(/served-models/(?P<served>[^/]+))?/invocations")
 _OPENAI = re.compile(r"/serving-endpoints/(chat/completions|completions|embeddings)")
 
 
@@ -29,7 +29,7 @@ class Subject(NamedTuple):
     def of(cls, url: str, model: str | None) -> "Subject | None":
         """Return what is asked at this URL, with the model that requests name; None for what no workspace describes."""
         parts = urlsplit(url)
-        if named := _NAMED.fullmatch(parts.path):
+        if named := INVOCATIONS_PATH.fullmatch(parts.path):
             name, served = unquote(named["name"]), named["served"] and unquote(named["served"])
         elif _OPENAI.fullmatch(parts.path) and model:
             name, served = model, None

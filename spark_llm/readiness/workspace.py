@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from spark_llm.protocol.urls import INVOCATIONS_PATH
 from spark_llm.text.suggestion import did_you_mean
 
 API = "/api/2.0/serving-endpoints"
 LIST_HINT = "`spark-llm endpoints` lists those of the workspace."
 _TASKS = {"chat": "chat", "completions": "complete", "embeddings": "embed"}  # the last word of llm/v1/chat
-_INVOCATIONS_PATH = re.compile(r"/serving-endpoints/(?P<name>[^/]+)(/served-models/(?P<served>[^/]+))?/invocations")
 _OPENAI_PATH = re.compile(r"/serving-endpoints/(chat/completions|completions|embeddings)")
 
 
@@ -29,7 +29,7 @@ class Subject(NamedTuple):
     def from_url(cls, url: str, model: str | None) -> "Subject | None":
         """Return the endpoint at this URL, where requests name `model`; None for a URL outside a workspace's API."""
         parts = urlsplit(url)
-        if match := _INVOCATIONS_PATH.fullmatch(parts.path):
+        if match := INVOCATIONS_PATH.fullmatch(parts.path):
             name, served = unquote(match["name"]), match["served"] and unquote(match["served"])
         elif _OPENAI_PATH.fullmatch(parts.path) and model:
             name, served = model, None

@@ -12,10 +12,10 @@ from spark_llm.ai.arguments import Arguments, Columns
 from spark_llm.ai.catalog import Function, Parameter
 from spark_llm.ai.similarity import similarities
 from spark_llm.endpoint.endpoint import is_name
-from spark_llm.engine.engine import raise_if_failed
 from spark_llm.engine.parallel_columns import ParallelResults, ask_in_parallel
 from spark_llm.engine.registry import engine_for
 from spark_llm.engine.request_spec import RequestSpec
+from spark_llm.engine.row_stream import raise_if_failed
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import canonical_function, canonical_model
 from spark_llm.protocol.urls import invocations_url

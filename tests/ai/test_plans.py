@@ -9,7 +9,7 @@ import pytest
 
 from spark_llm import Endpoint, Policy
 from spark_llm.ai.plans import MAX_LANES, QueryPlan
-from spark_llm.engine.registry import ENGINES, IDLE_MOST
+from spark_llm.engine.registry import ENGINES, MAX_IDLE
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import InputTypeError, RowFailedError
 from spark_llm.protocol.values import Result
@@ -108,8 +108,8 @@ def test_a_hundred_names_need_few_engines(endpoints: LocalEndpoints) -> None:
             yield chunk
 
     assert [request for _, request in rows] == texts_of(counted())
-    assert most - threads <= 4 * (2 * MAX_LANES + IDLE_MOST)
-    assert len(ENGINES) <= IDLE_MOST
+    assert most - threads <= 4 * (2 * MAX_LANES + MAX_IDLE)
+    assert len(ENGINES) <= MAX_IDLE
 
 
 @pytest.mark.parametrize(("name", "why"), [(None, "its name is null"), ("d", "does not know the endpoint 'd'")])

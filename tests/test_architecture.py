@@ -45,7 +45,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "tokenizers": (WING,),
     "tomli": ("cli/job_file",),  # tomllib, where Python has none
     "tqdm": ("cli/demo", "enrich/progress"),
-    "uvloop": ("engine/engine",),
+    "uvloop": ("engine/loop_thread",),
     "xllamacpp": (WING,),
     "yarl": ("transport",),
 }

@@ -15,7 +15,7 @@ from pyspark.sql.pandas.functions import pandas_udf
 from requests.adapters import HTTPAdapter
 
 from benchmarks.support.session import PROMPT, ColumnFunction
-from spark_llm.engine.engine import new_event_loop
+from spark_llm.engine.loop_thread import new_event_loop
 
 
 def _session(threads: int) -> requests.Session:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 from benchmarks.support.behaviours import Arrival, ResponsePlan, Steady, parse_behaviour
 from benchmarks.support.bodies import SEED, ParsedRequest, error_response, http_response
 from benchmarks.support.counters import SAMPLE_S, Counters, Sample
-from spark_llm.engine.engine import new_event_loop
+from spark_llm.engine.loop_thread import new_event_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,9 +12,9 @@ from pathlib import Path
 from spark_llm.auth.credentials import Bearer, valid_secret
 from spark_llm.endpoint.endpoint import PROVIDERS, Endpoint
 from spark_llm.errors import ConfigError
-from spark_llm.readiness.checks import check_here, endpoints_at
+from spark_llm.readiness.checks import list_endpoints, run_driver_checks
 from spark_llm.readiness.report import Report
-from spark_llm.readiness.target import Target, shown, tasks_of, workspace
+from spark_llm.readiness.target import Target, candidate_tasks, printable_name, workspace_route
 from spark_llm.readiness.workspace import Description
 from spark_llm.text.table import text_table
 
@@ -29,17 +29,19 @@ def check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Report:
         ca_bundle=arguments.ca_bundle,
         allow_http=arguments.allow_http,
     )
-    tasks = tasks_of(endpoint, arguments.task)
+    tasks = candidate_tasks(endpoint, arguments.task)
     path = tasks[0].route
-    found = check_here(endpoint, path, lambda: Target(endpoint.resolve(path, environ, PROVIDERS), tasks), environ)
-    return Report(shown(endpoint), tuple(found.checks))
+    found = run_driver_checks(
+        endpoint, path, lambda: Target(endpoint.resolve(path, environ, PROVIDERS), tasks), environ
+    )
+    return Report(printable_name(endpoint), tuple(found.checks))
 
 
 def endpoints(arguments: argparse.Namespace, environ: Mapping[str, str]) -> str:
     """List the workspace's endpoints as text; raises `ConfigError` where it does not list them."""
     token = _credential(arguments.token_file)
-    route = workspace(environ, PROVIDERS, token, ca_bundle=arguments.ca_bundle, allow_http=arguments.allow_http)
-    rows = [_row(each) for each in sorted(endpoints_at(route), key=lambda each: each.name)]
+    route = workspace_route(environ, PROVIDERS, token, ca_bundle=arguments.ca_bundle, allow_http=arguments.allow_http)
+    rows = [_row(each) for each in sorted(list_endpoints(route), key=lambda each: each.name)]
     return json.dumps(rows, indent=2) if arguments.json else _table(rows)
 
 

@@ -114,7 +114,7 @@ def _option(name: str, option: Parameter, given: Mapping[str, Any]) -> object:
             f"{name} takes {option.name}, {kind}.",
         )
     function: Function = FUNCTIONS[name]
-    wrong = function.question("", value)
+    wrong = function.make_prompt("", value)
     if isinstance(wrong, RowError):
         raise ConfigError(wrong.what, wrong.hint)
     return value

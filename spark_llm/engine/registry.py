@@ -1,8 +1,8 @@
-"""The engines of a worker: kept for the next task, shared, and closed when they have been idle longest.
+"""The registry of a worker's engines: shared, kept for the next task, and closed when they have been idle longest.
 
-Each engine has a thread, a loop and connections, and a worker may live for days: a notebook's cell that is run again
-makes a new token function, and a column may name a thousand endpoints. The one registry here is the only state of a
-module in this library.
+Each engine has a thread, a loop and connections, and a worker may live for days. A notebook's cell that is run again
+makes a new token function, and a column may name a thousand endpoints. The registry here is the only state of a module
+in this library.
 """
 
 import logging
@@ -26,87 +26,90 @@ from spark_llm.protocol.values import Result, Row
 if TYPE_CHECKING:
     from spark_llm.auth.credentials import Credential
 
-IDLE_MOST = 16  # engines that no stream uses
+MAX_IDLE = 16  # engines that no stream uses
 LOG_VARIABLE = "SPARK_LLM_LOG"
 
 Key = tuple[Route, Policy, str]
 
 
 @dataclass(eq=False)
-class _Kept:
+class _Entry:
     engine: Engine
     streams: int = 0
 
 
-class Engines:
+class EngineRegistry:
     """Engines by endpoint, policy and kind of task, and the tokens that they share; any thread may use it."""
 
-    def __init__(self, idle_most: int = IDLE_MOST) -> None:
+    def __init__(self, max_idle: int = MAX_IDLE) -> None:
         """Keep so many idle engines; one that is in use is never closed."""
-        self._idle_most = idle_most
-        self._kept: OrderedDict[Key, _Kept] = OrderedDict()  # last used last
-        self._keepers: WeakValueDictionary[Credential, TokenKeeper] = WeakValueDictionary()  # of the engines there are
+        self._max_idle = max_idle
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()  # last used last
+        self._keepers: WeakValueDictionary[Credential, TokenKeeper] = WeakValueDictionary()  # of the engines here
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Return how many engines there are."""
-        return len(self._kept)
+        return len(self._entries)
 
     @contextmanager
-    def engine(self, recipe: RequestSpec) -> Iterator[Engine]:
-        """Give the engine of a recipe, made where there is none; it is not closed before the block ends."""
-        kept = self._taken(recipe)
+    def engine(self, spec: RequestSpec) -> Iterator[Engine]:
+        """Yield the engine for a spec, made where there is none; it is not closed before the block ends."""
+        entry = self._acquire(spec)
         try:
-            yield kept.engine
+            yield entry.engine
         finally:
-            self._given_back(kept)
+            self._release(entry)
 
     def close(self) -> None:
         """Close every engine."""
         with self._lock:
-            engines = [kept.engine for kept in self._kept.values()]
-            self._kept.clear()
+            engines = [entry.engine for entry in self._entries.values()]
+            self._entries.clear()
         for engine in engines:
             engine.close()
 
-    def _taken(self, recipe: RequestSpec) -> _Kept:
-        route = recipe.route
-        key = (route, recipe.policy, recipe.task.name)
+    def _acquire(self, spec: RequestSpec) -> _Entry:
+        route = spec.route
+        key = (route, spec.policy, spec.task.name)
         with self._lock:
-            kept = self._kept.get(key)
-            if kept is None or not kept.engine.is_alive:
-                log_as_asked(os.environ)
+            entry = self._entries.get(key)
+            if entry is None or not entry.engine.is_alive:
+                set_log_level(os.environ)
                 keeper = self._keepers.get(route.credential) or TokenKeeper(route.credential, route.ca_bundle)
                 self._keepers[route.credential] = keeper
-                kept = self._kept[key] = _Kept(Engine(route, recipe.policy, keeper))
-            kept.streams += 1
-            self._kept.move_to_end(key)
-            return kept
+                entry = self._entries[key] = _Entry(Engine(route, spec.policy, keeper))
+            entry.streams += 1
+            self._entries.move_to_end(key)
+            return entry
 
-    def _given_back(self, kept: _Kept) -> None:
+    def _release(self, entry: _Entry) -> None:
         with self._lock:
-            kept.streams -= 1
-            idle = [key for key, each in self._kept.items() if not each.streams]
-            too_many = [self._kept.pop(key).engine for key in idle[: max(0, len(idle) - self._idle_most)]]
+            entry.streams -= 1
+            idle = [key for key, each in self._entries.items() if not each.streams]
+            too_many = [self._entries.pop(key).engine for key in idle[: max(0, len(idle) - self._max_idle)]]
         for engine in too_many:
             engine.close()
 
 
 @dataclass(frozen=True)
-class Asking:
-    """The engine of a recipe as it is used: taken when the first row is read, given back after the last."""
+class SharedEngine:
+    """The engine for a spec: acquired when the first row is read, released after the last."""
 
-    engines: Engines
-    recipe: RequestSpec
+    registry: EngineRegistry
+    spec: RequestSpec
 
     def stream(self, task: Task, batches: Iterator[Sequence[Row]]) -> Iterator[list[Result | None]]:
         """Do what `Engine.stream` does."""
-        with self.engines.engine(self.recipe) as engine:
+        with self.registry.engine(self.spec) as engine:
             yield from engine.stream(task, batches)
 
 
-def log_as_asked(environ: Mapping[str, str]) -> None:
-    """Log from the level that SPARK_LLM_LOG names, to stderr where no handler is set; a UDF's user has no other way."""
+def set_log_level(environ: Mapping[str, str]) -> None:
+    """Set the log level that SPARK_LLM_LOG names, and log to stderr where no handler is set.
+
+    A UDF's user has no other way to the logging of a Python worker.
+    """
     level = environ.get(LOG_VARIABLE, "").upper()
     logger = logging.getLogger("spark_llm")
     if not level:
@@ -118,12 +121,12 @@ def log_as_asked(environ: Mapping[str, str]) -> None:
     try:
         logger.setLevel(level)
     except ValueError:
-        logger.warning("%s=%s is not a level. Hint: set it to DEBUG or INFO.", LOG_VARIABLE, level)
+        logger.warning("%s=%s is not a log level. Hint: set it to DEBUG or INFO.", LOG_VARIABLE, level)
 
 
-ENGINES = Engines()
+ENGINES = EngineRegistry()
 
 
-def engine_for(recipe: RequestSpec) -> Asking:
+def engine_for(spec: RequestSpec) -> SharedEngine:
     """Return the worker's engine for this endpoint, policy and kind of task."""
-    return Asking(ENGINES, recipe)
+    return SharedEngine(ENGINES, spec)

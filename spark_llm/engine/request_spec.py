@@ -1,4 +1,4 @@
-"""What travels from the driver to the workers: a task with its parameters, where to ask it, and how hard."""
+"""The request spec travels from the driver to the workers: a task with its parameters, its endpoint and its policy."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -14,16 +14,16 @@ Plan = TypeVar("Plan")
 
 @dataclass(frozen=True)
 class RequestSpec:
-    """Everything that a worker needs to ask; frozen, hashable and picklable. The token in it does not print."""
+    """Everything that a worker needs to send requests; frozen, hashable and picklable. Its token does not print."""
 
     task: Task
     route: Route
     policy: Policy
-    prompt: PromptBuilder | None = None  # how the columns of a row become what is asked; None where there is one column
+    prompt: PromptBuilder | None = None  # builds a row's prompt from its columns; None where there is one column
 
 
 def request_specs(value: object) -> Iterator[RequestSpec]:
-    """Yield the recipes in what travels to the workers: a dataclass or a tuple that holds some, however deep."""
+    """Yield the specs in a plan: a dataclass or a tuple that holds some, at any depth."""
     if isinstance(value, RequestSpec):
         yield value
     else:
@@ -32,7 +32,7 @@ def request_specs(value: object) -> Iterator[RequestSpec]:
 
 
 def with_request_specs(plan: Plan, change: Callable[[RequestSpec], RequestSpec]) -> Plan:
-    """Return the same with each recipe in it changed."""
+    """Return the same plan with each spec in it changed."""
     changed: Plan = _changed(plan, change)
     return changed
 

@@ -23,7 +23,13 @@ from pyspark.sql.types import ArrayType, BinaryType, DataType, StringType, Struc
 
 from spark_llm.ai.arguments import Arguments
 from spark_llm.ai.catalog import Parameter
-from spark_llm.ai.udf import PAIR, QUERY, FunctionPlan, QueryPlan, SimilarityPlan
+from spark_llm.ai.plans import (
+    QUERY_PARAMETERS,
+    SIMILARITY_PARAMETERS,
+    FunctionPlan,
+    QueryPlan,
+    SimilarityPlan,
+)
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import spec_digest
 from spark_llm.protocol.template import PromptBuilder
@@ -59,7 +65,7 @@ def fingerprint(plan: Plan, arguments: Sequence[Argument]) -> Column:
 def _forms(plan: Plan, arguments: Sequence[Argument]) -> list[Column]:
     """Return what is written one after the other; a null in one is a row that asks nothing."""
     match plan:
-        case ModelPlan(recipe=recipe):
+        case ModelPlan(spec=recipe):
             if recipe.prompt is not None:
                 return _fields(recipe.prompt, arguments)
             chat = recipe.task.name == "chat"
@@ -70,10 +76,10 @@ def _forms(plan: Plan, arguments: Sequence[Argument]) -> list[Column]:
         case FunctionPlan(function=function):
             return _arguments(f"ai_{function.name}", function.parameters, arguments)
         case SimilarityPlan():
-            forms = _arguments("ai_similarity", PAIR, arguments)
+            forms = _arguments("ai_similarity", SIMILARITY_PARAMETERS, arguments)
             return [_unless_blank(column, form) for (column, _), form in zip(arguments, forms, strict=True)]
         case QueryPlan():
-            endpoint, request = _arguments("ai_query", QUERY, arguments)
+            endpoint, request = _arguments("ai_query", QUERY_PARAMETERS, arguments)
             return [_or_null(endpoint), request]  # no endpoint for a request is an error of the job's, not a null
     raise NotImplementedError(f"The inputs of {type(plan).__name__} have no canonical form yet.")
 

@@ -18,7 +18,7 @@ from types import TracebackType
 from pyspark.sql import SparkSession
 from pyspark.sql.types import IntegerType, StructField, StructType
 
-from spark_llm.engine.process_identity import has_ended, own_identity
+from spark_llm.engine.process_identity import has_exited, own_identity
 from spark_llm.enrich.conflict import conflict
 from spark_llm.enrich.heartbeat import HEARTBEAT_S, SILENCE_S, HeartbeatMonitor
 from spark_llm.enrich.table import FORMAT, Table, said
@@ -122,7 +122,7 @@ class Lease:
 
     def _is_gone(self, holder: str, watch: HeartbeatMonitor) -> bool:
         process = holder.removeprefix(_HELD).partition("_")[2].partition("_")[2]  # after the name of the run
-        return has_ended(process) or watch.is_silent((holder, self._last_sign()), time.monotonic())
+        return has_exited(process) or watch.is_silent((holder, self._last_sign()), time.monotonic())
 
     def _last_sign(self) -> str:
         try:

@@ -131,16 +131,16 @@ class MultiUDF(LazyUDF):
                 f"The UDFs side by side were called on {len(arguments)} columns and take {wanted}.",
                 "give the arguments of each part, one part after the other.",
             )
-        return self.called_on(*arguments)
+        return self.tagged_column(*arguments)
 
     def __repr__(self) -> str:
         """Show the parts, without secrets."""
         return f"MultiUDF({', '.join(f'{part.name}={part.udf!r}' for part in self.parts)})"
 
-    def _to_arrow(self) -> Callable[[Any, Any], Any]:
+    def _arrow_converter(self) -> Callable[[Any, Any], Any]:
         return columns_to_arrow
 
-    def _to_pandas(self) -> Callable[[Any], Any]:
+    def _pandas_converter(self) -> Callable[[Any], Any]:
         names = {
             field.name: field.dataType.fieldNames()
             for field in self.returnType

@@ -1,5 +1,5 @@
-"""Flow control: when the next request may go, how it is batched, and what follows a failure.
+"""Flow control: when the next request may go, how inputs are batched, and what follows a failure.
 
-No clock, dice, sockets or threads: the time and the dice are arguments.
-Begin with `scheduler`, the line in front of one endpoint, and `limiter`.
+No clock, random numbers, sockets or threads: the time and the random numbers are arguments.
+Begin with `scheduler`, which decides for one endpoint, and `limiter`.
 """

@@ -1,10 +1,9 @@
-"""Which inputs travel together in one request: as many as fit by count, by bytes and by tokens, in their order.
+"""Batches inputs into requests: as many as fit by count, by bytes and by tokens, in their order.
 
 Tokens are estimated, because only the server knows its tokenizer: one for every three bytes of JSON, where English
-has about four to a token. Where that is too low, as it may be for Chinese, a margin below the limit takes it up;
-beyond the margin the server refuses the request, which is then cut in two. Source of the limit: the OpenAI API
-reference (embeddings, `input`: "a maximum of 300,000 tokens summed across all inputs in a single request"). Knows no
-socket, no clock, no Spark.
+has about four bytes to a token. The estimate may be too low, for Chinese say. A margin below the limit allows for that;
+beyond the margin the server refuses the request, which is then split. Source of the limit: the OpenAI API reference
+(embeddings, `input`: "a maximum of 300,000 tokens summed across all inputs in a single request").
 """
 
 from collections.abc import Iterable
@@ -12,47 +11,49 @@ from collections.abc import Iterable
 from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.values import Item
 
-BODY_BYTES = 4_000_000  # Databricks' limit for foundation and external models is 4 MB
-REQUEST_TOKENS = 250_000  # OpenAI's limit is 300,000; a sixth of it is the margin of the estimate
+MAX_BODY_BYTES = 4_000_000  # Databricks' limit for foundation and external models is 4 MB
+MAX_REQUEST_TOKENS = 250_000  # OpenAI's limit is 300,000; a sixth of it is the margin of the estimate
 BYTES_PER_TOKEN = 3
 
 Indexed = tuple[int, Item]  # an input with its row's number
 
 
 class Batcher:
-    """Fills requests: inputs go in, whole packs come out, and the rest waits for more or for `flush`."""
+    """Fills batches with inputs; the last batch waits for more inputs or for `flush`."""
 
-    def __init__(self, count: int, body_bytes: int = BODY_BYTES, tokens: int = REQUEST_TOKENS) -> None:
-        """Take at most `count` inputs in one pack, of `body_bytes` bytes of JSON and `tokens` estimated tokens.
+    def __init__(
+        self, max_inputs: int, max_body_bytes: int = MAX_BODY_BYTES, max_tokens: int = MAX_REQUEST_TOKENS
+    ) -> None:
+        """Put at most `max_inputs` inputs into a batch, of so many bytes of JSON and so many estimated tokens.
 
-        An input that is larger by itself goes alone.
+        An input that is larger by itself has a batch of its own.
         """
-        self._count = count
-        self._most_bytes = min(body_bytes, tokens * BYTES_PER_TOKEN)  # two limits, one sum to keep
-        self._pack: list[Indexed] = []
+        self._max_inputs = max_inputs
+        self._max_bytes = min(max_body_bytes, max_tokens * BYTES_PER_TOKEN)  # two limits, one sum to keep
+        self._batch: list[Indexed] = []
         self._bytes = 0
 
-    def add(self, numbered: Iterable[Indexed]) -> list[list[Indexed]]:
-        """Put inputs in and return the packs that are full."""
+    def add(self, inputs: Iterable[Indexed]) -> list[list[Indexed]]:
+        """Add inputs; return the batches that are full."""
         full = []
-        for entry in numbered:
-            weight = len(write_json(entry[1])) + 1 if self._count > 1 else 0
-            if self._pack and self._bytes + weight > self._most_bytes:
-                full.append(self._taken())
-            self._pack.append(entry)
-            self._bytes += weight
-            if len(self._pack) >= self._count:
-                full.append(self._taken())
+        for entry in inputs:
+            input_bytes = len(write_json(entry[1])) + 1 if self._max_inputs > 1 else 0
+            if self._batch and self._bytes + input_bytes > self._max_bytes:
+                full.append(self._pop_batch())
+            self._batch.append(entry)
+            self._bytes += input_bytes
+            if len(self._batch) >= self._max_inputs:
+                full.append(self._pop_batch())
         return full
 
     def flush(self) -> list[list[Indexed]]:
-        """Return what waits, as a last pack, if anything does."""
-        return [self._taken()] if self._pack else []
+        """Return the inputs that wait as the only batch, or nothing."""
+        return [self._pop_batch()] if self._batch else []
 
     def __len__(self) -> int:
         """Return how many inputs wait."""
-        return len(self._pack)
+        return len(self._batch)
 
-    def _taken(self) -> list[Indexed]:
-        pack, self._pack, self._bytes = self._pack, [], 0
-        return pack
+    def _pop_batch(self) -> list[Indexed]:
+        batch, self._batch, self._bytes = self._batch, [], 0
+        return batch

@@ -1,7 +1,4 @@
-"""Which rows of a task ask the same: one of them is asked, and its answer is every one's.
-
-Knows no socket, no clock, no Spark.
-"""
+"""Deduplicates the rows of a task: of equal inputs one is sent, and its answer is the result of all."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
@@ -12,120 +9,121 @@ from spark_llm.flow.batcher import Indexed
 from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.values import Item, Prompt, Result, Usage
 
-ANSWERS_MOST = 10_000
-BYTES_MOST = 16_000_000
-ENTRY_BYTES = 700  # what an answer takes beside its key and its texts: objects, numbers, its places in the tables
-PARSED_BYTES = 16  # what a value takes for each character of its JSON: as many as a list of small numbers
+MAX_ANSWERS = 10_000
+MAX_BYTES = 16_000_000
+ENTRY_BYTES = 700  # of an answer beside its key and its texts: objects, numbers, its places in the tables
+PARSED_BYTES = 16  # of a parsed value, for each character of its JSON: as many as a list of small numbers takes
 
-Said = str | bytes  # a text as it is, or a conversation as JSON: the two are never equal
-Key = Said | tuple[Any, str | None, Hashable]  # … and of a question its instructions and type as well
+ContentKey = str | bytes  # a text as it is, or a conversation as JSON: the two are never equal
+Key = ContentKey | tuple[Any, str | None, Hashable]  # … and of a prompt its instructions and type as well
 
 
 class Dedupe:
     """Lets one of several equal inputs through, holds the others back, and remembers the last answers.
 
-    One instance serves one task. Spark's thread admits rows as it takes them in, the event loop's settles them as
-    answers come. There is no lock in here: who shares an instance between the two holds one around each call. Every
-    row that was returned to be asked has to be settled once; with that, nothing is kept but what is being asked or
-    held back, and the answers remembered.
+    One instance serves one task. Spark's thread admits rows, the event loop's settles them as answers come. The caller
+    holds a lock around each call. Every row that was returned to be sent has to be settled once. Then the memory holds
+    only rows in flight, rows held back, and the last answers.
 
     >>> dedupe = Dedupe()
     >>> dedupe.admit([(0, "Why?"), (1, "Why?"), (2, "How?")])
     ([(0, 'Why?'), (2, 'How?')], [])
-    >>> settled, to_ask = dedupe.settle([(0, Result("So."))])
-    >>> [(number, result.text) for number, result in settled], to_ask
+    >>> settled, to_send = dedupe.settle([(0, Result("So."))])
+    >>> [(number, result.text) for number, result in settled], to_send
     ([(0, 'So.'), (1, 'So.')], [])
     """
 
-    def __init__(self, answers: int = ANSWERS_MOST, answer_bytes: int = BYTES_MOST) -> None:
-        """Remember at most `answers` answers in `answer_bytes` bytes, inputs included; the longest unused go first."""
-        self._most = answers
-        self._most_bytes = answer_bytes
-        self._asking: dict[Key, int] = {}  # what is being asked, and the row that equal ones wait for
-        self._keys: dict[int, Key] = {}  # the rows that are being asked, and what
-        self._twins: dict[int, list[Indexed]] = {}  # a row, and those that wait for it
-        self._answers: OrderedDict[Key, tuple[Result, int]] = OrderedDict()  # with their weights, last used last
+    def __init__(self, max_answers: int = MAX_ANSWERS, max_bytes: int = MAX_BYTES) -> None:
+        """Remember at most so many answers, in so many bytes with their inputs; the longest unused go first."""
+        self._max_answers = max_answers
+        self._max_bytes = max_bytes
+        self._sent: dict[Key, int] = {}  # by input, the row that was sent and that equal ones wait for
+        self._keys: dict[int, Key] = {}  # the inputs of the rows that were sent
+        self._duplicates: dict[int, list[Indexed]] = {}  # by row, those that wait for it
+        self._answers: OrderedDict[Key, tuple[Result, int]] = (
+            OrderedDict()
+        )  # with their sizes in memory, last used last
         self._bytes = 0
 
     def admit(self, inputs: Iterable[Indexed]) -> tuple[list[Indexed], list[tuple[int, Result]]]:
-        """Return the inputs to ask, and the results of those that were answered before; the others wait for a twin."""
-        to_ask: list[Indexed] = []
+        """Return the inputs to send, and the results of those that were answered before; the others wait."""
+        to_send: list[Indexed] = []
         known: list[tuple[int, Result]] = []
         for entry in inputs:
             number, item = entry
-            key = _key(item)
+            key = _dedupe_key(item)
             if key is None:
-                to_ask.append(entry)
+                to_send.append(entry)
             elif key in self._answers:
                 self._answers.move_to_end(key)
                 known.append((number, shared_result(self._answers[key][0])))
-            elif (asking := self._asking.setdefault(key, number)) == number:
+            elif (sent := self._sent.setdefault(key, number)) == number:
                 self._keys[number] = key
-                to_ask.append(entry)
+                to_send.append(entry)
             else:
-                self._twins.setdefault(asking, []).append(entry)
-        return to_ask, known
+                self._duplicates.setdefault(sent, []).append(entry)
+        return to_send, known
 
     def settle(self, results: Iterable[tuple[int, Result]]) -> tuple[list[tuple[int, Result]], list[Indexed]]:
-        """Return the results with copies for the rows that waited for them, and the inputs to ask after all.
+        """Return the results, with copies for the rows that waited for them, and the inputs to send after all.
 
-        A failure is nobody's but its row's: those that waited for it are asked, and nobody waits for them.
+        A failure is its row's alone: the rows that waited for it are each sent.
         """
         settled: list[tuple[int, Result]] = []
-        to_ask: list[Indexed] = []
+        to_send: list[Indexed] = []
         for entry in results:
             settled.append(entry)
             number, result = entry
             key = self._keys.pop(number, None)
             if key is None:
                 continue
-            twins: Sequence[Indexed] = ()
-            if self._asking.get(key) == number:
-                del self._asking[key]
-                twins = self._twins.pop(number, ())
+            duplicates: Sequence[Indexed] = ()
+            if self._sent.get(key) == number:
+                del self._sent[key]
+                duplicates = self._duplicates.pop(number, ())
             if result.error is None:
-                settled += [(twin, shared_result(result)) for twin, _ in twins]
+                settled += [(duplicate, shared_result(result)) for duplicate, _ in duplicates]
                 self._remember(key, result)
             else:
-                self._keys.update((twin, key) for twin, _ in twins)
-                to_ask += twins
-        return settled, to_ask
+                self._keys.update((duplicate, key) for duplicate, _ in duplicates)
+                to_send += duplicates
+        return settled, to_send
 
     def _remember(self, key: Key, result: Result) -> None:
-        weight = _weight(key, result)
-        if weight > self._most_bytes or key in self._answers:
+        size = _memory_bytes(key, result)
+        if size > self._max_bytes or key in self._answers:
             return
-        self._answers[key] = result, weight
-        self._bytes += weight
-        while self._bytes > self._most_bytes or len(self._answers) > self._most:
-            _, (_, weight) = self._answers.popitem(last=False)
-            self._bytes -= weight
+        self._answers[key] = result, size
+        self._bytes += size
+        while self._bytes > self._max_bytes or len(self._answers) > self._max_answers:
+            _, (_, size) = self._answers.popitem(last=False)
+            self._bytes -= size
 
 
-def _key(item: Item) -> Key | None:
-    """Return what equal inputs have in common; None for what JSON cannot hold, which is then the sender's to tell."""
+def _dedupe_key(item: Item) -> Key | None:
+    """Return a key that equal inputs share; None for a value that JSON cannot hold, which the sender reports."""
     if isinstance(item, str):
         return item
     if isinstance(item, Prompt):
-        said = _key(item.content)
-        return None if said is None else (said, item.system, item.output)
+        content = _dedupe_key(item.content)
+        return None if content is None else (content, item.system, item.output)
     try:
         return write_json(item)
     except (TypeError, ValueError, RecursionError):
         return None
 
 
-def _weight(key: Key, result: Result) -> int:
-    """Return the bytes of memory that an answer takes; a text's are one to four for each of its characters."""
-    own = key[0] if isinstance(key, tuple) else key  # instructions and types are shared by many
-    weight = ENTRY_BYTES + getsizeof(own) + getsizeof(result.text) + getsizeof(result.embedding)
+def _memory_bytes(key: Key, result: Result) -> int:
+    """Return the bytes of memory that an answer takes: one to four for each character of a text."""
+    content = key[0] if isinstance(key, tuple) else key  # instructions and types are shared by many
+    size = ENTRY_BYTES + getsizeof(content) + getsizeof(result.text) + getsizeof(result.embedding)
     if result.parsed is not None:
-        weight += PARSED_BYTES * len(result.text or "")
-    return weight if result.choices is None else weight + sum(map(getsizeof, result.choices))
+        size += PARSED_BYTES * len(result.text or "")
+    return size if result.choices is None else size + sum(map(getsizeof, result.choices))
 
 
 def shared_result(result: Result) -> Result:
-    """Return the same answer at no cost: zero where the server counted tokens, so that the rows' sum is the bill."""
+    """Return the same answer at no cost: 0 where the server counted tokens, so that the rows' sum is the bill."""
     usage = result.usage
     return Result(
         text=result.text,

@@ -1,10 +1,10 @@
-"""Whether a task's requests are understood at all, and in which wire form. Knows no clock, no socket, no Spark.
+"""Negotiates the wire format of one task: which request encoding the endpoint accepts.
 
-Nobody tells us whether a server knows base64 vectors, takes a list of prompts, or refuses a parameter: the first
-answers do. So until one of a task's requests was answered they go one by one, each with what the one before has taught;
-a request that is refused as a whole then costs a handful of refusals and not one for every row. A refusal may be about
-the form or about an input: a request that was refused in one form is asked in the next, and only if it is answered
-there was it the form. One input decides that for itself; it takes three to decide it for all.
+No server says whether it takes base64 vectors, a list of prompts or a parameter: its first answers show it. So until
+one of a task's requests was answered they go one by one, each with what the one before has taught. A request that is
+refused as a whole then costs a handful of refusals and not one for every row. A refusal may be about the format or
+about an input: a request that was refused in one format is sent in the next, and an answer there shows that it was the
+format. One input decides that for itself, three decide it for all.
 """
 
 import math
@@ -16,184 +16,183 @@ from spark_llm.flow.batcher import Indexed
 from spark_llm.protocol.task import PLAIN, Task
 from spark_llm.protocol.values import Item, RowError
 
-ALIKE_REFUSALS = 8  # of inputs alone, in the same words, and nothing answered: it is not the inputs
-WITNESSES = 3  # inputs that were answered in another form only: it is the form, for all
-DOUBT_ANSWERS = 8  # in the old form, after which a doubt that nobody shares holds up nothing any more
-SILENCE_S = 2.0  # while the first request is silent, the number that may be out doubles after each such time, up to
-SILENCE_MOST = 16
+ALIKE_REFUSALS = 8  # of inputs alone, with one message and before any answer: then every input would be refused
+WITNESSES = 3  # inputs that were answered in another format only: then it is the format, for all
+DOUBT_ANSWERS = 8  # in the present format, after which a doubt that no other input confirms ends
+SILENCE_S = 2.0  # while the first request is silent, the number that may be in flight doubles after each such time, to
+MAX_SILENT_REQUESTS = 16
 
 
 class NextStep(Enum):
     """What follows from a refusal."""
 
-    AGAIN = "the same inputs are asked in another form"
-    SPLIT = "they are asked in parts"
+    SPLIT = "the inputs are sent in two parts"
     END = "this input is refused"
-    HOPELESS = "every input would be"
+    FATAL = "every input would be refused"
 
 
 @dataclass(slots=True)
 class Doubt:
-    """Inputs that were refused in one wire form: if all of them are answered in another, it was the form."""
+    """Inputs that were refused in one wire format: if all of them are answered in another, it was the format."""
 
-    left: int  # inputs that were not answered yet
+    unanswered: int  # how many were not answered yet
     witnesses: tuple[Hashable, ...]
 
 
 class WireFormatNegotiation:
-    """What the answers have shown of one task at one endpoint."""
+    """The wire format of one task at one endpoint, and the evidence for it."""
 
     def __init__(self, task: Task, batch_size: int) -> None:
-        """Know nothing; the user allows `batch_size` inputs in a request."""
+        """Begin with the best format; a request carries at most `batch_size` inputs."""
         self.task = task
-        self.dialect = 0  # the wire form that requests take
+        self.wire_format = 0  # of requests without flags of their own
         self.answered = False  # whether any request was
-        self.out = 0  # requests in flight
-        self.alike = 0  # inputs that were refused in the same words, as long as nothing was answered
-        self._proven = 0  # flags of the wire form that are known to be needed, or not to be
+        self.in_flight = 0  # requests
+        self.alike_refusals = 0  # inputs that were refused with one message, before any answer
+        self._confirmed = 0  # flags of the wire format that are known to be needed, or not to be
         self._batch_size = batch_size
-        self._suspicious = False
-        self._votes: dict[int, list[Hashable]] = {}  # a wire form, and inputs that the present one did not do for
-        self._in_doubt = 0  # answers in the present form that end the doubt
+        self._any_refused = False
+        self._votes: dict[int, list[Hashable]] = {}  # by wire format, the inputs that were answered in it only
+        self._doubt_answers_left = 0  # answers in the present format that end the doubt
         self._silent_since: float | None = None
-        self._words = ""
-        self._refused: set[object] = set()  # inputs that were refused in these words
+        self._refusal_message = ""
+        self._refused_inputs: set[object] = set()  # with that message
 
     @property
-    def alone(self) -> bool:
-        """Whether inputs go alone: something was refused, and nothing was answered yet."""
-        return self._suspicious and not self.answered
+    def sends_inputs_alone(self) -> bool:
+        """Whether each input has a request of its own: something was refused, and nothing was answered yet."""
+        return self._any_refused and not self.answered
 
     @property
-    def from_the_end(self) -> bool:
-        """Whether the next input to go alone is the last in line: a table's first rows may all be bad."""
-        return self.alone and len(self._refused) % 2 == 0
+    def takes_last(self) -> bool:
+        """Whether the next input to go alone is the last in the queue: a table's first rows may all be bad."""
+        return self.sends_inputs_alone and len(self._refused_inputs) % 2 == 0
 
     @property
     def max_inputs(self) -> int:
         """How many inputs one request may carry."""
-        return self.most_inputs_in(self.dialect)
+        return self.max_inputs_in(self.wire_format)
 
-    def most_inputs_in(self, dialect: int) -> int:
-        """How many inputs one request may carry in a wire form."""
-        return 1 if self.alone else self.task.max_inputs(dialect, self._batch_size)
+    def max_inputs_in(self, wire_format: int) -> int:
+        """Return how many inputs one request may carry in a wire format."""
+        return 1 if self.sends_inputs_alone else self.task.max_inputs(wire_format, self._batch_size)
 
-    def opened(self, now: float) -> int | None:
-        """Return how many requests may be out now; None where there is no telling, nor a need."""
+    def max_in_flight(self, now: float) -> int | None:
+        """Return how many requests may be in flight; None once one was answered."""
         if self.answered:
             return None
         if self._silent_since is None:
             return 1
-        silent_s = now - self._silent_since + 2 * math.ulp(now)  # the time that `opens_at` names is one
-        return min(SILENCE_MOST, 1 << int(min(30.0, max(0.0, silent_s / SILENCE_S))))
+        silent_s = now - self._silent_since + 2 * math.ulp(now)  # the time that `opens_at` returns is inclusive
+        return min(MAX_SILENT_REQUESTS, 1 << int(min(30.0, max(0.0, silent_s / SILENCE_S))))
 
     def opens_at(self) -> float | None:
-        """Return when silence lets one more go than are out; None where it will not."""
-        if self._silent_since is None or self.out >= SILENCE_MOST:
+        """Return when silence lets one more request go; None where it will not."""
+        if self._silent_since is None or self.in_flight >= MAX_SILENT_REQUESTS:
             return None
-        return self._silent_since + SILENCE_S * self.out.bit_length()
+        return self._silent_since + SILENCE_S * self.in_flight.bit_length()
 
-    def waits(self, flags: int) -> bool:
-        """Return whether a request waits for those that are out: they may show that its form is not understood."""
-        return self._in_doubt > 0 and self.out > 0 and not flags
+    def waits_for_answer(self, format_flags: int) -> bool:
+        """Return whether a request waits for those in flight: they may show that its format is not understood."""
+        return self._doubt_answers_left > 0 and self.in_flight > 0 and not format_flags
 
-    def sent(self, now: float) -> None:
-        """Count a request out."""
-        self.out += 1
+    def on_send(self, now: float) -> None:
+        """Count a request as in flight."""
+        self.in_flight += 1
         if self._silent_since is None:
             self._silent_since = now
 
-    def back(self) -> None:
-        """Count a request in; the silence is broken."""
-        self.out -= 1
-        if not self.out:
+    def on_return(self) -> None:
+        """Count a request as in flight no more."""
+        self.in_flight -= 1
+        if not self.in_flight:
             self._silent_since = None
 
-    def understood(self, dialect: int, inputs: Sequence[Indexed], doubt: Doubt | None, *, proves: bool = True) -> None:
-        """Take note of an answer to inputs that had raised a `doubt`; `proves` says that it is what was asked for."""
+    def on_answer(self, wire_format: int, inputs: Sequence[Indexed], doubt: Doubt | None, *, confirms: bool) -> None:
+        """Count an answer to inputs that had raised a `doubt`; `confirms` says that it has what was asked for."""
         self.answered = True
-        if not proves:
-            self._in_doubt -= 1
+        if not confirms:
+            self._doubt_answers_left -= 1
         elif doubt is not None:
-            doubt.left -= len(inputs)
-            if not doubt.left:
-                self._vote(dialect, doubt.witnesses)
-        elif dialect == self.dialect:
-            self._proven |= self.task.required_features(_items(inputs), dialect)
-            self._votes = {form: by for form, by in self._votes.items() if not (form ^ dialect) & self._proven}
-            self._in_doubt = self._in_doubt - 1 if self._votes else 0
+            doubt.unanswered -= len(inputs)
+            if not doubt.unanswered:
+                self._vote(wire_format, doubt.witnesses)
+        elif wire_format == self.wire_format:
+            self._confirmed |= self.task.required_features(_items(inputs), wire_format)
+            self._votes = {form: by for form, by in self._votes.items() if not (form ^ wire_format) & self._confirmed}
+            self._doubt_answers_left = self._doubt_answers_left - 1 if self._votes else 0
 
-    def misunderstood(self, dialect: int, inputs: Sequence[Indexed]) -> int | None:
-        """Take note that an answer shows that its wire form was not understood; return the form to ask in, if any."""
-        if dialect & PLAIN:
+    def fallback_after_answer(self, wire_format: int, inputs: Sequence[Indexed]) -> int | None:
+        """Return the wire format for inputs whose answer shows that theirs was not understood; None: there is none."""
+        if wire_format & PLAIN:
             return None
-        if not self._proven & PLAIN:
-            self._doubt()
-            self._vote(dialect | PLAIN, witnesses(inputs))
-        elif not self.dialect & PLAIN:
+        if not self._confirmed & PLAIN:
+            self._begin_doubt()
+            self._vote(wire_format | PLAIN, witness_keys(inputs))
+        elif not self.wire_format & PLAIN:
             return None
-        return dialect | PLAIN
+        return wire_format | PLAIN
 
-    def fallback_format(self, dialect: int, inputs: Sequence[Indexed], error: RowError) -> int | None:
-        """Return the wire form in which to ask inputs that were refused in this one; None where there is none."""
+    def fallback_after_refusal(self, wire_format: int, inputs: Sequence[Indexed], error: RowError) -> int | None:
+        """Return the wire format for inputs that were refused in this one; None: there is none."""
         if error.kind != "invalid_request":
             return None
-        if self.dialect & ~dialect:
-            return self.dialect | dialect
-        other = self.task.fallback_format(_items(inputs), dialect, error.message)
-        if other is None or (other & ~dialect) & self._proven:
+        if self.wire_format & ~wire_format:
+            return self.wire_format | wire_format
+        fallback = self.task.fallback_format(_items(inputs), wire_format, error.message)
+        if fallback is None or (fallback & ~wire_format) & self._confirmed:
             return None
-        self._doubt()
-        return other
+        self._begin_doubt()
+        return fallback
 
-    def refused(self, forms: int, inputs: Sequence[Indexed], error: RowError) -> NextStep:
-        """Take note that inputs were refused in each of so many wire forms; return what follows."""
-        self._suspicious = True
+    def on_refusal(self, formats: int, inputs: Sequence[Indexed], error: RowError) -> NextStep:
+        """Count inputs that were refused in each of so many wire formats; return what follows."""
+        self._any_refused = True
         if len(inputs) > 1:
             return NextStep.SPLIT
         if error.kind != "invalid_request":
             return NextStep.END
-        self._count_alike(error.message, witnesses(inputs)[0])
-        return NextStep.HOPELESS if self.alike >= max(WITNESSES, ALIKE_REFUSALS // forms) else NextStep.END
+        self._count_alike(error.message, witness_keys(inputs)[0])
+        return NextStep.FATAL if self.alike_refusals >= max(WITNESSES, ALIKE_REFUSALS // formats) else NextStep.END
 
-    def ask_alone(self) -> None:
-        """Take note that of several inputs one may be to blame."""
-        self._suspicious = True
+    def isolate_inputs(self) -> None:
+        """Send inputs alone until one is answered: of several that were refused, one may be the bad one."""
+        self._any_refused = True
 
-    def _count_alike(self, words: str, what: Hashable) -> None:
-        """Count what failed in these words while nothing was answered, each input once."""
+    def _count_alike(self, message: str, witness: Hashable) -> None:
+        """Count an input that was refused with this message before any answer; each input once."""
         if self.answered:
-            self.alike = 0
+            self.alike_refusals = 0
             return
-        if words != self._words:
-            self._words, self._refused = words, set()
-        self._refused.add(what)
-        self.alike = len(self._refused)
+        if message != self._refusal_message:
+            self._refusal_message, self._refused_inputs = message, set()
+        self._refused_inputs.add(witness)
+        self.alike_refusals = len(self._refused_inputs)
 
-    def _doubt(self) -> None:
-        self._in_doubt = DOUBT_ANSWERS
+    def _begin_doubt(self) -> None:
+        self._doubt_answers_left = DOUBT_ANSWERS
 
-    def _vote(self, dialect: int, by: Sequence[Hashable]) -> None:
-        """Count inputs that were answered in another wire form only; enough of them decide for it."""
-        flags = dialect & ~self.dialect
-        if not flags or flags & self._proven:
+    def _vote(self, wire_format: int, by: Sequence[Hashable]) -> None:
+        """Count inputs that were answered in another wire format only; enough of them make it the task's."""
+        flags = wire_format & ~self.wire_format
+        if not flags or flags & self._confirmed:
             return
-        votes = self._votes.setdefault(dialect, [])
+        votes = self._votes.setdefault(wire_format, [])
         votes += by
-        if weight(votes) >= WITNESSES:
-            self.dialect |= flags
-            self._proven |= flags
-            self._votes, self._in_doubt = {}, 0
+        if witness_weight(votes) >= WITNESSES:
+            self.wire_format |= flags
+            self._confirmed |= flags
+            self._votes, self._doubt_answers_left = {}, 0
 
 
-def weight(inputs: Sequence[Hashable]) -> int:
-    """Return how many witnesses inputs are: each that differs is one, and so are four that are equal to others."""
-    different = len(set(inputs))
-    return different + (len(inputs) - different) // 4
+def witness_weight(witnesses: Sequence[Hashable]) -> int:
+    """Return how many witnesses these count as: each that differs is one, and so are four that equal others."""
+    different = len(set(witnesses))
+    return different + (len(witnesses) - different) // 4
 
 
-def witnesses(inputs: Sequence[Indexed]) -> tuple[Hashable, ...]:
-    """Return what equal inputs have in common, of each: a text, or else the number of its row."""
+def witness_keys(inputs: Sequence[Indexed]) -> tuple[Hashable, ...]:
+    """Return a key for each input, equal for equal texts; the key of a conversation is the number of its row."""
     return tuple(item if isinstance(item, str) else number for number, item in inputs)
 
 

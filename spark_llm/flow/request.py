@@ -1,4 +1,4 @@
-"""One request on its way: whose inputs it carries, how they are asked, and what its tries cost. Decides nothing."""
+"""One request: the inputs it carries, the wire format they are in, and the cost of its attempts. Decides nothing."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,78 +14,78 @@ from spark_llm.protocol.values import Answer, Item, Prompt, Result, RowError, Us
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """Inputs on their way, in one wire form."""
+    """Inputs that travel together, in one wire format."""
 
-    owner: Any  # whoever it is for; told apart by identity
+    owner: Any  # the stream that it belongs to; compared by identity
     inputs: list[Indexed]
-    form: WireFormatNegotiation
-    dialect: int = 0
-    flags: int = 0  # of wire forms, without which its inputs were refused, or not understood
-    tries: Attempts = field(default_factory=Attempts)
-    spent: Usage | None = None  # tokens of tries that gave no answer
-    requests: int = 0  # HTTP requests that were sent for it, and that no other part of the same request counts
-    sent: Permit | None = None  # the last try's, as long as it is in flight
-    misfit: Result | None = None  # an answer that did not fit its type
-    asked_again: int = 0  # times after such an answer
-    probe: bool = False  # whether it looks for the end of an outage
-    doubt: Doubt | None = None  # since it was refused in another form
-    spoilt: bool = False  # whether one of its inputs is known to be refused
-    last_look: bool = False  # whether it was asked again to see if others were refused for a token that had ended
-    number: int = 0  # of its last sending: a later one is higher
-    token: str | None = field(default=None, repr=False)  # that its last sending brought
+    negotiation: WireFormatNegotiation
+    wire_format: int = 0  # of the last attempt
+    format_flags: int = 0  # of wire formats, without which its inputs were refused or not understood
+    attempts: Attempts = field(default_factory=Attempts)
+    wasted_usage: Usage | None = None  # tokens of attempts that gave no answer
+    http_requests: int = 0  # that were sent for it, and that no other part of a split request counts
+    permit: Permit | None = None  # of the attempt in flight
+    mismatch: Result | None = None  # an answer that did not fit its type
+    reasks: int = 0  # attempts after such an answer
+    is_probe: bool = False  # whether it looks for the end of an outage
+    doubt: Doubt | None = None  # since it was refused in another wire format
+    has_bad_input: bool = False  # whether one of its inputs is known to be refused
+    is_recheck: bool = False  # whether it was sent again to see if others were refused for a token that had ended
+    send_number: int = 0  # of the last attempt: a later one of any request is higher
+    token: str | None = field(default=None, repr=False)  # of the last attempt
 
     @property
     def characters(self) -> int:
         """How long the inputs are, to estimate their tokens."""
         return sum(_characters(item) for _, item in self.inputs)
 
-    def settled(self, outcome: Answer | RowError, latency_s: float | None) -> Iterator[tuple[int, Result]]:
-        """Give each input its result, with its part of the tokens that all tries cost, by length.
+    def results(self, outcome: Answer | RowError, latency_s: float | None) -> Iterator[tuple[int, Result]]:
+        """Yield the result of each input, with its part, by length, of the tokens that all attempts cost.
 
-        Requests cannot be shared out: the first input accounts for them all.
+        HTTP requests cannot be shared out: the first input accounts for them all.
         """
         answered = outcome.usage if isinstance(outcome, Answer) else None
-        usage = self.spent if answered is None else answered.plus(self.spent)
+        usage = self.wasted_usage if answered is None else answered.plus(self.wasted_usage)
         shares = _shares(usage, [self.inputs[at : at + 1] for at in range(len(self.inputs))])
         if isinstance(outcome, Answer):
             results = outcome.results
         else:
-            results = [Result(error=outcome) for _ in self.inputs] if self.misfit is None else [self.misfit]
+            results = [Result(error=outcome) for _ in self.inputs] if self.mismatch is None else [self.mismatch]
         for (number, _), result, share in zip(self.inputs, results, shares, strict=True):
             result.usage = share
-            result.attempts = self.tries.sent
-            result.requests, self.requests = self.requests, 0
+            result.attempts = self.attempts.sent
+            result.requests, self.http_requests = self.http_requests, 0
             result.latency_ms = None if latency_s is None else latency_s * 1000
             yield number, result
 
-    def ask_again(self, task: Task, answer: Answer) -> None:
-        """Ask its one input again after an answer that did not fit its type, and keep that for want of a better."""
-        [(number, item)], [self.misfit] = self.inputs, answer.results
-        self.inputs = [(number, task.reask(item, self.misfit))]
-        self.asked_again += 1
+    def reask(self, task: Task, answer: Answer) -> None:
+        """Add to its one input that the answer did not fit its type; keep the answer, in case no better one comes."""
+        [(number, item)], [self.mismatch] = self.inputs, answer.results
+        self.inputs = [(number, task.reask(item, self.mismatch))]
+        self.reasks += 1
 
-    def has_cost(self, usage: Usage | None) -> None:
-        """Take note of tokens that were billed for no answer, or for one that will not do."""
+    def add_wasted_usage(self, usage: Usage | None) -> None:
+        """Add tokens that were billed for no answer, or for one that does not fit."""
         if usage is not None:
-            self.spent = usage.plus(self.spent)
+            self.wasted_usage = usage.plus(self.wasted_usage)
 
     def split(self, at: int) -> "tuple[Request, Request]":
-        """Cut in two; what the tries cost is shared out by length, and the first part accounts for the requests."""
+        """Return two parts, which share the wasted tokens by length; the first accounts for the HTTP requests."""
         parts = [self.inputs[:at], self.inputs[at:]]
         before, after = (
             Request(
                 self.owner,
                 part,
-                self.form,
-                self.dialect,
-                self.flags,
-                Attempts(sent=self.tries.sent),
+                self.negotiation,
+                self.wire_format,
+                self.format_flags,
+                Attempts(sent=self.attempts.sent),
                 share,
                 doubt=self.doubt,
             )
-            for part, share in zip(parts, _shares(self.spent, parts), strict=True)
+            for part, share in zip(parts, _shares(self.wasted_usage, parts), strict=True)
         )
-        before.requests = self.requests
+        before.http_requests = self.http_requests
         return before, after
 
 

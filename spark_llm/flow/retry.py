@@ -1,8 +1,8 @@
-"""Whether a failed try is followed by another, and when. Knows no clock, no dice, no socket: both are arguments.
+"""Whether a failed attempt is followed by another, and after which delay.
 
-Two budgets. A rate limit (429, 503) spends time: a row may meet it for `give_up_after_s`. A real fault spends one of
-`max_tries`. Waits grow twofold with full jitter (Brooker, "Exponential backoff and jitter", AWS, 2015), so that
-a thousand refused rows do not come back together.
+There are two budgets. A rate limit (429, 503) spends time: a row may meet it for `give_up_after_s`. A fault spends one
+of `max_tries` attempts. Delays double with full jitter (Brooker, "Exponential backoff and jitter", AWS, 2015), so that
+a thousand rate-limited rows do not come back together.
 """
 
 from collections import deque
@@ -11,68 +11,73 @@ from dataclasses import dataclass
 from spark_llm.policy import Policy
 from spark_llm.protocol.values import Failure, RowError
 
-FIRST_REFUSED_WAIT_S = 0.25
-FIRST_FAULT_WAIT_S = 0.5
-LONGEST_WAIT_S = 30.0
+FIRST_RATE_LIMITED_DELAY_S = 0.25
+FIRST_FAULT_DELAY_S = 0.5
+MAX_DELAY_S = 30.0
 FAILURE_ROWS = 1_000  # over which a failure rate is taken
 
 
 @dataclass(slots=True)
 class Attempts:
-    """What became of one request's tries so far."""
+    """The attempts of one request so far."""
 
     sent: int = 0
     faults: int = 0
-    refusals: int = 0
-    refused_since: float | None = None
+    rate_limited: int = 0
+    rate_limited_since: float | None = None
 
 
-def next_delay(failure: Failure, tries: Attempts, policy: Policy, now: float, random_value: float) -> float | RowError:
-    """Count a failure into `tries`; return the seconds to wait before the next try, or the error to end with.
+def next_delay(
+    failure: Failure, attempts: Attempts, policy: Policy, now: float, random_value: float
+) -> float | RowError:
+    """Count a failure into `attempts`; return the seconds before the next attempt, or the error to end with.
 
-    `dice` is one draw from [0, 1). A server's Retry-After is waited out in full, with the jitter on top.
+    `random_value` is a random number from [0, 1). A server's Retry-After is waited for in full, plus the jitter.
     """
     error = failure.error
-    told_s = failure.retry_after_s or 0.0
+    retry_after_s = failure.retry_after_s or 0.0
     if failure.throttled:
-        tries.refusals += 1
-        if tries.refused_since is None:
-            tries.refused_since = now
-        refused_s = now - tries.refused_since
-        wait_s = told_s + random_value * _backoff(FIRST_REFUSED_WAIT_S, tries.refusals)
-        if refused_s + wait_s <= policy.give_up_after_s:
-            return wait_s
-        responses = "1 response" if tries.refusals == 1 else f"{tries.refusals} responses"
-        why = f"gave up after {refused_s:.0f} s of rate limiting ({responses})"
+        attempts.rate_limited += 1
+        if attempts.rate_limited_since is None:
+            attempts.rate_limited_since = now
+        spent_s = now - attempts.rate_limited_since
+        delay_s = retry_after_s + random_value * _backoff(FIRST_RATE_LIMITED_DELAY_S, attempts.rate_limited)
+        if spent_s + delay_s <= policy.give_up_after_s:
+            return delay_s
+        responses = "1 response" if attempts.rate_limited == 1 else f"{attempts.rate_limited} responses"
+        why = f"gave up after {spent_s:.0f} s of rate limiting ({responses})"
         return error._replace(message=f"{why}; last: {error.message}")
     if not error.retryable:
         return error
-    tries.faults += 1
-    if tries.faults < policy.max_tries:
-        return min(told_s, policy.give_up_after_s) + random_value * _backoff(FIRST_FAULT_WAIT_S, tries.faults)
-    return error._replace(message=f"{error.message} (after {tries.faults} tries)") if tries.faults > 1 else error
+    attempts.faults += 1
+    if attempts.faults < policy.max_tries:
+        jitter_s = random_value * _backoff(FIRST_FAULT_DELAY_S, attempts.faults)
+        return min(retry_after_s, policy.give_up_after_s) + jitter_s
+    if attempts.faults == 1:
+        return error
+    return error._replace(message=f"{error.message} (after {attempts.faults} attempts)")
 
 
-def _backoff(first_s: float, times: int) -> float:
-    """Return the longest wait after so many failures: twice as long each time, up to `LONGEST_WAIT_S`."""
-    return min(LONGEST_WAIT_S, first_s * 2.0 ** min(times - 1, 30))
+def _backoff(first_s: float, failures: int) -> float:
+    """Return the longest delay after so many failures: twice as long each time, up to `MAX_DELAY_S`."""
+    return min(MAX_DELAY_S, first_s * 2.0 ** min(failures - 1, 30))
 
 
 class FailureRate:
-    """How many of a task's last rows failed."""
+    """The share of a task's last rows that failed."""
 
-    def __init__(self, most: float | None) -> None:
+    def __init__(self, max_share: float | None) -> None:
         """Allow this share of the last `FAILURE_ROWS` rows to fail; None allows all."""
-        self._most = most
+        self._max_share = max_share
         self._last: deque[bool] = deque()
         self._failed = 0
 
     def is_exceeded_by(self, *, failed: bool) -> bool:
-        """Take note of a row; return whether more have failed than may, whatever became of rows still to come."""
-        if self._most is None:
+        """Count a row; return whether too many have failed, however the rows to come may end."""
+        if self._max_share is None:
             return False
         self._last.append(failed)
         self._failed += failed
         if len(self._last) > FAILURE_ROWS:
             self._failed -= self._last.popleft()
-        return failed and self._failed >= self._most * FAILURE_ROWS
+        return failed and self._failed >= self._max_share * FAILURE_ROWS

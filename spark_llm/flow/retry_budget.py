@@ -1,34 +1,33 @@
-"""When nothing but faults comes back, it is not the rows: the line waits, and one request at a time looks.
+"""Retry budget: after 8 more faults than answers, stop sending and probe with one request at a time.
 
-A retry budget, as gRPC throttles retries (gRFC A6): faults draw on it, answers fill it. Once it is spent, sending stops
-but for probes, which grow rarer, until something is answered; no row spends its tries on an outage. Knows no clock, no
-dice, no socket: both are arguments.
+Faults draw on the budget and answers fill it, as gRPC throttles retries (gRFC A6). Once it is spent, it is an outage:
+only probes are sent, which grow rarer, until one is answered. No row spends its attempts on an outage.
 """
 
-BUDGET = 8  # faults more than answers, from which on it is an outage
+BUDGET = 8  # faults more than answers that begin an outage
 FIRST_PROBE_S = 0.5
-LONGEST_PROBE_S = 5.0
+MAX_PROBE_S = 5.0
 
 
 class RetryBudget:
-    """Faults against answers of one endpoint."""
+    """The faults of one endpoint against its answers."""
 
     def __init__(self) -> None:
         """Begin full."""
         self.spent_at: float | None = None  # when the outage began; None while there is none
         self._left = BUDGET
         self._probes = 0
-        self._probing = False
+        self._probe_in_flight = False
         self._probe_at = 0.0
 
-    def answered(self) -> None:
-        """Take note of an answer: it ends an outage."""
+    def on_answer(self) -> None:
+        """Count an answer, which ends an outage."""
         self._left = BUDGET if self.spent_at is not None else min(BUDGET, self._left + 1)
         self.spent_at = None
         self._probes = 0
 
-    def failed(self, now: float, random_value: float, *, probe: bool) -> None:
-        """Take note of a fault of a request that was a probe, or was not; `dice` is one draw from [0, 1)."""
+    def on_fault(self, now: float, random_value: float, *, probe: bool) -> None:
+        """Count a fault, of a probe or of another request; `random_value` is a random number from [0, 1)."""
         if self.spent_at is None:
             self._left -= 1
             if self._left > 0:
@@ -36,23 +35,23 @@ class RetryBudget:
             self.spent_at = now
         elif not probe:
             return  # it was sent before the outage was known
-        self._probing = False
-        wait_s = min(LONGEST_PROBE_S, FIRST_PROBE_S * 2.0 ** min(self._probes, 30))
+        self._probe_in_flight = False
+        wait_s = min(MAX_PROBE_S, FIRST_PROBE_S * 2.0 ** min(self._probes, 30))
         self._probe_at = now + wait_s * (1 + random_value) / 2
         self._probes += 1
 
+    def on_inconclusive(self, *, probe: bool) -> None:
+        """Count a request that was rate limited or cancelled: neither an answer nor a fault."""
+        if probe:
+            self._probe_in_flight = False
+
+    def on_send(self) -> bool:
+        """Count a request as in flight; return whether it is a probe."""
+        self._probe_in_flight = self.spent_at is not None
+        return self._probe_in_flight
+
     def opens_at(self, now: float) -> float | None:
-        """Return when a request may go: `now` or later; None while a probe is out."""
+        """Return when a request may go: `now` or later; None while a probe is in flight."""
         if self.spent_at is None:
             return now
-        return None if self._probing else max(now, self._probe_at)
-
-    def sent(self) -> bool:
-        """Take note that a request goes out; return whether it is a probe."""
-        self._probing = self.spent_at is not None
-        return self._probing
-
-    def refused(self, *, probe: bool) -> None:
-        """Take note that a request was told to wait, or called off: neither an answer nor a fault."""
-        if probe:
-            self._probing = False
+        return None if self._probe_in_flight else max(now, self._probe_at)

@@ -1,38 +1,39 @@
-"""Where more in flight buys no throughput: for endpoints that queue, and so never refuse.
+"""Detects saturation: the concurrency above which throughput stops growing, of an endpoint that queues.
 
 By Little's law the throughput at a level of requests in flight is that level over the mean latency. Answers are sampled
-by the level they were sent at; one that took five times the mean counts as that, so that hung requests weigh little.
-While the window doubles, a level is compared with half of it: where the latency has grown almost as much
-as the level, the endpoint queues. What follows is an experiment and not a formula, since latencies also grow for other
-reasons (longer answers, batching on a GPU): the window falls to where the queue would begin, and stays there only if
-the throughput stays as well; else it climbs back step by step. From then on it probes above from time to time, and
-looks again when latencies drift.
+by the level they were sent at. One that took more than five times the mean counts as five times, so that hung requests
+weigh little. While the window doubles, a level is compared with half of it: where the latency has grown almost as much
+as the level, the endpoint queues.
 
-Knows no clock, no socket, no Spark. Sources: Little (1961); the slow start exit of HyStart++ (RFC 9406).
+Latencies also grow for other reasons (longer answers, batching on a GPU), so an experiment follows. The level falls to
+where the queue would begin, and stays there only if the throughput stays as well; else it climbs back step by step.
+From then on it probes above from time to time, and looks again when latencies drift.
+
+Sources: Little (1961); the slow start exit of HyStart++ (RFC 9406).
 """
 
 import math
 from enum import Enum
 
-SAMPLES_LEAST = 24
-SAMPLES_ROUNDS = 5  # a level is measured over so many rounds of answers
-COMPARED = ((1, 24, 24), (2, 12, 4))  # octaves below, and the samples needed up here and down there
-SLOPE = 0.7  # of the latency over the level, both as logarithms: 0 is an idle endpoint, 1 one that queues
-SEARCH_SAMPLES = 6  # latencies at low levels that tell where to search for the edge of the queue, and
-EDGE_SAMPLES = 12  # that tell where it is
-ROOM = 1.12  # the window over the point where the queue begins, so that the endpoint never idles
-HARMLESS_S = 0.05  # a latency that no queue is looked for in: it may be this machine that is busy, and not the endpoint
-DEEPEST = 1 / 32  # of the level that a search sets out from
-LOSS = 0.1  # of throughput, as a logarithm, that shows a level to be too low
+MIN_SAMPLES = 24
+ROUNDS_PER_LEVEL = 5  # of answers, over which a level is measured
+COMPARISONS = ((1, 24, 24), (2, 12, 4))  # octaves below, and the samples needed at the upper and the lower one
+QUEUE_SLOPE = 0.7  # of the latency over the level, both as logarithms: 0 is an idle endpoint, 1 one that queues
+SEARCH_SAMPLES = 6  # latencies at low levels that locate roughly where the queue begins, and
+EDGE_SAMPLES = 12  # that locate it
+HEADROOM = 1.12  # the window over the point where the queue begins, so that the endpoint never idles
+HARMLESS_LATENCY_S = 0.05  # below it no queue is looked for: this machine may be busy, and not the endpoint
+MIN_SEARCH_SHARE = 1 / 32  # of the level that a search starts from
+MAX_LOSS = 0.1  # of throughput, as a logarithm: a level that loses more is too low
 STEP = 1.25  # from one level to the next
-WORTH = 0.4  # of the throughput that a step up would bring an idle endpoint: with less, it is not worth it
-WORTHLESS = 0.15  # of what a step down would cost a busy one: with less, the level was too high
+MIN_GAIN = 0.4  # of the throughput that a step up would gain at an idle endpoint: with less the step is undone
+MAX_PRICE = 0.15  # of the throughput that a step down would cost at a busy one: with less the level was too high
 HOLD_ROUNDS = 6  # between probes; doubled by each that failed, up to
-LONGEST_HOLD_ROUNDS = 96
-DRIFT = math.log(1.7)  # of the latency at one level
-OUTLIER = 5.0  # times the mean, once it is one of more than
+MAX_HOLD_ROUNDS = 96
+MAX_DRIFT = math.log(1.7)  # of the latency at one level
+OUTLIER_RATIO = 5.0  # times the mean, once it is one of more than
 SAMPLES_TO_CLIP = 4
-STALE = 0.8  # answers to requests sent below this share of the level say nothing about it
+MIN_LEVEL_SHARE = 0.8  # answers to requests sent below this share of the level say nothing about it
 
 
 class _Mean:
@@ -46,7 +47,7 @@ class _Mean:
     def add(self, sample: float) -> None:
         self.count += 1
         if self.count > SAMPLES_TO_CLIP:
-            sample = min(sample, OUTLIER * self.value)
+            sample = min(sample, OUTLIER_RATIO * self.value)
         self.value += (sample - self.value) / min(self.count, self._memory)
 
     @property
@@ -55,7 +56,7 @@ class _Mean:
 
 
 class _State(Enum):
-    OPEN = "nothing is known of a knee"
+    OPEN = "no saturation was found"
     CHECK = "the endpoint seems to queue: its throughput is measured"
     SEARCH = "the level where the queue should begin is tried, and higher ones as long as throughput is lost"
     DESCEND = "a lower level is tried"
@@ -64,33 +65,35 @@ class _State(Enum):
 
 
 class SaturationDetector:
-    """The level at which an endpoint is busy and nothing queues; `level` is infinite as long as none was found."""
+    """Finds the level at which an endpoint is busy and nothing queues; `level` is infinite until one was found."""
 
     def __init__(self) -> None:
-        """Know nothing."""
+        """Begin without samples."""
         self.level = math.inf
-        self.generation = 0  # how often the level was moved: an answer counts for the era that its request was sent in
+        self.generation = (
+            0  # how often the level was moved: an answer counts for the level that its request was sent at
+        )
         self._state = _State.OPEN
-        self._by_octave: dict[int, _Mean] = {}  # latencies, by the binary logarithm of the level
-        self._here = _Mean(2 * SAMPLES_LEAST)  # latencies at the level kept
-        self._usual: float | None = None  # its logarithm when the level was settled
-        self._idle = 0.0  # the logarithm of the latency where nothing queues, as far as is known
-        self._best = 0.0  # the logarithm of the throughput to keep up with
-        self._from = 0.0  # the level that a search or a probe set out from
+        self._by_octave: dict[int, _Mean] = {}  # latency, by the binary logarithm of the level
+        self._mean = _Mean(2 * MIN_SAMPLES)  # latency at the present level
+        self._settled_log: float | None = None  # the logarithm of that latency when the level was settled
+        self._idle_log = 0.0  # the logarithm of the latency where nothing queues
+        self._best_log = 0.0  # the logarithm of the throughput to keep up with
+        self._start_level = 0.0  # the level that a search or a probe started from
         self._hold_rounds = HOLD_ROUNDS
-        self._upward = False  # whether the last level tried from the one kept was a higher one; they take turns
+        self._last_probe_up = False  # higher and lower levels are tried in turn
 
-    def answered(self, level: int, generation: int, latency_s: float, window: int, *, doubling: bool) -> None:
-        """Take note of an answer to a request that was the `level`th in flight, when the window is `window` wide."""
+    def on_answer(self, level: int, generation: int, latency_s: float, window: int, *, doubling: bool) -> None:
+        """Count an answer to a request that was the `level`th in flight, where the window is `window` wide."""
         if self._state is _State.OPEN and doubling:
             self._compare_with_lower(level, latency_s, window)
             return
         here = min(float(window), self.level)
-        if generation != self.generation or level < STALE * here:
+        if generation != self.generation or level < MIN_LEVEL_SHARE * here:
             return
-        self._here.add(latency_s)
-        if self._here.count >= max(SAMPLES_LEAST, SAMPLES_ROUNDS * here):
-            self._decide(here, math.log(here) - self._here.log)
+        self._mean.add(latency_s)
+        if self._mean.count >= max(MIN_SAMPLES, ROUNDS_PER_LEVEL * here):
+            self._on_measured(here, math.log(here) - self._mean.log)
 
     def _compare_with_lower(self, level: int, latency_s: float, window: int) -> None:
         octave = int(math.log2(level))
@@ -98,110 +101,110 @@ class SaturationDetector:
         mean.add(latency_s)
         if level < window / 2:
             return
-        for lower, samples, samples_lower in COMPARED:
+        for lower, samples, samples_lower in COMPARISONS:
             other = self._by_octave.get(octave - lower)
             if other is None or mean.count < samples or other.count < samples_lower:
                 continue
-            if mean.value > HARMLESS_S and mean.log - other.log > SLOPE * lower * math.log(2):
-                self._check(float(level), self._idle_latency(octave))
+            if mean.value > HARMLESS_LATENCY_S and mean.log - other.log > QUEUE_SLOPE * lower * math.log(2):
+                self._check(float(level), self._idle_latency_log(octave))
                 return
 
-    def _up_to(self, octave: int) -> tuple[int, float]:
-        """Return how many latencies were sampled up to this octave, and the logarithm of their mean."""
+    def _mean_log_up_to(self, octave: int) -> tuple[int, float]:
+        """Return the number of latencies up to this octave, and the logarithm of their mean."""
         means = [mean for at, mean in self._by_octave.items() if at <= octave]
         samples = sum(mean.count for mean in means)
         return samples, math.log(max(1e-6, sum(mean.value * mean.count for mean in means) / max(1, samples)))
 
-    def _idle_latency(self, below: int) -> float:
-        """Return the logarithm of the mean latency up to that octave, below this one, where it is the shortest."""
-        means = [self._up_to(octave) for octave in range(below)]
+    def _idle_latency_log(self, below: int) -> float:
+        """Return the logarithm of the shortest mean latency up to any octave below this one."""
+        means = [self._mean_log_up_to(octave) for octave in range(below)]
         return min((mean for samples, mean in means if samples >= SEARCH_SAMPLES), default=means[-1][1])
 
-    def _edge(self, level: float) -> float:
-        """Return the level at which the queue begins; 0 where too few latencies of lower levels are known.
+    def _queue_edge(self, level: float) -> float:
+        """Return the level at which the queue begins; 0 where there are too few latencies of lower levels.
 
         Where requests take no longer here than at lower levels, that is this level, or one above.
         """
-        samples, idle = self._up_to(int(math.log2(level)) - 1)
-        return 0.0 if samples < EDGE_SAMPLES else level * math.exp(idle - self._here.log) * ROOM
+        samples, idle = self._mean_log_up_to(int(math.log2(level)) - 1)
+        return 0.0 if samples < EDGE_SAMPLES else level * math.exp(idle - self._mean.log) * HEADROOM
 
-    def _decide(self, here: float, throughput: float) -> None:
-        """Go on from a level that was measured."""
+    def _on_measured(self, here: float, throughput: float) -> None:
+        """Choose the next level after one that was measured."""
         if self._state is _State.CHECK:
             self._search(here, throughput)
         elif self._state is _State.SEARCH:
-            self._searched(here, throughput)
+            self._judge_search(here, throughput)
         elif self._state is _State.DESCEND:
-            worthless = throughput >= self._best - WORTHLESS * math.log(self._from / here)
-            self._descend(here, throughput) if worthless else self._go_back()
+            is_cheap = throughput >= self._best_log - MAX_PRICE * math.log(self._start_level / here)
+            self._descend(here, throughput) if is_cheap else self._go_back()
         elif self._state is _State.PROBE:
-            worth = throughput > self._best + WORTH * math.log(here / self._from)
-            self._hold_rounds = HOLD_ROUNDS if worth else min(LONGEST_HOLD_ROUNDS, 2 * self._hold_rounds)
-            self._probe(here, throughput) if worth else self._go_back()
+            is_gain = throughput > self._best_log + MIN_GAIN * math.log(here / self._start_level)
+            self._hold_rounds = HOLD_ROUNDS if is_gain else min(MAX_HOLD_ROUNDS, 2 * self._hold_rounds)
+            self._probe(here, throughput) if is_gain else self._go_back()
         else:
             self._watch(here, throughput)
 
     def _watch(self, here: float, throughput: float) -> None:
-        """Keep the level; look again where the latency drifted, and try more from time to time."""
-        if self._usual is None:
-            self._usual = self._here.log
-        elif self._here.value > HARMLESS_S and self._here.log - self._usual > DRIFT:
-            self._check(here, self._usual)
-        elif self._state is _State.HOLD and self._here.count >= self._hold_rounds * here:
-            self._upward = not self._upward
-            self._best = throughput
-            self._probe(here, throughput) if self._upward else self._descend(here, throughput)
+        """Keep the level; look again where the latency drifted, and try other levels from time to time."""
+        if self._settled_log is None:
+            self._settled_log = self._mean.log
+        elif self._mean.value > HARMLESS_LATENCY_S and self._mean.log - self._settled_log > MAX_DRIFT:
+            self._check(here, self._settled_log)
+        elif self._state is _State.HOLD and self._mean.count >= self._hold_rounds * here:
+            self._last_probe_up = not self._last_probe_up
+            self._best_log = throughput
+            self._probe(here, throughput) if self._last_probe_up else self._descend(here, throughput)
 
-    def _searched(self, here: float, throughput: float) -> None:
+    def _judge_search(self, here: float, throughput: float) -> None:
         """Go lower from a level that loses nothing, and higher from one that does, back to where it began at most."""
         higher = max(here + 1, here * STEP)
-        if throughput >= self._best - LOSS:
+        if throughput >= self._best_log - MAX_LOSS:
             self._descend(here, throughput)
-        elif higher < self._from:
+        elif higher < self._start_level:
             self._move(higher)
         else:
             self._go_back()
 
     def _go_back(self) -> None:
-        """Keep the level that was tried before."""
-        self._move(self._from)
+        """Return to the level that the search or probe started from."""
+        self._move(self._start_level)
         self._hold()
-        self._usual = math.log(self.level) - self._best
+        self._settled_log = math.log(self.level) - self._best_log
 
     def _check(self, level: float, idle: float) -> None:
         """Measure the level where it is; `idle` is the latency's logarithm as it was before anything queued."""
-        self._idle = idle
+        self._idle_log = idle
         self._move(level)
         self._state = _State.CHECK
 
     def _search(self, level: float, throughput: float) -> None:
         """Try the level at which the throughput of this one would be reached without a queue."""
-        self._best, self._from = throughput, level
-        latency_s = max(HARMLESS_S, math.exp(self._idle) * ROOM)
-        self._move(min(level, max(level * DEEPEST, math.exp(throughput) * latency_s)))
+        self._best_log, self._start_level = throughput, level
+        latency_s = max(HARMLESS_LATENCY_S, math.exp(self._idle_log) * HEADROOM)
+        self._move(min(level, max(level * MIN_SEARCH_SHARE, math.exp(throughput) * latency_s)))
         self._state = _State.SEARCH
 
     def _descend(self, level: float, throughput: float) -> None:
         """Try a lower level, unless this one is the lowest, or nothing queues at it."""
-        self._best, self._from = max(self._best, throughput), level
-        edge = self._edge(level)
-        if level < 2 or self._here.value <= HARMLESS_S or edge >= level:
+        self._best_log, self._start_level = max(self._best_log, throughput), level
+        edge = self._queue_edge(level)
+        if level < 2 or self._mean.value <= HARMLESS_LATENCY_S or edge >= level:
             self._hold()
             return
         self._move(max(edge, min(level - 1, level / STEP)))
         self._state = _State.DESCEND
 
     def _probe(self, level: float, throughput: float) -> None:
-        self._best, self._from = throughput, level
+        self._best_log, self._start_level = throughput, level
         self._move(max(level + 1, level * STEP))
         self._state = _State.PROBE
 
     def _hold(self) -> None:
         self._state = _State.HOLD
-        self._usual = None
-        self._here = _Mean(max(2.0 * SAMPLES_LEAST, 4 * self.level))
+        self._settled_log = None
+        self._mean = _Mean(max(2.0 * MIN_SAMPLES, 4 * self.level))
 
     def _move(self, level: float) -> None:
         self.level = max(1.0, level)
         self.generation += 1
-        self._here = _Mean(max(4.0 * SAMPLES_LEAST, 8 * self.level))
+        self._mean = _Mean(max(4.0 * MIN_SAMPLES, 8 * self.level))

@@ -1,157 +1,176 @@
-"""Whether a refusal is one row's or everybody's: one row is no witness for all. Knows no clock, no socket, no Spark.
+"""The refused requests of one task that wait for a verdict: does the refusal concern one row, or every row?
 
-A 401, 402, 403 or 404 mostly means that no request will pass; but a server may say so of one row's content, its size or
-its picture. So the row waits, and others are asked. An answer to a request that was sent after the refusal had come
-clears the endpoint: the refusal was the row's. An answer to one that was in flight beside it may only be older than the
-end of a token; it counts where no other comes. Refusals alone, of inputs that differ, with one token and no later
-request still out, convict the endpoint: the task stops. What waits keeps its place among the requests in flight, so an
-endpoint that dies is asked no more than fill it.
+A 401, 402, 403 or 404 mostly means that no request will pass. But a server may refuse one row for its content, its size
+or its picture, so one row proves nothing about the others. A refused request waits, and others are sent meanwhile:
+
+- An answer to a request that was sent after the refusal had come clears the endpoint: the refusal was the row's own.
+- An answer to a later request that was in flight beside it is weaker evidence: a token may have ended between the two.
+  It counts where no stronger evidence comes.
+- Refusals of enough different inputs, with one token and no later request in flight, convict the endpoint: the task
+  stops.
+
+A request has a number, a higher one each time it is sent: so the numbers tell which of two was sent later. Waiting
+requests keep their place in the window, so an endpoint that dies gets no more requests than fill it.
 """
 
 import math
 from collections.abc import Hashable
-from operator import itemgetter
 from typing import NamedTuple
 
-from spark_llm.flow.negotiation import weight, witnesses
+from spark_llm.flow.negotiation import witness_keys, witness_weight
 from spark_llm.flow.request import Request
 from spark_llm.protocol.values import RowError
 
-AT_FIRST = 3  # witnesses where nothing was answered yet: an endpoint that never worked is the likelier cause
-AFTER_ANSWERS = 8  # and where something was
-AFTER_ANSWERS_MOST = 100
-BY_CHANCE = 1e-9  # how likely so many in a row may be, by the share of rows that were refused for themselves
+WITNESSES_BEFORE_ANSWERS = 3  # an endpoint that never answered is probably wrong as a whole
+WITNESSES_AFTER_ANSWERS = 8  # at least
+MAX_WITNESSES = 100
+MAX_CHANCE = 1e-9  # of so many row refusals in a row, by the share of rows that were refused for themselves
+PRIOR_ROWS = 2  # counted as refused, and as many as answered, before any is: few answers say little of that share
 
 
 class Witness(NamedTuple):
-    """What a refusal has to say: which inputs were refused, and with which token."""
+    """One refusal as evidence against the endpoint: a later answer contradicts it."""
 
-    number: int  # of the request: only a later one contradicts it
-    inputs: Hashable
+    send_number: int
+    inputs: Hashable  # equal for equal inputs
     token: str | None
 
 
+class Answered(NamedTuple):
+    """The answered request that was sent last."""
+
+    send_number: int = 0
+    token: str | None = None
+
+
 class Suspect(NamedTuple):
-    """A request that was refused; the error for all if it is everybody's, and its own if it is not."""
+    """A refused request that waits for a verdict, with its error for either case."""
 
     request: Request
-    error: RowError
-    own: RowError | None  # None: it goes on
-    heard: int  # the number of the last request that was sent before the refusal came
-    is_contradicted: bool = False  # whether a later one, in flight beside it, was answered
+    task_error: RowError  # where every row is refused
+    row_error: RowError | None  # where only this row is; None: it is sent again
+    last_sent: int  # the highest send number when the refusal came: an answer to a higher one clears the endpoint
+    answered_beside: bool = False  # whether a later request that was in flight beside it was answered
 
     @property
-    def is_settled(self) -> bool:
-        """Whether its own error ends it: several inputs are asked apart."""
-        return self.own is not None and len(self.request.inputs) == 1
+    def ends_with_row_error(self) -> bool:
+        """Whether `row_error` ends the request; one of several inputs is split instead."""
+        return self.row_error is not None and len(self.request.inputs) == 1
 
 
 class Suspects:
-    """The refusals of one task that wait for their verdict."""
+    """The suspects of one task, and the evidence for and against its endpoint."""
 
     def __init__(self) -> None:
-        """Suspect nothing."""
-        self.held: list[Suspect] = []
-        self._sent = 0  # the number of the last request
-        self._out: set[int] = set()  # the numbers of requests in flight, in the order of their sending
-        self._answered = 0
-        self._latest: tuple[int, str | None] = (0, None)  # of those answered, the number and the token
-        self._of_rows = 0  # refusals that were the row's
-        self._past: list[Witness] = []  # that wait no longer
+        """Begin without evidence."""
+        self.waiting: list[Suspect] = []
+        self._last_sent = 0  # the highest send number
+        self._in_flight: set[int] = set()  # send numbers
+        self._answer_count = 0
+        self._last_answered = Answered()
+        self._row_refusal_count = 0  # refusals that were found to be the row's own
+        self._past_witnesses: list[Witness] = []  # refusals that ended without a verdict
 
     @property
-    def enough(self) -> int:
-        """How many witnesses convict the endpoint."""
-        if not self._answered:
-            return AT_FIRST
-        if not self._of_rows:
-            return AFTER_ANSWERS
-        share = self._of_rows / (self._of_rows + self._answered)
-        return min(AFTER_ANSWERS_MOST, max(AFTER_ANSWERS, math.ceil(math.log(BY_CHANCE) / math.log(share))))
+    def required_witnesses(self) -> int:
+        """How many witnesses convict the endpoint.
 
-    def sent(self, request: Request) -> None:
-        """Take note that a request is in flight."""
-        self._sent = request.number
-        self._out.add(request.number)
+        After answers it is 8; more where rows are often refused for themselves, or may be: 23 after a single answer.
+        """
+        if not self._answer_count:
+            return WITNESSES_BEFORE_ANSWERS
+        share = (self._row_refusal_count + PRIOR_ROWS) / (self._row_refusal_count + self._answer_count + 2 * PRIOR_ROWS)
+        by_chance = math.ceil(math.log(MAX_CHANCE) / math.log(share))
+        return min(MAX_WITNESSES, max(WITNESSES_AFTER_ANSWERS, by_chance))
 
-    def back(self, request: Request) -> None:
-        """Take note that it is not any more."""
-        self._out.discard(request.number)
+    def on_send(self, request: Request) -> None:
+        """Count a request as in flight."""
+        self._last_sent = request.send_number
+        self._in_flight.add(request.send_number)
 
-    def fills(self, in_flight: int, window: int) -> bool:
-        """Return whether those that wait and what is in flight leave no place for another request."""
-        waiting = len(self.held) + len(self._past)
-        return bool(waiting and self._out) and in_flight + waiting >= max(window, self.enough)
+    def on_return(self, request: Request) -> None:
+        """Count a request as in flight no more."""
+        self._in_flight.discard(request.send_number)
 
-    def different(self, request: Request) -> int:
-        """Return how many different inputs are witnesses, those of this request among them."""
-        return len({witness.inputs for witness in self._with(request)})
+    def fill_window(self, in_flight: int, window: int) -> bool:
+        """Return whether suspects and requests in flight leave no slot for another request."""
+        waiting = len(self.waiting) + len(self._past_witnesses)
+        return bool(waiting and self._in_flight) and in_flight + waiting >= max(window, self.required_witnesses)
 
-    def _with(self, request: Request) -> list[Witness]:
-        """Return the witnesses of the same token, this request as the last: another token may be let in."""
-        held = (_witness(suspect.request) for suspect in self.held if not suspect.is_contradicted)
-        before = [*self._past, *held]
-        return [*(witness for witness in before if witness.token == request.token), _witness(request)]
+    def distinct_inputs(self, request: Request) -> int:
+        """Return how many different inputs are witnesses, with those of this request."""
+        return len({witness.inputs for witness in self._witnesses_with(request)})
 
-    def convicts(self, request: Request) -> bool:
-        """Return whether one more refusal, of this request, is the last that it takes."""
-        found = self._with(request)
-        first = min(witness.number for witness in found)
-        later = any(number > first for number in self._out - {request.number})
-        return not later and weight([witness.inputs for witness in found]) >= self.enough
+    def would_convict(self, request: Request) -> bool:
+        """Return whether one more refusal, of this request, convicts the endpoint."""
+        found = self._witnesses_with(request)
+        first = min(witness.send_number for witness in found)
+        later_in_flight = any(number > first for number in self._in_flight - {request.send_number})
+        return not later_in_flight and witness_weight([each.inputs for each in found]) >= self.required_witnesses
 
-    def convict(self) -> None:
-        """Begin anew: what comes next may be asked when the cause was mended."""
-        self._past = []
+    def on_conviction(self) -> None:
+        """Forget the past witnesses: whoever runs the task again may have removed the cause."""
+        self._past_witnesses = []
 
-    def hold(self, request: Request, error: RowError, own: RowError | None) -> list[Suspect]:
-        """Let a refusal wait; return those that were refused with another token, for which it says nothing."""
-        others = [suspect for suspect in self.held if suspect.request.token != request.token]
-        self.held = [suspect for suspect in self.held if suspect.request.token == request.token]
-        number, token = self._latest
-        self.held.append(Suspect(request, error, own, self._sent, number > request.number and token == request.token))
+    def add(self, request: Request, task_error: RowError, row_error: RowError | None) -> list[Suspect]:
+        """Let a refused request wait; return the suspects with another token, of which it proves nothing."""
+        others = [suspect for suspect in self.waiting if suspect.request.token != request.token]
+        self.waiting = [suspect for suspect in self.waiting if suspect.request.token == request.token]
+        last = self._last_answered
+        answered_beside = last.send_number > request.send_number and last.token == request.token
+        self.waiting.append(Suspect(request, task_error, row_error, self._last_sent, answered_beside))
         return others
 
-    def answered(self, request: Request) -> list[Suspect]:
-        """Return those that wait no longer: they were refused before this was sent, or with another token."""
-        self._answered += 1
-        self._latest = max(self._latest, (request.number, request.token), key=itemgetter(0))
-        self._past = [witness for witness in self._past if witness.number > request.number]
-        cleared, self.held, held = [], [], self.held
-        for suspect in held:
-            if suspect.heard < request.number or suspect.request.token != request.token:
+    def on_answer(self, request: Request) -> list[Suspect]:
+        """Return the suspects that this answer clears: refused before it was sent, or with another token."""
+        self._answer_count += 1
+        if request.send_number > self._last_answered.send_number:
+            self._last_answered = Answered(request.send_number, request.token)
+        self._past_witnesses = [each for each in self._past_witnesses if each.send_number > request.send_number]
+        cleared, self.waiting, waiting = [], [], self.waiting
+        for suspect in waiting:
+            if suspect.last_sent < request.send_number or suspect.request.token != request.token:
                 cleared.append(suspect)
+            elif suspect.request.send_number < request.send_number:
+                self.waiting.append(suspect._replace(answered_beside=True))
             else:
-                contradicted = suspect.is_contradicted or suspect.request.number < request.number
-                self.held.append(suspect._replace(is_contradicted=contradicted))
-        self._of_rows += sum(suspect.own is not None and suspect.request.token == request.token for suspect in cleared)
+                self.waiting.append(suspect)
+        self._row_refusal_count += sum(
+            suspect.row_error is not None and suspect.request.token == request.token for suspect in cleared
+        )
         return cleared
 
-    def last_look(self) -> Request | None:
-        """Return a request to ask again before those that wait are given up: their token may have ended; once for all.
+    def pop_recheck(self) -> Request | None:
+        """Remove and return the first suspect with a 401 or 403, to send it again; None after the first time.
 
-        What was in flight beside them, and was answered, may have been let in before.
+        Its token may have ended: the answers beside it may be older than that.
         """
-        waits = [number for number, suspect in enumerate(self.held) if suspect.error.kind == "unauthorized"]
-        if not waits or any(suspect.request.last_look for suspect in self.held):
+        refused = [index for index, each in enumerate(self.waiting) if each.task_error.kind == "unauthorized"]
+        if not refused or any(suspect.request.is_recheck for suspect in self.waiting):
             return None
-        again = self.held.pop(waits[0]).request
-        again.last_look = True
-        return again
+        request = self.waiting.pop(refused[0]).request
+        request.is_recheck = True
+        return request
 
-    def left_alone(self) -> list[Suspect]:
-        """Return those who wait where nothing will come that could clear the endpoint; they stay witnesses."""
-        alone, self.held = self.held, []
-        witnesses = (suspect for suspect in alone if suspect.is_settled and not suspect.is_contradicted)
-        self._past += [_witness(suspect.request) for suspect in witnesses]
-        return alone
+    def pop_all(self) -> list[Suspect]:
+        """Remove and return all suspects, where no further evidence will come; they stay witnesses."""
+        suspects, self.waiting = self.waiting, []
+        uncontradicted = (each for each in suspects if each.ends_with_row_error and not each.answered_beside)
+        self._past_witnesses += [_witness(suspect.request) for suspect in uncontradicted]
+        return suspects
 
     def drop(self, owner: object) -> list[Request]:
-        """Take the requests of `owner` out, and return them."""
-        dropped = [suspect.request for suspect in self.held if suspect.request.owner is owner]
-        self.held = [suspect for suspect in self.held if suspect.request.owner is not owner]
+        """Remove the requests of a stream and return them."""
+        dropped = [suspect.request for suspect in self.waiting if suspect.request.owner is owner]
+        self.waiting = [suspect for suspect in self.waiting if suspect.request.owner is not owner]
         return dropped
+
+    def _witnesses_with(self, request: Request) -> list[Witness]:
+        """Return the witnesses with the token of this request, and this request as the last."""
+        suspects = (_witness(suspect.request) for suspect in self.waiting if not suspect.answered_beside)
+        witnesses = [*self._past_witnesses, *suspects]
+        return [*(witness for witness in witnesses if witness.token == request.token), _witness(request)]
 
 
 def _witness(request: Request) -> Witness:
-    return Witness(request.number, witnesses(request.inputs), request.token)
+    return Witness(request.send_number, witness_keys(request.inputs), request.token)

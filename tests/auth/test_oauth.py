@@ -240,7 +240,7 @@ def test_a_token_request_does_not_block_the_event_loop(endpoints: LocalEndpoints
     gate = threading.Event()
 
     def slow() -> str:
-        asked._loop.call_soon_threadsafe(gate.set)  # noqa: SLF001 -- a blocked loop never runs it
+        asked._loop_thread.call(gate.set)  # noqa: SLF001 -- a blocked loop never runs it
         return endpoints.token if gate.wait(10) else "the loop was blocked"
 
     asked = engine_at(Endpoint(endpoints.invocations("chat"), token=slow))

@@ -59,7 +59,7 @@ def test_an_endpoint_that_is_ready_ends_with_0(workspace: LocalEndpoints, capsys
     [
         (["chta"], "did you mean 'chat'?"),
         (["chat", "--task", "embed"], "use chat_udf"),
-        (["chat", "--served-model", "chat-9"], "it has chat-1"),
+        (["chat", "--served-model", "chat-9"], "name one of chat-1"),
         (["http://far.example/v1", "--model", "m"], "plain http to another machine"),
         (["https://nowhere.invalid/v1", "--model", "m"], "the name nowhere.invalid cannot be resolved"),
     ],
@@ -203,7 +203,7 @@ def test_a_workspace_without_endpoints_says_so(
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
-        ({}, "DATABRICKS_HOST does not say at which workspace. Hint: "),
+        ({}, "DATABRICKS_HOST names no workspace. Hint: "),
         ({"DATABRICKS_HOST": "https://nowhere.invalid", "DATABRICKS_TOKEN": SECRET}, "cannot be resolved"),
         ({"DATABRICKS_HOST": "https://nowhere.invalid", "DATABRICKS_TOKEN": f"{SECRET}\n"}, "no header can hold"),
         ({"DATABRICKS_HOST": "http://far.example", "DATABRICKS_TOKEN": SECRET}, "plain http to another machine"),

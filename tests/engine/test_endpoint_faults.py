@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("fault", ["429", "503", "429@0.1", "500", "garbage", "cut", "html"])
 def test_what_goes_wrong_once_is_asked_again(endpoints: LocalEndpoints, fault: str) -> None:
-    """Refusals, cuts and garbage cost further tries and no row; each row says how many tries it took."""
+    """Refusals, cuts and garbage cost further attempts and no row; each row says how many attempts it took."""
     endpoints.faults = Faults(f"ok*5 {fault}*3")
     rows: list[Item | None] = [f"row {number}" for number in range(20)]
     results = ask(engine(endpoints), [rows])
@@ -67,7 +67,7 @@ def test_few_open_files_cost_no_row_and_hardly_a_try(endpoints: LocalEndpoints, 
 
 @pytest.mark.waits
 def test_a_hung_request_is_given_up_after_its_time_and_asked_again(endpoints: LocalEndpoints) -> None:
-    """A try that is not answered within `timeout_s` is called off and followed by another."""
+    """A try that is not answered within `timeout_s` is cancelled and followed by another."""
     endpoints.faults = Faults("ok hang")
     results = ask(engine(endpoints, policy=Policy(timeout_s=2)), [["a", "b", "c"]])
 
@@ -299,7 +299,7 @@ def test_equal_rows_are_all_asked_where_chance_is_wanted(endpoints: LocalEndpoin
 
 
 def test_what_waits_for_a_row_that_fails_is_asked(endpoints: LocalEndpoints) -> None:
-    """The failure of one row is not its twins'."""
+    """The failure of one row is not its duplicates'."""
     endpoints.faults = Faults("ok 500*2")
     asked = engine(endpoints, policy=Policy(max_in_flight=1, max_tries=2))
     ask(asked, [["hello"]])
@@ -350,7 +350,7 @@ def test_an_outage_ends_with_every_row_answered(endpoints: LocalEndpoints) -> No
 
 
 def test_an_endpoint_that_was_never_there_ends_the_task(endpoints: LocalEndpoints) -> None:
-    """Where nothing was ever answered the first row's tries are enough, with one of each of two others."""
+    """Where nothing was ever answered the first row's attempts are enough, with one of each of two others."""
     endpoints.stop()
     results = ask(engine(endpoints, policy=Policy(max_tries=2)), [distinct(1_000)])
 

@@ -77,7 +77,7 @@ def test_a_blank_text_is_never_embedded(endpoints: LocalEndpoints) -> None:
 
 
 def test_a_reader_that_goes_leaves_nothing_in_flight(endpoints: LocalEndpoints) -> None:
-    """When the caller stops reading, what is out is called off and nothing more is sent."""
+    """When the caller stops reading, what is out is cancelled and nothing more is sent."""
     endpoints.hold("held")
     stream = engine(endpoints).stream(CHAT, iter([["a", "b", *["held"] * 500]]))
     first = texts(next(stream))
@@ -102,7 +102,7 @@ def test_a_conversation_with_a_bad_role_is_its_rows_error(role: str | None, endp
 
 
 def test_input_that_breaks_leaves_nothing_in_flight(endpoints: LocalEndpoints) -> None:
-    """An exception from upstream passes through, after what is out was called off."""
+    """An exception from upstream passes through, after what is out was cancelled."""
     endpoints.hold("held")
 
     def batches() -> Iterator[list[Item | None]]:

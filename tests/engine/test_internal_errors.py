@@ -33,25 +33,25 @@ class Breaking(Chat):
         if where == self.where and threading.current_thread().name == "spark_llm engine":
             raise self.error("broken")
 
-    def max_inputs(self, dialect: int, batch_size: int) -> int:
+    def max_inputs(self, wire_format: int, batch_size: int) -> int:
         """Break as "max_inputs"."""
         self._break("max_inputs")
-        return super().max_inputs(dialect, batch_size)
+        return super().max_inputs(wire_format, batch_size)
 
-    def required_features(self, items: Sequence[Item], dialect: int) -> int:
+    def required_features(self, items: Sequence[Item], wire_format: int) -> int:
         """Break as "required_features"."""
         self._break("required_features")
-        return super().required_features(items, dialect)
+        return super().required_features(items, wire_format)
 
-    def fallback_format(self, items: Sequence[Item], dialect: int, words: str | None) -> int | None:
+    def fallback_format(self, items: Sequence[Item], wire_format: int, message: str | None) -> int | None:
         """Break as "fallback_format"."""
         self._break("fallback_format")
-        return super().fallback_format(items, dialect, words)
+        return super().fallback_format(items, wire_format, message)
 
-    def encode(self, items: Sequence[Item], model: str | None, dialect: int) -> bytes:
+    def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:
         """Break as "encode"."""
         self._break("encode")
-        return super().encode(items, model, dialect)
+        return super().encode(items, model, wire_format)
 
     def decode(self, response: Response, count: int) -> Outcome:
         """Break as "decode", or give an answer that cannot be: without results, or with tokens that are no number."""
@@ -67,10 +67,10 @@ class Breaking(Chat):
             return Answer([Result(text=object())], None)  # type: ignore[arg-type]
         return super().decode(response, count)
 
-    def parse_output(self, outcome: Outcome, items: Sequence[Item], dialect: int) -> Outcome:
+    def parse_output(self, outcome: Outcome, items: Sequence[Item], wire_format: int) -> Outcome:
         """Break as "parse_output"."""
         self._break("parse_output")
-        return super().parse_output(outcome, items, dialect)
+        return super().parse_output(outcome, items, wire_format)
 
     def reask(self, item: Item, result: Result) -> Item:
         """Break as "reask"."""

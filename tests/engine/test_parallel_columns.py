@@ -1,4 +1,4 @@
-"""Columns asked at the same time: made-up columns, each in its thread, over one input. No endpoint, no Spark."""
+"""Columns asked at the same time: simulated columns, each in its thread, over one input. No endpoint, no Spark."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ def plain(name: str = "") -> Ask:
 
 
 def in_chunks(name: str, sizes: Sequence[int]) -> Ask:
-    """Make a column that reads everything and gives chunks of these sizes, in turn; 0 is a beat."""
+    """Make a column that reads everything and gives chunks of these sizes, in turn; 0 is a flush."""
 
     def ask(batches: Iterator[Any]) -> Results:
         left = [row for batch in batches for row in batch]
@@ -46,13 +46,13 @@ def in_chunks(name: str, sizes: Sequence[int]) -> Ask:
 
 
 def texts(chunks: Iterator[ParallelResults]) -> list[tuple[str | None, ...]]:
-    """Return the texts of whole rows, beats left out."""
+    """Return the texts of whole rows, flushes left out."""
     rows = (row for chunk in chunks for row in zip(*chunk, strict=True))
     return [tuple(None if result is None else result.text for result in row) for row in rows]
 
 
 class Gate:
-    """A column that answers one batch, or beats, each time that it is let to; it says how far it came."""
+    """A column that answers one batch, or flushes, each time that it is let to; it says how far it came."""
 
     def __init__(self) -> None:
         """Begin closed."""
@@ -273,7 +273,7 @@ def test_nothing_is_asked_while_the_caller_is_away() -> None:
 
 
 def beating(script: str, let: Callable[[], None] = lambda: None) -> Ask:
-    """Make a column that answers a batch for each "r" and beats for each "b"."""
+    """Make a column that answers a batch for each "r" and flushes for each "b"."""
 
     def ask(batches: Iterator[Any]) -> Results:
         for letter in script:
@@ -292,7 +292,7 @@ def test_a_beat_is_passed_on_while_no_row_is_whole() -> None:
 
 
 def test_two_columns_beat_as_one() -> None:
-    """Where both are slow the caller beats as often as one of them does, and not twice as often."""
+    """Where both are slow the caller flushes as often as one of them does, and not twice as often."""
     turns = threading.Barrier(2, timeout=PATIENCE_S)
 
     def in_step() -> None:

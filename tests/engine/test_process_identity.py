@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from spark_llm.engine.process_identity import has_ended, own_identity
+from spark_llm.engine.process_identity import has_exited, own_identity
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system shows no processes as files")
 TELL = "from spark_llm.engine.process_identity import own_identity; print(own_identity(), flush=True); input()"
 
 
 def test_this_process_has_not_ended() -> None:
-    """It can say who it is, in letters, digits and underscores."""
+    """It can say who it is, in characters, digits and underscores."""
     assert own_identity().replace("_", "").isalnum()
     assert own_identity() == own_identity()
-    assert not has_ended(own_identity())
+    assert not has_exited(own_identity())
 
 
 def test_a_process_that_was_killed_has_ended() -> None:
@@ -28,25 +28,25 @@ def test_a_process_that_was_killed_has_ended() -> None:
         assert other.stdout is not None
         identity = other.stdout.readline().strip()
         assert identity != own_identity()
-        assert not has_ended(identity)
+        assert not has_exited(identity)
 
         other.kill()
         os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie now, and stays one
-        assert has_ended(identity)
-    assert has_ended(identity)
+        assert has_exited(identity)
+    assert has_exited(identity)
 
 
 def test_a_number_that_was_given_again_is_another_process() -> None:
     """The same number with another beginning is a process that has ended."""
     realm, number, began = own_identity().split("_")
 
-    assert has_ended(f"{realm}_{number}_{int(began) + 1}")
+    assert has_exited(f"{realm}_{number}_{int(began) + 1}")
 
 
 @pytest.mark.parametrize("identity", ["", "x", "_", "__", f"{'0' * 16}_1_1", own_identity().partition("_")[0]])
 def test_of_a_process_elsewhere_nothing_is_known(identity: str) -> None:
     """One of another machine or container, and what is no identity, has not ended as far as anybody knows."""
-    assert not has_ended(identity)
+    assert not has_exited(identity)
 
 
 @pytest.mark.parametrize(("files", "connections"), [(20, 10), (128, 64), (256, 192), (1024, 960)])
@@ -54,9 +54,9 @@ def test_connections_stay_below_the_limit_on_open_files(files: int, connections:
     """64 files, or half of them where there are few, are for all else that a process has open."""
     program = (
         "import resource\n"
-        "from spark_llm.engine.process_identity import most_connections\n"
+        "from spark_llm.engine.process_identity import max_connections\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))\n"
-        "print(most_connections())"
+        "print(max_connections())"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from spark_llm import Endpoint, Policy
-from spark_llm.engine.registry import Asking, Engines, log_as_asked
+from spark_llm.engine.registry import EngineRegistry, SharedEngine, set_log_level
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.serving import LocalEndpoints
 from tests.support.asking import CHAT, Held, comes_true, distinct, kinds, texts
@@ -17,33 +17,33 @@ PATIENCE_S = 20.0
 
 
 @pytest.fixture
-def engines() -> Iterator[Engines]:
+def engines() -> Iterator[EngineRegistry]:
     """A registry that keeps four idle engines."""
-    kept = Engines(idle_most=4)
+    kept = EngineRegistry(max_idle=4)
     yield kept
     kept.close()
 
 
-def recipe(endpoints: LocalEndpoints, timeout_s: float = 60.0) -> RequestSpec:
+def spec_for(endpoints: LocalEndpoints, timeout_s: float = 60.0) -> RequestSpec:
     """Return how the endpoint is asked, by a token function of its own: none has the engine of another."""
     endpoint = Endpoint(endpoints.invocations("chat"), token=lambda: endpoints.token)
     return RequestSpec(CHAT, endpoint.resolve(CHAT.route, {}), Policy(timeout_s=timeout_s))
 
 
-def ask(engines: Engines, asked: RequestSpec, rows: int = 3) -> list[str | None]:
+def ask(engines: EngineRegistry, asked: RequestSpec, rows: int = 3) -> list[str | None]:
     """Return the texts of so many rows."""
-    chunks = Asking(engines, asked).stream(CHAT, iter([distinct(rows)]))
+    chunks = SharedEngine(engines, asked).stream(CHAT, iter([distinct(rows)]))
     return texts([result for chunk in chunks for result in chunk])
 
 
-def test_a_cell_that_is_run_200_times_leaves_few_engines(endpoints: LocalEndpoints, engines: Engines) -> None:
+def test_a_cell_that_is_run_200_times_leaves_few_engines(endpoints: LocalEndpoints, engines: EngineRegistry) -> None:
     """Each run makes a new token function; threads and sockets are those of the idle engines that are kept."""
-    ask(engines, recipe(endpoints))
+    ask(engines, spec_for(endpoints))
     engines.close()  # the first loop of a process leaves what all others use
     before = Held.now()
     most = before
     for _ in range(200):
-        assert distinct(3) == ask(engines, recipe(endpoints))
+        assert distinct(3) == ask(engines, spec_for(endpoints))
         most = Held(*map(max, most, Held.now()))
 
     assert 4 == len(engines)
@@ -52,9 +52,9 @@ def test_a_cell_that_is_run_200_times_leaves_few_engines(endpoints: LocalEndpoin
     assert comes_true(lambda: Held.now().is_within(before))
 
 
-def test_the_engine_that_was_idle_longest_is_closed(endpoints: LocalEndpoints, engines: Engines) -> None:
+def test_the_engine_that_was_idle_longest_is_closed(endpoints: LocalEndpoints, engines: EngineRegistry) -> None:
     """One that is used from time to time stays, with what it has learned."""
-    favourite, *others = [recipe(endpoints) for _ in range(9)]
+    favourite, *others = [spec_for(endpoints) for _ in range(9)]
     with engines.engine(favourite) as engine:
         pass
     for each in others:
@@ -66,29 +66,29 @@ def test_the_engine_that_was_idle_longest_is_closed(endpoints: LocalEndpoints, e
     assert engine.is_alive
 
 
-def test_an_engine_in_use_is_never_closed(endpoints: LocalEndpoints, engines: Engines) -> None:
+def test_an_engine_in_use_is_never_closed(endpoints: LocalEndpoints, engines: EngineRegistry) -> None:
     """However many others come and go; when it is idle it is one of those that are kept."""
     endpoints.hold("held")
-    slow = Asking(engines, recipe(endpoints)).stream(CHAT, iter([["a", "held"]]))
+    slow = SharedEngine(engines, spec_for(endpoints)).stream(CHAT, iter([["a", "held"]]))
     first = texts(next(slow))
     for _ in range(10):
-        ask(engines, recipe(endpoints))
+        ask(engines, spec_for(endpoints))
     endpoints.release()
 
     assert ["a", "held"] == first + texts([result for chunk in slow for result in chunk])
     assert 4 == len(engines)
 
 
-def test_threads_that_race_never_have_a_closed_engine(endpoints: LocalEndpoints, engines: Engines) -> None:
-    """Eight of them take and give back engines of ten recipes, of which four may be idle."""
-    recipes = [recipe(endpoints) for _ in range(10)]
+def test_threads_that_race_never_have_a_closed_engine(endpoints: LocalEndpoints, engines: EngineRegistry) -> None:
+    """Eight of them take and give back engines of ten specs, of which four may be idle."""
+    specs = [spec_for(endpoints) for _ in range(10)]
 
     def run(thread: int) -> None:
         for turn in range(40):
-            with engines.engine(recipes[(thread * 7 + turn * 3) % 10]) as engine:
+            with engines.engine(specs[(thread * 7 + turn * 3) % 10]) as engine:
                 assert engine.is_alive
             if turn % 8 == thread:
-                assert distinct(3) == ask(engines, recipes[turn % 10])
+                assert distinct(3) == ask(engines, specs[turn % 10])
 
     with ThreadPoolExecutor(8) as threads:
         for each in [threads.submit(run, thread) for thread in range(8)]:
@@ -96,9 +96,9 @@ def test_threads_that_race_never_have_a_closed_engine(endpoints: LocalEndpoints,
     assert 4 == len(engines)
 
 
-def test_a_dead_engine_is_replaced(endpoints: LocalEndpoints, engines: Engines) -> None:
+def test_a_dead_engine_is_replaced(endpoints: LocalEndpoints, engines: EngineRegistry) -> None:
     """Its thread ended: the next task has another."""
-    asked = recipe(endpoints)
+    asked = spec_for(endpoints)
     with engines.engine(asked) as engine:
         engine.close()
 
@@ -106,8 +106,8 @@ def test_a_dead_engine_is_replaced(endpoints: LocalEndpoints, engines: Engines) 
     assert 1 == len(engines)
 
 
-def test_the_keepers_of_tokens_go_with_their_engines(endpoints: LocalEndpoints, engines: Engines) -> None:
-    """Engines of one credential share its token; where all of them are closed, the next one gets it again."""
+def test_the_keepers_of_tokens_go_with_their_engines(endpoints: LocalEndpoints, engines: EngineRegistry) -> None:
+    """EngineRegistry of one credential share its token; where all of them are closed, the next one gets it again."""
     asked = []
 
     def token() -> str:
@@ -119,14 +119,14 @@ def test_the_keepers_of_tokens_go_with_their_engines(endpoints: LocalEndpoints, 
         ask(engines, RequestSpec(CHAT, route, Policy(timeout_s=timeout_s)))
     assert 1 == len(asked)
     for _ in range(5):
-        ask(engines, recipe(endpoints))
+        ask(engines, spec_for(endpoints))
     ask(engines, RequestSpec(CHAT, route, Policy()))
 
     assert 2 == len(asked)
 
 
 def test_the_log_of_an_engine_tells_its_life_and_no_secret(
-    endpoints: LocalEndpoints, engines: Engines, caplog: pytest.LogCaptureFixture
+    endpoints: LocalEndpoints, engines: EngineRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Opened and closed, streams with their counts, the token's renewal, the window; no row, no token."""
     caplog.set_level(logging.DEBUG, "spark_llm")
@@ -153,19 +153,19 @@ def test_a_variable_switches_the_log_on(level: str, expected: int) -> None:
     """SPARK_LLM_LOG is the one thing that reaches a Python worker's logging from outside."""
     logger = logging.getLogger("spark_llm")
     try:
-        log_as_asked({"SPARK_LLM_LOG": level})
+        set_log_level({"SPARK_LLM_LOG": level})
         assert expected == logger.level
     finally:
         logger.setLevel(logging.NOTSET)
 
 
 def test_kinds_of_rows_are_counted(
-    endpoints: LocalEndpoints, engines: Engines, caplog: pytest.LogCaptureFixture
+    endpoints: LocalEndpoints, engines: EngineRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The line of a stream's end says how many rows have an error."""
     caplog.set_level(logging.DEBUG, "spark_llm.engine")
     endpoints.revoke()
-    chunks = Asking(engines, recipe(endpoints)).stream(CHAT, iter([distinct(3)]))
+    chunks = SharedEngine(engines, spec_for(endpoints)).stream(CHAT, iter([distinct(3)]))
 
     assert ["unauthorized"] * 3 == kinds([result for chunk in chunks for result in chunk])
     assert any(each.getMessage().endswith("3 rows, 3 of them failed") for each in caplog.records)

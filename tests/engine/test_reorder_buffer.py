@@ -1,17 +1,16 @@
-"""The rows of one task on their way through: read no faster than asked, put in order again, waited for."""
+"""The reorder buffer: results leave in the rows' order, and a thread can wait for them."""
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.engine.row_stream import ReorderBuffer, Rows
-from spark_llm.protocol.values import Item, Result, Row, RowError
+from spark_llm.engine.reorder_buffer import ReorderBuffer
+from spark_llm.protocol.values import Result, RowError
 
-BATCHES = st.lists(st.lists(st.none() | st.text(max_size=3), max_size=9), max_size=6)
 PATIENCE_S = 10.0  # how long a thread may take that should be done at once
 
 
@@ -20,32 +19,32 @@ def result(number: int) -> Result:
     return Result(text=f"answer {number}")
 
 
-def settle(line: ReorderBuffer, *numbers: int) -> None:
+def settle(buffer: ReorderBuffer, *numbers: int) -> None:
     """Give these rows their results."""
-    line.settle((number, result(number)) for number in numbers)
+    buffer.settle((number, result(number)) for number in numbers)
 
 
-def settle_one_by_one(line: ReorderBuffer, rows: int) -> None:
+def settle_one_by_one(buffer: ReorderBuffer, rows: int) -> None:
     """Give all rows their results, the last one first."""
     for number in reversed(range(rows)):
-        settle(line, number)
+        settle(buffer, number)
 
 
 def five_rows() -> ReorderBuffer:
-    """Return a line of five rows that no request carries yet."""
-    line = ReorderBuffer()
-    line.take_in(["a"] * 5)
-    line.queue(5)
-    return line
+    """Return a buffer of five rows that no request carries yet."""
+    buffer = ReorderBuffer()
+    buffer.append(["a"] * 5)
+    buffer.add_unsent(5)
+    return buffer
 
 
 class Waiting:
-    """Spark's thread, waiting at the line."""
+    """Spark's thread, waiting at the buffer."""
 
-    def __init__(self, line: ReorderBuffer, *, ready: int, unsent: int = -1) -> None:
+    def __init__(self, buffer: ReorderBuffer, *, ready: int, unsent: int = -1) -> None:
         """Wait, and be seen to wait, or to have found no reason to."""
-        self._line = line
-        self._thread = threading.Thread(target=line.wait, args=(PATIENCE_S, ready, unsent), daemon=True)
+        self._buffer = buffer
+        self._thread = threading.Thread(target=buffer.wait, args=(PATIENCE_S, ready, unsent), daemon=True)
         self._thread.start()
 
     def is_over(self) -> bool:
@@ -54,149 +53,116 @@ class Waiting:
         return not self._thread.is_alive()
 
 
-@given(BATCHES, st.integers(1, 12))
-def test_rows_are_taken_in_their_order(batches: list[list[str | None]], most: int) -> None:
-    """Piece by piece all rows come out, none twice, never more at once than asked for, and then the end is known."""
-    rows = Rows(iter(batches))
-    taken: list[Row] = []
-    while not rows.ended:
-        piece = rows.take(most)
-        taken += piece
-
-        assert len(piece) <= most
-
-    assert [row for batch in batches for row in batch] == taken
-    assert () == rows.take(most)
-
-
-def test_the_next_batch_is_not_read_before_it_is_needed() -> None:
-    """Spark's batches are read one at a time: who wants five rows does not pull the partition."""
-    read: list[int] = []
-
-    def batches() -> Iterator[Sequence[Item | None]]:
-        for number in range(3):
-            read.append(number)
-            yield ["row"] * 4
-
-    rows = Rows(batches())
-    seen = [list(read)]
-    for most in (1, 3, 1):
-        rows.take(most)
-        seen.append(list(read))
-
-    assert [[], [0], [0], [0, 1]] == seen
-
-
 @given(st.lists(st.booleans(), max_size=30), st.randoms(use_true_random=False), st.integers(1, 5))
 def test_results_leave_in_the_rows_order(nulls: list[bool], dice: random.Random, at_once: int) -> None:
     """In whatever order answers come, they leave in the order of the rows, each once, with null for null."""
-    line = ReorderBuffer()
-    asked = [number for number, _ in line.take_in([None if null else "?" for null in nulls])]
+    buffer = ReorderBuffer()
+    asked = [number for number, _ in buffer.append([None if null else "?" for null in nulls])]
     order = dice.sample(asked, len(asked))
-    left: list[Result | None] = line.pop()
+    left: list[Result | None] = buffer.pop_ready()
     for start in range(0, len(order), at_once):
-        settle(line, *order[start : start + at_once])
-        left += line.pop()
+        settle(buffer, *order[start : start + at_once])
+        left += buffer.pop_ready()
 
     assert [None if null else result(number) for number, null in enumerate(nulls)] == left
-    assert (0, 0) == (line.ready, line.held)
+    assert (0, 0) == (buffer.ready, buffer.held)
 
 
 def test_a_null_is_answered_at_once() -> None:
     """It is not among the rows to be asked, and holds nobody up."""
-    line = ReorderBuffer()
+    buffer = ReorderBuffer()
 
-    assert [(1, "a"), (3, "b")] == list(line.take_in([None, "a", None, "b", None]))
-    assert (1, 5, 0) == (line.ready, line.held, line.unsent)
-    assert [None] == line.pop()
+    assert [(1, "a"), (3, "b")] == list(buffer.append([None, "a", None, "b", None]))
+    assert (1, 5, 0) == (buffer.ready, buffer.held, buffer.unsent)
+    assert [None] == buffer.pop_ready()
 
 
 def test_rows_are_numbered_across_batches() -> None:
     """A row's number is its place in the task."""
-    line = ReorderBuffer()
-    line.take_in(["a", None])
+    buffer = ReorderBuffer()
+    buffer.append(["a", None])
 
-    assert [(2, "b"), (3, "c")] == list(line.take_in(["b", "c"]))
+    assert [(2, "b"), (3, "c")] == list(buffer.append(["b", "c"]))
 
 
 def test_the_head_holds_back_what_is_behind_it() -> None:
     """The second row's answer waits for the first's; then both leave together."""
-    line = ReorderBuffer()
-    line.take_in(["a", "b", "c"])
-    settle(line, 1)
-    before = (line.ready, line.pop())
-    settle(line, 0)
+    buffer = ReorderBuffer()
+    buffer.append(["a", "b", "c"])
+    settle(buffer, 1)
+    before = (buffer.ready, buffer.pop_ready())
+    settle(buffer, 0)
 
     assert (0, []) == before
-    assert (2, 3) == (line.ready, line.held)
-    assert [result(0), result(1)] == line.pop()
+    assert (2, 3) == (buffer.ready, buffer.held)
+    assert [result(0), result(1)] == buffer.pop_ready()
 
 
 def test_what_is_sent_is_no_longer_unsent() -> None:
     """Rows that a request carries are counted out."""
-    line = five_rows()
-    line.sent(3)
+    buffer = five_rows()
+    buffer.remove_unsent(3)
 
-    assert (2, 5) == (line.unsent, line.held)
+    assert (2, 5) == (buffer.unsent, buffer.held)
 
 
 def test_a_stopped_line_says_why() -> None:
-    """The reason that no further row is asked stands with the line."""
-    line, error = ReorderBuffer(), RowError("not_found", 404, "no such endpoint", retryable=False)
-    before = line.stopped
-    line.stop(error)
+    """The reason that no further row is asked stands with the buffer."""
+    buffer, error = ReorderBuffer(), RowError("not_found", 404, "no such endpoint", retryable=False)
+    before = buffer.stop_error
+    buffer.stop(error)
 
-    assert [None, error] == [before, line.stopped]
+    assert [None, error] == [before, buffer.stop_error]
 
 
 @pytest.mark.parametrize(("ready", "unsent"), [(2, -1), (3, 5), (1, -1), (9, 6)])
 def test_nobody_waits_for_what_is_there(ready: int, unsent: int) -> None:
     """With enough results, or few enough rows unsent, the thread goes straight on."""
-    line = five_rows()
-    settle(line, 0, 1)
+    buffer = five_rows()
+    settle(buffer, 0, 1)
 
-    assert Waiting(line, ready=ready, unsent=unsent).is_over()
+    assert Waiting(buffer, ready=ready, unsent=unsent).is_over()
 
 
 @pytest.mark.parametrize(
     "happens",
     [
-        lambda line: settle(line, 1, 0),
-        lambda line: line.sent(4),
-        lambda line: settle_one_by_one(line, 5),
+        lambda buffer: settle(buffer, 1, 0),
+        lambda buffer: buffer.remove_unsent(4),
+        lambda buffer: settle_one_by_one(buffer, 5),
     ],
     ids=["results", "sending", "one by one"],
 )
 def test_who_waits_is_woken(happens: Callable[[ReorderBuffer], object]) -> None:
     """By results at the head, or by rows that were sent: whichever is first."""
-    line = five_rows()
-    waiting = Waiting(line, ready=2, unsent=1)
-    happens(line)
+    buffer = five_rows()
+    waiting = Waiting(buffer, ready=2, unsent=1)
+    happens(buffer)
 
     assert waiting.is_over()
 
 
 def test_a_wait_ends_with_its_time() -> None:
     """Where nothing happens, the thread goes on when the time is over; a time that has passed is no wait."""
-    line = ReorderBuffer()
-    line.take_in(["a"])
-    line.wait(0.0, 1, -1)
-    line.wait(-1.0, 1, -1)
+    buffer = ReorderBuffer()
+    buffer.append(["a"])
+    buffer.wait(0.0, 1, -1)
+    buffer.wait(-1.0, 1, -1)
 
-    assert (0, 1) == (line.ready, line.held)
+    assert (0, 1) == (buffer.ready, buffer.held)
 
 
 @given(st.integers(1, 200), st.integers(1, 20))
 def test_two_threads_lose_nothing(rows: int, enough: int) -> None:
     """While one thread settles, the other waits and takes out: every row leaves once, in order."""
-    line = ReorderBuffer()
-    line.take_in(["a"] * rows)
-    settling = threading.Thread(target=settle_one_by_one, args=(line, rows), daemon=True)
+    buffer = ReorderBuffer()
+    buffer.append(["a"] * rows)
+    settling = threading.Thread(target=settle_one_by_one, args=(buffer, rows), daemon=True)
     settling.start()
     left: list[Result | None] = []
-    while line.held:
-        line.wait(PATIENCE_S, min(enough, line.held), -1)
-        left += line.pop()
+    while buffer.held:
+        buffer.wait(PATIENCE_S, min(enough, buffer.held), -1)
+        left += buffer.pop_ready()
     settling.join(PATIENCE_S)
 
     assert [result(number) for number in range(rows)] == left

@@ -108,7 +108,7 @@ def test_a_row_that_was_not_asked_counts_nothing(endpoints: LocalEndpoints) -> N
 
 
 def test_without_a_token_nothing_was_sent(endpoints: LocalEndpoints) -> None:
-    """A sign-in that fails sends no request; the row's tries do not count as one."""
+    """A sign-in that fails sends no request; the row's attempts do not count as one."""
 
     def broken() -> str:
         raise LookupError("no vault")

@@ -1,14 +1,15 @@
-"""The rows of one task, and what becomes of each: asked, a twin's answer, or nothing."""
+"""The rows of one task, and what becomes of each: asked, a duplicate's answer, or nothing."""
 
 import random
 import threading
+from collections.abc import Iterator, Sequence
 from queue import SimpleQueue
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.engine.row_stream import Stream
+from spark_llm.engine.row_stream import RowReader, Stream
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.policy import Policy
@@ -16,9 +17,10 @@ from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.values import Result, RowError, Usage
+from spark_llm.protocol.values import Item, Result, Row, RowError, Usage
 
 PATIENCE_S = 10.0  # how long a thread may take that should be done at once
+BATCHES = st.lists(st.lists(st.none() | st.text(max_size=3), max_size=9), max_size=6)
 CHAT = Chat()
 DRAWN = Chat(parameters=b'{"temperature":1.0}')
 REFUSED = RowError("invalid_request", 400, "not allowed", retryable=False)
@@ -41,15 +43,48 @@ def fails(number: int) -> list[tuple[int, Result]]:
 
 def texts(stream: Stream) -> list[str | None]:
     """Take out what can leave, as texts; None for a null and for an error."""
-    return [None if result is None else result.text for result in stream.line.pop()]
+    return [None if result is None else result.text for result in stream.buffer.pop_ready()]
+
+
+@given(BATCHES, st.integers(1, 12))
+def test_rows_are_taken_in_their_order(batches: list[list[str | None]], most: int) -> None:
+    """Piece by piece all rows come out, none twice, never more at once than asked for, and then the end is known."""
+    rows = RowReader(iter(batches))
+    taken: list[Row] = []
+    while not rows.ended:
+        piece = rows.take(most)
+        taken += piece
+
+        assert len(piece) <= most
+
+    assert [row for batch in batches for row in batch] == taken
+    assert () == rows.take(most)
+
+
+def test_the_next_batch_is_not_read_before_it_is_needed() -> None:
+    """Spark's batches are read one at a time: who wants five rows does not pull the partition."""
+    read: list[int] = []
+
+    def batches() -> Iterator[Sequence[Item | None]]:
+        for number in range(3):
+            read.append(number)
+            yield ["row"] * 4
+
+    rows = RowReader(batches())
+    seen = [list(read)]
+    for most in (1, 3, 1):
+        rows.take(most)
+        seen.append(list(read))
+
+    assert [[], [0], [0], [0, 1]] == seen
 
 
 def test_one_of_several_equal_rows_is_asked() -> None:
     """The others get its answer, and cost nothing."""
     stream = stream_of(Policy())
-    asked = stream.asked(["a", "b", "a", None, "a"])
+    asked = stream.admit(["a", "b", "a", None, "a"])
     stream.settle(answers(asked))
-    results = [result for result in stream.line.pop() if result is not None]
+    results = [result for result in stream.buffer.pop_ready() if result is not None]
 
     assert [(0, "a"), (1, "b")] == asked
     assert ["to a", "to b", "to a", "to a"] == [result.text for result in results]
@@ -57,31 +92,31 @@ def test_one_of_several_equal_rows_is_asked() -> None:
 
 
 def test_twins_are_not_unsent() -> None:
-    """A row that waits for its twin is none that a request has to carry: it keeps nobody looking for a full pack."""
+    """A row that waits for its duplicate needs no request, so a batch does not wait for it."""
     stream = stream_of(Policy())
-    stream.asked(["a", "a", "b", "a"])
+    stream.admit(["a", "a", "b", "a"])
 
-    assert (2, 4) == (stream.line.unsent, stream.line.held)
+    assert (2, 4) == (stream.buffer.unsent, stream.buffer.held)
 
 
 def test_a_known_answer_settles_at_once() -> None:
     """A row that was answered before leaves without being asked."""
     stream = stream_of(Policy())
-    stream.settle(answers(stream.asked(["a"])))
+    stream.settle(answers(stream.admit(["a"])))
 
-    assert [] == stream.asked(["a", "a"])
+    assert [] == stream.admit(["a", "a"])
     assert ["to a"] * 3 == texts(stream)
-    assert 1 == stream.line.unsent
+    assert 1 == stream.buffer.unsent
 
 
 def test_the_twins_of_a_failed_row_are_asked_by_themselves() -> None:
     """An error is nobody's but its row's: each of the others gets a request of its own, and counts as unsent."""
     stream = stream_of(Policy(), Embed())
-    ((number, _),) = stream.asked(["a", "a", "a"])
-    stream.line.sent(1)
+    ((number, _),) = stream.admit(["a", "a", "a"])
+    stream.buffer.remove_unsent(1)
 
     assert [[(1, "a")], [(2, "a")]] == stream.settle(fails(number))
-    assert 2 == stream.line.unsent
+    assert 2 == stream.buffer.unsent
     assert [] == stream.settle(answers([(1, "a"), (2, "a")]))
     assert [None, "to a", "to a"] == texts(stream)
 
@@ -100,25 +135,25 @@ def test_the_twins_of_a_failed_row_are_asked_by_themselves() -> None:
 )
 def test_who_decides_whether_equal_rows_are_one(task: Task, asked: int, *, dedupe: bool | None) -> None:
     """The user; and else the task: answers that are drawn by chance are drawn for each row."""
-    assert asked == len(stream_of(Policy(dedupe=dedupe), task).asked(["a", "a"]))
+    assert asked == len(stream_of(Policy(dedupe=dedupe), task).admit(["a", "a"]))
 
 
 def test_what_costs_nothing_is_not_asked() -> None:
     """A blank text has no vector: its result is null, as for a null."""
     stream = stream_of(Policy(), Embed())
 
-    assert [(2, "a")] == stream.asked([" ", None, "a"])
+    assert [(2, "a")] == stream.admit([" ", None, "a"])
     assert [None, None] == texts(stream)
 
 
 def test_too_many_failures_stop_the_line() -> None:
     """The reason says what was allowed and what went wrong last, and that the rows can be asked again."""
     stream = stream_of(Policy(max_failure_rate=0.003))
-    stream.asked(["a", "b", "c", "d"])
+    stream.admit(["a", "b", "c", "d"])
     stream.settle([*fails(0), *fails(1)])
-    before = stream.line.stopped
+    before = stream.buffer.stop_error
     stream.settle(fails(2))
-    stopped = stream.line.stopped
+    stopped = stream.buffer.stop_error
 
     assert None is before
     assert stopped is not None
@@ -130,20 +165,20 @@ def test_too_many_failures_stop_the_line() -> None:
 def test_the_first_reason_to_stop_stands() -> None:
     """A line that was stopped for another reason keeps it, however many rows fail after that."""
     stream = stream_of(Policy(max_failure_rate=0.001))
-    stream.asked(["a", "b"])
-    stream.line.stop(REFUSED)
+    stream.admit(["a", "b"])
+    stream.buffer.stop(REFUSED)
     stream.settle(fails(0))
 
-    assert REFUSED is stream.line.stopped
+    assert REFUSED is stream.buffer.stop_error
 
 
 def test_without_a_rate_no_failure_stops() -> None:
     """Who names no rate has every row asked."""
     stream = stream_of(Policy())
-    for number, _ in stream.asked([str(number) for number in range(2_000)]):
+    for number, _ in stream.admit([str(number) for number in range(2_000)]):
         stream.settle(fails(number))
 
-    assert None is stream.line.stopped
+    assert None is stream.buffer.stop_error
 
 
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 4))
@@ -151,13 +186,13 @@ def test_a_part_of_a_pack_that_waits_alone_is_known(nulls: list[bool], batch_siz
     """When all else was sent and a pack is not full, waiting for more rows gains nothing."""
     stream = stream_of(Policy(batch_size=batch_size), Embed())
     rows = [None if null else str(number) for number, null in enumerate(nulls)]
-    packs = stream.packer.add(stream.asked(rows))
-    before = stream.waits_alone()
+    packs = stream.batcher.add(stream.admit(rows))
+    before = stream.only_partial_batch_unsent()
     for pack in packs:
-        stream.line.sent(len(pack))
+        stream.buffer.remove_unsent(len(pack))
 
-    assert before == (not packs and len(stream.packer) > 0)
-    assert stream.waits_alone() == (len(stream.packer) > 0)
+    assert before == (not packs and len(stream.batcher) > 0)
+    assert stream.only_partial_batch_unsent() == (len(stream.batcher) > 0)
 
 
 @given(
@@ -172,7 +207,7 @@ def test_every_row_gets_its_own_answer(rows: list[str], bad: set[int], dice: ran
     coming = list(rows)
     while coming or out:
         if coming and dice.random() < 0.5:
-            out += stream.asked([coming.pop(0)])
+            out += stream.admit([coming.pop(0)])
         elif out:
             number, item = out.pop(dice.randrange(len(out)))
             again = stream.settle(fails(number) if number in bad else answers([(number, item)]))
@@ -181,7 +216,7 @@ def test_every_row_gets_its_own_answer(rows: list[str], bad: set[int], dice: ran
 
     assert [f"to {row}" if text else None for row, text in zip(rows, left, strict=True)] == left
     assert {number for number, text in enumerate(left) if text is None} <= bad
-    assert 0 == stream.line.held
+    assert 0 == stream.buffer.held
 
 
 def test_two_threads_lose_no_twin() -> None:
@@ -199,9 +234,9 @@ def test_two_threads_lose_no_twin() -> None:
     loop = threading.Thread(target=settling, daemon=True)
     loop.start()
     for start in range(0, len(rows), 7):
-        if asked := stream.asked(rows[start : start + 7]):
+        if asked := stream.admit(rows[start : start + 7]):
             handed.put(asked)
-    stream.line.wait(PATIENCE_S, len(rows), -1)
+    stream.buffer.wait(PATIENCE_S, len(rows), -1)
     handed.put([])
     loop.join(PATIENCE_S)
     left = texts(stream)

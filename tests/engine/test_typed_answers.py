@@ -212,7 +212,7 @@ def test_each_question_may_want_a_type_of_its_own() -> None:
         bodies(endpoints)[0]["response_format"]["json_schema"]["schema"]["properties"]["answer"]["enum"]
     )
     assert "response_format" not in next(b for b in bodies(endpoints) if b["messages"][-1]["content"] == "no type")
-    assert 4 == endpoints.stats.requests  # one for the first and its twin, two for the second, one for the last
+    assert 4 == endpoints.stats.requests  # one for the first and its duplicate, two for the second, one for the last
 
 
 def test_a_row_that_cannot_be_asked_has_its_error(endpoints: LocalEndpoints) -> None:

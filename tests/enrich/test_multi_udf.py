@@ -228,8 +228,8 @@ def test_its_type_is_its_parts_types_with_requests(endpoints: LocalEndpoints) ->
 
 def laid_out(udf: MultiUDF, chunk: ParallelResults) -> tuple[list[Any], list[Any]]:
     """Return the rows that Spark gets, from an Arrow UDF and from a pandas UDF."""
-    arrays = udf._to_arrow()(chunk, arrow_type(udf.returnType))  # noqa: SLF001 -- what its functions write
-    return arrays.to_pylist(), udf._to_pandas()(chunk).to_dict("records")  # noqa: SLF001
+    arrays = udf._arrow_converter()(chunk, arrow_type(udf.returnType))  # noqa: SLF001 -- what its functions write
+    return arrays.to_pylist(), udf._pandas_converter()(chunk).to_dict("records")  # noqa: SLF001
 
 
 def test_a_null_of_one_part_is_a_null_of_its_field(endpoints: LocalEndpoints) -> None:
@@ -247,7 +247,7 @@ def test_no_rows_are_laid_out_as_none(endpoints: LocalEndpoints) -> None:
     """A beat is an array of the right type without rows."""
     udf = MultiUDF([Part("mood", chat(endpoints, "mood"), 1), Part("topic", chat(endpoints, "topic"), 1)])
     kind = arrow_type(udf.returnType)
-    array = udf._to_arrow()([], kind)  # noqa: SLF001 -- what its function writes
+    array = udf._arrow_converter()([], kind)  # noqa: SLF001 -- what its function writes
 
     assert (0, kind) == (len(array), array.type)
 
@@ -280,7 +280,7 @@ def test_recipes_can_be_changed_on_their_way(endpoints: LocalEndpoints) -> None:
 
 def value_of(endpoints: LocalEndpoints) -> LazyUDF:
     """Return a function that gives a text and no struct."""
-    return chat_function("gen", chat(endpoints, "mood")).value("text")
+    return chat_function("gen", chat(endpoints, "mood")).field("text")
 
 
 def test_a_function_without_its_error_is_refused(endpoints: LocalEndpoints) -> None:

@@ -21,9 +21,9 @@ BYTES = st.integers(1, 400)
 TOKENS = st.integers(1, 150)
 
 
-def packs(packer: Batcher, inputs: list[Indexed]) -> list[list[Indexed]]:
+def packs(batcher: Batcher, inputs: list[Indexed]) -> list[list[Indexed]]:
     """Put inputs in and take everything out."""
-    return packer.add(inputs) + packer.flush()
+    return batcher.add(inputs) + batcher.flush()
 
 
 def list_bytes(pack: list[Indexed]) -> int:
@@ -66,23 +66,23 @@ def test_no_pack_is_sent_half_full(inputs: list[Indexed], count: int, body_bytes
 @given(INPUTS, COUNTS, BYTES, st.lists(st.integers(0, 40), max_size=4))
 def test_packs_run_across_batches(inputs: list[Indexed], count: int, body_bytes: int, cuts: list[int]) -> None:
     """Inputs that come in several batches are packed as if they had come in one."""
-    packer = Batcher(count, body_bytes)
+    batcher = Batcher(count, body_bytes)
     edges = [0, *sorted(min(cut, len(inputs)) for cut in cuts), len(inputs)]
-    made = [pack for start, end in pairwise(edges) for pack in packer.add(inputs[start:end])]
+    made = [pack for start, end in pairwise(edges) for pack in batcher.add(inputs[start:end])]
 
-    assert packs(Batcher(count, body_bytes), inputs) == made + packer.flush()
+    assert packs(Batcher(count, body_bytes), inputs) == made + batcher.flush()
 
 
 def test_what_waits_is_counted_and_flushed_once() -> None:
     """Inputs that do not fill a pack wait in it, until `flush` hands them over."""
-    packer = Batcher(3)
-    full = packer.add([(0, "a"), (1, "b"), (2, "c"), (3, "d")])
+    batcher = Batcher(3)
+    full = batcher.add([(0, "a"), (1, "b"), (2, "c"), (3, "d")])
 
     assert [[(0, "a"), (1, "b"), (2, "c")]] == full
-    assert 1 == len(packer)
-    assert [[(3, "d")]] == packer.flush()
-    assert [] == packer.flush()
-    assert 0 == len(packer)
+    assert 1 == len(batcher)
+    assert [[(3, "d")]] == batcher.flush()
+    assert [] == batcher.flush()
+    assert 0 == len(batcher)
 
 
 def test_an_input_larger_than_a_body_goes_alone() -> None:
@@ -90,15 +90,15 @@ def test_an_input_larger_than_a_body_goes_alone() -> None:
     big = "x" * 50
 
     assert [[(0, "a"), (1, "b")], [(2, big)], [(3, "c")]] == packs(
-        Batcher(9, body_bytes=20), [(0, "a"), (1, "b"), (2, big), (3, "c")]
+        Batcher(9, max_body_bytes=20), [(0, "a"), (1, "b"), (2, big), (3, "c")]
     )
 
 
 def test_bytes_are_counted_as_they_are_written() -> None:
     """A letter that takes three bytes, and an escape that takes six, count as such."""
-    assert [1, 1, 1] == [len(pack) for pack in packs(Batcher(9, body_bytes=33), list(enumerate(["€" * 10] * 3)))]
-    assert [1, 1] == [len(pack) for pack in packs(Batcher(9, body_bytes=33), list(enumerate(["\0" * 5] * 2)))]
-    assert [2] == [len(pack) for pack in packs(Batcher(9, body_bytes=33), list(enumerate(["a" * 10] * 2)))]
+    assert [1, 1, 1] == [len(pack) for pack in packs(Batcher(9, max_body_bytes=33), list(enumerate(["€" * 10] * 3)))]
+    assert [1, 1] == [len(pack) for pack in packs(Batcher(9, max_body_bytes=33), list(enumerate(["\0" * 5] * 2)))]
+    assert [2] == [len(pack) for pack in packs(Batcher(9, max_body_bytes=33), list(enumerate(["a" * 10] * 2)))]
 
 
 def test_a_request_keeps_within_the_limits_that_are_known() -> None:

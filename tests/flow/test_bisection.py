@@ -1,4 +1,4 @@
-"""What a refused input costs, and what a refused request: against a made-up endpoint that is asked to the end."""
+"""What a refused input costs, and what a refused request: against a simulated endpoint that is asked to the end."""
 
 import json
 import math
@@ -27,7 +27,7 @@ EACH_TASK = pytest.mark.parametrize("task", [task for _, task in CAUSES], ids=[n
 
 
 def refuses_all(request: Request, now: float, dice: random.Random) -> Outcome:
-    """Refuse every request in the same words, as for a parameter that the server does not take."""
+    """Refuse every request with the same message, as for a parameter that the server does not take."""
     return BAD_INPUT
 
 
@@ -82,7 +82,7 @@ def test_a_bad_prompt_does_not_end_the_arrays() -> None:
 
 @EACH_TASK
 def test_a_request_that_is_wrong_as_a_whole_costs_ten(task: Task) -> None:
-    """Where all is refused in the same words, the rest of the rows gets the error without being asked."""
+    """Where all is refused with the same message, the rest of the rows gets the error without being asked."""
     play = Play(texts(1_000), refuses_all, Policy(), task)
 
     assert len(play.sent) <= 10
@@ -136,18 +136,18 @@ def test_words_that_differ_are_not_alike() -> None:
 
 @pytest.mark.parametrize("kind", ["context_length", "content_filter"])
 def test_too_long_or_filtered_is_never_the_whole_tables_fault(kind: Kind) -> None:
-    """An input that is too long, and a filter, are the input's: no other wire form is tried for it, and none stops."""
+    """A prompt that is too long or filtered ends its row alone: no other wire format is tried."""
     error = RowError(kind, 400, "no", retryable=False)
     play = Play(texts(20), lambda request, now, dice: Failure(error), Policy())
 
     assert {error} == set(play.errors.values())
-    assert {0} == {sent.dialect for sent in play.sent}
+    assert {0} == {sent.wire_format for sent in play.sent}
 
 
 @EACH_TASK
 def test_answers_that_are_none_stop_as_well(task: Task) -> None:
     """A server that never answers in a form that can be read is asked six times: by three requests, not by all."""
-    garbage = Failure(RowError("invalid_response", 200, "the answer is not JSON", retryable=True))
+    garbage = Failure(RowError("invalid_response", 200, "the answer is no JSON", retryable=True))
     play = Play(texts(1_000), lambda request, now, dice: garbage, Policy(), task)
 
     assert 6 == len(play.sent)
@@ -155,7 +155,7 @@ def test_answers_that_are_none_stop_as_well(task: Task) -> None:
 
 
 def test_halves_are_tried_before_new_rows() -> None:
-    """A refused batch of four: two halves, two single rows, and then the next batch; each row counts its tries."""
+    """A refused batch of four: two halves, two single rows, and then the next batch; each row counts its attempts."""
     play = Play(texts(12), Server(poison={4}), Policy(batch_size=4, max_in_flight=1))
 
     assert [[4, 5, 6, 7], [4, 5], [6, 7], [4], [5], [8, 9, 10, 11]] == [sent.rows for sent in play.sent[1:]]
@@ -186,7 +186,7 @@ def test_a_request_too_large_for_a_minute_costs_its_row_alone(task: Task, long: 
     assert dict.fromkeys(long, "context_length") == {number: error.kind for number, error in play.errors.items()}
     assert [1] * len(long) == [play.results[number].attempts for number in long if task is CHAT] or task is not CHAT
     assert len(play.sent) <= 200 / task.max_inputs(0, 64) + 1 + len(long) * halvings
-    assert play.limit.window >= ConcurrencyLimiter(Policy()).window
+    assert play.limiter.window >= ConcurrencyLimiter(Policy()).window
 
 
 def test_dimensions_that_a_server_ignores_are_paid_for_by_a_few_requests() -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.flow.cubic import HOLD_ROUNDS, LONGEST_HOLD_ROUNDS, RETURN_ROUNDS, CubicWindow
+from spark_llm.flow.cubic import HOLD_ROUNDS, MAX_HOLD_ROUNDS, RETURN_ROUNDS, CubicWindow
 
 STEPS = st.lists(
     st.tuples(st.just("grow"), st.floats(0, 50))
@@ -19,17 +19,17 @@ CEILINGS = st.floats(2, 1_000)
 
 def cut_at(ceiling: float, *, step: float = 1.0, relative: bool = False) -> CubicWindow:
     """Return a quantity that was cut to 0.9 of a ceiling for the first time."""
-    climb = CubicWindow(1.0, 1.0, 1e6, step=step, relative=relative)
-    climb.grow(2 * ceiling)
-    climb.cut(ceiling, 0.9)
-    return climb
+    window = CubicWindow(1.0, 1.0, 1e6, step=step, relative=relative)
+    window.grow(2 * ceiling)
+    window.cut(ceiling, 0.9)
+    return window
 
 
-def rounds_to_pass(climb: CubicWindow, ceiling: float) -> float:
+def rounds_to_pass(window: CubicWindow, ceiling: float) -> float:
     """Return how many rounds it takes until the quantity is above the ceiling."""
     rounds = 0.0
-    while climb.value <= ceiling:
-        climb.grow(0.25)
+    while window.value <= ceiling:
+        window.grow(0.25)
         rounds += 0.25
     return rounds
 
@@ -39,89 +39,89 @@ def test_it_keeps_its_bounds_whatever_comes(
     *, steps: list[tuple[str, float]], least: float, most: float, relative: bool
 ) -> None:
     """It is never below the least and never above the most, however it is cut and however long it grows."""
-    climb = CubicWindow(least, least, most, step=1.0, relative=relative)
+    window = CubicWindow(least, least, most, step=1.0, relative=relative)
     for step, amount in steps:
         if step == "grow":
-            climb.grow(amount)
+            window.grow(amount)
         elif step == "cut":
-            climb.cut(amount, 0.9)
+            window.cut(amount, 0.9)
         else:
-            climb.double() if step == "double" else climb.lower()
+            window.restart_slow_start() if step == "double" else window.lower_ceiling()
 
-        assert least <= climb.value <= most
-        assert climb.ceiling is None or least <= climb.ceiling <= most
+        assert least <= window.value <= most
+        assert window.ceiling is None or least <= window.ceiling <= most
 
 
 @given(ceiling=CEILINGS, growth=st.lists(st.floats(0, 5), max_size=60), relative=st.booleans())
 def test_between_cuts_it_never_falls(*, ceiling: float, growth: list[float], relative: bool) -> None:
     """Rounds that go well never make it smaller: before the first cut, after it, and when it doubles again."""
-    climb = CubicWindow(1.0, 1.0, 512.0, step=0.02 if relative else 1.0, relative=relative)
+    window = CubicWindow(1.0, 1.0, 512.0, step=0.02 if relative else 1.0, relative=relative)
     for before in ("", "cut", "double"):
         if before == "cut":
-            climb.cut(ceiling, 0.9)
+            window.cut(ceiling, 0.9)
         elif before == "double":
-            climb.double()
-        values = [climb.value]
+            window.restart_slow_start()
+        values = [window.value]
         for rounds in growth:
-            climb.grow(rounds)
-            values.append(climb.value)
+            window.grow(rounds)
+            values.append(window.value)
 
         assert all(b >= a or math.isclose(a, b) for a, b in pairwise(values))
 
 
 def test_until_the_first_cut_it_doubles_with_every_round() -> None:
     """Eight answers one by one, each an eighth of a round, or one round at once: twice as much."""
-    climb = CubicWindow(1.0, 1.0, 100.0, step=1.0)
+    window = CubicWindow(1.0, 1.0, 100.0, step=1.0)
     values = []
     for _ in range(8):
-        climb.grow(1.0)
-        values.append(climb.value)
+        window.grow(1.0)
+        values.append(window.value)
 
     assert [2, 4, 8, 16, 32, 64, 100, 100] == values
-    assert not climb.slow_start
+    assert not window.slow_start
 
 
 @given(CEILINGS, st.floats(0.3, 0.95))
 def test_a_cut_falls_to_a_share_of_the_ceiling(ceiling: float, factor: float) -> None:
     """What showed itself is remembered, and the quantity falls just below."""
-    climb = CubicWindow(1.0, 1.0, 1e6, step=1.0)
-    climb.grow(2 * ceiling)
-    climb.cut(ceiling, factor)
+    window = CubicWindow(1.0, 1.0, 1e6, step=1.0)
+    window.grow(2 * ceiling)
+    window.cut(ceiling, factor)
 
-    assert ceiling == climb.ceiling
-    assert max(1.0, factor * ceiling) == climb.value
-    assert not climb.slow_start
+    assert ceiling == window.ceiling
+    assert max(1.0, factor * ceiling) == window.value
+    assert not window.slow_start
 
 
 def test_a_ceiling_is_never_above_what_was_tried() -> None:
     """A refusal at 20 says nothing of what lies above, however much was in flight before."""
-    climb = CubicWindow(20.0, 1.0, 1e6, step=1.0)
-    climb.cut(300.0, 0.9)
+    window = CubicWindow(20.0, 1.0, 1e6, step=1.0)
+    window.cut(300.0, 0.9)
 
-    assert 20.0 == climb.ceiling
+    assert 20.0 == window.ceiling
 
 
 @given(CEILINGS)
 def test_it_is_back_at_the_ceiling_after_some_rounds(ceiling: float) -> None:
     """It comes back fast at first and slowly at the end: half of the rounds bring seven eighths of the way."""
-    climb = cut_at(ceiling)
-    low = climb.value
-    climb.grow(RETURN_ROUNDS / 2)
-    half = climb.value
-    climb.grow(RETURN_ROUNDS / 2)
+    window = cut_at(ceiling)
+    low = window.value
+    window.grow(RETURN_ROUNDS / 2)
+    half = window.value
+    window.grow(RETURN_ROUNDS / 2)
 
     assert math.isclose(low + 7 / 8 * (ceiling - low), half)
-    assert math.isclose(ceiling, climb.value)
+    assert math.isclose(ceiling, window.value)
 
 
 def test_above_the_ceiling_it_probes_by_steps_that_double() -> None:
     """Round by round one more, then two, then four: an endpoint that has grown is found fast."""
-    climb = cut_at(40.0)
-    climb.grow(RETURN_ROUNDS)
+    window = cut_at(40.0)
+    window.grow(RETURN_ROUNDS)
     values = []
     for _ in range(6):
-        climb.grow(1.0)
-        values.append(climb.value)
+        window.grow(1.0)
+        values.append(window.value)
 
     assert [41, 43, 47, 55, 71, 103] == values
 
@@ -130,87 +130,87 @@ def test_a_relative_step_is_a_share_of_the_ceiling() -> None:
     """A rate of 50 a second probes one a second above, and one of 5 a tenth."""
     values = []
     for ceiling in (50.0, 5.0):
-        climb = cut_at(ceiling, step=0.02, relative=True)
-        climb.grow(RETURN_ROUNDS + 1)
-        values.append(round(climb.value, 6))
+        window = cut_at(ceiling, step=0.02, relative=True)
+        window.grow(RETURN_ROUNDS + 1)
+        values.append(round(window.value, 6))
 
     assert [51.0, 5.1] == values
 
 
 def test_a_ceiling_that_is_confirmed_is_left_alone_for_longer() -> None:
     """Each time that it shows at the same place the hold doubles, up to the longest, and a new ceiling begins anew."""
-    climb = cut_at(40.0)
-    holds = [rounds_to_pass(climb, 40.0) - RETURN_ROUNDS]
+    window = cut_at(40.0)
+    holds = [rounds_to_pass(window, 40.0) - RETURN_ROUNDS]
     for _ in range(4):
-        climb.cut(40.0, 0.9)
-        holds.append(rounds_to_pass(climb, 40.0) - RETURN_ROUNDS)
-    climb.cut(20.0, 0.9)
-    holds.append(rounds_to_pass(climb, 20.0) - RETURN_ROUNDS)
+        window.cut(40.0, 0.9)
+        holds.append(rounds_to_pass(window, 40.0) - RETURN_ROUNDS)
+    window.cut(20.0, 0.9)
+    holds.append(rounds_to_pass(window, 20.0) - RETURN_ROUNDS)
 
     assert [0.25, 4.25, 8.25, 10.25, 10.25, 4.25] == holds
-    assert (4.0, 10.0) == (HOLD_ROUNDS, LONGEST_HOLD_ROUNDS)
+    assert (4.0, 10.0) == (HOLD_ROUNDS, MAX_HOLD_ROUNDS)
 
 
 @given(CEILINGS)
 def test_a_probe_ends_at_the_most(ceiling: float) -> None:
     """However long nothing is refused, doubling steps neither overflow nor pass the most."""
-    climb = cut_at(ceiling)
-    climb.grow(1e9)
+    window = cut_at(ceiling)
+    window.grow(1e9)
 
-    assert 1e6 == climb.value
+    assert 1e6 == window.value
 
 
 @given(CEILINGS, st.floats(0, 30))
 def test_slow_start_begins_again_from_the_present_value(ceiling: float, rounds: float) -> None:
     """It doubles with every round, past the ceiling that it remembers, and a cut ends that."""
-    climb = cut_at(ceiling)
-    climb.grow(rounds)
-    begun = climb.value
-    climb.double()
+    window = cut_at(ceiling)
+    window.grow(rounds)
+    begun = window.value
+    window.restart_slow_start()
     values = []
     for _ in range(3):
-        climb.grow(1.0)
-        values.append(climb.value)
-    climb.cut(climb.value, 0.9)
-    cut = climb.value
-    climb.grow(RETURN_ROUNDS)
+        window.grow(1.0)
+        values.append(window.value)
+    window.cut(window.value, 0.9)
+    cut = window.value
+    window.grow(RETURN_ROUNDS)
 
     assert [min(1e6, begun * factor) for factor in (2, 4, 8)] == values
     assert math.isclose(max(1.0, 0.9 * values[-1]), cut)
-    assert math.isclose(values[-1], climb.value)
-    assert not climb.slow_start_again
+    assert math.isclose(values[-1], window.value)
+    assert not window.slow_start_again
 
 
 @given(CEILINGS, st.floats(0.01, 5_000))
 def test_a_slow_start_in_vain_loses_nothing(ceiling: float, refused_at: float) -> None:
     """The value at which it began was not refused for long, so the ceiling is that at the least."""
-    climb = cut_at(ceiling)
-    climb.grow(RETURN_ROUNDS)
-    begun = climb.value
-    climb.double()
-    climb.grow(1.0)
-    climb.cut(refused_at, 0.9)
+    window = cut_at(ceiling)
+    window.grow(RETURN_ROUNDS)
+    begun = window.value
+    window.restart_slow_start()
+    window.grow(1.0)
+    window.cut(refused_at, 0.9)
 
-    assert climb.ceiling is not None
-    assert begun <= climb.ceiling <= max(begun, min(refused_at, 2 * begun))
+    assert window.ceiling is not None
+    assert begun <= window.ceiling <= max(begun, min(refused_at, 2 * begun))
 
 
 def test_before_the_first_cut_it_cannot_begin_again() -> None:
     """It doubles anyway."""
-    climb = CubicWindow(1.0, 1.0, 100.0, step=1.0)
-    climb.double()
+    window = CubicWindow(1.0, 1.0, 100.0, step=1.0)
+    window.restart_slow_start()
 
-    assert climb.slow_start
-    assert not climb.slow_start_again
+    assert window.slow_start
+    assert not window.slow_start_again
 
 
 @given(CEILINGS, st.integers(0, 2_000))
 def test_the_rest_of_a_burst_lowers_the_ceiling_to_half_at_the_least(ceiling: float, refused: int) -> None:
     """Each refused request takes itself out of what was in flight; doubling overshoots by no more than twice."""
-    climb = cut_at(ceiling)
+    window = cut_at(ceiling)
     for _ in range(refused):
-        climb.lower()
+        window.lower_ceiling()
 
-    assert climb.ceiling is not None
-    assert max(1.0, ceiling / 2, ceiling - refused) <= climb.ceiling < max(ceiling / 2, ceiling - refused) + 1
-    assert math.isclose(max(1.0, 0.9 * climb.ceiling), climb.value)
+    assert window.ceiling is not None
+    assert max(1.0, ceiling / 2, ceiling - refused) <= window.ceiling < max(ceiling / 2, ceiling - refused) + 1
+    assert math.isclose(max(1.0, 0.9 * window.ceiling), window.value)

@@ -40,8 +40,8 @@ class Task:
 
     def admit(self, inputs: Sequence[Indexed]) -> None:
         """Take rows in, and ask those that are to be asked."""
-        to_ask, known = self.dedupe.admit(inputs)
-        self._ask(to_ask)
+        to_send, known = self.dedupe.admit(inputs)
+        self._ask(to_send)
         self.settled += known
 
     def answer(self, which: int, *, fails: bool = False) -> None:
@@ -52,13 +52,13 @@ class Task:
         if fails:
             self.failed.add(said(item))
         result = Result(error=ERROR, usage=usage) if fails else Result(said(item), usage=usage, attempts=1)
-        settled, to_ask = self.dedupe.settle([(number, result)])
+        settled, to_send = self.dedupe.settle([(number, result)])
         self.settled += settled
-        self._ask(to_ask)
+        self._ask(to_send)
 
-    def _ask(self, to_ask: list[Indexed]) -> None:
-        self.asked += to_ask
-        self.in_flight += to_ask
+    def _ask(self, to_send: list[Indexed]) -> None:
+        self.asked += to_send
+        self.in_flight += to_send
 
     def play(self, items: Sequence[Item], moves: Sequence[tuple[int, bool]]) -> "Task":
         """Take rows in and answer requests in the order that `moves` says, then finish what is left."""
@@ -77,7 +77,7 @@ class Task:
 
 @given(ITEMS, MOVES)
 def test_every_row_is_settled_once_with_its_own_answer(items: list[Item], moves: list[tuple[int, bool]]) -> None:
-    """Whatever is in flight when its twins come, and whatever fails, no row is lost, doubled or given another's."""
+    """Whatever is in flight and whatever fails, no row is lost, doubled or given another's answer."""
     task = Task().play(items, moves)
 
     assert list(range(len(items))) == sorted(number for number, _ in task.settled)
@@ -126,16 +126,16 @@ def test_the_answers_used_last_are_remembered(items: list[str], answers: int) ->
         while task.in_flight:
             task.answer(0)
     last = list(dict.fromkeys(reversed(items)))[:answers]
-    to_ask, known = task.dedupe.admit(enumerate("abcdefgh"))
+    to_send, known = task.dedupe.admit(enumerate("abcdefgh"))
 
     assert set(last) == {result.text and result.text.strip('"') for _, result in known}
-    assert 8 == len(to_ask) + len(known)
+    assert 8 == len(to_send) + len(known)
 
 
 @given(st.lists(st.sampled_from(LONG), max_size=60), st.integers(0, 20_000))
 def test_answers_are_remembered_in_so_many_bytes(items: list[str], answer_bytes: int) -> None:
     """Inputs and answers together take no more than allowed, whatever their number."""
-    task = Task(Dedupe(answer_bytes=answer_bytes)).play(items, [])
+    task = Task(Dedupe(max_bytes=answer_bytes)).play(items, [])
     _, known = task.dedupe.admit(enumerate(LONG))
 
     assert sum(len(LONG[number]) + len(result.text or "") for number, result in known) <= answer_bytes
@@ -145,9 +145,9 @@ def embed_twice(dedupe: Dedupe, texts: int) -> None:
     """Ask so many different texts of 1 KB, each for two rows, and answer each with a vector of 4 KB."""
     for number in range(0, 2 * texts, 2):
         text = f"{number:01000}"
-        to_ask, _ = dedupe.admit([(number, text), (number + 1, text)])
+        to_send, _ = dedupe.admit([(number, text), (number + 1, text)])
         settled, _ = dedupe.settle([(number, Result(embedding=bytes(4_000), usage=Usage(number)))])
-        assert [1, 2] == [len(to_ask), len(settled)]
+        assert [1, 2] == [len(to_send), len(settled)]
 
 
 @pytest.mark.parametrize(("answers", "answer_bytes"), [(10_000, 1_000_000), (100, 10**9), (0, 10**9), (10_000, 0)])
@@ -166,14 +166,14 @@ def test_the_bound_holds_in_real_memory(answers: int, answer_bytes: int) -> None
 
 def test_an_answer_too_large_to_remember_drives_out_no_other() -> None:
     """One giant does not empty the memory."""
-    task = Task(Dedupe(answer_bytes=5_000))
+    task = Task(Dedupe(max_bytes=5_000))
     for number, item in enumerate(["a", "x" * 5_000]):
         task.admit([(number, item)])
         task.answer(0)
-    to_ask, known = task.dedupe.admit([(2, "a"), (3, "x" * 5_000)])
+    to_send, known = task.dedupe.admit([(2, "a"), (3, "x" * 5_000)])
 
     assert [2] == [number for number, _ in known]
-    assert [3] == [number for number, _ in to_ask]
+    assert [3] == [number for number, _ in to_send]
 
 
 @pytest.mark.parametrize("in_flight", [True, False])
@@ -185,13 +185,13 @@ def test_a_copy_says_whose_answer_it_is_and_costs_nothing(in_flight: bool) -> No
     dedupe = Dedupe()
     twins = [(1, "?")]
     dedupe.admit([(0, "?"), *(twins if in_flight else [])])
-    settled, to_ask = dedupe.settle([(0, answer)])
+    settled, to_send = dedupe.settle([(0, answer)])
     _, known = dedupe.admit([] if in_flight else twins)
     (_, first), (number, copy) = [*settled, *known]
 
     assert answer is first
     assert 1 == number
-    assert [] == to_ask
+    assert [] == to_send
     assert copy.embedding is answer.embedding
     assert (
         Result("text", ["text", "other"], b"\0\0\0\0", "stop", Usage(0, 0, 0, None, 0), "model", "request", 0, None)
@@ -233,7 +233,7 @@ def test_what_was_answered_at_last_is_remembered() -> None:
 
 def test_an_answer_that_came_several_times_is_remembered_once() -> None:
     """It takes the place of one, so that there is room for others."""
-    task = Task(Dedupe(answer_bytes=3_000))
+    task = Task(Dedupe(max_bytes=3_000))
     task.admit([(0, "a"), *[(number, "b") for number in range(1, 20)]])
     task.answer(1, fails=True)
     while task.in_flight:

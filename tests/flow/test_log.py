@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.flow.log import BETWEEN_S, DEBUG, INFO, Flow, FlowLog
+from spark_llm.flow.log import DEBUG, INFO, MIN_INTERVAL_S, Flow, FlowLog
 
 TIMES = st.lists(st.floats(0, 60), min_size=1, max_size=200).map(sorted)
 
@@ -16,14 +16,14 @@ def test_each_change_has_its_words() -> None:
     steps = [
         (Flow(window=8), (DEBUG, "window 1 -> 8")),
         (Flow(window=4), (INFO, "window 8 -> 4")),
-        (Flow(4, per_s=3.21), (INFO, "learned a rate of 3.2 requests/s")),
+        (Flow(4, rate_per_s=3.21), (INFO, "learned a rate of 3.2 requests/s")),
         (Flow(4), (INFO, "no learned rate any more")),
         (Flow(4, saturation=40.4), (INFO, "saturated at 40 requests in flight")),
         (Flow(4), (INFO, "no saturation any more")),
         (Flow(4, outage_since=9.0), (INFO, "an outage began: only faults came back, so only probes are sent")),
         (Flow(4), (INFO, "the outage ended")),
-        (Flow(4, held_until=95.0), (INFO, "paused for 5.0 s by Retry-After")),
-        (Flow(4, held_until=95.0, forms=(("chat", 1),)), (INFO, "chat is asked in wire form 1")),
+        (Flow(4, paused_until=95.0), (INFO, "paused for 5.0 s by Retry-After")),
+        (Flow(4, paused_until=95.0, wire_formats=(("chat", 1),)), (INFO, "chat uses wire format 1")),
     ]
 
     for number, (flow, expected) in enumerate(steps):
@@ -45,6 +45,6 @@ def test_a_window_has_a_line_a_second_at_most(times: list[float], windows: list[
     log = FlowLog()
     logged = [now for now, window in zip(times, windows, strict=False) for _ in log.changes(Flow(window), now)]
 
-    assert all(after - before >= BETWEEN_S for before, after in pairwise(logged))
+    assert all(after - before >= MIN_INTERVAL_S for before, after in pairwise(logged))
     list(log.changes(Flow(513), now=1_000.0))
     assert [(INFO, "window 513 -> 1")] == list(log.changes(Flow(), now=2_000.0))

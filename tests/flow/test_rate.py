@@ -13,8 +13,8 @@ from spark_llm.flow.rate import (
     BURST_REQUESTS,
     CEILING_SHARE,
     FIRST_BACKOFF_RATIO,
-    SLOWEST,
-    UNPROVEN_SHARE,
+    MIN_REQUESTS_PER_S,
+    UNCONFIRMED_SHARE,
     AdaptiveRate,
     TokenBucket,
 )
@@ -38,8 +38,8 @@ def sent_when_due(bucket: TokenBucket, pauses: list[float], amounts: list[float]
 
 def hold_back(rate: AdaptiveRate, now: float) -> None:
     """Send as much as may go now, and want more."""
-    while rate.allows(now, 1):
-        rate.sent()
+    while rate.available(now, 1):
+        rate.on_send()
 
 
 @given(QUOTAS, GAPS)
@@ -118,8 +118,8 @@ def test_requests_at_a_learned_rate_go_evenly(accepted_per_s: float, now: float)
     times = []
     for _ in range(20):
         now = max(now, rate.opens_at())
-        assert 1 <= rate.allows(now, 1)
-        rate.sent()
+        assert 1 <= rate.available(now, 1)
+        rate.on_send()
         times.append(now)
     mean_gap = (times[-1] - times[0]) / 19
 
@@ -133,7 +133,7 @@ def test_after_a_pause_of_the_senders_own_only_a_few_may_go_at_once(
 ) -> None:
     """However long nothing was asked, no more than a burst goes at once: unused time is not saved up."""
     rate = AdaptiveRate(accepted_per_s, 0.0)
-    allowed = rate.allows(pause_s, wanted)
+    allowed = rate.available(pause_s, wanted)
 
     assert min(1, wanted) <= allowed <= min(wanted, BURST_REQUESTS + 1)
 
@@ -144,10 +144,10 @@ def test_nothing_goes_before_the_rate_resumes() -> None:
     rate.resume_at(5.0)
 
     assert 5.0 == rate.opens_at()
-    assert [0, 1] == [rate.allows(now, 10) for now in (4.99, 5.0)]
+    assert [0, 1] == [rate.available(now, 10) for now in (4.99, 5.0)]
 
 
-@given(st.floats(SLOWEST * 4, 1e4))
+@given(st.floats(MIN_REQUESTS_PER_S * 4, 1e4))
 def test_a_rate_that_was_refused_at_once_is_cut_more_than_one_that_lasted(per_s: float) -> None:
     """The first rate is an estimate; one that went well for some rounds is known, and is cut to just below."""
     estimate, lasted = AdaptiveRate(per_s, 0.0), AdaptiveRate(per_s, 0.0)
@@ -157,24 +157,24 @@ def test_a_rate_that_was_refused_at_once_is_cut_more_than_one_that_lasted(per_s:
     back = lasted.per_s
     lasted.cut(per_s)
 
-    assert math.isclose(FIRST_BACKOFF_RATIO * UNPROVEN_SHARE * BACKOFF_RATIO * per_s, estimate.per_s)
+    assert math.isclose(FIRST_BACKOFF_RATIO * UNCONFIRMED_SHARE * BACKOFF_RATIO * per_s, estimate.per_s)
     assert math.isclose(per_s, back)
     assert math.isclose(CEILING_SHARE * BACKOFF_RATIO * per_s, lasted.per_s)
 
 
 def test_a_rate_never_falls_to_nothing() -> None:
-    """However often it is refused, a request in twenty seconds still tries."""
+    """However often it is refused, a request in twenty seconds still attempts."""
     rate = AdaptiveRate(1.0, 0.0)
     for _ in range(1_000):
         rate.cut(1.0)
 
-    assert SLOWEST == rate.per_s
+    assert MIN_REQUESTS_PER_S == rate.per_s
 
 
 def test_a_rate_that_holds_nothing_back_is_forgotten_and_does_not_grow() -> None:
     """Where fewer are asked than it allows, nothing is learned from their answers; after a while the rate goes."""
     rate = AdaptiveRate(10.0, 0.0)
-    kept = [(rate.allows(now, 1), rate.grow(now, 1.0)) for now in map(float, range(1, 40))]
+    kept = [(rate.available(now, 1), rate.grow(now, 1.0)) for now in map(float, range(1, 40))]
 
     assert FIRST_BACKOFF_RATIO * 10.0 == rate.per_s
     assert kept[0] == (1, True)
@@ -192,16 +192,16 @@ def test_a_rate_that_holds_requests_back_is_probed() -> None:
     assert 15 < rate.per_s
 
 
-@given(st.floats(SLOWEST * 4, 1e4), st.floats(0.1, 1.5))
+@given(st.floats(MIN_REQUESTS_PER_S * 4, 1e4), st.floats(0.1, 1.5))
 def test_a_rate_that_doubles_again_is_cut_to_what_was_accepted(per_s: float, accepted: float) -> None:
     """And never below the rate at which it began, which was not refused for long."""
     rate, now = AdaptiveRate(per_s, 0.0), 0.0
     begun = rate.per_s
-    rate.double()
+    rate.restart_slow_start()
     while now < 2:
         now += 0.1
         rate.resume_at(now + 1)
-        rate.allows(now, 1)
+        rate.available(now, 1)
         rate.grow(now, 1.0)
     tried = rate.per_s
     rate.cut(accepted * per_s)

@@ -1,4 +1,4 @@
-"""How far to look ahead, and when results leave: a whole task on a made-up clock."""
+"""How far to look ahead, and when results leave: a whole task on a simulated clock."""
 
 import heapq
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Reading:
         self.now, self.most_held, self.longest_silence_s = 0.0, 0, 0.0
         self.taken_at: list[float] = []  # when each row was taken in
         self.doublings = 0
-        self._pace = ReadAhead(0.0, batch)
+        self._read_ahead = ReadAhead(0.0, batch)
         self._window, self._latency_s = window, latency_s
         self._in_flight: list[tuple[float, int]] = []
         self._answered: set[int] = set()
@@ -35,31 +35,35 @@ class Reading:
         return len(self.taken_at)
 
     def _play(self, rows: int, reads: int) -> None:
-        pace, gone_at, beat_at = self._pace, float("inf"), 0.0
+        read_ahead, gone_at, flushed_at = self._read_ahead, float("inf"), 0.0
         while self._left < rows and self.now < gone_at:
-            allowance = pace.allowance
-            wanted = min(pace.wants(self.taken - self.sent, self._window, self.now), rows - self.taken)
-            self.doublings += pace.allowance > allowance
+            allowance = read_ahead.allowance
+            wanted = min(read_ahead.rows_to_read(self.taken - self.sent, self._window, self.now), rows - self.taken)
+            self.doublings += read_ahead.allowance > allowance
             self.taken_at += [self.now] * wanted
-            pace.has_taken(wanted, ended=self.taken == rows)
+            read_ahead.on_read(wanted, ended=self.taken == rows)
             self.most_held = max(self.most_held, self.taken - self._left)
             self._send()
             ready = self._ready()
-            if ready and (pace.leaves(ready, self.now) or (not wanted and ready == self.taken - self._left)):
+            if ready and (
+                read_ahead.should_yield(ready, self.now) or (not wanted and ready == self.taken - self._left)
+            ):
                 self._left += ready
-                flushes = pace.has_left(ready, self.now)
+                flushes = read_ahead.on_yield(ready, self.now)
             else:
-                ready, flushes = 0, pace.flushes(self.now)
+                ready, flushes = 0, read_ahead.should_flush(self.now)
             if flushes:
-                self.longest_silence_s = max(self.longest_silence_s, self.now - beat_at)
-                beat_at = self.now
+                self.longest_silence_s = max(self.longest_silence_s, self.now - flushed_at)
+                flushed_at = self.now
                 if self._left >= reads:
                     gone_at = min(gone_at, self.now + LEAVES_IN_S)
-                allowance = pace.allowance
-                pace.has_flushed(self.now, sum(r >= self._left for r in self._answered))
-                self.doublings += pace.allowance > allowance
+                allowance = read_ahead.allowance
+                read_ahead.on_flush(self.now, sum(r >= self._left for r in self._answered))
+                self.doublings += read_ahead.allowance > allowance
             elif not wanted and not ready:
-                self._wait_until(min([pace.next_at(self._ready()), *[due for due, _ in self._in_flight[:1]]]))
+                self._wait_until(
+                    min([read_ahead.next_check_at(self._ready()), *[due for due, _ in self._in_flight[:1]]])
+                )
 
     def _send(self) -> None:
         while self.sent < self.taken and len(self._in_flight) < self._window:
@@ -131,37 +135,41 @@ def test_the_buffer_is_pushed_out_again_and_again(window: int, latency_s: float)
 
 def test_one_request_is_always_allowed() -> None:
     """Where a request carries more rows than the opening allows, one whole request opens."""
-    assert [28, 28, 2_048] == [ReadAhead(0.0, batch).wants(0, batch, 0.0) for batch in (1, 28, 2_048)]
+    assert [28, 28, 2_048] == [ReadAhead(0.0, batch).rows_to_read(0, batch, 0.0) for batch in (1, 28, 2_048)]
 
 
 def test_the_first_results_leave_at_once() -> None:
-    """Someone looks at the first rows: each leaves when it is ready, with a beat behind it."""
-    pace = ReadAhead(0.0)
+    """Someone looks at the first rows: each leaves when it is ready, with a flush behind it."""
+    read_ahead = ReadAhead(0.0)
 
-    assert [False, True, True] == [pace.leaves(0, 0.1), pace.leaves(1, 0.1), pace.has_left(1, 0.1)]
+    assert [False, True, True] == [
+        read_ahead.should_yield(0, 0.1),
+        read_ahead.should_yield(1, 0.1),
+        read_ahead.on_yield(1, 0.1),
+    ]
 
 
 def test_later_results_leave_in_chunks() -> None:
     """Past the opening a chunk is worth its while from 64 results on, or when the first of them has waited."""
-    pace = ReadAhead(0.0)
-    pace.has_left(OPENING_ROWS, 1.0)
+    read_ahead = ReadAhead(0.0)
+    read_ahead.on_yield(OPENING_ROWS, 1.0)
 
-    assert [False, True] == [pace.leaves(CHUNK_ROWS - 1, 1.1), pace.leaves(CHUNK_ROWS, 1.1)]
-    assert pace.leaves(1, 1.1 + CHUNK_WAIT_S)
-    assert 1.0 + CHUNK_WAIT_S == pace.next_at(ready=1)
+    assert [False, True] == [read_ahead.should_yield(CHUNK_ROWS - 1, 1.1), read_ahead.should_yield(CHUNK_ROWS, 1.1)]
+    assert read_ahead.should_yield(1, 1.1 + CHUNK_WAIT_S)
+    assert 1.0 + CHUNK_WAIT_S == read_ahead.next_check_at(ready=1)
 
 
 def test_while_nothing_is_ready_it_beats() -> None:
-    """The time to look again is the next beat's, and the beat is due then."""
-    pace = ReadAhead(10.0)
+    """The time to look again is the next flush's, and the flush is due then."""
+    read_ahead = ReadAhead(10.0)
 
-    assert 10.0 + FLUSH_S == pace.next_at(ready=0)
-    assert [False, True] == [pace.flushes(10.0 + FLUSH_S / 2), pace.flushes(10.0 + FLUSH_S)]
+    assert 10.0 + FLUSH_S == read_ahead.next_check_at(ready=0)
+    assert [False, True] == [read_ahead.should_flush(10.0 + FLUSH_S / 2), read_ahead.should_flush(10.0 + FLUSH_S)]
 
 
 def test_nothing_more_is_taken_in_while_enough_waits() -> None:
     """A backlog of two windows is enough; below that it is filled up again."""
-    pace = ReadAhead(0.0)
-    pace.allowance = SPAN_ROWS
+    read_ahead = ReadAhead(0.0)
+    read_ahead.allowance = SPAN_ROWS
 
-    assert [0, 0, 321, 640] == [pace.wants(backlog, 160, 0.0) for backlog in (400, 320, 319, 0)]
+    assert [0, 0, 321, 640] == [read_ahead.rows_to_read(backlog, 160, 0.0) for backlog in (400, 320, 319, 0)]

@@ -1,4 +1,4 @@
-"""One request on its way: whose inputs it carries, and what its tries cost."""
+"""One request: the inputs it carries, and the cost of its attempts."""
 
 import pytest
 from hypothesis import given
@@ -19,44 +19,44 @@ TOKENS = st.none() | st.integers(0, 10_000)
 USAGES = st.none() | st.builds(Usage, TOKENS, TOKENS, TOKENS, TOKENS, TOKENS)
 
 
-def request_of(texts: list[str], spent: Usage | None = None, sent: int = 1) -> Request:
+def request_of(texts: list[str], wasted: Usage | None = None, sent: int = 1) -> Request:
     """Make a request for these texts, numbered from 10 on."""
-    form, tries = WireFormatNegotiation(EMBED, 64), Attempts(sent=sent, faults=1)
-    return Request("task", [*enumerate(texts, 10)], form, dialect=1, tries=tries, spent=spent)
+    negotiation, attempts = WireFormatNegotiation(EMBED, 64), Attempts(sent=sent, faults=1)
+    return Request("task", [*enumerate(texts, 10)], negotiation, wire_format=1, attempts=attempts, wasted_usage=wasted)
 
 
 @given(TEXTS, USAGES, USAGES)
-def test_the_rows_carry_what_all_tries_cost(texts: list[str], spent: Usage | None, last: Usage | None) -> None:
-    """The tokens of the answer and of the tries before it are shared out, and none is lost."""
-    request = request_of(texts, spent)
+def test_the_rows_carry_what_all_tries_cost(texts: list[str], wasted: Usage | None, last: Usage | None) -> None:
+    """The tokens of the answer and of the attempts before it are shared out, and none is lost."""
+    request = request_of(texts, wasted)
     results = [Result(text=text) for text in texts]
-    settled = dict(request.settled(Answer(results, last), 0.25))
+    settled = dict(request.results(Answer(results, last), 0.25))
 
     assert texts == [settled[number].text for number, _ in request.inputs]
-    assert total([spent, last]) == total(result.usage for result in settled.values())
+    assert total([wasted, last]) == total(result.usage for result in settled.values())
 
 
 @given(TEXTS, USAGES)
-def test_rows_that_fail_carry_it_too(texts: list[str], spent: Usage | None) -> None:
+def test_rows_that_fail_carry_it_too(texts: list[str], wasted: Usage | None) -> None:
     """Tokens that were billed for nothing stand in the failed rows; each has the error."""
-    settled = dict(request_of(texts, spent).settled(ERROR, None))
+    settled = dict(request_of(texts, wasted).results(ERROR, None))
 
     assert {ERROR} == {result.error for result in settled.values()}
-    assert total([spent]) == total(result.usage for result in settled.values())
+    assert total([wasted]) == total(result.usage for result in settled.values())
 
 
 def test_a_row_has_its_part_of_the_tokens_by_length() -> None:
-    """Three letters of four are three quarters of the tokens."""
+    """Three characters of four are three quarters of the tokens."""
     request = request_of(["abc", "d"])
-    settled = request.settled(Answer([Result(), Result()], Usage(100, None, 8)), None)
+    settled = request.results(Answer([Result(), Result()], Usage(100, None, 8)), None)
 
     assert [Usage(75, None, 6), Usage(25, None, 2)] == [result.usage for _, result in settled]
 
 
 def test_a_row_knows_its_tries_and_its_latency() -> None:
-    """The tries are counted over all requests that it was in; the latency is the last one's, in milliseconds."""
+    """The attempts are counted over all requests that it was in; the latency is the last one's, in milliseconds."""
     ((_, answered), (_, failed)) = (
-        next(request_of(["a"], sent=3).settled(outcome, latency_s))
+        next(request_of(["a"], sent=3).results(outcome, latency_s))
         for outcome, latency_s in ((Answer([Result()], None), 0.25), (ERROR, None))
     )
 
@@ -68,9 +68,9 @@ def test_a_row_knows_its_tries_and_its_latency() -> None:
 def test_the_first_row_accounts_for_the_requests(texts: list[str], sent: int, answered: bool) -> None:  # noqa: FBT001 -- drawn
     """A request that carried many rows was one request: over the rows they sum up to what was sent."""
     request = request_of(texts)
-    request.requests = sent
+    request.http_requests = sent
     outcome = Answer([Result() for _ in texts], None) if answered else ERROR
-    settled = [result.requests for _, result in request.settled(outcome, None)]
+    settled = [result.requests for _, result in request.results(outcome, None)]
 
     assert [sent, *[0] * (len(texts) - 1)] == settled
 
@@ -79,31 +79,31 @@ def test_the_first_row_accounts_for_the_requests(texts: list[str], sent: int, an
 def test_parts_account_for_the_requests_once(texts: list[str], sent: int, at: int) -> None:
     """What the whole was sent for is counted by one of its parts, wherever it is cut."""
     request = request_of([*texts, "and one more"])
-    request.requests = sent
+    request.http_requests = sent
     parts = request.split(min(at, len(texts)))
 
-    assert [sent, 0] == [part.requests for part in parts]
+    assert [sent, 0] == [part.http_requests for part in parts]
 
 
 @given(TEXTS, USAGES, st.integers(0, 12))
-def test_parts_hold_the_same_inputs_in_their_order(texts: list[str], spent: Usage | None, at: int) -> None:
-    """No input is lost and none is doubled, wherever it is cut; and what was spent is shared out whole."""
-    request = request_of(texts, spent, sent=2)
+def test_parts_hold_the_same_inputs_in_their_order(texts: list[str], wasted: Usage | None, at: int) -> None:
+    """No input is lost and none is doubled, wherever it is cut; and the wasted tokens are shared out whole."""
+    request = request_of(texts, wasted, sent=2)
     before, after = request.split(at)
 
     assert request.inputs == before.inputs + after.inputs
     assert min(at, len(texts)) == len(before.inputs)
-    assert total([spent]) == total([before.spent, after.spent])
+    assert total([wasted]) == total([before.wasted_usage, after.wasted_usage])
 
 
 def test_a_part_goes_on_where_the_whole_was() -> None:
-    """It is the same owner's, in the same wire form; its tries are counted on, and its faults begin anew."""
+    """It is the same owner's, in the same wire format; its attempts are counted on, and its faults begin anew."""
     request = request_of(["a", "b", "c"], sent=2)
     parts = request.split(1)
 
-    assert {("task", request.form, 1)} == {(part.owner, part.form, part.dialect) for part in parts}
-    assert [Attempts(sent=2)] * 2 == [part.tries for part in parts]
-    assert parts[0].tries is not parts[1].tries
+    assert {("task", request.negotiation, 1)} == {(part.owner, part.negotiation, part.wire_format) for part in parts}
+    assert [Attempts(sent=2)] * 2 == [part.attempts for part in parts]
+    assert parts[0].attempts is not parts[1].attempts
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_letters_are_those_of_the_texts(item: Item, characters: int) -> None:
 
 def test_a_request_that_was_never_sent_has_no_outcome() -> None:
     """A mistake of the sender's is loud, and not a slot that is given back twice."""
-    schedule = RequestScheduler(ConcurrencyLimiter(Policy()), Policy())
+    scheduler = RequestScheduler(ConcurrencyLimiter(Policy()), Policy())
 
-    with pytest.raises(ValueError, match="never sent"):
-        schedule.failed(request_of(["a"]), BAD_INPUT, 0.0, lambda: 0.0)
+    with pytest.raises(ValueError, match="not in flight"):
+        scheduler.on_failure(request_of(["a"]), BAD_INPUT, 0.0, lambda: 0.0)

@@ -26,8 +26,8 @@ def refused(retry_after_s: float | None) -> Failure:
 @given(st.integers(1, 10_000), DICE, st.one_of(st.none(), st.floats(0, 60)))
 def test_a_refused_request_waits_within_bounds(earlier: int, dice: float, retry_after_s: float | None) -> None:
     """Retry-After is waited out in full; the jitter on top doubles from a quarter of a second, and ends at 30."""
-    tries = Attempts(refusals=earlier - 1, refused_since=0.0)
-    wait = next_delay(refused(retry_after_s), tries, Policy(give_up_after_s=1e6), 1.0, dice)
+    attempts = Attempts(rate_limited=earlier - 1, rate_limited_since=0.0)
+    wait = next_delay(refused(retry_after_s), attempts, Policy(give_up_after_s=1e6), 1.0, dice)
     least = retry_after_s or 0.0
 
     assert isinstance(wait, float)
@@ -52,9 +52,9 @@ def test_two_draws_give_two_waits() -> None:
 
 @given(st.integers(1, 30), DICE)
 def test_faults_end_after_exactly_max_tries(max_tries: int, dice: float) -> None:
-    """`max_tries` tries are made, the first one counted; then the last error is the row's."""
-    tries = Attempts()
-    verdicts = [next_delay(BROKEN, tries, Policy(max_tries=max_tries), 0.0, dice) for _ in range(max_tries)]
+    """`max_tries` attempts are made, the first one counted; then the last error is the row's."""
+    attempts = Attempts()
+    verdicts = [next_delay(BROKEN, attempts, Policy(max_tries=max_tries), 0.0, dice) for _ in range(max_tries)]
     last = verdicts.pop()
 
     assert all(isinstance(wait, float) for wait in verdicts)
@@ -64,23 +64,23 @@ def test_faults_end_after_exactly_max_tries(max_tries: int, dice: float) -> None
 
 
 def test_the_last_word_says_how_often_it_was_tried() -> None:
-    """A row's error tells that the fault came again, and how many tries that took."""
-    tries = Attempts(faults=3)
+    """A row's error tells that the fault came again, and how many attempts that took."""
+    attempts = Attempts(faults=3)
 
-    assert RowError("connection", None, "reset by peer (after 4 tries)", retryable=True) == next_delay(
-        BROKEN, tries, Policy(), 0.0, 0.5
+    assert RowError("connection", None, "reset by peer (after 4 attempts)", retryable=True) == next_delay(
+        BROKEN, attempts, Policy(), 0.0, 0.5
     )
 
 
 @given(st.lists(st.tuples(st.floats(0, 20), DICE, st.one_of(st.none(), st.floats(0, 90))), max_size=60))
 def test_no_wait_ends_after_the_patience(steps: list[tuple[float, float, float | None]]) -> None:
-    """A row may be told to wait for `give_up_after_s`, counted from the first refusal: no try begins later."""
-    policy, tries, now = Policy(give_up_after_s=100.0), Attempts(), 50.0
+    """A row may be rate limited for `give_up_after_s`, counted from the first refusal: no try begins later."""
+    policy, attempts, now = Policy(give_up_after_s=100.0), Attempts(), 50.0
     first = None
     for served_in, dice, retry_after_s in steps:
         now += served_in
         first = now if first is None else first
-        wait = next_delay(refused(retry_after_s), tries, policy, now, dice)
+        wait = next_delay(refused(retry_after_s), attempts, policy, now, dice)
         if isinstance(wait, RowError):
             break
         now += wait
@@ -89,22 +89,22 @@ def test_no_wait_ends_after_the_patience(steps: list[tuple[float, float, float |
 
 
 @given(st.integers(1, 2_000), DICE)
-def test_being_told_to_wait_spends_no_tries(refusals: int, dice: float) -> None:
-    """However often a request was refused, it has all its tries left for faults."""
-    policy, tries = Policy(max_tries=2, give_up_after_s=1e9), Attempts()
-    for _ in range(refusals):
-        next_delay(REFUSED, tries, policy, 0.0, dice)
+def test_being_told_to_wait_spends_no_tries(rate_limited: int, dice: float) -> None:
+    """However often a request was refused, it has all its attempts left for faults."""
+    policy, attempts = Policy(max_tries=2, give_up_after_s=1e9), Attempts()
+    for _ in range(rate_limited):
+        next_delay(REFUSED, attempts, policy, 0.0, dice)
 
-    assert isinstance(next_delay(BROKEN, tries, policy, 0.0, dice), float)
-    assert isinstance(next_delay(BROKEN, tries, policy, 0.0, dice), RowError)
+    assert isinstance(next_delay(BROKEN, attempts, policy, 0.0, dice), float)
+    assert isinstance(next_delay(BROKEN, attempts, policy, 0.0, dice), RowError)
 
 
 def test_faults_spend_no_patience() -> None:
-    """The time that a request was told to wait begins with the first refusal, and not with a fault before it."""
-    policy, tries = Policy(give_up_after_s=10.0), Attempts()
-    next_delay(BROKEN, tries, policy, 0.0, 0.5)
+    """The time that a request was rate limited begins with the first refusal, and not with a fault before it."""
+    policy, attempts = Policy(give_up_after_s=10.0), Attempts()
+    next_delay(BROKEN, attempts, policy, 0.0, 0.5)
 
-    assert 0.125 == next_delay(REFUSED, tries, policy, 1_000.0, 0.5)
+    assert 0.125 == next_delay(REFUSED, attempts, policy, 1_000.0, 0.5)
 
 
 def test_a_retry_after_beyond_the_patience_ends_at_once() -> None:

@@ -54,7 +54,7 @@ class Asking:
         for _ in range(answers):
             level = max(1, int(min(self._width, self.knee.level)))
             latency_s = latency_of(level) * math.exp(self._dice.gauss(0, self._sigma))
-            self.knee.answered(level, self.knee.generation, latency_s, level, doubling=self._width < WIDEST)
+            self.knee.on_answer(level, self.knee.generation, latency_s, level, doubling=self._width < WIDEST)
             if self._width <= self.knee.level:
                 self._width = min(WIDEST, self._width + 1)
             levels.append(level)
@@ -105,7 +105,7 @@ def test_a_level_that_loses_throughput_is_left_again(seed: int, sigma: float) ->
 
 
 def test_light_batching_is_left_alone() -> None:
-    """Where a full window takes not much longer than half of it, there is no knee."""
+    """Where a full window takes not much longer than half of it, there is no saturation level."""
     assert [WIDEST] * 5 == [Asking(seed, 0.3).ask(batches(0.002), 4_000)[-1] for seed in range(5)]
 
 
@@ -173,8 +173,8 @@ def test_only_answers_to_requests_sent_at_the_level_count() -> None:
     knee = asking.knee
     level, generation = knee.level, knee.generation
     for _ in range(10_000):
-        knee.answered(int(level), generation - 1, 100.0, int(level), doubling=False)
-        knee.answered(int(level / 2), generation, 100.0, int(level), doubling=False)
+        knee.on_answer(int(level), generation - 1, 100.0, int(level), doubling=False)
+        knee.on_answer(int(level / 2), generation, 100.0, int(level), doubling=False)
 
     assert (level, generation) == (knee.level, knee.generation)
 
@@ -185,7 +185,7 @@ def test_a_level_is_never_below_one(answers: list[tuple[int, float, bool, bool]]
     """Whatever comes, latencies of nothing at all too, at least one request may be out."""
     knee = SaturationDetector()
     for level, latency_s, doubling, current in answers * 3:
-        knee.answered(level, knee.generation - (not current), latency_s, level, doubling=doubling)
+        knee.on_answer(level, knee.generation - (not current), latency_s, level, doubling=doubling)
 
         assert knee.level >= 1
 

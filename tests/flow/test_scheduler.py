@@ -1,4 +1,4 @@
-"""What to send next, and when: whole tasks against a made-up endpoint, on a made-up clock."""
+"""What to send next, and when: whole tasks against a simulated endpoint, on a simulated clock."""
 
 from dataclasses import replace
 from typing import Any
@@ -26,8 +26,8 @@ from tests.support.play import (
     Server,
     begun,
     pack,
+    rate_limited,
     texts,
-    told,
 )
 
 SHARES = st.sampled_from((0.0, 0.0, 0.05, 0.3))
@@ -66,7 +66,7 @@ ROW, NEXT_ROW, LAST_ROW = pack(1), pack(2), pack(3)
 def test_every_row_is_settled_once_whatever_the_endpoint_does(
     rows: int, server: Server, policy: Policy, task: Task, journey: dict[str, Any]
 ) -> None:
-    """No row is lost or sent after its answer, each gets its own; tokens and requests add up, and the line is empty."""
+    """No row is lost or sent after its answer, and each gets its own; tokens and requests add up."""
     play = Play(texts(rows), server, policy, task, **journey)
     answers = {number: result.text for number, result in play.results.items() if result.error is None}
 
@@ -75,12 +75,12 @@ def test_every_row_is_settled_once_whatever_the_endpoint_does(
     assert not set(server.poison) & answers.keys()
     assert play.billed == play.received
     assert len(play.sent) == sum(result.requests for result in play.results.values())
-    assert (0, 0) == (play.limit.in_flight, len(play.schedule))
+    assert (0, 0) == (play.limiter.in_flight, len(play.scheduler))
 
 
 @given(st.integers(1, 60), SERVERS, POLICIES, TASKS, st.integers(0, 2**32))
 def test_the_number_of_requests_is_bounded(rows: int, server: Server, policy: Policy, task: Task, seed: int) -> None:
-    """Without refusals and outages a row costs its tries and its halvings, in either wire form, and no more."""
+    """Without refusals and outages a row costs its attempts and its halvings, in either wire format, and no more."""
     calm = replace(server, refused=0.0, outage=(0.0, 0.0))
     play = Play(texts(rows), calm, policy, task, seed=seed)
 
@@ -99,7 +99,7 @@ def test_a_sound_endpoint_is_asked_once_a_batch(rows: int, batch_size: int, ceil
 
 @given(st.sampled_from([1.0, 7.0, 30.0, 90.0]), st.integers(0, 2**32))
 def test_no_minute_sees_more_requests_than_its_quota(per_minute: float, seed: int) -> None:
-    """Whatever minute is looked at, no more requests begin in it than the user allows, tries included."""
+    """Whatever minute is looked at, no more requests begin in it than the user allows, attempts included."""
     server = Server(broken=0.2, refused=0.1)
     play = Play(texts(100), server, Policy(requests_per_minute=per_minute), CHAT, seed=seed)
     begins = [sent.at for sent in play.sent]
@@ -108,105 +108,107 @@ def test_no_minute_sees_more_requests_than_its_quota(per_minute: float, seed: in
 
 
 @pytest.mark.parametrize("answered", [True, False], ids=["answered", "nothing answered"])
-@pytest.mark.parametrize("failure", [REFUSED, told(3.0), BROKEN, GARBAGE], ids=lambda failure: failure.error.kind)
+@pytest.mark.parametrize(
+    "failure", [REFUSED, rate_limited(3.0), BROKEN, GARBAGE], ids=lambda failure: failure.error.kind
+)
 def test_what_is_not_the_inputs_fault_never_splits_a_batch(failure: Failure, *, answered: bool) -> None:
-    """A batch that was told to wait, or broke off, is sent again whole."""
+    """A batch that was rate limited, or broke off, is sent again whole."""
     policy = Policy()
     fresh = RequestScheduler(ConcurrencyLimiter(policy), policy), WireFormatNegotiation(EMBED, 64)
-    schedule, form = begun(policy, EMBED) if answered else fresh
+    scheduler, form = begun(policy, EMBED) if answered else fresh
     inputs = pack(*range(8))
-    schedule.add("task", inputs, form)
+    scheduler.add("task", inputs, form)
     for try_ in range(3):
-        (request,) = schedule.ready(100.0 * try_)
-        assert None is schedule.failed(request, failure, 100.0 * try_, lambda: 0.5)
+        (request,) = scheduler.ready(100.0 * try_)
+        assert None is scheduler.on_failure(request, failure, 100.0 * try_, lambda: 0.5)
         assert inputs == request.inputs
-        assert 1 == len(schedule)
+        assert 1 == len(scheduler)
 
 
 def test_a_waiting_retry_holds_no_slot() -> None:
     """While one request waits out a refusal, another may start."""
-    schedule, form = begun(Policy(max_in_flight=1))
-    schedule.add("task", ROW, form)
-    schedule.add("task", NEXT_ROW, form)
-    (first,) = schedule.ready(0.0)
-    schedule.failed(first, REFUSED, 0.0, lambda: 0.8)
+    scheduler, form = begun(Policy(max_in_flight=1))
+    scheduler.add("task", ROW, form)
+    scheduler.add("task", NEXT_ROW, form)
+    (first,) = scheduler.ready(0.0)
+    scheduler.on_failure(first, REFUSED, 0.0, lambda: 0.8)
 
-    assert [NEXT_ROW] == [request.inputs for request in schedule.ready(0.0)]
-    assert [] == schedule.ready(0.2)
+    assert [NEXT_ROW] == [request.inputs for request in scheduler.ready(0.0)]
+    assert [] == scheduler.ready(0.2)
 
 
 def test_a_retry_whose_time_has_come_goes_first() -> None:
-    """A row that was told to wait is not put behind all those that were never sent."""
-    schedule, form = begun(Policy(max_in_flight=1))
+    """A row that was rate limited is not put behind all those that were never sent."""
+    scheduler, form = begun(Policy(max_in_flight=1))
     for row in (ROW, NEXT_ROW, LAST_ROW):
-        schedule.add("task", row, form)
-    (first,) = schedule.ready(0.0)
-    schedule.failed(first, REFUSED, 0.0, lambda: 0.8)
+        scheduler.add("task", row, form)
+    (first,) = scheduler.ready(0.0)
+    scheduler.on_failure(first, REFUSED, 0.0, lambda: 0.8)
 
-    assert [first] == schedule.ready(0.2)
-    assert 2 == first.tries.sent
+    assert [first] == scheduler.ready(0.2)
+    assert 2 == first.attempts.sent
 
 
 def test_before_the_first_answer_a_new_row_waits_for_the_retry() -> None:
     """As long as nothing was answered, the row that was asked first is asked again before any other."""
-    schedule, form = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(CHAT, 1)
-    schedule.add("task", ROW, form)
-    schedule.add("task", NEXT_ROW, form)
-    (first,) = schedule.ready(0.0)
-    schedule.failed(first, BROKEN, 0.0, lambda: 0.8)
+    scheduler, form = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(CHAT, 1)
+    scheduler.add("task", ROW, form)
+    scheduler.add("task", NEXT_ROW, form)
+    (first,) = scheduler.ready(0.0)
+    scheduler.on_failure(first, BROKEN, 0.0, lambda: 0.8)
 
-    assert [] == schedule.ready(0.3)
-    assert 0.4 == schedule.next_due(0.3)
-    assert [first] == schedule.ready(0.4)
+    assert [] == scheduler.ready(0.3)
+    assert 0.4 == scheduler.next_due(0.3)
+    assert [first] == scheduler.ready(0.4)
 
 
 def test_no_time_is_named_where_only_an_outcome_helps() -> None:
-    """With every slot taken, or nothing in line, there is nothing to wait for."""
-    schedule, form = begun(Policy(max_in_flight=1))
-    before = schedule.next_due(0.0)
-    schedule.add("task", ROW, form)
-    schedule.add("task", NEXT_ROW, form)
-    schedule.ready(0.0)
+    """With every slot taken, or nothing in the queue, there is nothing to wait for."""
+    scheduler, form = begun(Policy(max_in_flight=1))
+    before = scheduler.next_due(0.0)
+    scheduler.add("task", ROW, form)
+    scheduler.add("task", NEXT_ROW, form)
+    scheduler.ready(0.0)
 
-    assert [None, None] == [before, schedule.next_due(0.0)]
+    assert [None, None] == [before, scheduler.next_due(0.0)]
 
 
 def test_one_tasks_silence_does_not_hide_anothers_retry() -> None:
     """The time that is named is the earliest of all: a retry's, where the first of the new requests has to wait."""
-    schedule, form = begun(Policy(), owner="known")
+    scheduler, form = begun(Policy(), owner="known")
     silent = WireFormatNegotiation(CHAT, 1)
-    schedule.add("known", ROW, form)
-    (known,) = schedule.ready(0.0)
-    schedule.add("silent", ROW, silent)
-    schedule.add("silent", NEXT_ROW, silent)
-    schedule.ready(0.0)
-    schedule.failed(known, BROKEN, 0.0, lambda: 0.8)
+    scheduler.add("known", ROW, form)
+    (known,) = scheduler.ready(0.0)
+    scheduler.add("silent", ROW, silent)
+    scheduler.add("silent", NEXT_ROW, silent)
+    scheduler.ready(0.0)
+    scheduler.on_failure(known, BROKEN, 0.0, lambda: 0.8)
 
-    assert 0.4 == schedule.next_due(0.0)
-    assert [known] == schedule.ready(0.4)
+    assert 0.4 == scheduler.next_due(0.0)
+    assert [known] == scheduler.ready(0.4)
 
 
 def test_what_is_dropped_is_its_owners() -> None:
-    """A task that ends takes out of the line what it put in, sent before or not, and nothing else."""
-    schedule, form = begun(Policy(max_in_flight=1))
-    schedule.add("leaves", ROW, form)
-    schedule.add("stays", NEXT_ROW, form)
-    schedule.add("leaves", LAST_ROW, form)
-    (waiting,) = schedule.ready(0.0)
-    schedule.failed(waiting, BROKEN, 0.0, lambda: 0.9)
-    dropped = schedule.drop("leaves")
+    """A task that ends takes out of the queue what it put in, sent before or not, and nothing else."""
+    scheduler, form = begun(Policy(max_in_flight=1))
+    scheduler.add("leaves", ROW, form)
+    scheduler.add("stays", NEXT_ROW, form)
+    scheduler.add("leaves", LAST_ROW, form)
+    (waiting,) = scheduler.ready(0.0)
+    scheduler.on_failure(waiting, BROKEN, 0.0, lambda: 0.9)
+    dropped = scheduler.drop("leaves")
 
     assert [ROW, LAST_ROW] == sorted(request.inputs for request in dropped)
-    assert [NEXT_ROW] == [request.inputs for request in schedule.ready(100.0)]
-    assert 0 == len(schedule)
+    assert [NEXT_ROW] == [request.inputs for request in scheduler.ready(100.0)]
+    assert 0 == len(scheduler)
 
 
 def test_a_request_that_was_called_off_frees_its_slot() -> None:
     """What is cancelled in flight counts no longer, and says nothing about the endpoint."""
-    schedule, form = begun(Policy())
-    window = schedule.limit.window
-    schedule.add("task", ROW, form)
-    (request,) = schedule.ready(0.0)
-    schedule.cancelled(request)
+    scheduler, form = begun(Policy())
+    window = scheduler.limiter.window
+    scheduler.add("task", ROW, form)
+    (request,) = scheduler.ready(0.0)
+    scheduler.on_cancel(request)
 
-    assert (0, window, 0) == (schedule.limit.in_flight, schedule.limit.window, form.out)
+    assert (0, window, 0) == (scheduler.limiter.in_flight, scheduler.limiter.window, form.in_flight)

@@ -1,4 +1,4 @@
-"""What the rules of sending come to: whole jobs against made-up endpoints, with bounds on what they use and cost.
+"""What the rules of sending come to: whole jobs against simulated endpoints, with bounds on what they use and cost.
 
 A share is the mean over the seeds, from the first request to the last answer. Where it is taken over the first 80 or
 90 % of the rows only, the rest is the job's end: workers that are done leave room that the others have to find, and the
@@ -196,7 +196,7 @@ def test_a_quota_with_retry_after_is_kept() -> None:
 
 
 def test_an_endpoint_that_queues_is_kept_busy_and_no_more() -> None:
-    """Of 40 servers none idles, and the line is no longer than one or two times that, though nothing is refused."""
+    """Of 40 servers none idles, and the queue is no longer than one or two times that, though nothing is refused."""
     played = jobs(queue(FORTY), 12_000)
 
     assert 0.95 <= share(played)
@@ -206,7 +206,7 @@ def test_an_endpoint_that_queues_is_kept_busy_and_no_more() -> None:
 
 @pytest.mark.parametrize(("servers", "rows", "at_most"), [(1, 3_000, 8), (4, 6_000, 20)])
 def test_a_small_queue_is_found_too(servers: int, rows: int, at_most: int) -> None:
-    """A model that answers one at a time has a few requests in line, and not hundreds."""
+    """A model that answers one at a time has a few requests in the queue, and not hundreds."""
     played = jobs(queue(((0, servers),)), rows)
 
     assert 0.94 <= share(played)
@@ -222,7 +222,7 @@ def test_a_queue_that_changes_is_followed() -> None:
 
 
 def test_workers_share_a_queue_without_knowing_of_each_other() -> None:
-    """Eight workers keep 40 servers busy, and leave the line short."""
+    """Eight workers keep 40 servers busy, and leave the queue short."""
     played = jobs(queue(FORTY), 8_000, workers=8)
 
     assert 0.80 <= share(played, 0.8)
@@ -275,22 +275,24 @@ class FixedSize(ConcurrencyLimiter):
         super().__init__(policy)
         self.window = 64
 
-    def room(self, now: float) -> int:
+    def available(self, now: float) -> int:
         """Return what is left of the window."""
         return max(0, self.window - self.in_flight)
 
     def opens_at(self, now: float) -> float | None:
         """Say that only an outcome helps, where the window is full."""
-        return now if self.room(now) else None
+        return now if self.available(now) else None
 
     def widen(self, requests: int) -> None:
         """Let no more out."""
 
-    def answered(self, sent: Permit, now: float, latency_s: float | None = None, tokens: float | None = None) -> None:
+    def on_answer(
+        self, permit: Permit, now: float, latency_s: float | None = None, tokens: float | None = None
+    ) -> None:
         """Count a request in."""
         self.in_flight -= 1
 
-    def refused(self, sent: Permit, now: float, *, told_when: bool = False) -> None:
+    def on_rate_limited(self, permit: Permit, now: float, *, paused: bool = False) -> None:
         """Count a request in."""
         self.in_flight -= 1
 
@@ -303,23 +305,25 @@ class PlainAIMD(FixedSize):
         super().__init__(policy)
         self.window, self._width, self._halved = 1, 1.0, 0
 
-    def sent(self, now: float, characters: int = 0) -> Permit:
+    def acquire(self, now: float, characters: int = 0) -> Permit:
         """Note how many times the window was halved."""
-        return super().sent(now, characters)._replace(cuts=self._halved)
+        return super().acquire(now, characters)._replace(cuts=self._halved)
 
-    def answered(self, sent: Permit, now: float, latency_s: float | None = None, tokens: float | None = None) -> None:
+    def on_answer(
+        self, permit: Permit, now: float, latency_s: float | None = None, tokens: float | None = None
+    ) -> None:
         """Grow: by doubling, until something is refused."""
         if self.in_flight * 2 >= self.window:
             self._width = min(512.0, self._width + (1 / self._width if self._halved else 1.0))
-        super().answered(sent, now)
+        super().on_answer(permit, now)
         self.window = int(self._width)
 
-    def refused(self, sent: Permit, now: float, *, told_when: bool = False) -> None:
+    def on_rate_limited(self, permit: Permit, now: float, *, paused: bool = False) -> None:
         """Halve, once for what was out together."""
-        if sent.cuts == self._halved:
+        if permit.cuts == self._halved:
             self._halved += 1
             self._width = max(1.0, self._width / 2)
-        super().refused(sent, now)
+        super().on_rate_limited(permit, now)
         self.window = int(self._width)
 
 

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spark_llm.errors import Kind
@@ -11,10 +11,10 @@ from spark_llm.flow.limiter import ConcurrencyLimiter
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.request import Request
 from spark_llm.flow.scheduler import RequestScheduler
-from spark_llm.flow.suspects import AFTER_ANSWERS, AFTER_ANSWERS_MOST, AT_FIRST
+from spark_llm.flow.suspects import MAX_WITNESSES, WITNESSES_AFTER_ANSWERS, WITNESSES_BEFORE_ANSWERS
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.values import Failure, Outcome, RowError
+from spark_llm.protocol.values import Answer, Failure, Outcome, RowError
 from tests.support.play import CHAT, COMPLETE, EMBED, Endpoint, Play, answer, begun, pack, texts
 
 STATUSES: dict[int, Kind] = {401: "unauthorized", 402: "quota", 403: "unauthorized", 404: "not_found"}
@@ -23,6 +23,7 @@ EACH_STATUS = pytest.mark.parametrize("status", STATUSES)
 EACH_TASK = pytest.mark.parametrize("task", [CHAT, COMPLETE, EMBED], ids=lambda task: task.name)
 WINDOWS = st.sampled_from([1, 2, 16, 64])
 SEEDS = st.integers(0, 2**32)
+FEW_ANSWERS, WITNESSES_AFTER_FEW_ANSWERS = 24, 23
 
 
 def refusal(status: int) -> Failure:
@@ -53,6 +54,7 @@ def nothing_more(owner: object) -> bool:
 
 @EACH_STATUS
 @given(share=st.sampled_from([0.005, 0.02, 0.1, 0.3]), window=WINDOWS, seed=SEEDS)
+@example(share=0.3, window=2, seed=1634179933)  # eight refused rows follow the first five answers
 def test_rows_that_are_refused_end_nothing(status: int, share: float, window: int, seed: int) -> None:
     """Up to three in ten: all others are answered, each is asked once, and has an error of its own."""
     bad = drawn(300, share, seed)
@@ -73,7 +75,7 @@ def test_a_refused_row_is_found_in_its_batch(status: int, task: Task, bad: set[i
     play = Play(texts(200), refusing(status, bad), Policy(max_in_flight=8), task, seed=seed)
 
     assert bad == play.errors.keys()
-    assert len(play.sent) <= -(-200 // task.max_inputs(0, 64)) + 14 * len(bad) + AT_FIRST
+    assert len(play.sent) <= -(-200 // task.max_inputs(0, 64)) + 14 * len(bad) + WITNESSES_BEFORE_ANSWERS
 
 
 @EACH_STATUS
@@ -87,7 +89,7 @@ def test_an_endpoint_that_refuses_all_is_asked_three_times(
 
     assert {refusal(status).error} == set(play.errors.values())
     assert rows == len(play.errors)
-    assert len(play.sent) <= 2 * AT_FIRST
+    assert len(play.sent) <= 2 * WITNESSES_BEFORE_ANSWERS
 
 
 @EACH_STATUS
@@ -95,19 +97,21 @@ def test_an_endpoint_that_refuses_all_is_asked_three_times(
 def test_an_endpoint_that_dies_is_asked_a_few_times_more(
     status: int, share: float, dies_at: float, window: int, seed: int
 ) -> None:
-    """As many requests as may be in flight, or eight; more only where many rows had been refused before."""
+    """As many requests as may be in flight, or eight; up to 23 after a few answers, and 100 after refused rows."""
     bad = drawn(1_000, share, seed)
     play = Play(texts(1_000), refusing(status, bad, dies_at), Policy(max_in_flight=window), CHAT, seed=seed)
     late = [sent for sent in play.sent if sent.at >= dies_at]
+    answers = sum(isinstance(sent.outcome, Answer) for sent in play.sent)
+    witnesses = WITNESSES_AFTER_ANSWERS if answers >= FEW_ANSWERS else WITNESSES_AFTER_FEW_ANSWERS
 
     assert 1_000 == len(play.results)
-    assert len(late) <= max(window, AFTER_ANSWERS_MOST if share else AFTER_ANSWERS)
-    assert len(late) < AT_FIRST or play.stopped == refusal(status).error
+    assert len(late) <= max(window, MAX_WITNESSES if share else witnesses)
+    assert len(late) < WITNESSES_BEFORE_ANSWERS or play.stopped == refusal(status).error
 
 
 @EACH_STATUS
 def test_bad_rows_side_by_side_end_nothing(status: int) -> None:
-    """A table that is sorted has its bad rows together: rows from the end of the line are asked between them."""
+    """A table that is sorted has its bad rows together: rows from the end of the queue are asked between them."""
     bad = set(range(100, 140))
     play = Play(texts(400), refusing(status, bad), Policy(max_in_flight=4), CHAT)
 
@@ -125,59 +129,59 @@ def test_equal_inputs_are_no_witnesses_of_each_other() -> None:
 
 @EACH_STATUS
 def test_rows_that_come_one_by_one_are_witnesses_together(status: int) -> None:
-    """Where the line is empty a row gets its error at once, and the third in a row ends the task."""
-    schedule, form = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(CHAT, 1)
+    """Where the queue is empty a row gets its error at once, and the third in a row ends the task."""
+    scheduler, form = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(CHAT, 1)
     ends = []
-    for number in range(AT_FIRST):
-        schedule.add("task", pack(number), form)
-        (request,) = schedule.ready(float(number))
-        ends += [schedule.failed(request, refusal(status), float(number), lambda: 0.0)]
-        ends += [last_word for _, last_word in schedule.judged(float(number), nothing_more)]
-    stops = [last_word.stops_all for last_word in ends if last_word is not None]
+    for number in range(WITNESSES_BEFORE_ANSWERS):
+        scheduler.add("task", pack(number), form)
+        (request,) = scheduler.ready(float(number))
+        ends += [scheduler.on_failure(request, refusal(status), float(number), lambda: 0.0)]
+        ends += [verdict for _, verdict in scheduler.judge.verdicts(float(number), nothing_more)]
+    stops = [verdict.stops_all for verdict in ends if verdict is not None]
 
-    assert [False] * (AT_FIRST - 1) + [True] == stops
+    assert [False] * (WITNESSES_BEFORE_ANSWERS - 1) + [True] == stops
 
 
 def test_an_answer_with_another_token_says_nothing_of_the_row() -> None:
     """What was refused with a token that was replaced since is asked again with the new one."""
-    schedule, form = begun(Policy(max_in_flight=2))
-    schedule.add("task", pack(1), form)
-    schedule.add("task", pack(2), form)
-    refused, later = schedule.ready(1.0)
+    scheduler, form = begun(Policy(max_in_flight=2))
+    scheduler.add("task", pack(1), form)
+    scheduler.add("task", pack(2), form)
+    refused, later = scheduler.ready(1.0)
     refused.token, later.token = "old", "new"
 
-    assert None is schedule.failed(refused, refusal(403), 2.0, lambda: 0.0)
-    assert schedule.answered(later, answer(later), 3.0, 1.0)
-    assert [] == schedule.judged(3.0, nothing_more)
-    assert [refused] == schedule.ready(3.0)
+    assert None is scheduler.on_failure(refused, refusal(403), 2.0, lambda: 0.0)
+    assert scheduler.on_answer(later, answer(later), 3.0, 1.0)
+    assert [] == scheduler.judge.verdicts(3.0, nothing_more)
+    assert [refused] == scheduler.ready(3.0)
 
 
 def test_refusals_of_an_old_token_are_no_witnesses_of_the_new() -> None:
     """One row that is refused with the new token does not end the task: those of the old are asked again with it."""
-    schedule, form = begun(Policy(max_in_flight=16))
-    for number in range(AFTER_ANSWERS):
-        schedule.add("task", pack(number), form)
-    *old, new = schedule.ready(1.0)
+    scheduler, form = begun(Policy(max_in_flight=16))
+    for number in range(WITNESSES_AFTER_ANSWERS):
+        scheduler.add("task", pack(number), form)
+    *old, new = scheduler.ready(1.0)
     for request in old:
         request.token = "old"
-        assert None is schedule.failed(request, refusal(403), 2.0, lambda: 0.0)
+        assert None is scheduler.on_failure(request, refusal(403), 2.0, lambda: 0.0)
     new.token = "new"
 
-    assert None is schedule.failed(new, refusal(403), 3.0, lambda: 0.0)
-    assert old == schedule.ready(3.0)[: len(old)]
+    assert None is scheduler.on_failure(new, refusal(403), 3.0, lambda: 0.0)
+    assert old == scheduler.ready(3.0)[: len(old)]
 
 
 def test_a_later_request_that_was_answered_before_counts_too() -> None:
     """The answer may come first: the row is refused alone, and its error says so."""
-    schedule, form = begun(Policy(max_in_flight=2))
-    schedule.add("task", pack(1), form)
-    schedule.add("task", pack(2), form)
-    refused, later = schedule.ready(1.0)
-    schedule.answered(later, answer(later), 2.0, 1.0)
-    schedule.failed(refused, refusal(403), 3.0, lambda: 0.0)
+    scheduler, form = begun(Policy(max_in_flight=2))
+    scheduler.add("task", pack(1), form)
+    scheduler.add("task", pack(2), form)
+    refused, later = scheduler.ready(1.0)
+    scheduler.on_answer(later, answer(later), 2.0, 1.0)
+    scheduler.on_failure(refused, refusal(403), 3.0, lambda: 0.0)
 
     assert [(refused, "invalid_request")] == [
-        (each, word.error.kind) for each, word in schedule.judged(4.0, nothing_more)
+        (each, word.error.kind) for each, word in scheduler.judge.verdicts(4.0, nothing_more)
     ]
 
 
@@ -185,40 +189,43 @@ def test_a_later_request_that_was_answered_before_counts_too() -> None:
 def test_the_last_refusal_is_looked_at_again_where_a_token_can_be_renewed(renews: bool) -> None:  # noqa: FBT001 -- a table
     """Those in flight beside it may have been let in before the token ended; once is enough."""
     policy = Policy(max_in_flight=2)
-    schedule, form = RequestScheduler(ConcurrencyLimiter(policy), policy, renews=renews), WireFormatNegotiation(CHAT, 1)
-    schedule.add("task", pack(0), form)
-    (first,) = schedule.ready(0.0)
-    schedule.answered(first, answer(first), 1.0, 1.0)
-    schedule.add("task", pack(1), form)
-    schedule.add("task", pack(2), form)
-    refused, beside = schedule.ready(1.0)
-    schedule.failed(refused, refusal(403), 2.0, lambda: 0.0)
-    schedule.answered(beside, answer(beside), 3.0, 1.0)
+    scheduler, form = (
+        RequestScheduler(ConcurrencyLimiter(policy), policy, renews=renews),
+        WireFormatNegotiation(CHAT, 1),
+    )
+    scheduler.add("task", pack(0), form)
+    (first,) = scheduler.ready(0.0)
+    scheduler.on_answer(first, answer(first), 1.0, 1.0)
+    scheduler.add("task", pack(1), form)
+    scheduler.add("task", pack(2), form)
+    refused, beside = scheduler.ready(1.0)
+    scheduler.on_failure(refused, refusal(403), 2.0, lambda: 0.0)
+    scheduler.on_answer(beside, answer(beside), 3.0, 1.0)
     if renews:
-        assert [] == schedule.judged(3.0, nothing_more)
-        assert [refused] == schedule.ready(3.0)
-        assert schedule.is_decisive(refused)
-        schedule.failed(refused, refusal(403), 4.0, lambda: 0.0)
+        assert [] == scheduler.judge.verdicts(3.0, nothing_more)
+        assert [refused] == scheduler.ready(3.0)
+        assert scheduler.judge.is_decisive(refused)
+        scheduler.on_failure(refused, refusal(403), 4.0, lambda: 0.0)
 
-    assert [refused] == [request for request, _ in schedule.judged(4.0, nothing_more)]
-    assert [] == schedule.ready(5.0)
+    assert [refused] == [request for request, _ in scheduler.judge.verdicts(4.0, nothing_more)]
+    assert [] == scheduler.ready(5.0)
 
 
 def test_an_answer_to_an_older_request_clears_nothing() -> None:
     """It may have been let in before the token was revoked: the row goes on waiting for a later one."""
-    schedule, form = begun(Policy(max_in_flight=2))
+    scheduler, form = begun(Policy(max_in_flight=2))
     for number in (1, 2, 3):
-        schedule.add("task", pack(number), form)
-    older, refused = schedule.ready(1.0)
-    schedule.failed(refused, refusal(403), 2.0, lambda: 0.0)
-    schedule.answered(older, answer(older), 3.0, 2.0)
-    before = schedule.judged(3.0, nothing_more)
-    (later,) = schedule.ready(3.0)
-    schedule.answered(later, answer(later), 4.0, 1.0)
+        scheduler.add("task", pack(number), form)
+    older, refused = scheduler.ready(1.0)
+    scheduler.on_failure(refused, refusal(403), 2.0, lambda: 0.0)
+    scheduler.on_answer(older, answer(older), 3.0, 2.0)
+    before = scheduler.judge.verdicts(3.0, nothing_more)
+    (later,) = scheduler.ready(3.0)
+    scheduler.on_answer(later, answer(later), 4.0, 1.0)
 
     assert [] == before
     assert [(refused, "invalid_request")] == [
-        (each, word.error.kind) for each, word in schedule.judged(4.0, nothing_more)
+        (each, word.error.kind) for each, word in scheduler.judge.verdicts(4.0, nothing_more)
     ]
 
 

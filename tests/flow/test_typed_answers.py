@@ -1,4 +1,4 @@
-"""How a typed answer is asked for and taken, as rules: the two wire forms, and what follows an answer."""
+"""How a typed answer is asked for and taken, as rules: the two wire formats, and what follows an answer."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -32,9 +32,9 @@ SAID = st.one_of(
 )
 
 
-def body_of(task: Chat, item: Item, dialect: int) -> Any:  # noqa: ANN401 -- what JSON holds
+def body_of(task: Chat, item: Item, wire_format: int) -> Any:  # noqa: ANN401 -- what JSON holds
     """Return a request's body, read again."""
-    return json.loads(task.encode([item], "m", dialect))
+    return json.loads(task.encode([item], "m", wire_format))
 
 
 def answer(text: str | None, finish_reason: str = "stop", error: RowError | None = None) -> Answer:
@@ -86,7 +86,7 @@ def test_asking_again_goes_on_with_the_conversation(said: Item) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_answer", "dialect", "kind", "parsed", "format_unsupported"),
+    ("given_answer", "wire_format", "kind", "parsed", "format_unsupported"),
     [
         (answer('{"stars": 3}'), 0, None, {"stars": 3}, False),
         (answer('{"stars": 3}', "length"), 0, None, {"stars": 3}, False),
@@ -102,14 +102,14 @@ def test_asking_again_goes_on_with_the_conversation(said: Item) -> None:
 )
 def test_an_answer_fits_or_says_why_not(
     given_answer: Answer,
-    dialect: int,
+    wire_format: int,
     kind: str | None,
     parsed: object,
     format_unsupported: bool,  # noqa: FBT001 -- a table
 ) -> None:
     """What is no JSON, although it was asked for by the field, is about the form; the text is always kept."""
     text = given_answer.results[0].text
-    read = Chat(output=REPLY).parse_output(given_answer, ["row"], dialect)
+    read = Chat(output=REPLY).parse_output(given_answer, ["row"], wire_format)
     assert isinstance(read, Answer)
     [result] = read.results
 
@@ -144,24 +144,24 @@ def test_an_answer_that_is_an_error_already_stays_one() -> None:
 
 
 class Asking:
-    """One row on its way through a schedule, whose answers are given by hand."""
+    """One row on its way through a scheduler, whose answers are given by hand."""
 
     def __init__(self, reask: int) -> None:
-        """Put the row in line."""
+        """Put the row in the queue."""
         policy = Policy(reask=reask)
-        self.schedule = RequestScheduler(ConcurrencyLimiter(policy), policy)
+        self.scheduler = RequestScheduler(ConcurrencyLimiter(policy), policy)
         self.form = WireFormatNegotiation(Chat(output=REPLY), 1)
-        self.schedule.add(None, [(0, "row")], self.form)
+        self.scheduler.add(None, [(0, "row")], self.form)
         self.dialects: list[int] = []
         self.request: Request | None = None
 
     def answered(self, text: str) -> bool:
         """Send the row, and give it an answer; return whether that settles it."""
-        [self.request] = self.schedule.ready(now=float(len(self.dialects)))
-        self.dialects.append(self.request.dialect)
-        read = self.form.task.parse_output(answer(text), [self.request.inputs[0][1]], self.request.dialect)
+        [self.request] = self.scheduler.ready(now=float(len(self.dialects)))
+        self.dialects.append(self.request.wire_format)
+        read = self.form.task.parse_output(answer(text), [self.request.inputs[0][1]], self.request.wire_format)
         assert isinstance(read, Answer)
-        return self.schedule.answered(self.request, read, now=float(len(self.dialects)), latency_s=0.1)
+        return self.scheduler.on_answer(self.request, read, now=float(len(self.dialects)), latency_s=0.1)
 
 
 @pytest.mark.parametrize("reask", [0, 1, 2])
@@ -171,12 +171,12 @@ def test_a_misfit_goes_on_as_often_as_may_be(reask: int) -> None:
 
     assert [False] * reask + [True] == [asking.answered("{}") for _ in range(reask + 1)]
     assert asking.request is not None
-    assert (reask + 1, reask) == (asking.request.tries.sent, asking.request.asked_again)
-    assert (TRY.total_tokens or 0) * reask == ((asking.request.spent or Usage(total_tokens=0)).total_tokens or 0)
+    assert (reask + 1, reask) == (asking.request.attempts.sent, asking.request.reasks)
+    assert (TRY.total_tokens or 0) * reask == ((asking.request.wasted_usage or Usage(total_tokens=0)).total_tokens or 0)
 
 
 def test_a_server_that_does_not_know_the_field_is_asked_in_words_at_once() -> None:
-    """That is no asking again: a mismatch after it still has its own."""
+    """That is no asking again: a misfit after it still has its own."""
     asking = Asking(reask=1)
 
     assert [False, False, True] == [asking.answered(text) for text in ("Three.", "Three, I say.", '{"stars": 3}')]
@@ -187,8 +187,8 @@ def test_a_failure_after_a_misfit_ends_with_the_misfit() -> None:
     """Its text, and why it does not fit, with what was paid."""
     asking = Asking(reask=1)
     asking.answered("{}")
-    [request] = asking.schedule.ready(now=2.0)
-    [(_, result)] = request.settled(RowError("timeout", None, "slow", retryable=True), None)
+    [request] = asking.scheduler.ready(now=2.0)
+    [(_, result)] = request.results(RowError("timeout", None, "slow", retryable=True), None)
 
     assert result.text == "{}"
     assert result.error

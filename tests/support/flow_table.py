@@ -1,7 +1,7 @@
 """Prints the table of decision 0008: `python -m tests.support.flow_table [first seed] [seeds]`, ten minutes for twenty.
 
-Each row is a job against a made-up endpoint. A share is the mean over the seeds, with its standard error; the requests
-a row and the requests in flight (on an average of the second half, and at the most) are means too.
+Each row is a job against a simulated endpoint. A share is the mean over the seeds, with its standard error. The
+requests a row and the requests in flight (the mean of the second half, and the maximum) are means too.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""A whole task against a made-up endpoint, on a made-up clock; the rules' promises are checked at every step."""
+"""A whole task against a simulated endpoint, on a simulated clock; the rules' promises are checked at every step."""
 
 import heapq
 import random
@@ -34,13 +34,13 @@ NOT_FOUND = Failure(RowError("not_found", 404, "no such endpoint", retryable=Fal
 Endpoint = Callable[[Request, float, random.Random], Outcome]
 
 
-def told(retry_after_s: float) -> Failure:
+def rate_limited(retry_after_s: float) -> Failure:
     """Make a refusal that names a time."""
     return Failure(REFUSED.error, throttled=True, retry_after_s=retry_after_s)
 
 
 def answer(request: Request) -> Answer:
-    """Answer every input of a request by its number, for a token a letter and two more."""
+    """Answer every input of a request by its number, for a token a character and two more."""
     characters, count = request.characters, len(request.inputs)
     results = [Result(text=f"answer {number}") for number, _ in request.inputs]
     return Answer(results, Usage(characters, 2 * count, characters + 2 * count))
@@ -48,7 +48,7 @@ def answer(request: Request) -> Answer:
 
 @dataclass(frozen=True)
 class Server:
-    """A made-up endpoint: the rows and the wire forms that it does not take, and how often it does what else."""
+    """A simulated endpoint: the rows and the wire formats that it does not take, and how often it does what else."""
 
     poison: Iterable[int] = ()
     forms: Iterable[int] = ()
@@ -64,13 +64,15 @@ class Server:
             return BROKEN
         draw = dice.random()
         if draw < self.refused:
-            return dice.choice((REFUSED, told(0.4), told(3.0)))
+            return dice.choice((REFUSED, rate_limited(0.4), rate_limited(3.0)))
         if draw < self.refused + self.broken:
             return BROKEN
         if draw < self.refused + self.broken + self.garbage:
             return GARBAGE
-        alone = request.form.task is COMPLETE and len(request.inputs) == 1  # then it is written alike in both forms
-        if request.dialect in self.forms and not (alone and request.dialect == 0):
+        alone = (
+            request.negotiation.task is COMPLETE and len(request.inputs) == 1
+        )  # then it is written alike in both forms
+        if request.wire_format in self.forms and not (alone and request.wire_format == 0):
             return self.format_unsupported
         return BAD_INPUT if any(number in self.poison for number, _ in request.inputs) else answer(request)
 
@@ -80,9 +82,9 @@ class Sent(NamedTuple):
 
     at: float
     rows: list[int]
-    dialect: int
+    wire_format: int
     outcome: Outcome
-    out: int  # requests in flight with it
+    in_flight: int  # requests, with this one
 
 
 class Play:
@@ -104,16 +106,16 @@ class Play:
         self.results: dict[int, Result] = {}
         self.stopped: RowError | None = None
         self.now = start
-        self.limit = ConcurrencyLimiter(policy)
-        self.schedule = RequestScheduler(self.limit, policy)
+        self.limiter = ConcurrencyLimiter(policy)
+        self.scheduler = RequestScheduler(self.limiter, policy)
         self._endpoint, self._dice, self._latency_s = endpoint, random.Random(seed), latency_s
         self._ceiling = policy.ceiling
         self._in_flight: list[tuple[float, int, Request, Outcome]] = []
-        form = WireFormatNegotiation(task, policy.batch_size)
-        packer = Batcher(form.max_inputs)
-        for pack in [*packer.add(enumerate(rows)), *packer.flush()]:
-            self.schedule.add(self, pack, form)
-        while len(self.schedule) or self._in_flight:
+        negotiation = WireFormatNegotiation(task, policy.batch_size)
+        batcher = Batcher(negotiation.max_inputs)
+        for pack in [*batcher.add(enumerate(rows)), *batcher.flush()]:
+            self.scheduler.add(self, pack, negotiation)
+        while len(self.scheduler) or self._in_flight:
             self._send()
             self._wait()
 
@@ -133,31 +135,33 @@ class Play:
         return total(result.usage for result in self.results.values())
 
     def _send(self) -> None:
-        going = self.schedule.ready(self.now)
+        going = self.scheduler.ready(self.now)
         for request in going:
             rows = [number for number, _ in request.inputs]
             assert not self.results.keys() & rows, "a row is not sent after it was settled"
-            assert len(rows) <= request.form.max_inputs, "a request carries no more than its wire form takes"
+            assert len(rows) <= request.negotiation.max_inputs, (
+                "a request carries no more than its wire negotiation takes"
+            )
             outcome = self._endpoint(request, self.now, self._dice)
             due = self.now + self._dice.uniform(*self._latency_s)
             heapq.heappush(self._in_flight, (due, len(self.sent), request, outcome))
-            request.requests += 1
-            self.sent.append(Sent(self.now, rows, request.dialect, outcome, len(self._in_flight)))
+            request.http_requests += 1
+            self.sent.append(Sent(self.now, rows, request.wire_format, outcome, len(self._in_flight)))
         assert len(self.sent) < SENT_MOST, "it comes to an end"
-        assert not going or len(self._in_flight) <= min(self.limit.window, self._ceiling), "no more than may be out"
-        assert len(self._in_flight) == self.limit.in_flight, "what waits holds no slot"
+        assert not going or len(self._in_flight) <= min(self.limiter.window, self._ceiling), "no more than may be out"
+        assert len(self._in_flight) == self.limiter.in_flight, "what waits holds no slot"
 
     def _wait(self) -> None:
-        due = self.schedule.next_due(self.now)
+        due = self.scheduler.next_due(self.now)
         comes = self._in_flight[0][0] if self._in_flight else None
         assert due is None or due > self.now, "what could go has gone: to name this very time would be to spin"
-        assert due is not None or comes is not None or not len(self.schedule), "what is left in line has a time"
+        assert due is not None or comes is not None or not len(self.scheduler), "what is left in line has a time"
         times = [time for time in (due, comes) if time is not None]
         if not times:
             return
         between = self.now + (min(times) - self.now) * self._dice.random()
-        if self.limit.per_s is None and between < min(times):  # a learned rate may be forgotten before its time
-            assert not self.schedule.ready(between), "nothing can go before the time that is named"
+        if self.limiter.rate_per_s is None and between < min(times):  # a learned rate may be forgotten before its time
+            assert not self.scheduler.ready(between), "nothing can go before the time that is named"
         self.now = min(times)
         if comes == self.now:
             _, _, request, outcome = heapq.heappop(self._in_flight)
@@ -165,20 +169,20 @@ class Play:
 
     def _settle(self, request: Request, outcome: Outcome) -> None:
         if isinstance(outcome, Answer):
-            self.schedule.answered(request, outcome, self.now, 1.0)
+            self.scheduler.on_answer(request, outcome, self.now, 1.0)
             self._deliver(request, outcome)
-        elif last_word := self.schedule.failed(request, outcome, self.now, self._dice.random):
-            self._deliver(request, last_word.error)
-            if last_word.stops_all:
-                self.stopped = last_word.error
-        for judged, last_word in self.schedule.judged(self.now, lambda _: False):
-            self._deliver(judged, last_word.error)
+        elif verdict := self.scheduler.on_failure(request, outcome, self.now, self._dice.random):
+            self._deliver(request, verdict.error)
+            if verdict.stops_all:
+                self.stopped = verdict.error
+        for judged, verdict in self.scheduler.judge.verdicts(self.now, lambda _: False):
+            self._deliver(judged, verdict.error)
         if self.stopped is not None:
-            for dropped in self.schedule.drop(self):
+            for dropped in self.scheduler.drop(self):
                 self._deliver(dropped, self.stopped)
 
     def _deliver(self, request: Request, outcome: Answer | RowError) -> None:
-        for number, result in request.settled(outcome, 1.0):
+        for number, result in request.results(outcome, 1.0):
             assert number not in self.results, "a row is settled once"
             self.results[number] = result
 
@@ -189,13 +193,13 @@ def pack(*numbers: int) -> list[Indexed]:
 
 
 def begun(policy: Policy, task: Task = CHAT, owner: object = "task") -> tuple[RequestScheduler, WireFormatNegotiation]:
-    """Return a line of which one request was answered at time 0, and its form."""
-    schedule = RequestScheduler(ConcurrencyLimiter(policy), policy)
-    form = WireFormatNegotiation(task, policy.batch_size)
-    schedule.add(owner, pack(0), form)
-    (first,) = schedule.ready(0.0)
-    schedule.answered(first, answer(first), 0.0, 1.0)
-    return schedule, form
+    """Return a line of which one request was answered at time 0, and its negotiation."""
+    scheduler = RequestScheduler(ConcurrencyLimiter(policy), policy)
+    negotiation = WireFormatNegotiation(task, policy.batch_size)
+    scheduler.add(owner, pack(0), negotiation)
+    (first,) = scheduler.ready(0.0)
+    scheduler.on_answer(first, answer(first), 0.0, 1.0)
+    return scheduler, negotiation
 
 
 def total(parts: Iterable[Usage | None]) -> Usage:

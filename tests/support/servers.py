@@ -1,4 +1,4 @@
-"""Made-up endpoints on a made-up clock: what may hide behind a URL, as far as a sender can tell.
+"""Made-up endpoints on a simulated clock: what may hide behind a URL, as far as a sender can tell.
 
 Each answers one question: what becomes of a request that arrives now, and when. What it could do at best (`per_s`) is
 known here and only here. Latencies are log-normal, as those of language models about are.

@@ -1,4 +1,4 @@
-"""Whole jobs on a made-up clock: workers that know nothing of each other, and of the endpoint only its replies.
+"""Whole jobs on a simulated clock: workers that know nothing of each other, and of the endpoint only its replies.
 
 Each worker has a `ConcurrencyLimiter` and a `RequestScheduler` of its own, as an engine has. Ten thousand requests take
 a third of a second. Measured are the share of the endpoint's capacity that was used, and what it took.
@@ -30,15 +30,15 @@ class Worker:
     """One of the job's tasks, with its share of the rows."""
 
     def __init__(self, limit: ConcurrencyLimiter, policy: Policy, rows: range, seed: int) -> None:
-        """Put every row in line."""
-        self.limit, self.schedule = limit, RequestScheduler(limit, policy)
+        """Put every row in the queue."""
+        self.limiter, self.scheduler = limit, RequestScheduler(limit, policy)
         self.out = 0
         self.leaves_at = math.inf
         self.wakes_at: float | None = 0.0
         self.dice = random.Random(seed).random
-        form = WireFormatNegotiation(Chat(), policy.batch_size)
+        negotiation = WireFormatNegotiation(Chat(), policy.batch_size)
         for number in rows:
-            self.schedule.add(self, [(number, "why?")], form)
+            self.scheduler.add(self, [(number, "why?")], negotiation)
 
 
 class Leaving(NamedTuple):
@@ -140,12 +140,12 @@ class Job:
             elif worker.wakes_at != event.at:
                 continue  # it woke up before
             if event.at >= worker.leaves_at:
-                left = worker.schedule.drop(worker)
+                left = worker.scheduler.drop(worker)
                 self._left.update(number for request in left for number, _ in request.inputs)
             self._send(worker, event.at)
-            due = worker.schedule.next_due(event.at)
+            due = worker.scheduler.next_due(event.at)
             if due is None:
-                assert worker.out or not len(worker.schedule), "what is left in line has a time"
+                assert worker.out or not len(worker.scheduler), "what is left in line has a time"
                 worker.wakes_at = None
             else:
                 assert due > event.at, "what may go has gone"
@@ -162,39 +162,39 @@ class Job:
         self._in_flight.append((now, self._in_flight[-1][1] + more))
 
     def _send(self, worker: Worker, now: float) -> None:
-        for judged, final in worker.schedule.judged(now, lambda _: False):
+        for judged, final in worker.scheduler.judge.verdicts(now, lambda _: False):
             self._deliver(judged, final.error)
-        window = worker.limit.window
-        for request in worker.schedule.ready(now):
+        window = worker.limiter.window
+        for request in worker.scheduler.ready(now):
             assert request.inputs[0][0] not in self.results, "a row is not sent after its answer"
             worker.out += 1
-            assert worker.out <= max(window, worker.limit.window), "no more is in flight than the window allows"
+            assert worker.out <= max(window, worker.limiter.window), "no more is in flight than the window allows"
             reply = self._endpoint.reply(now)
             heapq.heappush(self._events, Event(reply.at, next(self._serial), worker, request, reply))
             self._count(now, 1)
             self.sent += 1
             assert self.sent <= TRIES_MOST * self._rows, "it comes to an end"
-        assert worker.out == worker.limit.in_flight, "what waits holds no slot"
+        assert worker.out == worker.limiter.in_flight, "what waits holds no slot"
 
     def _settle(self, request: Request, reply: Reply, worker: Worker) -> None:
         """Take what an engine would take note of."""
-        sent_at = reply.at if request.sent is None else request.sent.at
+        sent_at = reply.at if request.permit is None else request.permit.sent_at
         last_word: Answer | RowError
         if reply.failure is None:
             last_word = Answer([Result(text="because") for _ in request.inputs], Usage(2, 1, 3))
-            worker.schedule.answered(request, last_word, reply.at, reply.at - sent_at)
+            worker.scheduler.on_answer(request, last_word, reply.at, reply.at - sent_at)
             self._answered_at.append(reply.at)
         else:
-            final = worker.schedule.failed(request, reply.failure, reply.at, worker.dice)
+            final = worker.scheduler.on_failure(request, reply.failure, reply.at, worker.dice)
             if final is None:
                 return
             last_word = final.error
             if final.stops_all:
-                for unsent in worker.schedule.drop(worker):
+                for unsent in worker.scheduler.drop(worker):
                     self._deliver(unsent, last_word)
         self._deliver(request, last_word)
 
     def _deliver(self, request: Request, last_word: Answer | RowError) -> None:
-        for number, result in request.settled(last_word, 1.0):
+        for number, result in request.results(last_word, 1.0):
             assert number not in self.results, "a row is settled once"
             self.results[number] = result

@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_llm import Endpoint, chat_udf, register_ai_functions
-from spark_llm.engine.registry import IDLE_MOST
+from spark_llm.engine.registry import MAX_IDLE
 from spark_llm.serving import LocalEndpoints
 
 pytestmark = [pytest.mark.slow, pytest.mark.one_kind]
@@ -36,9 +36,7 @@ def most_held(spark: SparkSession) -> tuple[int, int, int]:
 def are_few(held: tuple[int, int, int]) -> bool:
     """Return whether a worker has no more than belongs to the engines that it keeps, and a few dozen of its own."""
     engines, threads, files = held
-    return (
-        engines <= IDLE_MOST and threads <= 20 + ENGINE_THREADS * IDLE_MOST and files <= 60 + ENGINE_FILES * IDLE_MOST
-    )
+    return engines <= MAX_IDLE and threads <= 20 + ENGINE_THREADS * MAX_IDLE and files <= 60 + ENGINE_FILES * MAX_IDLE
 
 
 def test_a_cell_that_is_run_again_leaves_few_engines(spark: SparkSession, endpoints: LocalEndpoints) -> None:

@@ -1,0 +1,250 @@
+"""The dispatcher: carries out on the event loop what the scheduler decides, and hands each row its result.
+
+An exception that nobody expected ends the stream that it belongs to, or all streams of the engine where that cannot be
+known.
+"""
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import Iterable
+from functools import partial
+
+from spark_llm.auth.tokens import TokenKeeper
+from spark_llm.endpoint.route import Route
+from spark_llm.engine.endpoint_client import EndpointClient
+from spark_llm.engine.loop_thread import LoopThread, engine_error, log_unexpected
+from spark_llm.engine.process_identity import max_connections
+from spark_llm.engine.row_stream import Stream, open_stream
+from spark_llm.flow.batcher import Indexed
+from spark_llm.flow.limiter import ConcurrencyLimiter
+from spark_llm.flow.log import Flow, FlowLog
+from spark_llm.flow.negotiation import WireFormatNegotiation
+from spark_llm.flow.request import Request
+from spark_llm.flow.scheduler import RequestScheduler
+from spark_llm.policy import Policy
+from spark_llm.protocol.task import Task
+from spark_llm.protocol.values import Answer, Failure, Result, RowError
+
+_CANCELLED = RowError("cancelled", None, "the reader stopped before this row was answered", retryable=True)
+
+_flow_logger = logging.getLogger("spark_llm.flow")
+
+
+class Dispatcher:
+    """The requests of one endpoint: its queue, its limits, its connections, and the streams they come from.
+
+    `open_stream` and `discard` are for any thread, all else runs in the loop's.
+    """
+
+    def __init__(self, route: Route, policy: Policy, keeper: TokenKeeper, loop_thread: LoopThread) -> None:
+        """Send nothing before the first row is admitted."""
+        self._route = route
+        self._policy = policy
+        self._renews = keeper.is_renewable
+        self._loop_thread = loop_thread
+        self._loop = loop_thread.loop
+        self._sending: dict[asyncio.Task[None], Request] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._streams: set[Stream] = set()
+        self._streams_lock = threading.Lock()
+        self._reset()
+        self._client = EndpointClient(route, keeper, policy.timeout_s, self.limiter.ceiling)
+
+    def _reset(self) -> None:
+        """Begin with an empty queue, and with limits that know nothing of the endpoint."""
+        self.limiter = ConcurrencyLimiter(self._policy, max_connections())
+        self._scheduler = RequestScheduler(self.limiter, self._policy, renews=self._renews)
+        self._negotiations: dict[Task, WireFormatNegotiation] = {}
+        self._flow_log = FlowLog()
+
+    def open_stream(self, task: Task) -> Stream:
+        """Return a new stream of rows."""
+        with self._streams_lock:
+            negotiation = self._negotiations.setdefault(task, WireFormatNegotiation(task, self._policy.batch_size))
+            stream = open_stream(negotiation, self._policy, self._route)
+            self._streams.add(stream)
+        return stream
+
+    def discard(self, stream: Stream) -> None:
+        """Forget a stream that is over."""
+        with self._streams_lock:
+            self._streams.discard(stream)
+
+    def admit(self, stream: Stream, batches: list[list[Indexed]]) -> None:
+        """Queue a request for each batch, and send what may go."""
+        for batch in batches:
+            self._scheduler.add(stream, batch, stream.negotiation)
+        stream.buffer.extra_rows_wanted = 0
+        if stream.buffer.stop_error is not None:
+            self._stop(stream, stream.buffer.stop_error)
+        self.pump()
+
+    def pump(self) -> None:
+        """Send the requests that may go now, each in a task of its own, and set the timer for the next."""
+        for request in self._ready():
+            self._start(request)
+
+    def cancel(self, stream: Stream, cancelled: threading.Event) -> None:
+        """Cancel all requests of a stream, and then set the event."""
+        self._loop.call_soon(cancelled.set)
+        self._abort(stream, _CANCELLED)
+        self.pump()
+
+    def on_error(self, error: BaseException) -> None:
+        """End all streams and forget all requests: after such an error no count can be trusted."""
+        log_unexpected(self._route.shown, error)
+        for sending, request in self._sending.items():
+            request.permit = None  # its slot goes with all others
+            sending.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._streams_lock:
+            self._reset()
+            for stream in self._streams:
+                stream.buffer.abort(engine_error(type(error).__name__))
+
+    def on_loop_end(self, reason: str) -> None:
+        """End all streams, whose rows nobody will answer."""
+        with self._streams_lock:
+            for stream in self._streams:
+                stream.buffer.abort(engine_error(reason))
+
+    async def shut_down(self) -> None:
+        """Cancel what is in flight, and close the connections."""
+        self._reset()  # no queued request takes the place of a cancelled one
+        for sending in self._sending:
+            sending.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._client.close()
+
+    def _ready(self) -> list[Request]:
+        """Return the requests that may go now, which count as sent; deliver the verdicts that are due before."""
+        try:
+            for request, verdict in self._scheduler.judge.verdicts(self._loop.time(), _request_row):
+                row_error = self._client.with_hint(verdict.error, stops_all=verdict.stops_all)
+                self._deliver(request.owner, request.results(row_error, None))
+            going = self._scheduler.ready(self._loop.time())
+            for request in going:
+                if request.attempts.sent == 1:
+                    request.owner.buffer.remove_unsent(len(request.inputs))
+            due = self._scheduler.next_due(self._loop.time())
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = None if due is None else self._loop.call_at(due, self._loop_thread.guarded, self.pump)
+            if _flow_logger.isEnabledFor(logging.INFO):
+                self._log_flow()
+        except BaseException as error:  # noqa: BLE001 -- requests that had left the queue may be lost
+            self.on_error(error)
+            return []
+        return going
+
+    def _start(self, request: Request) -> None:
+        sending = self._loop.create_task(self._send(request))
+        self._sending[sending] = request
+        sending.add_done_callback(partial(self._loop_thread.guarded, self._on_sending_end))
+
+    async def _send(self, request: Request) -> None:
+        """Send a request, and in the slot that it leaves the next one, as long as there is one."""
+        sending = asyncio.current_task(self._loop)
+        while True:
+            try:
+                await self._settle(request, request.owner)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001 -- whatever it is, the rows say so
+                self._fail(request, error)
+                self.pump()
+                return
+            going = self._ready()
+            if not going:
+                return
+            request = going.pop(0)
+            if sending is not None:
+                self._sending[sending] = request
+            for another in going:
+                self._start(another)
+
+    def _on_sending_end(self, sending: "asyncio.Task[None]") -> None:
+        request = self._sending.pop(sending)
+        if sending.cancelled():
+            self._fail(request, asyncio.CancelledError())
+            self.pump()
+
+    async def _settle(self, request: Request, stream: Stream) -> None:
+        """Make one attempt, and give the rows their results, or the request its place in the queue."""
+        try:
+            outcome, latency_s = await self._client.send(request, stream.negotiation.task, self._scheduler.judge)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 -- a row never sinks a job, not even by a mistake of ours
+            message = f"{type(error).__name__} in spark_llm while sending: {error}"
+            outcome, latency_s = Failure(RowError("invalid_response", None, message, retryable=False)), None
+        if request.permit is None:  # `on_error` has forgotten it
+            return
+        now = self._loop.time()
+        if isinstance(outcome, Answer):
+            if self._scheduler.on_answer(request, outcome, now, latency_s):
+                self._deliver(stream, request.results(outcome, latency_s))
+        else:
+            verdict = self._scheduler.on_failure(request, outcome, now, random.random)
+            if verdict is not None:
+                row_error = self._client.with_hint(verdict.error, stops_all=verdict.stops_all)
+                self._deliver(stream, request.results(row_error, latency_s))
+                if verdict.stops_all:
+                    self._stop(stream, row_error)
+        if stream.buffer.stop_error is not None:
+            self._stop(stream, stream.buffer.stop_error)
+
+    def _deliver(self, stream: Stream, results: Iterable[tuple[int, Result]]) -> None:
+        """Give rows their results, and queue the duplicates of a row that failed."""
+        for batch in stream.settle(results):
+            self._scheduler.add(stream, batch, stream.negotiation)
+
+    def _stop(self, stream: Stream, error: RowError) -> None:
+        """Give this error to every row of the stream that is not in flight."""
+        stream.buffer.stop(error)
+        while dropped := self._scheduler.drop(stream):
+            for request in dropped:
+                if request.attempts.sent == 0:
+                    stream.buffer.remove_unsent(len(request.inputs))
+                self._deliver(stream, request.results(error, None))
+
+    def _abort(self, stream: Stream, error: RowError) -> None:
+        """Give this error to every row of the stream that has no result, and cancel its requests."""
+        stream.buffer.abort(error)
+        self._scheduler.drop(stream)
+        for sending, request in self._sending.items():
+            if request.owner is stream:
+                sending.cancel()
+
+    def _fail(self, request: Request, error: BaseException) -> None:
+        """Free the slot of a request that will have no outcome, and end its stream, unless that is over."""
+        self._scheduler.on_cancel(request)
+        if not request.owner.buffer.aborted:
+            log_unexpected(self._route.shown, error)
+            self._abort(request.owner, engine_error(type(error).__name__))
+
+    def _log_flow(self) -> None:
+        limiter, scheduler, now = self.limiter, self._scheduler, self._loop.time()
+        wire_formats = tuple(
+            (each.task.name, each.wire_format) for each in self._negotiations.values() if each.wire_format
+        )
+        flow = Flow(
+            limiter.window,
+            limiter.rate_per_s,
+            limiter.saturation,
+            scheduler.outage_since,
+            scheduler.paused_until,
+            wire_formats,
+        )
+        for level, message in self._flow_log.changes(flow, now):
+            _flow_logger.log(level, "%s: %s", self._route.shown, message)
+
+
+def _request_row(stream: Stream) -> bool:
+    """Ask a stream for another row; return whether there may be one."""
+    return stream.buffer.request_row()

@@ -53,7 +53,7 @@ PURE = (
     *("flow", "protocol", "metering", *BASE, *WORDS),
     *("readiness/report", "readiness/workspace", "readiness/probe", "ai/catalog", "ai/prompts", "cache/entry"),
     *("enrich/report", "enrich/conflict", "enrich/heartbeat", "enrich/estimation/report", "livecounts/datagrams"),
-    *("cli/config_errors", "cli/local/delta"),
+    *("cli/config_errors"),
 )
 ACTING = """
     asyncio concurrent ctypes glob http.client io logging multiprocessing os pathlib queue random sched secrets select
@@ -236,7 +236,7 @@ SOUND = {
     "schemas": "import pyspark\nfrom house.protocol import chat",
     "cli/__init__": "from house.cli.main import main",
     "cli/main": "from house.serving.app import run\nfrom house.cli import demo",
-    "cli/demo": "import pyspark.sql\nfrom tqdm.auto import tqdm\nimport house.udf.factories",
+    "cli/demo": "import pyspark.sql\nimport house.udf.factories",
     "udf/factories": "import pyspark\nfrom house import schemas\nfrom house.transport.http import Wire",
     "transport/http": "import aiohttp, time\nfrom house.errors import Failure",
     "flow/retry": "from house.protocol import chat",

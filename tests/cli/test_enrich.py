@@ -180,8 +180,8 @@ def test_a_file_that_is_wrong_ends_with_1_before_spark_is_loaded(
 
     assert (1, "") == (code, out)
     assert [
-        "spark-llm enrich: job.toml: 'kye' is no key of it. Hint: did you mean 'key'?",
-        "job.toml: 'token' is no key of it. Hint: no secret goes into a file",
+        "spark-llm enrich: job.toml: unknown key 'kye'. Hint: did you mean 'key'?",
+        "job.toml: unknown key 'token'. Hint: a file holds no secret",
         "job.toml: chunk_rows=0 is not a whole number of at least 1. Hint: leave it out for 5000.",
     ] == [line.partition(": put it")[0] for line in err.splitlines()]
     assert SECRET not in err

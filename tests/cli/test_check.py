@@ -88,8 +88,8 @@ def test_an_endpoint_that_is_not_ready_ends_with_1(
         ),
         (["chat", "--task", "sing"], "invalid choice: 'sing'"),
         (["chat", "--token-file", SECRET], "The file of --token-file cannot be read"),
-        (["chat", f"--token={SECRET}"], "a token does not go on the command line"),
-        (["chat", "--token", SECRET], "a token does not go on the command line: name --token-file FILE"),
+        (["chat", f"--token={SECRET}"], "a token must not be on the command line"),
+        (["chat", "--token", SECRET], "a token must not be on the command line: use --token-file FILE"),
         ([], "ENDPOINT"),
     ],
 )

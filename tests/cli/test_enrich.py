@@ -215,7 +215,7 @@ def test_ctrl_c_ends_with_130(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     thread.join()
 
     assert 130 == code
-    assert "Stopped. Run it again: what was answered is not asked again." in capsys.readouterr().err
+    assert "Stopped. Run it again: rows that have an answer are not asked again." in capsys.readouterr().err
 
 
 @pytest.mark.spark

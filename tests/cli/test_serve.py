@@ -87,8 +87,8 @@ def test_a_token_of_ones_own_is_read_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--token", "t0p-s3cret"], "a token does not go on the command line: name --token-file FILE"),
-        (["--token=t0p-s3cret"], "a token does not go on the command line"),
+        (["--token", "t0p-s3cret"], "a token must not be on the command line: use --token-file FILE"),
+        (["--token=t0p-s3cret"], "a token must not be on the command line"),
         (["--token-file", "t0p-s3cret"], "The file of --token-file cannot be read: No such file or directory. Hint: "),
         (["--token-file", os.devnull], "The token (--token-file) is empty, or"),
     ],

@@ -12,7 +12,7 @@ from benchmarks.support.running import CHAT
 from benchmarks.support.session import PROMPT, bench
 from spark_llm import Policy, chat_udf
 from spark_llm.cache.answer_cache import Cache
-from spark_llm.cache.entry import Keys, written
+from spark_llm.cache.entry import Keys, encoded_answer
 from spark_llm.cache.sqlite_store import Store
 from spark_llm.flow.batcher import Indexed
 from spark_llm.protocol.chat import Chat
@@ -82,7 +82,7 @@ def _row(number: int) -> Indexed:
 
 
 def _fill(folder: Path, entries: int) -> None:
-    entry = written(ANSWER)
+    entry = encoded_answer(ANSWER)
     with contextlib.closing(Store(folder)) as store:
         for first in range(0, entries, 1_000):
             keys = (KEYS.of(_row(number)[1]) for number in range(first, min(entries, first + 1_000)))

@@ -186,7 +186,7 @@ def _add_token_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     hidden = argparse.SUPPRESS
     parser.add_argument("--token", action=_NoToken, const=default, help=hidden)  # not short for the next
     parser.add_argument(
-        "--token-file", metavar="FILE", help=f"a file with the token, or - for stdin (default: {default})"
+        "--token-file", metavar="FILE", help=f"a file with the token, - for stdin (default: {default})"
     )
 
 

@@ -78,7 +78,7 @@ class Engine:
     def _begin(self) -> None:
         """Know nothing of the endpoint yet, and have no request in line."""
         self._limit = ConcurrencyLimiter(self._policy, most_connections())
-        self._schedule = RequestScheduler(self._limit, self._policy, renews=self._keeper.renews)
+        self._schedule = RequestScheduler(self._limit, self._policy, renews=self._keeper.is_renewable)
         self._forms: dict[Task, WireFormatNegotiation] = {}
         self._flow_log = FlowLog()
 
@@ -376,11 +376,11 @@ class Engine:
             if self._client is None:
                 self._client = self._connected()
             now = time.time()
-            if self._keeper.is_due(now):
-                if self._keeper.has_ended(now):
-                    await self._in_a_thread(self._keeper.renew_in_time)
+            if self._keeper.needs_renewal(now):
+                if self._keeper.has_expired(now):
+                    await self._in_a_thread(self._keeper.renew_if_needed)
                 elif self._renewal is None or self._renewal.done():
-                    self._renewal = self._loop.run_in_executor(None, self._keeper.renew_in_time)
+                    self._renewal = self._loop.run_in_executor(None, self._keeper.renew_if_needed)
                     self._renewal.add_done_callback(_is_seen)
             response = await self._post(self._client, request, body)
         except SignInError as error:
@@ -398,11 +398,11 @@ class Engine:
             request.requests += 1
             response = await client.post(body, token)
             if response.status not in (401, 403):
-                self._keeper.worked(token)
+                self._keeper.record_success(token)
                 return response
             if tokens == _TOKENS_MOST or not await self._replaced(request, token):
                 if tokens > 1:
-                    self._keeper.was_in_vain()
+                    self._keeper.record_futile_renewal()
                 return response
             request.tries.sent += 1
 

@@ -35,7 +35,7 @@ from spark_llm.enrich.table import Table, persistently, said, same_of
 from spark_llm.enrich.validate import checked, make, of_source, widen
 from spark_llm.enrich.work_table import WorkTable
 from spark_llm.errors import JobFailedError
-from spark_llm.livecounts.counts import LiveCounts, own_address_towards
+from spark_llm.livecounts.counts import LiveCounts, local_address_for
 from spark_llm.metering.chunking import ChunkPlanner, Limits
 from spark_llm.metering.prices import Price, cost
 from spark_llm.protocol.identifiers import quoted
@@ -201,7 +201,7 @@ class Job:
 
 def _driver_host(spark: SparkSession) -> str:
     """Return where workers find this process: the driver's address, or this client's on its way to the server."""
-    return own_address_towards(spark.client.host) if is_remote() else spark.conf.get("spark.driver.host") or ""
+    return local_address_for(spark.client.host) if is_remote() else spark.conf.get("spark.driver.host") or ""
 
 
 def _rows(seen: Observation, work: WorkTable) -> int | None:

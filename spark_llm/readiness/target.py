@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from spark_llm.auth.credentials import Bearer, Credential, Login
+from spark_llm.auth.credentials import Bearer, Credential, CredentialsProvider
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError
@@ -85,7 +85,7 @@ def locate(
 
 def workspace(
     environ: Mapping[str, str],
-    logins: Sequence[Login],
+    providers: Sequence[CredentialsProvider],
     token: Credential | None = None,
     *,
     ca_bundle: str | None = None,
@@ -97,7 +97,7 @@ def workspace(
     """
     host = host_url(environ.get("DATABRICKS_HOST", ""))
     if not host:
-        here = (login.workspace(environ) for login in logins if login.is_here(environ))
+        here = (login.workspace(environ) for login in providers if login.is_available(environ))
         found = next(filter(None, here), None)
         if found is None:
             raise ConfigError(
@@ -107,4 +107,4 @@ def workspace(
         host, token = found.host, token or found.credential
     # A base is asked for a model, and a list has none: it is named, and not sent.
     asked = Endpoint(host + API, model="any", token=token, ca_bundle=ca_bundle, allow_http=allow_http)
-    return replace(asked.resolve("", environ, logins), model=None)
+    return replace(asked.resolve("", environ, providers), model=None)

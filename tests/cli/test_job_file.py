@@ -373,7 +373,7 @@ def test_the_page_shows_the_example_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("heading", "keys"),
     [
-        ("### At the top", set(JOB_KEYS)),
+        ("### Top-level keys", set(JOB_KEYS)),
         ("### `[endpoints.NAME]`", set(ENDPOINT_KEYS)),
         (
             "### `[columns.NAME]`",

@@ -15,7 +15,7 @@ from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.task import Task
 from spark_llm.serving import After, Capacity, Echo, Faults, LocalEndpoints, Quota, echo_vector
-from spark_llm.serving.protocol.errors import Refusal, Refused
+from spark_llm.serving.protocol.errors import ErrorResponse, Refused
 from spark_llm.serving.protocol.requests import ChatRequest
 from tests.support.asking import CHAT, ask, distinct, engine, engine_at, kinds, texts
 from tests.support.saying import Says, last_words
@@ -125,7 +125,7 @@ def test_rows_that_are_refused_for_their_content_fail_alone(status: int, kind: s
     def say(request: ChatRequest) -> str:
         text = last_words(request)
         if text.startswith("bad"):
-            raise Refused(Refusal(status, "PERMISSION_DENIED", "This content is not allowed."))
+            raise Refused(ErrorResponse(status, "PERMISSION_DENIED", "This content is not allowed."))
         return text
 
     rows: list[Item | None] = [

@@ -175,7 +175,7 @@ def test_requests_go_on_while_a_token_is_renewed_early(endpoints: LocalEndpoints
 
     route = Endpoint(endpoints.invocations("chat"), token=slow).resolve(CHAT.route, {})
     keeper = TokenKeeper(route.credential)
-    keeper.renew_in_time()
+    keeper.renew_if_needed()
     keeper._token = keeper._token._replace(renew_at=0.0)  # noqa: SLF001 -- as if the time to renew had come
     asked = Engine(route, Policy(), keeper)
     started.append(asked)
@@ -186,7 +186,7 @@ def test_requests_go_on_while_a_token_is_renewed_early(endpoints: LocalEndpoints
     gate.set()
     assert distinct(20) == texts(ask(asked, [distinct(20)]))
     assert 2 == len(calls)
-    assert comes_true(lambda: not keeper.is_due(time.time()))
+    assert comes_true(lambda: not keeper.needs_renewal(time.time()))
 
 
 def test_a_token_that_has_ended_holds_requests_back(endpoints: LocalEndpoints) -> None:

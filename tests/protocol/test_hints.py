@@ -107,7 +107,7 @@ CASES = [
     Case("connection", None, "no connection to x:80 within 15 s", ELSEWHERE, "", False, "firewall"),
     Case("connection", None, "no connection to x:80: too many open files", ELSEWHERE, "", False, "ulimit -n"),
     Case("connection", None, "the server closed the connection", ELSEWHERE, "", True, "check the URL"),
-    Case("timeout", None, "no whole answer within 120 s", WORKSPACE, TOKEN, False, "timeout_s"),
+    Case("timeout", None, "no complete answer within 120 s", WORKSPACE, TOKEN, False, "timeout_s"),
     Case("context_length", 400, "prompt is too long", WORKSPACE, TOKEN, False, "ask a model that takes more"),
     Case("context_length", 429, "(TPM): Limit 30000, Requested 31000", ELSEWHERE, TOKEN, False, "limit raised"),
     Case("context_length", 402, "but can only afford 3324", ELSEWHERE, TOKEN, False, "add credit"),

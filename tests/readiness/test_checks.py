@@ -220,7 +220,7 @@ def _unknown() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("place", "message", "hint"),
     [
-        (_silent, "no whole answer within 0.4 s", "give a try longer"),
+        (_silent, "no complete answer within 0.4 s", "give a try longer"),
         (_nobody, "connection refused", "nothing listens there"),
         (_untrusted, "certificate verify failed: ", "Endpoint(…, ca_bundle=…)"),
         (_plain, "no TLS with 127.0.0.1", "write http://"),
@@ -469,16 +469,16 @@ def test_no_credentials_at_all_are_said_before_anything_is_asked(endpoints: Loca
     report = checked(Endpoint("chat"), environ={"DATABRICKS_HOST": endpoints.url})
 
     assert "credentials" == wrong(report).name
-    assert wrong(report).message.startswith(f"There is no token for {endpoints.url}: ")
+    assert wrong(report).message.startswith(f"There is no token for {endpoints.url}. ")
     assert "set DATABRICKS_TOKEN on the driver, or pass Endpoint(…, token=…)." == wrong(report).hint
 
 
 @pytest.mark.parametrize(
     ("endpoint", "environ", "message"),
     [
-        (Endpoint("chat"), {}, "DATABRICKS_HOST does not say at which workspace"),
+        (Endpoint("chat"), {}, "DATABRICKS_HOST names no workspace"),
         (Endpoint("http://far.example/v1", model="m"), {}, "plain http to another machine"),
-        (Endpoint("http://127.0.0.1:1/v1"), {}, "a base needs a model"),
+        (Endpoint("http://127.0.0.1:1/v1"), {}, "a base URL, which needs a model"),
         (Endpoint("chat"), {"DATABRICKS_HOST": "http://far.example", "DATABRICKS_TOKEN": "t"}, "plain http"),
     ],
 )
@@ -498,7 +498,7 @@ def test_a_task_that_the_url_does_not_answer_is_said() -> None:
     report = checked(Endpoint("http://127.0.0.1:1/v1/embeddings"), "chat")
 
     assert "address" == wrong(report).name
-    assert "answers /embeddings, and this UDF asks /chat/completions" in wrong(report).message
+    assert "serves /embeddings, but this UDF sends requests to /chat/completions" in wrong(report).message
 
 
 # What a workspace says of its endpoint.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spark_llm.serving import After, Echo, LocalEndpoints, Model, ServingEndpoint
 from spark_llm.serving.auth.oauth import JWT_BEARER, TokenEndpoint
-from spark_llm.serving.auth.tokens import Token, Tokens
+from spark_llm.serving.auth.tokens import Token, TokenStore
 from tests.support.local_client import Client, connected, conversation
 
 CHAT = conversation("hello")
@@ -158,7 +158,7 @@ def test_no_secret_is_printed() -> None:
 @pytest.mark.parametrize("clients", [{}, {"": "x"}, {"me": ""}, {"a:b": "x"}, {"me": "caf\xe9"}, {"\ud800": "x"}])
 def test_clients_that_cannot_sign_in_are_a_mistake(clients: dict[str, str]) -> None:
     """Nobody, or ids and secrets that no header can hold: it is said when the endpoints are made, without a secret."""
-    with pytest.raises(ValueError, match=r"Hint: (leave it out|write ids)") as error:
+    with pytest.raises(ValueError, match=r"Hint: (omit it|write ids)") as error:
         LocalEndpoints(clients=clients)
 
     assert "caf" not in str(error.value)
@@ -220,9 +220,9 @@ _FORMS = st.dictionaries(
 ).map(lambda form: requests.Request("POST", "http://x", data=form).prepare().body or "")
 
 
-def endpoint_of(clients: dict[str, str]) -> tuple[TokenEndpoint, Tokens]:
+def endpoint_of(clients: dict[str, str]) -> tuple[TokenEndpoint, TokenStore]:
     """Make a token endpoint for these clients, and what it gives out."""
-    tokens = Tokens(Token("plain", expires=None, now=0), issued_expire=None)
+    tokens = TokenStore(Token("plain", expires=None, now=0), issued_expire=None)
     return TokenEndpoint(clients, tokens, {"number": "chat"}), tokens
 
 
@@ -230,9 +230,9 @@ def endpoint_of(clients: dict[str, str]) -> tuple[TokenEndpoint, Tokens]:
 def test_whatever_is_asked_is_granted_or_refused(body: bytes, header: str) -> None:
     """Any bytes have a token or an error of the RFC's, and the count of the tokens is exact."""
     endpoint, tokens = endpoint_of({"me": "s3cret"})
-    status, document, _ = endpoint.answer(body, "application/x-www-form-urlencoded", header, now=0)
+    status, document, _ = endpoint.respond(body, "application/x-www-form-urlencoded", header, now=0)
 
-    assert (status == 200, status == 200) == ("access_token" in document, tokens.issued == 1)
+    assert (status == 200, status == 200) == ("access_token" in document, tokens.issued_count == 1)
     assert status in {200, 400, 401}
     assert status == 200 or {"error", "error_description"} == set(document)
 
@@ -248,6 +248,8 @@ def test_a_client_is_known_by_its_own_secret_alone(clients: dict[str, str], data
     endpoint, _ = endpoint_of(clients)
     user, password = data.draw(st.sampled_from([*clients])), data.draw(st.sampled_from([*clients.values()]))
     header = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
-    status, _, _ = endpoint.answer(b"grant_type=client_credentials", "application/x-www-form-urlencoded", header, now=0)
+    status, _, _ = endpoint.respond(
+        b"grant_type=client_credentials", "application/x-www-form-urlencoded", header, now=0
+    )
 
     assert (clients[user] == password) == (status == 200)

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.serving import After, LocalEndpoints
-from spark_llm.serving.auth.tokens import MOST_KEPT, IssuedTokensExpire, Token, Tokens
+from spark_llm.serving.auth.tokens import MAX_KEPT, IssuedTokenExpiry, Token, TokenStore
 from spark_llm.serving.protocol.errors import INVALID_TOKEN, NO_CREDENTIAL, OUT_OF_SCOPE, UNAUTHENTICATED
 from tests.support.local_client import Client, connected
 
 
-def tokens(*, expires: After | None = None, issued_expire: IssuedTokensExpire = None) -> Tokens:
+def tokens(*, expires: After | None = None, issued_expire: IssuedTokenExpiry = None) -> TokenStore:
     """Make tokens of which the plain one is "sesame", set at 0."""
-    return Tokens(Token("sesame", expires=expires, now=0), issued_expire=issued_expire)
+    return TokenStore(Token("sesame", expires=expires, now=0), issued_expire=issued_expire)
 
 
 # --- The rule, on a made-up clock ---
@@ -33,7 +33,7 @@ def test_a_token_expires_with_use(good: int, asked: int) -> None:
     """A token is good for so many requests, and looking at it is none."""
     token = Token("sesame", expires=After(requests=good), now=0)
 
-    assert [number < good for number in range(asked)] == [token.is_good(0) and token.use(0) for _ in range(asked)]
+    assert [number < good for number in range(asked)] == [token.is_valid(0) and token.use(0) for _ in range(asked)]
 
 
 def test_requests_with_another_token_do_not_count() -> None:
@@ -42,7 +42,7 @@ def test_requests_with_another_token_do_not_count() -> None:
     brought = ["sesame", "wrong", None, "sesame", "sesame"]
 
     assert [None, UNAUTHENTICATED, NO_CREDENTIAL, None, UNAUTHENTICATED] == [
-        plain.refusal(each, now=0) for each in brought
+        plain.authorize(each, now=0) for each in brought
     ]
 
 
@@ -70,9 +70,9 @@ def test_an_issued_token_is_good_for_what_it_was_issued_for(
     value = kept.issue(0, ids).value
 
     assert (on_workspace, on_a, on_b) == (
-        kept.refusal(value, 0),
-        kept.refusal(value, 0, endpoint_id="a"),
-        kept.refusal(value, 0, endpoint_id="b"),
+        kept.authorize(value, 0),
+        kept.authorize(value, 0, endpoint_id="a"),
+        kept.authorize(value, 0, endpoint_id="b"),
     )
 
 
@@ -80,19 +80,19 @@ def test_the_plain_token_is_of_the_wrong_kind_for_a_data_plane() -> None:
     """A data plane refuses it in the words for a credential that is not supported, and it is not worn out by that."""
     kept = tokens(expires=After(requests=1))
 
-    assert NO_CREDENTIAL == kept.refusal("sesame", 0, endpoint_id="a")
-    assert None is kept.refusal("sesame", 0)
+    assert NO_CREDENTIAL == kept.authorize("sesame", 0, endpoint_id="a")
+    assert None is kept.authorize("sesame", 0)
 
 
 def test_each_issued_token_may_expire_at_its_own_time() -> None:
     """A function of the token's number, 0 first, says when it is good no longer."""
     kept = tokens(issued_expire=lambda number: None if number == 1 else After(requests=number + 1))
     values = [kept.issue(0).value for _ in range(3)]
-    refusals = [[kept.refusal(value, now=10**9) for _ in range(4)] for value in values]
+    refusals = [[kept.authorize(value, now=10**9) for _ in range(4)] for value in values]
 
     assert [1, 4, 3] == [row.count(None) for row in refusals]
     assert {INVALID_TOKEN} == {each for row in refusals for each in row if each is not None}
-    assert 3 == kept.issued
+    assert 3 == kept.issued_count
 
 
 @pytest.mark.parametrize(
@@ -116,18 +116,18 @@ def test_what_is_revoked_stays_so_and_what_is_new_is_good() -> None:
     kept = tokens()
     old = kept.issue(0).value
     kept.revoke()
-    assert [UNAUTHENTICATED, INVALID_TOKEN] == [kept.refusal("sesame", 0), kept.refusal(old, 0)]
+    assert [UNAUTHENTICATED, INVALID_TOKEN] == [kept.authorize("sesame", 0), kept.authorize(old, 0)]
     kept.plain = Token("sesame", expires=None, now=0)
 
-    assert [None, None, INVALID_TOKEN] == [kept.refusal(each, 0) for each in ("sesame", kept.issue(0).value, old)]
+    assert [None, None, INVALID_TOKEN] == [kept.authorize(each, 0) for each in ("sesame", kept.issue(0).value, old)]
 
 
 def test_the_oldest_tokens_are_forgotten() -> None:
     """However many are asked for, the memory of them is bounded."""
     kept = tokens()
-    first, *_, last = [kept.issue(0).value for _ in range(MOST_KEPT + 1)]
+    first, *_, last = [kept.issue(0).value for _ in range(MAX_KEPT + 1)]
 
-    assert [UNAUTHENTICATED, None] == [kept.refusal(first, 0), kept.refusal(last, 0)]
+    assert [UNAUTHENTICATED, None] == [kept.authorize(first, 0), kept.authorize(last, 0)]
 
 
 # --- Over a socket ---

@@ -7,8 +7,8 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.serving.http.loopback import stranger
-from spark_llm.serving.protocol.errors import STRANGE_HOST, STRANGE_ORIGIN
+from spark_llm.serving.http.loopback import page_refusal
+from spark_llm.serving.protocol.errors import HOST_NOT_ALLOWED, ORIGIN_NOT_ALLOWED
 from tests.support.local_client import POST_PATHS, Client, conversation
 
 OURS = ["127.0.0.1", "localhost", "LocalHost", "[::1]"]
@@ -20,8 +20,8 @@ def test_this_machine_is_known_by_its_names(name: str, port: int | None) -> None
     """Any port will do, since a port may be forwarded; a page of this very server may ask it."""
     host = name if port is None else f"{name}:{port}"
 
-    assert None is stranger([host], [])
-    assert None is stranger([host], [f"http://{host}"])
+    assert None is page_refusal([host], [])
+    assert None is page_refusal([host], [f"http://{host}"])
 
 
 @given(host=st.text() | st.from_regex(r"[a-z0-9.:\[\]]*", fullmatch=True), port=st.integers(0, 99999))
@@ -30,22 +30,22 @@ def test_any_other_name_is_refused(host: str, port: int) -> None:
     if host.lower() not in {"127.0.0.1", "localhost", "[::1]"} and not host.startswith(
         ("127.0.0.1:", "localhost:", "[::1]:")
     ):
-        assert STRANGE_HOST == stranger([host], []) == stranger([f"{host}:{port}"], [])
-    assert STRANGE_HOST == stranger([f"localhost.{host}"], [])
+        assert HOST_NOT_ALLOWED == page_refusal([host], []) == page_refusal([f"{host}:{port}"], [])
+    assert HOST_NOT_ALLOWED == page_refusal([f"localhost.{host}"], [])
 
 
 @given(origin=st.text())
 def test_any_other_origin_is_refused(origin: str) -> None:
     """Another port of this machine is another origin, and so is none that is told (`null`)."""
     for each in (origin, "null", "http://localhost", "http://localhost:80", "https://localhost:8000"):
-        assert STRANGE_ORIGIN == stranger(["localhost:8000"], [each])
-    assert STRANGE_ORIGIN == stranger(["localhost:8000"], ["http://localhost:8000", origin])
+        assert ORIGIN_NOT_ALLOWED == page_refusal(["localhost:8000"], [each])
+    assert ORIGIN_NOT_ALLOWED == page_refusal(["localhost:8000"], ["http://localhost:8000", origin])
 
 
 @pytest.mark.parametrize("hosts", [[], ["localhost", "evil.example"], ["evil.example", "localhost"], [""]])
 def test_every_host_that_is_named_is_ours(hosts: list[str]) -> None:
     """A request that names none, or one of ours beside another, is refused."""
-    assert STRANGE_HOST == stranger(hosts, [])
+    assert HOST_NOT_ALLOWED == page_refusal(hosts, [])
 
 
 @pytest.mark.parametrize("path", PATHS)

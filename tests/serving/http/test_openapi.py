@@ -7,10 +7,10 @@ import pytest
 
 from spark_llm.serving import Echo, LocalEndpoints, ServingEndpoint
 from spark_llm.serving.auth.oauth import TokenEndpoint
-from spark_llm.serving.auth.tokens import Token, Tokens
+from spark_llm.serving.auth.tokens import Token, TokenStore
 from spark_llm.serving.catalog import Catalog
 from spark_llm.serving.http.app import Application
-from spark_llm.serving.http.invocations import Invocations
+from spark_llm.serving.http.invocations import InvocationHandler
 from spark_llm.serving.scenario.capacity import Capacity
 from spark_llm.serving.scenario.faults import Faults
 from tests.support.local_client import NAMES, Client, connected, conversation, paths_of
@@ -33,9 +33,9 @@ def document(shared: Client) -> dict[str, Any]:
 
 def served() -> set[tuple[str, str]]:
     """Return the methods and paths that the application really routes."""
-    tokens = Tokens(Token("x", expires=None, now=0), issued_expire=None)
+    tokens = TokenStore(Token("x", expires=None, now=0), issued_expire=None)
     catalog = Catalog({"chat": Echo()})
-    invocations = Invocations(catalog, tokens, faults=Faults(), latency_s=0, capacity=Capacity())
+    invocations = InvocationHandler(catalog, tokens, faults=Faults(), latency_s=0, capacity=Capacity())
     app = Application(catalog, tokens, invocations, TokenEndpoint({"me": "x"}, tokens, {})).build()
     return {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None}
 

@@ -20,7 +20,7 @@ from spark_llm.serving import (
     Texts,
     Usage,
 )
-from spark_llm.serving.http.streams import cut
+from spark_llm.serving.http.streams import split_into_words
 from tests.support.local_client import Client, connected, conversation, is_databricks, paths_of
 
 USAGE = {"stream_options": {"include_usage": True}}
@@ -48,7 +48,7 @@ def said(answer: list[Any], index: int = 0) -> str:
 def test_the_pieces_are_the_text_and_their_tokens_add_up(texts: list[str], prompt: int, completion: int) -> None:
     """No letter is lost or moved; each reply ends once; the usage grows from piece to piece to what the whole has."""
     whole = Texts([Choice(text, "length") for text in texts], Usage(prompt, completion))
-    pieces = list(cut(whole))
+    pieces = list(split_into_words(whole))
     used = [piece.usage.completion_tokens for piece in pieces]
 
     assert texts == ["".join(piece.text for piece in pieces if piece.index == i) for i in range(len(texts))]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.serving.protocol.credentials import Pair, basic, token_of
+from spark_llm.serving.protocol.credentials import BasicCredentials, basic_credentials, token_of
 
 # What a header can hold, and what a decoder makes of bytes that are no UTF-8.
 TOKENS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1)
@@ -27,7 +27,7 @@ def test_the_user_token_brings_it_as_a_password(token: str) -> None:
     """Whatever letters a password has, colons too, it is the token where the user's name is `token`."""
     header = f"Basic {base64.b64encode(f'token:{token}'.encode()).decode()}"
 
-    assert Pair("token", token) == basic(header)
+    assert BasicCredentials("token", token) == basic_credentials(header)
     assert token == token_of(header)
     assert None is token_of(f"Basic {base64.b64encode(f'me:{token}'.encode()).decode()}")
 
@@ -43,7 +43,7 @@ def test_an_api_key_stands_alone(key: str) -> None:
 )
 def test_a_header_that_cannot_be_read_brings_nothing(header: str) -> None:
     """No scheme, no token, no base64, no colon: nothing."""
-    assert (None, None) == (token_of(header), basic(header))
+    assert (None, None) == (token_of(header), basic_credentials(header))
 
 
 @given(header=HEADERS, key=st.none() | HEADERS)

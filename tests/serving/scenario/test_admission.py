@@ -37,15 +37,15 @@ def play(capacity: Capacity, events: list[tuple[int, int | None]]) -> Played:
     admission, played, now = Admission[int](capacity), Played(), 0
     for number, (wait_s, leaver) in enumerate(events):
         now += wait_s
-        present = [*sorted(admission.in_work), *admission.line]
+        present = [*sorted(admission.in_work), *admission.queue]
         if leaver is None:
             played.arrivals.append((now, len(admission.in_work), admission.arrive(number, now)))
         elif present:
             who = present[leaver % len(present)]
-            played.left_line |= {who} & admission.line.keys()
+            played.left_line |= {who} & admission.queue.keys()
             admission.leave(who)
-        played.begun += admission.begin(now)
-        played.states.append((len(admission.in_work), len(admission.line)))
+        played.begun += admission.start(now)
+        played.states.append((len(admission.in_work), len(admission.queue)))
     return played
 
 
@@ -54,7 +54,7 @@ def polled(capacity: Capacity, *times: float) -> list[bool]:
     admission, admitted = Admission[float](capacity), []
     for now in times:
         admitted.append(admission.arrive(now, now) == ADMITTED)
-        admission.begin(now)
+        admission.start(now)
         admission.leave(now)
     return admitted
 
@@ -166,11 +166,11 @@ def test_a_line_outlives_the_step_that_ends_it() -> None:
     admission = Admission[str](shut)
     assert [ADMITTED] * 3 == [admission.arrive(who, 0) for who in "abc"]
 
-    assert ([], 1) == (admission.begin(4), admission.next_step_s(4))
+    assert ([], 1) == (admission.start(4), admission.next_step_s(4))
     assert REFUSED == admission.arrive("d", 5)
-    assert (["a", "b"], None) == (admission.begin(5), admission.next_step_s(5))
+    assert (["a", "b"], None) == (admission.start(5), admission.next_step_s(5))
     admission.leave("a")
-    assert ["c"] == admission.begin(6)
+    assert ["c"] == admission.start(6)
 
 
 def test_time_is_waited_for_only_by_a_line() -> None:
@@ -181,7 +181,7 @@ def test_time_is_waited_for_only_by_a_line() -> None:
     assert (None, None) == (timed.next_step_s(0), counted.next_step_s(0))
 
     timed.arrive("a", 0)
-    assert (5, ["a"], None) == (timed.next_step_s(0), timed.begin(0), timed.next_step_s(0))
+    assert (5, ["a"], None) == (timed.next_step_s(0), timed.start(0), timed.next_step_s(0))
 
 
 def test_a_capacity_that_is_set_anew_begins_unspent() -> None:
@@ -189,11 +189,11 @@ def test_a_capacity_that_is_set_anew_begins_unspent() -> None:
     first = Capacity(concurrency=1, queue=True, quota=Quota(requests=3), steps=((After(requests=9), Capacity()),))
     admission = Admission[str](first)
     assert [ADMITTED] * 3 + [REFUSED] == [admission.arrive(who, 0) for who in "abcd"]
-    assert ["a"] == admission.begin(0)
+    assert ["a"] == admission.start(0)
     admission.reset(Capacity(concurrency=3, queue=True, quota=Quota(requests=1)), now=0)
 
     assert [ADMITTED, REFUSED] == [admission.arrive(who, 0) for who in "ef"]
-    assert ["b", "c"] == admission.begin(0)
+    assert ["b", "c"] == admission.start(0)
 
 
 def test_steps_begin_again_with_a_reset() -> None:
@@ -201,12 +201,12 @@ def test_steps_begin_again_with_a_reset() -> None:
     shut_later = Capacity(queue=True, steps=((After(elapsed_s=5), Capacity(concurrency=0, queue=True)),))
     admission = Admission[str](shut_later)
     admission.arrive("a", 0)
-    assert (["a"], []) == (admission.begin(0), admission.begin(9))
+    assert (["a"], []) == (admission.start(0), admission.start(9))
     admission.reset(shut_later, now=10)
     admission.arrive("b", 20)
-    assert ["b"] == admission.begin(20)
+    assert ["b"] == admission.start(20)
 
     admission.arrive("c", 25)
-    assert [] == admission.begin(25)
+    assert [] == admission.start(25)
     admission.reset(replace(shut_later, concurrency=0), now=30)
-    assert (5, []) == (admission.next_step_s(30), admission.begin(30))
+    assert (5, []) == (admission.next_step_s(30), admission.start(30))

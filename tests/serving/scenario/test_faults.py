@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.serving import Fault, Faults, Refused
-from spark_llm.serving.http.responses import refuse
+from spark_llm.serving.http.responses import error_response
 from spark_llm.serving.scenario.faults import KINDS, MISBEHAVIOURS, REFUSALS
 
 _WAITS = st.sampled_from(["1", "1.5", "250ms", "+2", "soon"])
-_IN_BODY = [kind for kind, refusal in REFUSALS.items() if refusal.tells_wait_in_body]
+_IN_BODY = [kind for kind, refusal in REFUSALS.items() if refusal.has_wait_in_body]
 _FAULTS = (
     st.builds(Fault, st.sampled_from([kind for kind in REFUSALS if kind not in _IN_BODY]), st.none() | _WAITS)
     | st.builds(Fault, st.sampled_from(_IN_BODY), st.none() | st.sampled_from(["1", "1.5"]))
@@ -53,14 +53,14 @@ def test_a_script_has_one_shortest_form() -> None:
 
 @pytest.mark.parametrize("word", ["429*0", "429*", "429@", "@1", "*2", "429@1@2", "429*2*3", "429@1*x", "429@a*b*1"])
 def test_a_word_of_no_known_form_is_refused(word: str) -> None:
-    """A step that cannot be read is named, with the forms that can."""
+    """An invalid step is named, with the valid forms."""
     with pytest.raises(ValueError, match="Hint: write it as 429"):
         Faults(f"ok {word}")
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
     """A word that no fault has raises an error that lists them all."""
-    with pytest.raises(ValueError, match=r"No fault is named 'hung'\. Hint: the known ones are ok, 400") as error:
+    with pytest.raises(ValueError, match=r"unknown fault 'hung'\. Hint: choose one of ok, 400") as error:
         Faults("hung")
 
     assert all(kind in str(error.value) for kind in KINDS)
@@ -69,14 +69,14 @@ def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
 @pytest.mark.parametrize("script", ["ok@1", "hang@1", "cut@2"])
 def test_only_a_refusal_tells_a_wait(script: str) -> None:
     """A Retry-After on what is no refusal is a mistake."""
-    with pytest.raises(ValueError, match="tells no Retry-After"):
+    with pytest.raises(ValueError, match="has no Retry-After"):
         Faults(script)
 
 
 @pytest.mark.parametrize("word", ["429body@soon", "429body@250ms", "429body@nan", "429@+soon", "503@+inf", "503@+-5"])
 def test_a_wait_that_must_be_a_number_is_one(word: str) -> None:
     """What is told in a body, or as a date, is read when the script is built, and not when a request meets it."""
-    with pytest.raises(ValueError, match=r"is no number of seconds\. Hint: "):
+    with pytest.raises(ValueError, match=r"is not a number of seconds\. Hint: "):
         Faults(f"ok {word}")
 
 
@@ -89,7 +89,7 @@ def test_a_wait_can_stand_in_a_header(wait: str) -> None:
         except ValueError:
             continue
         assert fault.refusal is not None
-        refused = refuse(Refused(fault.refusal, retry_after=fault.retry_after), "databricks")
+        refused = error_response(Refused(fault.refusal, retry_after=fault.retry_after), "databricks")
         assert all(value.isprintable() and value.isascii() for value in refused.headers.values())
         assert b"null" not in refused.body
 

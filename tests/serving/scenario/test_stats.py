@@ -89,7 +89,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_a_disconnect(client: 
 
 def test_waiting_for_what_does_not_come_ends(client: Client) -> None:
     """`wait_for` gives up after its time, and says where the counters stood."""
-    with pytest.raises(TimeoutError, match=r"did not come to it in 0.01 s: Stats\(requests=0"):
+    with pytest.raises(TimeoutError, match=r"predicate was false for 0.01 s: Stats\(requests=0"):
         client.endpoints.wait_for(lambda stats: stats.requests == 1, timeout_s=0.01)
 
 

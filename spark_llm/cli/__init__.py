@@ -1,6 +1,6 @@
 """The command line: `spark-llm check`, `enrich`, `demo`, `serve`.
 
-No work is done here: each command calls the package of its subject.
+No logic: each command calls the package of its subject.
 Begin with `main`.
 """
 

@@ -46,10 +46,10 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_serve(arguments: argparse.Namespace) -> int:
     """Serve local endpoints until Ctrl-C."""
-    from spark_llm.cli.check import token_in  # imports HTTP, which --help does not need
+    from spark_llm.cli.check import read_token  # imports HTTP, which --help does not need
 
     try:
-        token = token_in(arguments.token_file)
+        token = read_token(arguments.token_file)
     except SparkLLMError as error:
         print(f"spark-llm serve: {error}", file=sys.stderr)
         return 2
@@ -120,7 +120,7 @@ def run_check(arguments: argparse.Namespace) -> int:
     from spark_llm.cli import check
 
     try:
-        report = check.check(arguments, os.environ)
+        report = check.check_endpoint(arguments, os.environ)
     except SparkLLMError as error:
         print(f"spark-llm check: {error}", file=sys.stderr)
         return 2
@@ -139,7 +139,7 @@ def run_endpoints(arguments: argparse.Namespace) -> int:
     from spark_llm.cli import check
 
     try:
-        print(check.endpoints(arguments, os.environ))
+        print(check.list_endpoints(arguments, os.environ))
     except SparkLLMError as error:
         print(f"spark-llm endpoints: {error}", file=sys.stderr)
         return 1
@@ -185,9 +185,7 @@ class _NoToken(argparse.Action):
 def _add_token_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     hidden = argparse.SUPPRESS
     parser.add_argument("--token", action=_NoToken, const=default, help=hidden)  # not short for the next
-    parser.add_argument(
-        "--token-file", metavar="FILE", help=f"a file with the token, - for stdin (default: {default})"
-    )
+    parser.add_argument("--token-file", metavar="FILE", help=f"a file with the token, - for stdin (default: {default})")
 
 
 def _add_access_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,9 +20,9 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 from spark_llm.auth.credentials import ClientCredentials, Credential, is_valid_token, valid_secret
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.failures import failure_of
+from spark_llm.protocol.json_codec import read_object
 from spark_llm.protocol.masking import without_secrets
 from spark_llm.protocol.values import Failure, Response, RowError
-from spark_llm.protocol.wire import read_object
 from spark_llm.transport.http import send_once
 from spark_llm.validation.numbers import is_number
 
@@ -175,7 +175,7 @@ def _token_from_function(source: Any, now: float) -> Token:  # noqa: ANN401 -- t
 
 
 def _sign_in_error(error: ConfigError) -> SignInError:
-    return SignInError(Failure(RowError("unauthorized", None, str(error), retryable=False), unasked=True))
+    return SignInError(Failure(RowError("unauthorized", None, str(error), retryable=False), never_sent=True))
 
 
 def _token_for_client(client: ClientCredentials, ca_bundle: str | None, now: float) -> Token:
@@ -228,19 +228,16 @@ def _authorization_details(response: Response) -> str | None:
 
 
 def _seconds(value: object) -> float | None:
+    """Return a finite number of seconds, or None."""
     return float(value) if is_number(value) and abs(value) < 1e12 else None
 
 
 def _token_failure(response: Response, url: str, client: ClientCredentials) -> SignInError:
     """Return the error of a failed token request: transient kinds stay, any other becomes `unauthorized`."""
     failure = failure_of(response)
-    kind, status, message, _ = failure.error
-    message = without_secrets(
-        message, (client.client_secret, quote_plus(client.client_secret), _basic_credentials(client))
-    )
-    message = f"signing in at {urlsplit(url)._replace(query='').geturl()}: {message}"
-    if kind in _TRANSIENT:
-        return SignInError(
-            Failure(failure.error._replace(message=message), failure.told_to_wait, failure.retry_after_s)
-        )
-    return SignInError(Failure(RowError("unauthorized", status, message, retryable=False), unasked=True))
+    secrets = (client.client_secret, quote_plus(client.client_secret), _basic_credentials(client))
+    place = urlsplit(url)._replace(query="").geturl()
+    error = failure.error._replace(message=f"signing in at {place}: {without_secrets(failure.error.message, secrets)}")
+    if error.kind in _TRANSIENT:
+        return SignInError(Failure(error, failure.throttled, failure.retry_after_s))
+    return SignInError(Failure(error._replace(kind="unauthorized", retryable=False), never_sent=True))

@@ -53,7 +53,7 @@ class Cache:
         for indexed, key in keyed:
             if key is not None and (answer := found.get(key)) is not None:
                 result = shared_result(answer)
-                task.typed(Answer([result], None), [indexed[1]], PLAIN)
+                task.parse_output(Answer([result], None), [indexed[1]], PLAIN)
                 cached.append((indexed[0], result))
                 continue
             to_ask.append(indexed)

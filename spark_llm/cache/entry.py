@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.json_codec import NotJSONError, read_json, write_json
 from spark_llm.protocol.task import PLAIN, Task
 from spark_llm.protocol.values import Item, Result, Usage
-from spark_llm.protocol.wire import NotJSONError, read_json, write_json
 
 FORMAT = 1  # of the keys and of the bytes; another one shares nothing with this one
 AUTHENTICATION_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "cookie"})

@@ -18,7 +18,7 @@ from spark_llm.errors import ConfigError
 from spark_llm.metering import prices
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import Limits
-from spark_llm.protocol.identifiers import check_format, check_new_column, parse, parse_column
+from spark_llm.protocol.identifiers import check_format, check_new_column, parse_column_name, parse_table_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -117,13 +117,13 @@ def _check_options(errors: ConfigErrors, options: dict[str, Any], columns: list[
     for name in ("source", "target", "runs_table"):
         if name in options:
             with errors.at(""):
-                parse(f"{name} = ", options[name])
+                parse_table_name(f"{name} = ", options[name])
     if "key" in options:
         names = [options["key"]] if isinstance(options["key"], str) else options["key"]
         if not names:
             errors.add("", "key = [] names no column.", 'write key = "id", or key = ["region", "id"].')
         with errors.at(""):  # str: the session may ignore case
-            check_names([parse_column("key = ", name) for name in names], columns, str)
+            check_names([parse_column_name("key = ", name) for name in names], columns, str)
     with errors.at(""):
         check_format(options.get("format"))
     if "budget" in options:
@@ -131,7 +131,7 @@ def _check_options(errors: ConfigErrors, options: dict[str, Any], columns: list[
     with errors.at(""):
         Limits(**{name: options[name] for name in ("chunk_rows", "budget", "max_failure_rate") if name in options})
     with errors.at("prices"):
-        prices.read(options.get("prices"), columns, options.get("budget"))
+        prices.parse_prices(options.get("prices"), columns, options.get("budget"))
 
 
 def _endpoints(errors: ConfigErrors, tables: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Endpoint]:

@@ -22,7 +22,14 @@ from spark_llm.auth.databricks_profile import Profile
 from spark_llm.endpoint import from_clients
 from spark_llm.endpoint.route import Route, check_headers, check_transport, check_url
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.urls import host_url, invocations_url, is_databricks, is_route_optimised, is_workspace, masked
+from spark_llm.protocol.urls import (
+    host_url,
+    invocations_url,
+    is_databricks,
+    is_route_optimised,
+    is_workspace,
+    masked_url,
+)
 
 _KNOWN_ROUTES = ("/invocations", "/chat/completions", "/completions", "/embeddings")
 _NAME = re.compile(r"(?!\.+$)[\w.-]{1,255}", re.ASCII)
@@ -51,12 +58,12 @@ class Endpoint:
             ~/.databrickscfg, or the user who runs the notebook. For OpenAI it is OPENAI_API_KEY, for Azure OpenAI
             AZURE_OPENAI_API_KEY, and for any other host no token.
         headers: Further headers of every request, such as a gateway's; their values are never printed. With an
-            Authorization header, no token is sent.
+            Authorization header among them, no other source of a token is used.
         ca_bundle: Certificates to trust besides the system's own: the text of a PEM file, which travels to the workers,
             or a path that exists there.
         allow_http: Allow requests without TLS to another machine; the network in between can read all of them.
 
-    Raises `ConfigError` for a value that cannot be right.
+    Raises `ConfigError` for an invalid value.
     """
 
     target: str
@@ -124,6 +131,9 @@ class Endpoint:
                 f"Endpoint(ca_bundle={self.ca_bundle!r}) is not a bundle of certificates.",
                 "pass the text of a PEM file, or its path.",
             )
+        self._check_target()
+
+    def _check_target(self) -> None:
         if self.is_url:
             check_url(self.target)
             if self.served_model is not None:
@@ -149,7 +159,7 @@ class Endpoint:
 
     def __repr__(self) -> str:
         """Show the endpoint without its secrets."""
-        shown = [repr(masked(self.target) if self.is_url else self.target)]
+        shown = [repr(masked_url(self.target) if self.is_url else self.target)]
         shown += [
             f"{name}={value!r}"
             for name, value in (("model", self.model), ("served_model", self.served_model))
@@ -173,42 +183,43 @@ class Endpoint:
         the model is not known, and for the URL of another task.
         """
         url = self._url_for_route(route) if self.is_url else None
-        found, host = None, host_url(environ.get("DATABRICKS_HOST", ""))
+        host = host_url(environ.get("DATABRICKS_HOST", ""))
+        credential: Credential | None = None
         if self.token is not None or _AUTHENTICATION_HEADERS & {name.lower() for name in self.headers}:
-            found = as_credential(self.token, self._identity)
+            credential = as_credential(self.token, self._identity)
         elif url or host:
-            found = environment_credential(url or host, environ)
+            credential = environment_credential(url or host, environ)
         needs_host = url is None and not host
-        if needs_host or (found is None and (url is None or is_databricks(url) or is_workspace(url, host))):
-            at = host if url is None or is_route_optimised(url) else url
-            workspace = self._workspace_from_providers(at, environ, providers, allow_sign_in=allow_sign_in)
-            host, found = workspace.host, found or workspace.credential
+        if needs_host or (credential is None and (url is None or is_databricks(url) or is_workspace(url, host))):
+            address = host if url is None or is_route_optimised(url) else url
+            workspace = self._workspace_from_providers(address, environ, providers, allow_sign_in=allow_sign_in)
+            host, credential = workspace.host, credential or workspace.credential
         if url is None:
             url = invocations_url(host, self.target, self.served_model)
         if not self.allow_http:
             check_transport(url)
-        credential = credential_for_endpoint(found or Bearer(), url, host)
+        credential = credential_for_endpoint(credential or Bearer(), url, host)
         return Route(url, self.model, credential, tuple(sorted(self.headers.items())), self.ca_bundle)
 
     def _workspace_from_providers(
-        self, at: str, environ: Mapping[str, str], providers: Sequence[CredentialsProvider], *, allow_sign_in: bool
+        self, address: str, environ: Mapping[str, str], providers: Sequence[CredentialsProvider], *, allow_sign_in: bool
     ) -> Workspace:
-        """Return the workspace of the first provider that has one, at the address `at` if that is known."""
+        """Return the workspace of the first provider that has one, at `address` unless that is empty."""
         for provider in providers:
             if provider.is_available(environ):
                 if not allow_sign_in:
                     raise SignInDeferredError
                 workspace = provider.workspace(environ)
-                if workspace is not None and (not at or is_workspace(at, workspace.host)):
+                if workspace is not None and (not address or is_workspace(address, workspace.host)):
                     return workspace
-        if not at:
+        if not address:
             raise ConfigError(
                 f"The endpoint {self.target!r} is a name, and DATABRICKS_HOST names no workspace.",
                 "set DATABRICKS_HOST to the workspace's URL on the driver, or pass the endpoint's full URL.",
             )
         others = "".join(f"; {provider.requirement}" for provider in providers)
         raise ConfigError(
-            f"There is no token for {masked(at)}. None of these exists: token=; DATABRICKS_TOKEN; "
+            f"There is no token for {masked_url(address)}. None of these exists: token=; DATABRICKS_TOKEN; "
             f"DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET{others}.",
             "set DATABRICKS_TOKEN on the driver, or pass Endpoint(…, token=…).",
         )
@@ -219,12 +230,12 @@ class Endpoint:
         known = next((known for known in _KNOWN_ROUTES if path.endswith(known)), None)
         if known is None and self.model is None:
             raise ConfigError(
-                f"{masked(self.target)} ends in no known route, so it is a base URL, which needs a model.",
+                f"{masked_url(self.target)} ends in no known route, so it is a base URL, which needs a model.",
                 f'pass Endpoint(url, model="…"), or a URL that ends in {route} or /invocations.',
             )
         if known not in (None, "/invocations", route):
             raise ConfigError(
-                f"{masked(self.target)} serves {known}, but this UDF sends requests to {route}.",
+                f"{masked_url(self.target)} serves {known}, but this UDF sends requests to {route}.",
                 f"use the URL that ends in {route}, or the base URL before it.",
             )
         return urlunsplit(parts._replace(path=path if known else path + route, fragment=""))

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from spark_llm.auth.credentials import Credential
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.urls import is_azure_openai, is_loopback, masked
+from spark_llm.protocol.urls import is_azure_openai, is_loopback, masked_url
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
@@ -38,7 +38,7 @@ class Route:
     @property
     def shown(self) -> str:
         """The URL with its secrets masked."""
-        return masked(self.url)
+        return masked_url(self.url)
 
     @property
     def azure(self) -> bool:
@@ -54,7 +54,7 @@ def check_url(url: str) -> None:
     except ValueError:  # its message quotes the URL, which may have a password in it
         raise ConfigError("The endpoint's URL cannot be read.", "write it as https://host/path.") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url):
-        raise ConfigError(f"{masked(url)!r} is not an http or https URL.", "write it as https://host/path.")
+        raise ConfigError(f"{masked_url(url)!r} is not an http or https URL.", "write it as https://host/path.")
     if parts.username is not None or parts.password is not None:
         raise ConfigError(
             f"The URL of {parts.hostname} has a user or a password in it, and URLs are printed.",
@@ -67,7 +67,8 @@ def check_transport(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise ConfigError(
-            f"{masked(url)} is plain http to another machine: the network in between can read the token and the rows.",
+            f"{masked_url(url)} is plain http to another machine: the network in between can read the token and"
+            " the rows.",
             "use https://, or Endpoint(…, allow_http=True) within a network that you trust.",
         )
 

@@ -33,7 +33,7 @@ from spark_llm.flow.read_ahead import ReadAhead
 from spark_llm.flow.request import Request
 from spark_llm.flow.scheduler import RequestScheduler, Verdict
 from spark_llm.policy import Policy
-from spark_llm.protocol.hints import with_next_step
+from spark_llm.protocol.hints import with_hint
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Answer, Failure, Response, Result, Row, RowError
 from spark_llm.transport.http import HTTPClient
@@ -124,7 +124,7 @@ class Engine:
         _logger.debug(words, self._route.shown, stream.form.task.name, line.left, failed)
 
     def _results(self, stream: Stream, rows: Rows) -> Iterator[list[Result | None]]:
-        rows_a_request = stream.form.most_inputs
+        rows_a_request = stream.form.max_inputs
         line, pace = stream.line, ReadAhead(time.monotonic(), rows_a_request)
         while line.held or not rows.ended:
             now = time.monotonic()
@@ -362,7 +362,7 @@ class Engine:
     def _advised(self, last_word: Verdict) -> RowError:
         """Return the error for its rows, with what to do about it."""
         route = self._route
-        return with_next_step(last_word.error, route.shown, route.credential.origin, stops_all=last_word.stops_all)
+        return with_hint(last_word.error, route.shown, route.credential.origin, stops_all=last_word.stops_all)
 
     def _deliver(self, stream: Stream, results: Iterable[tuple[int, Result]]) -> None:
         """Put results in their places, and ask what waited for a twin that failed."""
@@ -387,7 +387,7 @@ class Engine:
             return error.failure, None
         except ConfigError as error:  # the bundle of certificates
             return Failure(RowError("connection", None, str(error), retryable=False), final=True), None
-        return task.typed(task.decode(response, len(items)), items, request.dialect), response.latency_s
+        return task.parse_output(task.decode(response, len(items)), items, request.dialect), response.latency_s
 
     async def _post(self, client: HTTPClient, request: Request, body: bytes) -> Response:
         """Send a request, and again where another token can be had than the one that was refused."""

@@ -16,7 +16,7 @@ from spark_llm.errors import HINT, ConfigError, JobFailedError
 from spark_llm.metering import prices as _prices
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import Limits
-from spark_llm.protocol.identifiers import check_format, check_new_column, parse_column
+from spark_llm.protocol.identifiers import check_format, check_new_column, parse_column_name
 from spark_llm.udf.lazy_udf import Call, call_of
 
 if TYPE_CHECKING:
@@ -234,13 +234,13 @@ def job_of(
         raise ConfigError(f"columns={columns!r} asks nothing.", 'write columns={"summary": chat("review")}.')
     check_format(format)
     calls = {name: _call(name, column) for name, column in columns.items()}
-    names = tuple(parse_column("key=", each) for each in keys)
+    names = tuple(parse_column_name("key=", each) for each in keys)
     check_names(names, calls, same_of(spark))
     return Job(
         names,
         calls,
         limits,
-        _prices.read(prices, list(calls), limits.budget),
+        _prices.parse_prices(prices, list(calls), limits.budget),
         retry_errors=retry_errors,
         on_missing=on_missing,
         progress=progress,

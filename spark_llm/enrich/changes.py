@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType, StringType, StructField, StructType
 
-from spark_llm.protocol.identifiers import Same, quoted
+from spark_llm.protocol.identifiers import CaseFold, quoted
 from spark_llm.udf.lazy_udf import Call
 
 
@@ -44,7 +44,7 @@ class Layout:
 
     key: tuple[str, ...]
     carried: tuple[str, ...]
-    same: Same = str.lower  # which names are one to the session
+    same: CaseFold = str.lower  # which names are one to the session
 
 
 def col(*parts: str) -> Column:

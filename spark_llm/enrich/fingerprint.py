@@ -25,7 +25,7 @@ from spark_llm.ai.arguments import Arguments
 from spark_llm.ai.catalog import Parameter
 from spark_llm.ai.udf import PAIR, QUERY, FunctionPlan, QueryPlan, SimilarityPlan
 from spark_llm.errors import InputTypeError
-from spark_llm.protocol.canonical import recipe_digest
+from spark_llm.protocol.canonical import spec_digest
 from spark_llm.protocol.template import PromptBuilder
 from spark_llm.udf.columns import arrow_rows
 from spark_llm.udf.lazy_udf import Plan
@@ -53,7 +53,7 @@ def fingerprint(plan: Plan, arguments: Sequence[Argument]) -> Column:
     """
     form = F.concat(*_forms(plan, arguments))
     digits = F.substring(F.sha2(form.cast(BinaryType()), 256), 1, _DIGITS)
-    return F.concat(F.lit(f"{_FORM}-{recipe_digest(plan.canonical)}-"), digits)
+    return F.concat(F.lit(f"{_FORM}-{spec_digest(plan.canonical)}-"), digits)
 
 
 def _forms(plan: Plan, arguments: Sequence[Argument]) -> list[Column]:
@@ -95,8 +95,8 @@ def _fields(prompt: PromptBuilder, arguments: Sequence[Argument]) -> list[Column
         return [F.lit(None).cast(StringType())]
     places = {field.name: place for place, field in enumerate(struct.fields)}
     helper = places.pop(CONVERSATION, None)
-    if prompt.conversation and helper is not None and isinstance(struct[helper].dataType, ArrayType):
-        places[prompt.conversation] = helper
+    if prompt.conversation_field and helper is not None and isinstance(struct[helper].dataType, ArrayType):
+        places[prompt.conversation_field] = helper
     kinds = {name: struct[place].dataType for name, place in places.items()}
     column = arguments[0][0]
     chosen = StructType([StructField(name, kind) for name, kind in kinds.items()])

@@ -9,7 +9,7 @@ from pyspark.sql.types import DataType, StringType, StructField, StructType
 
 from spark_llm.enrich.changes import mark_of
 from spark_llm.enrich.table import field_of, holds
-from spark_llm.protocol.identifiers import Same, quoted
+from spark_llm.protocol.identifiers import CaseFold, quoted
 
 
 def merge(target: str, staged: str, schema: StructType, *, only_new: bool = False, where: str = "true") -> str:
@@ -41,7 +41,7 @@ def merge(target: str, staged: str, schema: StructType, *, only_new: bool = Fals
     return "\n".join(lines)
 
 
-def fitting(staged: StructType, target: StructType, same: Same) -> StructType | None:
+def fitting(staged: StructType, target: StructType, same: CaseFold) -> StructType | None:
     """Return the schema of what a target can take of answers that were written earlier: it may have been altered since.
 
     None where it lacks the key, or all columns for the answers.

@@ -37,7 +37,7 @@ from spark_llm.enrich.work_table import WorkTable
 from spark_llm.errors import JobFailedError
 from spark_llm.livecounts.counts import LiveCounts, local_address_for
 from spark_llm.metering.chunking import ChunkPlanner, Limits
-from spark_llm.metering.prices import Price, cost
+from spark_llm.metering.prices import Price, total_cost
 from spark_llm.protocol.identifiers import quoted
 from spark_llm.udf.lazy_udf import Call
 
@@ -145,7 +145,7 @@ class Job:
             recovered=recovered,
             deleted=work.gone,
             columns=total.columns,
-            usd=cost(self.prices, total.columns),
+            usd=total_cost(self.prices, total.columns),
             stopped=chunks.stopped,
             notes=notes,
         )
@@ -173,7 +173,7 @@ class Job:
         asker = ChunkRunner.of(spark, asking, self.limits.max_failure_rate)
         with (
             LiveCounts(_driver_host(spark) if self.progress else "") as live,
-            Progress(work.to_ask, live, partial(cost, self.prices), enabled=self.progress) as progress,
+            Progress(work.to_ask, live, partial(total_cost, self.prices), enabled=self.progress) as progress,
         ):
             number = 0
             while size := chunks.next(time.monotonic()):
@@ -188,7 +188,7 @@ class Job:
                 _logger.info("chunk %d: %d of %d rows answered", number, counted.answered, counted.asked)
                 place.merge_answers(beside.named("answers"), answers.schema, only_new=counted.only_new)
                 _logger.info("chunk %d: merged", number)
-                usd = cost(self.prices, counted.columns)
+                usd = total_cost(self.prices, counted.columns)
                 chunks.done(size, counted.columns, usd, time.monotonic(), counted.trouble)
                 total = total.plus(counted)
         return total

@@ -24,7 +24,7 @@ from pyspark.sql.types import (
 
 from spark_llm.enrich.conflict import conflict, pause_after_conflict
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.identifiers import Same, parse, quoted
+from spark_llm.protocol.identifiers import CaseFold, parse_table_name, quoted
 from spark_llm.text.excerpt import excerpt
 
 FORMAT = "delta"  # where neither a catalog nor a source says another
@@ -52,7 +52,7 @@ class Table:
     @classmethod
     def named(cls, spark: SparkSession, what: str, name: str) -> "Table":
         """Name it as Spark SQL writes it; raises `ConfigError` for what is no name, with `what` it was to be."""
-        return cls(spark, parse(what, name))
+        return cls(spark, parse_table_name(what, name))
 
     def __str__(self) -> str:
         """Return the name as one would write it."""
@@ -270,17 +270,17 @@ def nullable(kind: DataType) -> DataType:
     return kind
 
 
-def same_of(spark: SparkSession) -> Same:
+def same_of(spark: SparkSession) -> CaseFold:
     """Return what makes two names equal that are one to the session: its settings say whether case counts."""
     return str if spark.conf.get("spark.sql.caseSensitive") == "true" else str.lower
 
 
-def field_of(schema: StructType, name: str, same: Same) -> StructField | None:
+def field_of(schema: StructType, name: str, same: CaseFold) -> StructField | None:
     """Return the column of a name, as Spark finds it; None where there is none."""
     return next((field for field in schema if same(field.name) == same(name)), None)
 
 
-def holds(column: DataType, value: DataType, same: Same) -> bool:
+def holds(column: DataType, value: DataType, same: CaseFold) -> bool:
     """Return whether a column takes every value of a type: whole numbers may be wider there, as Iceberg makes them."""
     match column, value:
         case StructType(fields=parts), StructType(fields=others):

@@ -12,7 +12,7 @@ from spark_llm.enrich.changes import Asking, Layout, mark_of
 from spark_llm.enrich.fingerprint import fingerprint
 from spark_llm.enrich.table import Table, field_of, holds, nullable, said, same_of
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.identifiers import Same, check_apart
+from spark_llm.protocol.identifiers import CaseFold, check_distinct
 from spark_llm.udf.lazy_udf import Call
 
 _NEW = "{!r} is new in the source, and was added to {}."
@@ -21,7 +21,7 @@ _NEW = "{!r} is new in the source, and was added to {}."
 def of_source(source: DataFrame, key: Sequence[str], calls: Mapping[str, Call]) -> tuple[Layout, list[Asking]]:
     """Return what goes along from the source and what is asked of it; raises `ConfigError` for what it lacks."""
     schema, same = source.schema, same_of(source.sparkSession)
-    check_apart("The source has the columns", schema.names, same)
+    check_distinct("The source has the columns", schema.names, same)
     keys = [_key(schema, name, same) for name in key]
     answers = {same(name) for each in calls for name in (each, mark_of(each))}
     carried = tuple(name for name in schema.names if same(name) not in answers | set(map(same, keys)))
@@ -31,10 +31,10 @@ def of_source(source: DataFrame, key: Sequence[str], calls: Mapping[str, Call]) 
     return Layout(tuple(keys), carried, same), asking
 
 
-def check_names(key: Sequence[str], columns: Iterable[str], same: Same) -> None:
+def check_names(key: Sequence[str], columns: Iterable[str], same: CaseFold) -> None:
     """Raise `ConfigError` where a name is given twice, for a column or for what stands beside its answers."""
-    check_apart("key= has", key, same)
-    check_apart("columns= fills", [name for each in columns for name in (each, mark_of(each))], same)
+    check_distinct("key= has", key, same)
+    check_distinct("columns= fills", [name for each in columns for name in (each, mark_of(each))], same)
 
 
 def make(
@@ -50,7 +50,7 @@ def make(
 def checked(target: Table, there: StructType, source: StructType, layout: Layout, asking: Sequence[Asking]) -> Layout:
     """Return what goes along into the columns that the target has; raises `ConfigError` where a type is another."""
     same = layout.same
-    check_apart(f"{target} has the columns", there.names, same)
+    check_distinct(f"{target} has the columns", there.names, same)
     for name in layout.key:
         if field_of(there, name, same) is None:
             raise ConfigError(
@@ -110,7 +110,7 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names)) or "nothing"
 
 
-def _key(schema: StructType, name: str, same: Same) -> str:
+def _key(schema: StructType, name: str, same: CaseFold) -> str:
     found = field_of(schema, name, same)
     if found is None:
         raise ConfigError(
@@ -120,7 +120,7 @@ def _key(schema: StructType, name: str, same: Same) -> str:
     return found.name
 
 
-def _asking(source: DataFrame, name: str, call: Call, same: Same) -> Asking:
+def _asking(source: DataFrame, name: str, call: Call, same: CaseFold) -> Asking:
     arguments = [F.col(each) if isinstance(each, str) else each for each in call.arguments]
     returns = call.udf.returnType
     if not isinstance(returns, StructType):

@@ -9,7 +9,7 @@ from typing import TypeVar
 from spark_llm.auth.tokens import SignInError, Token, TokenKeeper
 from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.hints import with_next_step
+from spark_llm.protocol.hints import with_hint
 from spark_llm.protocol.values import Failure, Response, RowError
 from spark_llm.transport.http import send_once
 
@@ -65,7 +65,7 @@ class ReadinessClient:
     def words(self, error: RowError) -> str:
         """Return a failure in the words of a row: what came back, from where, and what to do."""
         route = self._route
-        return with_next_step(error, route.shown, route.credential.origin, stops_all=True).message
+        return with_hint(error, route.shown, route.credential.origin, stops_all=True).message
 
 
 def _unusable(error: ConfigError) -> Failure:

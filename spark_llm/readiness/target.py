@@ -13,7 +13,7 @@ from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.urls import host_url, masked
+from spark_llm.protocol.urls import host_url, masked_url
 from spark_llm.readiness.report import Check
 from spark_llm.readiness.workspace import API
 
@@ -60,7 +60,7 @@ def tasks_of(endpoint: Endpoint, told: str | None) -> tuple[Task, ...]:
 
 def shown(endpoint: Endpoint) -> str:
     """Return the endpoint's name or URL, fit to print."""
-    return masked(endpoint.target) if endpoint.is_url else endpoint.target
+    return masked_url(endpoint.target) if endpoint.is_url else endpoint.target
 
 
 def locate(

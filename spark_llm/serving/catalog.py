@@ -19,7 +19,7 @@ class ServingEndpoint:
 
     Attributes:
         models: One model, or models by the names of their served entities. The first serves requests to the endpoint;
-            each can be asked by its name. A single model has the endpoint's name, with "-1" appended.
+            each has its own path. A single model has the endpoint's name, with "-1" appended.
         tasks: The tasks that it serves. None: all that its models can do.
         route_optimized: It also has a data plane of its own, which takes only OAuth tokens issued for it.
     """

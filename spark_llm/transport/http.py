@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from spark_llm.errors import Kind
 
 CONNECT_TIMEOUT_S = 15.0
-EMPTY: Mapping[str, str] = {}
+_NO_HEADERS: Mapping[str, str] = {}
 _PLAIN_HTTP_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")  # TLS to a port of plain HTTP
 _MAX_HEADER_BYTES = 128 * 1024  # curl reads 100 KB, requests 64
 _MAX_HEADERS = 1_000
@@ -55,7 +55,7 @@ class HTTPClient:
         timeout_s: float,
         connections: int,
         *,
-        headers: Mapping[str, str] = EMPTY,
+        headers: Mapping[str, str] = _NO_HEADERS,
         azure: bool = False,
         ca_bundle: str | None = None,
     ) -> None:
@@ -70,7 +70,7 @@ class HTTPClient:
         self._custom_headers = headers
         self._timeout_s = timeout_s
         # Half the time at most: a connection that fails is then not taken for a slow answer.
-        self._connect_s = min(timeout_s / 2, CONNECT_TIMEOUT_S)
+        self._connect_timeout_s = min(timeout_s / 2, CONNECT_TIMEOUT_S)
         self._deadline = Deadline(timeout_s)
         self._proxy = _proxy_for(self._url)
         self._headers_by_token: dict[str | None, tuple[CIMultiDict[str], tuple[str, ...]]] = {}
@@ -79,7 +79,7 @@ class HTTPClient:
             connector=aiohttp.TCPConnector(
                 limit=connections, ttl_dns_cache=300, keepalive_timeout=30, ssl=_ssl_context(ca_bundle) or True
             ),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s),  # `Deadline` is the total
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),  # `Deadline` is the total
             cookie_jar=aiohttp.DummyCookieJar(),
             **_header_limits(),
         )
@@ -111,7 +111,7 @@ class HTTPClient:
             return Response(status, content, answer.headers, time.monotonic() - started, secrets=secrets)
         except aiohttp.ConnectionTimeoutError:
             place = f"{_host_and_port(self._url)}{' through the proxy' if self._proxy else ''}"
-            fault, detail = "connection", f"no connection to {place} within {self._connect_s:g} s"
+            fault, detail = "connection", f"no connection to {place} within {self._connect_timeout_s:g} s"
         except asyncio.TimeoutError:
             waited = time.monotonic() - started
             fault, detail = "timeout", f"no complete answer within {self._timeout_s:g} s ({waited:.1f} s waited)"
@@ -206,7 +206,7 @@ def _error_text(error: Exception) -> str:
 
 
 def _is_permanent(error: Exception) -> bool:
-    """Return whether a retry is useless: a person has to mend a certificate, a protocol or a proxy first."""
+    """Return whether a retry is useless: a certificate, a protocol or a proxy has to be fixed first."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return error.status in (401, 403, 407)
     if isinstance(error, aiohttp.ClientConnectorSSLError):

@@ -21,7 +21,7 @@ from spark_llm.engine.registry import engine_for
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.policy import Policy
-from spark_llm.protocol.canonical import model_words
+from spark_llm.protocol.canonical import canonical_model
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
@@ -45,7 +45,7 @@ class ModelPlan:
     def canonical(self) -> dict[str, Any]:
         """What the model is asked, without who asks it and how hard."""
         task, route, prompt = self.recipe.task, self.recipe.route, self.recipe.prompt
-        return model_words(route.url, route.model, task, prompt)
+        return canonical_model(route.url, route.model, task, prompt)
 
     def arrow(self, batches: Iterator[Any]) -> Results:
         """Answer the rows of Arrow arrays."""
@@ -83,8 +83,8 @@ class Typed:
         """Return a chat with answers of the type that the session reads in `ddl`; raises `ConfigError`."""
         if not isinstance(self.task, Chat):
             return self
-        reply = structured_output_of(struct_of(ddl, spark))
-        return Typed(replace(self.task, reply=reply), schemas.with_parsed(self.schema, spark_type(reply.shape)))
+        output = structured_output_of(struct_of(ddl, spark))
+        return Typed(replace(self.task, output=output), schemas.with_parsed(self.schema, spark_type(output.shape)))
 
 
 class ModelUDF(LazyUDF):

@@ -15,8 +15,8 @@ from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.values import Result
 from spark_llm.serving import After, Echo, Faults, LocalEndpoints, ServingEndpoint
-from tests.support.answering import answering
 from tests.support.asking import CHAT, ask, distinct, engine_at, kinds, texts
+from tests.support.stub_server import stub_server
 
 if TYPE_CHECKING:
     from spark_llm.protocol.task import Task
@@ -195,7 +195,7 @@ def test_the_error_of_a_refused_client_has_the_token_url_and_a_hint(endpoints: L
 
 def test_a_secret_in_the_token_servers_error_is_masked(endpoints: LocalEndpoints) -> None:
     """Its message is in every row, without the secret."""
-    with answering(
+    with stub_server(
         {"POST /token": (401, {"error": "invalid_client", "error_description": "not wrong-secret"})}
     ) as login:
         wrong = client(endpoints, client_secret="wrong-secret", token_url=f"{login.url}/token")
@@ -207,7 +207,7 @@ def test_a_secret_in_the_token_servers_error_is_masked(endpoints: LocalEndpoints
 @pytest.mark.parametrize("answer", [{"access_token": "t0p-s3cret token"}, {"token": "t0p-s3cret"}])
 def test_an_unusable_token_is_not_printed(endpoints: LocalEndpoints, answer: dict[str, str]) -> None:
     """Such a token has another name in the answer, or a character that no header can hold."""
-    with answering({"POST /token": (200, answer)}) as login:
+    with stub_server({"POST /token": (200, answer)}) as login:
         results = results_for(client(endpoints, token_url=f"{login.url}/token"), endpoints, 3)
     [message] = messages(results)
 

@@ -8,9 +8,9 @@ from spark_llm.cache.entry import AUTHENTICATION_HEADERS, Entry, Keys, decoded_a
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Item, Result, Usage
-from spark_llm.protocol.wire import write_json
 from tests.support.strategies import JSON, TEXTS, plain
 
 URL = "https://host/serving-endpoints/llama/invocations"

@@ -12,7 +12,7 @@ from spark_llm import Endpoint
 from spark_llm.cli import demo
 from spark_llm.serving import Echo, LocalEndpoints
 from tests.conftest import ROOT
-from tests.support.saying import Says, fitting
+from tests.support.reply_model import ReplyModel, schema_example
 
 COMPARED = 4 + 2  # rows of the SQL query: four reviews, and the text they are compared with in each of two tasks
 # A process of its own, since the demo takes the active session where there is one.
@@ -28,7 +28,7 @@ demo.run(Endpoint(chat, token=token), Endpoint(embed, token=token), lambda: 0, P
 
 def models() -> LocalEndpoints:
     """Return endpoints whose answers fit the requests."""
-    return LocalEndpoints({"chat": Says(fitting), "embed": Echo()})
+    return LocalEndpoints({"chat": ReplyModel(schema_example), "embed": Echo()})
 
 
 @pytest.mark.spark

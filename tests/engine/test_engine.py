@@ -17,7 +17,7 @@ from spark_llm.serving import Echo, LocalEndpoints
 from spark_llm.serving.protocol.errors import Refused
 from spark_llm.serving.protocol.requests import ChatRequest
 from tests.support.asking import CHAT, ask, comes_true, distinct, engine, engine_at, kinds, started, texts
-from tests.support.saying import Says
+from tests.support.reply_model import ReplyModel
 
 
 def test_results_come_in_the_order_of_the_rows_whatever_order_the_answers_came_in(endpoints: LocalEndpoints) -> None:
@@ -226,7 +226,7 @@ def test_one_conversation_with_bad_roles_changes_nothing_for_the_others() -> Non
 
     odd: Item = [{"role": "assistant", "content": "Hello."}]
     task = replace(CHAT, system="Be brief.")
-    with LocalEndpoints({"chat": Says(say)}) as served:
+    with LocalEndpoints({"chat": ReplyModel(say)}) as served:
         results = ask(engine(served, task=task), [[odd, *distinct(20)]], task)
 
     assert ["user assistant", *["system user"] * 20] == texts(results)

@@ -16,7 +16,7 @@ from spark_llm.errors import ConfigError
 from spark_llm.protocol.failures import failure_of
 from spark_llm.protocol.values import Response
 from spark_llm.transport.http import HTTPClient
-from tests.support.wire import AUTHORITY, FINE, Scripted, hanging, post
+from tests.support.raw_server import AUTHORITY, OK_RESPONSE, RawServer, hanging_server, post
 
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -64,11 +64,11 @@ def test_an_unknown_host_is_named() -> None:
 
 def test_a_self_signed_certificate_is_refused() -> None:
     """The server gets no request, and the fault is final: a retry is useless."""
-    server = Scripted(FINE, tls=True)
+    server = RawServer(OK_RESPONSE, tls=True)
     response = post(server.url, token="s3cret")
     server.close()
 
-    assert ("connection", True, b"") == (response.fault, response.final, server.heard)
+    assert ("connection", True, b"") == (response.fault, response.final, server.received)
     assert response.detail.startswith("certificate verify failed: ")
     assert response.detail.endswith(f"({server.authority})")
 
@@ -80,7 +80,7 @@ def test_a_certificate_of_the_bundle_is_trusted(form: str, tmp_path: Path) -> No
     if form == "path":
         (tmp_path / "authority.pem").write_text(authority, encoding="utf-8")
         authority = str(tmp_path / "authority.pem")
-    server = Scripted(FINE, tls=True)
+    server = RawServer(OK_RESPONSE, tls=True)
     response = post(server.url, ca_bundle=authority)
     server.close()
 
@@ -89,11 +89,11 @@ def test_a_certificate_of_the_bundle_is_trusted(form: str, tmp_path: Path) -> No
 
 def test_another_authority_is_not_trusted() -> None:
     """A bundle without the server's authority changes nothing."""
-    server = Scripted(FINE, tls=True)
+    server = RawServer(OK_RESPONSE, tls=True)
     response = post(server.url, token="s3cret", ca_bundle=trustme.CA().cert_pem.bytes().decode())
     server.close()
 
-    assert ("connection", True, b"") == (response.fault, response.final, server.heard)
+    assert ("connection", True, b"") == (response.fault, response.final, server.received)
 
 
 @pytest.mark.parametrize("bundle", ["/nowhere/ca.pem", __file__, "-----BEGIN CERTIFICATE-----\nnothing\n"])
@@ -107,7 +107,7 @@ def test_a_certificate_of_the_environment_is_trusted(tmp_path: Path) -> None:
     """SSL_CERT_FILE, set before a worker starts, names the trusted authorities."""
     trusted = tmp_path / "authority.pem"
     AUTHORITY.cert_pem.write_to_path(str(trusted))
-    server = Scripted(FINE, tls=True)
+    server = RawServer(OK_RESPONSE, tls=True)
     program = (
         "import asyncio, sys\n"
         "from spark_llm.transport.http import HTTPClient\n"
@@ -131,7 +131,7 @@ def test_a_certificate_of_the_environment_is_trusted(tmp_path: Path) -> None:
 
 def test_https_to_a_port_of_plain_http_is_named() -> None:
     """The fault is `connection`, and it is final: a retry is useless."""
-    server = Scripted(BAD_REQUEST)
+    server = RawServer(BAD_REQUEST)
     response = post(f"https://{server.authority}/")
     server.close()
 
@@ -162,13 +162,13 @@ def test_an_unreachable_proxy_is_named(scheme: str, spelling: str, monkeypatch: 
 
 def test_the_error_of_a_proxy_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message has the proxy's status and reason, without its password."""
-    server = Scripted(b"HTTP/1.1 407 Proxy Authentication Required, not p%40ssw0rd\r\nContent-Length: 0\r\n\r\n")
+    server = RawServer(b"HTTP/1.1 407 Proxy Authentication Required, not p%40ssw0rd\r\nContent-Length: 0\r\n\r\n")
     monkeypatch.setenv("https_proxy", f"http://user:p%40ssw0rd@{server.authority}")
     response = post("https://model.invalid/", token="s3cret")
     server.close()
 
-    assert server.heard.startswith(b"CONNECT model.invalid:443 HTTP/1.1\r\n")
-    assert b"s3cret" not in server.heard
+    assert server.received.startswith(b"CONNECT model.invalid:443 HTTP/1.1\r\n")
+    assert b"s3cret" not in server.received
     assert ("connection", True) == (response.fault, response.final)
     message = "the proxy lets no connection through: 407 Proxy Authentication Required, not ***"
     assert message == failure_of(response).error.message
@@ -215,7 +215,7 @@ def test_a_socks_proxy_is_an_error_before_anything_is_sent(
 )
 def test_a_broken_answer_is_a_fault(answer: bytes, status: int, fault: str, detail: str) -> None:
     """A closed connection, another protocol, a truncated body and a wrong encoding have their own faults."""
-    server = Scripted(answer)
+    server = RawServer(answer)
     response = post(server.url)
     server.close()
 
@@ -228,14 +228,14 @@ def test_a_missing_answer_is_a_time_out_and_frees_its_connection() -> None:
     """Each overdue request closes its connection and gives its place in the pool to the next."""
 
     async def ask() -> tuple[list[Response], Response]:
-        async with hanging() as server:
+        async with hanging_server() as server:
             client = HTTPClient(server.url, 0.2, 1)
             late = []
             for _ in range(2):
                 server.hung_up.clear()
                 late.append(await client.post(b"{}", None))
                 await asyncio.wait_for(server.hung_up.wait(), 5)
-            server.says = FINE
+            server.response = OK_RESPONSE
             fine = await client.post(b"{}", None)
             await client.close()
             return late, fine
@@ -252,8 +252,8 @@ def test_an_answer_that_stops_half_way_is_a_time_out() -> None:
     """If only the head arrives, the fault is `timeout`, with the status of the head."""
 
     async def ask() -> Response:
-        async with hanging() as server:
-            server.says = FINE.removesuffix(b"}")
+        async with hanging_server() as server:
+            server.response = OK_RESPONSE.removesuffix(b"}")
             client = HTTPClient(server.url, 0.2, 1)
             response = await client.post(b"{}", None)
             await client.close()
@@ -268,7 +268,7 @@ def test_every_overdue_request_times_out() -> None:
     """Requests that wait for a place in the pool time out too."""
 
     async def ask() -> list[Response]:
-        async with hanging() as server:
+        async with hanging_server() as server:
             client = HTTPClient(server.url, 0.2, 5)
             late = await asyncio.gather(*(client.post(b"{}", None) for _ in range(10)))
             await client.close()
@@ -281,10 +281,10 @@ def test_a_cancelled_request_closes_its_connection() -> None:
     """A cancelled task ends as cancelled, not as a time-out, and the server sees the connection close."""
 
     async def call_off() -> bool:
-        async with hanging() as server:
+        async with hanging_server() as server:
             client = HTTPClient(server.url, 60.0, 1)
             asking = asyncio.ensure_future(client.post(b"{}", None))
-            await asyncio.wait_for(server.asked.wait(), 5)
+            await asyncio.wait_for(server.got_request.wait(), 5)
             asking.cancel()
             await asyncio.wait_for(server.hung_up.wait(), 5)
             await asyncio.wait([asking])
@@ -304,7 +304,7 @@ def test_a_connection_that_was_closed_while_idle_is_not_used_again() -> None:
             nonlocal connections
             connections += 1
             await reader.readuntil(b"\r\n\r\n{}")
-            writer.write(FINE)
+            writer.write(OK_RESPONSE)
             writer.write_eof()
             await reader.read()  # until the client leaves too
             left.set()
@@ -335,7 +335,7 @@ def test_a_connection_that_was_closed_while_idle_is_not_used_again() -> None:
 )
 def test_an_interim_answer_is_not_the_answer(before: bytes) -> None:
     """Responses with a status of 1xx are skipped."""
-    server = Scripted(before + FINE)
+    server = RawServer(before + OK_RESPONSE)
     response = post(server.url)
     server.close()
 
@@ -344,7 +344,7 @@ def test_an_interim_answer_is_not_the_answer(before: bytes) -> None:
 
 def test_trailers_are_skipped() -> None:
     """Fields after the last chunk are not part of the body."""
-    server = Scripted(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\nX-Sum: 1\r\n\r\n")
+    server = RawServer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\nX-Sum: 1\r\n\r\n")
     response = post(server.url)
     server.close()
 
@@ -354,10 +354,10 @@ def test_trailers_are_skipped() -> None:
 @pytest.mark.skipif(find_spec("backports") is not None or sys.version_info >= (3, 14), reason="zstd is installed")
 def test_an_unsupported_encoding_is_named() -> None:
     """The request accepts only installed encodings; an answer in another one is an error that names it."""
-    server = Scripted(b"HTTP/1.1 200 OK\r\nContent-Encoding: zstd\r\nContent-Length: 2\r\n\r\n{}")
+    server = RawServer(b"HTTP/1.1 200 OK\r\nContent-Encoding: zstd\r\nContent-Length: 2\r\n\r\n{}")
     response = post(server.url)
     server.close()
 
     assert "connection" == response.fault
     assert response.detail.startswith("the answer cannot be read: Can not decode content-encoding: ")
-    assert b"zstd" not in server.heard
+    assert b"zstd" not in server.received

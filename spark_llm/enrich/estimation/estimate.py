@@ -177,7 +177,7 @@ def _of_column(each: Asking, wanted: _Texts, answers: _Answers | None, price: Pr
         tally = None if answer is None else Tally(wanted.rows, {}, prompt, answer, 0, prompt + answer)
         rests_on = "guessed from the length of the texts" + _of_answers(longest)
     completion = None if tally is None else tally.total_tokens - tally.prompt_tokens
-    usd = None if tally is None or price is None else price.of(tally)
+    usd = None if tally is None or price is None else price.cost(tally)
     return ColumnEstimate(wanted.rows, prompt, completion, usd, rests_on)
 
 

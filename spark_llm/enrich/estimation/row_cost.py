@@ -7,8 +7,8 @@ from spark_llm.enrich.changes import Asking
 from spark_llm.metering.chunking import PerRow
 from spark_llm.metering.prices import Price
 from spark_llm.metering.tally import Tally
+from spark_llm.protocol.json_codec import read_json
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.wire import read_json
 
 BYTES_A_TOKEN = 4  # of English, as a rule of thumb; few languages and tokenizers have more tokens than one for 2 bytes
 _MOST = ("max_tokens", "max_completion_tokens")
@@ -23,7 +23,7 @@ def cost_of_a_row(asking: Sequence[Asking], bytes_a_row: float, prices: Mapping[
             return PerRow()
         tallies[each.name] = tally
     tokens = sum(tally.total_tokens for tally in tallies.values())
-    usd = sum(prices[name].of(tally) for name, tally in tallies.items()) if prices else None
+    usd = sum(prices[name].cost(tally) for name, tally in tallies.items()) if prices else None
     return PerRow(tokens, usd)
 
 

@@ -91,7 +91,7 @@ class TokenStore:
     def authorize(self, presented: str | None, now: float, *, endpoint_id: str | None = None) -> ErrorResponse | None:
         """Count a request that brings the token `presented`; return None if it is authorized, else its refusal.
 
-        `endpoint_id` is that of the endpoint whose data plane is asked, which takes only tokens issued for it. All
+        With `endpoint_id` the request is for that endpoint's data plane, which takes only tokens issued for it. All
         other routes take the plain token and tokens issued for the workspace.
         """
         if presented is None:

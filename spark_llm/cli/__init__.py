@@ -1,4 +1,4 @@
-"""The command line: `spark-llm check`, `enrich`, `demo`, `serve`.
+"""The command line: `spark-llm check`, `endpoints`, `enrich`, `demo` and `serve`.
 
 No logic: each command calls the package of its subject.
 Begin with `main`.

@@ -54,7 +54,7 @@ def test_an_endpoint_that_is_ready_ends_with_0(workspace: LocalEndpoints, capsys
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         (["chta"], "did you mean 'chat'?"),
         (["chat", "--task", "embed"], "use chat_udf"),
@@ -64,7 +64,7 @@ def test_an_endpoint_that_is_ready_ends_with_0(workspace: LocalEndpoints, capsys
     ],
 )
 def test_an_endpoint_that_is_not_ready_ends_with_1(
-    arguments: list[str], words: str, workspace: LocalEndpoints, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, workspace: LocalEndpoints, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The failed check comes first, with a hint."""
     code = main(["check", *arguments])
@@ -73,11 +73,11 @@ def test_an_endpoint_that_is_not_ready_ends_with_1(
     assert (1, "") == (code, err)
     assert ": not ready (" in out.splitlines()[0]
     assert out.splitlines()[2].startswith("FAILED ")
-    assert words in out
+    assert expected in out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         (["my endpoint"], "is neither an endpoint's name nor a URL. Hint: "),
         (["chat", "--model", "m"], "a name stands for its model. Hint: "),
@@ -92,7 +92,7 @@ def test_an_endpoint_that_is_not_ready_ends_with_1(
         ([], "ENDPOINT"),
     ],
 )
-def test_invalid_arguments_end_with_2(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_end_with_2(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The error is on stderr, no request is sent, and no argument takes a token."""
     try:
         code: object = main(["check", *arguments])
@@ -101,7 +101,7 @@ def test_invalid_arguments_end_with_2(arguments: list[str], words: str, capsys: 
     out, err = capsys.readouterr()
 
     assert (2, "") == (code, out)
-    assert words in err
+    assert expected in err
     assert SECRET not in err
 
 
@@ -135,10 +135,10 @@ def test_a_token_is_read_from_stdin(endpoints: LocalEndpoints) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [("one\ntwo", "The token (--token-file) is empty, or"), ("", "is empty")]
+    ("content", "expected"), [("one\ntwo", "The token (--token-file) is empty, or"), ("", "is empty")]
 )
 def test_a_file_without_a_token_is_an_error(
-    content: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two lines are not a token, and neither is printed."""
     file = tmp_path / "token"
@@ -146,7 +146,7 @@ def test_a_file_without_a_token_is_an_error(
 
     assert 2 == main(["check", "chat", "--token-file", str(file)])
     err = capsys.readouterr().err
-    assert words in err
+    assert expected in err
     assert "two" not in err
 
 
@@ -204,7 +204,7 @@ def test_a_workspace_without_endpoints_says_so(
 
 
 @pytest.mark.parametrize(
-    ("environ", "words"),
+    ("environ", "expected"),
     [
         ({}, "DATABRICKS_HOST does not say at which workspace. Hint: "),
         ({"DATABRICKS_HOST": "https://nowhere.invalid", "DATABRICKS_TOKEN": SECRET}, "cannot be resolved"),
@@ -213,7 +213,7 @@ def test_a_workspace_without_endpoints_says_so(
     ],
 )
 def test_a_workspace_that_does_not_answer_ends_with_1(
-    environ: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    environ: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One line on stderr has a hint and no token."""
     for name, value in environ.items():
@@ -223,7 +223,7 @@ def test_a_workspace_that_does_not_answer_ends_with_1(
 
     assert (1, "") == (code, out)
     assert err.startswith("spark-llm endpoints: ")
-    assert words in err
+    assert expected in err
     assert " Hint: " in err
     assert SECRET not in err
 

@@ -62,9 +62,9 @@ def test_without_maven_central_the_demo_writes_parquet(tmp_path: Path) -> None:
     defaults = tmp_path / "spark-defaults.conf"
     defaults.write_text(f"spark.jars.ivy {tmp_path / 'ivy'}\nspark.jars.ivySettings {settings}\n", encoding="utf-8")
     with models() as endpoints:
-        words = [*map(endpoints.invocations, ("chat", "embed")), endpoints.token, str(tmp_path / "out")]
+        arguments = [*map(endpoints.invocations, ("chat", "embed")), endpoints.token, str(tmp_path / "out")]
         ran = subprocess.run(
-            [sys.executable, "-c", PROGRAM, *words],
+            [sys.executable, "-c", PROGRAM, *arguments],
             env={**os.environ, "PYTHONPATH": ROOT, "SPARK_CONF_DIR": str(tmp_path)},
             capture_output=True,
             text=True,

@@ -163,14 +163,14 @@ def test_an_error_ends_with_1(
     case: tuple[str, str, str],
 ) -> None:
     """The last line on stderr, after Spark's log, has a hint; no request was sent, and stdout is empty."""
-    source, key, words = case
+    source, key, expected = case
     code = main(["enrich", job(tmp_path, endpoints, key, source=source)])
     out, err = capsys.readouterr()
 
     assert (1, "", 0) == (code, out, endpoints.stats.requests)
     *_, line = err.splitlines()
     assert line.startswith("spark-llm enrich: ")
-    assert words in line
+    assert expected in line
     assert " Hint: " in line
 
 

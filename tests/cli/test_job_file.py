@@ -169,7 +169,7 @@ def test_every_ai_function_is_a_task() -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "words"),
+    ("job", "expected"),
     [
         ({**JOB, "chunk_row": 5}, "job.toml: unknown key 'chunk_row'. Hint: did you mean 'chunk_rows'?"),
         ({**JOB, "chunk_rows": "5"}, "chunk_rows is not valid: expected `int`, got `str`. Hint: "),
@@ -225,9 +225,9 @@ def test_every_ai_function_is_a_task() -> None:
         ),
     ],
 )
-def test_an_error_has_its_place_and_a_hint(job: Mapping[str, Any], words: str) -> None:
+def test_an_error_has_its_place_and_a_hint(job: Mapping[str, Any], expected: str) -> None:
     """The message names the table and the key, and ends in a hint."""
-    assert words in refusal(job)
+    assert expected in refusal(job)
 
 
 def test_all_errors_are_reported_at_once() -> None:
@@ -245,7 +245,7 @@ def test_all_errors_are_reported_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "expected"),
     [
         ("a = 1\nb = no\n", "job.toml is not TOML: Invalid value (at line 2, column 5). Hint: "),
         ("a = 1\na = 2", "is not TOML: "),
@@ -253,23 +253,23 @@ def test_all_errors_are_reported_at_once() -> None:
         ("", "job.toml: the key 'source' is missing. Hint: "),
     ],
 )
-def test_a_syntax_error_has_its_line_number(text: str, words: str) -> None:
+def test_a_syntax_error_has_its_line_number(text: str, expected: str) -> None:
     """The message has the parser's text, and not the line itself."""
-    assert words in refusal(text)
+    assert expected in refusal(text)
 
 
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     """A missing file, a folder and a file in another encoding are errors."""
     latin = tmp_path / "latin.toml"
     latin.write_bytes(b'source = "caf\xe9"')
-    for path, words in (
+    for path, expected in (
         (tmp_path / "none.toml", "none.toml cannot be read: No such file or directory. Hint: "),
         (tmp_path, "cannot be read: Is a directory. Hint: "),
         (latin, "latin.toml is not UTF-8. Hint: "),
     ):
         with pytest.raises(ConfigError) as raised:
             JobFile.read(path, {})
-        assert words in str(raised.value)
+        assert expected in str(raised.value)
 
 
 def test_a_byte_order_mark_is_skipped() -> None:

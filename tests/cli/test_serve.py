@@ -85,7 +85,7 @@ def test_a_token_is_read_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         (["--token", "t0p-s3cret"], "a token must not be on the command line: use --token-file FILE"),
         (["--token=t0p-s3cret"], "a token must not be on the command line"),
@@ -94,7 +94,7 @@ def test_a_token_is_read_from_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_token_that_is_not_in_a_file_is_refused(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every user of a machine can read its command lines; the error does not repeat the token."""
     try:
@@ -104,7 +104,7 @@ def test_a_token_that_is_not_in_a_file_is_refused(
     out, err = capsys.readouterr()
 
     assert (2, "") == (code, out)
-    assert words in err
+    assert expected in err
     assert "t0p-s3cret" not in err
 
 

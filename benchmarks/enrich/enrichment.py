@@ -12,7 +12,7 @@ from benchmarks.support.endpoint_process import CHAT
 from benchmarks.support.figures import Figure, Goal
 from benchmarks.support.session import Bench, bench
 from spark_llm import Policy, chat_udf, enrich_table
-from spark_llm.cli.local.delta import delta_settings
+from spark_llm.cli.local.spark import delta_settings
 
 ROWS = {"full": 10_000, "short": 200}
 CORES = 2

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from spark_llm.cli.local.delta import delta_settings
 from spark_llm.cli.local.java import ensure_java
-from spark_llm.enrich.table import said
+from spark_llm.enrich.spark_errors import error_text
 from spark_llm.errors import JobFailedError
 
 _SET_UP = (
@@ -85,4 +85,4 @@ def _said(hint: str) -> Iterator[None]:
     except Exception as error:
         if not f"{type(error).__module__}.".startswith(_OF_SPARK):
             raise
-        raise JobFailedError(f"Spark failed: {said(error)}.", hint) from error
+        raise JobFailedError(f"Spark failed: {error_text(error)}.", hint) from error

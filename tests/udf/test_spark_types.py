@@ -27,7 +27,7 @@ from pyspark.sql.types import (
     YearMonthIntervalType,
 )
 
-from spark_llm.enrich.table import field_of, holds
+from spark_llm.enrich.column_types import accepts, find_field
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.structured.schema import Array, Enumeration, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm.protocol.values import Result
@@ -217,13 +217,15 @@ def test_what_json_schema_cannot_say_is_refused(schema: StructType, beginning: s
 )
 def test_a_column_holds_narrower_whole_numbers(column: DataType, value: DataType, fits: bool) -> None:  # noqa: FBT001 -- a table
     """At any depth, as Iceberg makes an INT of a TINYINT; else the types are the same but for names that are one."""
-    assert fits == holds(column, value, str.lower)
-    assert not holds(one_of("A", LongType()), one_of("a", LongType()), str)
+    assert fits == accepts(column, value, str.lower)
+    assert not accepts(one_of("A", LongType()), one_of("a", LongType()), str)
 
 
 def test_a_column_is_found_as_the_session_compares_names() -> None:
     """By a name in other letters, unless case counts."""
     schema = StructType([*one_of("Mood", StringType()), *one_of("id", LongType())])
 
-    assert ["Mood", None] == [found and found.name for found in (field_of(schema, n, str.lower) for n in ("MOOD", "x"))]
-    assert [None, "Mood"] == [found and found.name for found in (field_of(schema, n, str) for n in ("mood", "Mood"))]
+    assert ["Mood", None] == [
+        found and found.name for found in (find_field(schema, n, str.lower) for n in ("MOOD", "x"))
+    ]
+    assert [None, "Mood"] == [found and found.name for found in (find_field(schema, n, str) for n in ("mood", "Mood"))]

@@ -153,8 +153,8 @@ def test_case_counts_where_the_session_says_so(
     spark.conf.set("spark.sql.caseSensitive", "true")
     try:
         for options, words in (
-            ({"key": "ID"}, "'ID' is no column of the source"),
-            ({"columns": {"Answer": chat(endpoints)("text")}}, "takes no further columns"),
+            ({"key": "ID"}, "The source lacks the key 'ID'"),
+            ({"columns": {"Answer": chat(endpoints)("text")}}, "Columns cannot be added"),
         ):
             with pytest.raises(ConfigError, match=words):
                 run(texts(spark, 10), target, **({"columns": {"answer": chat(endpoints)("text")}} | options))
@@ -255,9 +255,9 @@ def test_a_run_that_was_killed_is_not_waited_for(
         F.struct("answer").alias("result"),
         F.struct(F.col("answer_fingerprint").alias("answer")).alias("fingerprints"),
         F.struct(F.lit(True).alias("answer")).alias("writes"),
-        *(F.lit(False).alias(name) for name in ("moved", "gone", "held")),
+        *(F.lit(False).alias(name) for name in ("changed", "deleted", "deferred")),
     )
-    beside.write("answers", left)
+    beside.write("answers", left, {})
 
     requests, report = run(source, target, {"answer": chat(endpoints)("text")})
     assert (18 - 5 - 5, 5, 20) == (requests, report.recovered, spark.table(target).count())
@@ -290,14 +290,14 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("a column that is no call", {"columns": lambda _: {"a": F.col("text")}}, "direct result"),
     ("a field of an answer", {"columns": lambda ask: {"a": ask("text")["text"]}}, "direct result"),
     ("a function without tokens", {"columns": lambda ask: {"a": ai_gen("text", chat=ask)}}, "direct result"),
-    ("no columns", {"columns": {}}, "asks nothing"),
+    ("no columns", {"columns": {}}, "names no columns"),
     ("a new column with a blank", {"columns": lambda ask: {"a b": ask("text")}}, "'a b'"),
     ("a new column with SQL", {"columns": lambda ask: {"a` INT); DROP": ask("text")}}, "DROP"),
     ("an input that is missing", {"columns": lambda ask: {"a": ask("body")}}, "cannot be read from the source"),
     ("an input that is a number", {"columns": lambda ask: {"a": ask("id")}}, "string"),
-    ("a name that the source has", {"columns": lambda ask: {"team": ask("text")}}, "of its own"),
-    ("the key as a column", {"columns": lambda ask: {"id": ask("text")}}, "key cannot be filled"),
-    ("a key that is missing", {"key": "no"}, "'no' is no column of the source"),
+    ("a name that the source has", {"columns": lambda ask: {"team": ask("text")}}, "of another type, string"),
+    ("the key as a column", {"columns": lambda ask: {"id": ask("text")}}, "key column cannot be filled"),
+    ("a key that is missing", {"key": "no"}, "The source lacks the key 'no'"),
     ("a key inside a column", {"key": "a.b"}, "not the name of one column"),
     ("no key", {"key": []}, "names no column"),
     ("a key that is given twice", {"key": ["id", "ID"]}, "key= has 'id' and 'ID', which are one name"),
@@ -314,20 +314,20 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     (
         "a key where a fingerprint goes",
         {"columns": lambda ask: {"i": ask("text")}, "key": "I_fingerprint"},
-        "key cannot",
+        "key column cannot",
     ),
     ("a source with a name twice", {"more": "TEXT"}, "The source has the columns 'text' and 'TEXT'"),
     ("no format", {"format": "a b"}, "format='a b' is not the name"),
-    ("a format that is unknown", {"format": "nothing", "target": "made_as_nothing"}, "cannot be made as nothing"),
+    ("a format that is unknown", {"format": "nothing", "target": "created_as_nothing"}, "cannot be created as nothing"),
     ("a format of another path", {"format": "iceberg"}, "is not a table of format='iceberg'"),
-    ("a key with duplicates", {"key": "team"}, "does not tell rows apart: 'x'"),
+    ("a key with duplicates", {"key": "team"}, "does not identify rows: 'x'"),
     ("a key with nulls", {"key": ["id", "text"]}, "is null in 2 rows"),
     ("a source that is missing", {"source": "no_such_table"}, "There is no table no_such_table"),
     ("a source that is a folder", {"source": "delta.`{folder}`"}, "There is no table"),
     ("a name with SQL in it", {"source": "t; DROP TABLE t"}, "not a table's name"),
     ("a name with a blank", {"target": "my table"}, "not a table's name"),
     ("a name in quotes", {"target": "'t'"}, "not a table's name"),
-    ("a schema that is missing", {"target": "no_such_schema.t"}, "cannot be made"),
+    ("a schema that is missing", {"target": "no_such_schema.t"}, "cannot be created"),
     ("a target that is a folder", {"target": "delta.`{folder}`"}, "a folder with files in it"),
     ("a target without the key", {"target": "{other}"}, "lacks the key 'id'"),
     ("a target with another type", {"target": "{typed}"}, "of another type, int"),
@@ -343,7 +343,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.fixture(scope="module")
 def wrong_targets(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
-    """Tables that cannot be filled, each for a reason of its own."""
+    """Tables that cannot be filled, each for a reason of another type, string."""
     folder = tmp_path_factory.mktemp("wrong")
     (folder / "not a table.txt").write_text("text")
     places = {name: f"delta.`{folder}/{name}`" for name in ("other", "typed", "keyed")}

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from spark_llm import JobFailedError
 from spark_llm.enrich.lease import Lease
-from spark_llm.enrich.staging import Staging
+from spark_llm.enrich.staging import Staging, lease_table
 from spark_llm.enrich.table import Table
 from spark_llm.serving import LocalEndpoints
 from tests.conftest import SessionKind
@@ -157,10 +157,12 @@ def test_a_run_that_lost_its_lease_touches_nothing(spark: SparkSession, endpoint
     spark.sql("CREATE OR REPLACE TABLE taken (id BIGINT) USING delta")
     winner = Staging(spark, Table.named(spark, "target=", "taken"), "delta", "winner")
 
+    lease = lease_table(spark, Table.named(spark, "target=", "taken"))
+
     def take_over() -> None:
-        holder = spark.table(winner.lease.name).columns[0]
-        spark.sql(f"ALTER TABLE {winner.lease.name} RENAME COLUMN {holder} TO held_by_winner")
-        winner.write("answers", spark.range(3))
+        holder = spark.table(lease.name).columns[0]
+        spark.sql(f"ALTER TABLE {lease.name} RENAME COLUMN {holder} TO held_by_winner")
+        winner.write("answers", spark.range(3), {})
 
     with at("chunk 1: 18 of 18 rows answered", take_over), pytest.raises(JobFailedError, match="held_by_winner"):
         run(questions(spark), "taken", columns)
@@ -169,7 +171,7 @@ def test_a_run_that_lost_its_lease_touches_nothing(spark: SparkSession, endpoint
     assert (3, 0) == (kept.count(), spark.table("taken").count())
 
     winner.clear()
-    spark.sql(f"DROP TABLE {winner.lease.name}")
+    spark.sql(f"DROP TABLE {lease.name}")
     requests, report = run(questions(spark), "taken", columns)
     assert (0, 18) == (requests, report.recovered)
     assert ["taken"] == [row["tableName"] for row in spark.sql("SHOW TABLES LIKE 'taken*'").collect()]
@@ -242,7 +244,7 @@ def test_a_lease_keeps_its_log_short(spark: SparkSession, place: Callable[[str],
     """A day of heartbeats is gone from the log some days later, though nobody ever drops the table."""
     table = Table.named(spark, "target=", place("lease"))
     assert table.path is not None
-    with Lease(spark, table, "delta", "run", print):
+    with Lease(spark, table, ["delta"], "run", print):
         for number in range(12):
             spark.sql(f"ALTER TABLE {table.name} SET TBLPROPERTIES ('spark_llm.sign' = 'old {number}')")
         log = Path(table.path) / "_delta_log"

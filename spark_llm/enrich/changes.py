@@ -89,17 +89,16 @@ def _compared(rows: DataFrame, target: DataFrame, plan: RunPlan, *, delete_missi
         F.lit(True).alias("in_target"),
     )
     same_key = reduce(Column.__and__, [col("key", name) == col("t_key", name) for name in plan.key])
+    flags = {"new": col("in_target").isNull(), "deleted": F.lit(False)}
     if delete_missing:
-        joined = rows.join(known, same_key, "full").withColumn("deleted", col("key").isNull())
-        joined = joined.withColumn("key", F.coalesce("key", "t_key"))
-    else:
-        joined = rows.join(known, same_key, "left").withColumn("deleted", F.lit(False))
+        flags |= {"deleted": col("key").isNull(), "key": F.coalesce("key", "t_key")}
+    joined = rows.join(known, same_key, "full" if delete_missing else "left").withColumns(flags)
     differences = [
         _differ(col("carried", name), col("t_carried", name), kinds[plan.same(name)]) for name in plan.carried
     ]
     null, false = F.lit(None).cast("string"), F.lit(False)
     return _Compared(
-        joined.withColumn("new", col("in_target").isNull()),
+        joined,
         {each.name: col("t_fingerprints", each.name) if each.name in marked else null for each in plan.filled},
         {
             each.name: F.coalesce(col("t_retryable", each.name), false) if each.name in answered else false
@@ -128,13 +127,17 @@ def _with_flags(compared: _Compared, plan: RunPlan, *, retry_errors: bool) -> Da
     ]
     same_key = Window.partitionBy(*(col("key", name) for name in plan.key))
     faulty = (col("copies") > 1) | any_of(col("key", name).isNull() for name in plan.key)
+    flags = {  # in one step, because Spark analyses the whole query after each
+        "copies": F.count(F.lit(1)).over(same_key),
+        "writes": F.struct(*(condition.alias(name) for name, condition in writes.items())),
+        "asks": F.struct(*(condition.alias(name) for name, condition in asks.items())),
+        "changed": compared.changed & ~col("deleted"),
+        "size": reduce(Column.__add__, sizes, F.lit(0)).cast("bigint"),
+    }
+    is_written = any_of(col("writes", name) for name in writes)
     return (
-        compared.rows.withColumn("copies", F.count(F.lit(1)).over(same_key))
-        .withColumn("writes", F.struct(*(writes[each.name].alias(each.name) for each in plan.filled)))
-        .withColumn("asks", F.struct(*(asks[each.name].alias(each.name) for each in plan.filled)))
-        .withColumn("changed", compared.changed & ~col("deleted"))
-        .withColumn("size", reduce(Column.__add__, sizes, F.lit(0)).cast("bigint"))
-        .where(col("new") | col("changed") | col("deleted") | any_of(writes.values()) | faulty)
+        compared.rows.withColumns(flags)
+        .where(col("new") | col("changed") | col("deleted") | is_written | faulty)
         .select(
             "key",
             *(["carried"] if plan.carried else []),

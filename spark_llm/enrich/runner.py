@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 from pyspark.sql.utils import is_remote
 
 from spark_llm.enrich.ask_chunk import ChunkResult, ChunkRunner
@@ -68,14 +69,15 @@ class Job:
         """Ask about the rows of the source that are new or changed, and merge the answers into the target."""
         started_at, started_s, name = datetime.now(timezone.utc), time.monotonic(), uuid.uuid4().hex[:12]
         target = Table(spark, self.target)
-        formats = self._formats(spark, source, target)
+        early = self.plan(spark, source)  # every error of the columns comes before the lease is taken
+        formats = self._formats(source, target, early)
         with (
             Lease(spark, lease_table(spark, target), formats, name, self._notify) as lease,
             _interruptible(spark, f"spark_llm {name}"),
         ):
             _logger.info("run %s on %s begins", name, target)
             target.refresh()  # the last run may have altered and filled it meanwhile
-            tables = self.plan(spark, source)
+            tables = self.plan(spark, source, early)
             plan, notes = apply_plan(tables.plan, target, formats)
             if plan.alters_target:
                 tables = Tables(source.read(), target.read_existing(), plan)
@@ -112,25 +114,28 @@ class Job:
             notes=notes,
         )
 
-    def plan(self, spark: SparkSession, source: Source) -> Tables:
-        """Read both tables' schemas once, and plan; raises `ConfigError` for what does not fit together."""
+    def plan(self, spark: SparkSession, source: Source, early: Tables | None = None) -> Tables:
+        """Read both tables, and plan; raises `ConfigError` where source, target, key and columns do not fit together.
+
+        `early` is an earlier result; its plan still holds where the schemas are the same.
+        """
         target = Table(spark, self.target)
-        rows, known, same = source.read(), target.read(), same_of(spark)
-        schema = None if known is None else known.schema
+        rows, known = source.read(), target.read()
+        if early is not None and _schemas(rows, known) == _schemas(early.source, early.target):
+            return Tables(rows, known, early.plan)
+        schema, known_schema = _schemas(rows, known)
+        same = same_of(spark)
         types = input_types(rows, self.calls, same)
-        return Tables(rows, known, plan_run(rows.schema, schema, str(target), self.key, self.calls, types, same))
+        return Tables(rows, known, plan_run(schema, known_schema, str(target), self.key, self.calls, types, same))
 
     def pending(self, tables: Tables) -> DataFrame:
         """Return the rows with something to do, as `changes.pending_rows` has them."""
         delete = self.on_missing == "delete"
         return pending_rows(*tables, retry_errors=self.retry_errors, delete_missing=delete)
 
-    def _formats(self, spark: SparkSession, source: Source, target: Table) -> list[str | None]:
-        """Return the format of the target, or those to create it in, the best first.
-
-        Plans once, so that every `ConfigError` comes before the lease is taken and anything is written.
-        """
-        if self.plan(spark, source).target is not None:
+    def _formats(self, source: Source, target: Table, early: Tables) -> list[str | None]:
+        """Return the format of the target, or those to create it in, the best first."""
+        if early.target is not None:
             return [target.provider()]
         target.check_folder()
         return list(target.formats(self.format, source.table))
@@ -174,6 +179,10 @@ class Job:
         if self.progress:
             with suppress(Exception):  # there may be no standard error
                 sys.stderr.write(f"spark_llm: {text}\n")
+
+
+def _schemas(source: DataFrame, target: DataFrame | None) -> tuple[StructType, StructType | None]:
+    return source.schema, None if target is None else target.schema
 
 
 def _driver_host(spark: SparkSession) -> str:

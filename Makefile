@@ -1,5 +1,5 @@
-# Everything runs in .venv, which make sets up by itself. A machine needs python3 (3.11 or later), make and a network;
-# Java too comes as a package where there is none. For another Python: make PYTHON=python3.12 test
+# Everything runs in .venv, which make sets up. Needed: python3 (3.11 or later), make and a network. Without Java, make
+# installs a package of it. For another Python: make PYTHON=python3.12 test
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,7 +7,7 @@ BIN := .venv/bin
 PURE := tests/flow tests/livecounts/test_datagrams.py tests/metering tests/protocol tests/cache/test_entry.py \
   tests/engine/test_reorder_buffer.py tests/engine/test_row_stream.py
 
-# A Spark or Python of the machine's own must not answer for the one in .venv.
+# The machine's own Spark or Python must not replace the one in .venv.
 unexport PYTHONHOME PYTHONPATH PYSPARK_PYTHON PYSPARK_DRIVER_PYTHON PYSPARK_SUBMIT_ARGS
 unexport SPARK_CONF_DIR SPARK_HOME SPARK_REMOTE VIRTUAL_ENV
 
@@ -21,14 +21,14 @@ help: ## List these targets
 demo: .venv/ready-for-demo ## Run real local models and Spark over a small table: no key, nothing to set up
 	$(BIN)/spark-llm demo
 
-test: .venv/ready-for-dev ## Run the tests, then those on Spark once more over Spark Connect
+test: .venv/ready-for-dev ## Run the tests, then the Spark tests again over Spark Connect
 	$(BIN)/python -m pytest tests -n 2 --dist loadgroup
 	SPARK_LLM_TEST_SESSION=connect $(BIN)/python -m pytest tests/integration/spark -m "not models and not one_kind" -k "not pandas"
 
 test-fast: .venv/ready-for-dev ## Run the tests that need neither Spark nor models (minutes)
 	$(BIN)/python -m pytest tests -m "not spark and not models and not waits" --hypothesis-profile=quick
 
-test-slow: .venv/ready-for-dev ## Run the rules on 2,000 examples a property, and what takes minutes or MLflow (1 GB)
+test-slow: .venv/ready-for-dev ## Run property tests on 2,000 examples, and the tests that take minutes or MLflow (1 GB)
 	$(BIN)/python -m pytest $(PURE) --hypothesis-profile=explore
 	SPARK_LLM_TEST_SESSION=connect $(BIN)/python -m pytest tests/integration/spark -m "not models"
 	$(BIN)/python -m pytest tests -m slow
@@ -39,18 +39,18 @@ check: .venv/ready-for-dev ## Lint, check the format, the types and the import r
 	$(BIN)/mypy --strict spark_llm tests benchmarks notebooks
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-bench: .venv/ready-for-dev ## Measure: requests, rows a second, memory
+bench: .venv/ready-for-dev ## Run the benchmarks: requests, rows a second, memory
 	$(BIN)/python -m benchmarks
 
-notebooks: .venv/ready-for-dev ## Run every notebook and keep what it shows
+notebooks: .venv/ready-for-dev ## Run every notebook and store its output
 	$(BIN)/python notebooks/run.py
 
-clean: ## Remove .venv and all else that the targets made
+clean: ## Remove .venv and every other file that the targets made
 	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	rm -rf artifacts derby.log metastore_db spark-warehouse
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# One .venv: the demo installs what it needs and no more; dev contains the demo, and adds the rest when it is wanted.
+# One .venv: the demo installs only its own packages; dev contains the demo, and adds the rest on demand.
 .venv/ready-for-demo: pyproject.toml constraints.txt
 	$(call install,demo)
 	touch $@

@@ -1,4 +1,4 @@
-"""Measure, and compare with baselines of the same run: `python -m benchmarks [NAME ...] [--short]`."""
+"""Run the benchmarks, each against baselines of the same run: `python -m benchmarks [NAME ...] [--short]`."""
 
 import argparse
 import datetime as dt
@@ -42,69 +42,66 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 PICTURE = RESULTS.with_name("limit.svg")
 
 _PAGE = """\
-# What was measured
+# Benchmark results
 
-Made by `python -m benchmarks` (`make bench`), which replaces this page.
+Written by `python -m benchmarks` (`make bench`), which replaces this page.
 
 {table}
 
 {machine}
 
-![Requests in flight follow the capacity, which nobody told the client]({picture})
+![Requests in flight follow the hidden capacity]({picture})
 
 ## How to read it
 
-- Every ratio has both sides from one run on one machine, in turn: compare ratios, not rows a second, with those of
-  another machine. Where there were rounds, the ratio is the median of the rounds' ratios, and the least and the
-  greatest stand beside it.
-- The endpoint is a process of its own on the same machine, over loopback. It shares the cores with Spark's JVM and the
-  Python worker, and what it counted is held against the rows of each job.
-- The time is that of the whole Spark action (`write.format("noop")`): planning, the JVM, the worker and the way between
-  them. Workers are warm: the same job ran before, on the same session.
-- From the hidden capacity to the duplicates, a worker is warm and knows nothing: it was asked on another path of the
-  endpoint, and the policy says nothing but what stands here. The time is the endpoint's own, and each row has an
-  answer of its own, so that a wrong one shows.
+- Both sides of a ratio come from one run on one machine, in turn. Compare ratios between machines, not rows a second.
+  With several rounds, the ratio is the median of the rounds' ratios, with their minimum and maximum.
+- The endpoint is a separate process on the same machine, over loopback. It shares the cores with Spark's JVM and the
+  Python worker. Its counters are checked against the rows of each job.
+- The time is that of the whole Spark action (`write.format("noop")`): planning, the JVM, the worker and the transfer
+  between them. Workers are warm: the same job ran before, on the same session.
+- From the hidden capacity to the duplicates, a worker is warm but knows nothing of the endpoint: its warm-up was on
+  another path, and the policy has only the settings named here. The endpoint measures the time. Each row has its own
+  answer, so a wrong answer is detected.
 {notes}
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the measurements that were named, or all; print the table, and write the page when all ran in full.
+    """Run the named measurements, or all; print the table, and write the page after a full run of all.
 
-    Returns 1 where one broke off, which does not cost the others' results.
+    Returns 1 if one failed; the others still run.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(MEASUREMENTS)}; all when left out")
-    parser.add_argument(
-        "--short", action="store_true", help="few rows and one round: shows that it runs, measures little"
-    )
-    asked = parser.parse_args(arguments)
-    unknown = [name for name in asked.names if name not in MEASUREMENTS]
+    parser.add_argument("--short", action="store_true", help="few rows and one round: a test that it runs")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in MEASUREMENTS]
     if unknown:
-        parser.error(f"there is no measurement {unknown[0]!r}; there are {', '.join(MEASUREMENTS)}")
-    measured = [_measured(name, short=asked.short) for name in asked.names or MEASUREMENTS]
+        parser.error(f"unknown measurement {unknown[0]!r}. Hint: choose one of {', '.join(MEASUREMENTS)}")
+    measured = [_run(name, short=options.short) for name in options.names or MEASUREMENTS]
     figures = [figure for part in measured if part is not None for figure in part]
     print(f"{table(figures)}\n\n{_notes(figures)}")
     if None in measured:
         return 1
-    if not asked.names and not asked.short:
+    if not options.names and not options.short:
         RESULTS.write_text(_page(figures), encoding="utf-8")
         PICTURE.write_text(next(figure.picture for figure in figures if figure.picture), encoding="utf-8")
         print(f"\nWritten to {RESULTS}.", file=sys.stderr)
     return 0
 
 
-def _measured(name: str, *, short: bool) -> list[Figure] | None:
-    """Run one measurement; return its figures, or None where it broke off, and say so."""
-    began = time.perf_counter()
+def _run(name: str, *, short: bool) -> list[Figure] | None:
+    """Run one measurement; return its figures, or None if it failed, and print that."""
+    start_s = time.perf_counter()
     try:
         figures = MEASUREMENTS[name](short=short)
-    except Exception:  # noqa: BLE001 -- half an hour of others' results must not go with it
+    except Exception:  # noqa: BLE001 -- half an hour of other results must not be lost
         traceback.print_exc()
-        print(f"{name}: broke off", file=sys.stderr, flush=True)
+        print(f"{name}: failed", file=sys.stderr, flush=True)
         return None
-    took = f"{time.perf_counter() - began:.0f} s" if figures else "cannot be measured on this system"
-    print(f"{name}: {took}", file=sys.stderr, flush=True)
+    elapsed = f"{time.perf_counter() - start_s:.0f} s" if figures else "cannot be measured on this system"
+    print(f"{name}: {elapsed}", file=sys.stderr, flush=True)
     return figures
 
 

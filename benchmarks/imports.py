@@ -1,4 +1,4 @@
-"""What `import spark_llm` costs, in a fresh interpreter."""
+"""The time of `import spark_llm` in a new interpreter."""
 
 import subprocess
 import sys
@@ -11,15 +11,15 @@ HEAVY = ("aiohttp", "pandas", "pyarrow", "pyspark")
 
 _PROGRAM = f"""
 import sys, time
-began = time.perf_counter()
+start_s = time.perf_counter()
 import spark_llm
-print((time.perf_counter() - began) * 1000, *(name for name in {HEAVY} if name in sys.modules))
+print((time.perf_counter() - start_s) * 1000, *(name for name in {HEAVY} if name in sys.modules))
 """
 
 
 def measure(*, short: bool) -> list[Figure]:
-    """Import it again and again, and see that none of the heavy libraries came with it. Raises where one did."""
-    took = []
+    """Return the time of the import; raises `RuntimeError` if it loads a heavy library."""
+    durations_ms = []
     for _ in range(RUNS["short" if short else "full"]):
         command = [sys.executable, "-c", _PROGRAM]
         milliseconds, *loaded = subprocess.run(
@@ -27,13 +27,13 @@ def measure(*, short: bool) -> list[Figure]:
         ).stdout.split()
         if loaded:
             raise RuntimeError(f"import spark_llm loads {', '.join(loaded)}.")
-        took.append(float(milliseconds))
+        durations_ms.append(float(milliseconds))
     return [
         Figure(
             "import spark_llm",
-            took,
+            durations_ms,
             goal=Goal(at_most=150),
             unit="ms",
-            note=f"Import: the median of {len(took)} fresh interpreters; none of them loaded {', '.join(HEAVY)}.",
+            note=f"Import: the median of {len(durations_ms)} new interpreters; none of them loaded {', '.join(HEAVY)}.",
         )
     ]

@@ -4,7 +4,7 @@
 >>> chat = chat_udf("my-endpoint", system="Answer in one word.", max_tokens=8)
 >>> df.withColumn("mood", chat("review")).select("review", "mood.text", "mood.error")
 
-Names are loaded when they are first used, so that `import spark_llm` loads no Spark, no pandas and no sockets.
+Names are loaded on first use, so that `import spark_llm` loads no Spark, no pandas and no sockets.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spark_llm._version import __version__
 
-_HOMES = {
+_MODULE_OF = {
     "Budget": "metering.budget",
     "ConfigError": "errors",
     "Endpoint": "endpoint.endpoint",
@@ -73,16 +73,16 @@ if TYPE_CHECKING:
     from spark_llm.udf.factories import chat_udf, complete_udf, embed_udf
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 -- whatever the name stands for
-    """Load a public name when it is first asked for (PEP 562)."""
+def __getattr__(name: str) -> Any:  # noqa: ANN401 -- any public name
+    """Load a public name on first use (PEP 562)."""
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)
 
 
 def __dir__() -> list[str]:
-    """List the public names, loaded or not."""
+    """Return the public names, loaded or not."""
     return sorted(__all__)

@@ -1,12 +1,12 @@
-"""What can go wrong, drawn as a tree; every message ends in a next step.
+"""The exceptions of this library, as a tree. Every message ends in a hint.
 
     SparkLLMError
-    ├── ConfigError      a UDF cannot be built so                 where you stand, before anything runs
-    ├── InputTypeError   a column of a type that cannot be asked  at the first batch, before any request
-    ├── RowFailedError   a row failed under on_error="raise"      in the task that asked it
-    └── JobFailedError   a job over a table cannot go on          where it was started
+    ├── ConfigError      a wrong argument                     raised when the UDF is built or the job is started
+    ├── InputTypeError   a column of an unsupported type      raised at the first batch, before any request
+    ├── RowFailedError   a row failed with on_error="raise"   raised in the task that sent it
+    └── JobFailedError   a table job cannot continue          raised where the job was started
 
-Without `on_error="raise"` a row that fails is data: its `error` field says why, with one of `KINDS`.
+Without `on_error="raise"` a failed row raises nothing: its `error` field has the message, and one of `KINDS`.
 """
 
 from typing import Literal, get_args
@@ -29,35 +29,34 @@ Kind = Literal[
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-
-HINT = " Hint: "  # between what is wrong and what to do, in every message
+HINT = " Hint: "  # stands in every message, between the problem and the next step
 
 
 class SparkLLMError(Exception):
-    """The root of every exception of this library: what is wrong, and what to do next."""
+    """The base class of all exceptions of this library: what is wrong, and a hint."""
 
     def __init__(self, what: str, hint: str) -> None:
-        """Say `what` is wrong, and the next step as `hint`."""
+        """Make an exception of `what` is wrong, and the next step as `hint`."""
         super().__init__(what, hint)
         self.what = what
         self.hint = hint
 
     def __str__(self) -> str:
-        """Return the sentence and its hint."""
+        """Return the message with its hint."""
         return self.what + HINT + self.hint
 
 
 class ConfigError(SparkLLMError, ValueError):
-    """An endpoint, a parameter or a policy that cannot be right; raised when the UDF is built."""
+    """A wrong endpoint, parameter or policy; raised when the UDF is built or the job is started."""
 
 
 class InputTypeError(SparkLLMError, TypeError):
-    """A column whose type cannot be asked; raised at the first batch, before any request."""
+    """A column of an unsupported type; raised at the first batch, before any request."""
 
 
 class RowFailedError(SparkLLMError, RuntimeError):
-    """A row that was not answered, under `Policy(on_error="raise")`."""
+    """A row that was not answered, with `Policy(on_error="raise")`."""
 
 
 class JobFailedError(SparkLLMError, RuntimeError):
-    """A job over a table that cannot go on; what was answered is in the table, or merged by the next run."""
+    """A table job that cannot continue; its answers are in the table, or the next run merges them."""

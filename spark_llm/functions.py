@@ -1,12 +1,12 @@
-"""The AI functions as functions of columns, for DataFrames: each asks the model that it is given.
+"""The AI functions as functions of columns, for DataFrames; each takes the model that it uses.
 
 >>> from spark_llm import functions as ai
 >>> df.withColumn("mood", ai.ai_classify("review", ["angry", "happy"], chat="my-endpoint"))
 
 A text is a column or its name. Labels, a language and numbers are values, or columns. A model is an endpoint (a name, a
-URL or an `Endpoint`), or a UDF of this library with its parameters and its policy. A null in any argument gives a null,
-and costs nothing. So does a row that failed, but for what it has cost: the functions that begin with `llm_` give the
-whole struct, with `usage` and `error`, and what the `ai_` ones give as its `text` or, where it is no text, `parsed`.
+URL or an `Endpoint`), or a UDF of this library with its parameters and its policy. A null in any argument gives a null
+and costs nothing; a failed row gives a null too. The functions that begin with `llm_` return the whole struct, with
+`usage` and `error`; the value of the `ai_` function is its field `text`, or `parsed` where it is not a text.
 """
 
 from collections.abc import Sequence
@@ -58,11 +58,11 @@ def ai_gen(prompt: Text, *, chat: Model) -> Column:
 
 def llm_gen(prompt: Text, *, chat: Model) -> Column:
     """Return the model's answer to a prompt, as `schemas.CHAT`."""
-    return _asked("gen", chat, prompt)
+    return _function_column("gen", chat, prompt)
 
 
 def ai_classify(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
-    """Return the label that fits a text best, as a string; never another than one of `labels`.
+    """Return the label that fits a text best, as a string; it is always one of `labels`.
 
     >>> df.withColumn("mood", ai_classify("review", ["angry", "happy"], chat="my-endpoint"))
     """
@@ -71,11 +71,11 @@ def ai_classify(content: Text, labels: Sequence[str] | Column, *, chat: Model) -
 
 def llm_classify(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
     """Return the label that fits a text best as `parsed`, with tokens and error."""
-    return _asked("classify", chat, content, labels)
+    return _function_column("classify", chat, content, labels)
 
 
 def ai_extract(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
-    """Return what a text has for each label, as `map<string,string>`; null for what it does not have.
+    """Return the part of a text that belongs to each label, as `map<string,string>`; null where there is none.
 
     >>> df.withColumn("found", ai_extract("mail", ["person", "city"], chat="my-endpoint")).select("found.person")
     """
@@ -83,8 +83,8 @@ def ai_extract(content: Text, labels: Sequence[str] | Column, *, chat: Model) ->
 
 
 def llm_extract(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
-    """Return what a text has for each label as `parsed`, with tokens and error."""
-    return _asked("extract", chat, content, labels)
+    """Return the part of a text that belongs to each label as `parsed`, with tokens and error."""
+    return _function_column("extract", chat, content, labels)
 
 
 def ai_summarize(content: Text, max_words: int | Column = 50, *, chat: Model) -> Column:
@@ -94,7 +94,7 @@ def ai_summarize(content: Text, max_words: int | Column = 50, *, chat: Model) ->
 
 def llm_summarize(content: Text, max_words: int | Column = 50, *, chat: Model) -> Column:
     """Return a summary of a text, as `schemas.CHAT`."""
-    return _asked("summarize", chat, content, max_words)
+    return _function_column("summarize", chat, content, max_words)
 
 
 def ai_translate(content: Text, to_lang: str | Column, *, chat: Model) -> Column:
@@ -104,7 +104,7 @@ def ai_translate(content: Text, to_lang: str | Column, *, chat: Model) -> Column
 
 def llm_translate(content: Text, to_lang: str | Column, *, chat: Model) -> Column:
     """Return a text in another language, as `schemas.CHAT`."""
-    return _asked("translate", chat, content, to_lang)
+    return _function_column("translate", chat, content, to_lang)
 
 
 def ai_analyze_sentiment(content: Text, *, chat: Model) -> Column:
@@ -114,7 +114,7 @@ def ai_analyze_sentiment(content: Text, *, chat: Model) -> Column:
 
 def llm_analyze_sentiment(content: Text, *, chat: Model) -> Column:
     """Return the sentiment of a text as `parsed`, with tokens and error."""
-    return _asked("analyze_sentiment", chat, content)
+    return _function_column("analyze_sentiment", chat, content)
 
 
 def ai_fix_grammar(content: Text, *, chat: Model) -> Column:
@@ -124,73 +124,73 @@ def ai_fix_grammar(content: Text, *, chat: Model) -> Column:
 
 def llm_fix_grammar(content: Text, *, chat: Model) -> Column:
     """Return a text with its grammar and spelling corrected, as `schemas.CHAT`."""
-    return _asked("fix_grammar", chat, content)
+    return _function_column("fix_grammar", chat, content)
 
 
 def ai_mask(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
-    """Return a text with `[MASKED]` in place of all that is one of `labels`, as a string."""
+    """Return a text with `[MASKED]` in place of everything that `labels` name, as a string."""
     return llm_mask(content, labels, chat=chat)["text"]
 
 
 def llm_mask(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
-    """Return a text with `[MASKED]` in place of all that is one of `labels`, as `schemas.CHAT`."""
-    return _asked("mask", chat, content, labels)
+    """Return a text with `[MASKED]` in place of everything that `labels` name, as `schemas.CHAT`."""
+    return _function_column("mask", chat, content, labels)
 
 
 def ai_similarity(expr1: Text, expr2: Text, *, embed: Model) -> Column:
-    """Return how near two texts are in meaning, as a float: 1.0 for equal ones; it ranks, and means nothing alone."""
+    """Return the cosine similarity of two texts, as a float: 1.0 for equal ones; it is a rank, not a probability."""
     return llm_similarity(expr1, expr2, embed=embed)["parsed"]
 
 
 def llm_similarity(expr1: Text, expr2: Text, *, embed: Model) -> Column:
-    """Return how near two texts are in meaning as `parsed`, with tokens and error."""
+    """Return the cosine similarity of two texts as `parsed`, with tokens and error."""
     return similarity_function(model_udf("embed", embed))(_column("expr1", expr1), _column("expr2", expr2))
 
 
 def ai_query(endpoint: Model, request: Text) -> Column:
-    """Return an endpoint's answer to a request, as a string; a row that fails, fails the query."""
-    return _queried(endpoint, request, raises=True)["text"]
+    """Return an endpoint's answer to a request, as a string; a failed row fails the query."""
+    return _query_column(endpoint, request, raises=True)["text"]
 
 
 def try_ai_query(endpoint: Model, request: Text) -> Column:
-    """Return an endpoint's answer to a request, as a string; null for a row that fails."""
+    """Return an endpoint's answer to a request, as a string; null for a failed row."""
     return llm_query(endpoint, request)["text"]
 
 
 def llm_query(endpoint: Model, request: Text) -> Column:
     """Return an endpoint's answer to a request, as `schemas.CHAT`."""
-    return _queried(endpoint, request, raises=False)
+    return _query_column(endpoint, request, raises=False)
 
 
-def _queried(endpoint: Model, request: Text, *, raises: bool) -> Column:
+def _query_column(endpoint: Model, request: Text, *, raises: bool) -> Column:
     known = known_endpoints({"endpoint": endpoint})
     return query_function(known, None, raises=raises)(F.lit("endpoint"), _column("request", request))
 
 
-def _asked(name: str, chat: Model, content: Text, *options: object) -> Column:
-    """Return the column of a function's answers; options that are values are checked here and now."""
+def _function_column(name: str, chat: Model, content: Text, *options: object) -> Column:
+    """Return the column of a function's answers; raises `ConfigError` for a constant option that is wrong."""
     function = FUNCTIONS[name]
     text, *others = function.parameters
     columns = [_column(text.name, content)]
     for parameter, option in zip(others, options, strict=True):
-        columns.append(option if isinstance(option, Column) else _value(function, parameter, option))
+        columns.append(option if isinstance(option, Column) else _constant(function, parameter, option))
     return chat_function(name, model_udf("chat", chat))(*columns)
 
 
 def _column(name: str, text: object) -> Column:
     if not isinstance(text, (Column, str)):
-        raise ConfigError(f"{name}={text!r} is no column.", "pass a column or its name; a value is F.lit(value).")
+        raise ConfigError(f"{name}={text!r} is not a column.", "pass a column or its name; a value is F.lit(value).")
     return F.col(text) if isinstance(text, str) else text
 
 
-def _value(function: Function, parameter: Parameter, value: Any) -> Column:  # noqa: ANN401 -- whatever the user gave
-    """Return a constant column; raises `ConfigError` for a value that no row could be asked with."""
+def _constant(function: Function, parameter: Parameter, value: Any) -> Column:  # noqa: ANN401 -- any value that a user may give
+    """Return a constant column; raises `ConfigError` for a value that the function does not take."""
     if not parameter.accepts(value):
         raise ConfigError(
             f"ai_{function.name}: {parameter.name}={value!r} is not {PARAMETER_KINDS[parameter.kind]}.",
             "pass one, or a column of them.",
         )
-    wrong = function.question("", value)
-    if isinstance(wrong, RowError):
-        raise ConfigError(f"ai_{function.name}: {wrong.what}", wrong.hint)
+    prompt = function.question("", value)
+    if isinstance(prompt, RowError):
+        raise ConfigError(f"ai_{function.name}: {prompt.what}", prompt.hint)
     return F.array(*map(F.lit, value)) if parameter.kind == "texts" else F.lit(value)

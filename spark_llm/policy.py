@@ -1,4 +1,4 @@
-"""How hard to ask: the one place where each knob is explained."""
+"""Limits, retries and error handling of a UDF; each option is explained here."""
 
 import re
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Literal, Protocol
 from spark_llm.errors import ConfigError
 from spark_llm.validation.numbers import check_number, check_whole
 
-MAX_IN_FLIGHT = 512  # the ceiling where the user names none
-_LARGEST = 1e9
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # one letter is a disk of Windows
+MAX_IN_FLIGHT = 512  # the limit where the user sets none
+_MAX_NUMBER = 1e9
+_URL_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # one letter is a drive of Windows
 
 
 class _Path(Protocol):
@@ -18,32 +18,34 @@ class _Path(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """How a UDF asks: limits, patience and what becomes of a failed row.
+    """Limits, retries and error handling of a UDF.
 
-    >>> Policy(max_in_flight=32, tasks=4)  # at most 32 requests at once over 4 tasks: 8 in each
-    >>> Policy(max_tries=6, timeout_s=300)  # a slow endpoint that often breaks off
+    >>> Policy(max_in_flight=32, tasks=4)  # at most 32 requests in flight over 4 tasks: 8 in each
+    >>> Policy(max_tries=6, timeout_s=300)  # a slow endpoint that often fails
 
     Attributes:
-        max_in_flight: Requests at once, over all `tasks`. None: found by itself, up to 512.
-        requests_per_minute: Requests sent in any minute, over all `tasks`. None: as many as the endpoint takes.
-        tokens_per_minute: Tokens asked and answered in any minute, over all `tasks`, as answers report them; estimated
-            before. None: as many as the endpoint takes.
-        tasks: How many tasks of the job run at once and share the three limits above; each takes its part. A Python
-            worker cannot know this number: it is the cluster's cores at work on the job.
-        timeout_s: Seconds for one try, from sending to the whole answer.
-        max_tries: Tries of one request that may end in a real fault: a cut, a hang, a 500, an answer that is none.
-        give_up_after_s: Seconds that one row may spend being told to wait (429, 503) before it fails.
-        max_failure_rate: Share of failed rows, over the last 1,000 of a task, at which it stops asking: the rest are
-            `cancelled`, and can be asked again. None: it asks to the end.
+        max_in_flight: Most requests in flight, over all `tasks`. None: found automatically, up to 512.
+        requests_per_minute: Most requests in any minute, over all `tasks`. None: as many as the endpoint takes.
+        tokens_per_minute: Most tokens of prompts and answers in any minute, over all `tasks`, as answers report them;
+            estimated before the first answer. None: as many as the endpoint takes.
+        tasks: Number of tasks that run at once and share the three limits above; each gets an equal part. A Python
+            worker cannot know this number: it is the number of cores that work on the job.
+        timeout_s: Seconds for one attempt, from sending to the whole answer.
+        max_tries: Attempts of one request that may end in a fault: a lost connection, a timeout, a 500, a response
+            without an answer.
+        give_up_after_s: Seconds that one row may wait because of rate limits (429, 503) before it fails.
+        max_failure_rate: Share of failed rows, over the last 1,000 of a task, at which the task stops: the other rows
+            are `cancelled`, and can be sent again. None: it never stops for this.
         batch_size: Inputs in one embedding request, 1 to 2048 (Databricks takes 150 at most); prompts in one completion
             request, 8 at most, where the endpoint takes a list of them.
-        dedupe: Whether equal inputs of a task are asked once. None: unless `temperature` is above 0 without a `seed`.
-        cache: A folder on each worker's local disk where answers are kept, for 30 days and in 4 GiB at most. What was
-            answered there is not asked again: by a retried task, a second action, `orderBy` on a result. A request is
-            known by the endpoint's URL, its headers and its body, not by the token; nothing is kept where equal inputs
-            are not asked once, and no error is. A row that was found has 0 `attempts` and 0 tokens. None: no cache.
-        reask: Times that an answer is asked for again which does not fit the type that `returns` gives.
-        on_error: "row" keeps what went wrong in the row's `error`; "raise" fails the task at the first such row.
+        dedupe: Whether equal inputs of a task are sent once. None: yes, unless `temperature` is above 0 without a
+            `seed`.
+        cache: A folder on each worker's local disk for answers, kept for 30 days and in 4 GiB at most. A request with
+            a cached answer is not sent again: after a retried task, a second action, or `orderBy` on a result. The key
+            is the endpoint's URL, the headers and the body, without the token. Errors are not cached, and nothing is
+            where `dedupe` is off. A row from the cache has 0 `attempts` and 0 tokens. None: no cache.
+        reask: How often a prompt is sent again because its answer does not fit the type of `returns`.
+        on_error: "row" puts the error into the row's `error` field; "raise" fails the task at the first failed row.
     """
 
     max_in_flight: int | None = None
@@ -61,7 +63,7 @@ class Policy:
     on_error: Literal["row", "raise"] = "row"
 
     def __post_init__(self) -> None:
-        """Check every field, so that nothing wrong leaves the driver."""
+        """Check every field on the driver."""
         if self.max_in_flight is not None:
             self._check_whole("max_in_flight", 1, 100_000)
         self._check_whole("tasks", 1, 100_000)
@@ -73,13 +75,13 @@ class Policy:
             self._check_number("max_failure_rate", 0.001, 1.0)
         if not isinstance(self.dedupe, (bool, type(None))):
             raise ConfigError(
-                f"Policy(dedupe={self.dedupe!r}) is neither True nor False.", "leave it out to have it decided."
+                f"Policy(dedupe={self.dedupe!r}) is neither True nor False.", "leave it out for the default."
             )
         if self.cache is not None:
-            object.__setattr__(self, "cache", _folder(self.cache))  # equal policies share an engine
+            object.__setattr__(self, "cache", _folder(self.cache))  # a string, so that equal policies share an engine
             if self.dedupe is False:
                 raise ConfigError(
-                    "Policy(cache=…, dedupe=False) is a contradiction: a cache gives equal inputs one answer.",
+                    "Policy(cache=…, dedupe=False) is a contradiction: a cache gives equal inputs the same answer.",
                     "leave out one of the two.",
                 )
         self._check_whole("max_tries", 1, 1_000)
@@ -100,7 +102,7 @@ class Policy:
     def _check_whole(self, name: str, minimum: int, maximum: int) -> None:
         check_whole(name, getattr(self, name), minimum, maximum, owner="Policy")
 
-    def _check_number(self, name: str, minimum: float, maximum: float = _LARGEST, unit: str = "") -> None:
+    def _check_number(self, name: str, minimum: float, maximum: float = _MAX_NUMBER, unit: str = "") -> None:
         check_number(name, getattr(self, name), minimum, maximum, unit=unit, owner="Policy")
 
     @property
@@ -110,10 +112,11 @@ class Policy:
 
 
 def _folder(value: str | _Path) -> str:
+    """Return a folder's path; raise `ConfigError` for a URL and for other values."""
     path = value.__fspath__() if hasattr(value, "__fspath__") else value
-    if not isinstance(path, str) or not path.strip() or "\0" in path or _ADDRESS.match(path):
+    if not isinstance(path, str) or not path.strip() or "\0" in path or _URL_SCHEME.match(path):
         raise ConfigError(
             f"Policy(cache={value!r}) is not a folder on a local disk.",
-            'name one that each worker can write to, such as cache="/local_disk0/answers", or leave it out.',
+            'name a folder that each worker can write to, such as cache="/local_disk0/answers", or leave it out.',
         )
     return path

@@ -1,4 +1,4 @@
-"""What a row gets back, as Spark types: `CHAT`, `COMPLETE` and `EMBED`."""
+"""The result of a row as Spark types: `CHAT`, `COMPLETE` and `EMBED`."""
 
 from pyspark.sql.types import (
     ArrayType,
@@ -15,7 +15,7 @@ from pyspark.sql.types import (
 USAGE = StructType(
     [StructField(f"{name}_tokens", IntegerType()) for name in ("prompt", "completion", "total", "cached", "reasoning")]
 )
-"""Tokens as the server reported them; over all rows they add up to what was billed."""
+"""Tokens as the server reported them; over all rows they add up to the billed tokens."""
 
 ERROR = StructType(
     [
@@ -25,7 +25,7 @@ ERROR = StructType(
         StructField("retryable", BooleanType()),
     ]
 )
-"""Why a row was not answered: one of `errors.KINDS`, the HTTP status, the server's words; null when it was."""
+"""Why a row failed: one of `errors.KINDS`, the HTTP status, the message; null for an answered row."""
 
 
 def _struct(**fields: DataType) -> StructType:
@@ -42,10 +42,10 @@ CHAT = _struct(
     latency_ms=DoubleType(),
     error=ERROR,
 )
-"""What `chat_udf` gives: `text` and `error`, of which one is null; `latency_ms` is the last try's."""
+"""The result of `chat_udf`: `text` or `error`, the other is null; `latency_ms` is that of the last attempt."""
 
 COMPLETE = CHAT
-"""What `complete_udf` gives: the same as `CHAT`."""
+"""The result of `complete_udf`: the same as `CHAT`."""
 
 EMBED = _struct(
     embedding=ArrayType(FloatType()),
@@ -55,14 +55,14 @@ EMBED = _struct(
     latency_ms=DoubleType(),
     error=ERROR,
 )
-"""What `embed_udf` gives: `embedding`, as long as the model's dimension, or `error`."""
+"""The result of `embed_udf`: `embedding`, as long as the model's dimension, or `error`."""
 
 
 def with_choices(schema: StructType) -> StructType:
-    """Return `schema` with `choices array<string>`, as a UDF with n > 1 gives it."""
+    """Return `schema` with the field `choices array<string>`, for a UDF with n > 1."""
     return StructType([*schema.fields, StructField("choices", ArrayType(StringType()))])
 
 
 def with_parsed(schema: StructType, parsed: DataType) -> StructType:
-    """Return `schema` with `parsed`, as a UDF with `returns` gives it."""
+    """Return `schema` with the field `parsed`, for a UDF with `returns`."""
     return StructType([*schema.fields, StructField("parsed", parsed)])

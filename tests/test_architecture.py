@@ -23,6 +23,8 @@ WORDS = ("errors", "policy", "_version")  # every package may import them
 BASE = ("validation", "text")  # the words may import these, and these import only `errors`
 WING = "serving"
 WING_GUESTS = ("cli/main", "__init__")  # __init__ only offers the name, and loads it when it is asked for
+# Inside `serving`, top to bottom: each folder or file may import those below it.
+WING_ORDER = ("pytest_plugin", "endpoints", "stock", "http", "auth", "catalog", "scenario", "models", "protocol")
 
 # Each outside library and the packages, or files, that may import it; the longest name that fits counts.
 DOORS: dict[str, tuple[str, ...]] = {
@@ -178,6 +180,16 @@ def the_wing_stands_apart(house: House) -> Iterator[str]:
             yield f"{name} imports {other} across the wing's wall"
 
 
+def the_wing_imports_downwards(house: House) -> Iterator[str]:
+    """Inside `serving`, no folder or file imports one above its own, and each has its place in the order."""
+    parts = {name: name.split("/")[1] for name in house if name.startswith(f"{WING}/")}
+    yield from (f"{name} is in no folder of {WING}" for name, part in parts.items() if part not in WING_ORDER)
+    for name, other in _pairs(house):
+        mine, theirs = parts.get(name), parts.get(other)
+        if mine in WING_ORDER and theirs in WING_ORDER and WING_ORDER.index(theirs) < WING_ORDER.index(mine):
+            yield f"{name} imports {other}, which is above it"
+
+
 def packages_are_small_and_open(house: House) -> Iterator[str]:
     """No folder has more files than one can look through, and no file in one is marked as private."""
     files = Counter(str(PurePosixPath(name).parent) for name, module in house.items() if not module.is_package)
@@ -212,6 +224,7 @@ RULES: list[Callable[[House], Iterator[str]]] = [
     outsiders_use_their_doors,
     what_is_pure_never_acts,
     the_wing_stands_apart,
+    the_wing_imports_downwards,
     packages_are_small_and_open,
     nobody_reaches_into_the_jvm,
 ]
@@ -234,18 +247,19 @@ SOUND = {
     "errors": "now = 1.0\nwait(now)",
     "policy": "from house.errors import Failure\nfrom house.validation.numbers import check",
     "schemas": "import pyspark\nfrom house.protocol import chat",
+    "enrich/progress/bar": "from tqdm.auto import tqdm",
     "cli/__init__": "from house.cli.main import main",
-    "cli/main": "from house.serving.app import run\nfrom house.cli import demo",
-    "cli/demo": "import pyspark.sql\nfrom tqdm.auto import tqdm\nimport house.udf.factories",
+    "cli/main": "from house.serving.http.app import run\nfrom house.cli import demo",
+    "cli/demo": "import pyspark.sql\nimport house.udf.factories",
     "udf/factories": "import pyspark\nfrom house import schemas\nfrom house.transport.http import Wire",
     "transport/http": "import aiohttp, time\nfrom house.errors import Failure",
     "flow/retry": "from house.protocol import chat",
-    "protocol/chat": "import msgspec\nfrom urllib.parse import quote\nfrom house.protocol.wire import read",
-    "protocol/wire": "from house import errors",
+    "protocol/chat": "import msgspec\nfrom urllib.parse import quote\nfrom house.protocol.json_codec import read",
+    "protocol/json_codec": "from house import errors",
     "validation/numbers": "from house import errors",
     "text/table": "from html import escape",
-    "serving/__init__": "from .app import run",
-    "serving/app": "import asyncio\nfrom aiohttp import web\nimport xllamacpp",
+    "serving/__init__": "from .http.app import run",
+    "serving/http/app": "import asyncio\nfrom aiohttp import web\nimport xllamacpp",
 }
 
 
@@ -282,14 +296,20 @@ def test_what_the_plan_allows_is_no_finding(tmp_path: Path) -> None:
         ("errors", "def f():\n    from house import policy", "errors and policy import each other"),
         ("flow/retry", "import pandas as pd", "flow/retry imports pandas"),
         ("engine/engine", "from aiohttp import web", "engine/engine imports aiohttp.web"),
-        ("serving/app", "from aiohttp import ClientSession", "serving/app imports aiohttp.ClientSession"),
+        ("serving/http/app", "from aiohttp import ClientSession", "serving/http/app imports aiohttp.ClientSession"),
         ("udf/columns", "import polars.io", "udf/columns imports polars.io"),
         ("engine/engine", "import_module('pyspark.sql')", "engine/engine imports pyspark.sql"),
         ("flow/limiter", "def f():\n    from time import monotonic", "flow/limiter imports time.monotonic"),
         ("protocol/values", "import os.path", "protocol/values imports os.path"),
         ("flow/retry", "datetime.now(UTC)", "flow/retry reads a clock: datetime.now(UTC)"),
-        ("serving/app", "from house import errors", "serving/app imports errors across the wing's wall"),
-        ("cli/demo", "from house.serving import app", "cli/demo imports serving/app across the wing's wall"),
+        ("serving/http/app", "from house import errors", "serving/http/app imports errors across the wing's wall"),
+        ("cli/demo", "from house.serving.http import app", "cli/demo imports serving/http/app across the wing's wall"),
+        (
+            "serving/auth/tokens",
+            "from house.serving.http import app",
+            "serving/auth/tokens imports serving/http/app, which is above it",
+        ),
+        ("serving/attic/box", "", "serving/attic/box is in no folder of serving"),
         ("udf/_columns", "", "udf/_columns has an underscore"),
         ("udf/columns", "spark.sparkContext", "udf/columns names sparkContext"),
         ("ai/sql", "getattr(spark, '_jvm')", "ai/sql names _jvm"),

@@ -1,4 +1,4 @@
-"""The benchmarks run: what they measure is for `python -m benchmarks` on a quiet machine, and never for a test."""
+"""The benchmarks run to their end; tests do not check the numbers, which need a quiet machine."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ PAGE = ROOT / "benchmarks" / "RESULTS.md"
 
 
 def run(*names: str) -> "subprocess.CompletedProcess[str]":
-    """Run the short form of these measurements, or of all."""
+    """Run these measurements in short form, or all."""
     return subprocess.run(
         [sys.executable, "-m", "benchmarks", *names, "--short"],
         cwd=ROOT,
@@ -50,29 +50,29 @@ def run(*names: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_a_benchmark_runs_to_its_end() -> None:
-    """The short form of a measurement prints a line for each figure, and leaves the page of results as it is."""
+    """A short run prints a line for each figure, and does not write the page of results."""
     before = PAGE.read_bytes() if PAGE.exists() else None
-    done = run("imports")
+    completed = run("imports")
 
-    assert 0 == done.returncode, done.stderr
-    assert ["import spark_llm"] == [row for row in ROWS if row in done.stdout]
-    assert before == (PAGE.read_bytes() if PAGE.exists() else None)  # only a whole run is worth keeping
+    assert 0 == completed.returncode, completed.stderr
+    assert ["import spark_llm"] == [row for row in ROWS if row in completed.stdout]
+    assert before == (PAGE.read_bytes() if PAGE.exists() else None)  # only a full run writes it
 
 
 @pytest.mark.spark
 @pytest.mark.slow
 def test_every_benchmark_runs_to_its_end() -> None:
-    """The short form measures everything once."""
-    done = run()
+    """A short run of all measurements prints every row."""
+    completed = run()
 
-    assert (0, []) == (done.returncode, [row for row in ROWS if row not in done.stdout]), done.stderr
+    assert (0, []) == (completed.returncode, [row for row in ROWS if row not in completed.stdout]), completed.stderr
 
 
-def test_a_benchmark_that_is_not_there_is_named() -> None:
-    """A name that stands for no measurement ends the command with a list of those that do."""
+def test_an_unknown_benchmark_is_an_error() -> None:
+    """An unknown name ends the command with the list of measurements."""
     run = subprocess.run(
         [sys.executable, "-m", "benchmarks", "speed"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
 
     assert 2 == run.returncode
-    assert "there is no measurement 'speed'; there are window, chat" in run.stderr
+    assert "unknown measurement 'speed'. Hint: choose one of window, chat" in run.stderr

@@ -1,13 +1,13 @@
-"""What the AI functions add to the UDF under them, and what it takes to read a typed answer."""
+"""The overhead of the AI functions over their UDF, and the time to parse a typed answer."""
 
 import time
 
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BooleanType, DecimalType, IntegerType, StringType, StructField, StructType
 
+from benchmarks.support.endpoint_process import CHAT
 from benchmarks.support.figures import Figure, Goal
-from benchmarks.support.running import CHAT
-from benchmarks.support.session import Asked, Bench, bench
+from benchmarks.support.session import Bench, ColumnFunction, bench
 from spark_llm import Policy, chat_udf
 from spark_llm.ai.prompts import CLASSIFY
 from spark_llm.ai.sql import register_ai_functions
@@ -18,7 +18,7 @@ IN_FLIGHT = 64
 FULL = {"rounds": 7, "rows": 10_000, "reads": 20_000}
 SHORT = {"rounds": 1, "rows": 500, "reads": 500}
 LABELS = "array('positive', 'negative')"
-ANSWER = '{"answer":"positive"}'  # the endpoint answers with a text's last word, so this is its label
+ANSWER = '{"answer":"positive"}'  # the endpoint answers with the last word of a text, so this is the answer
 FIELDS = [
     StructField("mood", StringType()),
     StructField("stars", IntegerType()),
@@ -34,20 +34,20 @@ FENCED = f"<think>\nThe review is mixed.\n</think>\nHere is the object:\n```json
 
 
 def measure(*, short: bool) -> list[Figure]:
-    """Ask the functions in SQL and the UDFs in turn, at zero latency; then read one answer again and again."""
+    """Time the SQL functions and the UDFs in turn, at zero latency; then the parsing of one answer."""
     size = SHORT if short else FULL
     rows, rounds = size["rows"], size["rounds"]
     with bench(1) as spark:
-        asked = _contenders(spark)
-        for ask in asked.values():
+        columns = _contenders(spark)
+        for ask in columns.values():
             spark.warm(ask, rows // 4)
-        took: dict[str, list[float]] = {name: [] for name in asked}
+        seconds_of: dict[str, list[float]] = {name: [] for name in columns}
         for _ in range(rounds):
-            for name, ask in asked.items():
-                took[name].append(spark.timed(ask, rows)[0])
-    best_s = {name: min(seconds) for name, seconds in took.items()}
+            for name, ask in columns.items():
+                seconds_of[name].append(spark.time_job(ask, rows)[0])
+    best_s = {name: min(seconds) for name, seconds in seconds_of.items()}
 
-    def of_the_time(what: str, ours: str, theirs: str, note: str = "") -> Figure:
+    def time_ratio(what: str, ours: str, theirs: str, note: str = "") -> Figure:
         ratio = best_s[ours] / best_s[theirs]
         our_speed, their_speed = (f"{rows / best_s[name]:,.0f} rows/s" for name in (ours, theirs))
         return Figure(what, [ratio], our_speed, their_speed, Goal(at_most=1.1), note=note)
@@ -58,15 +58,15 @@ def measure(*, short: bool) -> list[Figure]:
         "without instructions, the typed one with those of `ai_classify` and a struct of one string."
     )
     return [
-        of_the_time("`ai_gen` in SQL, of the time of the bare chat_udf", "gen", "bare", note),
-        of_the_time("… `ai_classify`, of the bare chat_udf's", "classify", "bare to classify"),
-        of_the_time("… `ai_classify`, of that of chat_udf(returns=…)", "classify", "typed"),
-        *_read(size["reads"], rounds),
+        time_ratio("`ai_gen` in SQL, of the time of the bare chat_udf", "gen", "bare", note),
+        time_ratio("… `ai_classify`, of the bare chat_udf's", "classify", "bare to classify"),
+        time_ratio("… `ai_classify`, of that of chat_udf(returns=…)", "classify", "typed"),
+        *_parsing(size["reads"], rounds),
     ]
 
 
-def _contenders(spark: Bench) -> dict[str, Asked]:
-    """Return what is asked: functions of SQL, and UDFs on the same texts."""
+def _contenders(spark: Bench) -> dict[str, ColumnFunction]:
+    """Return the SQL functions and the UDFs, on the same texts."""
     url, policy = spark.endpoint.url(CHAT), Policy(max_in_flight=IN_FLIGHT)
     bare = chat_udf(url, policy=policy)
     system = CLASSIFY.format(labels='"positive", "negative"')
@@ -85,9 +85,9 @@ def _contenders(spark: Bench) -> dict[str, Asked]:
     }
 
 
-def _read(reads: int, rounds: int) -> list[Figure]:
-    """Return what one read takes, of an answer that is JSON alone and of one that stands in a fence after reasoning."""
-    plain, fenced = ([_microseconds(text, reads) for _ in range(rounds)] for text in (FIVE, FENCED))
+def _parsing(reads: int, rounds: int) -> list[Figure]:
+    """Return the time of parsing an answer of JSON only, and of one in a code fence after reasoning."""
+    plain, fenced = ([_parse_us(text, reads) for _ in range(rounds)] for text in (FIVE, FENCED))
     note = (
         f"Reading: the fastest of {rounds} rounds of {reads:,} answers with a string, an integer, a boolean, a decimal "
         "and an array of strings, from the model's text to the values of a column."
@@ -99,13 +99,13 @@ def _read(reads: int, rounds: int) -> list[Figure]:
     ]
 
 
-def _microseconds(text: str, reads: int) -> float:
-    """Return what a read takes on the average; raises `RuntimeError` where it does not give the values."""
-    reply = structured_output_of(StructType(FIELDS))
-    value = reply.read(text)
+def _parse_us(text: str, reads: int) -> float:
+    """Return the mean time of a parse in µs; raises `RuntimeError` for a wrong value."""
+    output = structured_output_of(StructType(FIELDS))
+    value = output.parse(text)
     if isinstance(value, Mismatch) or list(value) != [field.name for field in FIELDS]:
-        raise RuntimeError(f"The answer was read as {value!r}.")
-    began = time.perf_counter()
+        raise RuntimeError(f"The answer was parsed as {value!r}.")
+    start_s = time.perf_counter()
     for _ in range(reads):
-        reply.read(text)
-    return (time.perf_counter() - began) / reads * 1e6
+        output.parse(text)
+    return (time.perf_counter() - start_s) / reads * 1e6

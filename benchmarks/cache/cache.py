@@ -1,4 +1,4 @@
-"""What a cache costs where it finds a row and where it does not, and that it is not asked what it knows."""
+"""The time of cache hits and misses, and the requests that a cache saves."""
 
 import contextlib
 import tempfile
@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 
 from benchmarks.support.behaviours import Steady
+from benchmarks.support.endpoint_process import CHAT
 from benchmarks.support.figures import Figure, Goal
 from benchmarks.support.flow import WARM_ROWS
-from benchmarks.support.running import CHAT
 from benchmarks.support.session import PROMPT, bench
 from spark_llm import Policy, chat_udf
 from spark_llm.cache.answer_cache import Cache
-from spark_llm.cache.entry import Keys, written
+from spark_llm.cache.entry import Keys, encoded_answer
 from spark_llm.cache.sqlite_store import Store
 from spark_llm.flow.batcher import Indexed
 from spark_llm.protocol.chat import Chat
@@ -21,15 +21,15 @@ from spark_llm.protocol.values import Result, Usage
 FULL = 100_000
 SHORT = 2_000
 JOB_ROWS = {"full": 20_000, "short": 500}
-BATCH = 256  # rows that Spark's thread takes in at once
+BATCH = 256  # rows of one lookup
 ROUNDS = 5
-SETTINGS = {"spark.sql.shuffle.partitions": "2"}  # with one, Spark would not compute the column twice to sort
+SETTINGS = {"spark.sql.shuffle.partitions": "2"}  # with one partition, a sort would not compute the column twice
 KEYS = Keys(Chat(system="Answer in one word."), "https://example.com/serving-endpoints/chat/invocations", None)
 ANSWER = Result("positive, on the whole", None, None, "stop", Usage(40, 5, 45, 0, 0), "model", "request")
 
 
 def measure(*, short: bool) -> list[Figure]:
-    """Fill a file and look rows up in it; then let Spark compute a column twice, and count the requests."""
+    """Time lookups in a full file; then count the requests when Spark computes a column twice."""
     entries = SHORT if short else FULL
     with tempfile.TemporaryDirectory() as folder:
         _fill(Path(folder), entries)
@@ -82,7 +82,7 @@ def _row(number: int) -> Indexed:
 
 
 def _fill(folder: Path, entries: int) -> None:
-    entry = written(ANSWER)
+    entry = encoded_answer(ANSWER)
     with contextlib.closing(Store(folder)) as store:
         for first in range(0, entries, 1_000):
             keys = (KEYS.of(_row(number)[1]) for number in range(first, min(entries, first + 1_000)))
@@ -90,11 +90,11 @@ def _fill(folder: Path, entries: int) -> None:
 
 
 def _seconds(folder: str, rows: list[Indexed], found: int | None = None) -> float:
-    """Look rows up as a task does; raises `RuntimeError` where not so many were found as should be."""
+    """Return the seconds to look rows up as a task does; raises `RuntimeError` for a wrong number of hits."""
     cache = Cache(folder, KEYS)
-    began = time.perf_counter()
+    start_s = time.perf_counter()
     known = sum(len(cache.find(rows[start : start + BATCH])[1]) for start in range(0, len(rows), BATCH))
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start_s
     cache.close()
     if found is not None and known != found:
         raise RuntimeError(f"The cache found {known} of {found} rows.")
@@ -102,16 +102,16 @@ def _seconds(folder: str, rows: list[Indexed], found: int | None = None) -> floa
 
 
 def _requests(rows: int) -> tuple[int, int, int]:
-    """Return the requests of a first action, of a second one, and of a sort by answers that nobody has yet."""
-    counted = []
+    """Return the requests of a first action, of a second one, and of a sort with an empty cache."""
+    requests = []
     with tempfile.TemporaryDirectory() as folder, bench(1, SETTINGS) as spark:
         spark.warm(chat_udf(spark.endpoint.url(CHAT)), WARM_ROWS)
         url = spark.endpoint.url(CHAT, Steady(median_s=0.01))
         for name, order in (("actions", []), ("actions", []), ("sort", ["answer.text"])):
             ask = chat_udf(url, policy=Policy(cache=Path(folder) / name))
-            answers = spark.questions(rows).select(ask("prompt").alias("answer"))
+            answers = spark.prompts(rows).select(ask("prompt").alias("answer"))
             spark.endpoint.reset()
             (answers.orderBy(*order) if order else answers).write.format("noop").mode("overwrite").save()
-            counted.append(spark.endpoint.counters().requests)
-    first, second, sorting = counted
+            requests.append(spark.endpoint.counters().requests)
+    first, second, sorting = requests
     return first, second, sorting

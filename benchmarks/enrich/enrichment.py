@@ -8,8 +8,8 @@ import pyspark
 from pyspark.sql import functions as F
 
 from benchmarks.support.behaviours import Steady
+from benchmarks.support.endpoint_process import CHAT
 from benchmarks.support.figures import Figure, Goal
-from benchmarks.support.running import CHAT
 from benchmarks.support.session import Bench, bench
 from spark_llm import Policy, chat_udf, enrich_table
 from spark_llm.cli.local.delta import delta_settings
@@ -53,7 +53,7 @@ def _job(spark: Bench, place: str, rows: int) -> tuple[float, int]:
     Path(place).mkdir(parents=True, exist_ok=True)
     policy = Policy(max_in_flight=IN_FLIGHT)
     ask = chat_udf(spark.endpoint.url(CHAT, Steady(median_s=LATENCY_S, sigma=0.0)), policy=policy)
-    source = spark.questions(rows).select(F.col("expected").alias("id"), "prompt")
+    source = spark.prompts(rows).select(F.col("expected").alias("id"), "prompt")
     spark.endpoint.reset()
     began = time.perf_counter()
     columns = {"answer": ask("prompt")}

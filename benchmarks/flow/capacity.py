@@ -1,38 +1,40 @@
-"""How much of a hidden capacity is found and used, when nothing is known of it and what is too much is refused."""
+"""The share of a hidden capacity that is used, when excess requests are refused without a hint."""
 
 from statistics import fmean
 
 from benchmarks.support.behaviours import Capacity
 from benchmarks.support.counters import Sample
 from benchmarks.support.figures import Figure, Goal
-from benchmarks.support.flow import Job, lines
+from benchmarks.support.flow import Job, share_figures
 from benchmarks.support.session import Outcome, bench
 
 TASKS = 8
-ALONE = Job(Capacity(places=40, median_s=0.2), rows=12_000)
-TOGETHER = Job(Capacity(places=40, median_s=0.5), rows=9_000, tasks=TASKS)
-ALONE_SHORT = Job(Capacity(places=8, median_s=0.02), rows=200)
-TOGETHER_SHORT = Job(Capacity(places=8, median_s=0.02), rows=200, tasks=2)
+ALONE = Job(Capacity(slots=40, median_s=0.2), rows=12_000)
+TOGETHER = Job(Capacity(slots=40, median_s=0.5), rows=9_000, tasks=TASKS)
+ALONE_SHORT = Job(Capacity(slots=8, median_s=0.02), rows=200)
+TOGETHER_SHORT = Job(Capacity(slots=8, median_s=0.02), rows=200, tasks=2)
 
 
 def measure(*, short: bool) -> list[Figure]:
-    """Measure one task, and several that find the capacity each for itself: each has an engine of its own."""
+    """Measure one task, and several; each has its own engine, and finds the capacity by itself."""
     alone, together = (ALONE_SHORT, TOGETHER_SHORT) if short else (ALONE, TOGETHER)
     outcome, _ = _run(alone)
-    what, note = _told(alone, outcome)
-    used_s = outcome.counted.service_s / alone.behaviour.places
-    figures = lines(what, outcome, used_s, share=Goal(at_least=0.95), per_row=Goal(at_most=1.03), note=note)
+    what, note = _title_and_note(alone, outcome)
+    used_s = outcome.counters.service_s / alone.behaviour.slots
+    figures = share_figures(what, outcome, used_s, share=Goal(at_least=0.95), per_row=Goal(at_most=1.03), note=note)
 
     outcome, series = _run(together)
-    what, note = _told(together, outcome)
+    what, note = _title_and_note(together, outcome)
     note += (
-        " The tasks end at different times, and the last one works alone; side by side is what they use while the "
-        "first half of the rows is answered."
+        " The tasks end at different times, and the last one works alone; side by side is their use until half of "
+        "the rows are answered."
     )
-    places, in_work = together.behaviour.places, fmean(_in_work(series, outcome))
-    used_s = outcome.counted.service_s / places
-    whole, *others = lines(what, outcome, used_s, share=Goal(at_least=0.90), per_row=Goal(at_most=1.15), note=note)
-    beside = Figure("… side by side", [in_work / places], f"{in_work:.1f} in work", f"{places}", digits=3)
+    slots, in_work = together.behaviour.slots, fmean(_in_work(series, outcome))
+    used_s = outcome.counters.service_s / slots
+    whole, *others = share_figures(
+        what, outcome, used_s, share=Goal(at_least=0.90), per_row=Goal(at_most=1.15), note=note
+    )
+    beside = Figure("… side by side", [in_work / slots], f"{in_work:.1f} in work", f"{slots}", digits=3)
     return [*figures, whole, beside, *others]
 
 
@@ -41,18 +43,18 @@ def _run(job: Job[Capacity]) -> tuple[Outcome, list[Sample]]:
         return job.run(spark), spark.endpoint.series()
 
 
-def _told(job: Job[Capacity], outcome: Outcome) -> tuple[str, str]:
-    """Return the name of the figures, and the note."""
-    places = job.behaviour.places
-    what = f"hidden capacity {places}, no hints, {job.tasks} task{'s' * (job.tasks > 1)}"
+def _title_and_note(job: Job[Capacity], outcome: Outcome) -> tuple[str, str]:
+    """Return the title of the figures, and their note."""
+    slots = job.behaviour.slots
+    what = f"hidden capacity {slots}, no hints, {job.tasks} task{'s' * (job.tasks > 1)}"
     return what, (
-        f"{what.capitalize()}: {job.told}. A request that comes when all {places} places are taken is refused with "
-        "a 429 on the spot. The share is the sum of the latencies, over the places and the time from the first "
-        f"request to the last answer. At most {outcome.counted.max_in_flight} were in work."
+        f"{what.capitalize()}: {job.description}. With all {slots} slots taken, a request gets a 429 at once. "
+        "The share is the sum of the latencies, over the slots and the time from the first request to the last answer. "
+        f"At most {outcome.counters.max_in_flight} were in work."
     )
 
 
 def _in_work(series: list[Sample], outcome: Outcome) -> list[int]:
-    """Return how many requests were in work at the moments from the first one until half of the rows were answered."""
-    first_s = outcome.counted.first_s or 0.0
+    """Return the requests in work in the samples until half of the rows were answered."""
+    first_s = outcome.counters.first_s or 0.0
     return [sample.in_flight for sample in series if sample.at_s >= first_s and 2 * sample.answered <= outcome.rows]

@@ -1,4 +1,4 @@
-"""A capacity that falls to a quarter and comes back, and a picture of how the requests in flight follow it."""
+"""A capacity that falls to a quarter and comes back, with a picture of the requests in flight."""
 
 import io
 from dataclasses import replace
@@ -7,27 +7,27 @@ from statistics import fmean
 from benchmarks.support.behaviours import Steps
 from benchmarks.support.counters import SAMPLE_S, Sample
 from benchmarks.support.figures import Figure
-from benchmarks.support.flow import Job, lines
+from benchmarks.support.flow import Job, share_figures
 from benchmarks.support.session import bench
 
-FULL = Job(Steps(places=40, low=10, step_s=30.0, median_s=0.2), rows=11_000)
-SHORT = Job(Steps(places=8, low=2, step_s=0.5, median_s=0.02), rows=300)
+FULL = Job(Steps(slots=40, low=10, step_s=30.0, median_s=0.2), rows=11_000)
+SHORT = Job(Steps(slots=8, low=2, step_s=0.5, median_s=0.02), rows=300)
 POINT_S = 0.25  # between two points of the curve
 
 
 def measure(*, short: bool) -> list[Figure]:
-    """Return the share of the capacity that one task used through both steps, with the picture."""
+    """Return the share of the capacity that one task uses through both steps, with the picture."""
     job = SHORT if short else FULL
     with bench(job.tasks) as spark:
         outcome = job.run(spark)
         series = spark.endpoint.series()
-    steps, counted = job.behaviour, outcome.counted
-    took_s, low_s = counted.span_s, min(max(counted.span_s - steps.step_s, 0.0), steps.step_s)
-    mean_places = (steps.places * (took_s - low_s) + steps.low * low_s) / took_s
-    what = f"hidden capacity {steps.places}, then {steps.low}, then {steps.places}"
-    note = f"{what.capitalize()}: {job.told}; {steps.step_s:g} s each for the first two."
-    share, *others = lines(what, outcome, counted.service_s / mean_places, note=note)
-    return [_with_picture(share, series, steps, counted.first_s or 0.0, took_s), *others]
+    steps, counters = job.behaviour, outcome.counters
+    took_s, low_s = counters.span_s, min(max(counters.span_s - steps.step_s, 0.0), steps.step_s)
+    mean_slots = (steps.slots * (took_s - low_s) + steps.low * low_s) / took_s
+    what = f"hidden capacity {steps.slots}, then {steps.low}, then {steps.slots}"
+    note = f"{what.capitalize()}: {job.description}; {steps.step_s:g} s each for the first two."
+    share, *others = share_figures(what, outcome, counters.service_s / mean_slots, note=note)
+    return [_with_picture(share, series, steps, counters.first_s or 0.0, took_s), *others]
 
 
 def _with_picture(figure: Figure, series: list[Sample], steps: Steps, first_s: float, took_s: float) -> Figure:
@@ -36,14 +36,14 @@ def _with_picture(figure: Figure, series: list[Sample], steps: Steps, first_s: f
 
 
 def _curve(samples: list[Sample], first_s: float) -> list[tuple[float, float]]:
-    """Return the moments since the first request, and the requests in flight around each."""
-    each = round(POINT_S / SAMPLE_S)
-    groups = [samples[start : start + each] for start in range(0, len(samples), each)]
+    """Return the times since the first request, with the mean requests in flight at each."""
+    group_size = round(POINT_S / SAMPLE_S)
+    groups = [samples[start : start + group_size] for start in range(0, len(samples), group_size)]
     return [(group[0].at_s - first_s, fmean(sample.in_flight for sample in group)) for group in groups]
 
 
 def _svg(points: list[tuple[float, float]], steps: Steps, took_s: float) -> str:
-    """Draw the requests in flight over the capacity that is hidden from the client; text stays text, to be small."""
+    """Return an SVG of the requests in flight over the capacity; its text stays text, to keep it small."""
     import matplotlib as mpl
     from matplotlib.figure import Figure as Drawing
 
@@ -52,7 +52,7 @@ def _svg(points: list[tuple[float, float]], steps: Steps, took_s: float) -> str:
         drawing = Drawing(figsize=(8, 3), layout="constrained")
         axes = drawing.subplots()
         axes.stairs(
-            [steps.places, steps.low, steps.places],
+            [steps.slots, steps.low, steps.slots],
             edges,
             color="black",
             linestyle="--",
@@ -60,9 +60,9 @@ def _svg(points: list[tuple[float, float]], steps: Steps, took_s: float) -> str:
             label="capacity",
         )
         axes.plot(*zip(*points, strict=True), color="tab:blue", linewidth=1, label="requests in flight")
-        axes.set(xlabel="seconds since the first request", ylim=(0, 1.4 * steps.places), xlim=(0, took_s))
+        axes.set(xlabel="seconds since the first request", ylim=(0, 1.4 * steps.slots), xlim=(0, took_s))
         axes.legend(loc="upper right", ncols=2, frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
-        written = io.StringIO()
-        drawing.savefig(written, format="svg", metadata={"Date": None})
-    return written.getvalue()
+        svg = io.StringIO()
+        drawing.savefig(svg, format="svg", metadata={"Date": None})
+    return svg.getvalue()

@@ -1,7 +1,7 @@
-"""How an endpoint may behave: what becomes of a request, decided when it comes in. Knows no socket and no clock.
+"""Behaviours of the benchmark endpoint: each plans the response of an arriving request. No socket, no clock.
 
-A behaviour travels in the first segment of the URL's path, as its name and its numbers, so that each measurement
-chooses its own, and two of them on one endpoint do not meet.
+The first segment of a URL's path holds the behaviour, as its name and its numbers. So each measurement chooses its
+own, and two on one endpoint are independent.
 """
 
 import heapq
@@ -16,34 +16,34 @@ import msgspec
 
 
 class Arrival(NamedTuple):
-    """A request as it comes in."""
+    """An arriving request."""
 
     now: float
-    in_flight: int  # others that are not answered
+    in_flight: int  # other requests without a response
     texts: Sequence[str]
-    dice: random.Random
+    rng: random.Random
 
 
-class Fate(NamedTuple):
-    """What becomes of it."""
+class ResponsePlan(NamedTuple):
+    """The planned response."""
 
     after_s: float = 0.0
     status: int = 200
     ending: Literal["whole", "cut", "never"] = "whole"
-    service_s: float = 0.0  # the part of `after_s` in which it was worked on
+    service_s: float = 0.0  # the part of `after_s` in work, without queueing
 
 
 @dataclass(kw_only=True)
 class Steady:
-    """Answers everything, at once or after a lognormal latency; the other behaviours are this one and a difficulty."""
+    """Answers every request, at once or after a lognormal latency; the other behaviours add a difficulty."""
 
     median_s: float = 0.0
     sigma: float = 0.5
 
-    def fate(self, arrival: Arrival) -> Fate:
-        """Decide about one request."""
-        latency_s = arrival.dice.lognormvariate(math.log(self.median_s), self.sigma) if self.median_s else 0.0
-        return Fate(latency_s, service_s=latency_s)
+    def plan(self, arrival: Arrival) -> ResponsePlan:
+        """Return the response plan of one request."""
+        latency_s = arrival.rng.lognormvariate(math.log(self.median_s), self.sigma) if self.median_s else 0.0
+        return ResponsePlan(latency_s, service_s=latency_s)
 
     @property
     def mean_s(self) -> float:
@@ -58,114 +58,114 @@ class Steady:
 
 @dataclass(kw_only=True)
 class Capacity(Steady):
-    """Works on so many at once and refuses the next one on the spot, without a hint."""
+    """Serves `slots` requests at once and refuses more with a 429, without a Retry-After."""
 
-    places: int = 40
+    slots: int = 40
 
-    def fate(self, arrival: Arrival) -> Fate:
-        """Refuse what comes when all places are taken."""
-        return Fate(status=429) if arrival.in_flight >= self.places_at(arrival.now) else super().fate(arrival)
+    def plan(self, arrival: Arrival) -> ResponsePlan:
+        """Refuse a request when all slots are taken."""
+        return ResponsePlan(status=429) if arrival.in_flight >= self.slots_at(arrival.now) else super().plan(arrival)
 
-    def places_at(self, now: float) -> int:  # noqa: ARG002 -- for the one whose places come and go
-        """Return how many places there are at this moment."""
-        return self.places
+    def slots_at(self, now: float) -> int:  # noqa: ARG002 -- `Steps` needs it
+        """Return the number of slots at this time."""
+        return self.slots
 
 
 @dataclass(kw_only=True)
 class Steps(Capacity):
-    """A capacity that falls for one step of time, and comes back: `places`, `low`, `places`."""
+    """A capacity that falls for one step of time and comes back: `slots`, `low`, `slots`."""
 
     low: int = 10
     step_s: float = 30.0
 
     def __post_init__(self) -> None:
-        """Begin with the first request."""
-        self._began: float | None = None
+        """Count time from the first request."""
+        self._first_arrival: float | None = None
 
-    def places_at(self, now: float) -> int:
-        """Return how many places there are at this moment."""
-        self._began = now if self._began is None else self._began
-        return self.low if self.step_s <= now - self._began < 2 * self.step_s else self.places
+    def slots_at(self, now: float) -> int:
+        """Return the number of slots at this time."""
+        self._first_arrival = now if self._first_arrival is None else self._first_arrival
+        return self.low if self.step_s <= now - self._first_arrival < 2 * self.step_s else self.slots
 
 
 @dataclass(kw_only=True)
 class Quota(Steady):
-    """Takes so many requests in any second and refuses the next; what it refuses spends the quota too."""
+    """Takes `per_s` requests in any second and refuses more; refused requests spend the quota too."""
 
     per_s: int = 50
 
     def __post_init__(self) -> None:
-        """Begin with the whole quota."""
+        """Begin with nothing spent."""
         self._spent: deque[float] = deque()
 
-    def fate(self, arrival: Arrival) -> Fate:
-        """Look one second back."""
+    def plan(self, arrival: Arrival) -> ResponsePlan:
+        """Refuse a request if the last second has spent the quota."""
         while self._spent and self._spent[0] <= arrival.now - 1.0:
             self._spent.popleft()
         self._spent.append(arrival.now)
-        return Fate(status=429) if len(self._spent) > self.per_s else super().fate(arrival)
+        return ResponsePlan(status=429) if len(self._spent) > self.per_s else super().plan(arrival)
 
 
 @dataclass(kw_only=True)
 class Backlog(Steady):
-    """Works on so many at once and lets the others wait in line, however many: it never refuses."""
+    """Serves `slots` requests at once and queues all others; it never refuses."""
 
-    places: int = 40
+    slots: int = 40
 
     def __post_init__(self) -> None:
-        """Begin with every place free."""
-        self._free_at = [0.0] * self.places
+        """Begin with every slot free."""
+        self._free_at = [0.0] * self.slots
 
-    def fate(self, arrival: Arrival) -> Fate:
-        """Take the place that is free first."""
-        service_s = super().fate(arrival).service_s
-        ends = max(arrival.now, self._free_at[0]) + service_s
-        heapq.heapreplace(self._free_at, ends)
-        return Fate(ends - arrival.now, service_s=service_s)
+    def plan(self, arrival: Arrival) -> ResponsePlan:
+        """Take the slot that is free first."""
+        service_s = super().plan(arrival).service_s
+        end = max(arrival.now, self._free_at[0]) + service_s
+        heapq.heapreplace(self._free_at, end)
+        return ResponsePlan(end - arrival.now, service_s=service_s)
 
 
 @dataclass(kw_only=True)
-class Weather(Steady):
-    """Goes wrong by chance: a 503, an answer cut in mid-body, no answer for ever."""
+class RandomFaults(Steady):
+    """Random faults: a 503, a response cut in its body, or no response at all."""
 
     unavailable: float = 0.05
     cut: float = 0.01
     hung: float = 0.01
 
-    def fate(self, arrival: Arrival) -> Fate:
-        """Throw the dice."""
-        thrown = arrival.dice.random()
-        if thrown < self.unavailable:
-            return Fate(status=503)
-        fate = super().fate(arrival)
-        if thrown < self.unavailable + self.cut:
-            return fate._replace(ending="cut")
-        return fate._replace(ending="never") if thrown < self.faults else fate
+    def plan(self, arrival: Arrival) -> ResponsePlan:
+        """Draw a fault or none."""
+        draw = arrival.rng.random()
+        if draw < self.unavailable:
+            return ResponsePlan(status=503)
+        plan = super().plan(arrival)
+        if draw < self.unavailable + self.cut:
+            return plan._replace(ending="cut")
+        return plan._replace(ending="never") if draw < self.fault_rate else plan
 
     @property
-    def faults(self) -> float:
-        """The share of requests that go wrong."""
+    def fault_rate(self) -> float:
+        """The share of requests with a fault."""
         return self.unavailable + self.cut + self.hung
 
 
 @dataclass(kw_only=True)
-class Picky(Steady):
-    """Takes no request in which `word` stands: a poisoned input, or with an empty word every request there is."""
+class WordRefusal(Steady):
+    """Refuses requests with `word` in a text: a poisoned input, or every request for an empty word."""
 
     word: str = "poison"
 
-    def fate(self, arrival: Arrival) -> Fate:
-        """Look for the word."""
+    def plan(self, arrival: Arrival) -> ResponsePlan:
+        """Refuse a request with the word."""
         refused = any(self.word in text for text in arrival.texts)
-        return Fate(status=400) if refused else super().fate(arrival)
+        return ResponsePlan(status=400) if refused else super().plan(arrival)
 
 
-_KINDS: dict[str, type[Steady]] = {
-    kind.__name__.lower(): kind for kind in (Steady, Capacity, Steps, Quota, Backlog, Weather, Picky)
+_BEHAVIOURS: dict[str, type[Steady]] = {
+    kind.__name__.lower(): kind for kind in (Steady, Capacity, Steps, Quota, Backlog, RandomFaults, WordRefusal)
 }
 
 
-def behaviour(segment: str) -> Steady:
-    """Return the behaviour that the first segment of a path names. Raises `KeyError` where there is none."""
+def parse_behaviour(segment: str) -> Steady:
+    """Return the behaviour in the first segment of a path. Raises `KeyError` for an unknown one."""
     name, *numbers = segment.split(":")
-    return msgspec.convert(dict(number.split("=", 1) for number in numbers), _KINDS[name], strict=False)
+    return msgspec.convert(dict(number.split("=", 1) for number in numbers), _BEHAVIOURS[name], strict=False)

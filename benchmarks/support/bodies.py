@@ -1,7 +1,7 @@
-"""What the endpoint reads in a request and writes in an answer. Knows no socket and no clock.
+"""Request and response bodies of the benchmark endpoint. No socket, no clock.
 
-Answers can be told apart, so that one in a wrong row shows: the answer to a text is the text's last word. A vector of
-`ECHO_DIMENSIONS` numbers begins with the number that its text ends in; longer ones are all the same, made once.
+Answers identify their prompts, so a wrong row is detected: the answer to a text is its last word. A vector of
+`ECHO_DIMENSIONS` numbers begins with the number at the end of its text. Longer vectors are all equal, computed once.
 """
 
 import array
@@ -33,7 +33,7 @@ _encoded = msgspec.json.Encoder().encode
 
 
 class Message(msgspec.Struct):
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     content: str
 
@@ -47,63 +47,65 @@ class Request(msgspec.Struct):
     dimensions: int = DIMENSIONS
 
 
-class Numbered(msgspec.Struct):
-    """One text of those that openaivec puts into a single prompt."""
+class NumberedText(msgspec.Struct):
+    """One of the texts that openaivec puts into a single prompt."""
 
     id: int
     body: str
 
 
 class Prompt(msgspec.Struct):
-    """The prompt that openaivec writes."""
+    """The prompt format of openaivec."""
 
-    user_messages: list[Numbered]
+    user_messages: list[NumberedText]
 
 
 _read_request = msgspec.json.Decoder(Request).decode
 _read_prompt = msgspec.json.Decoder(Prompt).decode
 
 
-class Asked:
-    """A request that was read: the texts in it, and the answer to them."""
+class ParsedRequest:
+    """A parsed request: its texts, and the response to them."""
 
     def __init__(self, path: str, body: bytes) -> None:
-        """Read it; the end of the path says what it is."""
+        """Parse a body; the last segment of the path is its route."""
         self._route = path.rsplit("/", 1)[1]
         self._request = _read_request(body)
-        self._numbered: list[Numbered] = []
+        self._numbered: list[NumberedText] = []
         if self._route == "responses" and isinstance(self._request.input, str):
             self._numbered = _read_prompt(self._request.input).user_messages
 
     @property
     def texts(self) -> list[str]:
-        """The texts that want an answer each."""
+        """The texts, each of which needs an answer."""
         if self._route == "completions":
             return [self._request.messages[-1].content]
         return [text.body for text in self._numbered] if self._route == "responses" else list(self._request.input)
 
-    def answer(self) -> bytes:
-        """Return the whole response that answers it."""
+    def response(self) -> bytes:
+        """Return the whole HTTP response."""
         if self._route == "completions":
-            return response(200, _CHAT % _encoded(_last_word(self.texts[0])))
+            return http_response(200, _CHAT % _encoded(_last_word(self.texts[0])))
         if self._route == "responses":
-            return response(200, _structured(self._numbered))
+            return http_response(200, _structured(self._numbered))
         in_base64 = self._request.encoding_format == "base64"
         if self._request.dimensions == ECHO_DIMENSIONS:
             return _vectors([_echo(text) for text in self.texts], in_base64)
         return _long_vectors(len(self.texts), in_base64)
 
 
-def response(status: int, body: bytes) -> bytes:
-    """Put a head before a body."""
+def http_response(status: int, body: bytes) -> bytes:
+    """Return a whole HTTP response with this JSON body."""
     head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     return head % (_STATUS[status], len(body)) + body
 
 
 @cache
-def refusal(status: int) -> bytes:
-    """Return the response that refuses a request; it gives no hint of when to come back."""
-    return response(status, b'{"error":{"message":"refused by the benchmark","type":"benchmark","code":"refused"}}')
+def error_response(status: int) -> bytes:
+    """Return the whole HTTP response of a refusal, without a Retry-After."""
+    return http_response(
+        status, b'{"error":{"message":"refused by the benchmark","type":"benchmark","code":"refused"}}'
+    )
 
 
 def _last_word(text: str) -> str:
@@ -115,10 +117,10 @@ def _echo(text: str) -> list[float]:
     return [float(word) if word.isdecimal() else 0.0] + [0.5] * (ECHO_DIMENSIONS - 1)
 
 
-def _structured(texts: list[Numbered]) -> bytes:
-    """Return the answer of the Responses API to a prompt of openaivec's: one message for each numbered text."""
-    said = _encoded({"assistant_messages": [{"id": text.id, "body": _last_word(text.body)} for text in texts]}).decode()
-    content = [{"type": "output_text", "text": said, "annotations": []}]
+def _structured(texts: list[NumberedText]) -> bytes:
+    """Return the Responses API's body for openaivec's prompt: one message for each numbered text."""
+    text = _encoded({"assistant_messages": [{"id": each.id, "body": _last_word(each.body)} for each in texts]}).decode()
+    content = [{"type": "output_text", "text": text, "annotations": []}]
     message = {"id": "msg_0", "type": "message", "role": "assistant", "status": "completed", "content": content}
     return _encoded(
         {
@@ -137,19 +139,19 @@ def _structured(texts: list[Numbered]) -> bytes:
 
 @cache
 def _long_vectors(count: int, in_base64: bool) -> bytes:  # noqa: FBT001 -- a key of the cache
-    dice = random.Random(SEED)
-    numbers = [dice.gauss(0.0, 1 / math.sqrt(DIMENSIONS)) for _ in range(DIMENSIONS)]
+    rng = random.Random(SEED)
+    numbers = [rng.gauss(0.0, 1 / math.sqrt(DIMENSIONS)) for _ in range(DIMENSIONS)]
     return _vectors([numbers] * count, in_base64)
 
 
 def _vectors(vectors: list[list[float]], in_base64: bool) -> bytes:  # noqa: FBT001 -- the two wire forms
-    """Write vectors down; as JSON, numbers have the nine digits that float32 needs."""
+    """Return the response with these vectors; JSON numbers have the nine digits of a float32."""
     if in_base64:
-        written = [json.dumps(base64.b64encode(array.array("f", numbers).tobytes()).decode()) for numbers in vectors]
+        encoded = [json.dumps(base64.b64encode(array.array("f", numbers).tobytes()).decode()) for numbers in vectors]
     else:
-        written = ["[" + ",".join(f"{number:.9g}" for number in numbers) + "]" for numbers in vectors]
+        encoded = ["[" + ",".join(f"{number:.9g}" for number in numbers) + "]" for numbers in vectors]
     data = ",".join(
-        f'{{"object":"embedding","index":{index},"embedding":{vector}}}' for index, vector in enumerate(written)
+        f'{{"object":"embedding","index":{index},"embedding":{vector}}}' for index, vector in enumerate(encoded)
     )
     usage = json.dumps({"prompt_tokens": 8 * len(vectors), "total_tokens": 8 * len(vectors)})
-    return response(200, f'{{"object":"list","data":[{data}],"model":"benchmark","usage":{usage}}}'.encode())
+    return http_response(200, f'{{"object":"list","data":[{data}],"model":"benchmark","usage":{usage}}}'.encode())

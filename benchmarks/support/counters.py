@@ -1,4 +1,4 @@
-"""What the endpoint counts: the only truth that the benchmarks have."""
+"""The endpoint's counters, which all benchmarks rely on."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,19 +8,19 @@ SAMPLE_S = 0.05  # between two samples
 
 @dataclass
 class Counters:
-    """What the endpoint saw since the last reset; times are in seconds after it."""
+    """The counters since the last reset; times are in seconds after it."""
 
     requests: int = 0
     rows: int = 0
-    answered: int = 0  # requests that got a whole 200
-    refused: int = 0  # requests that got a 429
+    answered: int = 0  # requests with a whole 200
+    refused: int = 0  # requests with a 429
     in_flight: int = 0
     max_in_flight: int = 0
-    service_s: float = 0.0  # the sum of the times that answering took, waiting in the server's own line left out
-    first_s: float | None = None  # when the first request came
-    last_s: float = 0.0  # when the last one came
-    ended_s: float = 0.0  # when the last one was answered
-    cpu_s: float = 0.0  # the endpoint's own
+    service_s: float = 0.0  # the sum of the latencies, without time in the server's queue
+    first_s: float | None = None  # the first request
+    last_s: float = 0.0  # the last request
+    ended_s: float = 0.0  # the last response
+    cpu_s: float = 0.0  # of the endpoint
     wall_s: float = 0.0
 
     @property
@@ -30,7 +30,7 @@ class Counters:
 
 
 class Sample(NamedTuple):
-    """The state of things at one moment."""
+    """The counters at one moment."""
 
     at_s: float
     in_flight: int

@@ -1,8 +1,8 @@
-"""The endpoint that every contender asks: a small HTTP/1.1 server, in a process of its own.
+"""The endpoint of all benchmarks: a small HTTP/1.1 server in a separate process.
 
-It must never be the bottleneck, so it parses no more than it has to. A path says how a request is answered, and what
-it asks for: `/<behaviour>/<route>`, the route being `chat/completions`, `embeddings` or `responses`. What stands under
-`/control/` is for the benchmarks: see `benchmarks.support.running`.
+It must never be the bottleneck, so it parses only what it needs. Paths are `/<behaviour>/<route>`, where the route is
+`chat/completions`, `embeddings` or `responses`. The benchmarks control it by paths under `/control/`: see
+`benchmarks.support.endpoint_process`.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, cast
 
-from benchmarks.support.behaviours import Arrival, Fate, Steady, behaviour
-from benchmarks.support.bodies import SEED, Asked, refusal, response
+from benchmarks.support.behaviours import Arrival, ResponsePlan, Steady, parse_behaviour
+from benchmarks.support.bodies import SEED, ParsedRequest, error_response, http_response
 from benchmarks.support.counters import SAMPLE_S, Counters, Sample
 from spark_llm.engine.engine import new_event_loop
 
@@ -27,7 +27,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)")
 
 
 class Endpoint:
-    """What all connections share: the behaviours, the dice and the counters."""
+    """The state of all connections: behaviours, random numbers and counters."""
 
     def __init__(self) -> None:
         """Begin as after a reset."""
@@ -35,134 +35,134 @@ class Endpoint:
         self.reset()
 
     def reset(self) -> None:
-        """Count from nothing, behave as on the first day and throw the same dice; what is in flight stays so."""
-        out = self.counters.in_flight
-        self.counters = Counters(in_flight=out, max_in_flight=out)
+        """Reset counters, behaviours and random numbers; requests in flight stay counted."""
+        in_flight = self.counters.in_flight
+        self.counters = Counters(in_flight=in_flight, max_in_flight=in_flight)
         self.series: list[Sample] = []
         self._behaviours: dict[str, Steady] = {}
-        self._dice = random.Random(SEED)
-        self._began = time.perf_counter()
+        self._rng = random.Random(SEED)
+        self._start_s = time.perf_counter()
         self._cpu_before = time.process_time()
 
     @property
     def now(self) -> float:
         """The seconds since the last reset."""
-        return time.perf_counter() - self._began
+        return time.perf_counter() - self._start_s
 
     def read(self) -> Counters:
-        """Return the counters as they are."""
+        """Return the counters, with the times up to now."""
         self.counters.cpu_s = time.process_time() - self._cpu_before
         self.counters.wall_s = self.now
         return self.counters
 
     def sample(self) -> None:
-        """Put down the state of things."""
+        """Record a sample of the counters."""
         counters = self.counters
         self.series.append(Sample(round(self.now, 3), counters.in_flight, counters.requests, counters.answered))
 
-    def come(self, path: str, body: bytes) -> tuple[Fate, bytes]:
-        """Let a request in; return its fate, and the whole response."""
+    def begin(self, path: str, body: bytes) -> tuple[ResponsePlan, bytes]:
+        """Count an arriving request; return its plan, and the whole response."""
         segment = path.split("/", 2)[1]
         if segment not in self._behaviours:
-            self._behaviours[segment] = behaviour(segment)
-        asked = Asked(path, body)
+            self._behaviours[segment] = parse_behaviour(segment)
+        request = ParsedRequest(path, body)
         counters, now = self.counters, self.now
-        fate = self._behaviours[segment].fate(Arrival(now, counters.in_flight, asked.texts, self._dice))
+        plan = self._behaviours[segment].plan(Arrival(now, counters.in_flight, request.texts, self._rng))
         counters.requests += 1
-        counters.rows += len(asked.texts)
-        counters.service_s += fate.service_s
+        counters.rows += len(request.texts)
+        counters.service_s += plan.service_s
         counters.first_s = now if counters.first_s is None else counters.first_s
         counters.last_s = now
         counters.in_flight += 1
-        if fate.status == 200:  # what is refused is gone at once
+        if plan.status == 200:  # a refusal is sent at once
             counters.max_in_flight = max(counters.max_in_flight, counters.in_flight)
-        return fate, asked.answer() if fate.status == 200 else refusal(fate.status)
+        return plan, request.response() if plan.status == 200 else error_response(plan.status)
 
-    def leave(self, fate: Fate | None) -> None:
-        """Let a request out, whose fate was fulfilled; without one, whoever sent it has hung up."""
+    def end(self, plan: ResponsePlan | None) -> None:
+        """Count the end of a request; without a plan, the client has hung up."""
         self.counters.in_flight -= 1
         self.counters.ended_s = self.now
-        if fate is not None:
-            self.counters.refused += fate.status == 429
-            self.counters.answered += fate.status == 200 and fate.ending == "whole"
+        if plan is not None:
+            self.counters.refused += plan.status == 429
+            self.counters.answered += plan.status == 200 and plan.ending == "whole"
 
 
 class Connection(asyncio.Protocol):
-    """One connection: requests are answered one after the other, however they came in."""
+    """One connection, which answers its requests one after the other."""
 
     def __init__(self, server: "Server") -> None:
         """Wait for the first request."""
         self._server = server
         self._endpoint = server.endpoint
-        self._heard = bytearray()
+        self._received = bytearray()
         self._busy = False
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way back."""
+        """Keep the transport."""
         self.transport = cast("asyncio.Transport", transport)
         self._server.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Take in what came, and answer if a whole request is there."""
-        self._heard += data
-        self._go_on()
+        """Buffer the data, and respond if a whole request is there."""
+        self._received += data
+        self._process_buffer()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
-        """Call off what is in flight: nobody waits for it."""
+        """Cancel the request in flight."""
         self._server.connections.discard(self)
         if self._timer is not None:
             self._timer.cancel()
         if self._busy:
-            self._endpoint.leave(None)
+            self._endpoint.end(None)
 
-    def _go_on(self) -> None:
+    def _process_buffer(self) -> None:
         while not self._busy:
-            end = self._heard.find(b"\r\n\r\n")
+            end = self._received.find(b"\r\n\r\n")
             if end < 0:
                 return
-            head = bytes(self._heard[:end]).lower()
+            head = bytes(self._received[:end]).lower()
             length = _LENGTH.search(head)
             whole = end + 4 + (int(length[1]) if length else 0)
-            if len(self._heard) < whole:
+            if len(self._received) < whole:
                 return
-            body = bytes(self._heard[end + 4 : whole])
-            del self._heard[:whole]
-            self._take(head.split(b" ", 2)[1].decode("ascii", "replace"), body)
+            body = bytes(self._received[end + 4 : whole])
+            del self._received[:whole]
+            self._handle(head.split(b" ", 2)[1].decode("ascii", "replace"), body)
 
-    def _take(self, path: str, body: bytes) -> None:
+    def _handle(self, path: str, body: bytes) -> None:
         if path.startswith("/control/"):
             self.transport.write(self._server.control(path))
             return
-        fate, answer = self._endpoint.come(path, body)
+        plan, response = self._endpoint.begin(path, body)
         self._busy = True
-        if fate.ending == "never":
+        if plan.ending == "never":
             return
-        if fate.after_s:
-            self._timer = asyncio.get_running_loop().call_later(fate.after_s, self._answer_late, fate, answer)
+        if plan.after_s:
+            self._timer = asyncio.get_running_loop().call_later(plan.after_s, self._send_delayed, plan, response)
         else:
-            self._answer(fate, answer)
+            self._send(plan, response)
 
-    def _answer(self, fate: Fate, answer: bytes) -> None:
+    def _send(self, plan: ResponsePlan, response: bytes) -> None:
         self._busy = False
-        self._endpoint.leave(fate)
-        if fate.ending == "cut":
-            self.transport.write(answer[: (answer.index(b"\r\n\r\n") + len(answer)) // 2])
+        self._endpoint.end(plan)
+        if plan.ending == "cut":
+            self.transport.write(response[: (response.index(b"\r\n\r\n") + len(response)) // 2])
             self.transport.close()
         else:
-            self.transport.write(answer)
+            self.transport.write(response)
 
-    def _answer_late(self, fate: Fate, answer: bytes) -> None:
+    def _send_delayed(self, plan: ResponsePlan, response: bytes) -> None:
         self._timer = None
-        self._answer(fate, answer)
-        self._go_on()
+        self._send(plan, response)
+        self._process_buffer()
 
 
 class Server:
-    """The listening socket, which can go away for a while and come back, and the commands of the benchmarks."""
+    """The listening socket, which can close for an outage, and the control commands."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Hear nothing yet."""
+        """Do not listen yet."""
         self.endpoint = Endpoint()
         self.connections: set[Connection] = set()
         self._loop = loop
@@ -174,26 +174,26 @@ class Server:
         }
 
     async def listen(self, port: int) -> int:
-        """Listen on this port, or a free one for 0; return which one it is."""
+        """Listen on this port, or on a free one for 0; return the port."""
         self._listening = await self._loop.create_server(lambda: Connection(self), "127.0.0.1", port, backlog=1_024)
         return int(self._listening.sockets[0].getsockname()[1])
 
-    def sample_for_ever(self) -> None:
-        """Put down the state of things from time to time."""
+    def sample_periodically(self) -> None:
+        """Record samples at regular intervals."""
         self.endpoint.sample()
-        self._loop.call_later(SAMPLE_S, self.sample_for_ever)
+        self._loop.call_later(SAMPLE_S, self.sample_periodically)
 
     def control(self, path: str) -> bytes:
-        """Carry out a command, `/control/<command>/<number>…`; return the response."""
+        """Run a command, `/control/<command>/<number>…`; return the whole HTTP response."""
         command, *numbers = path.split("/")[2:]
-        done = self._commands[command](*map(float, numbers))
-        return response(200, json.dumps(done).encode())
+        result = self._commands[command](*map(float, numbers))
+        return http_response(200, json.dumps(result).encode())
 
     def _plan_outage(self, after_s: float, for_s: float) -> None:
-        self._loop.call_later(after_s, lambda: self._loop.create_task(self._be_gone(for_s)))
+        self._loop.call_later(after_s, lambda: self._loop.create_task(self._outage(for_s)))
 
-    async def _be_gone(self, for_s: float) -> None:
-        """Do as a process that is killed, and started again later: no one listens, and every connection is cut."""
+    async def _outage(self, for_s: float) -> None:
+        """Simulate a process that is killed and restarted: close the port, and cut every connection."""
         port = int(self._listening.sockets[0].getsockname()[1])
         self._listening.close()
         for connection in list(self.connections):
@@ -203,7 +203,7 @@ class Server:
 
 
 def serve() -> None:
-    """Answer on a free port, which is printed, until standard input ends: when whoever started it is done, or gone."""
+    """Serve on a free port, which is printed, until standard input ends, as when the parent process ends."""
     loop = new_event_loop()
     server = Server(loop)
     print(loop.run_until_complete(server.listen(0)), flush=True)
@@ -213,7 +213,7 @@ def serve() -> None:
         loop.call_soon_threadsafe(loop.stop)
 
     threading.Thread(target=until_input_ends, daemon=True).start()
-    loop.call_soon(server.sample_for_ever)
+    loop.call_soon(server.sample_periodically)
     loop.run_forever()
 
 

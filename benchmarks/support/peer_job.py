@@ -1,8 +1,8 @@
-"""The job of `benchmarks.support.peer`, as openaivec's own page writes it. It runs where this library is not installed.
+"""The job of `benchmarks.support.peer`, as in openaivec's documentation. This library is not installed there.
 
-openaivec keeps connections of an event loop that is closed when a task ends, so the next task in the same worker fails
-("Event loop is closed"). Here each job has workers of its own, and their start must not count: the time of a job is
-that from its first request to its last answer, by the endpoint's clock.
+openaivec keeps connections of an event loop that closes with a task, so the next task in the same worker fails
+("Event loop is closed"). Here each job has new workers, whose start must not count. So the time of a job is from its
+first request to its last response, by the endpoint's clock.
 """
 
 import json
@@ -17,13 +17,13 @@ from urllib.request import urlopen
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-# A name whose tokeniser is known. The endpoint answers to any.
+# A model name with a known tokeniser. The endpoint accepts any.
 MODEL = "gpt-4"
 INSTRUCTIONS = "Answer in one word: is the review positive or negative?"
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Do the job; return the seconds of each round."""
+    """Run the job; return the version of openaivec, and the seconds of each round."""
     peer: Any = import_module("openaivec.spark_ext")
     with tempfile.TemporaryDirectory() as folder:
         builder = SparkSession.builder.config("spark.sql.warehouse.dir", Path(folder).as_uri())
@@ -48,17 +48,17 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         for _ in range(job["rounds"]):
             _control(job, "reset")
             answers(job["rows"]).write.format("noop").mode("overwrite").save()
-            counted = _control(job, "counters")
-            if counted["rows"] != job["rows"]:
-                raise RuntimeError(f"The endpoint was asked about {counted['rows']} rows, not {job['rows']}.")
-            seconds.append(counted["ended_s"] - counted["first_s"])
+            counters = _control(job, "counters")
+            if counters["rows"] != job["rows"]:
+                raise RuntimeError(f"The endpoint got {counters['rows']} rows, not {job['rows']}.")
+            seconds.append(counters["ended_s"] - counters["first_s"])
         spark.stop()
     return {"version": version("openaivec"), "seconds": seconds}
 
 
 def _control(job: dict[str, Any], command: str) -> Any:  # noqa: ANN401 -- what JSON holds
-    with urlopen(f"{job['control']}/{command}") as told:  # noqa: S310 -- the endpoint's own address
-        return json.load(told)
+    with urlopen(f"{job['control']}/{command}") as response:  # noqa: S310 -- the endpoint's own address
+        return json.load(response)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Spark and the endpoint as every benchmark uses them: on this machine, on loopback, with nothing left behind."""
+"""A Spark session and an endpoint for a benchmark: on this machine, on loopback, without traces afterwards."""
 
 import contextlib
 import os
@@ -15,10 +15,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from benchmarks.support.counters import Counters
-from benchmarks.support.running import Running, running
+from benchmarks.support.endpoint_process import EndpointProcess, endpoint_process
 from spark_llm.cli.local.java import ensure_java
 
-Asked = Callable[[str], Column]  # a UDF, ours or another's, as far as a benchmark calls it
+ColumnFunction = Callable[[str], Column]  # a UDF, ours or a baseline's, called with a column's name
 
 Kind = Literal["classic", "connect"]
 
@@ -36,14 +36,14 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the rows of a job, as Spark saw them, and what the endpoint counted."""
+    """The outcome of a job: its rows as seen by Spark, and the endpoint's counters."""
 
     rows: int
     lost: int  # rows with an error
     wrong: int  # rows with the answer of another row
-    tries: int  # by the rows' own account, so those that no endpoint heard too
-    errors: list[str]  # the kinds of error that there were
-    counted: Counters
+    attempts: int  # from the rows, so attempts that no endpoint received count too
+    errors: list[str]  # the kinds of errors
+    counters: Counters
 
 
 @dataclass(frozen=True)
@@ -51,59 +51,59 @@ class Bench:
     """A Spark session on some cores, next to an endpoint."""
 
     spark: SparkSession
-    endpoint: Running
+    endpoint: EndpointProcess
     cores: int
 
-    def warm(self, ask: Asked, rows: int) -> None:
-        """Ask about some rows, so that workers, connections and the JVM are warm, and hold `ask` to its answers.
+    def warm(self, ask: ColumnFunction, rows: int) -> None:
+        """Run some rows, so that workers, connections and the JVM are warm.
 
-        Raises `RuntimeError` when a row was not answered: what fails fast must not count as fast.
+        Raises `RuntimeError` if a row got no answer, so that a fast failure does not count as fast.
         """
-        answers = self.questions(rows).select(ask("prompt").alias("answer"))
+        answers = self.prompts(rows).select(ask("prompt").alias("answer"))
         kind = answers.schema["answer"].dataType
         failed = "answer.error is not null" if isinstance(kind, StructType) else "answer is null"
         if lost := answers.where(failed).count():
             raise RuntimeError(f"{lost} rows were not answered. Hint: select the column itself to see why.")
 
-    def timed(self, ask: Asked, rows: int) -> tuple[float, Counters]:
-        """Ask about so many rows and throw the answers away; return the action's seconds, and what was counted in it.
+    def time_job(self, ask: ColumnFunction, rows: int) -> tuple[float, Counters]:
+        """Run rows and discard the answers; return the action's seconds, and the counters.
 
-        Raises `RuntimeError` when the endpoint was not asked about each row once: what is not asked is soon done.
+        Raises `RuntimeError` if the endpoint did not get each row once, so that skipped rows do not count as fast.
         """
-        answers = self.questions(rows).select(ask("prompt").alias("answer"))
+        answers = self.prompts(rows).select(ask("prompt").alias("answer"))
         self.endpoint.reset()
-        began = time.perf_counter()
+        start_s = time.perf_counter()
         answers.write.format("noop").mode("overwrite").save()
-        seconds = time.perf_counter() - began
-        counted = self.endpoint.counters()
-        if counted.rows != rows:
-            raise RuntimeError(f"The endpoint was asked about {counted.rows} rows, not {rows}.")
-        return seconds, counted
+        seconds = time.perf_counter() - start_s
+        counters = self.endpoint.counters()
+        if counters.rows != rows:
+            raise RuntimeError(f"The endpoint got {counters.rows} rows, not {rows}.")
+        return seconds, counters
 
-    def checked(self, ask: Asked, questions: DataFrame) -> Outcome:
-        """Ask one of our UDFs, and hold each answer to its question; return what became of the rows.
+    def check_answers(self, ask: ColumnFunction, prompts: DataFrame) -> Outcome:
+        """Run one of our UDFs, and compare each answer with its prompt; return the outcome.
 
-        Begin with `warm` on another behaviour of the endpoint: that leaves the worker knowing nothing of this one.
+        Call `warm` on another behaviour of the endpoint first, so that the worker knows nothing of this one.
         """
-        answers = questions.select("expected", ask("prompt").alias("answer"))
+        answers = prompts.select("expected", ask("prompt").alias("answer"))
         kind = answers.schema["answer"].dataType
         is_chat = isinstance(kind, StructType) and "text" in kind.names
-        said = F.col("answer.text") if is_chat else F.col("answer.embedding")[0].cast("int").cast("string")
+        answer = F.col("answer.text") if is_chat else F.col("answer.embedding")[0].cast("int").cast("string")
         answered = F.col("answer.error").isNull()
         self.endpoint.reset()
-        rows, lost, wrong, tries, errors = answers.agg(
+        rows, lost, wrong, attempts, errors = answers.agg(
             F.count("*"),
             F.count_if(~answered),
-            F.count_if(answered & ~said.eqNullSafe(F.col("expected"))),
+            F.count_if(answered & ~answer.eqNullSafe(F.col("expected"))),
             F.sum("answer.attempts"),
             F.collect_set("answer.error.kind"),
         ).collect()[0]
-        return Outcome(rows, lost, wrong, tries, sorted(errors), self.endpoint.counters())
+        return Outcome(rows, lost, wrong, attempts, sorted(errors), self.endpoint.counters())
 
-    def questions(self, rows: int, number: str = "id") -> DataFrame:
-        """Return so many texts of about a hundred characters and their answers, in one partition for each core.
+    def prompts(self, rows: int, number: str = "id") -> DataFrame:
+        """Return prompts of about a hundred characters and their answers, in one partition for each core.
 
-        A text ends in its number, which is an SQL expression over `id`: they all differ, or some do not.
+        A prompt ends in its number, an SQL expression over `id`, which decides whether all prompts differ.
         """
         word = F.expr(number).cast("string")
         table = self.spark.range(0, rows, 1, self.cores)
@@ -112,16 +112,16 @@ class Bench:
 
 @contextlib.contextmanager
 def bench(cores: int, settings: Mapping[str, str] | None = None, kind: Kind = "classic") -> Iterator[Bench]:
-    """Start an endpoint and a session of their own, with these settings of Spark's, and stop them in the end.
+    """Start an endpoint and a session with these Spark settings, and stop them at the end.
 
-    A process has sessions of one kind.
+    All sessions of a process are of one kind.
     """
     ensure_java()
-    os.environ["PYSPARK_PYTHON"] = sys.executable  # else workers run the python3 of the PATH
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # otherwise workers run the python3 of the PATH
     os.environ["PYTHONPATH"] = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     os.environ["SPARK_TESTING"] = "1"  # a Connect server takes a free port, not 15002
-    with running() as endpoint, tempfile.TemporaryDirectory() as folder:
+    with endpoint_process() as endpoint, tempfile.TemporaryDirectory() as folder:
         builder = SparkSession.builder.appName("spark_llm benchmarks")
         master = f"local[{cores}]"
         builder = builder.remote(master) if kind == "connect" else builder.master(master)

@@ -1,4 +1,4 @@
-"""What a worker's memory grows with: the requests in flight, and not the rows of its partition."""
+"""A worker's peak memory: it grows with the requests in flight, and not with the rows of its partition."""
 
 import os
 import re
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.support.behaviours import Steady
+from benchmarks.support.endpoint_process import CHAT, NO_LATENCY
 from benchmarks.support.figures import Figure, Goal
-from benchmarks.support.running import AT_ONCE, CHAT
 from benchmarks.support.session import bench
 from spark_llm import Policy, chat_udf
 
@@ -19,14 +19,14 @@ SHORT = {"few": 1_000, "many": 3_000, "in_flight": 400}
 
 
 def measure(*, short: bool) -> list[Figure]:
-    """Return the worker's peak memory with many rows over that with few, each in a session and a worker of its own.
+    """Return the worker's peak memory with many rows over that with few, each in a new session and worker.
 
-    Nothing is returned where there is no /proc to read it from.
+    The list is empty on a system without /proc.
     """
     if not Path("/proc/self/status").exists():
         return []
     size = SHORT if short else FULL
-    few, many = (_peak_mb(size[name], IN_FLIGHT, AT_ONCE)[0] for name in ("few", "many"))
+    few, many = (_peak_mb(size[name], IN_FLIGHT, NO_LATENCY)[0] for name in ("few", "many"))
     (narrow, narrow_most), (wide, wide_most) = (
         _peak_mb(size["in_flight"], in_flight, Steady(median_s=in_flight / RATE)) for in_flight in (FEW, MANY)
     )
@@ -38,8 +38,7 @@ def measure(*, short: bool) -> list[Figure]:
             f"{few:.0f} MB",
             Goal(at_most=1.10),
             note=f"Memory: chat at zero latency, {IN_FLIGHT} in flight, one partition on `local[1]` in Arrow batches "
-            "of 10,000, Spark's default. The peak is what the kernel counted for the worker (VmHWM), read when the job "
-            "had ended.",
+            "of 10,000, Spark's default. The peak is the worker's VmHWM, read after the job.",
         ),
         Figure(
             f"… {wide_most} requests in flight against {narrow_most}: for each request",
@@ -49,24 +48,24 @@ def measure(*, short: bool) -> list[Figure]:
             unit="KB",
             digits=0,
             note=f"Memory of requests in flight: {size['in_flight']:,} rows, latencies with medians of "
-            f"{FEW / RATE:.3f} and {MANY / RATE:.3f} s; the numbers are the most that were in flight.",
+            f"{FEW / RATE:.3f} and {MANY / RATE:.3f} s; the numbers are the maximum in flight.",
         ),
     ]
 
 
 def _peak_mb(rows: int, in_flight: int, behaviour: Steady) -> tuple[float, int]:
-    """Ask about so many rows; return the peak of the one process that ran the UDF, and the most requests in flight."""
+    """Run a job; return the peak memory of its only worker in MB, and its maximum of requests in flight."""
     with bench(1) as spark:
         url = spark.endpoint.url(CHAT, behaviour)
-        _, counted = spark.timed(chat_udf(url, policy=Policy(max_in_flight=in_flight)), rows)
+        _, counters = spark.time_job(chat_udf(url, policy=Policy(max_in_flight=in_flight)), rows)
         peaks = list(_workers_mb())
     if len(peaks) != 1:
-        raise RuntimeError(f"There were {len(peaks)} Python workers, not one, so it is not known whose memory this is.")
-    return peaks[0], counted.max_in_flight
+        raise RuntimeError(f"There were {len(peaks)} Python workers, not one, so the memory cannot be attributed.")
+    return peaks[0], counters.max_in_flight
 
 
 def _workers_mb() -> Iterator[float]:
-    """Find the Python workers of this process's Spark: what its daemons have forked."""
+    """Yield the peak memory of each Python worker of this process's Spark: the children of its daemons."""
     parents = {int(folder.name): _parent(folder) for folder in Path("/proc").iterdir() if folder.name.isdecimal()}
     daemons = {process for process in parents if _is_ours(process, parents) and _is_daemon(process)}
     for process in daemons:
@@ -93,5 +92,5 @@ def _parent(folder: Path) -> int:
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # the process has gone
+    except OSError:  # the process has ended
         return ""

@@ -1,4 +1,4 @@
-"""The cost of a look at a few rows of 10,000-row partitions: `python -m benchmarks.udf.show KIND ROUNDS`."""
+"""The requests of `show(5)` on 10,000-row partitions: `python -m benchmarks.udf.show KIND ROUNDS`."""
 
 import contextlib
 import io
@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from typing import cast
 
 from benchmarks.support.behaviours import Steady
+from benchmarks.support.endpoint_process import CHAT
 from benchmarks.support.figures import Figure, Goal
-from benchmarks.support.running import CHAT
 from benchmarks.support.session import ROOT, Kind, bench
 from spark_llm import chat_udf
 
@@ -20,21 +20,23 @@ CORES = 2
 PARTITION_ROWS = 10_000
 PARTITIONS = 4
 LATENCIES_S = (0.0, 0.2)
-SETTLED_S = 0.5  # what is still on its way after the answer is there
+SETTLED_S = 0.5  # for requests that arrive after the rows
 
 
 def measure(*, short: bool) -> list[Figure]:
-    """Return the most requests that `show(5)` sent; on Spark Connect too, in a process of its own, unless short."""
+    """Return the maximum of requests of `show(5)`; on Spark Connect too, in a separate process, unless short."""
     rounds = 1 if short else 5
     what = f"show(5) on {PARTITION_ROWS:,}-row partitions"
-    figures = [_figure(what, looks("classic", rounds), Goal(at_most=64))]
+    figures = [_figure(what, show_requests("classic", rounds), Goal(at_most=64))]
     if not short and find_spec("grpc") is not None:
         command = [sys.executable, "-m", "benchmarks.udf.show", "connect", str(rounds)]
         run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         figures.append(_figure("… on Spark Connect", json.loads(run.stdout), Goal(at_most=128)))
     note = (
-        f"Show: the most of {rounds} looks at each latency (none; lognormal with a median of {LATENCIES_S[-1]:g} s), "
-        f"on {PARTITIONS} partitions and {CORES} cores. The requests are counted {SETTLED_S:g} s after the rows came."
+        f"Show: the maximum of {rounds} calls at each latency "
+        f"(none; lognormal with a median of {LATENCIES_S[-1]:g} s), "
+        f"on {PARTITIONS} partitions and {CORES} cores. "
+        f"The requests are counted {SETTLED_S:g} s after the rows are shown."
     )
     return [replace(figures[0], note=note), *figures[1:]]
 
@@ -44,8 +46,8 @@ def _figure(what: str, requests: list[int], goal: Goal) -> Figure:
     return Figure(what, [max(requests)], spread, "5", goal, unit="requests", digits=0)
 
 
-def looks(kind: Kind, rounds: int) -> list[int]:
-    """Return the requests of each look."""
+def show_requests(kind: Kind, rounds: int) -> list[int]:
+    """Return the requests of each call of `show`."""
     requests = []
     with bench(CORES, kind=kind) as spark:
         table = spark.spark.range(0, PARTITIONS * PARTITION_ROWS, 1, PARTITIONS).selectExpr("'Number ' || id AS prompt")
@@ -63,4 +65,4 @@ def looks(kind: Kind, rounds: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(looks(cast("Kind", sys.argv[1]), int(sys.argv[2]))))
+    print(json.dumps(show_requests(cast("Kind", sys.argv[1]), int(sys.argv[2]))))

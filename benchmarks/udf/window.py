@@ -1,14 +1,13 @@
-"""How much of 64 places in flight is used where latencies vary as they do in life, and Arrow batches are small.
+"""The use of 64 slots in flight with lognormal latencies and small Arrow batches.
 
-`local[1]` with all 64 places in one worker: so it is the window that is measured, and not how evenly two partitions
-happened to be dealt.
+It runs on `local[1]` with all 64 slots in one worker, so an uneven split of partitions has no effect.
 """
 
-from benchmarks.support import rivals
+from benchmarks.support import baselines
 from benchmarks.support.behaviours import Steady
+from benchmarks.support.endpoint_process import CHAT
 from benchmarks.support.figures import Figure, Goal
-from benchmarks.support.running import CHAT
-from benchmarks.support.session import Asked, Bench, bench
+from benchmarks.support.session import Bench, ColumnFunction, bench
 from spark_llm import Policy, chat_udf
 
 IN_FLIGHT = 64
@@ -19,12 +18,12 @@ SHORT = {"ours": 128, "threads": 128, "warm": 32}
 
 
 def measure(*, short: bool) -> list[Figure]:
-    """Return the share of the ideal rate, which is 64 over the mean latency: ours, and that of a pool of threads."""
+    """Return the share of the ideal rate, which is 64 over the mean latency: ours, and that of a thread pool."""
     size = SHORT if short else FULL
     with bench(1, {"spark.sql.execution.arrow.maxRecordsPerBatch": str(BATCH_ROWS)}) as spark:
         url = spark.endpoint.url(CHAT, LATENCY)
         udf = chat_udf(url, policy=Policy(max_in_flight=IN_FLIGHT))
-        threads = rivals.chat_in_threads(url, IN_FLIGHT)
+        threads = baselines.chat_in_threads(url, IN_FLIGHT)
         for ask in (udf, threads):
             spark.warm(ask, size["warm"])
         took_s, ideal_s, most = _job(spark, udf, size["ours"])
@@ -55,7 +54,7 @@ def measure(*, short: bool) -> list[Figure]:
     ]
 
 
-def _job(spark: Bench, ask: Asked, rows: int) -> tuple[float, float, int]:
-    """Return the seconds, those of the ideal, and the most requests that were in flight."""
-    seconds, counted = spark.timed(ask, rows)
-    return seconds, counted.service_s / IN_FLIGHT, counted.max_in_flight
+def _job(spark: Bench, ask: ColumnFunction, rows: int) -> tuple[float, float, int]:
+    """Return the seconds, the ideal seconds, and the maximum of requests in flight."""
+    seconds, counters = spark.time_job(ask, rows)
+    return seconds, counters.service_s / IN_FLIGHT, counters.max_in_flight

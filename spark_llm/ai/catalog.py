@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from spark_llm.ai import prompts
+from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Enumeration, Field, Nullable, Scalar, Struct
 from spark_llm.protocol.values import Item, Prompt, RowError
-from spark_llm.protocol.wire import write_json
 from spark_llm.validation.numbers import is_whole
 
 SENTIMENTS = ("positive", "negative", "neutral", "mixed")

@@ -21,7 +21,7 @@ from spark_llm.engine.parallel_columns import ParallelResults, ask_in_parallel
 from spark_llm.engine.registry import engine_for
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError, InputTypeError
-from spark_llm.protocol.canonical import function_words, model_words
+from spark_llm.protocol.canonical import canonical_function, canonical_model
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.urls import invocations_url
 from spark_llm.protocol.values import Row
@@ -102,7 +102,7 @@ class FunctionPlan(ArgumentsPlan):
     @property
     def canonical(self) -> dict[str, Any]:
         """The function, its arguments, and what of its model the user chose."""
-        return function_words(f"ai_{self.function.name}", _names(self.function.parameters), _words(self.recipe))
+        return canonical_function(f"ai_{self.function.name}", _names(self.function.parameters), _words(self.recipe))
 
     @property
     def _arguments(self) -> Arguments:
@@ -121,7 +121,7 @@ class SimilarityPlan(ArgumentsPlan):
     @property
     def canonical(self) -> dict[str, Any]:
         """The function, its arguments, and what of its model the user chose."""
-        return function_words("ai_similarity", _names(PAIR), _words(self.recipe))
+        return canonical_function("ai_similarity", _names(PAIR), _words(self.recipe))
 
     @property
     def _arguments(self) -> Arguments:
@@ -132,7 +132,7 @@ class SimilarityPlan(ArgumentsPlan):
 
     def _both(self, columns: Columns) -> list[Row]:
         """Return the two texts of each row, one after the other; of a row that lacks one, none is asked."""
-        nothing = self.recipe.task.costs_nothing
+        nothing = self.recipe.task.skips
         pairs = zip(*columns, strict=True)
         asked = (
             pair if all(text is not None and not nothing(text) for text in pair) else (None, None) for pair in pairs
@@ -178,7 +178,7 @@ class QueryPlan(ArgumentsPlan):
         """The function, its arguments, and every endpoint that a row may name."""
         known = {name: _words(recipe) for name, recipe in self.known}
         workspace = None if self.workspace is None else _words(self.workspace) | {"endpoint": _host(self.workspace)}
-        return function_words("ai_query", _names(QUERY), {"endpoints": known, "workspace": workspace})
+        return canonical_function("ai_query", _names(QUERY), {"endpoints": known, "workspace": workspace})
 
     @property
     def _arguments(self) -> Arguments:
@@ -262,7 +262,7 @@ def _names(parameters: tuple[Parameter, ...]) -> list[str]:
 
 
 def _words(recipe: RequestSpec) -> dict[str, Any]:
-    return model_words(recipe.route.url, recipe.route.model, recipe.task, recipe.prompt)
+    return canonical_model(recipe.route.url, recipe.route.model, recipe.task, recipe.prompt)
 
 
 def chat_function(name: str, chat: ModelUDF) -> AIFunction:
@@ -271,7 +271,7 @@ def chat_function(name: str, chat: ModelUDF) -> AIFunction:
     schema = schemas.with_parsed(schemas.CHAT, _PARSED[name]) if function.typed else schemas.CHAT
 
     def plan() -> FunctionPlan:
-        asked = replace(task, own_replies=function.typed, answer_only=True)
+        asked = replace(task, output_per_prompt=function.typed, answer_only=True)
         return FunctionPlan(replace(chat.recipe, task=asked), function)
 
     return AIFunction(f"llm_{name}", schema, plan)
@@ -320,7 +320,7 @@ def similarity_function(embed: ModelUDF) -> AIFunction:
 def _plain(chat: ModelUDF) -> Chat:
     """Return the task, to which a function can give instructions and types of its own."""
     task = chat.codec
-    if not isinstance(task, Chat) or task.system is not None or task.reply is not None or task.n > 1 or chat.prompt:
+    if not isinstance(task, Chat) or task.system is not None or task.output is not None or task.n > 1 or chat.prompt:
         raise ConfigError(
             "chat= was given a UDF with system=, template=, returns= or n=, and the AI functions have their own.",
             "leave them out: its endpoint, its parameters and its policy are what the functions use.",

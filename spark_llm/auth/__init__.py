@@ -1,7 +1,7 @@
-"""Authentication: credentials, tokens and logins.
+"""Authentication: credentials on the driver, tokens on the workers.
 
-No addresses, which are in `endpoint`.
-Begin with `credentials`; `tokens` signs in on a worker.
+Addresses are in `endpoint`.
+Begin with `credentials`; `tokens` requests and renews tokens on a worker.
 """
 
 from spark_llm.auth.credentials import ClientCredentials as ClientCredentials

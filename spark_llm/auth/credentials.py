@@ -1,7 +1,7 @@
-"""Who is asking: credentials as values that travel to the workers, and which of them goes to which host.
+"""Credentials: values that travel to the workers, and the rules for the hosts that may get them.
 
-A secret is never printed: not by `repr`, not in an error. It goes to the host that it is for, and to no other.
-`auth.tokens` makes tokens of credentials on the workers.
+A secret is never printed: not by `repr`, not in an error. It goes to the host that it is for, and to no other. On the
+workers, `auth.tokens` gets tokens with these credentials.
 """
 
 import re
@@ -20,12 +20,12 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(frozen=True)
 class Bearer:
-    """A token, or the way to get one; equal to its copies wherever they travel, and masked when it prints.
+    """A bearer token, or a function that returns one. It equals its pickled copies, and its `repr` is masked.
 
     Attributes:
-        source: The token; a function that returns one; None asks without a token.
-        identity: What makes it equal to another one.
-        origin: Where it comes from, in words for whoever must replace it.
+        source: The token; a function that returns one; None sends no token.
+        identity: Two are equal if their identities are.
+        origin: A description of its source, such as a variable's name, for error messages.
     """
 
     source: TokenSource | None = field(default=None, repr=False, compare=False)
@@ -34,15 +34,15 @@ class Bearer:
 
     @classmethod
     def of(cls, source: TokenSource | None, origin: str = "token=", identity: str = "") -> "Bearer":
-        """Wrap a token or a callable that returns one; None asks without a token.
+        """Wrap a token or a function that returns one; None sends no token.
 
-        A callable is equal to itself alone, or to those of the same `identity`. Raises `ConfigError` for a token that
-        cannot stand in a header.
+        A function equals itself alone, or functions of the same `identity`. Raises `ConfigError` for a token that a
+        header cannot hold.
         """
         if source is None:
             return cls()
         if isinstance(source, str):
-            return cls(checked(source, f"The token ({origin})"), source, origin)
+            return cls(valid_secret(source, f"The token ({origin})"), source, origin)
         if callable(source):
             return cls(source, identity or uuid.uuid4().hex, origin)
         raise ConfigError(
@@ -51,7 +51,7 @@ class Bearer:
         )
 
     def __repr__(self) -> str:
-        """Show that there is a token, and not which."""
+        """Show whether there is a token, masked."""
         return "None" if self.source is None else "'***'"
 
 
@@ -64,13 +64,15 @@ class ClientCredentials:
     Source: the client credentials grant of RFC 6749, section 4.4, as Databricks documents it (OAuth M2M).
 
     Attributes:
-        client_id: The client.
+        client_id: The client's id.
         client_secret: Its secret; it is never printed.
-        token_url: Where tokens are given out. Default: /oidc/v1/token of the endpoint's workspace.
-        scope: What the tokens shall be good for.
-        description_url: Where a route-optimised endpoint is described, whose tokens are good for it alone; found from
-            its URL.
-        origin: Where it comes from, in words for whoever must replace it.
+        token_url: The URL of the token endpoint. Default: /oidc/v1/token of the endpoint's workspace.
+        scope: The scope of the tokens.
+        description_url: The URL that describes a route-optimised endpoint, which needs tokens of its own; derived from
+            the endpoint's URL.
+        origin: A description of its source, such as variables' names, for error messages.
+
+    Raises `ConfigError` for an id or a secret that a header cannot hold.
     """
 
     client_id: str
@@ -81,85 +83,85 @@ class ClientCredentials:
     origin: str = field(default="token=", repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check what can stand in a request."""
-        checked(self.client_id, "The client's id")
-        checked(self.client_secret, "The client's secret")
+        """Check that a header can hold the id and the secret."""
+        valid_secret(self.client_id, "The client's id")
+        valid_secret(self.client_secret, "The client's secret")
 
 
 Credential = Bearer | ClientCredentials
 
 
 class Workspace(NamedTuple):
-    """A workspace's address, and who is asking there."""
+    """The URL of a workspace, and the credential for it."""
 
     host: str
     credential: Credential
 
 
-class Login(Protocol):
-    """A place where a driver may be signed in to a workspace, beyond its environment variables."""
+class CredentialsProvider(Protocol):
+    """A source of a workspace and its credential on the driver, besides the environment variables."""
 
     @property
-    def requires(self) -> str:
-        """What must be there for it, in words."""
+    def requirement(self) -> str:
+        """The requirement for it, for error messages."""
 
-    def is_here(self, environ: Mapping[str, str]) -> bool:
-        """Return whether it is worth asking; without a network."""
+    def is_available(self, environ: Mapping[str, str]) -> bool:
+        """Return whether the source exists; uses no network."""
 
     def workspace(self, environ: Mapping[str, str]) -> Workspace | None:
-        """Return the workspace and the credential; None where there is none after all. May ask a network."""
+        """Return the workspace and its credential, or None. May use the network."""
 
 
-class SignedInElsewhereError(Exception):
-    """The environment does not say who is asking, but a login may, which is not asked yet."""
+class SignInDeferredError(Exception):
+    """The environment has no credential; a provider is available, and is used later."""
 
 
-def is_token(text: str) -> bool:
-    """Return whether a header can hold this as a token."""
+def is_valid_token(text: str) -> bool:
+    """Return whether a header can hold this text as a token."""
     return bool(_TOKEN.fullmatch(text))
 
 
-def checked(secret: object, what: str) -> str:
-    """Return a secret that a header can hold; raise `ConfigError` for another, without telling it."""
-    if not isinstance(secret, str) or not is_token(secret):
+def valid_secret(secret: object, label: str) -> str:
+    """Return a secret that a header can hold; raise `ConfigError` for another, without printing it."""
+    if not isinstance(secret, str) or not is_valid_token(secret):
         raise ConfigError(
-            f"{what} is empty, or has a space, a line end or another character that no header can hold.",
+            f"{label} is empty, or has a space, a line end or another character that no header can hold.",
             "pass it alone, without quotes, spaces or a trailing newline (token.strip()).",
         )
     return secret
 
 
-def credential_of(token: TokenSource | Credential | None, identity: str = "") -> Credential:
-    """Return what a user gave as `token=` as a credential."""
+def as_credential(token: TokenSource | Credential | None, identity: str = "") -> Credential:
+    """Return the value of `token=` as a credential."""
     return token if isinstance(token, (Bearer, ClientCredentials)) else Bearer.of(token, identity=identity)
 
 
-def from_environment(url: str, environ: Mapping[str, str]) -> Credential | None:
-    """Return the credential that the environment holds for this host: a secret is not sent to strangers.
+def environment_credential(url: str, environ: Mapping[str, str]) -> Credential | None:
+    """Return the credential that the environment holds for this host; None for any other host.
 
-    For a workspace DATABRICKS_TOKEN, or DATABRICKS_CLIENT_ID with DATABRICKS_CLIENT_SECRET, and where both are there
-    the one that DATABRICKS_AUTH_TYPE ("pat", "oauth-m2m") names; for OpenAI and Azure OpenAI their keys.
+    For a workspace, it is DATABRICKS_TOKEN, or DATABRICKS_CLIENT_ID with DATABRICKS_CLIENT_SECRET. If both are set,
+    DATABRICKS_AUTH_TYPE ("pat", "oauth-m2m") chooses. For OpenAI and Azure OpenAI it is their keys.
     """
     if is_databricks(url) or is_workspace(url, environ.get("DATABRICKS_HOST", "")):
-        client = [environ.get(f"DATABRICKS_CLIENT_{part}") for part in ("ID", "SECRET")]
+        client_id, secret = (environ.get(f"DATABRICKS_CLIENT_{part}") for part in ("ID", "SECRET"))
         prefers_client = environ.get("DATABRICKS_AUTH_TYPE") == "oauth-m2m" or is_route_optimised(url)
-        if client[0] and client[1] and (prefers_client or not environ.get("DATABRICKS_TOKEN")):
-            return ClientCredentials(client[0], client[1], origin="DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET")
-        return _of_variable("DATABRICKS_TOKEN", environ)
+        if client_id and secret and (prefers_client or not environ.get("DATABRICKS_TOKEN")):
+            return ClientCredentials(client_id, secret, origin="DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET")
+        return _bearer_from_variable("DATABRICKS_TOKEN", environ)
     if is_openai(url):
-        return _of_variable("OPENAI_API_KEY", environ)
-    return _of_variable("AZURE_OPENAI_API_KEY", environ) if is_azure(url) else None
+        return _bearer_from_variable("OPENAI_API_KEY", environ)
+    return _bearer_from_variable("AZURE_OPENAI_API_KEY", environ) if is_azure(url) else None
 
 
-def _of_variable(name: str, environ: Mapping[str, str]) -> Bearer | None:
+def _bearer_from_variable(name: str, environ: Mapping[str, str]) -> Bearer | None:
     return Bearer.of(environ[name], name) if environ.get(name) else None
 
 
-def at_workspace(credential: Credential, url: str, host: str) -> Credential:
-    """Return the credential fit for `url`: a client is told where the workspace at `host` gives out its tokens.
+def credential_for_endpoint(credential: Credential, url: str, host: str) -> Credential:
+    """Return the credential with the URLs that it needs for the endpoint at `url`, of the workspace at `host`.
 
-    A route-optimised endpoint takes OAuth tokens only. Raises `ConfigError` for a personal access token, and for a
-    client when the workspace is not known.
+    A route-optimised endpoint takes OAuth tokens only. Raises `ConfigError` for a personal access token there, and for
+    a client if the workspace is not known.
     """
     optimised = is_route_optimised(url)
     if isinstance(credential, Bearer):
@@ -169,15 +171,17 @@ def at_workspace(credential: Credential, url: str, host: str) -> Credential:
                 "set DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET, or pass token=ClientCredentials(…).",
             )
         return credential
-    home = host or host_url(credential.token_url or "") if optimised or not is_databricks(url) else host_url(url)
-    if not home and not credential.token_url:
+    workspace_url = (
+        host or host_url(credential.token_url or "") if optimised or not is_databricks(url) else host_url(url)
+    )
+    if not workspace_url and not credential.token_url:
         raise ConfigError(
-            "DATABRICKS_HOST does not say at which workspace the OAuth client gets its tokens.",
+            "DATABRICKS_HOST names no workspace where the OAuth client could get its tokens.",
             "set it to the workspace's URL on the driver, or pass ClientCredentials(…, token_url=…).",
         )
     name = urlsplit(url).path.split("/")[-2]
     return replace(
         credential,
-        token_url=credential.token_url or f"{home}/oidc/v1/token",
-        description_url=f"{home}/api/2.0/serving-endpoints/{name}" if optimised else None,
+        token_url=credential.token_url or f"{workspace_url}/oidc/v1/token",
+        description_url=f"{workspace_url}/api/2.0/serving-endpoints/{name}" if optimised else None,
     )

@@ -1,7 +1,6 @@
-"""Databricks' configuration profiles and what is made of them: the door to databricks-sdk, where it is installed.
+"""Credentials of Databricks configuration profiles: the only door to databricks-sdk, which is optional.
 
-What travels to the workers is a token or an OAuth client, never the SDK's own object, which can be signed in on one
-machine only.
+A token or an OAuth client travels to the workers, never the SDK's own object, which works on one machine only.
 """
 
 import configparser
@@ -16,36 +15,36 @@ from spark_llm.protocol.urls import host_url
 
 
 class Profile:
-    """The profile that DATABRICKS_CONFIG_PROFILE names, or the default one, of ~/.databrickscfg."""
+    """The credentials provider for ~/.databrickscfg: the profile of DATABRICKS_CONFIG_PROFILE, or the default one."""
 
-    requires = "a profile in ~/.databrickscfg, and databricks-sdk (pip install 'spark-llm-endpoints[databricks]')"
+    requirement = "a profile in ~/.databrickscfg, and databricks-sdk (pip install 'spark-llm-endpoints[databricks]')"
 
-    def is_here(self, environ: Mapping[str, str]) -> bool:
+    def is_available(self, environ: Mapping[str, str]) -> bool:
         """Return whether the file has the profile, for the workspace of DATABRICKS_HOST if that is set."""
         if not _sdk_is_installed():
             return False
-        _, section = _chosen(environ)
+        _, section = _selected_profile(environ)
         host, wanted = host_url(section.get("host", "")), host_url(environ.get("DATABRICKS_HOST", ""))
         return bool(host) and wanted in ("", host)
 
     def workspace(self, environ: Mapping[str, str]) -> Workspace:
-        """Sign in with the profile; raises `ConfigError` where databricks-sdk cannot."""
-        name, _ = _chosen(environ)
-        return _signed_in(name)
+        """Sign in with the profile; raise `ConfigError` if databricks-sdk cannot."""
+        name, _ = _selected_profile(environ)
+        return _sign_in(name)
 
 
-def of_profile(name: str) -> Workspace:
-    """Sign in with a profile by its name; raises `ConfigError`."""
+def workspace_of_profile(name: str) -> Workspace:
+    """Sign in with a profile by its name; raise `ConfigError` if databricks-sdk is missing or fails."""
     if not _sdk_is_installed():
         raise ConfigError(
             f"The profile {name!r} is read by databricks-sdk, which is not installed.",
             "pip install 'spark-llm-endpoints[databricks]'.",
         )
-    return _signed_in(name)
+    return _sign_in(name)
 
 
-def of_config(config: Any, origin: str) -> Workspace:  # noqa: ANN401 -- databricks.sdk.core.Config, which need not be installed
-    """Return what a `databricks.sdk.core.Config` is signed in to, in a form that travels."""
+def workspace_of_config(config: Any, origin: str) -> Workspace:  # noqa: ANN401 -- databricks.sdk.core.Config, which need not be installed
+    """Return the workspace of a `databricks.sdk.core.Config`, with a credential that travels."""
     return Workspace(host_url(str(config.host)), _credential(config, origin))
 
 
@@ -55,7 +54,7 @@ def _credential(config: Any, origin: str) -> Credential:  # noqa: ANN401 -- as a
     if config.auth_type == "oauth-m2m":
         token_url = config.databricks_oidc_endpoints.token_endpoint
         return ClientCredentials(config.client_id, config.client_secret, token_url, origin=origin)
-    # A login that only this machine can renew: what travels is the token of this moment.
+    # Only this machine can renew any other credential, so its current token travels.
     scheme, _, token = config.authenticate().get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise ConfigError(
@@ -65,20 +64,22 @@ def _credential(config: Any, origin: str) -> Credential:  # noqa: ANN401 -- as a
     return Bearer.of(token, f"{origin}: {config.auth_type}, as it was when the UDF was made")
 
 
-def _signed_in(name: str) -> Workspace:
+def _sign_in(name: str) -> Workspace:
     from databricks.sdk.core import Config
 
     try:
-        return of_config(Config(profile=name), f"the profile {name}")
+        return workspace_of_config(Config(profile=name), f"the profile {name}")
     except ConfigError:
         raise
     except Exception as error:
-        what = f"databricks-sdk cannot sign in with the profile {name!r}: {type(error).__name__}."
-        raise ConfigError(what, f"databricks auth profiles, or databricks auth login --profile {name}.") from error
+        raise ConfigError(
+            f"databricks-sdk cannot sign in with the profile {name!r}: {type(error).__name__}.",
+            f"run databricks auth profiles, or databricks auth login --profile {name}.",
+        ) from error
 
 
-def _chosen(environ: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
-    """Return the profile's name, and the profile as it is written: an empty one where there is no such thing."""
+def _selected_profile(environ: Mapping[str, str]) -> tuple[str, Mapping[str, str]]:
+    """Return the profile's name and its entries; no entries if the file or the profile does not exist."""
     file = configparser.ConfigParser(interpolation=None)
     name = environ.get("DATABRICKS_CONFIG_PROFILE") or "DEFAULT"
     try:

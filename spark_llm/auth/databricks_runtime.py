@@ -1,4 +1,4 @@
-"""Databricks' own runtime: who runs this notebook or this task there, without a token being set anywhere."""
+"""Credentials of the Databricks runtime: the token of the user who runs the notebook or the job."""
 
 import contextlib
 from collections.abc import Mapping
@@ -14,27 +14,27 @@ TOKEN_PROPERTY = "spark.databricks.token"  # noqa: S105 -- the name of a task's 
 
 @dataclass(frozen=True)
 class TaskToken:
-    """The token of the task that it is called in, as the runtime gives it; else the one of the driver."""
+    """A token function: the token of the Spark task that calls it, or else the driver's."""
 
-    of_driver: str = field(repr=False)
+    driver_token: str = field(repr=False)
 
     def __call__(self) -> str:
         """Return the token."""
         task = TaskContext.get()
-        return (task.getLocalProperty(TOKEN_PROPERTY) if task is not None else None) or self.of_driver
+        return (task.getLocalProperty(TOKEN_PROPERTY) if task is not None else None) or self.driver_token
 
 
 class Runtime:
-    """The identity of whoever runs the notebook or the job."""
+    """The credentials provider for a notebook or a job on Databricks."""
 
-    requires = "a notebook or a job on Databricks"
+    requirement = "a notebook or a job on Databricks"
 
-    def is_here(self, environ: Mapping[str, str]) -> bool:
-        """Return whether this is Databricks' runtime."""
+    def is_available(self, environ: Mapping[str, str]) -> bool:
+        """Return whether this is the Databricks runtime."""
         return "DATABRICKS_RUNTIME_VERSION" in environ
 
-    def workspace(self, environ: Mapping[str, str]) -> Workspace | None:  # noqa: ARG002 -- `Login` has it
-        """Return the notebook's workspace and its token, as databricks-sdk finds them too."""
+    def workspace(self, environ: Mapping[str, str]) -> Workspace | None:  # noqa: ARG002 -- of `CredentialsProvider`
+        """Return the notebook's workspace and its token, from the source that databricks-sdk reads too; else None."""
         with contextlib.suppress(ImportError):
             from dbruntime.databricks_repl_context import get_context
 

@@ -1,5 +1,5 @@
-"""Answers kept on disk, so that the same question is not paid for twice.
+"""The answer cache: answers on a local disk, so that one request is not paid for twice.
 
-No files of Spark's: a cache belongs to one machine.
+It belongs to one machine and holds no files of Spark.
 Begin with `answer_cache`.
 """

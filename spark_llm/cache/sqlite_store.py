@@ -1,8 +1,7 @@
-"""The file of a cache: entries under their keys, in SQLite, for many processes at once on a local disk.
+"""The cache file: entries under their keys, in SQLite, for many processes at once on a local disk.
 
-A file is whole from its first moment: it is made under another name, and linked to its own when it is done. A file that
-turns out to be damaged is moved aside, and the next one has a number of its own. So no process ever moves, opens or
-deletes a file that another one has just begun, however many find the damage at once.
+A damaged file is moved aside, and the next process begins a new one under the same name. A lock in the folder keeps
+openings and moves apart, so no process opens a file while another one moves it, or moves a new file aside.
 """
 
 import contextlib
@@ -16,14 +15,14 @@ from pathlib import Path
 
 from spark_llm.cache.entry import FORMAT, Entry
 
-MOST_BYTES = 4 * 2**30
+MAX_BYTES = 4 * 2**30
 MAX_AGE_S = 30 * 86_400.0
-_KEYS_AT_ONCE = 500  # SQLite's limit was 999 for long
-_DROPPED_AT_ONCE = 8
-_EXPIRED_AT_ONCE = 1_024  # so that nobody waits long for the file when a month of entries is over on one day
-_OPENINGS = 5  # others may move the file aside while it is being opened
-_TAILS = ("", "-wal", "-shm")  # of the names of SQLite's files
-_NAME = re.compile(rf"answers-{FORMAT}-(\d+)\.sqlite3(\.corrupt-\d+)?")
+_MAX_KEYS_PER_SELECT = 500  # SQLite's limit was 999 for long
+_EVICTION_BATCH = 8
+_MAX_EXPIRED_PER_PUT = 1_024  # keeps a write short on the day when a month of entries expires
+_SUFFIXES = ("", "-wal", "-shm")  # of SQLite's files
+_NAME = re.compile(rf"answers-{FORMAT}-(\d+)\.sqlite3")
+_LOCK_NAME = f"answers-{FORMAT}.lock"
 _SCHEMA = f"""
 PRAGMA journal_mode = WAL;
 CREATE TABLE answers (
@@ -39,19 +38,14 @@ PRAGMA user_version = {FORMAT};
 
 
 class DamagedError(Exception):
-    """A file that does not hold what was written to it."""
-
-    def __init__(self, path: Path, why: str) -> None:
-        """Say which file, and what SQLite says of it."""
-        super().__init__(path, why)
-        self.path = path
-        self.why = why
+    """The cache file does not hold what was written to it; the message says which file, and where it was moved."""
 
 
 class Store:
-    """One connection to a cache's newest file, for one thread at a time.
+    """One connection to the cache file of a folder, for one thread at a time.
 
-    Raises `DamagedError` for a file that cannot be what was written, and else what SQLite and the system raise.
+    Raises `DamagedError` for a damaged file, once it is moved aside. Other errors of SQLite and the system are raised
+    as they are.
 
     >>> with contextlib.closing(Store(Path("/local_disk0/answers"))) as store:
     ...     store.put({key: entry}, now=time.time())
@@ -62,46 +56,49 @@ class Store:
         self,
         folder: Path,
         *,
-        patience_s: float = 5.0,
-        most_bytes: int = MOST_BYTES,
+        busy_timeout_s: float = 5.0,
+        max_bytes: int = MAX_BYTES,
         max_age_s: float = MAX_AGE_S,
     ) -> None:
-        """Open the newest file in `folder`, or make both; wait `patience_s` where another process has it locked.
+        """Open the file in `folder`, or create both; wait `busy_timeout_s` for a lock of another process.
 
-        Beyond `most_bytes` the oldest entries go; those older than `max_age_s` are found no more.
+        Beyond `max_bytes` the oldest entries are deleted. Entries older than `max_age_s` are not found.
         """
-        self._most_bytes, self._max_age_s = most_bytes, max_age_s
+        self._busy_timeout_s, self._max_bytes, self._max_age_s = busy_timeout_s, max_bytes, max_age_s
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path, self._connection = _opened(folder, patience_s)
-        try:
+        with _locked(folder, busy_timeout_s):
+            self.path, self._connection = _opened(folder, busy_timeout_s)
             self._identity = _identity(self.path)
-            with self._damage_told():
-                self._begin()
+            with contextlib.suppress(sqlite3.Error):  # `_check_format` meets it again
+                self._connection.execute("PRAGMA user_version").fetchall()  # opens the write-ahead log too, by its name
+        try:
+            with self._moving_damage_aside():
+                self._check_format()
         except BaseException:
             self.close()
             raise
 
-    def _begin(self) -> None:
+    def _check_format(self) -> None:
         ((version,),) = self._connection.execute("PRAGMA user_version")
         if version != FORMAT:
-            raise DamagedError(self.path, f"its format is {version}, and not {FORMAT}")
+            raise sqlite3.DatabaseError(f"the format is {version}, not {FORMAT}")
         self._connection.execute("PRAGMA synchronous = NORMAL")  # a power cut costs the last seconds, and no more
         self._connection.execute(f"PRAGMA journal_size_limit = {16 * 2**20}")
 
     @property
     def is_current(self) -> bool:
-        """Whether the file is still where it was opened: others may have moved it aside, a person deleted it."""
+        """Whether the path still leads to the file that was opened: it may have been moved aside or deleted."""
         try:
             return _identity(self.path) == self._identity
         except OSError:
             return False
 
     def get(self, keys: Sequence[bytes], now: float) -> dict[bytes, Entry]:
-        """Return the entries that there are for `keys`; one whose checksum is wrong is none."""
+        """Return the entries that exist for `keys`, by key."""
         found = {}
-        with self._damage_told():
-            for start in range(0, len(keys), _KEYS_AT_ONCE):
-                some = keys[start : start + _KEYS_AT_ONCE]
+        with self._moving_damage_aside():
+            for start in range(0, len(keys), _MAX_KEYS_PER_SELECT):
+                some = keys[start : start + _MAX_KEYS_PER_SELECT]
                 select = (
                     "SELECT key, checksum, answer, vector FROM answers "  # noqa: S608 -- question marks are put in
                     f"WHERE key IN ({','.join('?' * len(some))}) AND at >= ?"
@@ -110,25 +107,29 @@ class Store:
                     select, [*some, now - self._max_age_s]
                 ).fetchall():
                     entry = Entry(answer, vector)
-                    if _are_bytes(key, answer, vector) and checksum == _checksum(key, entry):
-                        found[key] = entry
+                    if not all(isinstance(part, bytes) for part in (key, answer, vector or b"")) or (
+                        checksum != _checksum(key, entry)
+                    ):
+                        raise sqlite3.DatabaseError("the checksum of an entry is wrong")
+                    found[key] = entry
         return found
 
     def put(self, entries: Mapping[bytes, Entry], now: float) -> None:
-        """Keep entries, in the place of older ones under their keys, and forget what is too much or too old."""
+        """Write entries, replacing older ones under their keys; delete entries beyond the size and the age."""
         rows = ((key, now, _checksum(key, entry), *entry) for key, entry in entries.items())
-        with self._damage_told(), self._transaction():
+        with self._moving_damage_aside(), self._connection:  # commits, or rolls back
+            self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany(
                 "INSERT OR REPLACE INTO answers (key, at, checksum, answer, vector) VALUES (?, ?, ?, ?, ?)", rows
             )
-            while self._used_bytes() > self._most_bytes and self._drop_oldest(before=float("inf")):
+            while self._used_bytes() > self._max_bytes and self._delete_oldest(before=float("inf")):
                 pass
-            for _ in range(0, _EXPIRED_AT_ONCE, _DROPPED_AT_ONCE):
-                if not self._drop_oldest(before=now - self._max_age_s):
+            for _ in range(0, _MAX_EXPIRED_PER_PUT, _EVICTION_BATCH):
+                if not self._delete_oldest(before=now - self._max_age_s):
                     break
 
     def close(self) -> None:
-        """Close the connection; the last one to a file puts its parts together."""
+        """Close the connection; the last one to a file merges its write-ahead log."""
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
 
@@ -138,102 +139,82 @@ class Store:
         )
         return int((pages - free) * page_bytes)
 
-    def _drop_oldest(self, before: float) -> int:
-        """Forget a few of the oldest entries, as far as they are from `before`; return how many."""
-        done = self._connection.execute(
+    def _delete_oldest(self, before: float) -> int:
+        """Delete up to `_EVICTION_BATCH` of the oldest entries that were written before this time; return how many."""
+        cursor = self._connection.execute(
             "DELETE FROM answers WHERE at < ? AND number IN (SELECT number FROM answers ORDER BY number LIMIT ?)",
-            (before, _DROPPED_AT_ONCE),
+            (before, _EVICTION_BATCH),
         )
-        return done.rowcount
+        return cursor.rowcount
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
-
-    @contextlib.contextmanager
-    def _damage_told(self) -> Iterator[None]:
-        """Tell damage from all else that SQLite complains of: it has no class of its own before Python 3.11."""
+    def _moving_damage_aside(self) -> Iterator[None]:
+        """Move a damaged file aside and raise `DamagedError`; SQLite's error codes came with Python 3.11."""
         try:
             yield
         except sqlite3.Error as error:
-            its_own = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InternalError)
-            if type(error) is sqlite3.DatabaseError or isinstance(error, its_own) or "no such" in str(error):
-                raise DamagedError(self.path, str(error)) from error
+            damage = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InternalError)
+            if type(error) is sqlite3.DatabaseError or isinstance(error, damage) or "no such" in str(error):
+                raise DamagedError(f"{self.path} is damaged ({error}) and {self._move_aside()}") from error
             raise
 
+    def _move_aside(self) -> str:
+        """Rename the file, over one that was damaged earlier, and return a clause that says so.
 
-def move_aside(path: Path, now: float) -> Path:
-    """Give a damaged file another name, which is returned; nothing happens where another process did so.
+        The connection is still open, so no new file can have the identity of the damaged one.
+        """
+        aside = f"{self.path}.corrupt"
+        with _locked(self.path.parent, self._busy_timeout_s):
+            if not self.is_current:
+                return "another process has moved it aside"
+            for suffix in _SUFFIXES:
+                Path(aside + suffix).unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    Path(f"{self.path}{suffix}").rename(aside + suffix)
+        return f"was moved to {aside}"
 
-    One of them is kept, for whoever wants to look at it: those of earlier damage are deleted.
+
+@contextlib.contextmanager
+def _locked(folder: Path, timeout_s: float) -> Iterator[None]:
+    """Hold the lock of a cache folder; it ends with the process. SQLite's own lock works on every system."""
+    path = folder / _LOCK_NAME
+    with contextlib.suppress(FileExistsError):
+        path.touch(0o600, exist_ok=False)
+    with contextlib.closing(sqlite3.connect(path, timeout=timeout_s, isolation_level=None)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+def _opened(folder: Path, busy_timeout_s: float) -> tuple[Path, sqlite3.Connection]:
+    """Return the cache file, created if missing, and a connection to it.
+
+    An earlier version counted up after damage: the highest number is its newest file.
     """
-    aside = path.with_name(f"{path.name}.corrupt-{int(now)}")
-    for other in list(path.parent.iterdir()):
-        name = _NAME.fullmatch(other.name)
-        if name and name[2] and int(name[1]) < _number(path):
-            for tail in _TAILS:
-                other.with_name(other.name + tail).unlink(missing_ok=True)
-    for tail in _TAILS:
-        with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + tail).replace(aside.with_name(aside.name + tail))
-    return aside
+    numbers = [int(name[1]) for file in folder.iterdir() if (name := _NAME.fullmatch(file.name))]
+    path = folder / f"answers-{FORMAT}-{max(numbers, default=1)}.sqlite3"
+    if not numbers:
+        _create(path)
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=busy_timeout_s,
+        isolation_level=None,
+        check_same_thread=False,  # the thread that ends a task closes its connections
+    )
+    connection.text_factory = bytes  # a damaged file may hold texts that are not UTF-8
+    return path, connection
 
 
-def _opened(folder: Path, patience_s: float) -> tuple[Path, sqlite3.Connection]:
-    """Return the newest file and a connection to it; SQLite must not make one, which would not be whole."""
-    for left in reversed(range(_OPENINGS)):
-        path = _newest(folder) or _made(folder)
-        try:
-            connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=rw",
-                uri=True,
-                timeout=patience_s,
-                isolation_level=None,
-                check_same_thread=False,  # whoever ends a task closes its connections
-            )
-        except sqlite3.OperationalError:
-            if left and not path.exists():
-                continue
-            raise
-        connection.text_factory = bytes  # a damaged file may hold texts, which would have to be UTF-8
-        return path, connection
-    raise AssertionError("the last opening raises")
-
-
-def _newest(folder: Path) -> Path | None:
-    names = filter(None, (_NAME.fullmatch(file.name) for file in folder.iterdir()))
-    numbers = [int(name[1]) for name in names if not name[2]]
-    return _file(folder, max(numbers)) if numbers else None
-
-
-def _made(folder: Path) -> Path:
-    """Make an empty file that its owner alone can read, under the next number; another process may be faster."""
-    path = _file(folder, 1 + max(map(_number, folder.iterdir()), default=0))
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as workshop:
-        new = Path(workshop) / path.name
+def _create(path: Path) -> None:
+    """Create an empty cache file that only its owner can read; a killed process leaves no half of it."""
+    for suffix in _SUFFIXES:  # SQLite would read the log of a file that was deleted alone
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as folder:
+        new = Path(folder) / path.name
         with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as connection:
             connection.executescript(_SCHEMA)
-        new.chmod(0o600)  # SQLite's further files get the same
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(new)
-    return path
-
-
-def _file(folder: Path, number: int) -> Path:
-    return folder / f"answers-{FORMAT}-{number}.sqlite3"
-
-
-def _number(file: Path) -> int:
-    """Return the number in a file's name, moved aside or not; 0 where there is none."""
-    name = _NAME.fullmatch(file.name)
-    return int(name[1]) if name else 0
+        new.chmod(0o600)  # SQLite gives its further files the same mode
+        new.rename(path)
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -242,11 +223,6 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _checksum(key: bytes, entry: Entry) -> int:
-    """Return what shows that these bytes are those that were written: SQLite would not tell a flipped bit in them."""
+    """Return the CRC-32 of a key and its entry: SQLite would not notice a flipped bit in them."""
     running = zlib.crc32(entry.answer, zlib.crc32(key))
     return running if entry.vector is None else zlib.crc32(entry.vector, running ^ 1)
-
-
-def _are_bytes(key: object, answer: object, vector: object) -> bool:
-    """Return whether these have the types that were written, which a damaged file may not keep."""
-    return isinstance(key, bytes) and isinstance(answer, bytes) and isinstance(vector, (bytes, type(None)))

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from spark_llm.auth.credentials import Bearer, checked
-from spark_llm.endpoint.endpoint import LOGINS, Endpoint
+from spark_llm.auth.credentials import Bearer, valid_secret
+from spark_llm.endpoint.endpoint import PROVIDERS, Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.readiness.checks import check_here, endpoints_at
 from spark_llm.readiness.report import Report
@@ -31,14 +31,14 @@ def check(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Report:
     )
     tasks = tasks_of(endpoint, arguments.task)
     path = tasks[0].route
-    found = check_here(endpoint, path, lambda: Target(endpoint.resolve(path, environ, LOGINS), tasks), environ)
+    found = check_here(endpoint, path, lambda: Target(endpoint.resolve(path, environ, PROVIDERS), tasks), environ)
     return Report(shown(endpoint), tuple(found.checks))
 
 
 def endpoints(arguments: argparse.Namespace, environ: Mapping[str, str]) -> str:
     """List the workspace's endpoints as text; raises `ConfigError` where it does not list them."""
     token = _credential(arguments.token_file)
-    route = workspace(environ, LOGINS, token, ca_bundle=arguments.ca_bundle, allow_http=arguments.allow_http)
+    route = workspace(environ, PROVIDERS, token, ca_bundle=arguments.ca_bundle, allow_http=arguments.allow_http)
     rows = [_row(each) for each in sorted(endpoints_at(route), key=lambda each: each.name)]
     return json.dumps(rows, indent=2) if arguments.json else _table(rows)
 
@@ -69,4 +69,4 @@ def token_in(file: str | None) -> str | None:
         raise ConfigError(
             f"The file of --token-file cannot be read: {words}.", "name a file with the token alone."
         ) from None
-    return checked(text.strip(), "The token (--token-file)")
+    return valid_secret(text.strip(), "The token (--token-file)")

@@ -20,7 +20,7 @@ from spark_llm.errors import ConfigError
 from spark_llm.metering import prices
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import Limits
-from spark_llm.protocol.identifiers import check_format, check_new_column, parse, parse_column
+from spark_llm.protocol.identifiers import check_format, check_new_column, parse_column_name, parse_table_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -101,7 +101,7 @@ def _options(faults: ConfigErrors, table: Mapping[str, Any], columns: list[str])
     for name in ("source", "target", "runs_table"):
         if name in options:
             with faults.at(""):
-                parse(f"{name} = ", options[name])
+                parse_table_name(f"{name} = ", options[name])
     if "key" in options:
         with faults.at(""):
             check_names(_key(options["key"]), columns, str)  # the session may take more names for one
@@ -125,7 +125,7 @@ def _options(faults: ConfigErrors, table: Mapping[str, Any], columns: list[str])
         limits = {name: options[name] for name in ("chunk_rows", "max_failure_rate") if name in options}
         Limits(**limits, budget=options.get("budget"))
     with faults.at("prices"):
-        prices.read(options.get("prices"), columns, options.get("budget"))
+        prices.parse_prices(options.get("prices"), columns, options.get("budget"))
     return options
 
 
@@ -133,7 +133,7 @@ def _key(key: object) -> list[str]:
     names = [key] if isinstance(key, str) else key
     if not isinstance(names, list) or not names:
         raise ConfigError(f"key = {key!r} names no column.", 'write key = "id", or key = ["region", "id"].')
-    return [parse_column("key = ", name) for name in names]
+    return [parse_column_name("key = ", name) for name in names]
 
 
 def _columns(

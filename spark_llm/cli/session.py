@@ -35,7 +35,7 @@ def session(settings: Mapping[str, str]) -> Iterator[SparkSession]:
     Java, and `JobFailedError` where Spark does not start.
     """
     there = SparkSession.getActiveSession()
-    ours = there is None and is_bare(settings, os.environ)
+    ours = there is None and is_single_field(settings, os.environ)
     wanted = {**(bare_settings(settings, pyspark.__version__) if ours else {}), **settings}
     if ours:
         ensure_java()
@@ -53,7 +53,7 @@ def session(settings: Mapping[str, str]) -> Iterator[SparkSession]:
             spark.stop()
 
 
-def is_bare(settings: Mapping[str, str], environ: Mapping[str, str]) -> bool:
+def is_single_field(settings: Mapping[str, str], environ: Mapping[str, str]) -> bool:
     """Return whether Spark would be one that nobody has set up, on this machine."""
     if any(environ.get(name) for name in _SET_UP):
         return False

@@ -1,6 +1,6 @@
-"""Where requests go: an endpoint as the user names it, and its address, model and headers.
+"""Endpoints as the user names them, and their resolved address, model and headers.
 
-No requests.
+It sends no requests.
 Begin with `endpoint`.
 """
 

@@ -1,4 +1,4 @@
-"""Where to ask: a serving endpoint's name, a URL, or an OpenAI-style base with a model."""
+"""The endpoint as the user names it: a serving endpoint's name, a URL, or an OpenAI-style base URL with a model."""
 
 import re
 import uuid
@@ -10,51 +10,60 @@ from urllib.parse import urlsplit, urlunsplit
 from spark_llm.auth.credentials import (
     Bearer,
     Credential,
-    Login,
-    SignedInElsewhereError,
+    CredentialsProvider,
+    SignInDeferredError,
     TokenSource,
     Workspace,
-    at_workspace,
-    credential_of,
-    from_environment,
+    as_credential,
+    credential_for_endpoint,
+    environment_credential,
 )
 from spark_llm.auth.databricks_profile import Profile
 from spark_llm.endpoint import from_clients
 from spark_llm.endpoint.route import Route, check_headers, check_transport, check_url
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.urls import host_url, invocations_url, is_databricks, is_route_optimised, is_workspace, masked
+from spark_llm.protocol.urls import (
+    host_url,
+    invocations_url,
+    is_databricks,
+    is_route_optimised,
+    is_workspace,
+    masked_url,
+)
 
-_ROUTES = ("/invocations", "/chat/completions", "/completions", "/embeddings")
+_KNOWN_ROUTES = ("/invocations", "/chat/completions", "/completions", "/embeddings")
 _NAME = re.compile(r"(?!\.+$)[\w.-]{1,255}", re.ASCII)
-LOGINS: Sequence[Login] = (Profile(),)
-_OWN_LOGINS = {"authorization", "api-key"}  # headers that say who is asking, so that no token has to
+PROVIDERS: Sequence[CredentialsProvider] = (Profile(),)
+_AUTHENTICATION_HEADERS = {"authorization", "api-key"}  # with one of these, no token is needed
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A serving endpoint: what to ask, and who is asking.
+    """A serving endpoint: its address, its model and the authentication of its requests.
 
     >>> Endpoint("my-endpoint")  # at DATABRICKS_HOST, with DATABRICKS_TOKEN
     >>> Endpoint("my-endpoint", served_model="my-model-2")  # one model behind it
     >>> Endpoint("https://host/serving-endpoints/my-endpoint/invocations", token=token)
-    >>> Endpoint("http://127.0.0.1:8000/v1", model="smollm2")  # an OpenAI-style base
+    >>> Endpoint("http://127.0.0.1:8000/v1", model="smollm2")  # an OpenAI-style base URL
     >>> Endpoint("https://x.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-10-21", token=key)
 
     Attributes:
         target: The endpoint's name, looked up at DATABRICKS_HOST; or a URL. A URL whose path ends in /invocations,
-            /chat/completions, /completions or /embeddings is posted to as it is, query and all; any other is a base,
+            /chat/completions, /completions or /embeddings is used as it is, with its query; any other is a base URL,
             to which the task's route is added.
-        model: The model's name in the request; needed with a base, sent as it is with the other URLs.
-        served_model: One model behind a named endpoint, past its traffic split.
+        model: The model's name in the request; required with a base URL, optional with the others.
+        served_model: One model behind a named endpoint; it bypasses the traffic split.
         token: The bearer token; a function that returns one and is called on the workers; or `ClientCredentials`.
-            Where it is left out, for a workspace: DATABRICKS_TOKEN, DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET,
-            a profile in ~/.databrickscfg, or who runs the notebook. For OpenAI OPENAI_API_KEY, for Azure OpenAI
-            AZURE_OPENAI_API_KEY. No token for any other host.
+            Default for a workspace: DATABRICKS_TOKEN, DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET, a profile in
+            ~/.databrickscfg, or the user who runs the notebook. For OpenAI it is OPENAI_API_KEY, for Azure OpenAI
+            AZURE_OPENAI_API_KEY, and for any other host no token.
         headers: Further headers of every request, such as a gateway's; their values are never printed. With an
-            Authorization among them no token is looked for.
+            Authorization header among them, no other source of a token is used.
         ca_bundle: Certificates to trust besides the system's own: the text of a PEM file, which travels to the workers,
-            or a path that is good there.
-        allow_http: Send to a host that is not this machine without TLS: whoever is in between reads all of it.
+            or a path that exists there.
+        allow_http: Allow requests without TLS to another machine; the network in between can read all of them.
+
+    Raises `ConfigError` for an invalid value.
     """
 
     target: str
@@ -68,40 +77,40 @@ class Endpoint:
 
     @classmethod
     def from_openai(cls, client: Any, model: str, *, allow_http: bool = False) -> "Endpoint":  # noqa: ANN401 -- openai need not be installed
-        """Ask what a client of the `openai` package asks: its base URL, key, organisation and headers; Azure's too.
+        """Return the endpoint of an `openai` client: its base URL, key, organisation and headers; Azure's too.
 
         >>> Endpoint.from_openai(OpenAI(), "gpt-5-mini")
 
-        Raises `ConfigError` for a client that signs in by a transport of its own.
+        Raises `ConfigError` for a client that authenticates by its own transport.
         """
-        return cls(**from_clients.of_openai(client, model), allow_http=allow_http)
+        return cls(**from_clients.arguments_from_openai(client, model), allow_http=allow_http)
 
     @classmethod
     def from_workspace(cls, workspace: Any, name: str, *, served_model: str | None = None) -> "Endpoint":  # noqa: ANN401 -- databricks-sdk need not be installed
-        """Ask an endpoint of the workspace that a `WorkspaceClient` is signed in to.
+        """Return an endpoint of the workspace of a `WorkspaceClient` of databricks-sdk.
 
-        A personal access token and an OAuth client travel; of any other login the token of this moment does, which
-        lasts about an hour.
+        A personal access token and an OAuth client travel to the workers. For any other credential its current token
+        travels, which expires after about an hour.
 
         >>> Endpoint.from_workspace(WorkspaceClient(), "my-endpoint")
         """
         cls(name, served_model=served_model)  # its checks
-        return cls(**from_clients.of_workspace(workspace, name, served_model))
+        return cls(**from_clients.arguments_from_workspace(workspace, name, served_model))
 
     @classmethod
     def from_mlflow(cls, client: Any, name: str, *, allow_http: bool = False) -> "Endpoint":  # noqa: ANN401 -- mlflow need not be installed
-        """Ask an endpoint of an MLflow deployment client: of Databricks, or of an AI Gateway.
+        """Return an endpoint of an MLflow deployment client: of Databricks, or of an AI Gateway.
 
         >>> Endpoint.from_mlflow(get_deploy_client("databricks"), "my-endpoint")
         """
         cls(name)  # its checks
-        return cls(**from_clients.of_mlflow(client, name), allow_http=allow_http)
+        return cls(**from_clients.arguments_from_mlflow(client, name), allow_http=allow_http)
 
     def __post_init__(self) -> None:
-        """Check what can be known without the environment and without a network."""
+        """Check the values, without the environment and without a network."""
         if not isinstance(self.target, str) or not self.target.strip():
             raise ConfigError(
-                f"Endpoint({self.target!r}) names no endpoint.",
+                f"Endpoint({self.target!r}) does not name an endpoint.",
                 'pass an endpoint\'s name, like "my-endpoint", or a URL.',
             )
         for name in ("model", "served_model"):
@@ -115,13 +124,16 @@ class Endpoint:
                 f"Endpoint(served_model={self.served_model!r}) is not a served model's name.",
                 "copy it from the endpoint's page.",
             )
-        credential_of(self.token)
+        as_credential(self.token)
         check_headers(self.headers)
         if self.ca_bundle is not None and (not isinstance(self.ca_bundle, str) or not self.ca_bundle.strip()):
             raise ConfigError(
-                f"Endpoint(ca_bundle={self.ca_bundle!r}) is no bundle of certificates.",
+                f"Endpoint(ca_bundle={self.ca_bundle!r}) is not a bundle of certificates.",
                 "pass the text of a PEM file, or its path.",
             )
+        self._check_target()
+
+    def _check_target(self) -> None:
         if self.is_url:
             check_url(self.target)
             if self.served_model is not None:
@@ -147,7 +159,7 @@ class Endpoint:
 
     def __repr__(self) -> str:
         """Show the endpoint without its secrets."""
-        shown = [repr(masked(self.target) if self.is_url else self.target)]
+        shown = [repr(masked_url(self.target) if self.is_url else self.target)]
         shown += [
             f"{name}={value!r}"
             for name, value in (("model", self.model), ("served_model", self.served_model))
@@ -157,66 +169,74 @@ class Endpoint:
         return f"Endpoint({', '.join(shown)}{', allow_http=True' if self.allow_http else ''})"
 
     def resolve(
-        self, route: str, environ: Mapping[str, str], logins: Sequence[Login] = LOGINS, *, ask_logins: bool = True
+        self,
+        route: str,
+        environ: Mapping[str, str],
+        providers: Sequence[CredentialsProvider] = PROVIDERS,
+        *,
+        allow_sign_in: bool = True,
     ) -> Route:
-        """Return where a task of this `route` ("/embeddings", say) is posted to, with the credential for it.
+        """Return the URL, model and credential for requests of a task's `route`, such as "/embeddings".
 
-        Where neither the endpoint nor the environment says who is asking, the first of `logins` that does is asked; or,
-        without `ask_logins`, a `SignedInElsewhereError` says that one could be, later. Raises `ConfigError` when the
-        host, the credential or the model is not known, or the URL is another task's.
+        If neither the endpoint nor the environment has a credential, the first of `providers` with one is used. Without
+        `allow_sign_in`, `SignInDeferredError` is raised instead. Raises `ConfigError` if the host, the credential or
+        the model is not known, and for the URL of another task.
         """
-        url = self._url_of_route(route) if self.is_url else None
-        found, host = None, host_url(environ.get("DATABRICKS_HOST", ""))
-        if self.token is not None or _OWN_LOGINS & {name.lower() for name in self.headers}:
-            found = credential_of(self.token, self._identity)
+        url = self._url_for_route(route) if self.is_url else None
+        host = host_url(environ.get("DATABRICKS_HOST", ""))
+        credential: Credential | None = None
+        if self.token is not None or _AUTHENTICATION_HEADERS & {name.lower() for name in self.headers}:
+            credential = as_credential(self.token, self._identity)
         elif url or host:
-            found = from_environment(url or host, environ)
+            credential = environment_credential(url or host, environ)
         needs_host = url is None and not host
-        if needs_host or (found is None and (url is None or is_databricks(url) or is_workspace(url, host))):
-            at = host if url is None or is_route_optimised(url) else url
-            workspace = self._signed_in(at, environ, logins, ask=ask_logins)
-            host, found = workspace.host, found or workspace.credential
+        if needs_host or (credential is None and (url is None or is_databricks(url) or is_workspace(url, host))):
+            address = host if url is None or is_route_optimised(url) else url
+            workspace = self._workspace_from_providers(address, environ, providers, allow_sign_in=allow_sign_in)
+            host, credential = workspace.host, credential or workspace.credential
         if url is None:
             url = invocations_url(host, self.target, self.served_model)
         if not self.allow_http:
             check_transport(url)
-        credential = at_workspace(found or Bearer(), url, host)
+        credential = credential_for_endpoint(credential or Bearer(), url, host)
         return Route(url, self.model, credential, tuple(sorted(self.headers.items())), self.ca_bundle)
 
-    def _signed_in(self, at: str, environ: Mapping[str, str], logins: Sequence[Login], *, ask: bool) -> Workspace:
-        """Ask the logins for a workspace, at this address if there is one."""
-        for login in logins:
-            if login.is_here(environ):
-                if not ask:
-                    raise SignedInElsewhereError
-                workspace = login.workspace(environ)
-                if workspace is not None and (not at or is_workspace(at, workspace.host)):
+    def _workspace_from_providers(
+        self, address: str, environ: Mapping[str, str], providers: Sequence[CredentialsProvider], *, allow_sign_in: bool
+    ) -> Workspace:
+        """Return the workspace of the first provider that has one, at `address` unless that is empty."""
+        for provider in providers:
+            if provider.is_available(environ):
+                if not allow_sign_in:
+                    raise SignInDeferredError
+                workspace = provider.workspace(environ)
+                if workspace is not None and (not address or is_workspace(address, workspace.host)):
                     return workspace
-        if not at:
+        if not address:
             raise ConfigError(
-                f"The endpoint {self.target!r} is a name, and DATABRICKS_HOST does not say at which workspace.",
+                f"The endpoint {self.target!r} is a name, and DATABRICKS_HOST names no workspace.",
                 "set DATABRICKS_HOST to the workspace's URL on the driver, or pass the endpoint's full URL.",
             )
-        others = "".join(f"; {login.requires}" for login in logins)
+        others = "".join(f"; {provider.requirement}" for provider in providers)
         raise ConfigError(
-            f"There is no token for {masked(at)}: none of these is there: token=; DATABRICKS_TOKEN; "
+            f"There is no token for {masked_url(address)}. None of these exists: token=; DATABRICKS_TOKEN; "
             f"DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET{others}.",
             "set DATABRICKS_TOKEN on the driver, or pass Endpoint(…, token=…).",
         )
 
-    def _url_of_route(self, route: str) -> str:
+    def _url_for_route(self, route: str) -> str:
         parts = urlsplit(self.target)
         path = parts.path.rstrip("/")
-        known = next((known for known in _ROUTES if path.endswith(known)), None)
+        known = next((known for known in _KNOWN_ROUTES if path.endswith(known)), None)
         if known is None and self.model is None:
             raise ConfigError(
-                f"{masked(self.target)} ends in no known route, so it is taken for a base, and a base needs a model.",
+                f"{masked_url(self.target)} ends in no known route, so it is a base URL, which needs a model.",
                 f'pass Endpoint(url, model="…"), or a URL that ends in {route} or /invocations.',
             )
         if known not in (None, "/invocations", route):
             raise ConfigError(
-                f"{masked(self.target)} answers {known}, and this UDF asks {route}.",
-                f"use the URL that ends in {route}, or the base before it.",
+                f"{masked_url(self.target)} serves {known}, but this UDF sends requests to {route}.",
+                f"use the URL that ends in {route}, or the base URL before it.",
             )
         return urlunsplit(parts._replace(path=path if known else path + route, fragment=""))
 

@@ -1,4 +1,4 @@
-"""A resolved endpoint, as it travels to the workers: what its parts must be, and how they are printed."""
+"""A resolved endpoint, as it travels to the workers, and the checks of its parts."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from spark_llm.auth.credentials import Credential
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.urls import is_azure_openai, is_loopback, masked
+from spark_llm.protocol.urls import is_azure_openai, is_loopback, masked_url
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
@@ -15,14 +15,14 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 @dataclass(frozen=True)
 class Route:
-    """A resolved endpoint, ready to travel: where to post, for which model, as whom.
+    """A resolved endpoint: the URL, model, credential and headers of its requests.
 
     Attributes:
-        url: Where each request is posted to.
-        model: What the request names as its model, if anything.
-        credential: Who is asking.
+        url: The URL of each request.
+        model: The model's name in each request, if any.
+        credential: The credential for the requests.
         headers: Further headers of each request; their values may be secrets.
-        ca_bundle: Certificates, or the path of a file of them, to trust besides the system's own.
+        ca_bundle: Certificates in PEM, or the path of a file of them, to trust besides the system's own.
     """
 
     url: str
@@ -32,29 +32,29 @@ class Route:
     ca_bundle: str | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
-        """Show where it leads, without the token, the headers and the values of a query."""
+        """Show the URL and the model, without the token, the headers and the values of a query."""
         return f"Route(url={self.shown!r}, model={self.model!r}, token={self.credential!r})"
 
     @property
     def shown(self) -> str:
-        """The URL, fit to print."""
-        return masked(self.url)
+        """The URL with its secrets masked."""
+        return masked_url(self.url)
 
     @property
     def azure(self) -> bool:
-        """Whether keys travel in Azure's own header."""
+        """Whether a key is sent in Azure's own header."""
         return is_azure_openai(self.url)
 
 
 def check_url(url: str) -> None:
-    """Raise `ConfigError` for what cannot be posted to, or holds a password: URLs are printed."""
+    """Raise `ConfigError` for a URL that cannot be used, or has a password in it: URLs are printed."""
     try:
         parts = urlsplit(url)
         _ = parts.port  # reading it is what checks it
-    except ValueError:  # its words quote the URL, and a password may be in it
+    except ValueError:  # its message quotes the URL, which may have a password in it
         raise ConfigError("The endpoint's URL cannot be read.", "write it as https://host/path.") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url):
-        raise ConfigError(f"{masked(url)!r} is not a URL to post to.", "write it as https://host/path.")
+        raise ConfigError(f"{masked_url(url)!r} is not an http or https URL.", "write it as https://host/path.")
     if parts.username is not None or parts.password is not None:
         raise ConfigError(
             f"The URL of {parts.hostname} has a user or a password in it, and URLs are printed.",
@@ -63,17 +63,18 @@ def check_url(url: str) -> None:
 
 
 def check_transport(url: str) -> None:
-    """Raise `ConfigError` where a token and everybody's texts would go over a network in clear."""
+    """Raise `ConfigError` for plain http over a network: the token and the rows could be read."""
     parts = urlsplit(url)
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise ConfigError(
-            f"{masked(url)} is plain http to another machine: whoever is in between reads the token and the rows.",
+            f"{masked_url(url)} is plain http to another machine: the network in between can read the token and"
+            " the rows.",
             "use https://, or Endpoint(…, allow_http=True) within a network that you trust.",
         )
 
 
 def check_headers(headers: object) -> None:
-    """Raise `ConfigError` for headers that cannot be sent, without telling their values."""
+    """Raise `ConfigError` for headers that cannot be sent, without printing their values."""
     if not isinstance(headers, Mapping) or not all(
         isinstance(name, str) and _HEADER.fullmatch(name) and isinstance(value, str) and _HEADER_VALUE.fullmatch(value)
         for name, value in headers.items()

@@ -33,7 +33,7 @@ from spark_llm.flow.read_ahead import ReadAhead
 from spark_llm.flow.request import Request
 from spark_llm.flow.scheduler import RequestScheduler, Verdict
 from spark_llm.policy import Policy
-from spark_llm.protocol.hints import with_next_step
+from spark_llm.protocol.hints import with_hint
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Answer, Failure, Response, Result, Row, RowError
 from spark_llm.transport.http import HTTPClient
@@ -78,7 +78,7 @@ class Engine:
     def _begin(self) -> None:
         """Know nothing of the endpoint yet, and have no request in line."""
         self._limit = ConcurrencyLimiter(self._policy, most_connections())
-        self._schedule = RequestScheduler(self._limit, self._policy, renews=self._keeper.renews)
+        self._schedule = RequestScheduler(self._limit, self._policy, renews=self._keeper.is_renewable)
         self._forms: dict[Task, WireFormatNegotiation] = {}
         self._flow_log = FlowLog()
 
@@ -124,7 +124,7 @@ class Engine:
         _logger.debug(words, self._route.shown, stream.form.task.name, line.left, failed)
 
     def _results(self, stream: Stream, rows: Rows) -> Iterator[list[Result | None]]:
-        rows_a_request = stream.form.most_inputs
+        rows_a_request = stream.form.max_inputs
         line, pace = stream.line, ReadAhead(time.monotonic(), rows_a_request)
         while line.held or not rows.ended:
             now = time.monotonic()
@@ -362,7 +362,7 @@ class Engine:
     def _advised(self, last_word: Verdict) -> RowError:
         """Return the error for its rows, with what to do about it."""
         route = self._route
-        return with_next_step(last_word.error, route.shown, route.credential.origin, stops_all=last_word.stops_all)
+        return with_hint(last_word.error, route.shown, route.credential.origin, stops_all=last_word.stops_all)
 
     def _deliver(self, stream: Stream, results: Iterable[tuple[int, Result]]) -> None:
         """Put results in their places, and ask what waited for a twin that failed."""
@@ -376,18 +376,18 @@ class Engine:
             if self._client is None:
                 self._client = self._connected()
             now = time.time()
-            if self._keeper.is_due(now):
-                if self._keeper.has_ended(now):
-                    await self._in_a_thread(self._keeper.renew_in_time)
+            if self._keeper.needs_renewal(now):
+                if self._keeper.has_expired(now):
+                    await self._in_a_thread(self._keeper.renew_if_needed)
                 elif self._renewal is None or self._renewal.done():
-                    self._renewal = self._loop.run_in_executor(None, self._keeper.renew_in_time)
+                    self._renewal = self._loop.run_in_executor(None, self._keeper.renew_if_needed)
                     self._renewal.add_done_callback(_is_seen)
             response = await self._post(self._client, request, body)
         except SignInError as error:
             return error.failure, None
         except ConfigError as error:  # the bundle of certificates
             return Failure(RowError("connection", None, str(error), retryable=False), final=True), None
-        return task.typed(task.decode(response, len(items)), items, request.dialect), response.latency_s
+        return task.parse_output(task.decode(response, len(items)), items, request.dialect), response.latency_s
 
     async def _post(self, client: HTTPClient, request: Request, body: bytes) -> Response:
         """Send a request, and again where another token can be had than the one that was refused."""
@@ -398,11 +398,11 @@ class Engine:
             request.requests += 1
             response = await client.post(body, token)
             if response.status not in (401, 403):
-                self._keeper.worked(token)
+                self._keeper.record_success(token)
                 return response
             if tokens == _TOKENS_MOST or not await self._replaced(request, token):
                 if tokens > 1:
-                    self._keeper.was_in_vain()
+                    self._keeper.record_futile_renewal()
                 return response
             request.tries.sent += 1
 

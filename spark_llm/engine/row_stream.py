@@ -177,7 +177,7 @@ class Stream:
         """Begin with an empty line; a cache is used where equal rows may have one answer."""
         self.form = form
         self.line = ReorderBuffer()
-        self.packer = Batcher(form.most_inputs)
+        self.packer = Batcher(form.max_inputs)
         self._failure_rate = FailureRate(policy.max_failure_rate)
         one_for_all = form.task.repeatable if policy.dedupe is None else policy.dedupe
         self._twins = Dedupe() if one_for_all else None
@@ -203,7 +203,7 @@ class Stream:
         return to_ask
 
     def _asks_nothing(self, row: Row) -> bool:
-        return row is None or (not isinstance(row, RowError) and self.form.task.costs_nothing(row))
+        return row is None or (not isinstance(row, RowError) and self.form.task.skips(row))
 
     def settle(self, results: Iterable[tuple[int, Result]]) -> list[list[Indexed]]:
         """Put results in their places; return requests for what waited for a twin that failed."""

@@ -18,7 +18,7 @@ from spark_llm.errors import HINT, ConfigError, JobFailedError
 from spark_llm.metering import prices as price_list
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import Limits
-from spark_llm.protocol.identifiers import check_format, check_new_column, parse, parse_column
+from spark_llm.protocol.identifiers import check_format, check_new_column, parse_column_name, parse_table_name
 from spark_llm.udf.lazy_udf import Call, call_of
 
 if TYPE_CHECKING:
@@ -236,14 +236,14 @@ def job_of(  # noqa: PLR0917 -- as in `enrich_table`
         raise ConfigError(f"columns={columns!r} names no columns.", 'write columns={"summary": chat("review")}.')
     check_format(format)
     calls = {name: _call(name, column) for name, column in columns.items()}
-    key_names = tuple(parse_column("key=", each) for each in keys)
+    key_names = tuple(parse_column_name("key=", each) for each in keys)
     check_names(key_names, calls, same_of(spark))
     return Job(
-        parse("target=", target),
+        parse_table_name("target=", target),
         key_names,
         calls,
         limits,
-        price_list.read(prices, list(calls), limits.budget),
+        price_list.parse_prices(prices, list(calls), limits.budget),
         retry_errors=retry_errors,
         on_missing=on_missing,
         progress=progress,

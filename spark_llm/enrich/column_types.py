@@ -13,22 +13,22 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from spark_llm.protocol.identifiers import Same, quoted
+from spark_llm.protocol.identifiers import CaseFold, quoted
 
 _WHOLE_NUMBERS: list[type[DataType]] = [ByteType, ShortType, IntegerType, LongType]  # from narrow to wide
 
 
-def same_of(spark: SparkSession) -> Same:
+def same_of(spark: SparkSession) -> CaseFold:
     """Return the function that maps names to what the session compares: `spark.sql.caseSensitive` says which."""
     return str if spark.conf.get("spark.sql.caseSensitive") == "true" else str.lower
 
 
-def find_field(schema: StructType, name: str, same: Same) -> StructField | None:
+def find_field(schema: StructType, name: str, same: CaseFold) -> StructField | None:
     """Return the column that Spark finds under a name; None where there is none."""
     return next((field for field in schema if same(field.name) == same(name)), None)
 
 
-def accepts(column: DataType, value: DataType, same: Same) -> bool:
+def accepts(column: DataType, value: DataType, same: CaseFold) -> bool:
     """Return whether a column holds every value of a type. Its whole numbers may be wider, as in Iceberg tables."""
     match column, value:
         case StructType(fields=fields), StructType(fields=others):

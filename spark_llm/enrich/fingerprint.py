@@ -25,7 +25,7 @@ from spark_llm.ai.arguments import Arguments
 from spark_llm.ai.catalog import Parameter
 from spark_llm.ai.udf import PAIR, QUERY, FunctionPlan, QueryPlan, SimilarityPlan
 from spark_llm.errors import InputTypeError
-from spark_llm.protocol.canonical import recipe_digest
+from spark_llm.protocol.canonical import spec_digest
 from spark_llm.protocol.template import PromptBuilder
 from spark_llm.udf.columns import arrow_rows
 from spark_llm.udf.lazy_udf import Plan
@@ -54,7 +54,7 @@ def fingerprint(plan: Plan, arguments: Sequence[Argument]) -> Column:
     check_arrow_types(plan, arguments)
     canonical = F.concat(*_canonical_inputs(plan, arguments))
     digits = F.substring(F.sha2(canonical.cast(BinaryType()), 256), 1, _DIGITS)
-    return F.concat(F.lit(f"{_FORM}-{recipe_digest(plan.canonical)}-"), digits)
+    return F.concat(F.lit(f"{_FORM}-{spec_digest(plan.canonical)}-"), digits)
 
 
 def check_arrow_types(plan: Plan, arguments: Sequence[Argument]) -> None:
@@ -139,8 +139,8 @@ def _field_places(prompt: PromptBuilder, struct: StructType) -> dict[str, int]:
     """Return the place in the struct of each field."""
     places = {field.name: place for place, field in enumerate(struct.fields)}
     conversation = places.pop(CONVERSATION, None)
-    if prompt.conversation and conversation is not None and isinstance(struct[conversation].dataType, ArrayType):
-        places[prompt.conversation] = conversation
+    if prompt.conversation_field and conversation is not None and isinstance(struct[conversation].dataType, ArrayType):
+        places[prompt.conversation_field] = conversation
     return places
 
 

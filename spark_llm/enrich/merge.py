@@ -15,7 +15,7 @@ from spark_llm.enrich.plan import fingerprint_name
 from spark_llm.enrich.spark_errors import error_text, retry_on_conflict
 from spark_llm.enrich.table import Table
 from spark_llm.errors import JobFailedError
-from spark_llm.protocol.identifiers import Same, quoted
+from spark_llm.protocol.identifiers import CaseFold, quoted
 
 _logger = logging.getLogger("spark_llm.enrich")
 
@@ -105,7 +105,7 @@ def merge_statement(target: str, staged: str, schema: StructType, *, only_new: b
     return "\n".join(lines)
 
 
-def mergeable_schema(staged: StructType, target: StructType, same: Same) -> StructType | None:
+def mergeable_schema(staged: StructType, target: StructType, same: CaseFold) -> StructType | None:
     """Return the columns of staged answers that the target still has, since it may have been altered.
 
     None where the target lacks the key, or all columns for the answers.

@@ -13,7 +13,7 @@ from pyspark.sql.types import DataType, StringType, StructField, StructType
 from spark_llm.enrich.column_types import accepts, find_field, nullable
 from spark_llm.enrich.fingerprint import fingerprint
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.identifiers import Same, check_apart
+from spark_llm.protocol.identifiers import CaseFold, check_distinct
 from spark_llm.udf.lazy_udf import Call
 
 InputTypes = Mapping[str, Sequence[DataType]]
@@ -59,7 +59,7 @@ class RunPlan:
     key: tuple[str, ...]
     carried: tuple[str, ...]
     filled: tuple[FilledColumn, ...]
-    same: Same
+    same: CaseFold
     created: StructType | None = None
     added_answers: tuple[StructField, ...] = ()
     added_carried: tuple[StructField, ...] = ()
@@ -82,7 +82,7 @@ def plan_run(  # noqa: PLR0917 -- a plan depends on all of them
     key: Sequence[str],
     calls: Mapping[str, Call],
     input_types: InputTypes,
-    same: Same,
+    same: CaseFold,
 ) -> RunPlan:
     """Return the plan for a source and a target of these schemas; `target` is None where the table is missing.
 
@@ -108,10 +108,10 @@ def plan_run(  # noqa: PLR0917 -- a plan depends on all of them
     )
 
 
-def check_names(key: Sequence[str], columns: Iterable[str], same: Same) -> None:
+def check_names(key: Sequence[str], columns: Iterable[str], same: CaseFold) -> None:
     """Raise `ConfigError` where the key, or the filled columns with their fingerprints, have a name twice."""
-    check_apart("key= has", key, same)
-    check_apart("columns= fills", [name for each in columns for name in (each, fingerprint_name(each))], same)
+    check_distinct("key= has", key, same)
+    check_distinct("columns= fills", [name for each in columns for name in (each, fingerprint_name(each))], same)
 
 
 def fingerprint_name(column: str) -> str:
@@ -124,7 +124,7 @@ def name_list(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names)) or "no columns"
 
 
-def _key_name(source: StructType, name: str, same: Same) -> str:
+def _key_name(source: StructType, name: str, same: CaseFold) -> str:
     field = find_field(source, name, same)
     if field is None:
         raise ConfigError(
@@ -134,7 +134,9 @@ def _key_name(source: StructType, name: str, same: Same) -> str:
     return field.name
 
 
-def _filled_column(source: StructType, name: str, call: Call, types: Sequence[DataType], same: Same) -> FilledColumn:
+def _filled_column(
+    source: StructType, name: str, call: Call, types: Sequence[DataType], same: CaseFold
+) -> FilledColumn:
     kind = call.udf.returnType
     if not isinstance(kind, StructType):
         raise ConfigError(f"{name!r} has no tokens and no error.", "use the function that returns the whole struct.")
@@ -151,7 +153,7 @@ def _filled_column(source: StructType, name: str, call: Call, types: Sequence[Da
 
 def _check_target(target: StructType, target_name: str, plan: RunPlan, kept: Sequence[StructField]) -> None:
     """Raise `ConfigError` where an existing target lacks the key, or has a column of another type."""
-    check_apart(f"{target_name} has the columns", target.names, plan.same)
+    check_distinct(f"{target_name} has the columns", target.names, plan.same)
     for name in plan.key:
         if find_field(target, name, plan.same) is None:
             raise ConfigError(

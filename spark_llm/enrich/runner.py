@@ -35,9 +35,9 @@ from spark_llm.enrich.source import Source, input_types
 from spark_llm.enrich.staging import Staging, lease_table, observed_values
 from spark_llm.enrich.table import Table, apply_plan
 from spark_llm.enrich.work_table import WorkTable
-from spark_llm.livecounts.counts import LiveCounts, own_address_towards
+from spark_llm.livecounts.counts import LiveCounts, local_address_for
 from spark_llm.metering.chunking import ChunkPlanner, Limits
-from spark_llm.metering.prices import Price, cost
+from spark_llm.metering.prices import Price, total_cost
 from spark_llm.udf.lazy_udf import Call
 
 _logger = logging.getLogger("spark_llm.enrich")
@@ -109,7 +109,7 @@ class Job:
             recovered=recovered,
             deleted=work.deleted,
             columns=total.columns,
-            usd=cost(self.prices, total.columns),
+            usd=total_cost(self.prices, total.columns),
             stopped=chunks.stopped,
             notes=notes,
         )
@@ -155,8 +155,8 @@ class Job:
             return total
         runner = ChunkRunner.of(spark, plan, self.limits.max_failure_rate)
         with (
-            LiveCounts(_driver_host(spark)) as live,
-            Progress(work.to_ask, live, partial(cost, self.prices), enabled=self.progress) as progress,
+            LiveCounts(_driver_host(spark) if self.progress else "") as live,
+            Progress(work.to_ask, live, partial(total_cost, self.prices), enabled=self.progress) as progress,
         ):
             number = 0
             while size := chunks.next(time.monotonic()):
@@ -166,11 +166,11 @@ class Job:
                 live.begin(number)
                 reporting = None if live.address is None else LiveReporting(live.address, number)
                 answers, result = runner.ask(work.take(size), reporting, staging)
-                progress.settled(size, result.columns)
+                progress.finish_chunk(size, result.columns)
                 _logger.info("chunk %d: %d of %d rows answered", number, result.answered, result.asked)
                 merger.merge_answers(answers, staging.location("answers"), only_new=result.only_new)
                 _logger.info("chunk %d: merged", number)
-                usd = cost(self.prices, result.columns)
+                usd = total_cost(self.prices, result.columns)
                 chunks.done(size, result.columns, usd, time.monotonic(), result.fatal_error)
                 total = total.plus(result)
         return total
@@ -187,7 +187,7 @@ def _schemas(source: DataFrame, target: DataFrame | None) -> tuple[StructType, S
 
 def _driver_host(spark: SparkSession) -> str:
     """Return where workers find this process: the driver's address, or this client's on its way to the server."""
-    return own_address_towards(spark.client.host) if is_remote() else spark.conf.get("spark.driver.host") or ""
+    return local_address_for(spark.client.host) if is_remote() else spark.conf.get("spark.driver.host") or ""
 
 
 def _source_rows(seen: Observation, work: WorkTable) -> int | None:

@@ -11,7 +11,7 @@ from spark_llm.enrich.plan import InputTypes, name_list
 from spark_llm.enrich.spark_errors import error_text
 from spark_llm.enrich.table import Table
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.identifiers import Same, check_apart
+from spark_llm.protocol.identifiers import CaseFold, check_distinct
 from spark_llm.udf.lazy_udf import Call
 
 
@@ -42,12 +42,12 @@ class Source:
         return self.given.read_existing() if isinstance(self.given, Table) else self.given
 
 
-def input_types(source: DataFrame, calls: Mapping[str, Call], same: Same) -> InputTypes:
+def input_types(source: DataFrame, calls: Mapping[str, Call], same: CaseFold) -> InputTypes:
     """Return the types of each call's arguments over the source.
 
     Raises `ConfigError` where the source lacks a column, or has two of one name to the session.
     """
-    check_apart("The source has the columns", source.columns, same)
+    check_distinct("The source has the columns", source.columns, same)
     types = {}
     for name, call in calls.items():
         arguments = [F.col(each) if isinstance(each, str) else each for each in call.arguments]

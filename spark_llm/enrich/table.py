@@ -11,7 +11,7 @@ from spark_llm.enrich.column_types import column_ddl
 from spark_llm.enrich.plan import RunPlan
 from spark_llm.enrich.spark_errors import error_condition, error_text, retry_on_conflict
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.identifiers import parse, quoted
+from spark_llm.protocol.identifiers import parse_table_name, quoted
 from spark_llm.text.excerpt import excerpt
 
 FORMAT = "delta"  # where neither a catalog nor a source names one
@@ -35,7 +35,7 @@ class Table:
     @classmethod
     def named(cls, spark: SparkSession, parameter: str, name: str) -> "Table":
         """Name a table as Spark SQL writes it; `ConfigError` for another text begins with `parameter`, as `target=`."""
-        return cls(spark, parse(parameter, name))
+        return cls(spark, parse_table_name(parameter, name))
 
     def __str__(self) -> str:
         """Return the name with as few quotes as possible."""

@@ -9,8 +9,8 @@ socket, no clock, no Spark.
 
 from collections.abc import Iterable
 
+from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.values import Item
-from spark_llm.protocol.wire import write_json
 
 BODY_BYTES = 4_000_000  # Databricks' limit for foundation and external models is 4 MB
 REQUEST_TOKENS = 250_000  # OpenAI's limit is 300,000; a sixth of it is the margin of the estimate

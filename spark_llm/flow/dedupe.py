@@ -9,8 +9,8 @@ from sys import getsizeof
 from typing import Any
 
 from spark_llm.flow.batcher import Indexed
+from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.values import Item, Prompt, Result, Usage
-from spark_llm.protocol.wire import write_json
 
 ANSWERS_MOST = 10_000
 BYTES_MOST = 16_000_000
@@ -108,7 +108,7 @@ def _key(item: Item) -> Key | None:
         return item
     if isinstance(item, Prompt):
         said = _key(item.content)
-        return None if said is None else (said, item.system, item.reply)
+        return None if said is None else (said, item.system, item.output)
     try:
         return write_json(item)
     except (TypeError, ValueError, RecursionError):

@@ -70,13 +70,13 @@ class WireFormatNegotiation:
         return self.alone and len(self._refused) % 2 == 0
 
     @property
-    def most_inputs(self) -> int:
+    def max_inputs(self) -> int:
         """How many inputs one request may carry."""
         return self.most_inputs_in(self.dialect)
 
     def most_inputs_in(self, dialect: int) -> int:
         """How many inputs one request may carry in a wire form."""
-        return 1 if self.alone else self.task.most_inputs(dialect, self._batch_size)
+        return 1 if self.alone else self.task.max_inputs(dialect, self._batch_size)
 
     def opened(self, now: float) -> int | None:
         """Return how many requests may be out now; None where there is no telling, nor a need."""
@@ -119,7 +119,7 @@ class WireFormatNegotiation:
             if not doubt.left:
                 self._vote(dialect, doubt.witnesses)
         elif dialect == self.dialect:
-            self._proven |= self.task.shows(_items(inputs), dialect)
+            self._proven |= self.task.required_features(_items(inputs), dialect)
             self._votes = {form: by for form, by in self._votes.items() if not (form ^ dialect) & self._proven}
             self._in_doubt = self._in_doubt - 1 if self._votes else 0
 
@@ -134,13 +134,13 @@ class WireFormatNegotiation:
             return None
         return dialect | PLAIN
 
-    def otherwise(self, dialect: int, inputs: Sequence[Indexed], error: RowError) -> int | None:
+    def fallback_format(self, dialect: int, inputs: Sequence[Indexed], error: RowError) -> int | None:
         """Return the wire form in which to ask inputs that were refused in this one; None where there is none."""
         if error.kind != "invalid_request":
             return None
         if self.dialect & ~dialect:
             return self.dialect | dialect
-        other = self.task.otherwise(_items(inputs), dialect, error.message)
+        other = self.task.fallback_format(_items(inputs), dialect, error.message)
         if other is None or (other & ~dialect) & self._proven:
             return None
         self._doubt()

@@ -61,7 +61,7 @@ class Request:
     def ask_again(self, task: Task, answer: Answer) -> None:
         """Ask its one input again after an answer that did not fit its type, and keep that for want of a better."""
         [(number, item)], [self.misfit] = self.inputs, answer.results
-        self.inputs = [(number, task.again(item, self.misfit))]
+        self.inputs = [(number, task.reask(item, self.misfit))]
         self.asked_again += 1
 
     def has_cost(self, usage: Usage | None) -> None:

@@ -34,7 +34,7 @@ def next_delay(failure: Failure, tries: Attempts, policy: Policy, now: float, ra
     """
     error = failure.error
     told_s = failure.retry_after_s or 0.0
-    if failure.told_to_wait:
+    if failure.throttled:
         tries.refusals += 1
         if tries.refused_since is None:
             tries.refused_since = now

@@ -169,7 +169,7 @@ class RequestScheduler:
         form = self._back(request)
         for suspect in self._suspects[form].answered(request):
             self._release(suspect, None if suspect.request.token != request.token else suspect.own, now)
-        other = form.misunderstood(request.dialect, request.inputs) if answer.about_form else None
+        other = form.misunderstood(request.dialect, request.inputs) if answer.format_unsupported else None
         if other is None:
             proves = any(result.error is None or result.error.kind == "schema_mismatch" for result in answer.results)
             form.understood(request.dialect, request.inputs, request.doubt, proves=proves)
@@ -196,9 +196,9 @@ class RequestScheduler:
         """Take note of a failure; return what the request ends with, or None when it goes on."""
         form = self._back(request)
         request.has_cost(failure.usage)
-        if failure.told_to_wait:
+        if failure.throttled:
             return self._refused(request, failure, now, draw)
-        if failure.about_input or failure.about_form or (failure.stops_all and not failure.stops_at_once):
+        if failure.about_input or failure.format_unsupported or (failure.stops_all and not failure.stops_at_once):
             self.limit.answered(_sent(request), now)  # the endpoint is well, and had time to read what it refused
             self._budget.answered()
         else:
@@ -210,7 +210,7 @@ class RequestScheduler:
         request.sent = None
         if failure.about_input:
             return self._asked_otherwise(request, failure, now)
-        if failure.about_form and (other := form.misunderstood(request.dialect, request.inputs)) is not None:
+        if failure.format_unsupported and (other := form.misunderstood(request.dialect, request.inputs)) is not None:
             request.flags |= other
             self._wait(request, now)
             return None
@@ -219,7 +219,7 @@ class RequestScheduler:
     def _asked_otherwise(self, request: Request, failure: Failure, now: float) -> Verdict | None:
         """Ask in another form, or in two parts; an input alone is what was refused."""
         form, inputs = request.form, request.inputs
-        other = form.otherwise(request.dialect, inputs, failure.error)
+        other = form.fallback_format(request.dialect, inputs, failure.error)
         if other is not None:
             request.flags |= other
             request.doubt = request.doubt or Doubt(len(inputs), witnesses(inputs))

@@ -1,7 +1,7 @@
-"""Live counts: while Spark's tasks ask, each tells the driver over UDP how many rows it has answered.
+"""Live counts: each Spark task sends the driver the number of its answered rows over UDP.
 
-Spark Connect has no accumulators. A datagram needs no connection and waits for nobody: where none arrives, nothing is
-shown until a chunk is done, and no task ever waits or fails for it.
+Spark Connect has no accumulators. A datagram needs no connection, so no task waits or fails for it. If none arrives,
+nothing is shown until a chunk is done.
 """
 
 import contextlib
@@ -15,20 +15,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from spark_llm.livecounts.datagrams import Count, RunningCounts, Sender, written
+from spark_llm.livecounts.datagrams import Count, RunningCounts, Sender, encoded_counts
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.values import Result
 
-EVERY_S = 0.5  # no task tells more often
+SEND_INTERVAL_S = 0.5  # of one task, at least
 SECRET_BYTES = 16
-_JOIN_S = 5.0
-_MOST_BYTES = 65_535
-_NO_WAY = (OSError, ValueError)  # an address that leads nowhere; ValueError for one that is no address at all
+_JOIN_TIMEOUT_S = 5.0
+_MAX_DATAGRAM_BYTES = 65_535
+_ADDRESS_ERRORS = (OSError, ValueError)  # no route to an address; ValueError for a malformed one
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where the driver listens, and the secret that datagrams to it are signed with; travels to workers."""
+    """The address where the driver listens, and the secret that signs datagrams; it travels to workers."""
 
     host: str
     port: int
@@ -39,85 +39,85 @@ class Address:
 
 
 class LiveCounts:
-    """What tasks have counted so far in the chunk that is running, as the driver hears it.
+    """The driver's listener: the counts of the tasks in the running chunk.
 
-    >>> with LiveCounts(own_address_towards("executor.host")) as live:
+    >>> with LiveCounts(local_address_for("executor.host")) as live:
     ...     live.begin(1)
     ...     run_a_job_whose_tasks_report_to(live.address, chunk=1)
     ...     live.rows()
     """
 
     def __init__(self, host: str) -> None:
-        """Listen on this address of the machine alone, from when the `with` begins to where it ends."""
+        """Listen on this address of the machine only, inside the `with` block."""
         self._host = host
         self._secret = secrets.token_bytes(SECRET_BYTES)
         self._running = RunningCounts(self._secret)
         self._lock = threading.Lock()
-        self._opened = contextlib.ExitStack()
+        self._resources = contextlib.ExitStack()
         self._address: Address | None = None
 
     @property
     def address(self) -> Address | None:
-        """Where tasks send to; None where nothing is heard."""
+        """The address for tasks; None if the driver does not listen."""
         return self._address
 
     def __enter__(self) -> "LiveCounts":  # noqa: PYI034 -- typing.Self came with Python 3.11
-        with contextlib.suppress(*_NO_WAY, RuntimeError), contextlib.ExitStack() as opened:
-            heard = opened.enter_context(_bound(self._host))
-            ours, theirs = map(opened.enter_context, socket.socketpair())
-            reader = threading.Thread(target=self._read, args=(heard, theirs), name="spark_llm-live", daemon=True)
-            reader.start()  # a RuntimeError where the machine has no thread left
-            opened.callback(reader.join, _JOIN_S)
-            opened.callback(ours.close)  # the reader's sign to end
-            host, port, *_ = heard.getsockname()
+        with contextlib.suppress(*_ADDRESS_ERRORS, RuntimeError), contextlib.ExitStack() as resources:
+            listener = resources.enter_context(_bound_socket(self._host))
+            ours, theirs = map(resources.enter_context, socket.socketpair())
+            reader = threading.Thread(target=self._read, args=(listener, theirs), name="spark_llm-live", daemon=True)
+            reader.start()  # RuntimeError if the machine has no thread left
+            resources.callback(reader.join, _JOIN_TIMEOUT_S)
+            resources.callback(ours.close)  # ends the reader
+            host, port, *_ = listener.getsockname()
             self._address = Address(host, port, self._secret)
-            self._opened = opened.pop_all()
+            self._resources = resources.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._address = None
-        with contextlib.suppress(OSError):  # a job does not fail, and its error is not hidden, for a socket
-            self._opened.close()
+        with contextlib.suppress(OSError):  # a socket neither fails a job nor hides its error
+            self._resources.close()
 
     def begin(self, chunk: int) -> None:
-        """Forget what was counted, and listen to the tasks of this chunk alone; no two chunks have one number."""
+        """Reset the counts and count the tasks of this chunk only; each chunk has a number of its own."""
         with self._lock:
             self._running.begin(chunk)
 
     def end(self) -> None:
-        """Forget what was counted, and listen to nobody until the next chunk begins."""
+        """Reset the counts, and count nothing until the next chunk begins."""
         with self._lock:
             self._running.end()
 
     def counts(self) -> dict[str, Tally]:
-        """Return what tasks have counted, by column."""
+        """Return the counts of all tasks, by column."""
         with self._lock:
             return self._running.counts()
 
     def rows(self) -> int:
-        """Return how many rows are done in all their columns."""
+        """Return the number of rows that are done in all their columns."""
         with self._lock:
             return self._running.rows()
 
-    def _read(self, heard: socket.socket, end: socket.socket) -> None:
+    def _read(self, listener: socket.socket, end: socket.socket) -> None:
         with selectors.DefaultSelector() as selector:
-            selector.register(heard, selectors.EVENT_READ)
+            selector.register(listener, selectors.EVENT_READ)
             selector.register(end, selectors.EVENT_READ)
-            while all(ready.fileobj is heard for ready, _ in selector.select()):
+            while all(ready.fileobj is listener for ready, _ in selector.select()):
                 try:
-                    datagram = heard.recv(_MOST_BYTES)
+                    datagram = listener.recv(_MAX_DATAGRAM_BYTES)
                 except BlockingIOError:  # its checksum was wrong
                     continue
                 except OSError:
                     return
                 with self._lock:
-                    self._running.take(datagram)
+                    self._running.receive(datagram)
 
 
 class Reporter:
-    """One task's counts, told to the driver; for as many threads as ask. It never waits and never raises."""
+    """Sends one task's counts to the driver; safe for threads. It never waits and never raises."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Reporter:
         attempt: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Report to an address; to None, nothing is told.
+        """Report to an address; with None, nothing is sent.
 
         `attempt` grows with every attempt at the partition, as `TaskContext.taskAttemptId` does.
         """
@@ -136,67 +136,67 @@ class Reporter:
         self._clock = clock
         self._lock = threading.Lock()
         self._counts: dict[str, Count] = {}
-        self._untold = False
-        self._due = -float("inf")
+        self._has_unsent = False
+        self._next_send_at = -float("inf")
         self._socket: socket.socket | None = None
 
     def add(self, column: str, results: Sequence[Result | None]) -> None:
-        """Count results of a column, None for a row that asked nothing, and tell when it is time.
+        """Count results of a column, and send the counts if the interval is over; None is a row that asked nothing.
 
-        Without results it tells what had to wait.
+        Without results, it sends only counts that are still unsent.
         """
         if self._address is None:
             return
         with self._lock:
             if results:
                 self._counts[column] = self._counts.get(column, Count()).plus(Count.of(results))
-                self._untold = True
-            if self._untold and (now := self._clock()) >= self._due:
-                self._due = now + EVERY_S
-                self._tell(self._address)
+                self._has_unsent = True
+            if self._has_unsent and (now := self._clock()) >= self._next_send_at:
+                self._next_send_at = now + SEND_INTERVAL_S
+                self._send(self._address)
 
     def close(self) -> None:
-        """Tell how it ended."""
+        """Send the final counts, and close the socket."""
         with self._lock:
-            if self._address is not None and self._untold:
-                self._tell(self._address)
+            if self._address is not None and self._has_unsent:
+                self._send(self._address)
             if self._socket is not None:
                 self._socket.close()
                 self._socket = None
 
-    def _tell(self, address: Address) -> None:
-        self._untold = False
-        with contextlib.suppress(*_NO_WAY):
-            # A numeric host: a name would have to be looked up, and that waits.
-            [(family, kind, protocol, _, where), *_] = socket.getaddrinfo(
+    def _send(self, address: Address) -> None:
+        self._has_unsent = False
+        with contextlib.suppress(*_ADDRESS_ERRORS):
+            # A numeric host: the lookup of a name would block.
+            [(family, kind, protocol, _, destination), *_] = socket.getaddrinfo(
                 address.host, address.port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
             )
             if self._socket is None:
                 self._socket = socket.socket(family, kind, protocol)
                 self._socket.setblocking(False)
-            for datagram in written(address.secret, self._sender, self._counts):
-                self._socket.sendto(datagram, where)
+            for datagram in encoded_counts(address.secret, self._sender, self._counts):
+                self._socket.sendto(datagram, destination)
 
 
-def own_address_towards(host: str, port: int = 9) -> str:
-    """Return this machine's address on the way to another; empty where no way leads there. Nothing is sent."""
-    with contextlib.suppress(*_NO_WAY):
-        for family, kind, protocol, _, where in socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM):
+def local_address_for(host: str, port: int = 9) -> str:
+    """Return this machine's address on the route to a host; "" if there is no route. It sends nothing."""
+    with contextlib.suppress(*_ADDRESS_ERRORS):
+        for family, kind, protocol, _, destination in socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM):
             with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as probe:
-                probe.connect(where)  # a datagram socket only looks up the route
+                probe.connect(destination)  # a datagram socket only looks up the route
                 return str(probe.getsockname()[0])
     return ""
 
 
-def _bound(host: str) -> socket.socket:
-    """Return a socket on a free port of this address; raises `OSError` where none can be, or it would be of all."""
-    places = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM) if host else []
-    for family, kind, protocol, _, where in places:
-        if ipaddress.ip_address(str(where[0]).partition("%")[0]).is_unspecified:
+def _bound_socket(host: str) -> socket.socket:
+    """Return a socket on a free port of this address; raise `OSError` for none, or for that of all interfaces."""
+    candidates = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM) if host else []
+    for family, kind, protocol, _, address in candidates:
+        if ipaddress.ip_address(str(address[0]).partition("%")[0]).is_unspecified:
             continue
         bound = socket.socket(family, kind, protocol)
         try:
-            bound.bind(where)
+            bound.bind(address)
             bound.setblocking(False)
         except OSError:
             bound.close()

@@ -1,6 +1,6 @@
-"""Running counts of a chunk: what a task counts, how that travels in datagrams, and what they all come to.
+"""The datagrams of live counts: their format, and the sum of those of one chunk. It is pure.
 
-Counts are cumulative, so that a datagram that is lost, late or doubled does no harm. Knows no socket and no clock.
+Counts are cumulative, so a datagram that is lost, late or duplicated does no harm.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ from spark_llm.metering.tally import Tally, total_of
 from spark_llm.protocol.values import Result
 
 MAC_BYTES = 16
-MOST_BYTES = 1_200  # of a datagram of several columns: every route carries so many in one piece
-_SUMS = ("asked", "prompt_tokens", "completion_tokens", "cached_tokens", "total_tokens", "requests")
+MAX_BYTES = 1_200  # of a datagram with several columns: every route carries this without fragments
+_TALLY_FIELDS = ("asked", "prompt_tokens", "completion_tokens", "cached_tokens", "total_tokens", "requests")
 
 
 class Sender(NamedTuple):
-    """Who counts: an attempt at one partition of a chunk; a later attempt has a greater number."""
+    """The source of counts: an attempt at one partition of a chunk; a later attempt has a greater number."""
 
     chunk: int
     partition: int
@@ -28,14 +28,14 @@ class Sender(NamedTuple):
 
 
 class Count(NamedTuple):
-    """What one column of a partition has come to; `rows` that asked nothing are counted in none of the tally."""
+    """The counts of one column of a partition; rows that asked nothing count in `rows` and not in `tally`."""
 
     rows: int = 0
     tally: Tally = Tally()
 
     @classmethod
     def of(cls, results: Sequence[Result | None]) -> "Count":
-        """Count results; None is a row that asked nothing."""
+        """Return the count of results; None is a row that asked nothing."""
         asked = [result for result in results if result is not None]
         usages = [result.usage for result in asked if result.usage is not None]
         tally = Tally(
@@ -50,84 +50,85 @@ class Count(NamedTuple):
         return cls(len(results), tally)
 
     def plus(self, other: "Count") -> "Count":
-        """Add two up."""
+        """Return the sum of two counts."""
         return Count(self.rows + other.rows, self.tally.plus(other.tally))
 
 
-def written(secret: bytes, sender: Sender, columns: Mapping[str, Count]) -> Iterator[bytes]:
-    """Write counts as signed datagrams: one, or as many as `MOST_BYTES` and long names of columns ask for."""
+def encoded_counts(secret: bytes, sender: Sender, columns: Mapping[str, Count]) -> Iterator[bytes]:
+    """Yield counts as signed datagrams of `MAX_BYTES` at most; one column with a long name may exceed it."""
     gathered: list[str] = []
     size = 0
     for name, count in columns.items():
-        column = _json([name, count.rows, *(getattr(count.tally, part) for part in _SUMS), count.tally.failed])
-        if gathered and size + _bytes(column) > MOST_BYTES - _ENVELOPE:
+        column = _json([name, count.rows, *(getattr(count.tally, part) for part in _TALLY_FIELDS), count.tally.failed])
+        if gathered and size + _utf8_size(column) > MAX_BYTES - _ENVELOPE_BYTES:
             yield _signed(secret, sender, gathered)
             gathered, size = [], 0
         gathered.append(column)
-        size += _bytes(column) + 1  # and the comma
+        size += _utf8_size(column) + 1  # and the comma
     if gathered:
         yield _signed(secret, sender, gathered)
 
 
-def read(secret: bytes, datagram: bytes) -> tuple[Sender, dict[str, Count]] | None:
-    """Return who counts and what; None for whatever `written` did not write with this secret."""
+def decoded_counts(secret: bytes, datagram: bytes) -> tuple[Sender, dict[str, Count]] | None:
+    """Return the sender and its counts by column; None unless `encoded_counts` signed the bytes with this secret."""
     mac, payload = datagram[:MAC_BYTES], datagram[MAC_BYTES:]
     if not hmac.compare_digest(mac, _mac(secret, payload)):
         return None
-    try:  # the sender is ours, but its version may be another
+    try:  # a signed datagram may be of another version
         chunk, partition, attempt, columns = json.loads(payload.decode("utf-8", "surrogatepass"))
-        sender = Sender(*map(_whole, (chunk, partition, attempt)))
-        return sender, dict(map(_column, columns))
+        sender = Sender(*map(_non_negative, (chunk, partition, attempt)))
+        return sender, dict(map(_decoded_column, columns))
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 
 class RunningCounts:
-    """What the datagrams of the chunk that is running come to: of each partition its latest attempt."""
+    """The sum of the running chunk's datagrams: the latest attempt of each partition counts."""
 
     def __init__(self, secret: bytes) -> None:
-        """Count nothing yet, and only what is signed with this secret."""
+        """Count nothing yet; later, only datagrams that are signed with this secret."""
         self._secret = secret
         self._chunk: int | None = None
         self._latest: dict[int, tuple[int, dict[str, Count]]] = {}  # by partition: the attempt, and its columns
 
     def begin(self, chunk: int) -> None:
-        """Forget what was counted, and count this chunk alone."""
+        """Reset the counts, and count this chunk only."""
         self._chunk, self._latest = chunk, {}
 
     def end(self) -> None:
-        """Forget what was counted, and count nothing until the next chunk begins."""
+        """Reset the counts, and count nothing until the next chunk begins."""
         self._chunk, self._latest = None, {}
 
-    def take(self, datagram: bytes) -> None:
-        """Count what a datagram tells, if it is one of ours and tells anything new."""
-        if (told := read(self._secret, datagram)) is None or told[0].chunk != self._chunk:
+    def receive(self, datagram: bytes) -> None:
+        """Count a datagram if it is signed, of this chunk and newer than the known counts."""
+        if (decoded := decoded_counts(self._secret, datagram)) is None or decoded[0].chunk != self._chunk:
             return
-        (_, partition, attempt), columns = told
+        (_, partition, attempt), columns = decoded
         latest, known = self._latest.get(partition, (-1, {}))
         if attempt > latest:
             self._latest[partition] = attempt, columns
-        elif attempt == latest:  # datagrams overtake each other: what counts more is the later one
-            news = {name: count for name, count in columns.items() if count.rows > known.get(name, Count()).rows}
-            known.update(news)
+        elif attempt == latest:  # datagrams overtake each other: the greater count is the later one
+            newer = {name: count for name, count in columns.items() if count.rows > known.get(name, Count()).rows}
+            known.update(newer)
 
     def counts(self) -> dict[str, Tally]:
-        """Return what was counted, by column."""
-        partitions = self._counts()
+        """Return the counts by column."""
+        partitions = self._partition_counts()
         return {
-            name: total_of(columns[name].tally for columns in partitions if name in columns) for name in self._names()
+            name: total_of(columns[name].tally for columns in partitions if name in columns)
+            for name in self._column_names()
         }
 
     def rows(self) -> int:
-        """Return how many rows are done: those that the slowest column of their partition is done with."""
-        names = self._names()
-        return sum(min(counts.get(name, Count()).rows for name in names) for counts in self._counts())
+        """Return the number of rows that are done, by the slowest column of each partition."""
+        names = self._column_names()
+        return sum(min(counts.get(name, Count()).rows for name in names) for counts in self._partition_counts())
 
-    def _counts(self) -> list[dict[str, Count]]:
+    def _partition_counts(self) -> list[dict[str, Count]]:
         return [counts for _, counts in self._latest.values()]
 
-    def _names(self) -> list[str]:
-        return list(dict.fromkeys(name for counts in self._counts() for name in counts))
+    def _column_names(self) -> list[str]:
+        return list(dict.fromkeys(name for counts in self._partition_counts() for name in counts))
 
 
 def _signed(secret: bytes, sender: Sender, columns: Sequence[str]) -> bytes:
@@ -143,25 +144,25 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _bytes(text: str) -> int:
+def _utf8_size(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def _column(column: Sequence[object]) -> tuple[str, Count]:
+def _decoded_column(column: Sequence[object]) -> tuple[str, Count]:
     name, rows, *sums, failed = column
     if not isinstance(name, str) or not isinstance(failed, dict):
         raise TypeError
-    kinds = {kind: _whole(failed[kind]) for kind in KINDS if kind in failed}
-    numbers = dict(zip(_SUMS, map(_whole, sums), strict=True))
-    if len(kinds) < len(failed) or sum(kinds.values()) > numbers["asked"] or numbers["asked"] > _whole(rows):
+    kinds = {kind: _non_negative(failed[kind]) for kind in KINDS if kind in failed}
+    numbers = dict(zip(_TALLY_FIELDS, map(_non_negative, sums), strict=True))
+    if len(kinds) < len(failed) or sum(kinds.values()) > numbers["asked"] or numbers["asked"] > _non_negative(rows):
         raise ValueError
-    return name, Count(_whole(rows), Tally(failed=kinds, **numbers))
+    return name, Count(_non_negative(rows), Tally(failed=kinds, **numbers))
 
 
-def _whole(value: object) -> int:
+def _non_negative(value: object) -> int:
     if type(value) is not int or value < 0:
         raise TypeError
     return value
 
 
-_ENVELOPE = MAC_BYTES + 3 * 20 + 10  # three numbers of 64 bits, and the brackets
+_ENVELOPE_BYTES = MAC_BYTES + 3 * 20 + 10  # three numbers of 64 bits, and the brackets

@@ -1,5 +1,5 @@
 """Tokens, prices, budgets and the size of chunks.
 
 No requests and no tables: numbers in, numbers out, no clock and no disk.
-Begin with `tally`, what was used so far, and `budget`, what may be used.
+Begin with `tally`, the tokens used so far, and `budget`, the limits of a run.
 """

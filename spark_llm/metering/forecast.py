@@ -1,22 +1,22 @@
-"""What rows cost so far, and how many more an amount allows: tokens and dollars by the row, seconds by the chunk.
+"""Forecasts of cost and time: tokens and dollars per row, seconds per chunk.
 
-Knows no clock, no Spark: seconds that passed are arguments.
+Knows no clock and no Spark: elapsed seconds are arguments.
 """
 
 import math
 
-MARGIN = 1.1  # of what rows cost so far: what the next ones may cost
+MARGIN = 1.1  # the next rows may cost so much more than the rows before
 
 
-def fit(left: float, per_row: float | None) -> float:
-    """Return how many rows an amount allows, with parts of one; any number where a row is free, or nobody knows."""
+def affordable_rows(left: float, per_row: float | None) -> float:
+    """Return how many rows an amount pays for, with fractions; infinity where a row is free or its cost unknown."""
     if left <= 0 and per_row != 0:
         return 0
     return left / per_row if per_row else math.inf
 
 
 class CostForecast:
-    """What rows cost, by the row: the mean of all, or that of the last chunk where rows grow dearer."""
+    """The cost of a row: the mean of all rows, or of the last chunk where its rows cost more."""
 
     def __init__(self) -> None:
         """Begin with nothing spent."""
@@ -26,13 +26,13 @@ class CostForecast:
 
     @property
     def per_row(self) -> float | None:
-        """What the next rows may cost, each; None before anything is known."""
+        """The most that the next rows should cost, each; None before the first cost is known."""
         return MARGIN * max(self.spent / self._rows, self._last) if self._rows else None
 
     def add(self, rows: int, answered: float, amount: float) -> None:
-        """Take note of a chunk: its rows, how many were answered, and what all of it cost.
+        """Record a chunk: its rows, how many were answered, and its cost.
 
-        Rows that failed are often free, and the next ones need not be: the cost is that of the rows that were answered.
+        Failed rows are often free, and the next ones may not be; so the cost is divided by the answered rows.
         """
         self.spent += amount
         if weight := answered or (rows if amount else 0):
@@ -41,27 +41,31 @@ class CostForecast:
 
 
 class TimeForecast:
-    """How long chunks take: so much for each, which nobody tells, and so much for each of its rows."""
+    """The time of a chunk: an unknown share for the chunk itself, and one for each of its rows."""
 
     def __init__(self) -> None:
         """Begin with no chunk."""
         self._rows = 0
-        self._took_s = 0.0
+        self._duration_s = 0.0
         self._shortest_s = math.inf
 
-    def add(self, rows: int, took_s: float) -> None:
-        """Take note of a chunk and how long it took."""
+    def add(self, rows: int, duration_s: float) -> None:
+        """Record the rows and the duration of a chunk."""
         if rows:
-            self._rows, self._took_s = rows, took_s
-            self._shortest_s = min(self._shortest_s, took_s)
+            self._rows, self._duration_s = rows, duration_s
+            self._shortest_s = min(self._shortest_s, duration_s)
 
     def rows_in(self, left_s: float) -> float:
-        """Return how many rows, or parts of one, a chunk may have that is to be over in that time.
+        """Return how many rows a chunk of that time may have, with fractions.
 
-        The last chunk bounds it from above. A larger one takes longer at most in proportion. A smaller one takes no
-        longer than it, nor than the shortest chunk there was and the last one's share by the row on top.
+        A chunk larger than the last one takes longer in proportion at most. A smaller one takes no longer than the
+        last one, nor than the shortest one plus the last one's time per row.
         """
         left_s /= MARGIN
-        if not self._rows or not self._took_s:
+        if not self._rows or not self._duration_s:
             return math.inf if left_s > 0 else 0
-        return max(0.0, left_s if left_s >= self._took_s else left_s - self._shortest_s) * self._rows / self._took_s
+        return (
+            max(0.0, left_s if left_s >= self._duration_s else left_s - self._shortest_s)
+            * self._rows
+            / self._duration_s
+        )

@@ -1,4 +1,4 @@
-"""What became of rows that were asked, in numbers that add up."""
+"""Tallies: counts of rows, errors and tokens that can be added."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,16 +10,16 @@ from spark_llm.errors import Kind
 
 @dataclass(frozen=True)
 class Tally:
-    """What asking rows about one column came to.
+    """The counts of one column.
 
     Attributes:
-        asked: Rows that were asked.
-        failed: How many of them were not answered, by the kind of their error.
-        prompt_tokens: Tokens of the questions, the cached ones among them.
+        asked: Rows with a prompt.
+        failed: Rows that were not answered, by the kind of their error.
+        prompt_tokens: Tokens of the prompts, cached ones included.
         completion_tokens: Tokens of the answers.
-        cached_tokens: Tokens of the questions that the server had read before.
+        cached_tokens: Tokens of the prompts that the server had cached.
         total_tokens: All tokens, as the server added them up.
-        requests: Requests that were sent, tries included.
+        requests: HTTP requests that were sent, retries included.
     """
 
     asked: int = 0
@@ -36,7 +36,7 @@ class Tally:
         return self.asked - sum(self.failed.values())
 
     def plus(self, other: "Tally") -> "Tally":
-        """Add two up."""
+        """Return the sum of two tallies."""
         sums = {
             part.name: getattr(self, part.name) + getattr(other, part.name)
             for part in fields(self)

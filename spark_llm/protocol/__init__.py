@@ -1,5 +1,5 @@
-"""Bytes and values: what a request's body holds, and what an answer or a failure means.
+"""Bytes and values: the body of a request, and the meaning of an answer or a failure.
 
 No sockets, no retries, no Spark.
-Begin with `task`, what every task can do, and `chat`.
+Begin with `task`, the interface that all tasks have, and `chat`.
 """

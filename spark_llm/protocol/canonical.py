@@ -1,10 +1,10 @@
-"""What a column asks, in a form of its own that outlives versions: the recipe, field by field, and its digest.
+"""The canonical form of a request spec, and its digest; both stay the same over versions of this library.
 
-A table keeps the digest beside each answer, and a row whose digest is another one is asked again. So it is written from
-what the user declared, and from nothing of how this library words it: no wire format, no JSON schema, no prompt of an
-AI function. Who is asking and how hard is no part of the question either.
+A table stores the digest with each answer, and a row with another digest is sent again. So the canonical form holds
+only what the user declares. The wire format, the JSON schema and the prompts of AI functions are left out, and so are
+credentials and the policy.
 
-A change of what is written here asks every row of every table again: the golden values in the tests are there for it.
+A change here sends every row of every table again. Golden values in the tests guard against it.
 """
 
 import hashlib
@@ -16,43 +16,44 @@ from typing import Any
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.structured.constraints import Constraints
 from spark_llm.protocol.structured.schema import Array, Enumeration, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
 
 FORMAT = 1
-"""The number of this form; another form has another number, and asks every row again."""
+"""The version of the canonical form; another version sends every row again."""
 
 JSON = Any  # None, a boolean, a number, a string, or lists and mappings of these
 _DIGITS = 16
 
 
-def recipe_digest(words: JSON) -> str:
-    """Return what stands for a recipe: 16 hexadecimal digits of the SHA-256 of its canonical JSON."""
-    return hashlib.sha256(canonical_json([FORMAT, words])).hexdigest()[:_DIGITS]
+def spec_digest(spec: JSON) -> str:
+    """Return the digest of a canonical spec: 16 hexadecimal digits of the SHA-256 of its canonical JSON."""
+    return hashlib.sha256(canonical_json([FORMAT, spec])).hexdigest()[:_DIGITS]
 
 
 def canonical_json(value: JSON) -> bytes:
-    """Write a value as JSON in the one way that all values that equal it are written: ASCII, sorted, no spaces."""
+    """Return a value as JSON that is the same for all equal values: ASCII, sorted keys, no spaces."""
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def model_words(url: str, model: str | None, task: Task, prompt: PromptBuilder | None) -> dict[str, JSON]:
-    """Return what a model is asked: where, which one, with which instructions and parameters, for what answers.
+def canonical_model(url: str, model: str | None, task: Task, prompt: PromptBuilder | None) -> dict[str, JSON]:
+    """Return the canonical form of a request to a model: URL, model, instructions, parameters and output type.
 
-    What was not given is left out, so that a field that comes to be later changes no recipe without it.
+    Missing fields are left out, so that a field of a later version changes no digest of a spec without it.
     """
-    words = {"task": task.name, "endpoint": url, "model": model, **_declared(task)}
+    spec = {"task": task.name, "endpoint": url, "model": model, **_declared(task)}
     if prompt is not None:
-        words["template"] = prompt.template.written
-        words["instructions"] = prompt.system and prompt.system.written  # with its fields, if it has any
-    return {name: value for name, value in words.items() if value is not None}
+        spec["template"] = prompt.template.source
+        spec["instructions"] = prompt.system and prompt.system.source  # with its fields, if it has any
+    return {name: value for name, value in spec.items() if value is not None}
 
 
 def _declared(task: Task) -> dict[str, JSON]:
     match task:
-        case Chat(system=system, parameters=parameters, reply=reply):
-            returns = None if reply is None else shape_words(reply.shape)
+        case Chat(system=system, parameters=parameters, output=output):
+            returns = None if output is None else canonical_shape(output.shape)
             return {"instructions": system, "parameters": _given(parameters), "returns": returns}
         case Complete(parameters=parameters) | Embed(parameters=parameters):
             return {"parameters": _given(parameters)}
@@ -60,45 +61,45 @@ def _declared(task: Task) -> dict[str, JSON]:
 
 
 def _given(parameters: bytes) -> JSON:
-    """Return what stands beside the input in a request; how many answers are wanted is one of them."""
+    """Return the parameters of a request, `n` among them; None where there are none."""
     return json.loads(parameters) or None
 
 
-def function_words(name: str, arguments: Sequence[str], models: Mapping[str, JSON]) -> dict[str, JSON]:
-    """Return what an AI function asks: its name in SQL, the names of its arguments, and what of which models."""
+def canonical_function(name: str, arguments: Sequence[str], models: Mapping[str, JSON]) -> dict[str, JSON]:
+    """Return the canonical form of an AI function: its name in SQL, the names of its arguments, and its models."""
     return {"function": name, "arguments": list(arguments), **models}
 
 
-def shape_words(shape: Shape) -> JSON:  # noqa: PLR0911 -- one for each kind of shape
-    """Return the type of an answer: kinds, names in their order, descriptions, what may be null, bounds."""
+def canonical_shape(shape: Shape) -> JSON:  # noqa: PLR0911 -- one for each kind of shape
+    """Return the canonical form of an output type: kinds, names in order, descriptions, nullability, constraints."""
     match shape:
         case Nullable(shape=inner):
-            return {"or_null": shape_words(inner)}
-        case Scalar(kind=kind, rules=rules):
-            return _ruled({"is": kind}, rules)
-        case Number(precision=precision, scale=scale, rules=rules):
-            return _ruled({"is": "decimal", "precision": precision, "scale": scale}, rules)
+            return {"or_null": canonical_shape(inner)}
+        case Scalar(kind=kind, constraints=constraints):
+            return _with_constraints({"is": kind}, constraints)
+        case Number(precision=precision, scale=scale, constraints=constraints):
+            return _with_constraints({"is": "decimal", "precision": precision, "scale": scale}, constraints)
         case Enumeration(values=values):
             return {"one_of": list(values)}
-        case Array(element=element, rules=rules):
-            return _ruled({"each": shape_words(element)}, rules)
-        case Map(value=value, rules=rules):
-            return _ruled({"by_name": shape_words(value)}, rules)
+        case Array(element=element, constraints=constraints):
+            return _with_constraints({"each": canonical_shape(element)}, constraints)
+        case Map(value=value, constraints=constraints):
+            return _with_constraints({"by_name": canonical_shape(value)}, constraints)
         case Struct(fields=fields):
             return {"fields": [_field(field) for field in fields]}
 
 
 def _field(field: Field) -> dict[str, JSON]:
-    words: dict[str, JSON] = {"name": field.name, "type": shape_words(field.shape)}
-    return words if field.description is None else {**words, "about": field.description}
+    spec: dict[str, JSON] = {"name": field.name, "type": canonical_shape(field.shape)}
+    return spec if field.description is None else {**spec, "about": field.description}
 
 
-def _ruled(words: dict[str, JSON], rules: Sequence[tuple[str, float | int | str]]) -> dict[str, JSON]:
-    return {**words, "rules": dict(rules)} if rules else words
+def _with_constraints(spec: dict[str, JSON], constraints: Constraints) -> dict[str, JSON]:
+    return {**spec, "rules": dict(constraints)} if constraints else spec
 
 
 def _plain(value: JSON) -> JSON:
-    """Return a value whose numbers are written alike where they are equal: 1.0 as 1, and infinity as a word."""
+    """Return a value in which equal numbers are written alike: 1.0 as 1; NaN and infinity are strings."""
     match value:
         case float() if value.is_integer():
             return int(value)

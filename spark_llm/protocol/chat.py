@@ -1,61 +1,57 @@
-"""The chat task: a conversation in, one or more texts out, or the values that the texts hold.
+"""The chat task: a text or a conversation in, one or more texts or structured output out.
 
-Wire format: the OpenAI chat completions request and response, as Databricks Model Serving documents them. A typed
-answer is asked for by `response_format`, or in words where a server does not know the field. Instructions are a system
+Wire format: the OpenAI chat completions request and response, as Databricks Model Serving documents them. Structured
+output is requested by `response_format`, or in words where a server does not know the field. Instructions are a system
 message, or the head of the user's message where a model has no system role.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from spark_llm.protocol.choices import TOOL_CALL, read_choices
+from spark_llm.protocol.conversation import (
+    conversation_of,
+    is_instruction,
+    join_instructions,
+    with_instructions,
+    without_system_messages,
+)
+from spark_llm.protocol.fields import string_of, text_of
 from spark_llm.protocol.finish_reason import ending_of
-from spark_llm.protocol.parameters import repeatable
-from spark_llm.protocol.reasoning import parted
+from spark_llm.protocol.json_codec import request_body, write_json
+from spark_llm.protocol.parameters import is_repeatable
+from spark_llm.protocol.reasoning import split_reasoning
 from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
 from spark_llm.protocol.task import FOLDED, PLAIN
-from spark_llm.protocol.values import (
-    Answer,
-    Content,
-    Failure,
-    Item,
-    Message,
-    Outcome,
-    Prompt,
-    Response,
-    Result,
-    RowError,
-)
-from spark_llm.protocol.wire import body, string_of, text_of, write_json
+from spark_llm.protocol.values import Answer, Content, Failure, Item, Outcome, Prompt, Response, Result, RowError
 
-_CUT = "the answer ran out of tokens before its JSON was whole; raise max_tokens"
-_ONLY_THOUGHTS = "the model thought, and gave no answer"
-_OUT_OF_THOUGHT = RowError("truncated", 200, f"{_ONLY_THOUGHTS}; raise max_tokens", retryable=False)
-_NO_ANSWER = RowError("invalid_response", 200, _ONLY_THOUGHTS, retryable=True)
-_SYSTEM = ("system", "developer")
+_JSON_CUT = "the answer ran out of tokens before its JSON was complete; raise max_tokens"
+_REASONING_ONLY = "the answer holds reasoning and no text"
+_REASONING_CUT = RowError("truncated", 200, f"{_REASONING_ONLY}; raise max_tokens", retryable=False)
+_NO_TEXT = RowError("invalid_response", 200, _REASONING_ONLY, retryable=True)
 _ABOUT_FORMAT = re.compile(r"response_format|json_schema", re.IGNORECASE)
-# Templates of Gemma and Mistral, OpenAI's o1, Bedrock, Google: none of them has a code for it.
+# From templates of Gemma and Mistral, OpenAI's o1, Bedrock and Google: none of them sends a code for it.
 _ABOUT_ROLES = re.compile(r"\broles?\b|\b(system|developer) (messages?|prompts?|instructions?)\b", re.IGNORECASE)
-_TEMPLATES_WORDS = re.compile(
+_TEMPLATE_ERROR = re.compile(
     r"system role not supported|roles must alternate|only user and assistant roles", re.IGNORECASE
 )
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A chat question: its instructions, its parameters as a JSON object, and how many answers are asked for.
+    """A chat task: its instructions, its parameters as a JSON object, and the number of answers to each prompt.
 
-    Answers are texts, unless a `reply` says what they hold; with `own_replies` each `Prompt` says it for itself. With
-    `answer_only` a text comes without the thoughts that a model wrote in front of it.
+    Answers are texts, unless `output` gives their type; with `output_per_prompt` each `Prompt` has a type of its own.
+    `answer_only` removes the reasoning that a model wrote in front of its answer.
     """
 
     system: str | None = None
     parameters: bytes = b"{}"
     n: int = 1
-    reply: StructuredOutput | None = None
-    own_replies: bool = False
+    output: StructuredOutput | None = None
+    output_per_prompt: bool = False
     answer_only: bool = False
 
     name = "chat"
@@ -63,171 +59,132 @@ class Chat:
 
     @cached_property
     def repeatable(self) -> bool:
-        """Whether equal conversations may be answered alike: not where the user asked for chance without a seed."""
-        return repeatable(self.parameters)
+        """Whether equal conversations may share one answer: not with a temperature above 0 and no seed."""
+        return is_repeatable(self.parameters)
 
-    def most_inputs(self, dialect: int, batch_size: int) -> int:  # noqa: ARG002 -- the protocol's signature
-        """Say that a request carries one conversation."""
+    def max_inputs(self, wire_format: int, batch_size: int) -> int:  # noqa: ARG002 -- the protocol's signature
+        """Return 1: a request carries one conversation."""
         return 1
 
-    def shows(self, items: Sequence[Item], dialect: int) -> int:
-        """Return that a typed answer needs the field, and instructions a system role."""
+    def required_features(self, items: Sequence[Item], wire_format: int) -> int:
+        """Return the field `response_format` for structured output, and the system role for instructions."""
         (item,) = items
-        typed = PLAIN if self._asked(item)[2] is not None else 0
-        return typed | (FOLDED if self._leads(item, dialect) else 0)
+        structured = PLAIN if self._parts(item)[2] is not None else 0
+        return structured | (FOLDED if self._has_system_message(item, wire_format) else 0)
 
-    def otherwise(self, items: Sequence[Item], dialect: int, words: str | None) -> int | None:
-        """Return the form without a system message where the words are about roles, else the one without the field."""
+    def fallback_format(self, items: Sequence[Item], wire_format: int, message: str | None) -> int | None:
+        """Return the format without a system message after a message about roles, else the one without the field."""
         (item,) = items
-        about_roles = words is None or (_ABOUT_ROLES.search(words) and not _ABOUT_FORMAT.search(words))
-        if about_roles and not dialect & FOLDED and self._leads(item, dialect):
-            return dialect | FOLDED
-        return None if dialect & PLAIN or self._asked(item)[2] is None else dialect | PLAIN
+        about_roles = message is None or (_ABOUT_ROLES.search(message) and not _ABOUT_FORMAT.search(message))
+        if about_roles and not wire_format & FOLDED and self._has_system_message(item, wire_format):
+            return wire_format | FOLDED
+        return None if wire_format & PLAIN or self._parts(item)[2] is None else wire_format | PLAIN
 
-    def costs_nothing(self, item: Item) -> bool:  # noqa: ARG002 -- the protocol's signature
-        """Say that every text is asked, a blank one too: its meaning is the instructions'."""
+    def skips(self, item: Item) -> bool:  # noqa: ARG002 -- the protocol's signature
+        """Return False: a blank text is sent too, since the instructions may give it a meaning."""
         return False
 
-    def encode(self, items: Sequence[Item], model: str | None, dialect: int) -> bytes:
+    def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:
         """Write one conversation; its own system message takes the place of `system`."""
         (item,) = items
-        said, system, reply = self._asked(item)
-        in_words = reply.instructions if reply is not None and dialect & PLAIN else None
-        messages = _messages(said, system, in_words, folded=bool(dialect & FOLDED))
-        if reply is None or in_words is not None:
-            return body(model, self.parameters, messages)
-        return body(model, self.parameters, reply.response_format + b"," + messages)
+        content, system, output = self._parts(item)
+        schema_text = output.instructions if output is not None and wire_format & PLAIN else None
+        messages = _messages(content, system, schema_text, folded=bool(wire_format & FOLDED))
+        if output is None or schema_text is not None:
+            return request_body(model, self.parameters, messages)
+        return request_body(model, self.parameters, output.response_format + b"," + messages)
 
     def decode(self, response: Response, count: int) -> Outcome:  # noqa: ARG002 -- always one
         """Read the choices; an answer that is empty because its tokens ran out is `truncated`.
 
-        Some servers say with a 500 that a template takes no such roles; that is no fault that passes.
+        Some servers answer 500 where a chat template has no such role; that is a permanent `invalid_request`.
         """
         outcome = read_choices(response, self.n, _message_text)
         if (
             isinstance(outcome, Failure)
             and outcome.error.status == 500
-            and _TEMPLATES_WORDS.search(outcome.error.message)
+            and _TEMPLATE_ERROR.search(outcome.error.message)
         ):
             return replace(outcome, error=outcome.error._replace(kind="invalid_request", retryable=False))
         return outcome
 
-    def typed(self, outcome: Outcome, items: Sequence[Item], dialect: int) -> Outcome:
-        """Read the answer's text as the value that was asked for; one that does not fit is `schema_mismatch`.
+    def parse_output(self, outcome: Outcome, items: Sequence[Item], wire_format: int) -> Outcome:
+        """Parse the answer's text as structured output; a text that does not fit is `schema_mismatch`.
 
-        Where the server was asked for JSON of a schema, what is no JSON shows that it does not know the field.
+        A text without JSON after a request with `response_format` shows that the server does not know the field.
         """
-        said, _, reply = self._asked(items[0])
-        if not isinstance(outcome, Answer) or (reply is None and not self.answer_only):
+        content, _, output = self._parts(items[0])
+        if not isinstance(outcome, Answer) or (output is None and not self.answer_only):
             return outcome
         result = outcome.results[0]
         if result.text is None:
             return outcome
-        if reply is None:
-            _leave_thoughts_out(result, said if isinstance(said, str) else "")
+        if output is None:
+            _remove_reasoning(result, content if isinstance(content, str) else "")
             return outcome
-        read = reply.read(result.text or "")
-        if not isinstance(read, Mismatch):
-            result.parsed = read
+        parsed = output.parse(result.text or "")
+        if not isinstance(parsed, Mismatch):
+            result.parsed = parsed
             if self.answer_only:
-                result.text = parted(result.text or "").answer or result.text
-        elif ending_of(result.finish_reason) == "length" and not read.is_json:
-            result.error = RowError("truncated", 200, _CUT, retryable=False)
+                result.text = split_reasoning(result.text or "").answer or result.text
+        elif ending_of(result.finish_reason) == "length" and not parsed.is_json:
+            result.error = RowError("truncated", 200, _JSON_CUT, retryable=False)
         else:
-            outcome.about_form = not dialect & PLAIN and not read.is_json
-            why = f"the answer does not fit the type that was asked for: {read.why}"
-            result.error = RowError("schema_mismatch", 200, why, retryable=True)
+            outcome.format_unsupported = not wire_format & PLAIN and not parsed.is_json
+            message = f"the answer does not fit its type: {parsed.reason}"
+            result.error = RowError("schema_mismatch", 200, message, retryable=True)
         return outcome
 
-    def again(self, item: Item, result: Result) -> Item:
-        """Go on with the conversation: what was answered, and what is wrong with it."""
-        said, system, reply = self._asked(item)
-        if reply is None or result.text is None or not isinstance(misfit := reply.read(result.text), Mismatch):
+    def reask(self, item: Item, result: Result) -> Item:
+        """Return the conversation with the answer and a message that names its mismatch."""
+        content, system, output = self._parts(item)
+        if output is None or result.text is None or not isinstance(mismatch := output.parse(result.text), Mismatch):
             return item
         conversation = [
-            *_conversation(said),
+            *conversation_of(content),
             {"role": "assistant", "content": result.text},
-            {"role": "user", "content": reply.ask_again(misfit)},
+            {"role": "user", "content": output.correction(mismatch)},
         ]
-        return Prompt(conversation, system, reply) if isinstance(item, Prompt) else conversation
+        return Prompt(conversation, system, output) if isinstance(item, Prompt) else conversation
 
-    def _asked(self, item: Item) -> tuple[Content, str | None, StructuredOutput | None]:
-        """Return what is said, the instructions to it, and the type of its answer."""
+    def _parts(self, item: Item) -> tuple[Content, str | None, StructuredOutput | None]:
+        """Return a prompt's content, its instructions and its output type."""
         if not isinstance(item, Prompt):
-            return item, self.system, self.reply
+            return item, self.system, self.output
         system = self.system if item.system is None else item.system
-        return item.content, system, item.reply if isinstance(item.reply, StructuredOutput) else self.reply
+        return item.content, system, item.output if isinstance(item.output, StructuredOutput) else self.output
 
-    def _leads(self, item: Item, dialect: int) -> bool:
-        """Return whether the request has a system message, unless the wire form is without."""
-        said, system, reply = self._asked(item)
-        own = not isinstance(said, str) and any(map(_is_instruction, said))
-        return own or system is not None or (reply is not None and bool(dialect & PLAIN))
+    def _has_system_message(self, item: Item, wire_format: int) -> bool:
+        """Return whether the request has a system message, in a format that allows one."""
+        content, system, output = self._parts(item)
+        own = not isinstance(content, str) and any(map(is_instruction, content))
+        return own or system is not None or (output is not None and bool(wire_format & PLAIN))
 
 
-def _messages(said: Content, system: str | None, more: str | None, *, folded: bool) -> bytes:
-    """Write the request's messages; `more` follows the instructions."""
+def _messages(content: Content, system: str | None, more: str | None, *, folded: bool) -> bytes:
+    """Write the request's messages; `more` is added to the instructions."""
     if folded:
-        return b'"messages":' + write_json(list(_folded(_led(_conversation(said), system, more))))
-    if isinstance(said, str):
-        system = system if more is None else _joined(system, more)
+        messages = without_system_messages(with_instructions(conversation_of(content), system, more))
+        return b'"messages":' + write_json(list(messages))
+    if isinstance(content, str):  # without a list of messages in between, since most requests go this way
+        system = system if more is None else join_instructions(system, more)
         head = b"" if system is None else b'{"role":"system","content":' + write_json(system) + b"},"
-        return b'"messages":[' + head + b'{"role":"user","content":' + write_json(said) + b"}]"
-    return b'"messages":' + write_json(_led(said, system, more))
+        return b'"messages":[' + head + b'{"role":"user","content":' + write_json(content) + b"}]"
+    return b'"messages":' + write_json(with_instructions(content, system, more))
 
 
-def _conversation(said: Content) -> Sequence[Message]:
-    return [{"role": "user", "content": said}] if isinstance(said, str) else said
-
-
-def _joined(instructions: object, more: object) -> str:
-    return "\n\n".join(part for part in (instructions, more) if isinstance(part, str) and part)
-
-
-def _is_instruction(message: Message) -> bool:
-    return bool(message) and message.get("role") in _SYSTEM
-
-
-def _folded(messages: Sequence[Message]) -> Iterator[Message]:
-    """Yield a conversation without system messages: each stands at the head of the user's message that follows it."""
-    instructions = ""
-    for message in messages:
-        if _is_instruction(message):
-            instructions = _joined(instructions, message.get("content"))
-        elif instructions and message and message.get("role") == "user":
-            yield {**message, "content": _joined(instructions, message.get("content"))}
-            instructions = ""
-        else:
-            if instructions:
-                yield {"role": "user", "content": instructions}
-                instructions = ""
-            yield message
-    if instructions:
-        yield {"role": "user", "content": instructions}
-
-
-def _led(messages: Sequence[Message], system: str | None, more: str | None) -> Sequence[Message]:
-    """Return a conversation with instructions: `system`, or its own, with `more` added to them."""
-    for place, message in enumerate(messages):
-        if message and message.get("role") == "system":
-            own = message if more is None else {**message, "content": _joined(message.get("content"), more)}
-            return [*messages[:place], own, *messages[place + 1 :]]
-    system = system if more is None else _joined(system, more)
-    return messages if system is None else [{"role": "system", "content": system}, *messages]
-
-
-def _leave_thoughts_out(result: Result, said: str) -> None:
-    """Keep the answer alone; thoughts without one are an error, as an empty text is no answer."""
-    answer, had_thoughts = parted(result.text or "", said)
-    if had_thoughts and not answer:
+def _remove_reasoning(result: Result, prompt: str) -> None:
+    """Keep the answer alone; reasoning without an answer is an error, as an empty text is no answer."""
+    answer, had_reasoning = split_reasoning(result.text or "", prompt)
+    if had_reasoning and not answer:
         ran_out = ending_of(result.finish_reason) == "length"
-        result.text, result.error = None, _OUT_OF_THOUGHT if ran_out else _NO_ANSWER
-    elif had_thoughts:
+        result.text, result.error = None, _REASONING_CUT if ran_out else _NO_TEXT
+    elif had_reasoning:
         result.text = answer
 
 
 def _message_text(choice: Mapping[str, object]) -> tuple[str | None, RowError | None]:
-    """Return a choice's text; where there is none, the error of a message that says something else instead."""
+    """Return a choice's text; for a tool call or a refusal without text, its error."""
     message = choice.get("message")
     if not isinstance(message, dict):
         return None, None

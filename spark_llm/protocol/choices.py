@@ -1,44 +1,41 @@
-"""Reading `choices`, which chat and completions answer alike.
+"""Reads `choices`, the field that chat and completions responses share.
 
-A 2xx is an answer only if it holds one. No choices, no text and an error in place of a document are failures. An answer
-that ran out of tokens before it began, or that a filter withheld, is an error of its row.
+A 2xx counts as an answer only if it holds one. A response without choices or text, or with an error in place of a
+document, is a failure. An answer that ran out of tokens before it began, or that a filter withheld, is a row's error.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from spark_llm.protocol.failures import document_of, failure_of
+from spark_llm.protocol.failures import document_of, failure_of, invalid_response_failure
+from spark_llm.protocol.fields import count_of, header_of, string_of, usage_of
 from spark_llm.protocol.finish_reason import Ending, ending_of
 from spark_llm.protocol.values import Answer, Failure, Outcome, Response, Result, RowError
-from spark_llm.protocol.wire import count_of, header_of, not_an_answer, string_of, usage_of
 
-TextOfChoice = Callable[
-    [Mapping[str, object]], tuple[str | None, RowError | None]
-]  # a choice to its text, and why that is not an answer
+# Returns the text of a choice, or the error of one that holds something else.
+TextOfChoice = Callable[[Mapping[str, object]], tuple[str | None, RowError | None]]
 ReadChoice = Callable[[Mapping[str, object]], str | RowError | Failure]
 
 TOOL_CALL = RowError(
-    "invalid_response", 200, "the model asked for a tool, and a text column cannot call one", retryable=False
+    "invalid_response", 200, "the model called a tool, and a text column cannot run one", retryable=False
 )
-_TRUNCATED = RowError(
-    "truncated", 200, "every token was spent before the answer began; raise max_tokens", retryable=False
-)
-_WITHHELD = RowError("content_filter", 200, "the answer was withheld by a content filter", retryable=False)
+_TRUNCATED = RowError("truncated", 200, "the tokens ran out before the answer began; raise max_tokens", retryable=False)
+_WITHHELD = RowError("content_filter", 200, "a content filter withheld the answer", retryable=False)
 
 
 def read_choices(response: Response, n: int, text_of_choice: TextOfChoice, count: int = 1) -> Outcome:
     """Read a response with `n` choices for each of `count` inputs, of chat or of completions.
 
-    The choice k of input i has the index i·n + k. Where several inputs were asked, choices that are not just these
-    show that the server did not take them for several: it put them together, or read the first one only.
+    Choice k of input i has the index i·n + k. Other indexes after a request of several inputs show that the server
+    does not know this format: it joined the inputs, or read only the first.
     """
-    document = document_of(response, "choices", about_form=count > 1)
+    document = document_of(response, "choices", format_unsupported=count > 1)
     if isinstance(document, Failure):
         return document
     groups = _by_input(document["choices"], n, count)
     if groups is None:
-        why = f"the choices' indexes are not 0 to {count * n - 1}, each once"
-        return not_an_answer(response, why, document, about_form=True)
+        reason = f"the choices' indexes are not 0 to {count * n - 1}, each once"
+        return invalid_response_failure(response, reason, document, format_unsupported=True)
 
     def read(choice: Mapping[str, object]) -> str | RowError | Failure:
         return _read(choice, text_of_choice, response, document)
@@ -56,7 +53,7 @@ def read_choices(response: Response, n: int, text_of_choice: TextOfChoice, count
 
 
 def _by_input(choices: list[dict[str, Any]], n: int, count: int) -> list[list[dict[str, Any]]] | None:
-    """Return each input's choices in order; None where those of several inputs cannot be told apart."""
+    """Return each input's choices in order; None where their indexes do not tell which input they belong to."""
     if count == 1:
         return [sorted(choices, key=lambda choice: count_of(choice.get("index")) or 0)]
     found = {count_of(choice.get("index", position)): choice for position, choice in enumerate(choices)}
@@ -66,9 +63,9 @@ def _by_input(choices: list[dict[str, Any]], n: int, count: int) -> list[list[di
 
 
 def _result(choices: Sequence[Mapping[str, object]], n: int, read: ReadChoice) -> tuple[Result, Failure | None]:
-    """Make one input's result of its choices, and the failure that another try may not meet.
+    """Return the result of one input, and the failure that another attempt may avoid.
 
-    Its text is the first choice that is an answer. Of `n` choices one that is no answer, or that did not come, is null.
+    Its text is the first choice that is an answer. Among `n` choices a missing one, or one without an answer, is null.
     """
     readings = [read(choice) for choice in choices]
     first = next((at for at, reading in enumerate(readings) if isinstance(reading, str)), 0)
@@ -85,32 +82,32 @@ def _result(choices: Sequence[Mapping[str, object]], n: int, read: ReadChoice) -
 def _read(
     choice: Mapping[str, object], text_of_choice: TextOfChoice, response: Response, document: dict[str, Any]
 ) -> str | RowError | Failure:
-    """Return a choice's text, the error of its row, or the failure of a choice that another try may make whole.
+    """Return a choice's text, the error of its row, or the failure of a choice that another attempt may complete.
 
-    How it ended is read before its text, since half a text looks like a whole one.
+    Its finish reason is read before its text, since half a text looks like a whole one.
     """
     reason = string_of(choice.get("finish_reason"))
     ending = ending_of(reason)
-    broken_off = _broken_off(choice, document, ending, response)
-    if broken_off is not None:
-        return broken_off
-    text, refused = text_of_choice(choice)
-    error = refused or _why_no_answer(text, ending)
+    aborted = _aborted(choice, document, ending, response)
+    if aborted is not None:
+        return aborted
+    text, error = text_of_choice(choice)
+    error = error or _error_of_ending(text, ending)
     if error is not None:
         return error._replace(status=response.status)
     if text is None or (text == "" and reason is not None and ending is None):
-        beside = "" if ending or reason is None else f" (finish_reason {reason!r})"
-        return not_an_answer(response, f"the answer has no text{beside}", document)
+        unknown = "" if ending or reason is None else f" (finish_reason {reason!r})"
+        return invalid_response_failure(response, f"the answer has no text{unknown}", document)
     return text
 
 
-def _broken_off(
+def _aborted(
     choice: Mapping[str, object], document: dict[str, Any], ending: Ending | None, response: Response
 ) -> Failure | None:
-    """Return the failure of a choice that the server reports as broken off; None for any other.
+    """Return the failure of a choice that the server reports as aborted; None for any other.
 
-    OpenRouter puts an `error` into the choice, also beside `stop`, or beside the choices; LiteLLM moves what it does
-    not know into `provider_specific_fields`.
+    OpenRouter puts an `error` into the choice, also next to `stop`, or next to the choices. LiteLLM moves unknown
+    fields into `provider_specific_fields`.
     """
     moved = choice.get("provider_specific_fields")
     places = (choice, moved) if isinstance(moved, dict) else (choice,)
@@ -119,12 +116,12 @@ def _broken_off(
     if error:
         return failure_of(response, {"error": error, "usage": document.get("usage")})
     if ending == "error" or any(ending_of(place.get("native_finish_reason")) == "error" for place in places):
-        return not_an_answer(response, "the server broke the answer off", document)
+        return invalid_response_failure(response, "the server aborted the answer", document)
     return None
 
 
-def _why_no_answer(text: str | None, ending: Ending | None) -> RowError | None:
-    """Return the error of a choice that is no answer and would not become one."""
+def _error_of_ending(text: str | None, ending: Ending | None) -> RowError | None:
+    """Return the error of a choice whose finish reason shows that another attempt would hold no answer either."""
     if ending == "content_filter":
         return _WITHHELD
     if not text and ending == "length":

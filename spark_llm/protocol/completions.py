@@ -1,8 +1,8 @@
 """The completion task: a prompt in, the text that continues it out.
 
 Wire format: the OpenAI (legacy) completions request and response, as Databricks Model Serving documents them. Several
-prompts travel in one request as an array; a server that takes one at a time may refuse that, or answer with too few
-choices, and is then asked so.
+prompts travel in one request as an array. A server that takes one prompt at a time may refuse the array, or answer
+with too few choices; it then gets one prompt a request.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from spark_llm.protocol.choices import read_choices
-from spark_llm.protocol.parameters import repeatable
+from spark_llm.protocol.json_codec import request_body, write_json
+from spark_llm.protocol.parameters import is_repeatable
 from spark_llm.protocol.task import PLAIN
 from spark_llm.protocol.values import Item, Outcome, Response, Result, RowError
-from spark_llm.protocol.wire import body, write_json
 
-_PROMPTS_MOST = 8  # every prompt of a request waits for the slowest, so more of them gain little
+_MAX_PROMPTS = 8  # every prompt of a request waits for the slowest, so more of them gain little
 
 
 @dataclass(frozen=True)
 class Complete:
-    """Prompts to continue: the parameters as a JSON object, and how many answers are asked for to each."""
+    """A completion task: its parameters as a JSON object, and the number of answers to each prompt."""
 
     parameters: bytes = b"{}"
     n: int = 1
@@ -30,40 +30,40 @@ class Complete:
 
     @cached_property
     def repeatable(self) -> bool:
-        """Whether equal prompts may be answered alike: not where the user asked for chance without a seed."""
-        return repeatable(self.parameters)
+        """Whether equal prompts may share one answer: not with a temperature above 0 and no seed."""
+        return is_repeatable(self.parameters)
 
-    def most_inputs(self, dialect: int, batch_size: int) -> int:
-        """Say that a request carries a few prompts in the first dialect, and one in the second."""
-        return 1 if dialect else min(batch_size, _PROMPTS_MOST)
+    def max_inputs(self, wire_format: int, batch_size: int) -> int:
+        """Return that a request carries up to eight prompts as an array, and one without it."""
+        return 1 if wire_format else min(batch_size, _MAX_PROMPTS)
 
-    def shows(self, items: Sequence[Item], dialect: int) -> int:  # noqa: ARG002 -- the items tell
-        """Return that several prompts need a server that takes an array; one is written alike in both forms."""
+    def required_features(self, items: Sequence[Item], wire_format: int) -> int:  # noqa: ARG002 -- one format has arrays
+        """Return that several prompts need a server that takes an array; one prompt is the same in both formats."""
         return PLAIN if len(items) > 1 else 0
 
-    def otherwise(self, items: Sequence[Item], dialect: int, words: str | None) -> int | None:  # noqa: ARG002 -- the protocol's signature
-        """Return the form of single prompts for an array that was refused."""
+    def fallback_format(self, items: Sequence[Item], wire_format: int, message: str | None) -> int | None:  # noqa: ARG002 -- the protocol's signature
+        """Return the format of single prompts for an array that was refused."""
         return PLAIN if len(items) > 1 else None
 
-    def costs_nothing(self, item: Item) -> bool:  # noqa: ARG002 -- the protocol's signature
-        """Say that every prompt is asked, a blank one too."""
+    def skips(self, item: Item) -> bool:  # noqa: ARG002 -- the protocol's signature
+        """Return False: a blank prompt is sent too."""
         return False
 
-    def encode(self, items: Sequence[Item], model: str | None, dialect: int) -> bytes:  # noqa: ARG002 -- the items tell
-        """Write the prompts: several as an array, one as a plain string, which is all that the second dialect has."""
+    def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:  # noqa: ARG002 -- the number of items decides
+        """Write the prompts: several as an array, one as a string."""
         prompt = items[0] if len(items) == 1 else items
-        return body(model, self.parameters, b'"prompt":' + write_json(prompt))
+        return request_body(model, self.parameters, b'"prompt":' + write_json(prompt))
 
     def decode(self, response: Response, count: int) -> Outcome:
         """Read each prompt's choices; an answer that is empty because its tokens ran out is `truncated`."""
         return read_choices(response, self.n, _choice_text, count)
 
-    def typed(self, outcome: Outcome, items: Sequence[Item], dialect: int) -> Outcome:  # noqa: ARG002 -- the protocol's signature
-        """Return the outcome: texts are all that is asked for."""
+    def parse_output(self, outcome: Outcome, items: Sequence[Item], wire_format: int) -> Outcome:  # noqa: ARG002 -- the protocol's signature
+        """Return the outcome unchanged: completions have no structured output."""
         return outcome
 
-    def again(self, item: Item, result: Result) -> Item:  # noqa: ARG002 -- the protocol's signature
-        """Return the item: nothing is asked for that an answer could miss."""
+    def reask(self, item: Item, result: Result) -> Item:  # noqa: ARG002 -- the protocol's signature
+        """Return the prompt unchanged: completions have no structured output."""
         return item
 
 

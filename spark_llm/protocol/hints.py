@@ -1,6 +1,6 @@
-"""What a person should do about a failure that only a person can mend: one table, read from the top.
+"""Hints: the next step after a failure that only a person can resolve, in one table that is read from the top.
 
-Knows no clock, no socket, no Spark and no secret: of a token it is told where it came from.
+Knows no clock, no socket, no Spark and no secret: of a token it gets the origin only.
 """
 
 import re
@@ -12,259 +12,259 @@ from spark_llm.errors import Kind
 from spark_llm.protocol.failures import NOT_READY, STOPPED
 from spark_llm.protocol.values import RowError
 
-MESSAGE_MOST = 700
-_WHERE_MOST = 200
-_SIGN_IN_MOST = 80
+MAX_MESSAGE_CHARACTERS = 700
+_MAX_WHERE = 200
+_MAX_SIGN_IN = 80
 _HINT = "Hint: "
 _DATABRICKS = re.compile(r"/serving-endpoints\b|/ai-gateway/")
 _NAME = re.compile(r"/serving-endpoints/([^/?]+)/(?:served-models/[^/]+/)?invocations")
-_words = partial(re.compile, flags=re.IGNORECASE)
-_NOT_TAKEN = "the token ({sign_in}) was not taken: revoked, expired, or another host's; make a new one for this host."
-_WRONG_TASK = "the endpoint serves another task than the UDF asks for; `preflight(endpoint)` says which."
+_pattern = partial(re.compile, flags=re.IGNORECASE)
+_REFUSED = (
+    "the token ({sign_in}) was refused: it is revoked, expired or for another host; create a new one for this host."
+)
+_WRONG_TASK = "the endpoint serves another task than the UDF's; `preflight(endpoint)` shows which."
 
 
-class Advice(NamedTuple):
-    """A hint, and what an error must be for it; a condition that is left out always holds."""
+class HintRule(NamedTuple):
+    """A hint, and the conditions under which an error gets it; a condition that is left out always holds."""
 
-    hint: str  # {sign_in} and {name}, of a Databricks endpoint, are filled in
-    words: re.Pattern[str] | None = None  # found in the message
-    at: re.Pattern[str] | None = None  # found in the URL
+    hint: str  # {sign_in} and the {name} of a Databricks endpoint are filled in
+    message: re.Pattern[str] | None = None  # found in the message
+    url: re.Pattern[str] | None = None  # found in the URL
     statuses: Container[int] | None = None
-    signed_in: bool | None = None
-    stops_all: bool = False  # only where the whole task ended with it
+    signed_in: bool | None = None  # whether a token was sent
+    stops_all: bool = False  # only where the error stopped the whole task
 
 
-# Of each kind, the first that fits is given.
-ADVICE: Mapping[Kind, tuple[Advice, ...]] = {
+# The first rule that fits gives the hint.
+HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
     "unauthorized": (
-        Advice(
-            "a rate limit of 0 switches the endpoint off; have it raised, or name another: `spark-llm endpoints` lists"
-            " them.",
-            words=_words(r"rate limit (of|set to) 0\b"),
+        HintRule(
+            "a rate limit of 0 turns the endpoint off; have it raised, or use another endpoint: `spark-llm endpoints`"
+            " lists them.",
+            message=_pattern(r"rate limit (of|set to) 0\b"),
         ),
-        Advice(
-            "an IP access list keeps the workers out; have the addresses added by which they leave their network.",
-            words=_words(r"\bIP (ACL|access list)|\bsource IP\b"),
+        HintRule(
+            "an IP access list blocks the workers; have their outgoing addresses added to it.",
+            message=_pattern(r"\bIP (ACL|access list)|\bsource IP\b"),
         ),
-        Advice(
-            "a rule of the network stands between; have its administrator let the workers through to this host.",
-            words=_words(
+        HintRule(
+            "a network rule blocks the workers; ask the network's administrator to allow connections to this host.",
+            message=_pattern(
                 r"network policy|network access|virtual network|firewall|private (endpoint|link)|public access"
             ),
         ),
-        Advice(
-            "it is the endpoint's own key for its provider; whoever runs the endpoint has to renew it there.",
-            words=_words(r"provider behind the endpoint"),
+        HintRule(
+            "the endpoint's own key for its provider was refused; the endpoint's owner has to renew it.",
+            message=_pattern(r"provider behind the endpoint"),
         ),
-        Advice(
-            "it is the endpoint's own key for what stands behind it; whoever runs it has to renew it there.",
+        HintRule(
+            "the endpoint's own key for the service behind it was refused; the endpoint's owner has to renew it.",
             statuses=range(500, 600),
         ),
-        Advice(
-            "put the proxy's user and password into HTTPS_PROXY on the workers, or the host into NO_PROXY.",
+        HintRule(
+            "set the proxy's user and password in HTTPS_PROXY on the workers, or the host in NO_PROXY.",
             statuses=(407,),
         ),
-        Advice(
+        HintRule(
             "no token was sent; pass Endpoint(…, token=…), or set this host's variable on the driver: DATABRICKS_TOKEN,"
             " OPENAI_API_KEY or AZURE_OPENAI_API_KEY.",
             signed_in=False,
         ),
-        Advice(
-            "the token ({sign_in}) lacks the scope that is named here; make one that has it.",
-            words=_words(r"\bscopes?\b"),
+        HintRule(
+            "the token ({sign_in}) lacks the scope that the message names; create a token with that scope.",
+            message=_pattern(r"\bscopes?\b"),
         ),
-        Advice(
-            "the client's id or secret ({sign_in}) was not taken; check both, and whether the secret was revoked.",
-            words=_words(r"invalid_client|client authentication|^signing in at"),
+        HintRule(
+            "the client's id or secret ({sign_in}) was refused; check both, and whether the secret was revoked.",
+            message=_pattern(r"invalid_client|client authentication|^signing in at"),
         ),
-        Advice(
-            "the token ({sign_in}) has expired; make a new one, or pass as token= what renews it: ClientCredentials, or"
-            " a function.",
-            words=_words(r"\bexpired|\blapsed"),
+        HintRule(
+            "the token ({sign_in}) has expired; create a new one, or pass a token= that renews itself:"
+            " ClientCredentials, or a function.",
+            message=_pattern(r"\bexpired|\blapsed"),
         ),
-        Advice(_NOT_TAKEN, statuses=(401,)),
-        Advice(
-            _NOT_TAKEN,
-            words=_words(
+        HintRule(_REFUSED, statuses=(401,)),
+        HintRule(
+            _REFUSED,
+            message=_pattern(
                 r"invalid (access )?token|incorrect api key|api key not valid|jsonwebtoken|invalid_(api_key|grant)"
             ),
         ),
-        Advice(_WRONG_TASK, words=_words(r"embeddings from this model")),
-        Advice(
-            "whoever signs in by {sign_in} needs CAN QUERY on the endpoint; its Permissions page grants it.",
-            at=_DATABRICKS,
+        HintRule(_WRONG_TASK, message=_pattern(r"embeddings from this model")),
+        HintRule(
+            "the identity behind {sign_in} needs CAN QUERY on the endpoint; grant it on the endpoint's page, under"
+            " Permissions.",
+            url=_DATABRICKS,
         ),
-        Advice("whoever signs in by {sign_in} may not ask this; have it allowed, or sign in as somebody else."),
+        HintRule("the identity behind {sign_in} lacks the permission; have it granted, or use another token."),
     ),
     "not_found": (
-        Advice(
-            "use the address that it leads to: often https:// in place of http://, or past a sign-in page.",
+        HintRule(
+            "use the address that the redirect leads to: often https:// for http://; a sign-in page means a wrong URL.",
             statuses=range(300, 400),
         ),
-        Advice("write https:// in the URL.", words=_words(r"HTTP request (was sent )?to (an )?HTTPS")),
-        Advice(
-            "the URL takes no POST; end it in /invocations, /chat/completions, /completions or /embeddings.",
+        HintRule("write https:// in the URL.", message=_pattern(r"HTTP request (was sent )?to (an )?HTTPS")),
+        HintRule(
+            "the URL accepts no POST; end it in /invocations, /chat/completions, /completions or /embeddings.",
             statuses=(405,),
         ),
-        Advice("the server goes by another name; check the host in the URL.", statuses=(421,)),
-        Advice(_WRONG_TASK, words=_words(r"\bchat model\b|did you mean to use v1/")),
-        Advice("check the endpoint's name; `spark-llm endpoints` lists those of the workspace.", at=_DATABRICKS),
-        Advice(
+        HintRule("the server has another host name; check the host in the URL.", statuses=(421,)),
+        HintRule(_WRONG_TASK, message=_pattern(r"\bchat model\b|did you mean to use v1/")),
+        HintRule("check the endpoint's name; `spark-llm endpoints` lists the workspace's endpoints.", url=_DATABRICKS),
+        HintRule(
             "check the model's name, Endpoint(…, model=…); most servers list theirs at /v1/models.",
-            words=_words(r"\bmodel\b|\bdeployment\b"),
+            message=_pattern(r"\bmodel\b|\bdeployment\b"),
         ),
-        Advice(
-            "check the URL: a base, like https://host/v1, goes with model=…; any other ends in /invocations,"
+        HintRule(
+            "check the URL: a base URL, like https://host/v1, needs model=…; any other ends in /invocations,"
             " /chat/completions, /completions or /embeddings."
         ),
     ),
-    "quota": (Advice("no credit or budget is left; see the account's billing page, then ask again."),),
+    "quota": (HintRule("no credit or budget is left; see the account's billing page, then run it again."),),
     "unavailable": (
-        Advice(
-            "start the endpoint, then ask again; `spark-llm check {name}` says when it is ready.",
-            words=STOPPED,
-            at=_DATABRICKS,
+        HintRule(
+            "start the endpoint, then run it again; `spark-llm check {name}` shows when it is ready.",
+            message=STOPPED,
+            url=_DATABRICKS,
         ),
-        Advice("start it where it is hosted, then ask again.", words=STOPPED),
-        Advice(
-            "`spark-llm check {name}` says when it is ready; Policy(give_up_after_s=…) waits longer.",
-            words=NOT_READY,
-            at=_DATABRICKS,
+        HintRule("start it where it is hosted, then run it again.", message=STOPPED),
+        HintRule(
+            "`spark-llm check {name}` shows when it is ready; Policy(give_up_after_s=…) waits longer.",
+            message=NOT_READY,
+            url=_DATABRICKS,
         ),
-        Advice("wait until it is deployed, or longer: Policy(give_up_after_s=…).", words=NOT_READY),
-        Advice(
-            "`spark-llm check {name}` shows its state; once it answers, the rows that failed can be asked again.",
-            at=_DATABRICKS,
+        HintRule("wait until it is deployed, or allow a longer wait: Policy(give_up_after_s=…).", message=NOT_READY),
+        HintRule(
+            "`spark-llm check {name}` shows its state; once it answers, run the failed rows again.",
+            url=_DATABRICKS,
             stops_all=True,
         ),
-        Advice(
-            "look at the server's log; once it answers, the rows that failed can be asked again.",
+        HintRule(
+            "look at the server's log; once it answers, run the failed rows again.",
             stops_all=True,
         ),
     ),
     "rate_limited": (
-        Advice(
-            "ask more slowly, Policy(requests_per_minute=…), wait longer, Policy(give_up_after_s=…), or have the limit"
-            " raised."
+        HintRule(
+            "send fewer requests, Policy(requests_per_minute=…), wait longer, Policy(give_up_after_s=…), or have the"
+            " limit raised."
         ),
     ),
     "connection": (
-        Advice(
+        HintRule(
             "check the host's spelling; if it is right, the workers need a DNS that knows it, or a proxy, HTTPS_PROXY.",
-            words=_words(r"cannot be resolved"),
+            message=_pattern(r"cannot be resolved"),
         ),
-        Advice(
-            "trust whoever signed it: Endpoint(…, ca_bundle=…), or SSL_CERT_FILE on the workers.",
-            words=_words(r"certificate verify failed"),
+        HintRule(
+            "trust the issuer of its certificate: Endpoint(…, ca_bundle=…), or SSL_CERT_FILE on the workers.",
+            message=_pattern(r"certificate verify failed"),
         ),
-        Advice("write http://, or the port that speaks TLS.", words=_words(r"\bno TLS with\b")),
-        Advice(
-            "something else listens there; try https://, or check the port.",
-            words=_words(r"\bis not HTTP\b"),
+        HintRule("write http://, or the port that uses TLS.", message=_pattern(r"\bno TLS with\b")),
+        HintRule(
+            "the port belongs to another protocol; try https://, or check the port.",
+            message=_pattern(r"\bis not HTTP\b"),
         ),
-        Advice(
+        HintRule(
             "check HTTPS_PROXY in the workers' environment; NO_PROXY names the hosts to reach without it.",
-            words=_words(r"\bproxy\b"),
+            message=_pattern(r"\bproxy\b"),
         ),
-        Advice(
+        HintRule(
             "nothing listens there; check the host and the port. To a worker, localhost is the worker itself.",
-            words=_words(r"\brefused\b"),
+            message=_pattern(r"\brefused\b"),
         ),
-        Advice(
+        HintRule(
             "the workers cannot reach it; look for a firewall, or name the proxy in HTTPS_PROXY on the workers.",
-            words=_words(r"no connection to .+ within|unreachable|timed out|no route"),
+            message=_pattern(r"no connection to .+ within|unreachable|timed out|no route"),
         ),
-        Advice(
-            "let the workers open more files (ulimit -n), or keep fewer: a lower Policy(max_in_flight=…).",
-            words=_words(r"too many open files"),
+        HintRule(
+            "raise the workers' limit of open files (ulimit -n), or lower Policy(max_in_flight=…).",
+            message=_pattern(r"too many open files"),
         ),
-        Advice("check the URL, and look at the server's log.", stops_all=True),
+        HintRule("check the URL, and look at the server's log.", stops_all=True),
     ),
     "timeout": (
-        Advice("give a try longer, Policy(timeout_s=…), or ask for less: a smaller max_tokens or batch_size."),
+        HintRule("allow more time, Policy(timeout_s=…), or request less: a smaller max_tokens or batch_size."),
     ),
     "context_length": (
-        Advice(
-            "one request exceeds the limit of a minute; shorten the text, lower max_tokens or Policy(batch_size=…), or"
+        HintRule(
+            "one request exceeds the limit per minute; shorten the text, lower max_tokens or Policy(batch_size=…), or"
             " have the limit raised.",
-            words=_words(r"\blimit:? [\d,]+\b.*\brequested:? [\d,]+|request too large for"),
+            message=_pattern(r"\blimit:? [\d,]+\b.*\brequested:? [\d,]+|request too large for"),
         ),
-        Advice("lower max_tokens, or add credit to the account.", statuses=(402,)),
-        Advice("shorten the text, lower max_tokens, or ask a model that takes more."),
+        HintRule("lower max_tokens, or add credit to the account.", statuses=(402,)),
+        HintRule("shorten the text, lower max_tokens, or use a model with a longer context."),
     ),
     "invalid_request": (
-        Advice(
+        HintRule(
             _WRONG_TASK,
-            words=_words(
+            message=_pattern(
                 r"missing required (chat|completions?|embeddings?) parameter|does not work with the specified model"
                 r"|support (the )?(chat|completions?|embeddings?)\b|\b(embedding|chat) models?\b"
                 r"|\b(messages|prompt|input): field required|unknown field \W*(messages|prompt|inputs?)\b"
             ),
         ),
-        Advice(
-            "leave out what is named here: a parameter of the UDF, or a field of extra_body.",
-            words=_words(
+        HintRule(
+            "leave out the field that the message names: a parameter of the UDF, or a field of extra_body.",
+            message=_pattern(
                 r"unsupported[ _](parameter|value)|unknown field|unrecognized|extra inputs|unexpected keyword"
                 r"|is not supported|not permitted"
             ),
         ),
-        Advice(
-            "the server takes no request of that size; lower Policy(batch_size=…), or shorten the text.",
+        HintRule(
+            "the server accepts no request of that size; lower Policy(batch_size=…), or shorten the text.",
             statuses=(413,),
         ),
-        Advice(
-            "it is the request, and not the text; check the UDF's parameters, and with `preflight(endpoint)` which task"
-            " the endpoint serves.",
+        HintRule(
+            "the request is wrong, not the text; check the UDF's parameters, and which task the endpoint serves:"
+            " `preflight(endpoint)` shows it.",
             stops_all=True,
         ),
     ),
     "invalid_response": (
-        Advice(
-            "the server ignores the parameter; leave dimensions out, or ask a model that can shorten its vectors.",
-            words=_words(r"dimensions=\d+ was asked for"),
+        HintRule(
+            "the server ignores the parameter; leave dimensions out, or use a model that can shorten its vectors.",
+            message=_pattern(r"dimensions=\d+ was requested"),
         ),
-        Advice(
+        HintRule(
             "the server may take one text at a time; set Policy(batch_size=1).",
-            words=_words(r"vectors for \d+ inputs|the vectors' indexes"),
+            message=_pattern(r"vectors for \d+ inputs|the vectors' indexes"),
         ),
-        Advice("what answers there may be no model server; check the URL's host and path.", stops_all=True),
+        HintRule("the server there may not be a model server; check the URL's host and path.", stops_all=True),
     ),
 }
 
 
-def with_next_step(error: RowError, where: str, sign_in: str, *, stops_all: bool = False) -> RowError:
-    """Return the error with its words, then where it was met, then what to do; unchanged where there is nothing to do.
+def with_hint(error: RowError, where: str, sign_in: str, *, stops_all: bool = False) -> RowError:
+    """Return the error with its message, its URL and a hint; unchanged where no rule fits or it has a hint already.
 
-    `where` is the endpoint's URL, fit to print. `sign_in` says where the token came from ("DATABRICKS_TOKEN"), and is
-    empty where none was sent. `stops_all` says that the whole task ended with this error. Kind, status and retryable
-    stay as they are, and a message that has a hint already stays as it is.
+    `where` is the endpoint's URL without secrets. `sign_in` is the token's origin ("DATABRICKS_TOKEN"), and empty where
+    no token was sent. `stops_all` is whether the error stopped the whole task. Kind, status and retryable stay.
     """
-    advice = None if _HINT in error.message else advice_for(error, where, sign_in, stops_all=stops_all)
-    if advice is None:
+    rule = None if _HINT in error.message else rule_for(error, where, sign_in, stops_all=stops_all)
+    if rule is None:
         return error
     name = _NAME.search(where)
-    hint = advice.hint.format(
-        sign_in=_cut(sign_in, _SIGN_IN_MOST), name=_cut(name[1], _SIGN_IN_MOST) if name else "NAME"
-    )
-    tail = f" (at {_cut(where, _WHERE_MOST)}). {_HINT}{hint}"
-    return error._replace(message=_cut(error.message.rstrip(". "), MESSAGE_MOST - len(tail)) + tail)
+    hint = rule.hint.format(sign_in=_cut(sign_in, _MAX_SIGN_IN), name=_cut(name[1], _MAX_SIGN_IN) if name else "NAME")
+    tail = f" (at {_cut(where, _MAX_WHERE)}). {_HINT}{hint}"
+    return error._replace(message=_cut(error.message.rstrip(". "), MAX_MESSAGE_CHARACTERS - len(tail)) + tail)
 
 
-def advice_for(error: RowError, where: str, sign_in: str, *, stops_all: bool) -> Advice | None:
-    """Return the first line of the table that fits; None where there is nothing to do."""
-    lines = ADVICE.get(error.kind, ())
-    return next((line for line in lines if _fits(line, error, where, sign_in, stops_all=stops_all)), None)
+def rule_for(error: RowError, where: str, sign_in: str, *, stops_all: bool) -> HintRule | None:
+    """Return the first rule of the table that fits; None where none does."""
+    rules = HINT_RULES.get(error.kind, ())
+    return next((rule for rule in rules if _fits(rule, error, where, sign_in, stops_all=stops_all)), None)
 
 
-def _fits(advice: Advice, error: RowError, where: str, sign_in: str, *, stops_all: bool) -> bool:
+def _fits(rule: HintRule, error: RowError, where: str, sign_in: str, *, stops_all: bool) -> bool:
     return (
-        (stops_all or not advice.stops_all)
-        and advice.signed_in in (None, bool(sign_in))
-        and (advice.statuses is None or error.status in advice.statuses)
-        and (advice.at is None or bool(advice.at.search(where)))
-        and (advice.words is None or bool(advice.words.search(error.message)))
+        (stops_all or not rule.stops_all)
+        and rule.signed_in in (None, bool(sign_in))
+        and (rule.statuses is None or error.status in rule.statuses)
+        and (rule.url is None or bool(rule.url.search(where)))
+        and (rule.message is None or bool(rule.message.search(error.message)))
     )
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _cut(text: str, max_characters: int) -> str:
+    return text if len(text) <= max_characters else text[: max_characters - 1] + "…"

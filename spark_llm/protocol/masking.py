@@ -1,18 +1,22 @@
-"""The secrets that a request carries, and their masking in words about its failure. An answer is never masked."""
+"""The secrets of a request, and excerpts of failures in which they are masked. Answers are never masked."""
 
 import base64
 import binascii
 import html
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
-_LEAST_CHARACTERS = 8  # a shorter text is not taken for a secret: it may be any word
+from spark_llm.text.excerpt import excerpt
+
+_MIN_CHARACTERS = 8  # a shorter text may be any word, so it is not masked
+_MAX_PAGE_CHARACTERS = 20_000  # of an HTML page; the rest is not read
+_NOT_TEXT = re.compile(r"(?is)<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[^<>]*>")
 _SECRET_PARAMETER = re.compile(r"key|token|secret|sig|pass|pwd|auth|cred|code", re.IGNORECASE)
 
 
 def secrets_of(url: str, headers: Iterable[tuple[str, str]], proxy_password: str | None = None) -> tuple[str, ...]:
-    """Return the texts that must not be read: header values and the credentials in them, keys in the URL's query."""
+    """Return the secrets of a request: header values, the credentials in them, and keys in the URL's query."""
     found = {proxy_password or ""}
     for name, value in headers:
         found.add(value)
@@ -24,11 +28,11 @@ def secrets_of(url: str, headers: Iterable[tuple[str, str]], proxy_password: str
         name, _, value = parameter.partition("=")
         if _SECRET_PARAMETER.search(name):
             found |= {value, unquote(value), unquote_plus(value)}
-    return tuple(sorted(text for text in found if len(text) >= _LEAST_CHARACTERS))
+    return tuple(sorted(text for text in found if len(text) >= _MIN_CHARACTERS))
 
 
 def _basic(credentials: str) -> Iterator[str]:
-    """Yield the decoded pair of basic authentication, and its password; its user where there is no password."""
+    """Yield the decoded user and password of basic authentication, then the password, or the user without one."""
     try:
         pair = base64.b64decode(credentials).decode("utf-8", "replace")
     except binascii.Error:
@@ -39,15 +43,27 @@ def _basic(credentials: str) -> Iterator[str]:
 
 
 def without_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Mask the secrets in a text, also where they are percent-encoded, or escaped as in JSON or HTML."""
+    """Return a text in which secrets are `***`, also where they are percent-encoded, or escaped as in JSON or HTML."""
     patterns = ["".join(map(_spellings, secret)) for secret in sorted(secrets, key=len, reverse=True)]
     return re.sub("|".join(patterns), "***", text, flags=re.IGNORECASE) if patterns else text
 
 
 def _spellings(character: str) -> str:
-    """Return a pattern of the ways to write a character."""
+    """Return a regular expression of the ways to write one character."""
     if character.isalnum():
         return character
     number = ord(character)
     escaped = (f"\\{character}", f"\\u{number:04x}", html.escape(character), f"&#{number};", f"&#x{number:x};")
     return f"(?:{'|'.join(map(re.escape, (character, quote(character, safe=''), *escaped)))})"
+
+
+def readable_excerpt(text: str, max_characters: int = 200, secrets: Sequence[str] = ()) -> str:
+    """Return the beginning of a body for a message, without secrets.
+
+    Of an HTML page it is the title, or else the text between the tags.
+    """
+    if re.search(r"<[\w!]", text[:_MAX_PAGE_CHARACTERS]):
+        page = text[:_MAX_PAGE_CHARACTERS]
+        title = re.search(r"(?i)<title[^<>]*>([^<]*)</title", page)
+        text = html.unescape(title[1] if title and title[1].strip() else _NOT_TEXT.sub(" ", page))
+    return excerpt(without_secrets(text, secrets), max_characters)

@@ -1,7 +1,7 @@
-"""The request fields that a user sets: checked where the UDF is built, written down once as JSON.
+"""The request fields that a user sets: checked when the UDF is built, and encoded once as JSON.
 
-A parameter that is not given is not sent. Ranges are those of the OpenAI API reference; what only a server can
-know (how many tokens a model takes) is left to the server.
+A parameter that is not given is not sent. Ranges are those of the OpenAI API reference. Limits of a model, such as its
+number of tokens, are left to the server.
 """
 
 import json
@@ -10,24 +10,25 @@ from functools import partial
 from typing import Any
 
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.wire import read_json, write_json
+from spark_llm.protocol.json_codec import read_json, write_json
 from spark_llm.validation.numbers import check_number, check_whole
+from spark_llm.validation.texts import check_text
 
-_OURS = {
+_RESERVED = {
     "messages": "the column is the message",
     "prompt": "the column is the prompt",
     "input": "the column is the input",
     "model": "name it in Endpoint(…, model=…)",
-    "stream": "a column has no use for a stream",
-    "stream_options": "a column has no use for a stream",
+    "stream": "a column cannot receive a stream",
+    "stream_options": "a column cannot receive a stream",
 }
 _RANGE_HINT = "set it within that range, or leave it out for the model's default."
 
 
-def written(given: Mapping[str, object], extra_body: Mapping[str, object] | None) -> bytes:
-    """Check the parameters that are not None and return them, with `extra_body` merged in, as one JSON object.
+def encode_parameters(given: Mapping[str, object], extra_body: Mapping[str, object] | None) -> bytes:
+    """Return the parameters that are not None, and the fields of `extra_body`, as one JSON object.
 
-    Raises `ConfigError` for a value out of range, a field that is this library's to set, and one that is named twice.
+    Raises `ConfigError` for a value out of range, a field that this library sets, and a field given twice.
     """
     fields = {name: _checked(name, value) for name, value in given.items() if value is not None}
     if extra_body is None:
@@ -38,20 +39,22 @@ def written(given: Mapping[str, object], extra_body: Mapping[str, object] | None
             'write it as extra_body={"top_k": 40}.',
         )
     for name in extra_body:
-        if name in _OURS:
-            raise ConfigError(f"extra_body may not set {name!r}: {_OURS[name]}.", f"leave {name!r} out of extra_body.")
+        if name in _RESERVED:
+            raise ConfigError(
+                f"extra_body may not set {name!r}: {_RESERVED[name]}.", f"leave {name!r} out of extra_body."
+            )
         if name in fields:
             raise ConfigError(f"{name!r} is given as a parameter and in extra_body.", "give it once.")
     return write_json({**fields, **_jsonable("extra_body", dict(extra_body))})
 
 
-def repeatable(parameters: bytes) -> bool:
-    """Whether equal requests with these parameters may be answered alike: no `temperature`, 0, or a `seed` to it."""
+def is_repeatable(parameters: bytes) -> bool:
+    """Return whether equal requests may share one answer: they have no `temperature`, 0, or a `seed`."""
     fields = read_json(parameters)
     return fields.get("temperature") in (None, 0) or fields.get("seed") is not None
 
 
-def _checked(name: str, value: Any) -> object:  # noqa: ANN401 -- whatever the user gave
+def _checked(name: str, value: Any) -> object:  # noqa: ANN401 -- any value that a user may give
     if name in ("max_tokens", "max_completion_tokens", "n", "dimensions"):
         return check_whole(name, value, 1, 2**31 - 1, hint=_RANGE_HINT)
     if name == "seed":
@@ -60,14 +63,7 @@ def _checked(name: str, value: Any) -> object:  # noqa: ANN401 -- whatever the u
         return check_number(name, value, 0.0, 2.0, hint=_RANGE_HINT)
     if name == "top_p":
         return check_number(name, value, 0.0, 1.0, exclusive_minimum=True, hint=_RANGE_HINT)
-    return {"stop": _stop, "response_format": _response_format}.get(name, partial(text, name))(value)
-
-
-def text(name: str, value: object) -> str:
-    """Return `value` when it is a string that says something; raise `ConfigError` otherwise."""
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigError(f"{name}={value!r} is not a text.", f"write {name} as a string, or leave it out.")
-    return value
+    return {"stop": _stop, "response_format": _response_format}.get(name, partial(check_text, name))(value)
 
 
 def _stop(value: object) -> object:

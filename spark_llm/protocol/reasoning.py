@@ -1,8 +1,8 @@
-"""A model's thoughts in front of its answer, in the marks of models whose server leaves them in the text.
+"""A model's reasoning in front of its answer, in the tags of models whose server leaves it in the text.
 
 Most write `<think>` (DeepSeek, Qwen, GLM, MiniMax), others `<thought>` (EXAONE, Gemini), `<seed:think>` (Seed-OSS),
 `[THINK]` (Magistral), `◁think▷` (Kimi), `<|START_THINKING|>` (Command A) or a channel (gpt-oss, Gemma). A chat template
-may have written the opening mark itself: then only the closing one is in the text.
+may have written the opening tag itself: then only the closing one is in the text.
 """
 
 import re
@@ -28,30 +28,31 @@ _WRAPPING = re.compile(
 )
 
 
-class Parted(NamedTuple):
-    """A text without the thoughts in front of it, and whether there were any; no answer where they never ended."""
+class SplitText(NamedTuple):
+    """A text without its reasoning, and whether it had any; `answer` is None where the reasoning never ended."""
 
     answer: str | None
-    had_thoughts: bool
+    had_reasoning: bool
 
 
-def parted(text: str, said: str = "") -> Parted:
-    """Part a model's text from its thoughts; `said` is what it was asked, whose own marks may come back.
+def split_reasoning(text: str, prompt: str = "") -> SplitText:
+    """Return a model's text without its reasoning; where the `prompt` has tags, those of the text may be quotes.
 
-    >>> parted("<think>A greeting.</think>Bonjour")
-    Parted(answer='Bonjour', had_thoughts=True)
+    >>> split_reasoning("<think>A greeting.</think>Bonjour")
+    SplitText(answer='Bonjour', had_reasoning=True)
     """
-    opened = None if _OPENED.match(said) else _OPENED.match(text)
+    opened = None if _OPENED.match(prompt) else _OPENED.match(text)
     if opened is None:
-        end = None if _OPENED.search(text) or _CLOSED.search(said) else _CLOSED.search(text)
+        end = None if _OPENED.search(text) or _CLOSED.search(prompt) else _CLOSED.search(text)
         if end is None:
-            return Parted(text, had_thoughts=False)
+            return SplitText(text, had_reasoning=False)
     elif (end := re.compile(_closing(opened)).search(text, opened.end())) is None:
-        return Parted(None, had_thoughts=True)
-    return Parted(_WRAPPING.sub("", text[end.end() :]).strip(), had_thoughts=True)
+        return SplitText(None, had_reasoning=True)
+    return SplitText(_WRAPPING.sub("", text[end.end() :]).strip(), had_reasoning=True)
 
 
 def _closing(opened: re.Match[str]) -> str:
+    """Return the regular expression of the tag that ends the reasoning."""
     if opened["tag"]:
         return f"</{opened['tag']}>"
     if opened["mark"]:

@@ -1,7 +1,7 @@
-"""The codecs: what each task sends, and what it makes of any bytes that come back.
+"""The interface of a task: it writes the bodies of requests and reads the answers.
 
-`Task` is what the engine knows of a task. No codec raises for what a server sends: bytes that are no answer
-become a `Failure`. None of them knows a socket, a clock or Spark.
+The engine knows no more of a task than `Task`. No task raises for the bytes that a server sends: bytes that hold no
+answer become a `Failure`. Tasks know no socket, no clock and no Spark.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from typing import Protocol
 
 from spark_llm.protocol.values import Item, Outcome, Response, Result
 
-# A wire form is a sum of flags, each of which does without something that a server may not know; 0 is the best form.
-PLAIN = 1  # without the field or the list: no `encoding_format`, one prompt a request, a type in words
-FOLDED = 2  # without a system message: instructions stand at the head of the user's message
+# A wire format is a sum of flags. Each flag leaves out a feature that some servers do not know; 0 uses all features.
+PLAIN = 1  # without the field or the list: no `encoding_format`, one prompt a request, a type described in words
+FOLDED = 2  # without a system message: the instructions stand at the head of the user's message
 
 
 class Task(Protocol):
-    """One kind of question: chat, completion or embedding, with its parameters; frozen, so that it can travel."""
+    """Chat, completion or embedding, with its parameters; frozen and picklable."""
 
     @property
     def name(self) -> str:
@@ -27,31 +27,31 @@ class Task(Protocol):
 
     @property
     def repeatable(self) -> bool:
-        """Whether equal requests may be answered alike, so that one of them is enough."""
+        """Whether equal requests may share one answer."""
 
-    def most_inputs(self, dialect: int, batch_size: int) -> int:
-        """How many inputs one request may carry in this wire form, where the user allows `batch_size`."""
+    def max_inputs(self, wire_format: int, batch_size: int) -> int:
+        """How many inputs one request may carry in a wire format, where the user allows `batch_size`."""
 
-    def shows(self, items: Sequence[Item], dialect: int) -> int:
-        """The flags of what the server has to understand to answer these inputs in this wire form."""
+    def required_features(self, items: Sequence[Item], wire_format: int) -> int:
+        """The flags of the features that a server must know to answer these inputs in this wire format."""
 
-    def otherwise(self, items: Sequence[Item], dialect: int, words: str | None) -> int | None:
-        """The wire form for inputs that were refused in this one, in these words; None where no other can help.
+    def fallback_format(self, items: Sequence[Item], wire_format: int, message: str | None) -> int | None:
+        """The wire format to try after a refusal with this message; None where no other format can help.
 
-        Without words it is the next form that differs at all.
+        Without a message it is the next format in which the request differs.
         """
 
-    def costs_nothing(self, item: Item) -> bool:
-        """Whether this input is never sent, and its result null."""
+    def skips(self, item: Item) -> bool:
+        """Whether this input is never sent, and its result is null."""
 
-    def encode(self, items: Sequence[Item], model: str | None, dialect: int) -> bytes:
-        """Write the request's body: one item, or as many as `most_inputs` allows."""
+    def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:
+        """Write a request's body, for one item or for as many as `max_inputs` allows."""
 
     def decode(self, response: Response, count: int) -> Outcome:
         """Read the response to a request of `count` inputs."""
 
-    def typed(self, outcome: Outcome, items: Sequence[Item], dialect: int) -> Outcome:
-        """Read the texts of an answer as the types that were asked for; without any, return it as it is."""
+    def parse_output(self, outcome: Outcome, items: Sequence[Item], wire_format: int) -> Outcome:
+        """Parse the texts of an answer as structured output; a task without it returns the outcome unchanged."""
 
-    def again(self, item: Item, result: Result) -> Item:
-        """Return what is asked after an answer that did not fit its type."""
+    def reask(self, item: Item, result: Result) -> Item:
+        """Return the next prompt after an answer that does not fit its type."""

@@ -1,7 +1,7 @@
-"""Templates: texts with named fields, parsed once where the UDF is built, filled in for each row on the workers.
+"""Templates: texts with named fields, parsed when the UDF is built and filled for each row on the workers.
 
-What stands in a row is data: it is joined to the template's pieces and never read again, so that braces in it mean
-nothing. Knows no column, no wire format, no Spark.
+A row's values are data: they are joined to the pieces of the template and never parsed, so braces in them have no
+meaning. Knows no column, no wire format, no Spark.
 """
 
 import re
@@ -12,31 +12,32 @@ from itertools import chain, repeat
 from typing import Any
 
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.parameters import text
+from spark_llm.protocol.conversation import conversation_of, with_instructions
 from spark_llm.protocol.values import Content
 from spark_llm.text.excerpt import excerpt
+from spark_llm.validation.texts import check_text
 
 _BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 @dataclass(frozen=True)
 class Template:
-    """A text with fields: what was written, the pieces around its fields (one more than those), and their names.
+    """A text with fields: its source, the pieces around the fields (one more than fields), and the fields' names.
 
     >>> Template.parse("template", "Summarise {title}: {body}").fill({"title": ["Dune"], "body": ["Sand."]})
     ['Summarise Dune: Sand.']
     """
 
-    written: str
+    source: str
     pieces: tuple[str, ...] = field(repr=False)
     fields: tuple[str, ...] = field(repr=False)
 
     @classmethod
-    def parse(cls, name: str, written: str) -> "Template":
-        """Read a template that the user gave as `name`; raises `ConfigError` for a brace that names no field."""
+    def parse(cls, name: str, source: str) -> "Template":
+        """Parse the argument `name`; raises `ConfigError` for a brace without the name of a field."""
         pieces, fields, piece, end = list[str](), list[str](), list[str](), 0
-        for found in _BRACES.finditer(text(name, written)):
-            piece.append(written[end : found.start()])
+        for found in _BRACES.finditer(check_text(name, source)):
+            piece.append(source[end : found.start()])
             end = found.end()
             if found[1] is not None and found[1].isidentifier():
                 pieces.append("".join(piece))
@@ -46,19 +47,19 @@ class Template:
                 piece.append(found[0][0])
             else:
                 raise ConfigError(
-                    f"{name}= has {excerpt(found[0], 40)!r} at position {found.start()}, which names no field.",
-                    "write a field as its plain name in braces, {title}, and a brace that is text twice: {{ or }}.",
+                    f"{name}= has {excerpt(found[0], 40)!r} at position {found.start()}, which is not a field.",
+                    "write a field as a plain name in braces, {title}, and double a brace that is text: {{ or }}.",
                 )
-        pieces.append("".join([*piece, written[end:]]))
-        return cls(written, tuple(pieces), tuple(fields))
+        pieces.append("".join([*piece, source[end:]]))
+        return cls(source, tuple(pieces), tuple(fields))
 
     @property
-    def is_bare(self) -> bool:
-        """Whether it is one field and nothing else."""
+    def is_single_field(self) -> bool:
+        """Whether the template is one field and nothing else."""
         return self.pieces == ("", "")
 
     def fill(self, columns: Mapping[str, Sequence[str | None]]) -> list[str | None]:
-        """Write the text of each row; one with a null in a field of the template is None. There has to be a field."""
+        """Return the text of each row; None for a row with a null in a field. The template has at least one field."""
         pieces = map(repeat, self.pieces[1:])
         filled = chain.from_iterable(zip((columns[name] for name in self.fields), pieces, strict=True))
         rows = zip(repeat(self.pieces[0], len(columns[self.fields[0]])), *filled, strict=False)
@@ -67,58 +68,51 @@ class Template:
 
 @dataclass(frozen=True)
 class PromptBuilder:
-    """What each row asks, with its fields open: the user's message or the prompt, and the instructions to it."""
+    """Builds each row's prompt from a template for the user's message, and one for the instructions."""
 
     template: Template
     system: Template | None = None
-    conversations: bool = False  # whether a field may hold one: see `conversation`
+    allows_conversations: bool = False  # whether a field may hold one: see `conversation_field`
 
     @classmethod
-    def parse(cls, template: str, system: str | None = None, *, conversations: bool = False) -> "PromptBuilder":
-        """Read the templates; raises `ConfigError` for one that is broken, and where `template` has no field."""
+    def parse(cls, template: str, system: str | None = None, *, allows_conversations: bool = False) -> "PromptBuilder":
+        """Parse the templates; raises `ConfigError` for a broken one, and for a `template` without fields."""
         parsed = Template.parse("template", template)
         if not parsed.fields:
             raise ConfigError(
-                f"template={template!r} has no field, so it would ask the same of every row.",
-                'name a column in braces, as in template="Summarise {body}"; what is the same for all goes in system=.',
+                f"template={template!r} has no field, so every row would have the same prompt.",
+                'name a column in braces, as in template="Summarise {body}"; text for all rows goes in system=.',
             )
-        return cls(parsed, None if system is None else Template.parse("system", system), conversations)
+        return cls(parsed, None if system is None else Template.parse("system", system), allows_conversations)
 
     @property
     def instructions(self) -> str | None:
-        """The instructions where they are the same for every row."""
+        """The instructions without fields, which are the same for every row; None where they have fields."""
         return self.system.pieces[0] if self.system is not None and not self.system.fields else None
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
-        """The names of all fields, each once, in the order in which they first stand."""
+        """The names of all fields, each once, in order of their first use."""
         return tuple(dict.fromkeys(self.template.fields + (self.system.fields if self.system else ())))
 
     @cached_property
-    def conversation(self) -> str | None:
-        """The field that may hold conversations: it is the whole template, and the instructions do not quote it."""
+    def conversation_field(self) -> str | None:
+        """The field that may hold conversations: it is the whole template, and the instructions do not use it."""
         (name, *_) = self.template.fields
-        quoted = self.system is not None and name in self.system.fields
-        return name if self.conversations and self.template.is_bare and not quoted else None
+        is_quoted = self.system is not None and name in self.system.fields
+        return name if self.allows_conversations and self.template.is_single_field and not is_quoted else None
 
-    def asked(self, columns: Mapping[str, Sequence[Any]]) -> list[Content | None]:
-        """Return what each row asks, from the values of every field; a row with a null in any of them asks nothing.
+    def build(self, columns: Mapping[str, Sequence[Any]]) -> list[Content | None]:
+        """Return each row's prompt from the values of all fields; None for a row with a null in any field.
 
-        Instructions with fields lead a conversation that has no system message of its own.
+        Instructions with fields become the system message of a conversation that has none of its own.
         """
-        alone = self.conversation
-        said: list[Any] = self.template.fill(columns) if alone is None else list(columns[alone])
+        field = self.conversation_field
+        contents: list[Any] = self.template.fill(columns) if field is None else list(columns[field])
         if self.system is None or not self.system.fields:
-            return said
-        told = self.system.fill(columns)
+            return contents
+        systems = self.system.fill(columns)
         return [
-            None if instructions is None or item is None else _led(instructions, item)
-            for instructions, item in zip(told, said, strict=True)
+            None if system is None or content is None else with_instructions(conversation_of(content), system)
+            for system, content in zip(systems, contents, strict=True)
         ]
-
-
-def _led(system: str, item: Content) -> Content:
-    messages = [{"role": "user", "content": item}] if isinstance(item, str) else item
-    if any(message and message.get("role") == "system" for message in messages):
-        return messages
-    return [{"role": "system", "content": system}, *messages]

@@ -1,4 +1,4 @@
-"""The nouns that the floors hand each other: inputs, requests' answers, results and usage.
+"""The value types that all packages share: prompts, responses, results, failures and usage.
 
 Plain values. This file decides nothing, and knows no wire format, no clock and no Spark.
 """
@@ -15,18 +15,18 @@ Content = str | Sequence[Message]  # a text, or a conversation
 
 @dataclass(slots=True, frozen=True)
 class Prompt:
-    """What is said, with instructions and a type of answer of its own; None for those of its task."""
+    """A text or a conversation with its own instructions and its own output type; None stands for the task's."""
 
     content: Content
     system: str | None = None
-    reply: Hashable = None  # the codec's own word for it
+    output: Hashable = None  # a `StructuredOutput`, which only the codec knows
 
 
-Item = Content | Prompt  # what one row asks
+Item = Content | Prompt  # the prompt of one row
 
 
 class Usage(NamedTuple):
-    """Tokens, as the server reported them; None where it did not."""
+    """Tokens as the server reported them; None for a number that it did not report."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -35,7 +35,7 @@ class Usage(NamedTuple):
     reasoning_tokens: int | None = None
 
     def plus(self, other: "Usage | None") -> "Usage":
-        """Add two reports field by field; None and a number give the number."""
+        """Return the sum of two reports, field by field; None and a number give the number."""
         if other is None:
             return self
         return Usage(
@@ -43,7 +43,7 @@ class Usage(NamedTuple):
         )
 
     def share(self, weights: Sequence[int]) -> "list[Usage]":
-        """Divide over rows in proportion to `weights`, in whole tokens that add up exactly."""
+        """Return one part for each weight, in proportion to the weights; the parts add up exactly."""
         if len(weights) == 1:
             return [self]
         columns = [[None] * len(weights) if total is None else _apportion(total, weights) for total in self]
@@ -51,15 +51,15 @@ class Usage(NamedTuple):
 
 
 def _apportion(total: int, weights: Sequence[int]) -> list[int]:
-    """Whole parts of `total`, each within one of its exact share: running sums, rounded down."""
+    """Return whole parts of `total`, each within one of its exact share: differences of rounded running sums."""
     weights = weights if any(weights) else [1] * len(weights)
-    whole = sum(weights)
-    parts, before, running = [], 0, 0
+    sum_of_weights = sum(weights)
+    parts, previous, running = [], 0, 0
     for weight in weights:
         running += weight
-        upto = total * running // whole
-        parts.append(upto - before)
-        before = upto
+        upto = total * running // sum_of_weights
+        parts.append(upto - previous)
+        previous = upto
     return parts
 
 
@@ -73,18 +73,18 @@ class RowError(NamedTuple):
 
     @property
     def what(self) -> str:
-        """The message without its next step."""
+        """The message without its hint."""
         return self.message.partition(HINT)[0]
 
     @property
     def hint(self) -> str:
-        """The next step that the message ends in, if any."""
+        """The hint at the end of the message; empty where it has none."""
         return self.message.partition(HINT)[2]
 
 
 @dataclass(slots=True)
 class Result:
-    """What one row gets; a schema's field takes the attribute of its name."""
+    """The result of one row; each attribute is the field of the same name in `schemas`."""
 
     text: str | None = None
     choices: list[str | None] | None = None
@@ -96,66 +96,66 @@ class Result:
     attempts: int = 0
     latency_ms: float | None = None
     error: RowError | None = None
-    parsed: Any = None  # the text as the type that was asked for, ready for a column
-    requests: int = 0  # HTTP requests that the row accounts for: over all rows of a stream, all that were sent
+    parsed: Any = None  # the text as a value of its output type, ready for a column
+    requests: int = 0  # HTTP requests charged to the row; over all rows of a stream, the number of requests sent
 
 
 @dataclass(slots=True)
 class Response:
-    """What came back for one try: an HTTP answer, or the reason why there is none."""
+    """The end of one attempt: an HTTP response, or the reason why there is none."""
 
-    status: int  # 0 where no answer began
+    status: int  # 0 where no response began
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case, or a mapping that ignores case
     latency_s: float = 0.0
-    fault: Kind | None = None  # "timeout", "connection" or "invalid_response" where the answer is not whole
-    detail: str = ""  # the fault in words
-    final: bool = False  # the fault will be there however often it is tried
+    fault: Kind | None = None  # "timeout", "connection" or "invalid_response" where the response is not whole
+    detail: str = ""  # a description of the fault
+    final: bool = False  # the fault is permanent: no further attempt can succeed
     no_socket: bool = False  # nothing was sent: this process may open no further connection
-    secrets: tuple[str, ...] = field(default=(), repr=False)  # what the request carried that no message may show
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # secrets of the request that no message may show
 
     @property
     def succeeded(self) -> bool:
-        """Whether a server answered with success, a 2xx of any kind, and the answer came whole."""
+        """Whether a server answered with a status of 2xx, and the whole response arrived."""
         return self.fault is None and 200 <= self.status < 300
 
 
 @dataclass(slots=True)
 class Answer:
-    """A response that was understood: a result for each input, and the tokens of them all."""
+    """A response that holds an answer: one result for each input, and the tokens of all of them."""
 
     results: list[Result]
     usage: Usage | None
-    about_form: bool = False  # it shows that this wire form is not understood: ask in the next one
+    format_unsupported: bool = False  # the server does not know this wire format: send the next one
 
 
 @dataclass(slots=True, frozen=True)
 class Failure:
-    """A response that is no answer: the error that the rows would get, and what it asks of the sender."""
+    """A response that holds no answer: the error for its rows, and how the sender should go on."""
 
     error: RowError
-    told_to_wait: bool = False  # 429, 503, no socket left: not a fault, it spends time and no tries
+    throttled: bool = False  # 429, 503 or no socket left: waiting costs time and counts as no attempt
     retry_after_s: float | None = None
-    usage: Usage | None = None  # tokens that were billed all the same
-    about_form: bool = False  # the answer shows that this wire form is not understood: ask in the next one
-    final: bool = False  # it will be so until a person acts: an endpoint that was stopped, a certificate not trusted
-    unasked: bool = False  # no input had a part in it: there was no token to ask with
+    usage: Usage | None = None  # tokens that were billed nevertheless
+    format_unsupported: bool = False  # the server does not know this wire format: send the next one
+    final: bool = False  # permanent until a person acts: a stopped endpoint, an untrusted certificate
+    never_sent: bool = False  # no request left: there was no token to send with it
 
     @property
     def stops_all(self) -> bool:
-        """Whether no other row of the task can fare better, unless it was about this row alone."""
+        """Whether every other row of the task would fail likewise, unless the cause was this row alone."""
         return self.final or self.error.kind in ("quota", "not_found", "unauthorized")
 
     @property
     def stops_at_once(self) -> bool:
-        """Whether one row is witness enough, since its input was never read: no token, no trusted connection."""
-        return self.unasked or (self.final and self.error.status is None)
+        """Whether one such row is enough to stop the task, since no server read its input."""
+        return self.never_sent or (self.final and self.error.status is None)
 
     @property
     def about_input(self) -> bool:
-        """Whether the server refused what it was sent, so that another wording or a smaller batch may pass."""
+        """Whether the server refused the input, so that another text or a smaller batch may pass."""
         return self.error.kind in ("invalid_request", "context_length", "content_filter")
 
 
 Outcome = Answer | Failure
-Row = Item | RowError | None  # what a row brings: what it asks, why it cannot, or nothing
+Row = Item | RowError | None  # a row's prompt, the error of a row that has none, or null

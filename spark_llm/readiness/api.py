@@ -10,7 +10,7 @@ from spark_llm.readiness.checks import check_here
 from spark_llm.readiness.executor import look
 from spark_llm.readiness.report import Report
 from spark_llm.readiness.target import TIMEOUT_S, Target, shown, tasks_of
-from spark_llm.udf.model_udf import LOGINS, ModelUDF, check_travels
+from spark_llm.udf.model_udf import PROVIDERS, ModelUDF, check_travels
 from spark_llm.validation.numbers import check_number
 
 
@@ -63,7 +63,7 @@ def preflight(
     def resolve() -> Target:
         if udf is not None:
             return Target(udf.recipe.route, (udf.recipe.task,), timeout_s)
-        return Target(place.resolve(tasks[0].route, os.environ, LOGINS), tasks, timeout_s)
+        return Target(place.resolve(tasks[0].route, os.environ, PROVIDERS), tasks, timeout_s)
 
     here = check_here(place, tasks[0].route, resolve, os.environ)
     there = [] if spark is None else look(spark, here.target, here.failed)

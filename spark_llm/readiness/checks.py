@@ -14,10 +14,10 @@ from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError, Kind
 from spark_llm.protocol.failures import failure_of
+from spark_llm.protocol.json_codec import read_object
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.urls import is_route_optimised
 from spark_llm.protocol.values import Answer, Failure, Response, RowError
-from spark_llm.protocol.wire import read_object
 from spark_llm.readiness.client import ReadinessClient, off_the_loop
 from spark_llm.readiness.probe import SAMPLE, asks_on, is_an_answer, questions
 from spark_llm.readiness.report import Check, Outcome, Where

@@ -9,9 +9,9 @@ from typing import TypeVar
 from spark_llm.auth.tokens import SignInError, Token, TokenKeeper
 from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.hints import with_next_step
+from spark_llm.protocol.hints import with_hint
 from spark_llm.protocol.values import Failure, Response, RowError
-from spark_llm.transport.http import ask_once
+from spark_llm.transport.http import send_once
 
 Result = TypeVar("Result")
 
@@ -27,7 +27,7 @@ class ReadinessClient:
     def sign_in(self) -> str | None:
         """Get a token, as a worker does before its first request; None asks without. Raises `SignInError`."""
         try:
-            self._keeper.renew_in_time()
+            self._keeper.renew_if_needed()
         except ConfigError as error:  # the bundle of certificates
             raise SignInError(_unusable(error)) from None
         return self._keeper.token
@@ -35,7 +35,7 @@ class ReadinessClient:
     @property
     def token_ends_at(self) -> float:
         """When the token ends, as far as it or whoever gave it tells; in seconds since 1970."""
-        return min(self._keeper.ends_at, Token.read(self._keeper.token or "", time.time()).ends_at)
+        return min(self._keeper.expires_at, Token.parse(self._keeper.token or "", time.time()).expires_at)
 
     def send(self, method: str, url: str, body: bytes | None, timeout_s: float) -> Response:
         """Send one request; a token that is refused is replaced once, where there is another. Raises `SignInError`."""
@@ -43,7 +43,7 @@ class ReadinessClient:
         for _ in range(2):
             token = self.sign_in()
             try:
-                response = ask_once(
+                response = send_once(
                     method,
                     url,
                     headers=dict(route.headers),
@@ -56,7 +56,7 @@ class ReadinessClient:
             except ConfigError as error:
                 raise SignInError(_unusable(error)) from None
             if response.status not in (401, 403):
-                self._keeper.worked(token)
+                self._keeper.record_success(token)
                 break
             if not self._keeper.replace(token):
                 break
@@ -65,7 +65,7 @@ class ReadinessClient:
     def words(self, error: RowError) -> str:
         """Return a failure in the words of a row: what came back, from where, and what to do."""
         route = self._route
-        return with_next_step(error, route.shown, route.credential.origin, stops_all=True).message
+        return with_hint(error, route.shown, route.credential.origin, stops_all=True).message
 
 
 def _unusable(error: ConfigError) -> Failure:

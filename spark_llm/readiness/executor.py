@@ -21,7 +21,7 @@ from pyspark.sql.utils import is_remote
 
 from spark_llm._version import __version__
 from spark_llm.endpoint.route import Route
-from spark_llm.protocol.hints import with_next_step
+from spark_llm.protocol.hints import with_hint
 from spark_llm.protocol.values import RowError
 from spark_llm.readiness.checks import skipped, visit
 from spark_llm.readiness.report import Check
@@ -201,5 +201,5 @@ def _address(there: Mapping[str, Any], route: Route) -> Check:
     if not there["trouble"]:
         return Check("address", "executor", "passed", f"{host} is {', '.join(there['addresses'])}")
     words = f"the name {there['host']} cannot be resolved: {there['trouble']}"
-    error = with_next_step(RowError("connection", None, words, retryable=True), route.shown, "")
+    error = with_hint(RowError("connection", None, words, retryable=True), route.shown, "")
     return Check.of_words("address", "executor", "failed", error.message)

@@ -11,9 +11,9 @@ from typing import Any
 
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
+from spark_llm.protocol.json_codec import read_json, write_json
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import RowError
-from spark_llm.protocol.wire import read_json, write_json
 
 SAMPLE = "Hello."
 _LIMITS = ("max_tokens", "max_completion_tokens")
@@ -32,7 +32,7 @@ def questions(task: Task) -> list[tuple[Task, int]]:
 def _forms(task: Task) -> list[int]:
     """Return the wire forms in which one input can be asked, best first."""
     forms = [0]
-    while (other := task.otherwise([SAMPLE], forms[-1], None)) is not None:
+    while (other := task.fallback_format([SAMPLE], forms[-1], None)) is not None:
         forms.append(other)
     return forms
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from spark_llm.auth.credentials import Bearer, Credential, Login
+from spark_llm.auth.credentials import Bearer, Credential, CredentialsProvider
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError
@@ -13,7 +13,7 @@ from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.urls import host_url, masked
+from spark_llm.protocol.urls import host_url, masked_url
 from spark_llm.readiness.report import Check
 from spark_llm.readiness.workspace import API
 
@@ -60,7 +60,7 @@ def tasks_of(endpoint: Endpoint, told: str | None) -> tuple[Task, ...]:
 
 def shown(endpoint: Endpoint) -> str:
     """Return the endpoint's name or URL, fit to print."""
-    return masked(endpoint.target) if endpoint.is_url else endpoint.target
+    return masked_url(endpoint.target) if endpoint.is_url else endpoint.target
 
 
 def locate(
@@ -85,7 +85,7 @@ def locate(
 
 def workspace(
     environ: Mapping[str, str],
-    logins: Sequence[Login],
+    providers: Sequence[CredentialsProvider],
     token: Credential | None = None,
     *,
     ca_bundle: str | None = None,
@@ -97,7 +97,7 @@ def workspace(
     """
     host = host_url(environ.get("DATABRICKS_HOST", ""))
     if not host:
-        here = (login.workspace(environ) for login in logins if login.is_here(environ))
+        here = (login.workspace(environ) for login in providers if login.is_available(environ))
         found = next(filter(None, here), None)
         if found is None:
             raise ConfigError(
@@ -107,4 +107,4 @@ def workspace(
         host, token = found.host, token or found.credential
     # A base is asked for a model, and a list has none: it is named, and not sent.
     asked = Endpoint(host + API, model="any", token=token, ca_bundle=ca_bundle, allow_http=allow_http)
-    return replace(asked.resolve("", environ, logins), model=None)
+    return replace(asked.resolve("", environ, providers), model=None)

@@ -1,17 +1,17 @@
-"""A real serving endpoint on this machine, for tests, demos and a first try without a key.
+"""Local serving endpoints: a real HTTP server on this machine, for tests, demos and a first try without a key.
 
 >>> from spark_llm.serving import LocalEndpoints
 >>> with LocalEndpoints() as endpoints:  # Echo models: exact, repeatable, nothing to download
 ...     endpoints.invocations("chat"), endpoints.token
 
-Nothing here shares code with the client: both keep to the documented wire format, each by itself. Names are loaded
-when they are first used, so the import costs nothing.
+It shares no code with the client: each implements the documented wire format by itself. Names load at first use, so
+the import costs nothing.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-_HOMES = {
+_MODULE_OF = {
     "After": "scenario.capacity",
     "Capacity": "scenario.capacity",
     "ChatModel": "models.base",
@@ -19,7 +19,7 @@ _HOMES = {
     "Choice": "protocol.requests",
     "CompletionModel": "models.base",
     "CompletionRequest": "protocol.requests",
-    "Echo": "models.base",
+    "Echo": "models.echo",
     "EmbeddingModel": "models.base",
     "EmbeddingRequest": "protocol.requests",
     "Fault": "scenario.faults",
@@ -38,7 +38,7 @@ _HOMES = {
     "Texts": "protocol.requests",
     "Usage": "protocol.requests",
     "Vectors": "protocol.requests",
-    "echo_vector": "models.base",
+    "echo_vector": "models.echo",
     "real_endpoints": "stock",
 }
 
@@ -76,15 +76,8 @@ __all__ = [
 if TYPE_CHECKING:
     from spark_llm.serving.catalog import ServingEndpoint
     from spark_llm.serving.endpoints import LocalEndpoints
-    from spark_llm.serving.models.base import (
-        ChatModel,
-        CompletionModel,
-        Echo,
-        EmbeddingModel,
-        Model,
-        StreamingModel,
-        echo_vector,
-    )
+    from spark_llm.serving.models.base import ChatModel, CompletionModel, EmbeddingModel, Model, StreamingModel
+    from spark_llm.serving.models.echo import Echo, echo_vector
     from spark_llm.serving.models.minilm import MiniLM
     from spark_llm.serving.models.smollm2 import SmolLM2
     from spark_llm.serving.protocol.errors import Refused
@@ -104,13 +97,13 @@ if TYPE_CHECKING:
     from spark_llm.serving.stock import real_endpoints
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 -- whatever the name stands for
-    """Load a public name when it is first asked for (PEP 562)."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+def __getattr__(name: str) -> Any:  # noqa: ANN401 -- a public name of any type
+    """Load a public name at its first use (PEP 562)."""
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """List the public names, loaded or not."""
+    """Return the public names, loaded or not."""
     return sorted(__all__)

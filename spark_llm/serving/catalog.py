@@ -1,4 +1,4 @@
-"""The endpoints that are served: what stands behind each name, what it is for, and whether it runs."""
+"""The catalog of served endpoints: their models, tasks and state."""
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
@@ -11,17 +11,17 @@ from spark_llm.serving.models.tasks import TASKS, Task, TaskName
 
 @dataclass(frozen=True)
 class ServingEndpoint:
-    """A model as an endpoint serves it, or several; a bare model stands for `ServingEndpoint(model)`.
+    """An endpoint with one model or several; a bare model means `ServingEndpoint(model)`.
 
-    >>> ServingEndpoint(Echo(), tasks=["embeddings"])  # refuses chat, though the model could
-    >>> ServingEndpoint({"chat-1": Echo(), "chat-2": Echo(name="rival")})  # two, of which the first has all traffic
+    >>> ServingEndpoint(Echo(), tasks=["embeddings"])  # refuses chat, though the model can do it
+    >>> ServingEndpoint({"chat-1": Echo(), "chat-2": Echo(name="rival")})  # two; the first has all traffic
     >>> ServingEndpoint(Echo(), route_optimized=True)
 
     Attributes:
-        models: One model, or models by the names of their served entities. The first answers what is asked of the
-            endpoint; any can be asked by its name. One alone is named like the endpoint, with "-1" behind it.
-        tasks: What the endpoint is for. None: all that its models can do.
-        route_optimized: It has a data plane of its own as well, which takes only OAuth tokens that are issued for it.
+        models: One model, or models by the names of their served entities. The first serves requests to the endpoint;
+            each has its own path. A single model has the endpoint's name, with "-1" appended.
+        tasks: The tasks that it serves. None: all that its models can do.
+        route_optimized: It also has a data plane of its own, which takes only OAuth tokens issued for it.
     """
 
     models: Model | Mapping[str, Model]
@@ -31,24 +31,25 @@ class ServingEndpoint:
     def __post_init__(self) -> None:
         """Check that there is a model, and that the tasks are known."""
         if isinstance(self.models, Mapping) and not self.models:
-            raise ValueError("An endpoint without a model answers nothing. Hint: give it one.")
+            raise ValueError("An endpoint needs a model. Hint: give it one.")
         if self.tasks is not None and (not self.tasks or not set(self.tasks) <= set(get_args(TaskName))):
             raise ValueError(
-                f"tasks={self.tasks!r} are no tasks. Hint: give a list of these: {', '.join(get_args(TaskName))}."
+                f"tasks={self.tasks!r} is not a list of tasks. "
+                f"Hint: give a list of these: {', '.join(get_args(TaskName))}."
             )
 
 
 @dataclass
 class Deployment:
-    """An endpoint that is served.
+    """A served endpoint.
 
     Attributes:
-        name: The name that it is asked by.
-        id: What permissions name it by; the same for the same name.
+        name: Its name in requests.
+        id: Its id in permissions; equal names have equal ids.
         entities: Its models, by the names of their served entities; the first has all traffic.
-        tasks: What it is for; the first is the one that it is described by.
+        tasks: Its tasks; descriptions name the first.
         route_optimized: Whether it has a data plane of its own.
-        ready: Whether it runs, or is stopped.
+        ready: Whether it runs; False when it is stopped.
     """
 
     name: str
@@ -60,18 +61,18 @@ class Deployment:
 
     @classmethod
     def of(cls, name: str, endpoint: ServingEndpoint) -> "Deployment":
-        """Deploy an endpoint under a name; raises `ValueError` where its models cannot do what it is for."""
+        """Deploy an endpoint under a name; raises `ValueError` if its models cannot serve its tasks."""
         models = endpoint.models
         entities = dict(models) if isinstance(models, Mapping) else {f"{name}-1": models}
-        able = [task for task in TASKS if all(isinstance(model, task.protocol) for model in entities.values())]
-        tasks = tuple(task for task in able if endpoint.tasks is None or task.name in endpoint.tasks)
+        served = [task for task in TASKS if all(isinstance(model, task.model_protocol) for model in entities.values())]
+        tasks = tuple(task for task in served if endpoint.tasks is None or task.name in endpoint.tasks)
         if not tasks or (endpoint.tasks is not None and len(tasks) < len(set(endpoint.tasks))):
             wanted = "any task" if endpoint.tasks is None else " and ".join(endpoint.tasks)
             raise ValueError(
                 f"The models of endpoint {name} do not all serve {wanted}. Hint: give them the methods for it."
             )
-        number = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        return cls(name, number, entities, tasks, endpoint.route_optimized)
+        endpoint_id = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        return cls(name, endpoint_id, entities, tasks, endpoint.route_optimized)
 
 
 class Catalog:
@@ -84,11 +85,11 @@ class Catalog:
         }
 
     def __iter__(self) -> Iterator[Deployment]:
-        """Go through the deployments, in the order in which they were given."""
+        """Iterate over the deployments, in the order in which they were given."""
         return iter(self._deployments.values())
 
     def get(self, name: str) -> Deployment | None:
-        """Return the deployment of this name, if there is one."""
+        """Return the deployment with this name, if there is one."""
         return self._deployments.get(name)
 
     @property
@@ -97,7 +98,7 @@ class Catalog:
         return list(self._deployments)
 
     @property
-    def ids(self) -> dict[str, str]:
+    def names_by_id(self) -> dict[str, str]:
         """The names of the endpoints, by their ids."""
         return {each.id: each.name for each in self}
 
@@ -107,7 +108,7 @@ class Catalog:
         return list({id(model): model for each in self for model in each.entities.values()}.values())
 
     def set_ready(self, name: str, *, ready: bool) -> None:
-        """Start or stop an endpoint; raises `ValueError` for a name that is not here."""
+        """Start or stop an endpoint; raises `ValueError` for an unknown name."""
         if (deployment := self.get(name)) is None:
-            raise ValueError(f"No endpoint is named {name!r}. Hint: these are served: {', '.join(self.names)}.")
+            raise ValueError(f"unknown endpoint {name!r}. Hint: these are served: {', '.join(self.names)}.")
         deployment.ready = ready

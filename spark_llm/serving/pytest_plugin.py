@@ -1,4 +1,4 @@
-"""The pytest fixture `local_endpoints`; the import loads nothing until a test asks for it."""
+"""The pytest fixture `local_endpoints`; the plugin imports nothing else until a test uses it."""
 
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def local_endpoints() -> "Iterator[LocalEndpoints]":
-    """Local endpoints named chat, complete and embed, fresh for each test.
+    """Local endpoints named chat, complete and embed, new for each test.
 
-    Faults, latency and capacity can be set on it: `local_endpoints.faults = Faults("429 ok*3")`.
+    Set faults, latency and capacity on it: `local_endpoints.faults = Faults("429 ok*3")`.
     """
     with serving.LocalEndpoints() as endpoints:
         yield endpoints

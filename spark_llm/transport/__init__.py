@@ -1,5 +1,5 @@
 """HTTP: the only door to aiohttp.
 
-No retries, and nothing of what a body means.
+It has no retries and does not read bodies.
 Begin with `http`.
 """

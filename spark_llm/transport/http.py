@@ -1,6 +1,6 @@
 """The HTTP client: it sends a body and returns a `Response`. Network errors become a `Response` with a `fault`.
 
-aiohttp's client, with connections kept open between requests. Redirects are not followed: the token is for one host.
+Connections are aiohttp's, and stay open between requests. Redirects are not followed: the token is for one host.
 Certificates are always verified.
 """
 
@@ -29,25 +29,25 @@ from spark_llm.transport.timeouts import Deadline
 if TYPE_CHECKING:
     from spark_llm.errors import Kind
 
-CONNECT_S = 15.0
-EMPTY: Mapping[str, str] = {}
-_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")  # the other side speaks plain HTTP
-_LONGEST_HEADER = 128 * 1024  # curl reads 100 KB, requests 64
-_MOST_HEADERS = 1_000
-_NO_FILE = (errno.EMFILE, errno.ENFILE)  # this process, or its machine, has no file left for a socket
+CONNECT_TIMEOUT_S = 15.0
+_NO_HEADERS: Mapping[str, str] = {}
+_PLAIN_HTTP_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")  # TLS to a port of plain HTTP
+_MAX_HEADER_BYTES = 128 * 1024  # curl reads 100 KB, requests 64
+_MAX_HEADERS = 1_000
+_OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)  # of this process, or of the machine
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": f"spark_llm/{__version__}"}
 
 
 def _proxy_for(url: URL) -> URL | None:
-    """Return the proxy that the environment, or the system's settings, name for this URL, looked up once.
+    """Return the proxy for this URL by the environment or the system's settings; it is looked up once.
 
-    aiohttp's own `trust_env` would look for proxies and read ~/.netrc at every request, and send what it finds there.
+    aiohttp's own `trust_env` would look it up at every request, and would send the passwords of ~/.netrc.
     """
     return None if proxy_bypass(url.host or "") else proxy_of(url, getproxies())
 
 
 class HTTPClient:
-    """Posts JSON to one URL over a pool of open connections; lives on one event loop."""
+    """Posts JSON to one URL over a pool of connections, on one event loop."""
 
     def __init__(
         self,
@@ -55,46 +55,46 @@ class HTTPClient:
         timeout_s: float,
         connections: int,
         *,
-        headers: Mapping[str, str] = EMPTY,
+        headers: Mapping[str, str] = _NO_HEADERS,
         azure: bool = False,
         ca_bundle: str | None = None,
     ) -> None:
-        """Post to `url`; give one try `timeout_s`; keep at most `connections` open.
+        """Post to `url`, with `timeout_s` for one attempt and at most `connections` open.
 
-        `headers` go with every request; `azure` says that a key has Azure's header. `ca_bundle` is certificates in
-        PEM, or the path of a file of them, that are trusted besides the system's own. Raises `ConfigError` where they
-        cannot be read, and for a proxy that cannot be used.
+        `headers` are added to every request; with `azure`, a key is sent in Azure's header. `ca_bundle` is
+        certificates in PEM, or the path of a file of them, to trust besides the system's own. Raises `ConfigError` for
+        a bundle that cannot be read and for a proxy that cannot be used.
         """
         self._url = URL(url, encoded=True)
         self._azure = azure
-        self._own_headers = headers
+        self._custom_headers = headers
         self._timeout_s = timeout_s
-        # Half the time at most: a connection that is not made shows as that, and not as a slow answer.
-        self._connect_s = min(timeout_s / 2, CONNECT_S)
+        # Half the time at most: a connection that fails is then not taken for a slow answer.
+        self._connect_timeout_s = min(timeout_s / 2, CONNECT_TIMEOUT_S)
         self._deadline = Deadline(timeout_s)
         self._proxy = _proxy_for(self._url)
-        self._headers: dict[str | None, tuple[CIMultiDict[str], tuple[str, ...]]] = {}
+        self._headers_by_token: dict[str | None, tuple[CIMultiDict[str], tuple[str, ...]]] = {}
         self._has_connected = False
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=connections, ttl_dns_cache=300, keepalive_timeout=30, ssl=_trust(ca_bundle) or True
+                limit=connections, ttl_dns_cache=300, keepalive_timeout=30, ssl=_ssl_context(ca_bundle) or True
             ),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s),  # `Deadline` is the total
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),  # `Deadline` is the total
             cookie_jar=aiohttp.DummyCookieJar(),
             **_header_limits(),
         )
 
     async def post(self, body: bytes, token: str | None) -> Response:
-        """Send one body and wait for the whole answer, a time-out or a broken connection."""
+        """Send one body and return the complete answer, a time-out or a connection error."""
         return await self.send("POST", body, token)
 
     async def send(self, method: str, body: bytes | None, token: str | None) -> Response:
-        """Do what `post` does, with any method."""
-        began = time.monotonic()
+        """Send one request with any method, and return as `post` does."""
+        started = time.monotonic()
         status = 0
         headers, secrets = self._headers_for(token)
         fault: Kind
-        final = no_socket = False
+        permanent = no_socket = False
         try:
             with self._deadline:
                 answer = await self._session.request(
@@ -107,25 +107,25 @@ class HTTPClient:
                 )
                 status = answer.status
                 self._has_connected = True
-                content = await answer.read()  # gives the connection back, or closes it if this breaks off
-            return Response(status, content, answer.headers, time.monotonic() - began, secrets=secrets)
+                content = await answer.read()  # returns the connection to the pool, or closes it on an error
+            return Response(status, content, answer.headers, time.monotonic() - started, secrets=secrets)
         except aiohttp.ConnectionTimeoutError:
-            where = f"{_place(self._url)}{' by way of the proxy' if self._proxy else ''}"
-            fault, detail = "connection", f"no connection to {where} within {self._connect_s:g} s"
+            place = f"{_host_and_port(self._url)}{' through the proxy' if self._proxy else ''}"
+            fault, detail = "connection", f"no connection to {place} within {self._connect_timeout_s:g} s"
         except asyncio.TimeoutError:
-            waited = time.monotonic() - began
-            fault, detail = "timeout", f"no whole answer within {self._timeout_s:g} s ({waited:.1f} s waited)"
+            waited = time.monotonic() - started
+            fault, detail = "timeout", f"no complete answer within {self._timeout_s:g} s ({waited:.1f} s waited)"
         except aiohttp.ClientPayloadError as error:
-            fault, detail = "invalid_response", f"the answer did not come whole: {_on_one_line(error)}"
+            fault, detail = "invalid_response", f"the answer is incomplete: {_on_one_line(error)}"
         except (aiohttp.ClientError, OSError) as error:
-            fault, detail, final = "connection", _cause(error), _is_final(error)
+            fault, detail, permanent = "connection", _error_text(error), _is_permanent(error)
             no_socket = self._has_no_socket(error)
         return Response(
             status,
-            latency_s=time.monotonic() - began,
+            latency_s=time.monotonic() - started,
             fault=fault,
             detail=detail,
-            final=final,
+            final=permanent,
             no_socket=no_socket,
             secrets=secrets,
         )
@@ -136,30 +136,30 @@ class HTTPClient:
         await self._session.close()
 
     def _has_no_socket(self, error: Exception) -> bool:
-        """Return whether this machine's own limits leave no file or no port for another connection.
+        """Return whether this machine has no file or no port left for another connection.
 
-        The error of a port that is not left is also that of an address which this machine cannot reach at all.
+        The error for no port is also the one for an address that this machine cannot reach at all.
         """
         number = getattr(getattr(error, "os_error", error), "errno", None)
-        return number in _NO_FILE or (number == errno.EADDRNOTAVAIL and self._has_connected)
+        return number in _OUT_OF_FILES or (number == errno.EADDRNOTAVAIL and self._has_connected)
 
     def _headers_for(self, token: str | None) -> tuple[CIMultiDict[str], tuple[str, ...]]:
-        """Return the headers of a request, and the secrets that it carries."""
-        known = self._headers.get(token)
-        if known is None:
-            headers, carried = CIMultiDict(_HEADERS), list(self._own_headers.items())
-            headers.update(self._own_headers)
+        """Return the headers of a request, and the secrets in it."""
+        cached = self._headers_by_token.get(token)
+        if cached is None:
+            headers, with_secrets = CIMultiDict(_HEADERS), list(self._custom_headers.items())
+            headers.update(self._custom_headers)
             if token is not None:
                 name, value = token_header(token, azure=self._azure)
                 headers[name] = value
-                carried.append((name, value))
+                with_secrets.append((name, value))
             proxy_password = None if self._proxy is None else self._proxy.password
-            known = headers, secrets_of(str(self._url), carried, proxy_password)
-            self._headers = {token: known}
-        return known
+            cached = headers, secrets_of(str(self._url), with_secrets, proxy_password)
+            self._headers_by_token = {token: cached}
+        return cached
 
 
-def ask_once(
+def send_once(
     method: str,
     url: str,
     *,
@@ -170,7 +170,7 @@ def ask_once(
     timeout_s: float = 30.0,
     ca_bundle: str | None = None,
 ) -> Response:
-    """Send one request on a connection of its own, and block until it is answered; for threads without a loop."""
+    """Send one request on a new connection and return its response; it blocks, for threads without a loop."""
 
     async def once() -> Response:
         client = HTTPClient(url, timeout_s, 1, headers=headers, azure=azure, ca_bundle=ca_bundle)
@@ -183,39 +183,39 @@ def ask_once(
 
 
 def _header_limits() -> dict[str, Any]:
-    """Return how much of an answer's head is read; aiohttp counts headers since 3.14."""
-    limits = {"max_line_size": _LONGEST_HEADER, "max_field_size": _LONGEST_HEADER, "max_headers": _MOST_HEADERS}
-    return {name: most for name, most in limits.items() if name in signature(aiohttp.ClientSession).parameters}
+    """Return the limits for an answer's headers; aiohttp has `max_headers` since 3.14."""
+    limits = {"max_line_size": _MAX_HEADER_BYTES, "max_field_size": _MAX_HEADER_BYTES, "max_headers": _MAX_HEADERS}
+    return {name: limit for name, limit in limits.items() if name in signature(aiohttp.ClientSession).parameters}
 
 
-def _cause(error: Exception) -> str:
-    """Say what stood between us and an answer, and where, in words that tell what to look at."""
+def _error_text(error: Exception) -> str:
+    """Return the message for a network error: the cause and the host."""
     if isinstance(error, aiohttp.ClientConnectorError):
-        return _why_no_connection(error)
-    if isinstance(error, aiohttp.ClientHttpProxyError):  # it would print the proxy's address, password and all
+        return _connection_error_text(error)
+    if isinstance(error, aiohttp.ClientHttpProxyError):  # its own text has the proxy's password
         return f"the proxy lets no connection through: {error.status} {error.message}"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the server closed the connection without an answer"
     if isinstance(error, aiohttp.ClientResponseError):
-        words = _on_one_line(error.message) or "no status line"
-        if words.startswith(("Got more than ", "Too many headers")):
-            return f"the headers of the answer are too large: {words.partition(' when ')[0]}"
-        what = "the answer cannot be read" if "content-encoding" in words else "what came back is not HTTP"
-        return f"{what}: {words}"
+        text = _on_one_line(error.message) or "no status line"
+        if text.startswith(("Got more than ", "Too many headers")):
+            return f"the headers of the answer are too large: {text.partition(' when ')[0]}"
+        problem = "the answer cannot be read" if "content-encoding" in text else "what came back is not HTTP"
+        return f"{problem}: {text}"
     return f"the connection broke: {type(error).__name__}: {error}"
 
 
-def _is_final(error: Exception) -> bool:
-    """Return whether trying again is no use: a certificate, a protocol or a proxy that somebody must mend first."""
+def _is_permanent(error: Exception) -> bool:
+    """Return whether a retry is useless: a certificate, a protocol or a proxy has to be fixed first."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return error.status in (401, 403, 407)
     if isinstance(error, aiohttp.ClientConnectorSSLError):
-        return isinstance(error.os_error, ssl.SSLError) and error.os_error.reason in _NO_TLS
+        return isinstance(error.os_error, ssl.SSLError) and error.os_error.reason in _PLAIN_HTTP_REASONS
     return isinstance(error, aiohttp.ClientConnectorCertificateError)
 
 
-def _trust(ca_bundle: str | None) -> ssl.SSLContext | None:
-    """Return a context that trusts these certificates too; None for the system's alone."""
+def _ssl_context(ca_bundle: str | None) -> ssl.SSLContext | None:
+    """Return a context that trusts these certificates besides the system's; None without a bundle."""
     if ca_bundle is None:
         return None
     context = ssl.create_default_context()
@@ -225,40 +225,39 @@ def _trust(ca_bundle: str | None) -> ssl.SSLContext | None:
         else:
             context.load_verify_locations(cafile=ca_bundle)
     except (OSError, ValueError) as error:
-        what = ca_bundle if "-----BEGIN" not in ca_bundle else "its text"
-        words = error.strerror if isinstance(error, FileNotFoundError) else "no certificates in PEM"
+        source = ca_bundle if "-----BEGIN" not in ca_bundle else "its text"
+        reason = error.strerror if isinstance(error, FileNotFoundError) else "no certificates in PEM"
         raise ConfigError(
-            f"ca_bundle cannot be used: {what}: {words}.",
-            "the path must be good on every worker; the text of the file travels there by itself.",
+            f"ca_bundle cannot be used: {source}: {reason}.",
+            "use a path that exists on every worker, or pass the text of the file, which travels there.",
         ) from None
     return context
 
 
-def _why_no_connection(error: aiohttp.ClientConnectorError) -> str:
-    where = _place(error)
+def _connection_error_text(error: aiohttp.ClientConnectorError) -> str:
+    place = _host_and_port(error)
     certificate = isinstance(error, aiohttp.ClientConnectorCertificateError)  # has no `os_error` in aiohttp 3.10
     reason = error.__cause__ if certificate else error.os_error
     if isinstance(reason, socket.gaierror):
         return f"the name {error.host} cannot be resolved: {reason.strerror}"
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {reason.verify_message} ({where})"
+        return f"certificate verify failed: {reason.verify_message} ({place})"
     if isinstance(reason, ssl.SSLError):
-        words = (reason.reason or str(reason)).replace("_", " ").lower()
-        return f"no TLS with {where}: {words}"
-    whom = "the proxy " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
-    words = os.strerror(reason.errno).lower() if isinstance(reason, OSError) and reason.errno else str(reason)
-    return f"no connection to {whom}{where}: {words}"
+        return f"no TLS with {place}: {(reason.reason or str(reason)).replace('_', ' ').lower()}"
+    proxy = "the proxy " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
+    text = os.strerror(reason.errno).lower() if isinstance(reason, OSError) and reason.errno else str(reason)
+    return f"no connection to {proxy}{place}: {text}"
 
 
-def _place(address: URL | aiohttp.ClientConnectorError) -> str:
+def _host_and_port(address: URL | aiohttp.ClientConnectorError) -> str:
     host = address.host or ""
     return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
 
 
-def _on_one_line(words: object) -> str:
-    return " ".join(str(words).split())
+def _on_one_line(text: object) -> str:
+    return " ".join(str(text).split())
 
 
 def token_header(token: str, *, azure: bool) -> tuple[str, str]:
-    """Return the header that brings a token: Azure's keys are no bearer tokens, Entra's (JSON web tokens) are."""
+    """Return the header for a token: `api-key` for a key of Azure, `Authorization` for any other token."""
     return ("api-key", token) if azure and token.count(".") != 2 else ("Authorization", f"Bearer {token}")

@@ -1,6 +1,6 @@
-"""The proxy that an environment names for a URL, by the rules of curl, requests, httpx and Go. Knows no environment.
+"""The proxy for a URL by an environment's variables, as curl, requests, httpx and Go read them. It is pure.
 
-Where these differ about NO_PROXY, a host that one of them reaches without a proxy is reached without it.
+These differ about NO_PROXY: a host that one of them reaches without a proxy is reached without it here.
 """
 
 import ipaddress
@@ -13,11 +13,11 @@ from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import is_loopback
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_SPOKEN = ("http", "https")
+_SUPPORTED_SCHEMES = ("http", "https")
 
 
 def proxy_of(url: URL, proxies: Mapping[str, str]) -> URL | None:
-    """Return the proxy for a URL, or None. `proxies` are by scheme; "all" is for any scheme, "no" lists exceptions.
+    """Return the proxy for a URL, or None. `proxies` has the scheme, "all" for any scheme, and "no" for exceptions.
 
     Raises `ConfigError` for a proxy that cannot be used.
     """
@@ -28,7 +28,7 @@ def proxy_of(url: URL, proxies: Mapping[str, str]) -> URL | None:
     name = f"{scheme.upper()}_PROXY"
     try:
         proxy = URL(address if "://" in address else f"http://{address}")
-        f"{proxy.user}{proxy.password}".encode("latin-1")  # as basic authentication sends them
+        f"{proxy.user}{proxy.password}".encode("latin-1")  # as basic authentication encodes them
     except ValueError:
         proxy = URL()
     if proxy.scheme.startswith("socks"):
@@ -36,9 +36,9 @@ def proxy_of(url: URL, proxies: Mapping[str, str]) -> URL | None:
             f"{name} names a SOCKS proxy ({proxy.scheme}://), which is not supported; nothing was sent.",
             f"set {url.scheme.upper()}_PROXY on the workers to an http:// proxy, or name the host in NO_PROXY.",
         )
-    # A password with a bare "/", "?" or "#" ends the address early: what follows is taken for a path.
+    # A password with a bare "/", "?" or "#" ends the address early: the rest is parsed as a path.
     if (
-        proxy.scheme not in _SPOKEN
+        proxy.scheme not in _SUPPORTED_SCHEMES
         or not proxy.host
         or ":" in (proxy.user or "")
         or str(proxy.relative()) not in ("", "/")
@@ -51,9 +51,9 @@ def proxy_of(url: URL, proxies: Mapping[str, str]) -> URL | None:
 
 
 def is_exempt(host: str, port: int | None, no_proxy: str) -> bool:
-    """Return whether a host is reached without a proxy: this machine itself always is, others by NO_PROXY.
+    """Return whether a host is reached without a proxy: this machine always is, others by NO_PROXY.
 
-    An entry is `*`, an address, a range (10.0.0.0/8), a domain and all under it, or `.domain`; some with a `:port`.
+    An entry is `*`, an address, a range (10.0.0.0/8), a domain with its subdomains, or `.domain`; `:port` may follow.
     """
     host = host.lower().rstrip(".")
     entries = re.split(r"[\s,]+", no_proxy.lower())
@@ -61,7 +61,7 @@ def is_exempt(host: str, port: int | None, no_proxy: str) -> bool:
 
 
 def _covers(entry: str, host: str, port: int | None) -> bool:
-    address = _address(host)
+    address = _ip_address(host)
     if "/" in entry:
         try:
             return address is not None and address in ipaddress.ip_network(re.sub(r"[\[\]]", "", entry), strict=False)
@@ -73,13 +73,13 @@ def _covers(entry: str, host: str, port: int | None) -> bool:
             return False
         entry = name
     if address is not None:
-        return entry == "*" or address == _address(entry.strip("[]"))
+        return entry == "*" or address == _ip_address(entry.strip("[]"))
     domain = entry.removeprefix("*").strip(".")
     return entry == "*" or host.endswith(f".{domain}") or (host == domain and not entry.startswith("*"))
 
 
-def _address(text: str) -> _Address | None:
-    """Return the IP address that a text is, an IPv4 one in IPv6's form as IPv4; None for a name."""
+def _ip_address(text: str) -> _Address | None:
+    """Return the IP address in a text, an IPv4-mapped one as IPv4; None for a name."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

@@ -6,51 +6,51 @@ from types import TracebackType
 
 
 class Deadline:
-    """What `asyncio.timeout` does, for many tasks that all have the same time: `with` it, one is called off when late.
+    """A timeout for many tasks with one limit: an overdue task gets `asyncio.TimeoutError`, as by `asyncio.timeout`.
 
-    As the time is the same, who came first is due first: one timer is enough, set for whoever has waited longest. A
-    timer for each request is a tenth of what a request costs.
+    The limit is the same for all, so the first to enter is the first to be due, and one timer is enough. A timer for
+    each request would be a tenth of a request's cost.
     """
 
     def __init__(self, seconds: float) -> None:
-        """Give everybody who enters so many `seconds`; belongs to the running loop."""
+        """Give each task that enters `seconds`, on the running loop."""
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
-        self._due: dict[asyncio.Task[object], float] = {}  # in the order of entering, so of the times too
+        self._deadlines: dict[asyncio.Task[object], float] = {}  # in the order of entering, so of time
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> None:
         due = self._loop.time() + self._seconds
-        self._due[self._task()] = due
+        self._deadlines[self._current_task()] = due
         if self._timer is None:
-            self._timer = self._loop.call_at(due, self._call_off_the_late)
+            self._timer = self._loop.call_at(due, self._cancel_overdue)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        task = self._task()
-        if self._due.pop(task, None) is not None:
+        task = self._current_task()
+        if self._deadlines.pop(task, None) is not None:
             return
-        called_off_by_others = sys.version_info >= (3, 11) and task.uncancel() > 0
-        if kind is asyncio.CancelledError and not called_off_by_others:
+        cancelled_by_others = sys.version_info >= (3, 11) and task.uncancel() > 0
+        if kind is asyncio.CancelledError and not cancelled_by_others:
             raise asyncio.TimeoutError from error
 
     def close(self) -> None:
-        """Call nobody off any more."""
+        """Cancel no further task."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _call_off_the_late(self) -> None:
+    def _cancel_overdue(self) -> None:
         self._timer = None
-        for task, due in list(self._due.items()):
+        for task, due in list(self._deadlines.items()):
             if due > self._loop.time():
-                self._timer = self._loop.call_at(due, self._call_off_the_late)
+                self._timer = self._loop.call_at(due, self._cancel_overdue)
                 return
-            del self._due[task]
+            del self._deadlines[task]
             task.cancel()
 
-    def _task(self) -> "asyncio.Task[object]":
+    def _current_task(self) -> "asyncio.Task[object]":
         task = asyncio.current_task(self._loop)
         if task is None:
-            raise RuntimeError("Only a task can be called off.")
+            raise RuntimeError("A deadline needs a running task.")
         return task

@@ -13,11 +13,12 @@ from spark_llm.policy import Policy
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
-from spark_llm.protocol.parameters import text, written
+from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.template import PromptBuilder
 from spark_llm.udf.model_udf import ModelUDF
 from spark_llm.udf.returns import structured_output_of
 from spark_llm.udf.spark_types import spark_type
+from spark_llm.validation.texts import check_text
 
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType
@@ -123,16 +124,16 @@ def chat_udf(
         "n": n,
         "response_format": response_format,
     }
-    prompt = None if template is None else PromptBuilder.parse(template, system, conversations=True)
-    instructions = prompt.instructions if prompt else None if system is None else text("system", system)
-    ddl = text("returns", returns) if isinstance(returns, str) else None
-    reply = None if returns is None or ddl else structured_output_of(returns)
+    prompt = None if template is None else PromptBuilder.parse(template, system, allows_conversations=True)
+    instructions = prompt.instructions if prompt else None if system is None else check_text("system", system)
+    ddl = check_text("returns", returns) if isinstance(returns, str) else None
+    output = None if returns is None or ddl else structured_output_of(returns)
     if returns is not None and (response_format is not None or "response_format" in (extra_body or ())):
         raise ConfigError("returns= and response_format both say what the answer is.", "give one of them.")
-    task = Chat(instructions, written(parameters, extra_body), n or 1, reply)
+    task = Chat(instructions, encode_parameters(parameters, extra_body), n or 1, output)
     schema = schemas.with_choices(schemas.CHAT) if task.n > 1 else schemas.CHAT
-    if reply is not None:
-        schema = schemas.with_parsed(schema, spark_type(reply.shape))
+    if output is not None:
+        schema = schemas.with_parsed(schema, spark_type(output.shape))
     return _udf("chat_udf", task, endpoint, policy, schema, prompt=prompt, ddl=ddl)
 
 
@@ -174,7 +175,7 @@ def complete_udf(
         "n": n,
     }
     prompt = None if template is None else PromptBuilder.parse(template)
-    task = Complete(written(parameters, extra_body), n or 1)
+    task = Complete(encode_parameters(parameters, extra_body), n or 1)
     schema = schemas.with_choices(schemas.COMPLETE) if task.n > 1 else schemas.COMPLETE
     return _udf("complete_udf", task, endpoint, policy, schema, prompt=prompt)
 
@@ -210,7 +211,7 @@ def embed_udf(
     Raises:
         ConfigError: The endpoint or a parameter cannot be right. Nothing is asked to find out.
     """
-    task = Embed(written({"dimensions": dimensions, "instruction": instruction}, extra_body))
+    task = Embed(encode_parameters({"dimensions": dimensions, "instruction": instruction}, extra_body))
     return _udf("embed_udf", task, endpoint, policy, schemas.EMBED)
 
 

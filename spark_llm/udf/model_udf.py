@@ -12,7 +12,7 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql.types import StructType
 
 from spark_llm import schemas
-from spark_llm.auth.credentials import Bearer, SignedInElsewhereError
+from spark_llm.auth.credentials import Bearer, SignInDeferredError
 from spark_llm.auth.databricks_profile import Profile
 from spark_llm.auth.databricks_runtime import Runtime
 from spark_llm.endpoint.endpoint import Endpoint
@@ -21,7 +21,7 @@ from spark_llm.engine.registry import engine_for
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.policy import Policy
-from spark_llm.protocol.canonical import model_words
+from spark_llm.protocol.canonical import canonical_model
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
@@ -32,7 +32,7 @@ from spark_llm.udf.returns import structured_output_of
 from spark_llm.udf.spark_types import spark_type, struct_of
 from spark_llm.udf.template_columns import arrow_prompts, by_name, pandas_prompts
 
-LOGINS = (Profile(), Runtime())
+PROVIDERS = (Profile(), Runtime())
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ModelPlan:
     def canonical(self) -> dict[str, Any]:
         """What the model is asked, without who asks it and how hard."""
         task, route, prompt = self.recipe.task, self.recipe.route, self.recipe.prompt
-        return model_words(route.url, route.model, task, prompt)
+        return canonical_model(route.url, route.model, task, prompt)
 
     def arrow(self, batches: Iterator[Any]) -> Results:
         """Answer the rows of Arrow arrays."""
@@ -83,8 +83,8 @@ class Typed:
         """Return a chat with answers of the type that the session reads in `ddl`; raises `ConfigError`."""
         if not isinstance(self.task, Chat):
             return self
-        reply = structured_output_of(struct_of(ddl, spark))
-        return Typed(replace(self.task, reply=reply), schemas.with_parsed(self.schema, spark_type(reply.shape)))
+        output = structured_output_of(struct_of(ddl, spark))
+        return Typed(replace(self.task, output=output), schemas.with_parsed(self.schema, spark_type(output.shape)))
 
 
 class ModelUDF(LazyUDF):
@@ -124,8 +124,8 @@ class ModelUDF(LazyUDF):
         self._untyped, self._prompt, self._ddl = Typed(task, schema), prompt, ddl
         self._typed = self._untyped if ddl is None else None
         self._route: Route | None = None
-        with contextlib.suppress(SignedInElsewhereError):
-            self._route = self._resolved(ask_logins=False)
+        with contextlib.suppress(SignInDeferredError):
+            self._route = self._resolved(allow_sign_in=False)
 
     @property
     def task(self) -> str:
@@ -153,7 +153,7 @@ class ModelUDF(LazyUDF):
         task = self.codec
         with self._resolving:
             if self._route is None:
-                self._route = self._resolved(ask_logins=True)
+                self._route = self._resolved(allow_sign_in=True)
             return RequestSpec(task, self._route, self.policy, self._prompt)
 
     def made_for(self, spark: SparkSession) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
@@ -171,8 +171,8 @@ class ModelUDF(LazyUDF):
                 self._typed = self._untyped.with_ddl(self._ddl or "", spark or active_session())
             return self._typed
 
-    def _resolved(self, *, ask_logins: bool) -> Route:
-        return self.endpoint.resolve(self._untyped.task.route, os.environ, LOGINS, ask_logins=ask_logins)
+    def _resolved(self, *, allow_sign_in: bool) -> Route:
+        return self.endpoint.resolve(self._untyped.task.route, os.environ, PROVIDERS, allow_sign_in=allow_sign_in)
 
     def __call__(self, column: Column | str | None = None, /, **columns: Column | str) -> Column:
         """Return the column of answers; the struct's fields are `returnType`'s.

@@ -32,7 +32,7 @@ from pyspark.sql.types import (
 )
 
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.identifiers import check_apart
+from spark_llm.protocol.identifiers import check_distinct
 from spark_llm.protocol.structured.schema import (
     SCALARS,
     Array,
@@ -155,7 +155,7 @@ def _words(error: Exception) -> str:
 def _struct(schema: StructType, path: str) -> Struct:
     if not schema.fields:
         raise ConfigError(f"{_named(path)} is a struct without fields.", "give it one, or leave it out.")
-    check_apart(f"{_named(path)} has two fields", schema.names)
+    check_distinct(f"{_named(path)} has two fields", schema.names)
     fields = []
     for field in schema.fields:
         _check_name(field.name, path)

@@ -38,15 +38,15 @@ def by_name(prompt: PromptBuilder, columns: Mapping[str, Column | str]) -> Colum
     given = {name: F.col(column) if isinstance(column, str) else column for name, column in found}
     parts = {name: column.cast("string") for name, column in given.items()}
     parts[_REFUSED] = F.coalesce(*(_refused(prompt, *pair) for pair in given.items()))
-    if prompt.conversation:
-        column = given[prompt.conversation]
+    if prompt.conversation_field:
+        column = given[prompt.conversation_field]
         parts[CONVERSATION] = F.when(F.typeof(column).startswith("array<"), column)
     # Not F.struct with aliases: Spark makes up no name for an answer where one stands over an inline struct, and fails.
     return F.named_struct(*(part for name, value in parts.items() for part in (F.lit(name), value)))
 
 
 def _refused(prompt: PromptBuilder, name: str, column: Column) -> Column:
-    kinds = "map|struct|binary" if name == prompt.conversation else "array|map|struct|binary"
+    kinds = "map|struct|binary" if name == prompt.conversation_field else "array|map|struct|binary"
     kind = F.typeof(column)
     return F.when(kind.rlike(rf"^({kinds})\b"), F.concat(F.lit(f"{name} is "), kind))
 
@@ -57,7 +57,7 @@ def arrow_prompts(batches: Iterator[pa.Array], prompt: PromptBuilder) -> Iterato
         columns = _arrow_fields(batch, prompt)
         for start in range(0, len(batch), SLICE_ROWS):
             pieces = {name: column.slice(start, SLICE_ROWS) for name, column in columns.items()}
-            yield prompt.asked({name: python_values(piece) for name, piece in pieces.items()})
+            yield prompt.build({name: python_values(piece) for name, piece in pieces.items()})
 
 
 def _arrow_fields(batch: pa.Array, prompt: PromptBuilder) -> dict[str, pa.Array]:
@@ -70,7 +70,7 @@ def _arrow_fields(batch: pa.Array, prompt: PromptBuilder) -> dict[str, pa.Array]
     columns = dict(zip([field.name for field in batch.type], batch.flatten(), strict=True))
     columns = _chosen(columns, lambda column: column.null_count < len(column), prompt)
     for name, column in columns.items():
-        if not askable(column.type, conversations=name == prompt.conversation):
+        if not askable(column.type, conversations=name == prompt.conversation_field):
             raise _no_text(f"{name} is {spark_name(column.type)}", prompt)
     return columns
 
@@ -83,7 +83,7 @@ def pandas_prompts(
         columns = _pandas_fields(batch, prompt)
         for start in range(0, len(batch), SLICE_ROWS):
             pieces = {name: column.iloc[start : start + SLICE_ROWS] for name, column in columns.items()}
-            yield prompt.asked({name: _cells(name, piece, prompt) for name, piece in pieces.items()})
+            yield prompt.build({name: _cells(name, piece, prompt) for name, piece in pieces.items()})
 
 
 def _pandas_fields(batch: Any, prompt: PromptBuilder) -> dict[str, pd.Series]:  # noqa: ANN401 -- whatever Spark makes of columns
@@ -104,7 +104,7 @@ def _cells(name: str, column: pd.Series, prompt: PromptBuilder) -> list[Item | N
     def wrong_type(found: str) -> InputTypeError:
         return _no_text(f"{name} is {found}", prompt)
 
-    return [from_pandas(cell, wrong_type, conversations=name == prompt.conversation) for cell in column]
+    return [from_pandas(cell, wrong_type, conversations=name == prompt.conversation_field) for cell in column]
 
 
 def _chosen(columns: Mapping[str, Any], has_values: Callable[[Any], bool], prompt: PromptBuilder) -> dict[str, Any]:
@@ -116,8 +116,8 @@ def _chosen(columns: Mapping[str, Any], has_values: Callable[[Any], bool], promp
     chosen = {name: columns[name] for name in prompt.fields}
     if _REFUSED in columns and has_values(columns[_REFUSED]):
         raise _no_text(columns[_REFUSED].tolist()[0], prompt)
-    if CONVERSATION in columns and prompt.conversation and has_values(columns[CONVERSATION]):
-        chosen[prompt.conversation] = columns[CONVERSATION]
+    if CONVERSATION in columns and prompt.conversation_field and has_values(columns[CONVERSATION]):
+        chosen[prompt.conversation_field] = columns[CONVERSATION]
     return chosen
 
 
@@ -129,7 +129,11 @@ def _no_struct(found: str, prompt: PromptBuilder) -> InputTypeError:
 
 
 def _no_text(found: str, prompt: PromptBuilder) -> InputTypeError:
-    but = f" ({prompt.conversation} may be array<struct<role:string,content:string>>)" if prompt.conversation else ""
+    but = (
+        f" ({prompt.conversation_field} may be array<struct<role:string,content:string>>)"
+        if prompt.conversation_field
+        else ""
+    )
     return InputTypeError(
         f"The template's fields are strings{but}, and {found}.",
         "give a number or a time by name in the call, which casts it, or cast it in the struct, CAST(… AS STRING) in"

@@ -12,10 +12,10 @@ from spark_llm.ai import prompts
 from spark_llm.ai.catalog import FUNCTIONS, LABELS_MOST, SENTIMENTS
 from spark_llm.errors import KINDS
 from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
 from spark_llm.protocol.task import FOLDED, PLAIN
 from spark_llm.protocol.values import Item, Prompt, RowError
-from spark_llm.protocol.wire import write_json
 
 TEXTS = st.text(max_size=30)
 LABELS = st.lists(st.text(min_size=1, max_size=10).filter(str.strip), min_size=1, max_size=8, unique=True)
@@ -45,11 +45,11 @@ def told(name: str, *arguments: Any) -> str:  # noqa: ANN401 -- any argument
     return row.system
 
 
-def reply_of(question: object) -> StructuredOutput:
+def output_of(question: object) -> StructuredOutput:
     """Return the type that a question wants its answer to have."""
     assert isinstance(question, Prompt)
-    assert isinstance(question.reply, StructuredOutput)
-    return question.reply
+    assert isinstance(question.output, StructuredOutput)
+    return question.output
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
@@ -60,7 +60,7 @@ def test_the_rows_text_is_the_users_message(name: str, data: st.DataObject, cont
     row = asked(name, content, *options)
 
     assert content == (row.content if isinstance(row, Prompt) else row)
-    assert FUNCTIONS[name].typed == (isinstance(row, Prompt) and row.reply is not None)
+    assert FUNCTIONS[name].typed == (isinstance(row, Prompt) and row.output is not None)
     assert set(FUNCTIONS) == set(OPTIONS)
 
 
@@ -69,7 +69,7 @@ def test_the_rows_text_is_the_users_message(name: str, data: st.DataObject, cont
 def test_every_question_can_be_sent(name: str, data: st.DataObject, content: str) -> None:
     """In every wire form, as JSON, for what a string column can hold."""
     item = asked(name, content, *data.draw(OPTIONS[name]))
-    task = Chat(own_replies=FUNCTIONS[name].typed)
+    task = Chat(output_per_prompt=FUNCTIONS[name].typed)
     assert item is not None
     assert not isinstance(item, RowError)
     for dialect in (0, PLAIN, FOLDED, PLAIN | FOLDED):
@@ -97,29 +97,29 @@ def test_a_null_in_any_argument_asks_nothing(name: str) -> None:
 def test_an_answer_is_one_of_the_labels(labels: list[str], other: str) -> None:
     """Every label is, nothing else is, and the model is told them all."""
     question = asked("classify", "text", labels)
-    reply = reply_of(question)
+    output = output_of(question)
     instructions = told("classify", "text", labels)
 
-    assert labels == [reply.read(json.dumps({"answer": label})) for label in labels]
-    assert isinstance(reply.read(json.dumps({"answer": other})), Mismatch) != (other in labels)
+    assert labels == [output.parse(json.dumps({"answer": label})) for label in labels]
+    assert isinstance(output.parse(json.dumps({"answer": other})), Mismatch) != (other in labels)
     assert all(write_json(label).decode() in instructions for label in labels)
 
 
 @given(LABELS)
 def test_what_is_extracted_has_each_label(labels: list[str]) -> None:
     """Each by its name, null where the text has none of it."""
-    reply = reply_of(asked("extract", "text", labels))
+    output = output_of(asked("extract", "text", labels))
     found = {label: None if number % 2 else f"found {number}" for number, label in enumerate(labels)}
 
-    assert found == reply.read(json.dumps(found))
+    assert found == output.parse(json.dumps(found))
 
 
 def test_a_sentiment_is_one_of_four() -> None:
     """And no fifth."""
-    reply = reply_of(asked("analyze_sentiment", "text"))
+    output = output_of(asked("analyze_sentiment", "text"))
 
-    assert list(SENTIMENTS) == [reply.read(f'{{"answer": "{each}"}}') for each in SENTIMENTS]
-    assert isinstance(reply.read('{"answer": "sad"}'), Mismatch)
+    assert list(SENTIMENTS) == [output.parse(f'{{"answer": "{each}"}}') for each in SENTIMENTS]
+    assert isinstance(output.parse('{"answer": "sad"}'), Mismatch)
 
 
 @pytest.mark.parametrize("name", ["classify", "extract", "mask"])

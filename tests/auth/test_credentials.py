@@ -1,4 +1,4 @@
-"""Who is asking: which token goes where, and how a worker keeps it fresh."""
+"""Credentials: their checks, and the hosts that may get them."""
 
 import pickle
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from spark_llm.auth.credentials import Bearer, ClientCredentials, at_workspace, from_environment
+from spark_llm.auth.credentials import Bearer, ClientCredentials, credential_for_endpoint, environment_credential
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import host_url, is_databricks, is_workspace
 from spark_llm.transport.http import token_header
@@ -30,7 +30,7 @@ DATABRICKS_URLS = [
     "https://1a2b.serving.cloud.databricks.com/1234/serving-endpoints/e/invocations",
     "https://DBC-A1B2.Cloud.Databricks.COM:443/serving-endpoints/e/invocations",
 ]
-STRANGERS = [
+OTHER_HOSTS = [
     "https://example.com/v1",
     "https://databricks.com.evil.net/invocations",
     "https://evil-databricks.com/invocations",
@@ -51,51 +51,51 @@ STRANGERS = [
 
 
 def give_token() -> str:
-    """Return a token, as a function that is called on the workers."""
+    """Return a token; a function that workers call."""
     return SECRET
 
 
 def give_another() -> str:
-    """Return a token, as another function."""
+    """Return a token; another function."""
     return SECRET
 
 
 def token_for(url: str, environ: Mapping[str, str]) -> object:
-    """Return the token that the environment holds for a URL."""
-    found = from_environment(url, environ)
+    """Return the token of the environment for a URL."""
+    found = environment_credential(url, environ)
     return found.source if isinstance(found, Bearer) else found
 
 
 @pytest.mark.parametrize("url", DATABRICKS_URLS)
 def test_a_workspace_gets_its_token(url: str) -> None:
-    """Every cloud's workspaces are known by their hosts."""
+    """The workspaces of every cloud are recognised by their hosts."""
     assert "dapi-of-databricks" == token_for(url, ENVIRON)
     assert is_databricks(url)
 
 
-def test_openai_gets_its_key() -> None:
-    """And nobody else's."""
+def test_openai_gets_its_key_only() -> None:
+    """OpenAI's hosts get OPENAI_API_KEY."""
     assert "sk-of-openai" == token_for("https://api.openai.com/v1", ENVIRON)
     assert "sk-of-openai" == token_for("https://eu.api.openai.com/v1", ENVIRON)
 
 
-@pytest.mark.parametrize("url", STRANGERS)
-def test_a_stranger_gets_no_secret(url: str) -> None:
-    """A host that only looks like one of ours is sent no token from the environment."""
+@pytest.mark.parametrize("url", OTHER_HOSTS)
+def test_another_host_gets_no_secret(url: str) -> None:
+    """A host that only looks like a known one gets no token from the environment."""
     workspace = {"DATABRICKS_HOST": "https://adb-1.2.azuredatabricks.net"}
 
-    assert [None, None] == [from_environment(url, ENVIRON), from_environment(url, ENVIRON | workspace)]
+    assert [None, None] == [environment_credential(url, ENVIRON), environment_credential(url, ENVIRON | workspace)]
     assert not is_databricks(url)
 
 
 @pytest.mark.parametrize("host", ["https://ml.corp.example", "ml.corp.example", "https://ml.corp.example/"])
-def test_a_workspace_of_ones_own_name_gets_its_token(host: str) -> None:
-    """Where DATABRICKS_HOST names it, the token goes there, and no further."""
+def test_a_workspace_with_a_custom_domain_gets_its_token(host: str) -> None:
+    """The token goes to the host in DATABRICKS_HOST, and not to its parent or subdomains."""
     environ = ENVIRON | {"DATABRICKS_HOST": host}
 
     assert "dapi-of-databricks" == token_for("https://ml.corp.example/serving-endpoints/e/invocations", environ)
-    assert None is from_environment("https://sub.ml.corp.example/e/invocations", environ)
-    assert None is from_environment("https://corp.example/e/invocations", environ)
+    assert None is environment_credential("https://sub.ml.corp.example/e/invocations", environ)
+    assert None is environment_credential("https://corp.example/e/invocations", environ)
 
 
 @pytest.mark.parametrize(
@@ -108,17 +108,17 @@ def test_a_workspace_of_ones_own_name_gets_its_token(host: str) -> None:
         ("", False),
     ],
 )
-def test_a_port_may_be_written_or_not(host: str, expected: bool) -> None:  # noqa: FBT001 -- a table
-    """A workspace is a host and a port, and a scheme's own port need not be told."""
+def test_the_default_port_may_be_left_out(host: str, expected: bool) -> None:  # noqa: FBT001 -- a table
+    """A workspace is a host and a port; port 443 is the default of https."""
     assert expected is is_workspace("https://ml.corp/serving-endpoints/e/invocations", host)
     assert expected is is_workspace("https://ml.corp:443/serving-endpoints/e/invocations", host)
 
 
 @pytest.mark.parametrize("environ", [{}, {"DATABRICKS_TOKEN": "", "OPENAI_API_KEY": ""}])
-def test_an_empty_secret_is_none(environ: dict[str, str]) -> None:
-    """A variable that is set to nothing holds nothing."""
-    assert None is from_environment(DATABRICKS_URLS[0], environ)
-    assert None is from_environment("https://api.openai.com/v1", environ)
+def test_an_empty_variable_is_no_credential(environ: dict[str, str]) -> None:
+    """A variable with an empty value counts as not set."""
+    assert None is environment_credential(DATABRICKS_URLS[0], environ)
+    assert None is environment_credential("https://api.openai.com/v1", environ)
 
 
 @pytest.mark.parametrize(
@@ -134,22 +134,22 @@ def test_an_empty_secret_is_none(environ: dict[str, str]) -> None:
         ("h:port", ""),
     ],
 )
-def test_a_host_is_written_in_many_ways(host: str, expected: str) -> None:
-    """With a scheme or without, with a slash at the end or blanks around: it is one host."""
+def test_the_spellings_of_a_host_are_one_url(host: str, expected: str) -> None:
+    """The scheme, a final slash and blanks may be there or not."""
     assert expected == host_url(host)
 
 
 @pytest.mark.parametrize("source", [SECRET, give_token], ids=["a string", "a function"])
 def test_a_bearer_does_not_print(source: Any) -> None:  # noqa: ANN401 -- a string or a function
-    """It says that there is a token, and not which."""
+    """It shows that there is a token, masked."""
     bearer = Bearer.of(source)
 
     assert ["'***'"] * 2 == [repr(bearer), str(bearer)]
     assert "None" == repr(Bearer.of(None))
 
 
-def test_a_bearer_is_the_same_wherever_it_travels() -> None:
-    """Copies are equal and one key; another token is another, and so is another function."""
+def test_a_bearer_equals_its_copies() -> None:
+    """Pickled copies are equal and hash alike; other tokens and functions are different."""
     text, function = Bearer.of(SECRET), Bearer.of(give_token)
     copies = pickle.loads(pickle.dumps((text, function)))  # noqa: S301 -- our own bytes
 
@@ -162,7 +162,7 @@ def test_a_bearer_is_the_same_wherever_it_travels() -> None:
     "token", ["", " ", f"{SECRET}\n", f" {SECRET}", f"{SECRET}\0", "dapi-é", "dapi\N{EM DASH}x", 7, b"dapi", ["x"]]
 )
 def test_a_token_that_no_header_can_hold_is_refused(token: Any) -> None:  # noqa: ANN401 -- every wrong type
-    """At once, with a next step, and without printing it."""
+    """The error has a next step, and not the token."""
     with pytest.raises(ConfigError, match=r" Hint: .+\.$") as raised:
         Bearer.of(token)
 
@@ -171,7 +171,7 @@ def test_a_token_that_no_header_can_hold_is_refused(token: Any) -> None:  # noqa
 
 @pytest.mark.parametrize("part", ["client_id", "client_secret"])
 def test_a_client_that_no_header_can_hold_is_refused(part: str) -> None:
-    """A secret that was copied with its line end is found where the UDF is built, and not printed."""
+    """A secret with a line end is an error when the UDF is built, and is not printed."""
     with pytest.raises(ConfigError, match=r" Hint: .+\.$") as raised:
         ClientCredentials(**{"client_id": "id", "client_secret": "s", part: f"{SECRET}\n"})
 
@@ -179,7 +179,7 @@ def test_a_client_that_no_header_can_hold_is_refused(part: str) -> None:
 
 
 def test_a_client_prints_without_its_secret() -> None:
-    """Which client it is may be read, and nothing else."""
+    """Its `repr` has the client's id only."""
     assert SECRET not in repr(ClientCredentials("my-client", SECRET))
     assert "my-client" in repr(ClientCredentials("my-client", SECRET))
 
@@ -202,15 +202,15 @@ TOKEN = {"DATABRICKS_TOKEN": "dapi-1"}
     ],
 )
 def test_the_environment_names_one_credential(environ: dict[str, str], expected: str | None) -> None:
-    """A token goes before a client, unless DATABRICKS_AUTH_TYPE says otherwise; half a client is none."""
-    found = from_environment(DATABRICKS_URLS[0], environ)
+    """A token takes precedence over a client unless DATABRICKS_AUTH_TYPE names the client; half a client is ignored."""
+    found = environment_credential(DATABRICKS_URLS[0], environ)
 
     assert expected == (found and found.origin)
 
 
-def test_a_route_optimised_endpoint_is_asked_with_the_client() -> None:
-    """It takes OAuth tokens only, so the client goes before the token there."""
-    assert isinstance(from_environment(DATA_PLANE, TOKEN | CLIENT), ClientCredentials)
+def test_a_route_optimised_endpoint_gets_the_client() -> None:
+    """It takes OAuth tokens only, so the client takes precedence there."""
+    assert isinstance(environment_credential(DATA_PLANE, TOKEN | CLIENT), ClientCredentials)
 
 
 @pytest.mark.parametrize(
@@ -223,22 +223,22 @@ def test_a_route_optimised_endpoint_is_asked_with_the_client() -> None:
     ],
 )
 def test_azures_key_goes_to_azure(url: str, expected: str | None) -> None:
-    """And OpenAI's to OpenAI."""
+    """OpenAI's key goes to OpenAI, and no key to other hosts."""
     assert expected == token_for(url, ENVIRON)
 
 
 def test_a_client_gets_its_tokens_at_the_endpoints_workspace() -> None:
-    """Or where it says itself."""
+    """A client with a token URL of its own keeps it."""
     url = "https://dbc-1.cloud.databricks.com/serving-endpoints/e/invocations"
     own = ClientCredentials("id", "secret", "https://login.example.com/token")
 
     assert "https://dbc-1.cloud.databricks.com/oidc/v1/token" == client_at(url, "").token_url
     assert "https://ml.corp/oidc/v1/token" == client_at("https://ml.corp/serving-endpoints/e/invocations", ML).token_url
-    assert own == at_workspace(own, url, "")
+    assert own == credential_for_endpoint(own, url, "")
 
 
-def test_a_client_of_the_data_plane_asks_the_workspace_for_the_endpoints_rights() -> None:
-    """The data plane gives out no tokens, and its endpoint is described at the workspace."""
+def test_a_client_of_a_route_optimised_endpoint_uses_the_workspace() -> None:
+    """The data plane has no token endpoint and no description, so both URLs are of the workspace."""
     found = client_at(DATA_PLANE, "https://dbc-1.cloud.databricks.com")
 
     assert [
@@ -249,18 +249,18 @@ def test_a_client_of_the_data_plane_asks_the_workspace_for_the_endpoints_rights(
 
 @pytest.mark.parametrize("url", [DATA_PLANE, "https://ml.corp/serving-endpoints/e/invocations"])
 def test_a_client_needs_a_workspace(url: str) -> None:
-    """Where nothing tells its address, the next step is said at once."""
+    """Without its address, the error names the variable to set."""
     with pytest.raises(ConfigError, match=r"DATABRICKS_HOST.* Hint: .+\.$"):
         client_at(url, "")
 
 
-def test_a_personal_access_token_is_refused_at_the_data_plane() -> None:
-    """Before anything is sent: it would be refused there as well, without a reason."""
+def test_a_personal_access_token_for_the_data_plane_is_an_error() -> None:
+    """It is raised before a request, which would be refused without a reason."""
     with pytest.raises(ConfigError, match=r"OAuth tokens only.* Hint: .*ClientCredentials.+\.$"):
-        at_workspace(Bearer.of("dapi0123"), DATA_PLANE, "https://dbc-1.cloud.databricks.com")
+        credential_for_endpoint(Bearer.of("dapi0123"), DATA_PLANE, "https://dbc-1.cloud.databricks.com")
 
     oauth = Bearer.of("eyJ.an.oauth-token")
-    assert oauth == at_workspace(oauth, DATA_PLANE, "")
+    assert oauth == credential_for_endpoint(oauth, DATA_PLANE, "")
 
 
 @pytest.mark.parametrize(
@@ -272,13 +272,13 @@ def test_a_personal_access_token_is_refused_at_the_data_plane() -> None:
         ("a.b.c", True, ("Authorization", "Bearer a.b.c")),
     ],
 )
-def test_azures_keys_have_their_own_header(token: str, azure: bool, expected: tuple[str, str]) -> None:  # noqa: FBT001 -- a table
-    """A key is no bearer token there; a token of Entra ID is."""
+def test_a_key_of_azure_has_its_own_header(token: str, azure: bool, expected: tuple[str, str]) -> None:  # noqa: FBT001 -- a table
+    """A key goes into `api-key`, a token of Entra ID into `Authorization`."""
     assert expected == token_header(token, azure=azure)
 
 
 def client_at(url: str, host: str) -> ClientCredentials:
-    """Return a client, fit for a URL."""
-    found = at_workspace(ClientCredentials("id", "secret"), url, host)
+    """Return a client with the URLs for an endpoint."""
+    found = credential_for_endpoint(ClientCredentials("id", "secret"), url, host)
     assert isinstance(found, ClientCredentials)
     return found

@@ -1,4 +1,4 @@
-"""Profiles and clients of databricks-sdk, the real one: what travels of a login."""
+"""Profiles and clients of the real databricks-sdk: their credentials travel to the workers."""
 
 import os
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from databricks.sdk.core import Config, CredentialsStrategy
 
 from spark_llm import Endpoint
 from spark_llm.auth.credentials import Bearer, ClientCredentials
-from spark_llm.auth.databricks_profile import Profile, of_profile
+from spark_llm.auth.databricks_profile import Profile, workspace_of_profile
 from spark_llm.errors import ConfigError
 from spark_llm.serving import LocalEndpoints
 from tests.support.asking import ask, distinct, engine_at, texts
@@ -18,7 +18,7 @@ from tests.support.asking import ask, distinct, engine_at, texts
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Take the machine's own logins out of the environment."""
+    """Remove the machine's own credentials from the environment."""
     for name in [name for name in os.environ if name.startswith(("DATABRICKS_", "ARM_", "AZURE_", "GOOGLE_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -36,16 +36,16 @@ def profiles(endpoints: LocalEndpoints, tmp_path: Path) -> dict[str, str]:
     return dict(os.environ)
 
 
-def test_the_default_profile_says_where_and_who(endpoints: LocalEndpoints, profiles: dict[str, str]) -> None:
-    """Without any variable a name is looked up at its workspace, with its token."""
+def test_the_default_profile_has_workspace_and_token(endpoints: LocalEndpoints, profiles: dict[str, str]) -> None:
+    """Without variables, an endpoint's name belongs to the profile's workspace, with its token."""
     route = Endpoint("chat").resolve("/chat/completions", profiles)
 
     assert (endpoints.invocations("chat"), Bearer.of(endpoints.token)) == (route.url, route.credential)
     assert "the profile DEFAULT" == route.credential.origin
 
 
-def test_a_profile_of_a_client_travels_as_the_client(endpoints: LocalEndpoints, profiles: dict[str, str]) -> None:
-    """So each worker gets and renews its own tokens."""
+def test_a_profile_with_a_client_gives_client_credentials(endpoints: LocalEndpoints, profiles: dict[str, str]) -> None:
+    """Each worker requests and renews its own tokens."""
     route = Endpoint("chat").resolve("/chat/completions", profiles | {"DATABRICKS_CONFIG_PROFILE": "client"})
     results = ask(engine_at(Endpoint(route.url, token=route.credential)), [distinct(20)])
 
@@ -64,31 +64,31 @@ def test_a_profile_of_a_client_travels_as_the_client(endpoints: LocalEndpoints, 
         ({"DATABRICKS_HOST": "https://elsewhere.cloud.databricks.com"}, False),
     ],
 )
-def test_a_profile_is_looked_for_without_a_network(
+def test_a_profile_is_found_without_a_network(
     environ: dict[str, str],
     expected: bool,  # noqa: FBT001 -- a table
     endpoints: LocalEndpoints,
     profiles: dict[str, str],
 ) -> None:
-    """Only one that is there, and only for its own workspace."""
+    """It must exist, and be of the workspace of DATABRICKS_HOST."""
     endpoints.stop()
 
-    assert expected is Profile().is_here(profiles | environ)
+    assert expected is Profile().is_available(profiles | environ)
 
 
 @pytest.mark.parametrize(
     "text", ["no sections", "[DEFAULT\n", "[DEFAULT]\nhost = https://[\n", "\xff\xfe", "", "[__settings__]\n"]
 )
-def test_a_file_that_is_no_profile_is_none(text: str, tmp_path: Path) -> None:
-    """It is passed over, and no exception leaves."""
+def test_an_invalid_file_has_no_profile(text: str, tmp_path: Path) -> None:
+    """The provider is not available, and nothing is raised."""
     file = tmp_path / "cfg"
     file.write_text(text, encoding="latin-1")
 
-    assert not Profile().is_here({"DATABRICKS_CONFIG_FILE": str(file)})
+    assert not Profile().is_available({"DATABRICKS_CONFIG_FILE": str(file)})
 
 
 def test_the_file_may_name_its_default_profile(endpoints: LocalEndpoints, profiles: dict[str, str]) -> None:
-    """It is the one that is looked for, and the one that signs in; a variable goes before it."""
+    """It is used for the search and the sign-in; DATABRICKS_CONFIG_PROFILE takes precedence."""
     with Path(profiles["HOME"], ".databrickscfg").open("a", encoding="utf-8") as file:
         file.write("\n[__settings__]\ndefault_profile = client\n")
     origins = [
@@ -97,18 +97,18 @@ def test_the_file_may_name_its_default_profile(endpoints: LocalEndpoints, profil
     ]
 
     assert ["the profile client", "the profile DEFAULT"] == origins
-    assert Profile().is_here(profiles | {"DATABRICKS_HOST": endpoints.url})
+    assert Profile().is_available(profiles | {"DATABRICKS_HOST": endpoints.url})
 
 
-def test_a_profile_that_cannot_sign_in_says_so(profiles: dict[str, str]) -> None:
-    """One that is not there, or has nothing to sign in with, with the command that mends it."""
+def test_a_profile_that_cannot_sign_in_is_an_error(profiles: dict[str, str]) -> None:
+    """A missing profile and one without credentials raise an error with the command to run."""
     for name in ("nobody", "empty"):
         with pytest.raises(ConfigError, match=rf"the profile '{name}'.* Hint: .*databricks auth.+\.$"):
-            of_profile(name)
+            workspace_of_profile(name)
 
 
-def test_a_workspace_client_of_a_token_is_taken_over(endpoints: LocalEndpoints) -> None:
-    """Its host and its token; one served model behind the endpoint if it is named."""
+def test_a_workspace_client_with_a_token_becomes_an_endpoint(endpoints: LocalEndpoints) -> None:
+    """The endpoint has its host and its token, and the served model if one is named."""
     workspace = WorkspaceClient(host=endpoints.url, token=endpoints.token)
     asked = engine_at(Endpoint.from_workspace(workspace, "chat", served_model="chat-1"))
 
@@ -116,8 +116,8 @@ def test_a_workspace_client_of_a_token_is_taken_over(endpoints: LocalEndpoints) 
     assert "/serving-endpoints/chat/served-models/chat-1/invocations" == endpoints.requests[-1].path
 
 
-def test_a_workspace_client_of_a_client_is_taken_over(endpoints: LocalEndpoints) -> None:
-    """The client travels, and not one token of it."""
+def test_a_workspace_client_with_an_oauth_client_becomes_an_endpoint(endpoints: LocalEndpoints) -> None:
+    """The OAuth client travels, not one of its tokens."""
     workspace = WorkspaceClient(
         host=endpoints.url, client_id=endpoints.client_id, client_secret=endpoints.client_secret
     )
@@ -128,23 +128,23 @@ def test_a_workspace_client_of_a_client_is_taken_over(endpoints: LocalEndpoints)
 
 
 class Vault(CredentialsStrategy):
-    """A login that only this machine has."""
+    """Credentials that only this machine has."""
 
     def __init__(self, headers: dict[str, str]) -> None:
-        """Sign in by these headers."""
+        """Authenticate by these headers."""
         self._headers = headers
 
     def auth_type(self) -> str:
-        """Name the login."""
+        """Return the name of the strategy."""
         return "vault"
 
     def __call__(self, config: Config) -> Callable[[], dict[str, str]]:
-        """Return what makes the headers of a request."""
+        """Return the function that makes a request's headers."""
         return lambda: self._headers
 
 
-def test_of_another_login_the_token_of_the_moment_travels(endpoints: LocalEndpoints) -> None:
-    """What cannot be renewed elsewhere says so, should it ever be refused."""
+def test_of_other_credentials_the_current_token_travels(endpoints: LocalEndpoints) -> None:
+    """Its origin says that it cannot be renewed on the workers."""
     vault = Vault({"Authorization": f"Bearer {endpoints.token}"})
     endpoint = Endpoint.from_workspace(WorkspaceClient(host=endpoints.url, credentials_strategy=vault), "chat")
 
@@ -152,8 +152,8 @@ def test_of_another_login_the_token_of_the_moment_travels(endpoints: LocalEndpoi
     assert "vault, as it was when the UDF was made" in getattr(endpoint.token, "origin", "")
 
 
-def test_a_login_without_a_token_is_refused(endpoints: LocalEndpoints) -> None:
-    """Basic authentication has none that could travel."""
+def test_credentials_without_a_token_are_an_error(endpoints: LocalEndpoints) -> None:
+    """Basic authentication has no token that could travel."""
     workspace = WorkspaceClient(host=endpoints.url, credentials_strategy=Vault({"Authorization": "Basic bWU6cGFzcw=="}))
 
     with pytest.raises(ConfigError, match=r"signs in by vault, which gives no token.* Hint: .+\.$"):

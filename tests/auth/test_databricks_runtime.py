@@ -1,4 +1,4 @@
-"""Databricks' own runtime: who runs the notebook is known there without a token being set."""
+"""The Databricks runtime: a notebook's workspace and token are known without variables."""
 
 import sys
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def get_context():
 
 @pytest.fixture
 def runtime(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
-    """The runtime, whose own package answers what the test says."""
+    """The provider, with a runtime package whose context is the test's parameter."""
     package = tmp_path / "dbruntime"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -37,8 +37,8 @@ def runtime(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     ["SimpleNamespace(workspaceUrl='adb-1.2.azuredatabricks.net', apiToken='of-the-notebook')"],
     indirect=True,
 )
-def test_a_name_is_looked_up_where_the_notebook_runs(runtime: Runtime) -> None:
-    """Its workspace and its token are the notebook's; the workers ask with their task's, or else with this one."""
+def test_a_name_belongs_to_the_notebooks_workspace(runtime: Runtime) -> None:
+    """Workspace and token are the notebook's; a worker uses its task's token, or else this one."""
     route = Endpoint("my-endpoint").resolve("/embeddings", ON_DATABRICKS, (runtime,))
 
     assert "https://adb-1.2.azuredatabricks.net/serving-endpoints/my-endpoint/invocations" == route.url
@@ -53,11 +53,15 @@ def test_a_name_is_looked_up_where_the_notebook_runs(runtime: Runtime) -> None:
     ["None", "SimpleNamespace(workspaceUrl=None, apiToken='t')", "SimpleNamespace(workspaceUrl='h', apiToken=None)"],
     indirect=True,
 )
-def test_a_notebook_without_a_token_is_passed_over(runtime: Runtime) -> None:
-    """What the runtime does not know it does not make up."""
+def test_a_notebook_without_a_token_has_no_workspace(runtime: Runtime) -> None:
+    """Without a URL or a token in the context, the provider returns None."""
     assert None is runtime.workspace(ON_DATABRICKS)
 
 
-def test_elsewhere_there_is_no_runtime() -> None:
-    """Nobody imports what is not there."""
-    assert [False, True, None] == [Runtime().is_here({}), Runtime().is_here(ON_DATABRICKS), Runtime().workspace({})]
+def test_outside_databricks_the_provider_is_not_available() -> None:
+    """Without the runtime's package, no workspace is returned and nothing is raised."""
+    assert [False, True, None] == [
+        Runtime().is_available({}),
+        Runtime().is_available(ON_DATABRICKS),
+        Runtime().workspace({}),
+    ]

@@ -1,4 +1,4 @@
-"""Signing in for real: an OAuth client at the local token endpoint, while an engine asks."""
+"""OAuth: an engine with client credentials at the local token endpoint."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,16 +15,16 @@ from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.values import Result
 from spark_llm.serving import After, Echo, Faults, LocalEndpoints, ServingEndpoint
-from tests.support.answering import answering
 from tests.support.asking import CHAT, ask, distinct, engine_at, kinds, texts
+from tests.support.stub_server import stub_server
 
 if TYPE_CHECKING:
     from spark_llm.protocol.task import Task
     from spark_llm.protocol.values import Item
 
 
-def signed_in(endpoints: LocalEndpoints, secret: str = "") -> Mapping[str, str]:
-    """Return the environment of a driver that has an OAuth client."""
+def client_environment(endpoints: LocalEndpoints, secret: str = "") -> Mapping[str, str]:
+    """Return the environment of a driver with an OAuth client."""
     return {
         "DATABRICKS_HOST": endpoints.url,
         "DATABRICKS_CLIENT_ID": endpoints.client_id,
@@ -33,33 +33,33 @@ def signed_in(endpoints: LocalEndpoints, secret: str = "") -> Mapping[str, str]:
 
 
 def client(endpoints: LocalEndpoints, **changes: str) -> ClientCredentials:
-    """Return the client that the endpoints know, or one with something wrong."""
+    """Return the client that the endpoints accept, with these changes."""
     known = {"client_secret": endpoints.client_secret, "token_url": f"{endpoints.url}/oidc/v1/token"}
     return ClientCredentials(endpoints.client_id, **{**known, **changes})
 
 
-def asked_by(
+def results_for(
     credentials: ClientCredentials, endpoints: LocalEndpoints, rows: int, policy: Policy = Policy()
 ) -> list[Result | None]:
-    """Ask `chat` so many rows as this client."""
+    """Ask `chat` this many rows with these credentials, and return the results."""
     return ask(engine_at(Endpoint(endpoints.invocations("chat"), token=credentials), policy), [distinct(rows)])
 
 
 def messages(results: list[Result | None]) -> set[str]:
-    """Return what the errors say."""
+    """Return the messages of the errors."""
     return {result.error.message for result in results if result is not None and result.error is not None}
 
 
 @pytest.fixture
 def registry() -> Iterator[None]:
-    """Close what a test put into the worker's registry."""
+    """Close the engines of a test in the worker's registry."""
     yield
     ENGINES.close()
 
 
-def test_a_client_gets_one_token_for_all_rows(endpoints: LocalEndpoints) -> None:
-    """Once a worker and not once a row; the environment is enough for it."""
-    route = Endpoint("chat").resolve(CHAT.route, signed_in(endpoints))
+def test_one_token_serves_all_rows(endpoints: LocalEndpoints) -> None:
+    """A worker requests one token with the client of the environment."""
+    route = Endpoint("chat").resolve(CHAT.route, client_environment(endpoints))
     results = ask(engine_at(Endpoint(route.url, token=route.credential)), [distinct(200)])
 
     assert distinct(200) == texts(results)
@@ -67,11 +67,11 @@ def test_a_client_gets_one_token_for_all_rows(endpoints: LocalEndpoints) -> None
 
 
 @pytest.mark.usefixtures("registry")
-def test_a_worker_signs_in_once_for_all_its_udfs(endpoints: LocalEndpoints) -> None:
-    """Chat, completions and embeddings have engines of their own, and share the token."""
+def test_one_token_serves_all_udfs_of_a_worker(endpoints: LocalEndpoints) -> None:
+    """Chat, completions and embeddings have an engine each, and share the token."""
     tasks: list[tuple[str, Task]] = [("chat", Chat()), ("complete", Complete()), ("embed", Embed())]
     for name, task in tasks:
-        recipe = RequestSpec(task, Endpoint(name).resolve(task.route, signed_in(endpoints)), Policy())
+        recipe = RequestSpec(task, Endpoint(name).resolve(task.route, client_environment(endpoints)), Policy())
         assert [None] * 20 == kinds(
             [r for chunk in engine_for(recipe).stream(task, iter([distinct(20)])) for r in chunk]
         )
@@ -79,11 +79,11 @@ def test_a_worker_signs_in_once_for_all_its_udfs(endpoints: LocalEndpoints) -> N
     assert 1 == endpoints.tokens_issued
 
 
-def test_a_token_that_expires_in_mid_job_is_renewed_once_and_no_row_is_lost() -> None:
-    """It is good for 50 of 500 requests; those that were on their way with it are sent again."""
+def test_a_token_that_expires_in_a_job_is_renewed_and_no_row_is_lost() -> None:
+    """It is valid for 50 of 500 requests; requests in flight with it are sent again."""
     expire = lambda number: After(requests=50) if number == 0 else None  # noqa: E731
     with LocalEndpoints(issued_tokens_expire=expire) as endpoints:
-        results = asked_by(client(endpoints), endpoints, 500, Policy(max_in_flight=32))
+        results = results_for(client(endpoints), endpoints, 500, Policy(max_in_flight=32))
         stats = endpoints.stats
 
         assert distinct(500) == texts(results)
@@ -92,10 +92,10 @@ def test_a_token_that_expires_in_mid_job_is_renewed_once_and_no_row_is_lost() ->
         assert stats.requests <= 500 + 32
 
 
-def test_a_job_may_outlive_many_tokens() -> None:
-    """Each is good for 100 requests: who comes too late with one gets the next, and no row is lost."""
+def test_a_job_may_need_many_tokens() -> None:
+    """Each token is valid for 100 requests; later requests get the next one, and no row is lost."""
     with LocalEndpoints(issued_tokens_expire=After(requests=100)) as endpoints:
-        results = asked_by(client(endpoints), endpoints, 550, Policy(max_in_flight=16))
+        results = results_for(client(endpoints), endpoints, 550, Policy(max_in_flight=16))
 
         assert distinct(550) == texts(results)
         assert 6 == endpoints.tokens_issued
@@ -104,17 +104,17 @@ def test_a_job_may_outlive_many_tokens() -> None:
 @pytest.mark.slow
 @pytest.mark.waits
 def test_a_token_is_renewed_before_it_expires() -> None:
-    """The server says how long it is good, and no request is ever sent with one that is not."""
+    """The server states its lifetime, and no request is sent with an expired token."""
     with LocalEndpoints(issued_tokens_expire=After(elapsed_s=5.0), latency_s=0.1) as endpoints:
-        results = asked_by(client(endpoints), endpoints, 120, Policy(max_in_flight=2))
+        results = results_for(client(endpoints), endpoints, 120, Policy(max_in_flight=2))
 
         assert distinct(120) == texts(results)
         assert {200: 120} == endpoints.stats.by_status
         assert 2 == endpoints.tokens_issued
 
 
-def test_rows_that_are_refused_for_their_content_cost_a_token_or_two(endpoints: LocalEndpoints) -> None:
-    """A 403 may be about the text: once another token did not help, the next such row gets no token of its own."""
+def test_rows_that_are_refused_for_their_content_cost_few_tokens(endpoints: LocalEndpoints) -> None:
+    """A 403 may be about the prompt: after a futile renewal, the next such row gets no new token."""
     endpoints.latency_s = 0.01
     endpoints.faults = Faults(poison="bad", poison_as="403")
     rows: list[Item | None] = [f"{'bad' if number % 10 == 5 else 'row'} {number}" for number in range(500)]
@@ -126,8 +126,8 @@ def test_rows_that_are_refused_for_their_content_cost_a_token_or_two(endpoints: 
     assert endpoints.stats.requests <= 520
 
 
-def test_a_token_that_ends_among_refused_rows_is_renewed() -> None:
-    """Though another token had not helped a row before, one that ends costs no other row: it is found by many."""
+def test_a_token_that_expires_among_refused_rows_is_renewed() -> None:
+    """After a futile renewal, an expired token costs no row: many requests are refused with it."""
     rows: list[Item | None] = [f"{'bad' if number % 10 == 5 else 'row'} {number}" for number in range(500)]
     faults = Faults(poison="bad", poison_as="403")
     expire = lambda number: After(requests=150)  # noqa: E731 -- each of them
@@ -140,8 +140,8 @@ def test_a_token_that_ends_among_refused_rows_is_renewed() -> None:
 
 
 @pytest.mark.parametrize("last", range(24, 31))
-def test_a_token_that_ends_with_the_task_is_renewed(last: int) -> None:
-    """Where too few rows are left to show whether a refusal is everybody's, the last one renews the token."""
+def test_a_token_that_expires_near_the_end_of_the_task_is_renewed(last: int) -> None:
+    """With too few rows left to show whether a refusal is about all, the last one renews the token."""
     rows: list[Item | None] = [f"{'bad' if number == 3 else 'row'} {number}" for number in range(last)]
     with LocalEndpoints(
         issued_tokens_expire=After(requests=20), faults=Faults(poison="bad", poison_as="403")
@@ -151,8 +151,8 @@ def test_a_token_that_ends_with_the_task_is_renewed(last: int) -> None:
         assert [3] == [number for number, kind in enumerate(kinds(ask(asked, [rows]))) if kind]
 
 
-def test_revoked_for_good_stops_after_a_request_a_slot(endpoints: LocalEndpoints) -> None:
-    """Of a token that nobody can renew, each request in flight is refused once, and nothing else is sent."""
+def test_after_a_revocation_each_slot_sends_one_request_at_most(endpoints: LocalEndpoints) -> None:
+    """A fixed token cannot be renewed: requests in flight are refused, and no other is sent."""
     endpoints.latency_s = 0.01
     asked = engine_at(Endpoint(endpoints.invocations("chat"), token=endpoints.token), Policy(max_in_flight=16))
 
@@ -172,18 +172,18 @@ def test_revoked_for_good_stops_after_a_request_a_slot(endpoints: LocalEndpoints
     assert len(messages(results)) == 1
 
 
-def test_a_client_whose_tokens_are_all_refused_is_not_asked_for_ever(endpoints: LocalEndpoints) -> None:
-    """A second token in a row that never worked is the last: two tokens, and three rows that are refused."""
+def test_a_client_whose_tokens_are_all_refused_gets_two(endpoints: LocalEndpoints) -> None:
+    """A second token in a row without an answer is the last."""
     with LocalEndpoints(issued_tokens_expire=After(requests=0)) as refusing:
-        results = asked_by(client(refusing), refusing, 300)
+        results = results_for(client(refusing), refusing, 300)
 
         assert {"unauthorized"} == set(kinds(results))
         assert (2, 4) == (refusing.tokens_issued, refusing.stats.requests)
 
 
-def test_a_client_that_is_refused_says_where_and_what_to_do(endpoints: LocalEndpoints) -> None:
-    """The endpoint is never asked, and no secret is told."""
-    results = asked_by(client(endpoints, client_secret="wrong-secret"), endpoints, 100)
+def test_the_error_of_a_refused_client_has_the_token_url_and_a_hint(endpoints: LocalEndpoints) -> None:
+    """The endpoint gets no request, and the message has no secret."""
+    results = results_for(client(endpoints, client_secret="wrong-secret"), endpoints, 100)
     [message] = messages(results)
 
     assert {"unauthorized"} == set(kinds(results))
@@ -193,22 +193,22 @@ def test_a_client_that_is_refused_says_where_and_what_to_do(endpoints: LocalEndp
     assert "wrong-secret" not in message
 
 
-def test_a_token_server_that_repeats_the_secret_is_masked(endpoints: LocalEndpoints) -> None:
-    """What it says is in every row, and the secret is not."""
-    with answering(
+def test_a_secret_in_the_token_servers_error_is_masked(endpoints: LocalEndpoints) -> None:
+    """Its message is in every row, without the secret."""
+    with stub_server(
         {"POST /token": (401, {"error": "invalid_client", "error_description": "not wrong-secret"})}
     ) as login:
         wrong = client(endpoints, client_secret="wrong-secret", token_url=f"{login.url}/token")
-        [message] = messages(asked_by(wrong, endpoints, 3))
+        [message] = messages(results_for(wrong, endpoints, 3))
 
     assert f"signing in at {login.url}/token: invalid_client: not ***" in message
 
 
 @pytest.mark.parametrize("answer", [{"access_token": "t0p-s3cret token"}, {"token": "t0p-s3cret"}])
-def test_a_token_that_cannot_be_used_is_not_printed(endpoints: LocalEndpoints, answer: dict[str, str]) -> None:
-    """It may come under another name, or with a line end that no header can hold; it is somebody's token."""
-    with answering({"POST /token": (200, answer)}) as login:
-        results = asked_by(client(endpoints, token_url=f"{login.url}/token"), endpoints, 3)
+def test_an_unusable_token_is_not_printed(endpoints: LocalEndpoints, answer: dict[str, str]) -> None:
+    """Such a token has another name in the answer, or a character that no header can hold."""
+    with stub_server({"POST /token": (200, answer)}) as login:
+        results = results_for(client(endpoints, token_url=f"{login.url}/token"), endpoints, 3)
     [message] = messages(results)
 
     assert {"unauthorized"} == set(kinds(results))
@@ -216,9 +216,9 @@ def test_a_token_that_cannot_be_used_is_not_printed(endpoints: LocalEndpoints, a
     assert "t0p" not in message
 
 
-def test_a_token_server_that_is_away_is_a_fault_that_passes(endpoints: LocalEndpoints) -> None:
-    """It is tried again like the endpoint itself; the row says what could not be reached."""
-    results = asked_by(
+def test_an_unreachable_token_server_is_a_transient_error(endpoints: LocalEndpoints) -> None:
+    """The request is retried as for the endpoint, and the row's error has the token server's address."""
+    results = results_for(
         client(endpoints, token_url="http://127.0.0.1:9/oidc/v1/token"), endpoints, 3, Policy(max_tries=2)
     )
     [message] = messages(results)
@@ -227,20 +227,20 @@ def test_a_token_server_that_is_away_is_a_fault_that_passes(endpoints: LocalEndp
     assert message.startswith("signing in at http://127.0.0.1:9/oidc/v1/token: no connection to 127.0.0.1:9")
 
 
-def test_a_token_server_that_is_none_is_named(endpoints: LocalEndpoints) -> None:
-    """A page in place of a token."""
-    results = asked_by(client(endpoints, token_url=f"{endpoints.url}/nothing/here"), endpoints, 3)
+def test_a_wrong_token_url_is_unauthorized(endpoints: LocalEndpoints) -> None:
+    """The server answers with a page in place of a token."""
+    results = results_for(client(endpoints, token_url=f"{endpoints.url}/nothing/here"), endpoints, 3)
 
     assert {"unauthorized"} == set(kinds(results))
     assert 0 == endpoints.stats.requests
 
 
-def test_getting_a_token_does_not_block_the_loop(endpoints: LocalEndpoints) -> None:
-    """A token function may take its time: here it is the engine's own loop that lets it end."""
+def test_a_token_request_does_not_block_the_event_loop(endpoints: LocalEndpoints) -> None:
+    """A slow token function ends only when the engine's event loop runs."""
     gate = threading.Event()
 
     def slow() -> str:
-        asked._loop.call_soon_threadsafe(gate.set)  # noqa: SLF001 -- a loop that is blocked never gets to it
+        asked._loop.call_soon_threadsafe(gate.set)  # noqa: SLF001 -- a blocked loop never runs it
         return endpoints.token if gate.wait(10) else "the loop was blocked"
 
     asked = engine_at(Endpoint(endpoints.invocations("chat"), token=slow))
@@ -248,14 +248,14 @@ def test_getting_a_token_does_not_block_the_loop(endpoints: LocalEndpoints) -> N
     assert ["hello"] == texts(ask(asked, [["hello"]]))
 
 
-def test_a_route_optimised_endpoint_is_asked_with_a_token_of_its_own() -> None:
-    """The client finds out what rights it needs, and gets a token with them alone."""
+def test_a_route_optimised_endpoint_gets_a_token_of_its_own() -> None:
+    """The client reads the rights that the endpoint needs, and requests a token with these alone."""
     served = {"fast": ServingEndpoint(Echo(), tasks=["chat"], route_optimized=True)}
     with LocalEndpoints(served) as endpoints:
         url = f"{endpoints.url}/1234567890/serving-endpoints/fast/invocations"
-        route = Endpoint(url).resolve(CHAT.route, signed_in(endpoints))
+        route = Endpoint(url).resolve(CHAT.route, client_environment(endpoints))
         results = ask(engine_at(Endpoint(url, token=route.credential)), [distinct(50)])
-        refused = ask(engine_at(Endpoint(url, token=endpoints.token)), [["with the plain token"]])
+        refused = ask(engine_at(Endpoint(url, token=endpoints.token)), [["with another token"]])
 
         assert distinct(50) == texts(results)
         assert 2 == endpoints.tokens_issued

@@ -1,4 +1,4 @@
-"""What was answered before is not asked again: the engine with a cache, and what may go wrong with its folder."""
+"""An engine with a cache does not ask again for cached answers, and goes on without a folder that fails."""
 
 import contextlib
 import logging
@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spark_llm import Endpoint, Policy
-from spark_llm.cache.answer_cache import Disk
+from spark_llm.cache.answer_cache import WriteBehindStore
 from spark_llm.cache.entry import FORMAT
 from spark_llm.cache.sqlite_store import Store
 from spark_llm.protocol.chat import Chat
@@ -32,18 +32,18 @@ from tests.conftest import ROOT
 from tests.support.asking import CHAT, ask, distinct, engine, engine_at, kinds, texts
 from tests.support.keeping import files, key
 
-DRAWN = Chat(parameters=b'{"temperature":1.0}')
+SAMPLED = Chat(parameters=b'{"temperature":1.0}')
 
 
-def asked(
+def results_of_a_task(
     endpoints: LocalEndpoints, folder: Path, rows: list[Item | None], task: Task = CHAT, policy: Policy = Policy()
 ) -> list[Result | None]:
-    """Ask rows in a task of its own on a worker of its own."""
+    """Ask rows in a task of its own on a worker of its own, and return their results."""
     return ask(engine(endpoints, task.name, replace(policy, cache=folder), task), [rows], task)
 
 
-def plain(results: list[Result | None]) -> list[object]:
-    """Return what results say, without what they cost now."""
+def answers_of(results: list[Result | None]) -> list[object]:
+    """Return the answers of results, without their cost."""
     return [
         result
         and (result.text, result.choices, result.embedding, result.finish_reason, result.model, result.request_id)
@@ -51,13 +51,13 @@ def plain(results: list[Result | None]) -> list[object]:
     ]
 
 
-def tokens(results: list[Result | None]) -> int:
+def total_tokens(results: list[Result | None]) -> int:
     """Return the sum of the rows' tokens."""
     return sum(result.usage.total_tokens or 0 for result in results if result is not None and result.usage is not None)
 
 
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what was warned of."""
+def warning_messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the messages of the warnings that were logged."""
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
@@ -66,22 +66,22 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     [CHAT, Chat(system="Be brief.", parameters=b'{"n":3}', n=3), Complete(), Embed()],
     ids=lambda task: task.name,
 )
-def test_what_was_answered_is_not_asked_again(endpoints: LocalEndpoints, tmp_path: Path, task: Task) -> None:
-    """A second task on another worker sends nothing, and its rows say the same; nulls are null."""
+def test_a_cached_answer_is_not_asked_again(endpoints: LocalEndpoints, tmp_path: Path, task: Task) -> None:
+    """A second task on another worker sends nothing, and its rows are the same; nulls are null."""
     rows = [*distinct(100), None, "row 7", *distinct(3)]
-    first = asked(endpoints, tmp_path, rows, task)
+    first = results_of_a_task(endpoints, tmp_path, rows, task)
     before = endpoints.stats.requests
-    second = asked(endpoints, tmp_path, rows, task)
+    second = results_of_a_task(endpoints, tmp_path, rows, task)
 
     assert (True, 0) == (before > 0, endpoints.stats.requests - before)
-    assert plain(first) == plain(second)
+    assert answers_of(first) == answers_of(second)
     assert [None] == [result for result in second if result is None or result.error is not None]
 
 
-def test_the_tokens_of_a_run_are_those_that_it_was_billed(endpoints: LocalEndpoints, tmp_path: Path) -> None:
-    """A row that was found carries zeros and no tries; the others carry what they cost."""
-    bill = [tokens(asked(endpoints, tmp_path, distinct(count))) for count in (30, 30, 50)]
-    found, *_ = asked(endpoints, tmp_path, distinct(1))
+def test_a_run_counts_the_tokens_that_it_was_billed(endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """A cached row has 0 tokens and 0 attempts; the others have their cost."""
+    bill = [total_tokens(results_of_a_task(endpoints, tmp_path, distinct(count))) for count in (30, 30, 50)]
+    found, *_ = results_of_a_task(endpoints, tmp_path, distinct(1))
 
     assert [30 * 4, 0, 20 * 4] == bill
     assert 50 == endpoints.stats.requests
@@ -89,9 +89,9 @@ def test_the_tokens_of_a_run_are_those_that_it_was_billed(endpoints: LocalEndpoi
     assert (Usage(0, 0, 0), 0, None) == (found.usage, found.attempts, found.latency_ms)
 
 
-def test_what_it_cost_is_kept(endpoints: LocalEndpoints, tmp_path: Path) -> None:
-    """The file tells what an answer was billed when it was asked."""
-    asked(endpoints, tmp_path, ["three words here"])
+def test_the_file_has_the_original_usage(endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """The file has the tokens that an answer was billed when it was asked."""
+    results_of_a_task(endpoints, tmp_path, ["three words here"])
     [path] = files(tmp_path)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         [[answer]] = connection.execute("SELECT answer FROM answers")
@@ -99,71 +99,71 @@ def test_what_it_cost_is_kept(endpoints: LocalEndpoints, tmp_path: Path) -> None
     assert b'["three words here",null,"stop",[3,3,6,null,null],"echo",' in answer
 
 
-def test_an_error_is_asked_again(endpoints: LocalEndpoints, tmp_path: Path) -> None:
-    """Only what was answered is kept: a row that failed, or was cut before it began, may fare better next time."""
+def test_an_error_is_not_cached(endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """Only answers are cached: a row that failed is asked again by the next task."""
     endpoints.faults = Faults("ok*9 400 ok*10")
-    first = asked(endpoints, tmp_path, distinct(20))
-    again = asked(endpoints, tmp_path, distinct(20))
+    first = results_of_a_task(endpoints, tmp_path, distinct(20))
+    again = results_of_a_task(endpoints, tmp_path, distinct(20))
 
     assert 1 == kinds(first).count("invalid_request")
     assert [None] * 20 == kinds(again)
     assert 21 == endpoints.stats.requests
 
 
-def test_a_twin_that_was_asked_after_all_is_kept(endpoints: LocalEndpoints, tmp_path: Path) -> None:
-    """Where the row that asked for several failed, the answer of another one is kept for all."""
+def test_an_answer_to_a_duplicate_is_cached(endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """If the first of several equal rows fails, the answer of another one is cached for all."""
     endpoints.faults = Faults("ok 400")
     rows: list[Item | None] = ["first", *["same"] * 3]
-    first = asked(endpoints, tmp_path, rows)
+    first = results_of_a_task(endpoints, tmp_path, rows)
     before = endpoints.stats.requests
 
     assert 1 == kinds(first).count("invalid_request")
-    assert ["first", "same", "same", "same"] == texts(asked(endpoints, tmp_path, rows))
+    assert ["first", "same", "same", "same"] == texts(results_of_a_task(endpoints, tmp_path, rows))
     assert before == endpoints.stats.requests
 
 
-def test_an_answer_that_was_cut_by_max_tokens_is_an_answer(endpoints: LocalEndpoints, tmp_path: Path) -> None:
-    """The same request would be cut again: it is kept, and says so."""
+def test_an_answer_cut_by_max_tokens_is_cached(endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """The same request would be cut again; the cached row has the finish reason "length"."""
     task = Chat(parameters=b'{"max_tokens":2}')
     rows: list[Item | None] = ["one two three"]
-    asked(endpoints, tmp_path, rows, task)
-    [found] = asked(endpoints, tmp_path, rows, task)
+    results_of_a_task(endpoints, tmp_path, rows, task)
+    [found] = results_of_a_task(endpoints, tmp_path, rows, task)
 
     assert found is not None
     assert ("one two", "length", 1) == (found.text, found.finish_reason, endpoints.stats.requests)
 
 
-def test_embeddings_are_found_however_they_travelled(endpoints: LocalEndpoints, tmp_path: Path) -> None:
-    """Which texts shared a request has no part in it: those of seven are found by requests of sixty-four."""
+def test_cached_embeddings_are_found_whatever_the_batch_size(endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """Vectors of batches of 7 are found by a task with batches of 64."""
     task = Embed()
-    first = asked(endpoints, tmp_path, distinct(50), task, Policy(batch_size=7))
+    first = results_of_a_task(endpoints, tmp_path, distinct(50), task, Policy(batch_size=7))
     before = endpoints.stats.requests
-    second = asked(endpoints, tmp_path, [*reversed(distinct(60))], task)
+    second = results_of_a_task(endpoints, tmp_path, [*reversed(distinct(60))], task)
 
-    assert plain(first) == plain(second)[:9:-1]
+    assert answers_of(first) == answers_of(second)[:9:-1]
     assert 1 == endpoints.stats.requests - before
     assert 60 == endpoints.stats.rows_answered
 
 
 @pytest.mark.parametrize(
-    ("task", "dedupe", "requests"), [(CHAT, None, 1), (CHAT, True, 1), (DRAWN, None, 4), (DRAWN, True, 1)]
+    ("task", "dedupe", "requests"), [(CHAT, None, 1), (CHAT, True, 1), (SAMPLED, None, 4), (SAMPLED, True, 1)]
 )
-def test_where_chance_is_wanted_nothing_is_kept(
+def test_sampled_answers_are_cached_only_with_dedupe(
     endpoints: LocalEndpoints, tmp_path: Path, task: Task, requests: int, *, dedupe: bool | None
 ) -> None:
-    """It is the rule of equal rows: an answer that may serve another row may serve another task."""
+    """The rule is that of equal rows: an answer that may serve another row may serve another task."""
     for _ in range(2):
-        asked(endpoints, tmp_path, ["a", "a"], task, Policy(dedupe=dedupe))
+        results_of_a_task(endpoints, tmp_path, ["a", "a"], task, Policy(dedupe=dedupe))
 
     assert requests == endpoints.stats.requests
     assert (requests == 1) == bool(files(tmp_path))
 
 
 @pytest.mark.parametrize(("query", "headers"), [("?variant=b", {}), ("", {"X-Variant": "b"})])
-def test_another_endpoint_is_another_request(
+def test_another_query_or_header_is_another_request(
     endpoints: LocalEndpoints, tmp_path: Path, query: str, headers: dict[str, str]
 ) -> None:
-    """What one was answered is not what another would say."""
+    """Two endpoints that differ in the query or in a header share no answers."""
     one = Endpoint(endpoints.invocations("chat"), token=endpoints.token)
     other = Endpoint(endpoints.invocations("chat") + query, token=endpoints.token, headers=headers)
     for each in (one, other, one, other):
@@ -172,8 +172,8 @@ def test_another_endpoint_is_another_request(
     assert 2 == endpoints.stats.requests
 
 
-def test_another_token_is_the_same_request(endpoints: LocalEndpoints, tmp_path: Path) -> None:
-    """A renewed token finds what the old one was answered; found rows need none at all."""
+def test_a_renewed_token_finds_the_cached_answers(endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """The token is not part of the key, and cached rows need none."""
     for token in (endpoints.token, "another"):
         endpoint = Endpoint(endpoints.invocations("chat"), token=token)
         assert ["a"] == texts(ask(engine_at(endpoint, Policy(cache=tmp_path)), [["a"]]))
@@ -181,8 +181,8 @@ def test_another_token_is_the_same_request(endpoints: LocalEndpoints, tmp_path: 
     assert 1 == endpoints.stats.requests
 
 
-def test_no_secret_and_no_input_is_in_the_files(endpoints: LocalEndpoints, tmp_path: Path) -> None:
-    """Of a request the files hold a hash: no token, no header, no query, no parameter, no text that was asked."""
+def test_the_files_hold_no_secret_and_no_input(endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """Of a request the files hold a hash only: no token, header, query, parameter or prompt."""
     secrets = {name: f"5ecret-{name}" for name in ("header", "query", "parameter", "input")} | {
         "token": endpoints.token
     }
@@ -192,20 +192,20 @@ def test_no_secret_and_no_input_is_in_the_files(endpoints: LocalEndpoints, tmp_p
         headers={"X-Key": secrets["header"]},
     )
     task = Embed(parameters=b'{"user":"%s"}' % secrets["parameter"].encode())
-    with contextlib.closing(Store(tmp_path)):  # an open file is in parts
+    with contextlib.closing(Store(tmp_path)):  # an open cache has a write-ahead log
         ask(engine_at(endpoint, Policy(cache=tmp_path), task), [[f"{secrets['input']} {n}" for n in range(50)]], task)
-        left = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    left |= {f"{file.name} in the end": file.read_bytes() for file in tmp_path.iterdir()}
+        contents = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    contents |= {f"{file.name} after closing": file.read_bytes() for file in tmp_path.iterdir()}
 
-    assert 4 == len(left)
-    assert b"echo" in b"".join(left.values())  # the answers are there
+    assert 6 == len(contents)
+    assert b"echo" in b"".join(contents.values())  # the answers are there
     assert [] == [
-        (name, where) for where, held in left.items() for name, word in secrets.items() if word.encode() in held
+        (name, file) for file, content in contents.items() for name, word in secrets.items() if word.encode() in content
     ]
 
 
-def test_a_reader_that_goes_has_paid_for_nothing_twice(endpoints: LocalEndpoints, tmp_path: Path) -> None:
-    """What was answered when it went is kept, though it was never read."""
+def test_answers_that_nobody_read_are_cached(endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """If the reader of a stream stops, the answers that it did not read are in the cache."""
     endpoints.hold("held")
     rows = [*distinct(20), "held"]
     stream = engine(endpoints, policy=Policy(cache=tmp_path, max_in_flight=1)).stream(CHAT, iter([rows]))
@@ -214,12 +214,12 @@ def test_a_reader_that_goes_has_paid_for_nothing_twice(endpoints: LocalEndpoints
     stream.close()  # type: ignore[attr-defined]
     endpoints.release()
 
-    assert rows == texts(asked(endpoints, tmp_path, rows))
+    assert rows == texts(results_of_a_task(endpoints, tmp_path, rows))
     assert 20 + 2 == endpoints.stats.requests
 
 
-def test_a_failed_task_has_paid_for_nothing_twice(endpoints: LocalEndpoints, tmp_path: Path) -> None:
-    """Where the input breaks off, the task that is tried again asks for what is new."""
+def test_answers_of_a_failed_task_are_cached(endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """After an input that broke off, the second attempt of the task asks only for the new rows."""
 
     def broken() -> Iterator[list[Item | None]]:
         yield distinct(20)
@@ -230,14 +230,14 @@ def test_a_failed_task_has_paid_for_nothing_twice(endpoints: LocalEndpoints, tmp
     with pytest.raises(LookupError):
         ask(worker, broken())
     before = endpoints.stats.requests
-    results = asked(endpoints, tmp_path, distinct(30))
+    results = results_of_a_task(endpoints, tmp_path, distinct(30))
 
     assert distinct(30) == texts(results)
     assert endpoints.stats.requests - before in (10, 11)  # one answer may have been on its way
 
 
-def test_without_a_cache_nothing_is_loaded() -> None:
-    """Who asks for none pays for none: not even SQLite is imported."""
+def test_without_a_cache_sqlite_is_not_imported() -> None:
+    """The engine imports neither SQLite nor the cache."""
     unwanted = ("sqlite3", "spark_llm.cache.answer_cache")
     program = f"import sys, spark_llm.engine.engine; print([name for name in sys.modules if name in {unwanted}])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -246,22 +246,22 @@ def test_without_a_cache_nothing_is_loaded() -> None:
 
 
 @contextlib.contextmanager
-def in_the_way(folder: Path) -> Iterator[None]:
-    """A file stands where the folder would be."""
+def blocked_by_a_file(folder: Path) -> Iterator[None]:
+    """Put a file where the folder would be."""
     folder.write_text("")
     yield
 
 
 @contextlib.contextmanager
-def not_ours(folder: Path) -> Iterator[None]:
-    """Something else has the name of the file."""
+def blocked_by_a_folder(folder: Path) -> Iterator[None]:
+    """Put a folder where the cache file would be."""
     (folder / f"answers-{FORMAT}-1.sqlite3").mkdir(parents=True)
     yield
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Somebody holds the file, so that nobody else can write."""
+    """Hold the lock of the file, so that nobody else can write."""
     Store(folder).close()
     [path] = files(folder)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
@@ -270,45 +270,75 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.waits
-@pytest.mark.parametrize("trouble", [in_the_way, not_ours, locked])
-def test_a_folder_that_cannot_be_used_costs_a_warning_and_no_row(
+@pytest.mark.parametrize("trouble", [blocked_by_a_file, blocked_by_a_folder, locked])
+def test_an_unusable_folder_costs_one_warning_and_no_row(
     endpoints: LocalEndpoints,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     trouble: Callable[[Path], AbstractContextManager[None]],
 ) -> None:
-    """Every row is asked as without a cache, and one warning says what to do."""
+    """Every row is asked as without a cache, and one warning names the next step."""
     folder = tmp_path / "cache"
     with trouble(folder):
-        results = asked(endpoints, folder, distinct(100))
+        results = results_of_a_task(endpoints, folder, distinct(100))
 
     assert distinct(100) == texts(results)
     assert 100 == endpoints.stats.requests
-    [warning] = warnings(caplog)
+    [warning] = warning_messages(caplog)
     assert str(folder) in warning
     assert " Hint: " in warning
     assert endpoints.token not in caplog.text
 
 
-def test_a_damaged_file_is_moved_aside_and_begun_anew(
+def test_after_damage_the_process_goes_on_without_a_cache(
     endpoints: LocalEndpoints, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Rows are asked again, once; one warning tells the file's new name."""
-    asked(endpoints, tmp_path, distinct(200))
+    """The file is moved aside, one warning has its new path, and every later row of this process is asked."""
+    results_of_a_task(endpoints, tmp_path, distinct(200))
     [path] = files(tmp_path)
     content = path.read_bytes()
     path.write_bytes(content[:4_096] + b"\xff" * (len(content) - 4_096))
     for _ in range(2):
-        assert distinct(200) == texts(asked(endpoints, tmp_path, distinct(200)))
+        assert distinct(200) == texts(results_of_a_task(endpoints, tmp_path, distinct(200)))
 
-    assert 400 == endpoints.stats.requests
-    [warning] = warnings(caplog)
+    assert 600 == endpoints.stats.requests
+    [warning] = warning_messages(caplog)
     assert f"{path} is damaged" in warning
-    assert [True, True] == [file.name in warning or file.name.endswith("-2.sqlite3") for file in files(tmp_path)]
+    assert f"was moved to {path}.corrupt. " in warning
+    assert [Path(f"{path}.corrupt")] == files(tmp_path)
 
 
-def test_a_folder_that_is_deleted_meanwhile_is_made_again(endpoints: LocalEndpoints, tmp_path: Path) -> None:
-    """What is answered after that is kept, and no row suffers."""
+NEXT_PROCESS = """
+import sys
+from spark_llm.cache.answer_cache import WriteBehindStore
+from spark_llm.protocol.values import Result
+for text in (None, "kept"):
+    store = WriteBehindStore(sys.argv[1])
+    assert text == store.find([b"a" * 32]).get(b"a" * 32, Result()).text
+    store.keep([(b"a" * 32, Result(text="kept"))])
+    store.close()
+"""
+
+
+def test_the_next_process_begins_a_new_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """This process has found the damage and uses the folder no more; another one uses a new file there."""
+    (tmp_path / f"answers-{FORMAT}-1.sqlite3").write_bytes(b"damaged")
+    store = WriteBehindStore(str(tmp_path))
+    assert {} == store.find([key(1)])
+    store.close()
+    subprocess.run(
+        [sys.executable, "-c", NEXT_PROCESS, str(tmp_path)], env={**os.environ, "PYTHONPATH": ROOT}, check=True
+    )
+    store = WriteBehindStore(str(tmp_path))
+
+    assert {} == store.find([b"a" * 32])
+    store.close()
+    assert 1 == len(warning_messages(caplog))
+    assert ["answers-1-1.sqlite3", "answers-1-1.sqlite3.corrupt"] == [file.name for file in files(tmp_path)]
+
+
+def test_a_deleted_folder_is_created_again(endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """Later answers are cached, and no row fails."""
     folder = tmp_path / "cache"
     later: list[Item | None] = [f"later {number}" for number in range(50)]
 
@@ -319,7 +349,7 @@ def test_a_folder_that_is_deleted_meanwhile_is_made_again(endpoints: LocalEndpoi
         yield later
 
     results = ask(engine(endpoints, policy=Policy(cache=folder)), deleting())
-    again = asked(endpoints, folder, later)
+    again = results_of_a_task(endpoints, folder, later)
 
     assert [*distinct(50), *later] == texts(results)
     assert later == texts(again)
@@ -328,27 +358,27 @@ def test_a_folder_that_is_deleted_meanwhile_is_made_again(endpoints: LocalEndpoi
 
 LIMITED = """
 import logging, resource, sys
-from spark_llm.cache.answer_cache import Disk
+from spark_llm.cache.answer_cache import WriteBehindStore
 from spark_llm.protocol.values import Result
 logging.basicConfig(format="%(message)s")
-disk = Disk(sys.argv[1], gather_s=0.01)
-disk.keep([(b"a" * 32, Result(text="kept"))])
-disk.close()
+store = WriteBehindStore(sys.argv[1], flush_interval_s=0.01)
+store.keep([(b"a" * 32, Result(text="kept"))])
+store.close()
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-disk = Disk(sys.argv[1], gather_s=0.01)
-assert "kept" == disk.find([b"a" * 32])[b"a" * 32].text
-disk.keep([(number.to_bytes(32, "big"), Result(text="x" * 1_000)) for number in range(1_000)])
-disk.close()
-disk.keep([(b"b" * 32, Result(text="late"))])
-disk = Disk(sys.argv[1], gather_s=0.01)
-print(disk.find([b"a" * 32])[b"a" * 32].text)
-disk.close()
+store = WriteBehindStore(sys.argv[1], flush_interval_s=0.01)
+assert "kept" == store.find([b"a" * 32])[b"a" * 32].text
+store.keep([(number.to_bytes(32, "big"), Result(text="x" * 1_000)) for number in range(1_000)])
+store.close()
+store.keep([(b"b" * 32, Result(text="late"))])
+store = WriteBehindStore(sys.argv[1], flush_interval_s=0.01)
+print(store.find([b"a" * 32])[b"a" * 32].text)
+store.close()
 """
 
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="this system does not limit files")
-def test_a_disk_that_takes_no_more_costs_a_warning(tmp_path: Path) -> None:
-    """What was kept before can be found all the same."""
+def test_a_full_disk_costs_one_warning(tmp_path: Path) -> None:
+    """Earlier answers are still found."""
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(tmp_path)],
         cwd=ROOT,
@@ -365,29 +395,29 @@ def test_a_disk_that_takes_no_more_costs_a_warning(tmp_path: Path) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.lists(st.lists(st.integers(0, 20), max_size=8), max_size=8))
-def test_what_was_kept_is_found_when_it_is_written(tmp_path: Path, rounds: list[list[int]]) -> None:
-    """Task after task, each finds all that those before it have kept, and nothing else."""
+def test_a_task_finds_the_answers_of_those_before(tmp_path: Path, rounds: list[list[int]]) -> None:
+    """Each task finds every answer that earlier ones kept, and no other."""
     folder = tmp_path / str(len(list(tmp_path.iterdir())))
     known: dict[bytes, Result] = {}
     for numbers in rounds:
-        disk = Disk(str(folder), gather_s=0.001)
-        found = disk.find([key(number) for number in range(21)])
+        store = WriteBehindStore(str(folder), flush_interval_s=0.001)
+        found = store.find([key(number) for number in range(21)])
         answers = {key(number): Result(text=f"answer {number}", usage=Usage(1, 2, 3)) for number in numbers}
-        disk.keep(answers.items())
-        disk.close()
+        store.keep(answers.items())
+        store.close()
 
         assert known == found
         known |= answers
 
 
-def test_answers_are_written_while_the_task_goes_on(tmp_path: Path) -> None:
-    """A worker that is killed has lost no more than the last moment's."""
-    writing, looking = Disk(str(tmp_path), gather_s=0.01), Disk(str(tmp_path))
-    writing.keep([(key(1), Result(text="answer"))])
+def test_answers_are_written_while_the_task_runs(tmp_path: Path) -> None:
+    """Another process finds an answer before the task that kept it has ended."""
+    writer, reader = WriteBehindStore(str(tmp_path), flush_interval_s=0.01), WriteBehindStore(str(tmp_path))
+    writer.keep([(key(1), Result(text="answer"))])
     deadline = time.monotonic() + 10
-    while not (found := looking.find([key(1)])):
+    while not (found := reader.find([key(1)])):
         assert time.monotonic() < deadline
-    writing.close()
-    looking.close()
+    writer.close()
+    reader.close()
 
     assert {key(1): Result(text="answer")} == found

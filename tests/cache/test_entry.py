@@ -1,16 +1,16 @@
-"""What a cache keeps: the keys of requests, and answers as bytes."""
+"""Cache entries: the keys of requests, and answers as bytes."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.cache.entry import WHO_IS_ASKING, Entry, Keys, read, written
+from spark_llm.cache.entry import AUTHENTICATION_HEADERS, Entry, Keys, decoded_answer, encoded_answer
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Item, Result, Usage
-from spark_llm.protocol.wire import write_json
 from tests.support.strategies import JSON, TEXTS, plain
 
 URL = "https://host/serving-endpoints/llama/invocations"
@@ -35,31 +35,31 @@ def key(item: Item = "Why?", task: Task = TASKS[0], url: str = URL, model: str |
 
 
 @given(ANSWERS)
-def test_what_was_written_is_read(answer: Result) -> None:
-    """Every field of an answer comes back, and what it cost."""
-    assert answer == read(written(answer))
+def test_an_encoded_answer_is_decoded(answer: Result) -> None:
+    """Every field of an answer comes back, and its cost."""
+    assert answer == decoded_answer(encoded_answer(answer))
 
 
 @given(st.binary(max_size=40) | JSON.map(write_json), st.none() | st.binary(max_size=8))
-def test_any_other_bytes_are_no_answer_or_one(answer: bytes, vector: bytes | None) -> None:
-    """Nothing that could be read from a disk raises."""
-    assert isinstance(read(Entry(answer, vector)), (Result, type(None)))
+def test_decoding_any_bytes_raises_nothing(answer: bytes, vector: bytes | None) -> None:
+    """Any bytes from a disk are an answer or None."""
+    assert isinstance(decoded_answer(Entry(answer, vector)), (Result, type(None)))
 
 
 @pytest.mark.parametrize("answer", [b"", b"null", b"[]", b"[1,2,3,4]", b"[null,null,null,[1,2,3,4,5,6],null,null]"])
-def test_what_is_no_answer_is_none(answer: bytes) -> None:
+def test_bytes_of_another_shape_are_none(answer: bytes) -> None:
     """An answer has six parts, and its usage five."""
-    assert None is read(Entry(answer, None))
+    assert None is decoded_answer(Entry(answer, None))
 
 
 @given(st.lists(TEXTS, max_size=20), st.sampled_from(TASKS))
-def test_equal_inputs_have_equal_keys_and_others_have_others(texts: list[str], task: Task) -> None:
-    """Two texts have one key where they are the same on the wire, and only there."""
+def test_inputs_have_equal_keys_if_and_only_if_they_are_equal(texts: list[str], task: Task) -> None:
+    """Two texts have one key if they are the same on the wire, and only then."""
     assert len({plain(text) for text in texts}) == len({key(text, task) for text in texts})
 
 
-def test_whatever_changes_an_answer_changes_the_key() -> None:
-    """The input, a parameter, the instructions, the model, the URL and its query, a further header, the task."""
+def test_each_part_that_can_change_an_answer_changes_the_key() -> None:
+    """The parts are input, parameters, instructions, model, URL and its query, further headers, and task."""
     keys = [
         key(),
         key("Why"),
@@ -82,14 +82,14 @@ def test_whatever_changes_an_answer_changes_the_key() -> None:
     assert {32} == {len(each) for each in keys if each is not None}
 
 
-@pytest.mark.parametrize("name", sorted(WHO_IS_ASKING))
-def test_who_is_asking_changes_no_key(name: str) -> None:
-    """A key or a cookie that was renewed finds what the old one was answered."""
+@pytest.mark.parametrize("name", sorted(AUTHENTICATION_HEADERS))
+def test_authentication_changes_no_key(name: str) -> None:
+    """Requests with a renewed key or cookie find the answers of the old one."""
     assert key() == Keys(TASKS[0], URL, "llama", [(name.title(), "secret")]).of("Why?")
 
 
-def test_how_headers_are_written_changes_no_key() -> None:
-    """Their names have no case, and their order means nothing."""
+def test_case_and_order_of_headers_change_no_key() -> None:
+    """Header names are compared without case, and in any order."""
     one = Keys(TASKS[0], URL, "llama", [("X-Variant", "a"), ("X-Team", "b")])
     other = Keys(TASKS[0], URL, "llama", [("x-team", "b"), ("x-variant", "a")])
 
@@ -97,11 +97,11 @@ def test_how_headers_are_written_changes_no_key() -> None:
 
 
 @given(TEXTS)
-def test_a_text_and_the_conversation_that_it_becomes_are_one_request(text: str) -> None:
-    """The key is that of the request, however a column says it."""
+def test_a_text_and_its_conversation_have_one_key(text: str) -> None:
+    """The key belongs to the request, in whatever form a column has the prompt."""
     assert key(text, Chat(system="s")) == key([{"role": "system", "content": "s"}, {"role": "user", "content": text}])
 
 
-def test_a_conversation_that_cannot_be_written_has_no_key() -> None:
-    """It is its row's error, which the sender tells."""
+def test_a_conversation_that_cannot_be_encoded_has_no_key() -> None:
+    """The row gets its error when the request is built."""
     assert None is key([{"role": "user", "content": object()}])

@@ -13,8 +13,8 @@ import pytest
 from spark_llm.cli.main import main
 from spark_llm.serving import LocalEndpoints
 from tests.conftest import ROOT
-from tests.support.answering import CHAT_ANSWER, answering
-from tests.support.wire import AUTHORITY
+from tests.support.raw_server import AUTHORITY
+from tests.support.stub_server import CHAT_RESPONSE, stub_server
 
 SECRET = "dapi-5ecret-that-must-not-be-seen"
 
@@ -151,7 +151,7 @@ def test_a_ca_bundle_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
     """With it a server is trusted that nobody else trusts; without it the next step names the argument for it."""
     trusted = tmp_path / "authority.pem"
     AUTHORITY.cert_pem.write_to_path(str(trusted))
-    with answering({"POST /v1/chat/completions": (200, CHAT_ANSWER)}, tls=True) as server:
+    with stub_server({"POST /v1/chat/completions": (200, CHAT_RESPONSE)}, tls=True) as server:
         arguments = ["check", f"{server.url}/v1", "--model", "m"]
         codes = [main(arguments), main([*arguments, "--ca-bundle", str(trusted)])]
     out = capsys.readouterr().out
@@ -191,7 +191,7 @@ def test_a_workspace_without_endpoints_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An empty list is no failure."""
-    with answering({"GET /api/2.0/serving-endpoints": (200, {})}) as server:
+    with stub_server({"GET /api/2.0/serving-endpoints": (200, {})}) as server:
         monkeypatch.setenv("DATABRICKS_HOST", server.url)
         monkeypatch.setenv("DATABRICKS_TOKEN", SECRET)
         codes = [main(["endpoints"]), main(["endpoints", "--json"])]

@@ -15,7 +15,7 @@ from spark_llm.cli.local.output import held_back
 from spark_llm.cli.local.spark import why_no_package
 from spark_llm.serving import Echo, LocalEndpoints
 from tests.conftest import ROOT
-from tests.support.saying import Says, fitting
+from tests.support.reply_model import ReplyModel, schema_example
 
 COMPARED = 4 + 2  # by the SQL: four reviews, and what they are compared with, once in each of two tasks
 REFUSED = """\
@@ -37,7 +37,7 @@ demo.run(Endpoint(chat, token=token), Endpoint(embed, token=token), lambda: 0, P
 
 def models() -> LocalEndpoints:
     """Endpoints whose answers fit what is asked."""
-    return LocalEndpoints({"chat": Says(fitting), "embed": Echo()})
+    return LocalEndpoints({"chat": ReplyModel(schema_example), "embed": Echo()})
 
 
 @pytest.mark.spark

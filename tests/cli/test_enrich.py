@@ -16,7 +16,7 @@ from spark_llm.cli.main import main
 from spark_llm.serving import Echo, Faults, LocalEndpoints
 from tests.conftest import ROOT
 from tests.integration.spark.test_readme import blocks_of
-from tests.support.saying import Says, fitting
+from tests.support.reply_model import ReplyModel, schema_example
 
 SECRET = "dapi-5ecret-that-must-not-be-seen"
 EXAMPLE = Path(ROOT, "docs/examples/nightly.toml")
@@ -25,7 +25,7 @@ EXAMPLE = Path(ROOT, "docs/examples/nightly.toml")
 @pytest.fixture
 def endpoints(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEndpoints]:
     """Echo endpoints, whose token is in the environment alone."""
-    with LocalEndpoints({"chat": Says(fitting), "my-embedding-endpoint": Echo()}, token=SECRET) as started:
+    with LocalEndpoints({"chat": ReplyModel(schema_example), "my-embedding-endpoint": Echo()}, token=SECRET) as started:
         for name in ("CHAT_TOKEN", "DATABRICKS_TOKEN"):
             monkeypatch.setenv(name, SECRET)
         monkeypatch.setenv("DATABRICKS_HOST", started.url)

@@ -190,8 +190,8 @@ def test_every_ai_function_is_a_task() -> None:
         ({**JOB, "budget": 20}, "job.toml [budget]: budget is a value, and it has to be a table. Hint: "),
         ({**JOB, "budget": {"row": 5}}, "[budget]: 'row' is no key of it. Hint: did you mean 'rows'?"),
         ({**JOB, "budget": {"rows": 0}}, "[budget]: Budget(rows=0) is not a whole number of rows"),
-        ({**JOB, "budget": {"usd": 5}}, "[prices]: Budget(usd=5) cannot be kept without prices. Hint: "),
-        ({**JOB, "prices": {"sumary": 1}}, "[prices]: prices= names 'sumary', which is none of the columns. Hint: "),
+        ({**JOB, "budget": {"usd": 5}}, "[prices]: Budget(usd=5) needs prices. Hint: "),
+        ({**JOB, "prices": {"sumary": 1}}, "[prices]: prices= names 'sumary', which is not a column. Hint: "),
         ({**JOB, "spark": 5}, "[spark]: spark is a value, and it has to be a table. Hint: "),
         ({**JOB, "columns": {}}, "it has no columns. Hint: "),
         ({**JOB, "columns": {"a b": COLUMN}}, "[columns.a b]: A new column cannot be called 'a b'. Hint: "),
@@ -366,7 +366,7 @@ def test_the_page_shows_the_example_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("heading", "keys"),
     [
-        ("### At the top", set(KEYS)),
+        ("### Top-level keys", set(KEYS)),
         ("### `[endpoints.NAME]`", set(ENDPOINT_KEYS)),
         (
             "### `[columns.NAME]`",

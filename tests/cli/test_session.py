@@ -3,7 +3,7 @@
 import pytest
 
 from spark_llm.cli.local.delta import delta_settings
-from spark_llm.cli.session import bare_settings, is_bare
+from spark_llm.cli.session import bare_settings, is_single_field
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_a_spark_that_somebody_has_set_up_is_left_alone(
     settings: dict[str, str], environ: dict[str, str], *, expected: bool
 ) -> None:
     """Only one that would run on this machine, with no home and no settings of its own, is ours to equip."""
-    assert expected == is_bare(settings, environ)
+    assert expected == is_single_field(settings, environ)
 
 
 def test_a_bare_spark_gets_delta_lake() -> None:

@@ -1,4 +1,4 @@
-"""Where to ask: names, URLs and bases, and that no secret is printed on the way."""
+"""Endpoints: names, URLs and base URLs, and that no secret is printed."""
 
 import pickle
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spark_llm.auth.credentials import Bearer, ClientCredentials, Credential, SignedInElsewhereError, Workspace
+from spark_llm.auth.credentials import Bearer, ClientCredentials, Credential, SignInDeferredError, Workspace
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 
@@ -20,12 +20,12 @@ SECRET = "dapi-s3cret"
 
 
 def give_token() -> str:
-    """Return a token, as a function that is called on the workers."""
+    """Return a token; a function that workers call."""
     return SECRET
 
 
 def url_of(endpoint: Endpoint, route: str = "/chat/completions", **environ: str) -> str:
-    """Say where a task of this route is posted to."""
+    """Return the URL for a task of this route."""
     return endpoint.resolve(route, environ or WORKSPACE).url
 
 
@@ -39,8 +39,8 @@ def url_of(endpoint: Endpoint, route: str = "/chat/completions", **environ: str)
         HOST + "/?o=6051921418418893",
     ],
 )
-def test_a_name_is_looked_up_at_the_workspace(host: str) -> None:
-    """However DATABRICKS_HOST was written, or copied from the browser, a name becomes the workspace's URL of it."""
+def test_a_name_becomes_a_url_of_the_workspace(host: str) -> None:
+    """DATABRICKS_HOST may have any spelling, also the URL of a browser."""
     found = url_of(Endpoint("my-endpoint"), DATABRICKS_HOST=host, DATABRICKS_TOKEN="dapi")
 
     assert f"{HOST}/serving-endpoints/my-endpoint/invocations" == found
@@ -52,8 +52,8 @@ def test_a_name_serves_every_task(route: str) -> None:
     assert f"{HOST}/serving-endpoints/e_1.x-2/invocations" == url_of(Endpoint("e_1.x-2"), route)
 
 
-def test_a_served_model_is_asked_past_the_split() -> None:
-    """One model behind an endpoint has a URL of its own."""
+def test_a_served_model_has_its_own_url() -> None:
+    """Its requests bypass the traffic split."""
     assert f"{HOST}/serving-endpoints/my-endpoint/served-models/my-model-2/invocations" == url_of(
         Endpoint("my-endpoint", served_model="my-model-2")
     )
@@ -70,8 +70,8 @@ def test_a_served_model_is_asked_past_the_split() -> None:
         ("https://x.openai.azure.com/openai/deployments/e/embeddings?api-version=2024-10-21&a=%20b", "/embeddings"),
     ],
 )
-def test_a_url_with_a_known_route_is_posted_to_as_it_is(url: str, route: str) -> None:
-    """Query and all; only a fragment, which is never sent, is left off."""
+def test_a_url_with_a_known_route_is_used_as_it_is(url: str, route: str) -> None:
+    """Its query is kept; only a fragment is removed."""
     assert url == url_of(Endpoint(url, token="t"), route)
     assert url == url_of(Endpoint(url + "#part", token="t"), route)
 
@@ -86,27 +86,27 @@ def test_a_url_with_a_known_route_is_posted_to_as_it_is(url: str, route: str) ->
         ("https://host/base?key=1", "https://host/base{}?key=1"),
     ],
 )
-def test_a_base_is_followed_by_the_tasks_route(base: str, expected: str, route: str) -> None:
-    """Any other URL is an OpenAI-style base; the model's name goes into the request."""
+def test_the_tasks_route_is_added_to_a_base_url(base: str, expected: str, route: str) -> None:
+    """Any other URL is an OpenAI-style base URL; the model's name goes into the request."""
     resolved = Endpoint(base, model="smollm2").resolve(route, {})
 
     assert (expected.format(route), "smollm2") == (resolved.url, resolved.model)
 
 
-def test_a_base_needs_a_model() -> None:
-    """Without one there is nothing to put into the request, and it is said where the UDF is built."""
-    with pytest.raises(ConfigError, match=r"a base needs a model.* Hint: .*model=.+\."):
+def test_a_base_url_needs_a_model() -> None:
+    """Without one, the error is raised when the UDF is built."""
+    with pytest.raises(ConfigError, match=r"a base URL, which needs a model.* Hint: .*model=.+\."):
         Endpoint("http://127.0.0.1:8000/v1").resolve("/embeddings", {})
 
 
-def test_another_tasks_url_is_refused() -> None:
-    """A chat URL cannot embed, and "/completions" is not the end of "/chat/completions"."""
+def test_the_url_of_another_task_is_an_error() -> None:
+    """A chat URL cannot embed, and "/chat/completions" is not taken for "/completions"."""
     for url, route in (
         ("http://127.0.0.1/v1/chat/completions", "/embeddings"),
         ("http://127.0.0.1/v1/chat/completions", "/completions"),
         ("http://127.0.0.1/v1/completions", "/chat/completions"),
     ):
-        with pytest.raises(ConfigError, match=rf"this UDF asks {route}\. Hint: .+\."):
+        with pytest.raises(ConfigError, match=rf"this UDF sends requests to {route}\. Hint: .+\."):
             Endpoint(url).resolve(route, {})
 
 
@@ -114,25 +114,25 @@ def test_another_tasks_url_is_refused() -> None:
     "environ", [{}, {"DATABRICKS_HOST": ""}, {"DATABRICKS_HOST": "  "}, {"DATABRICKS_HOST": "https://"}]
 )
 def test_a_name_needs_a_workspace(environ: dict[str, str]) -> None:
-    """A name without DATABRICKS_HOST leads nowhere."""
+    """A name without DATABRICKS_HOST is an error."""
     with pytest.raises(ConfigError, match=r"'my-endpoint'.*DATABRICKS_HOST.* Hint: .+\."):
         Endpoint("my-endpoint", token="t").resolve("/embeddings", environ)
 
 
 @pytest.mark.parametrize("target", ["my-endpoint", f"{HOST}/serving-endpoints/e/invocations"])
 def test_a_workspace_needs_a_token(target: str) -> None:
-    """It answers nobody without one, and that is known before the first request."""
+    """Without one, the error is raised before the first request."""
     with pytest.raises(ConfigError, match=r"no token.* Hint: .*DATABRICKS_TOKEN.+\."):
         Endpoint(target).resolve("/embeddings", {"DATABRICKS_HOST": HOST})
 
 
-def test_a_server_of_ones_own_needs_no_token() -> None:
-    """Such as vLLM and llama.cpp answer anyone, unless they were told otherwise."""
+def test_another_server_needs_no_token() -> None:
+    """By default, vLLM and llama.cpp need no token."""
     assert Bearer() == Endpoint("http://127.0.0.1:8000/v1", model="m").resolve("/embeddings", WORKSPACE).credential
 
 
 def test_building_an_endpoint_reads_no_environment() -> None:
-    """What the driver's environment says is looked at when a UDF is built, and not before."""
+    """The environment is read when a UDF is built."""
     assert "Endpoint('my-endpoint')" == repr(Endpoint("my-endpoint"))
 
 
@@ -179,8 +179,8 @@ def test_building_an_endpoint_reads_no_environment() -> None:
         {"target": "my-endpoint", "ca_bundle": 7},
     ],
 )
-def test_what_cannot_be_right_is_refused(arguments: dict[str, Any]) -> None:
-    """At once, in a sentence that ends in a next step and holds no secret."""
+def test_an_invalid_argument_is_an_error(arguments: dict[str, Any]) -> None:
+    """The message ends in a next step and has no secret."""
     with pytest.raises(ConfigError, match=r"(?s)^.+ Hint: .+\.$") as raised:
         Endpoint(**arguments)
 
@@ -190,11 +190,11 @@ def test_what_cannot_be_right_is_refused(arguments: dict[str, Any]) -> None:
 @pytest.mark.parametrize("token", [SECRET, give_token], ids=["a string", "a function"])
 @pytest.mark.parametrize("target", ["my-endpoint", f"{HOST}/e/invocations?sig={SECRET}&x={SECRET}"])
 def test_no_secret_is_printed(target: str, token: Any) -> None:  # noqa: ANN401 -- a string or a function
-    """Neither by an endpoint nor by the route that travels to the workers, nor by a copy of them that travelled."""
+    """This holds for an endpoint, its route and pickled copies of both."""
     endpoint = Endpoint(target, token=token)
     route = endpoint.resolve("/embeddings", WORKSPACE)
     copies = pickle.loads(pickle.dumps((endpoint, route)))  # noqa: S301 -- our own bytes
-    printed = "".join(f"{thing!r} {thing} {[thing]}" for thing in (endpoint, route, route.credential, *copies))
+    printed = "".join(f"{value!r} {value} {[value]}" for value in (endpoint, route, route.credential, *copies))
 
     assert SECRET not in printed
     assert "give_token" not in printed
@@ -212,15 +212,15 @@ def test_no_secret_is_printed(target: str, token: Any) -> None:  # noqa: ANN401 
     ids=["a base", "no token", "another task"],
 )
 def test_no_secret_is_in_an_error(url: str) -> None:
-    """A URL is named in errors without the values of its query."""
+    """Errors have a URL without the values of its query."""
     with pytest.raises(ConfigError) as raised:
         Endpoint(url).resolve("/embeddings", {})
 
     assert SECRET not in str(raised.value)
 
 
-def test_what_is_printed_says_what_matters() -> None:
-    """The repr shows the arguments that were given, and that there is a token."""
+def test_the_repr_has_the_arguments() -> None:
+    """Secrets in it are masked."""
     assert "Endpoint('e', served_model='m', token=***)" == repr(Endpoint("e", served_model="m", token=SECRET))
     assert "Endpoint('http://h/v1?a=***', model='m')" == repr(Endpoint("http://h/v1?a=b", model="m"))
     assert "Endpoint('e', headers=***, ca_bundle=***, allow_http=True)" == repr(
@@ -233,29 +233,29 @@ REMOTE = ["http://host/v1", "http://10.0.0.1/v1", "http://127.0.0.1.evil.net/v1"
 
 
 @pytest.mark.parametrize("url", LOCAL)
-def test_plain_http_to_this_machine_is_fine(url: str) -> None:
-    """Nobody is in between."""
+def test_plain_http_to_this_machine_is_allowed(url: str) -> None:
+    """Loopback is not a network."""
     assert url + "/embeddings" == Endpoint(url, model="m").resolve("/embeddings", {}).url
 
 
 @pytest.mark.parametrize("url", REMOTE)
-def test_plain_http_to_another_machine_must_be_asked_for(url: str) -> None:
-    """It is refused where the UDF is built, before a token or a text is sent in clear."""
+def test_plain_http_to_another_machine_needs_allow_http(url: str) -> None:
+    """The error is raised when the UDF is built, before a token or a text is sent in clear."""
     with pytest.raises(ConfigError, match=r"plain http to another machine.* Hint: .*allow_http=True.+\."):
         Endpoint(url, model="m", token=SECRET).resolve("/embeddings", {})
 
     assert url + "/embeddings" == Endpoint(url, model="m", allow_http=True).resolve("/embeddings", {}).url
 
 
-def test_a_workspace_without_https_is_refused() -> None:
-    """However its address came."""
+def test_a_workspace_without_https_is_an_error() -> None:
+    """This holds for an address from the environment too."""
     environ = {"DATABRICKS_HOST": "http://ml.corp.example", "DATABRICKS_TOKEN": SECRET}
     with pytest.raises(ConfigError, match="plain http to another machine"):
         Endpoint("my-endpoint").resolve("/embeddings", environ)
 
 
-def test_headers_travel_with_the_route() -> None:
-    """In an order of their own, so that equal ones are one key."""
+def test_the_headers_of_a_route_are_sorted() -> None:
+    """Equal headers in another order give an equal route."""
     one = Endpoint("https://h/v1", model="m", headers={"X-B": "2", "X-A": "1"}).resolve("/embeddings", {})
     other = Endpoint("https://h/v1", model="m", headers={"X-A": "1", "X-B": "2"}).resolve("/embeddings", {})
 
@@ -264,46 +264,47 @@ def test_headers_travel_with_the_route() -> None:
     assert one != Endpoint("https://h/v1", model="m").resolve("/embeddings", {})
 
 
-class At:
-    """A login at a workspace, or nowhere."""
+class Provider:
+    """A credentials provider with a fixed workspace, or none."""
 
-    requires = "a seat at the table"
+    requirement = "a test provider"
 
-    def __init__(self, host: str | None, who: Credential | None = None, *, here: bool = True) -> None:
-        """Be signed in at `host`."""
-        self._found = None if host is None else Workspace(host, who or Bearer.of("of-the-login", "the login"))
-        self._here = here
+    def __init__(self, host: str | None, credential: Credential | None = None, *, available: bool = True) -> None:
+        """Return this workspace later."""
+        default = Bearer.of("of-the-provider", "the provider")
+        self._workspace = None if host is None else Workspace(host, credential or default)
+        self._available = available
 
-    def is_here(self, environ: Mapping[str, str]) -> bool:
-        """Say whether it is worth asking."""
-        return self._here
+    def is_available(self, environ: Mapping[str, str]) -> bool:
+        """Return the fixed answer."""
+        return self._available
 
     def workspace(self, environ: Mapping[str, str]) -> Workspace | None:
-        """Say where it is signed in."""
-        return self._found
+        """Return the fixed workspace."""
+        return self._workspace
 
 
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({}, (HOST, "of-the-login")),
-        ({"DATABRICKS_HOST": HOST}, (HOST, "of-the-login")),
+        ({}, (HOST, "of-the-provider")),
+        ({"DATABRICKS_HOST": HOST}, (HOST, "of-the-provider")),
         (WORKSPACE, (HOST, "dapi-of-the-workspace")),
         ({"DATABRICKS_HOST": "https://elsewhere.cloud.databricks.com"}, None),
-        ({"DATABRICKS_TOKEN": "dapi-of-nowhere"}, (HOST, "of-the-login")),
+        ({"DATABRICKS_TOKEN": "dapi-of-nowhere"}, (HOST, "of-the-provider")),
     ],
 )
-def test_a_login_is_asked_where_the_environment_does_not_say(
+def test_a_provider_is_used_if_the_environment_has_no_credential(
     environ: dict[str, str], expected: tuple[str, str] | None
 ) -> None:
-    """The workspace's address and the token come from it, and its token goes to its own workspace only."""
-    logins = (At("https://never.asked", here=False), At(None), At(HOST))
+    """It has the workspace's URL and the token, which goes to that workspace only."""
+    providers = (Provider("https://never.used", available=False), Provider(None), Provider(HOST))
     endpoint = Endpoint("my-endpoint")
     if expected is None:
-        with pytest.raises(ConfigError, match=r"There is no token for https://elsewhere.*a seat at the table"):
-            endpoint.resolve("/embeddings", environ, logins)
+        with pytest.raises(ConfigError, match=r"There is no token for https://elsewhere.*a test provider"):
+            endpoint.resolve("/embeddings", environ, providers)
         return
-    route = endpoint.resolve("/embeddings", environ, logins)
+    route = endpoint.resolve("/embeddings", environ, providers)
     assert isinstance(route.credential, Bearer)
     assert (f"{expected[0]}/serving-endpoints/my-endpoint/invocations", expected[1]) == (
         route.url,
@@ -311,9 +312,9 @@ def test_a_login_is_asked_where_the_environment_does_not_say(
     )
 
 
-def test_a_token_of_ones_own_needs_only_the_address() -> None:
-    """Where the login knows the workspace, a token that was given goes there."""
-    route = Endpoint("my-endpoint", token="mine").resolve("/embeddings", {}, (At(HOST),))
+def test_a_given_token_needs_only_the_workspaces_url() -> None:
+    """The URL is the provider's, and the token is the endpoint's."""
+    route = Endpoint("my-endpoint", token="mine").resolve("/embeddings", {}, (Provider(HOST),))
 
     assert (Bearer.of("mine"), True) == (route.credential, route.url.startswith(HOST))
 
@@ -321,29 +322,29 @@ def test_a_token_of_ones_own_needs_only_the_address() -> None:
 @pytest.mark.parametrize(
     "url", [f"{HOST}/serving-endpoints/e/invocations", "https://ml.corp/serving-endpoints/e/invocations"]
 )
-def test_a_login_serves_urls_of_its_workspace(url: str) -> None:
-    """A workspace's URL without a token is asked with the login's, if it is that workspace."""
+def test_a_provider_serves_urls_of_its_workspace(url: str) -> None:
+    """A workspace's URL without a token gets the token of a provider for that workspace."""
     home = url.partition("/serving")[0]
-    route = Endpoint(url).resolve("/embeddings", {"DATABRICKS_HOST": home}, (At(home),))
+    route = Endpoint(url).resolve("/embeddings", {"DATABRICKS_HOST": home}, (Provider(home),))
 
-    assert Bearer.of("of-the-login") == route.credential
+    assert Bearer.of("of-the-provider") == route.credential
 
 
-def test_the_data_plane_is_asked_with_the_login_of_its_workspace() -> None:
-    """Its host is another one, so the login's workspace is taken for its own; a personal token is refused there."""
+def test_the_data_plane_uses_the_provider_of_its_workspace() -> None:
+    """Its host is another one, so the provider's workspace is assumed; a personal token is an error there."""
     url = "https://1a2b.serving.cloud.databricks.com/1234/serving-endpoints/e/invocations"
-    client = At(HOST, ClientCredentials("id", "secret"))
+    client = Provider(HOST, ClientCredentials("id", "secret"))
     credential = Endpoint(url).resolve("/embeddings", {}, (client,)).credential
 
     assert isinstance(credential, ClientCredentials)
     assert f"{HOST}/oidc/v1/token" == credential.token_url
     with pytest.raises(ConfigError, match="OAuth tokens only"):
-        Endpoint(url).resolve("/embeddings", {}, (At(HOST, Bearer.of("dapi0123")),))
+        Endpoint(url).resolve("/embeddings", {}, (Provider(HOST, Bearer.of("dapi0123")),))
 
 
 @pytest.mark.parametrize("name", ["Authorization", "api-key"])
-def test_a_header_may_say_who_is_asking(name: str) -> None:
-    """Then no token is looked for, and none of the environment takes its place."""
+def test_an_authentication_header_replaces_the_token(name: str) -> None:
+    """No token of the environment is sent beside it."""
     route = Endpoint(f"{HOST}/serving-endpoints/e/invocations", headers={name: "mine"}).resolve(
         "/embeddings", WORKSPACE
     )
@@ -351,32 +352,32 @@ def test_a_header_may_say_who_is_asking(name: str) -> None:
     assert (Bearer(), ((name, "mine"),)) == (route.credential, route.headers)
 
 
-def test_a_stranger_needs_no_login() -> None:
-    """A server that is no workspace is asked without one, and no login is looked for."""
-    route = Endpoint("https://example.com/v1", model="m").resolve("/embeddings", {}, (At(HOST),))
+def test_another_host_gets_no_credential_of_a_provider() -> None:
+    """A server that is not a workspace gets requests without a token."""
+    route = Endpoint("https://example.com/v1", model="m").resolve("/embeddings", {}, (Provider(HOST),))
 
     assert Bearer() == route.credential
 
 
-def test_building_asks_no_login() -> None:
-    """What needs a network is put off; what needs none is not."""
-    with pytest.raises(SignedInElsewhereError):
-        Endpoint("my-endpoint").resolve("/embeddings", {}, (At(HOST),), ask_logins=False)
+def test_without_allow_sign_in_the_sign_in_is_deferred() -> None:
+    """A provider may need a network; the environment does not."""
+    with pytest.raises(SignInDeferredError):
+        Endpoint("my-endpoint").resolve("/embeddings", {}, (Provider(HOST),), allow_sign_in=False)
 
     assert url_of(Endpoint("my-endpoint"))
 
 
-def test_the_error_names_every_way_in() -> None:
-    """Who has no credential reads what would be one."""
+def test_the_error_has_every_source_of_a_credential() -> None:
+    """The message for a missing credential lists them."""
     with pytest.raises(ConfigError) as raised:
-        Endpoint("my-endpoint").resolve("/embeddings", {"DATABRICKS_HOST": HOST}, (At(None),))
+        Endpoint("my-endpoint").resolve("/embeddings", {"DATABRICKS_HOST": HOST}, (Provider(None),))
 
-    for way in ("token=", "DATABRICKS_TOKEN", "DATABRICKS_CLIENT_ID", "a seat at the table"):
-        assert way in str(raised.value)
+    for source in ("token=", "DATABRICKS_TOKEN", "DATABRICKS_CLIENT_ID", "a test provider"):
+        assert source in str(raised.value)
 
 
-def test_an_endpoint_is_one_identity_for_all_its_udfs() -> None:
-    """A token function of one `Endpoint` is asked once for its UDFs; of two, twice."""
+def test_one_endpoint_has_one_identity_for_all_its_udfs() -> None:
+    """The credentials of one `Endpoint` with a token function are equal; those of two are not."""
     one, other = (Endpoint("https://h/v1", model="m", token=give_token) for _ in range(2))
     credentials = [each.resolve(route, {}).credential for each in (one, other) for route in ROUTES]
 
@@ -385,8 +386,8 @@ def test_an_endpoint_is_one_identity_for_all_its_udfs() -> None:
 
 
 @pytest.mark.parametrize("token", [None, SECRET, give_token], ids=["none", "a string", "a function"])
-def test_a_route_is_the_same_wherever_it_travels(token: Any) -> None:  # noqa: ANN401 -- a string or a function
-    """A worker keeps its engine by the route: a copy must find it, and another token must not."""
+def test_a_route_equals_its_copies(token: Any) -> None:  # noqa: ANN401 -- a string or a function
+    """A worker finds its engine by the route: a pickled copy is equal, one with another token is not."""
     route = Endpoint("https://host/v1", model="m", token=token).resolve("/embeddings", {})
     copy: Route = pickle.loads(pickle.dumps(route))  # noqa: S301 -- our own bytes
     other = Endpoint("https://host/v1", model="m", token="another").resolve("/embeddings", {})

@@ -1,4 +1,4 @@
-"""Taking over a client that the user has already: what it asks, and as whom, is what our requests ask."""
+"""Endpoints from clients: the requests have the client's URL, headers and credentials."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -17,24 +17,24 @@ VERSION = "2024-10-21"
 
 
 def give_key() -> str:
-    """Return a key, as a function."""
+    """Return a key; a plain function."""
     return "from-a-function"
 
 
 async def give_key_late() -> str:
-    """Return a key, as a coroutine."""
+    """Return a key; a coroutine function."""
     return "from-a-coroutine"
 
 
-def seen(endpoint: Endpoint) -> tuple[str, str | None, object]:
-    """Return the URL, the model and the token that a chat request would have."""
+def request_parts(endpoint: Endpoint) -> tuple[str, str | None, object]:
+    """Return the URL, the model and the token of a chat request."""
     route = endpoint.resolve("/chat/completions", {})
     assert isinstance(route.credential, Bearer)
     return route.url, route.model, route.credential.source
 
 
-def test_an_openai_client_is_asked_as_it_asks(endpoints: LocalEndpoints) -> None:
-    """Its base, its key, its organisation and its headers arrive at the server that it talks to."""
+def test_requests_are_those_of_the_openai_client(endpoints: LocalEndpoints) -> None:
+    """Its base URL, key, organisation and headers arrive at its server."""
     client = openai.OpenAI(
         base_url=endpoints.openai_url,
         api_key=endpoints.token,
@@ -74,14 +74,14 @@ def test_an_openai_client_is_asked_as_it_asks(endpoints: LocalEndpoints) -> None
     ids=["openai", "async", "key function", "azure", "azure deployment", "azure provider"],
 )
 def test_every_kind_of_openai_client_is_read(client: Any, expected: tuple[str, object]) -> None:  # noqa: ANN401 -- four classes
-    """The URL that the client itself would post to, and its key or what gives it."""
+    """The URL is the one of the client's own requests, and the token is its key or key function."""
     url, token = expected
 
-    assert (url, "my model", token) == seen(Endpoint.from_openai(client, "my model"))
+    assert (url, "my model", token) == request_parts(Endpoint.from_openai(client, "my model"))
 
 
-def test_a_key_from_a_coroutine_is_refused() -> None:
-    """No worker could run it; the next step is told."""
+def test_a_key_from_a_coroutine_function_is_an_error() -> None:
+    """A worker cannot run it; the message has a next step."""
     for client in (
         openai.AsyncOpenAI(api_key=give_key_late),
         openai.AsyncAzureOpenAI(azure_endpoint=AZURE, azure_ad_token_provider=give_key_late, api_version=VERSION),
@@ -90,29 +90,29 @@ def test_a_key_from_a_coroutine_is_refused() -> None:
             Endpoint.from_openai(client, "m")
 
 
-def test_a_client_that_is_signed_in_by_its_transport_is_refused() -> None:
-    """databricks-sdk makes such ones; their login does not travel, and the workspace's does."""
+def test_a_client_that_authenticates_by_its_transport_is_an_error() -> None:
+    """databricks-sdk makes such clients; the hint names `from_workspace`."""
     client = openai.OpenAI(base_url="https://h/serving-endpoints", api_key="no-token")
 
     with pytest.raises(ConfigError, match=r"signed in by databricks-sdk.* Hint: .*from_workspace.+\.$"):
         Endpoint.from_openai(client, "m")
 
 
-@pytest.mark.parametrize("thing", [None, 7, "https://h/v1", SimpleNamespace(base_url="https://h")])
-def test_what_is_no_client_is_refused(thing: Any) -> None:  # noqa: ANN401 -- every wrong type
-    """By its type's name, with what to pass instead."""
-    for take_over in (Endpoint.from_openai, Endpoint.from_workspace, Endpoint.from_mlflow):
-        with pytest.raises(ConfigError, match=rf"{type(thing).__name__} is not .+ Hint: .+\.$"):
-            take_over(thing, "my-endpoint")
+@pytest.mark.parametrize("value", [None, 7, "https://h/v1", SimpleNamespace(base_url="https://h")])
+def test_another_type_is_an_error(value: Any) -> None:  # noqa: ANN401 -- every wrong type
+    """The message has its type and an alternative."""
+    for from_client in (Endpoint.from_openai, Endpoint.from_workspace, Endpoint.from_mlflow):
+        with pytest.raises(ConfigError, match=rf"{type(value).__name__} is not .+ Hint: .+\.$"):
+            from_client(value, "my-endpoint")
 
 
-def deployments(target: str) -> Any:  # noqa: ANN401 -- an MLflow client stands for itself by this one attribute
-    """Return what `mlflow.deployments.get_deploy_client(target)` is known by."""
+def deployments(target: str) -> Any:  # noqa: ANN401 -- only this attribute of an MLflow client is read
+    """Return a stand-in for `mlflow.deployments.get_deploy_client(target)`."""
     return SimpleNamespace(target_uri=target)
 
 
-def test_a_gateways_client_is_asked_at_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With MLflow's own login, if there is one."""
+def test_requests_of_a_gateways_client_go_to_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have MLflow's own credentials, if there are any."""
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     plain = Endpoint.from_mlflow(deployments("http://127.0.0.1:5000/"), "chat")
@@ -122,17 +122,17 @@ def test_a_gateways_client_is_asked_at_the_gateway(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "pass")
     basic = Endpoint.from_mlflow(deployments("https://gateway.corp"), "chat")
 
-    assert ("http://127.0.0.1:5000/endpoints/chat/invocations", None, None) == seen(plain)
-    assert ("https://gateway.corp/endpoints/chat/invocations", None, "of-mlflow") == seen(token)
+    assert ("http://127.0.0.1:5000/endpoints/chat/invocations", None, None) == request_parts(plain)
+    assert ("https://gateway.corp/endpoints/chat/invocations", None, "of-mlflow") == request_parts(token)
     assert {"Authorization": "Basic bWU6cGFzcw=="} == basic.headers
 
 
-def test_databricks_client_names_the_endpoint() -> None:
-    """At the workspace that the environment names, as the client itself does."""
+def test_a_databricks_client_gives_an_endpoint_by_name() -> None:
+    """Its workspace is that of the environment, as for the client."""
     assert Endpoint("my-endpoint") == Endpoint.from_mlflow(deployments("databricks"), "my-endpoint")
 
 
-def test_a_client_of_another_kind_of_deployment_is_refused() -> None:
-    """A SageMaker client asks no URL."""
+def test_a_client_of_another_deployment_is_an_error() -> None:
+    """A SageMaker client has no URL."""
     with pytest.raises(ConfigError, match=r"'sagemaker'.* Hint: .+\.$"):
         Endpoint.from_mlflow(deployments("sagemaker"), "my-endpoint")

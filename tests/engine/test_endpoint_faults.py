@@ -15,10 +15,10 @@ from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.task import Task
 from spark_llm.serving import After, Capacity, Echo, Faults, LocalEndpoints, Quota, echo_vector
-from spark_llm.serving.protocol.errors import Refusal, Refused
+from spark_llm.serving.protocol.errors import ErrorResponse, Refused
 from spark_llm.serving.protocol.requests import ChatRequest
 from tests.support.asking import CHAT, ask, distinct, engine, engine_at, kinds, texts
-from tests.support.saying import Says, last_words
+from tests.support.reply_model import ReplyModel, last_message
 
 if TYPE_CHECKING:
     from spark_llm.protocol.values import Item, Result
@@ -123,15 +123,15 @@ def test_rows_that_are_refused_for_their_content_fail_alone(status: int, kind: s
     """A provider may refuse one text by a status that else means all of them: the others are answered."""
 
     def say(request: ChatRequest) -> str:
-        text = last_words(request)
+        text = last_message(request)
         if text.startswith("bad"):
-            raise Refused(Refusal(status, "PERMISSION_DENIED", "This content is not allowed."))
+            raise Refused(ErrorResponse(status, "PERMISSION_DENIED", "This content is not allowed."))
         return text
 
     rows: list[Item | None] = [
         f"{'bad' if number % 20 == 14 and number < 320 else 'row'} {number}" for number in range(400)
     ]
-    with LocalEndpoints({"chat": Says(say)}, latency_s=0.005) as endpoints:
+    with LocalEndpoints({"chat": ReplyModel(say)}, latency_s=0.005) as endpoints:
         results = ask(engine(endpoints), [rows])
 
         failed = {number: found for number, found in enumerate(kinds(results)) if found}

@@ -17,7 +17,7 @@ from spark_llm.serving import Echo, LocalEndpoints
 from spark_llm.serving.protocol.errors import Refused
 from spark_llm.serving.protocol.requests import ChatRequest
 from tests.support.asking import CHAT, ask, comes_true, distinct, engine, engine_at, kinds, started, texts
-from tests.support.saying import Says
+from tests.support.reply_model import ReplyModel
 
 
 def test_results_come_in_the_order_of_the_rows_whatever_order_the_answers_came_in(endpoints: LocalEndpoints) -> None:
@@ -175,7 +175,7 @@ def test_requests_go_on_while_a_token_is_renewed_early(endpoints: LocalEndpoints
 
     route = Endpoint(endpoints.invocations("chat"), token=slow).resolve(CHAT.route, {})
     keeper = TokenKeeper(route.credential)
-    keeper.renew_in_time()
+    keeper.renew_if_needed()
     keeper._token = keeper._token._replace(renew_at=0.0)  # noqa: SLF001 -- as if the time to renew had come
     asked = Engine(route, Policy(), keeper)
     started.append(asked)
@@ -186,7 +186,7 @@ def test_requests_go_on_while_a_token_is_renewed_early(endpoints: LocalEndpoints
     gate.set()
     assert distinct(20) == texts(ask(asked, [distinct(20)]))
     assert 2 == len(calls)
-    assert comes_true(lambda: not keeper.is_due(time.time()))
+    assert comes_true(lambda: not keeper.needs_renewal(time.time()))
 
 
 def test_a_token_that_has_ended_holds_requests_back(endpoints: LocalEndpoints) -> None:
@@ -226,7 +226,7 @@ def test_one_conversation_with_bad_roles_changes_nothing_for_the_others() -> Non
 
     odd: Item = [{"role": "assistant", "content": "Hello."}]
     task = replace(CHAT, system="Be brief.")
-    with LocalEndpoints({"chat": Says(say)}) as served:
+    with LocalEndpoints({"chat": ReplyModel(say)}) as served:
         results = ask(engine(served, task=task), [[odd, *distinct(20)]], task)
 
     assert ["user assistant", *["system user"] * 20] == texts(results)

@@ -33,20 +33,20 @@ class Breaking(Chat):
         if where == self.where and threading.current_thread().name == "spark_llm engine":
             raise self.error("broken")
 
-    def most_inputs(self, dialect: int, batch_size: int) -> int:
-        """Break as "most_inputs"."""
-        self._break("most_inputs")
-        return super().most_inputs(dialect, batch_size)
+    def max_inputs(self, dialect: int, batch_size: int) -> int:
+        """Break as "max_inputs"."""
+        self._break("max_inputs")
+        return super().max_inputs(dialect, batch_size)
 
-    def shows(self, items: Sequence[Item], dialect: int) -> int:
-        """Break as "shows"."""
-        self._break("shows")
-        return super().shows(items, dialect)
+    def required_features(self, items: Sequence[Item], dialect: int) -> int:
+        """Break as "required_features"."""
+        self._break("required_features")
+        return super().required_features(items, dialect)
 
-    def otherwise(self, items: Sequence[Item], dialect: int, words: str | None) -> int | None:
-        """Break as "otherwise"."""
-        self._break("otherwise")
-        return super().otherwise(items, dialect, words)
+    def fallback_format(self, items: Sequence[Item], dialect: int, words: str | None) -> int | None:
+        """Break as "fallback_format"."""
+        self._break("fallback_format")
+        return super().fallback_format(items, dialect, words)
 
     def encode(self, items: Sequence[Item], model: str | None, dialect: int) -> bytes:
         """Break as "encode"."""
@@ -56,9 +56,9 @@ class Breaking(Chat):
     def decode(self, response: Response, count: int) -> Outcome:
         """Break as "decode", or give an answer that cannot be: without results, or with tokens that are no number."""
         self._break("decode")
-        if self.where == "again":
-            misfit = Result(error=RowError("schema_mismatch", 200, "another type", retryable=True))
-            return Answer([misfit], None)
+        if self.where == "reask":
+            mismatch = Result(error=RowError("schema_mismatch", 200, "another type", retryable=True))
+            return Answer([mismatch], None)
         if self.where == "results":
             return Answer([], None)
         if self.where == "tokens":
@@ -67,15 +67,15 @@ class Breaking(Chat):
             return Answer([Result(text=object())], None)  # type: ignore[arg-type]
         return super().decode(response, count)
 
-    def typed(self, outcome: Outcome, items: Sequence[Item], dialect: int) -> Outcome:
-        """Break as "typed"."""
-        self._break("typed")
-        return super().typed(outcome, items, dialect)
+    def parse_output(self, outcome: Outcome, items: Sequence[Item], dialect: int) -> Outcome:
+        """Break as "parse_output"."""
+        self._break("parse_output")
+        return super().parse_output(outcome, items, dialect)
 
-    def again(self, item: Item, result: Result) -> Item:
-        """Break as "again"."""
-        self._break("again")
-        return super().again(item, result)
+    def reask(self, item: Item, result: Result) -> Item:
+        """Break as "reask"."""
+        self._break("reask")
+        return super().reask(item, result)
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,14 @@ def messages(results: Sequence[Result | None]) -> set[str]:
 
 
 @pytest.mark.parametrize("error", NAMED)
-@pytest.mark.parametrize("where", ["otherwise", "most_inputs", "shows", "encode", "decode", "typed", "again"])
+@pytest.mark.parametrize(
+    "where", ["fallback_format", "max_inputs", "required_features", "encode", "decode", "parse_output", "reask"]
+)
 def test_an_exception_anywhere_ends_the_stream_and_not_the_engine(
     where: str, error: type[BaseException], endpoints: LocalEndpoints
 ) -> None:
     """Each row has an error with the exception's type, and the next stream finds its slot free."""
-    if where == "otherwise":  # asked when a form is refused
+    if where == "fallback_format":  # asked when a form is refused
         endpoints.faults = Faults("400 ok*99")
     asked = engine(endpoints, policy=ONE)
     results = in_time(lambda: ask(asked, [distinct(40), distinct(20)], Breaking(where=where, error=error)))
@@ -139,7 +141,7 @@ def test_one_broken_stream_leaves_the_others_alone(endpoints: LocalEndpoints) ->
     asked = engine(endpoints, policy=Policy(max_in_flight=4))
     with ThreadPoolExecutor(1) as threads:
         whole = threads.submit(ask, asked, [distinct(100)])
-        broken = in_time(lambda: ask(asked, [distinct(20)], Breaking(where="again")))
+        broken = in_time(lambda: ask(asked, [distinct(20)], Breaking(where="reask")))
 
         assert ["cancelled"] * 20 == kinds(broken)
         assert distinct(100) == texts(whole.result(PATIENCE_S))

@@ -140,7 +140,7 @@ def test_the_log_of_an_engine_tells_its_life_and_no_secret(
     assert [
         ("engine", f"{shown}: engine opened"),
         ("engine", f"{shown}: chat stream begun"),
-        ("auth", "got a token (token=), good for inf s"),
+        ("auth", "got a token (token=), valid for inf s"),
     ] == [line for line in lines if line[0] != "flow"][:3]
     assert ("engine", f"{shown}: chat stream ended: 300 rows, 0 of them failed") in lines
     assert ("engine", f"{shown}: engine closed") == lines[-1]

@@ -16,10 +16,10 @@ from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Item, Result
 from spark_llm.serving import After, Faults, LocalEndpoints
 from tests.support.asking import ask, distinct, engine, engine_at, kinds
-from tests.support.saying import Says
+from tests.support.reply_model import ReplyModel
 
 EMBED, COMPLETE = Embed(), Complete()
-TYPED = Chat(reply=StructuredOutput("review", Struct((Field("stars", Scalar("integer")),))))
+TYPED = Chat(output=StructuredOutput("review", Struct((Field("stars", Scalar("integer")),))))
 
 
 def requests(results: Sequence[Result | None]) -> list[int]:
@@ -71,7 +71,7 @@ def test_the_twins_of_a_failed_row_count_their_own(endpoints: LocalEndpoints) ->
 
 def test_asking_again_for_a_type_is_counted() -> None:
     """An answer that did not fit, and the one after it, are two requests; so is a row that never fits."""
-    with LocalEndpoints({"chat": Says(lambda request: '{"stars": "three"}')}) as endpoints:
+    with LocalEndpoints({"chat": ReplyModel(lambda request: '{"stars": "three"}')}) as endpoints:
         results = ask(engine(endpoints, policy=Policy(reask=2), task=TYPED), [["a", "b", "a"]], TYPED)
         counted = endpoints.stats.requests
 

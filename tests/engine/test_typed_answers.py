@@ -16,16 +16,18 @@ from spark_llm.serving import Faults, LocalEndpoints
 from spark_llm.serving.protocol.errors import Refused
 from spark_llm.serving.protocol.requests import ChatRequest
 from tests.support.asking import ask, distinct, engine, kinds, texts
-from tests.support.saying import COMPLETION_TOKENS, PROMPT_TOKENS, Says, last_words
+from tests.support.reply_model import COMPLETION_TOKENS, PROMPT_TOKENS, ReplyModel, last_message
 
 REVIEW = Struct((Field("stars", Scalar("integer")), Field("why", Nullable(Scalar("string")))))
 STARS = StructuredOutput("review", REVIEW)
-TYPED = Chat("Judge.", reply=STARS)
+TYPED = Chat("Judge.", output=STARS)
 FIT = '{"stars": 3, "why": null}'
 TRY = Usage(PROMPT_TOKENS, COMPLETION_TOKENS, PROMPT_TOKENS + COMPLETION_TOKENS)
 
 
-def asked(model: Says, rows: Sequence[Any], policy: Policy = Policy(), task: Chat = TYPED) -> tuple[list[Result], Any]:
+def asked(
+    model: ReplyModel, rows: Sequence[Any], policy: Policy = Policy(), task: Chat = TYPED
+) -> tuple[list[Result], Any]:
     """Return the results, and the endpoints that were asked."""
     with LocalEndpoints({"chat": model}) as endpoints:
         results = ask(engine(endpoints, policy=policy, task=task), [rows], task)
@@ -45,7 +47,7 @@ def usage_of(tries: int) -> Usage:
 def test_an_answer_that_fits_is_parsed(endpoints: LocalEndpoints) -> None:
     """The request carries the schema, `text` is what came and `parsed` what it says; one request a row."""
     rows = [f'{{"stars": {number}, "why": "row {number}"}}' for number in range(20)]
-    results = ask(engine(endpoints, task=TYPED), [rows], Chat(reply=STARS))
+    results = ask(engine(endpoints, task=TYPED), [rows], Chat(output=STARS))
 
     assert rows == texts(results)
     assert [{"stars": number, "why": f"row {number}"} for number in range(20)] == [r and r.parsed for r in results]
@@ -59,7 +61,7 @@ def test_an_answer_that_does_not_fit_is_asked_for_again() -> None:
     def say(request: ChatRequest) -> str:
         return FIT if len(request.messages) > 2 else '{"stars": "three", "why": null}'
 
-    [result], endpoints = asked(Says(say), ["row"])
+    [result], endpoints = asked(ReplyModel(say), ["row"])
     first, second = bodies(endpoints)
 
     assert ({"stars": 3, "why": None}, None, 2, usage_of(2)) == (
@@ -76,7 +78,7 @@ def test_an_answer_that_does_not_fit_is_asked_for_again() -> None:
 @pytest.mark.parametrize("reask", [0, 1, 3])
 def test_it_is_asked_for_again_as_often_as_the_policy_says(reask: int) -> None:
     """Then the row is `schema_mismatch`, keeps the last answer, and has cost what all of them cost."""
-    results, endpoints = asked(Says(lambda _: '{"stars": 1.5}'), distinct(3), Policy(reask=reask))
+    results, endpoints = asked(ReplyModel(lambda _: '{"stars": 1.5}'), distinct(3), Policy(reask=reask))
 
     assert ["schema_mismatch"] * 3 == kinds(results)
     assert ['{"stars": 1.5}'] * 3 == texts(results)
@@ -88,7 +90,7 @@ def test_it_is_asked_for_again_as_often_as_the_policy_says(reask: int) -> None:
 
 def test_a_server_without_the_field_is_asked_in_words() -> None:
     """Three rows show it, each refused once: from then on the schema stands in the instructions."""
-    results, endpoints = asked(Says(lambda _: f"Here it is:\n```json\n{FIT}\n```", formats=False), distinct(50))
+    results, endpoints = asked(ReplyModel(lambda _: f"Here it is:\n```json\n{FIT}\n```", formats=False), distinct(50))
 
     assert [{"stars": 3, "why": None}] * 50 == [result.parsed for result in results]
     assert {400: 3, 200: 50} == endpoints.stats.by_status
@@ -103,7 +105,7 @@ def test_a_server_that_passes_over_the_field_is_asked_in_words() -> None:
     def say(request: ChatRequest) -> str:
         return FIT if "JSON schema" in request.messages[0].text else "Three stars, I would say."
 
-    results, endpoints = asked(Says(say), distinct(50), Policy(reask=0))
+    results, endpoints = asked(ReplyModel(say), distinct(50), Policy(reask=0))
 
     assert [{"stars": 3, "why": None}] * 50 == [result.parsed for result in results]
     assert 53 == endpoints.stats.requests
@@ -119,7 +121,7 @@ def test_a_typed_answer_of_a_model_without_a_system_role(formats: bool) -> None:
             raise Refused.bad_request("System role not supported")
         return FIT if request.messages[0].text.startswith("Judge.") else "What?"
 
-    results, endpoints = asked(Says(say, formats=formats), distinct(50))
+    results, endpoints = asked(ReplyModel(say, formats=formats), distinct(50))
 
     assert [{"stars": 3, "why": None}] * 50 == [result.parsed for result in results]
     assert {400: 3 if formats else 6, 200: 50} == endpoints.stats.by_status
@@ -132,9 +134,9 @@ def test_one_first_answer_that_is_no_json_changes_nothing_for_the_others(cut: st
     """It takes three: the first row is asked in words, and all others by the field, as the server knows it."""
 
     def say(request: ChatRequest) -> str:
-        return cut if last_words(request) == "row 0" and request.response_format is not None else FIT
+        return cut if last_message(request) == "row 0" and request.response_format is not None else FIT
 
-    results, endpoints = asked(Says(say), distinct(9), Policy(reask=0))
+    results, endpoints = asked(ReplyModel(say), distinct(9), Policy(reask=0))
 
     assert [{"stars": 3, "why": None}] * 9 == [result.parsed for result in results]
     assert [True, False, *[True] * 8] == ["response_format" in body for body in bodies(endpoints)]
@@ -144,9 +146,9 @@ def test_one_answer_that_is_no_json_changes_nothing_for_the_others() -> None:
     """Where answers have come as asked, the server knows the field: that row alone is asked again."""
 
     def say(request: ChatRequest) -> str:
-        return "What?" if last_words(request) == "row 30" else FIT
+        return "What?" if last_message(request) == "row 30" else FIT
 
-    results, endpoints = asked(Says(say), distinct(50), Policy(max_in_flight=4))
+    results, endpoints = asked(ReplyModel(say), distinct(50), Policy(max_in_flight=4))
 
     assert 51 == endpoints.stats.requests
     assert [None] * 50 == kinds(results)
@@ -155,7 +157,7 @@ def test_one_answer_that_is_no_json_changes_nothing_for_the_others() -> None:
 
 def test_an_answer_that_ran_out_of_tokens_is_truncated() -> None:
     """It is not asked for again, which would end the same, and what there is of it is kept."""
-    [result], endpoints = asked(Says(lambda _: ('{"stars": 3, "why": "becau', "length")), ["row"])
+    [result], endpoints = asked(ReplyModel(lambda _: ('{"stars": 3, "why": "becau', "length")), ["row"])
 
     assert (["truncated"], '{"stars": 3, "why": "becau') == (kinds([result]), result.text)
     assert result.error
@@ -165,7 +167,7 @@ def test_an_answer_that_ran_out_of_tokens_is_truncated() -> None:
 
 def test_a_failure_after_an_answer_that_did_not_fit_keeps_the_answer() -> None:
     """What was paid for is shown, with the reason why it is not what was asked for."""
-    with LocalEndpoints({"chat": Says(lambda _: "{}")}, faults=Faults("ok 400 400 400")) as endpoints:
+    with LocalEndpoints({"chat": ReplyModel(lambda _: "{}")}, faults=Faults("ok 400 400 400")) as endpoints:
         [result] = ask(engine(endpoints, task=TYPED), [["row"]], TYPED)
 
     assert result is not None
@@ -178,7 +180,7 @@ def test_equal_rows_share_a_typed_answer() -> None:
     def say(request: ChatRequest) -> str:
         return FIT if len(request.messages) > 2 else "{}"
 
-    results, endpoints = asked(Says(say), ["row"] * 10)
+    results, endpoints = asked(ReplyModel(say), ["row"] * 10)
 
     assert [{"stars": 3, "why": None}] * 10 == [result.parsed for result in results]
     assert 2 == endpoints.stats.requests
@@ -188,8 +190,8 @@ def test_equal_rows_share_a_typed_answer() -> None:
 def test_a_cached_answer_is_parsed_again(tmp_path: Path) -> None:
     """What the cache keeps is the text; a type that changes is another request."""
     policy = Policy(cache=tmp_path)
-    stars = Chat("Judge.", reply=StructuredOutput("review", Struct((Field("stars", Scalar("long")),))))
-    with LocalEndpoints({"chat": Says(lambda _: FIT)}) as endpoints:
+    stars = Chat("Judge.", output=StructuredOutput("review", Struct((Field("stars", Scalar("long")),))))
+    with LocalEndpoints({"chat": ReplyModel(lambda _: FIT)}) as endpoints:
         for task in (TYPED, TYPED, stars):
             results = ask(engine(endpoints, policy=policy, task=task), [distinct(5)], task)
 
@@ -199,10 +201,10 @@ def test_a_cached_answer_is_parsed_again(tmp_path: Path) -> None:
 
 def test_each_question_may_want_a_type_of_its_own() -> None:
     """Rows of one task, each with its labels; an answer outside of a row's own is not taken."""
-    task = Chat(own_replies=True)
+    task = Chat(output_per_prompt=True)
     labels = [("a", "b"), ("b", "c"), ("a", "b")]
     rows = [Prompt("row", None, StructuredOutput("label", Enumeration(each))) for each in labels]
-    results, endpoints = asked(Says(lambda _: '{"answer": "a"}'), [*rows, "no type"], task=task)
+    results, endpoints = asked(ReplyModel(lambda _: '{"answer": "a"}'), [*rows, "no type"], task=task)
 
     assert ["a", None, "a", None] == [result.parsed for result in results]
     assert [None, "schema_mismatch", None, None] == kinds(results)

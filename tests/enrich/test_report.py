@@ -44,7 +44,7 @@ STOPPED = EnrichReport(
     recovered=450,
     deleted=17,
     usd=1.2345,
-    stopped="the budget of 1,500,000 tokens would be passed: 1,234 rows are left. Hint: run it again with more.",
+    stopped="the budget of 1,500,000 tokens would be exceeded: 1,234 rows are left. Hint: run it again with more.",
     columns={
         "mood": Tally(12_000, {"timeout": 2, "rate_limited": 9}, 1_000_000, 34_567, 200_000, 1_034_567, 12_345),
         "vector": Tally(1_200, {"timeout": 1}, 200_000, 0, 0, 200_000, 19),
@@ -100,7 +100,7 @@ def test_a_report_says_first_how_it_ended() -> None:
     assert """\
 `main`.`reviews_enriched`: stopped in 8 min 20 s
 
-the budget of 1,500,000 tokens would be passed: 1,234 rows are left.
+the budget of 1,500,000 tokens would be exceeded: 1,234 rows are left.
   Hint: run it again with more.
 
 rows       48,000

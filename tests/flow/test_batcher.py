@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.flow.batcher import Batcher, Indexed
+from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.values import Item
-from spark_llm.protocol.wire import write_json
 from tests.support.strategies import TEXTS
 
 CONVERSATIONS: st.SearchStrategy[Item] = st.lists(st.fixed_dictionaries({"role": TEXTS, "content": TEXTS}), max_size=3)

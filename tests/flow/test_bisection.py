@@ -14,7 +14,7 @@ from spark_llm.flow.request import Request
 from spark_llm.policy import Policy
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.failures import failure_of
-from spark_llm.protocol.parameters import written
+from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Failure, Outcome, Response, RowError
 from tests.support.play import BAD_INPUT, CHAT, COMPLETE, EMBED, WRONG_COUNT, Play, Server, answer, texts
@@ -67,7 +67,7 @@ def test_many_poisoned_rows_cost_theirs(forms: tuple[int, ...], trials: int, poi
 @given(poison=st.sets(st.integers(1, 199), max_size=24), forms=st.sampled_from([(), (0,)]))
 def test_a_poisoned_prompt_fails_alone(poison: set[int], forms: tuple[int, ...]) -> None:
     """Prompts that travel in arrays of eight are halved as well, and asked one by one where arrays are not taken."""
-    play = Play(texts(200), Server(poison=poison, forms=forms, about_form=WRONG_COUNT), Policy(), COMPLETE)
+    play = Play(texts(200), Server(poison=poison, forms=forms, format_unsupported=WRONG_COUNT), Policy(), COMPLETE)
 
     assert poison == play.errors.keys()
     assert {BAD_INPUT.error} >= set(play.errors.values())
@@ -147,7 +147,7 @@ def test_too_long_or_filtered_is_never_the_whole_tables_fault(kind: Kind) -> Non
 @EACH_TASK
 def test_answers_that_are_none_stop_as_well(task: Task) -> None:
     """A server that never answers in a form that can be read is asked six times: by three requests, not by all."""
-    garbage = Failure(RowError("invalid_response", 200, "the answer is no JSON", retryable=True))
+    garbage = Failure(RowError("invalid_response", 200, "the answer is not JSON", retryable=True))
     play = Play(texts(1_000), lambda request, now, dice: garbage, Policy(), task)
 
     assert 6 == len(play.sent)
@@ -185,13 +185,13 @@ def test_a_request_too_large_for_a_minute_costs_its_row_alone(task: Task, long: 
 
     assert dict.fromkeys(long, "context_length") == {number: error.kind for number, error in play.errors.items()}
     assert [1] * len(long) == [play.results[number].attempts for number in long if task is CHAT] or task is not CHAT
-    assert len(play.sent) <= 200 / task.most_inputs(0, 64) + 1 + len(long) * halvings
+    assert len(play.sent) <= 200 / task.max_inputs(0, 64) + 1 + len(long) * halvings
     assert play.limit.window >= ConcurrencyLimiter(Policy()).window
 
 
 def test_dimensions_that_a_server_ignores_are_paid_for_by_a_few_requests() -> None:
     """Eight requests show that it is so for all; the rest is not asked, and no row is asked twice."""
-    task = Embed(written({"dimensions": 2}, None))
+    task = Embed(encode_parameters({"dimensions": 2}, None))
 
     def ignores(request: Request, now: float, dice: random.Random) -> Outcome:
         data = [{"embedding": [1.0, 2.0, 3.0]}] * len(request.inputs)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.dedupe import Dedupe
+from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.values import Item, Result, RowError, Usage
-from spark_llm.protocol.wire import write_json
 
 ERROR = RowError("timeout", None, "nothing came", retryable=True)
 ITEMS: st.SearchStrategy[list[Item]] = st.lists(

@@ -27,7 +27,7 @@ from tests.support.play import (
 )
 
 EACH_TASK = pytest.mark.parametrize("task", [CHAT, COMPLETE, EMBED], ids=lambda task: task.name)
-EACH_REFUSAL = pytest.mark.parametrize("about_form", [BAD_FORM, WRONG_COUNT], ids=["refused", "wrong count"])
+EACH_REFUSAL = pytest.mark.parametrize("format_unsupported", [BAD_FORM, WRONG_COUNT], ids=["refused", "wrong count"])
 
 
 def rows_and_forms(play: Play) -> list[tuple[int, int]]:
@@ -105,18 +105,18 @@ def test_the_silence_begins_anew_with_the_first_request_that_is_out() -> None:
 
 
 @EACH_REFUSAL
-def test_a_refused_form_is_asked_in_the_next(about_form: Failure) -> None:
+def test_a_refused_form_is_asked_in_the_next(format_unsupported: Failure) -> None:
     """Where a server refuses base64, the same texts are asked without, and after that answer all others too."""
-    play = Play(texts(40), Server(forms=(0,), about_form=about_form), Policy(batch_size=4))
+    play = Play(texts(40), Server(forms=(0,), format_unsupported=format_unsupported), Policy(batch_size=4))
 
     assert [(4, 0)] + [(4, 1)] * 10 == rows_and_forms(play)
     assert {} == play.errors
 
 
 @EACH_REFUSAL
-def test_prompts_that_are_not_taken_in_arrays_go_alone(about_form: Failure) -> None:
+def test_prompts_that_are_not_taken_in_arrays_go_alone(format_unsupported: Failure) -> None:
     """The inputs that waited as eights are cut to what the wire form carries, and none is lost or asked twice."""
-    play = Play(texts(40), Server(forms=(0,), about_form=about_form), Policy(max_in_flight=1), COMPLETE)
+    play = Play(texts(40), Server(forms=(0,), format_unsupported=format_unsupported), Policy(max_in_flight=1), COMPLETE)
 
     assert [(8, 0)] + [(1, 1)] * 40 == rows_and_forms(play)
     assert [*range(8), *range(40)] == [number for sent in play.sent for number in sent.rows]
@@ -133,7 +133,7 @@ def test_one_prompt_proves_nothing_of_arrays(forms: tuple[int, ...]) -> None:
     schedule.failed(first, WRONG_COUNT, 1.0, lambda: 0.0) if forms else schedule.answered(first, answer(first), 1.0, 1)
 
     assert 8 == len(first.inputs)
-    assert (1 if forms else 8) == form.most_inputs
+    assert (1 if forms else 8) == form.max_inputs
 
 
 def test_one_prompt_that_is_refused_says_nothing_of_arrays() -> None:
@@ -177,9 +177,9 @@ def test_a_late_refusal_of_the_old_form_is_nobodys_error() -> None:
 @pytest.mark.parametrize("task", [COMPLETE, EMBED], ids=lambda task: task.name)
 @EACH_REFUSAL
 @given(bad=st.sets(st.integers(0, 15), max_size=3))
-def test_a_bad_row_at_the_head_does_not_hide_the_form(task: Task, about_form: Failure, bad: set[int]) -> None:
+def test_a_bad_row_at_the_head_does_not_hide_the_form(task: Task, format_unsupported: Failure, bad: set[int]) -> None:
     """A server that refuses the first form, and bad rows in the first request: all other rows are answered."""
-    play = Play(texts(300), Server(poison=bad, forms=(0,), about_form=about_form), Policy(), task)
+    play = Play(texts(300), Server(poison=bad, forms=(0,), format_unsupported=format_unsupported), Policy(), task)
 
     assert bad == play.errors.keys()
     assert len(play.sent) <= (300 if task is COMPLETE else 5) + 25 * (1 + len(bad))

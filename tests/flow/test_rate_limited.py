@@ -12,7 +12,7 @@ from spark_llm.protocol.values import Failure, Outcome, RowError
 from tests.support.play import CHAT, REFUSED, Endpoint, Play, answer, begun, pack, texts, told
 
 ROW, NEXT_ROW, LAST_ROW = pack(1), pack(2), pack(3)
-AWAY = Failure(RowError("unavailable", 503, "starting", retryable=True), told_to_wait=True)
+AWAY = Failure(RowError("unavailable", 503, "starting", retryable=True), throttled=True)
 
 
 def between(begins: float, ends: float, failure: Failure, rows: range = range(10_000)) -> Endpoint:

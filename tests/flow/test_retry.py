@@ -14,13 +14,13 @@ from spark_llm.policy import Policy
 from spark_llm.protocol.values import Failure, RowError
 
 DICE = st.floats(0.0, 1.0, exclude_max=True)
-REFUSED = Failure(RowError("rate_limited", 429, "Too many requests", retryable=True), told_to_wait=True)
+REFUSED = Failure(RowError("rate_limited", 429, "Too many requests", retryable=True), throttled=True)
 BROKEN = Failure(RowError("connection", None, "reset by peer", retryable=True))
 
 
 def refused(retry_after_s: float | None) -> Failure:
     """Return a refusal that names a time."""
-    return Failure(REFUSED.error, told_to_wait=True, retry_after_s=retry_after_s)
+    return Failure(REFUSED.error, throttled=True, retry_after_s=retry_after_s)
 
 
 @given(st.integers(1, 10_000), DICE, st.one_of(st.none(), st.floats(0, 60)))

@@ -231,7 +231,8 @@ def test_what_no_row_can_mend_stops_all_at_once(kind: Kind) -> None:
     "failure",
     [
         Failure(
-            RowError("unauthorized", 400, "signing in at https://login: invalid_client", retryable=False), unasked=True
+            RowError("unauthorized", 400, "signing in at https://login: invalid_client", retryable=False),
+            never_sent=True,
         ),
         Failure(RowError("connection", None, "certificate verify failed", retryable=True), final=True),
     ],

@@ -35,7 +35,7 @@ SERVERS = st.builds(
     Server,
     poison=st.frozensets(st.integers(0, 59), max_size=6),
     forms=st.sampled_from([(), (), (0,), (0, 1)]),
-    about_form=st.sampled_from([BAD_FORM, WRONG_COUNT]),
+    format_unsupported=st.sampled_from([BAD_FORM, WRONG_COUNT]),
     refused=SHARES,
     broken=SHARES,
     garbage=SHARES,
@@ -90,7 +90,7 @@ def test_the_number_of_requests_is_bounded(rows: int, server: Server, policy: Po
 @given(st.integers(0, 200), st.integers(1, 70), st.integers(1, 64), TASKS)
 def test_a_sound_endpoint_is_asked_once_a_batch(rows: int, batch_size: int, ceiling: int, task: Task) -> None:
     """Where nothing goes wrong, a request is sent once, and no row is tried twice."""
-    most = task.most_inputs(0, batch_size)
+    most = task.max_inputs(0, batch_size)
     play = Play(texts(rows), Server(), Policy(max_in_flight=ceiling, batch_size=batch_size), task)
 
     assert [list(range(rows))[at : at + most] for at in range(0, rows, most)] == sorted(s.rows for s in play.sent)

@@ -73,7 +73,7 @@ def test_a_refused_row_is_found_in_its_batch(status: int, task: Task, bad: set[i
     play = Play(texts(200), refusing(status, bad), Policy(max_in_flight=8), task, seed=seed)
 
     assert bad == play.errors.keys()
-    assert len(play.sent) <= -(-200 // task.most_inputs(0, 64)) + 14 * len(bad) + AT_FIRST
+    assert len(play.sent) <= -(-200 // task.max_inputs(0, 64)) + 14 * len(bad) + AT_FIRST
 
 
 @EACH_STATUS

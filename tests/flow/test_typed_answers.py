@@ -46,8 +46,8 @@ def answer(text: str | None, finish_reason: str = "stop", error: RowError | None
 def test_the_first_form_adds_a_field_and_nothing_else(said: Item, system: str | None) -> None:
     """The messages are those of a text; the second form has no such field."""
     plain = body_of(Chat(system, b'{"max_tokens":5}'), said, 0)
-    first = body_of(Chat(system, b'{"max_tokens":5}', reply=REPLY), said, 0)
-    second = body_of(Chat(system, b'{"max_tokens":5}', reply=REPLY), said, 1)
+    first = body_of(Chat(system, b'{"max_tokens":5}', output=REPLY), said, 0)
+    second = body_of(Chat(system, b'{"max_tokens":5}', output=REPLY), said, 1)
 
     assert json.loads(REPLY.schema) == first.pop("response_format")["json_schema"]["schema"]
     assert plain == first
@@ -58,7 +58,7 @@ def test_the_first_form_adds_a_field_and_nothing_else(said: Item, system: str | 
 def test_the_second_form_adds_to_the_instructions(said: Item, system: str | None) -> None:
     """To those that lead the conversation, its own or the task's, or as the only ones; nothing else is changed."""
     plain = body_of(Chat(system), said, 0)["messages"]
-    worded = body_of(Chat(system, reply=REPLY), said, 1)["messages"]
+    worded = body_of(Chat(system, output=REPLY), said, 1)["messages"]
     place = next((place for place, message in enumerate(worded) if message["role"] == "system"), None)
     assert place is not None
     [own] = [message["content"] or "" for message in plain[place : place + 1] if message["role"] == "system"] or [""]
@@ -71,20 +71,22 @@ def test_the_second_form_adds_to_the_instructions(said: Item, system: str | None
 @given(SAID)
 def test_asking_again_goes_on_with_the_conversation(said: Item) -> None:
     """What was said, what was answered, and what is wrong with it; a question keeps its own type."""
-    task = Chat("Be brief.", reply=REPLY)
+    task = Chat("Be brief.", output=REPLY)
     result = Result(text='{"stars": "many"}')
-    again = task.again(said, result)
+    again = task.reask(said, result)
     before, after = (body_of(task, item, 0)["messages"] for item in (said, again))
 
     assert before == after[:-2]
     assert {"role": "assistant", "content": '{"stars": "many"}'} == after[-2]
     assert "`$.stars`" in after[-1]["content"]
     assert REPLY.instructions in after[-1]["content"]
-    assert Prompt(again, "Be kind.", REPLY) == Chat(own_replies=True).again(Prompt(said, "Be kind.", REPLY), result)  # type: ignore[arg-type]  # what was said, both
+    expected = Prompt(again, "Be kind.", REPLY)  # type: ignore[arg-type]  # both are contents
+    prompt = Prompt(said, "Be kind.", REPLY)  # type: ignore[arg-type]  # both are contents
+    assert expected == Chat(output_per_prompt=True).reask(prompt, result)
 
 
 @pytest.mark.parametrize(
-    ("given_answer", "dialect", "kind", "parsed", "about_form"),
+    ("given_answer", "dialect", "kind", "parsed", "format_unsupported"),
     [
         (answer('{"stars": 3}'), 0, None, {"stars": 3}, False),
         (answer('{"stars": 3}', "length"), 0, None, {"stars": 3}, False),
@@ -103,23 +105,23 @@ def test_an_answer_fits_or_says_why_not(
     dialect: int,
     kind: str | None,
     parsed: object,
-    about_form: bool,  # noqa: FBT001 -- a table
+    format_unsupported: bool,  # noqa: FBT001 -- a table
 ) -> None:
     """What is no JSON, although it was asked for by the field, is about the form; the text is always kept."""
     text = given_answer.results[0].text
-    read = Chat(reply=REPLY).typed(given_answer, ["row"], dialect)
+    read = Chat(output=REPLY).parse_output(given_answer, ["row"], dialect)
     assert isinstance(read, Answer)
     [result] = read.results
 
     assert (kind, parsed, text) == (result.error and result.error.kind, result.parsed, result.text)
-    assert about_form == read.about_form
+    assert format_unsupported == read.format_unsupported
 
 
 def test_half_a_json_that_a_filter_cut_is_not_asked_again() -> None:
     """It is the filter's error and no mismatch, so nobody pays for it a second time."""
     choice = {"message": {"content": '{"stars": '}, "finish_reason": "SAFETY"}
-    task = Chat(reply=REPLY)
-    read = task.typed(task.decode(Response(200, json.dumps({"choices": [choice]}).encode()), 1), ["row"], 0)
+    task = Chat(output=REPLY)
+    read = task.parse_output(task.decode(Response(200, json.dumps({"choices": [choice]}).encode()), 1), ["row"], 0)
 
     assert isinstance(read, Answer)
     [result] = read.results
@@ -135,7 +137,7 @@ def test_half_a_json_that_a_filter_cut_is_not_asked_again() -> None:
 def test_an_answer_that_is_an_error_already_stays_one() -> None:
     """A refusal has no text to read."""
     error = RowError("content_filter", 200, "no", retryable=False)
-    read = Chat(reply=REPLY).typed(answer(None, error=error), ["row"], 0)
+    read = Chat(output=REPLY).parse_output(answer(None, error=error), ["row"], 0)
 
     assert isinstance(read, Answer)
     assert error is read.results[0].error
@@ -148,7 +150,7 @@ class Asking:
         """Put the row in line."""
         policy = Policy(reask=reask)
         self.schedule = RequestScheduler(ConcurrencyLimiter(policy), policy)
-        self.form = WireFormatNegotiation(Chat(reply=REPLY), 1)
+        self.form = WireFormatNegotiation(Chat(output=REPLY), 1)
         self.schedule.add(None, [(0, "row")], self.form)
         self.dialects: list[int] = []
         self.request: Request | None = None
@@ -157,7 +159,7 @@ class Asking:
         """Send the row, and give it an answer; return whether that settles it."""
         [self.request] = self.schedule.ready(now=float(len(self.dialects)))
         self.dialects.append(self.request.dialect)
-        read = self.form.task.typed(answer(text), [self.request.inputs[0][1]], self.request.dialect)
+        read = self.form.task.parse_output(answer(text), [self.request.inputs[0][1]], self.request.dialect)
         assert isinstance(read, Answer)
         return self.schedule.answered(self.request, read, now=float(len(self.dialects)), latency_s=0.1)
 
@@ -174,7 +176,7 @@ def test_a_misfit_goes_on_as_often_as_may_be(reask: int) -> None:
 
 
 def test_a_server_that_does_not_know_the_field_is_asked_in_words_at_once() -> None:
-    """That is no asking again: a misfit after it still has its own."""
+    """That is no asking again: a mismatch after it still has its own."""
     asking = Asking(reask=1)
 
     assert [False, False, True] == [asking.answered(text) for text in ("Three.", "Three, I say.", '{"stars": 3}')]

@@ -1,4 +1,4 @@
-"""Live counts over real sockets: what tasks tell is heard, strangers are not, and no task is the worse for it."""
+"""Live counts over real sockets: the driver gets the tasks' counts and no others, and no task fails for it."""
 
 import contextlib
 import pickle
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_llm.livecounts.counts import EVERY_S, Address, LiveCounts, Reporter, own_address_towards
+from spark_llm.livecounts.counts import SEND_INTERVAL_S, Address, LiveCounts, Reporter, local_address_for
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.values import Result, RowError, Usage
 
@@ -20,7 +20,7 @@ FAILED = Result(error=RowError("timeout", None, "too late.", retryable=True), re
 
 
 class Clock:
-    """A clock that stands until it is set."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -30,24 +30,24 @@ class Clock:
         return self.now_s
 
 
-def reached(live: LiveCounts) -> Address:
-    """Return where it listens."""
+def address_of(live: LiveCounts) -> Address:
+    """Return the address where it listens."""
     assert live.address is not None
     return live.address
 
 
-def heard(live: LiveCounts, is_it: Callable[[dict[str, Tally]], bool]) -> dict[str, Tally]:
-    """Return the counts as soon as they are so, or as they are in the end: a datagram comes when it comes."""
-    patience = threading.Event()
-    looks = (live.counts() for _ in range(1_000) if not patience.wait(0.005))
-    return next(filter(is_it, looks), live.counts())
+def counts_when(live: LiveCounts, condition: Callable[[dict[str, Tally]], bool]) -> dict[str, Tally]:
+    """Return the counts as soon as they meet the condition, or after five seconds."""
+    pause = threading.Event()
+    polls = (live.counts() for _ in range(1_000) if not pause.wait(0.005))
+    return next(filter(condition, polls), live.counts())
 
 
-def after_all_before(live: LiveCounts, chunk: int) -> dict[str, Tally]:
-    """Return the counts when all that was sent until now is read: on loopback, nothing overtakes."""
-    last = Reporter(reached(live), chunk, partition=10**6, attempt=10**6)
+def counts_after_all_sent(live: LiveCounts, chunk: int) -> dict[str, Tally]:
+    """Return the counts once every datagram so far is read: on loopback, none overtakes another."""
+    last = Reporter(address_of(live), chunk, partition=10**6, attempt=10**6)
     last.add("last", [None])
-    return heard(live, lambda counts: "last" in counts)
+    return counts_when(live, lambda counts: "last" in counts)
 
 
 def has_ipv6() -> bool:
@@ -62,16 +62,16 @@ IPV6 = pytest.param("::1", marks=pytest.mark.skipif(not has_ipv6(), reason="this
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", IPV6])
-def test_what_tasks_count_is_heard(host: str) -> None:
-    """Of every partition and column, over IPv4 and IPv6."""
+def test_the_driver_gets_the_counts_of_all_tasks(host: str) -> None:
+    """The counts have every partition and column, over IPv4 and IPv6."""
     with LiveCounts(host) as live:
         live.begin(3)
         for partition in range(4):
-            reporter = Reporter(reached(live), 3, partition, attempt=partition)
+            reporter = Reporter(address_of(live), 3, partition, attempt=partition)
             reporter.add("mood", [ANSWERED, None, FAILED])
             reporter.add("vector", [ANSWERED] * 3)
             reporter.close()
-        counts = heard(
+        counts = counts_when(
             live, lambda counts: {"mood": 8, "vector": 12} == {name: each.asked for name, each in counts.items()}
         )
         rows = live.rows()
@@ -81,8 +81,8 @@ def test_what_tasks_count_is_heard(host: str) -> None:
     assert 12 == rows
 
 
-def test_a_task_tells_at_most_twice_a_second() -> None:
-    """The first at once; what had to wait is told when it may be, also where nothing is new, or at the end."""
+def test_a_task_sends_at_most_twice_a_second() -> None:
+    """The first datagram is sent at once; later counts wait for the interval or for the end."""
     clock = Clock()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as driver:
         driver.bind(("127.0.0.1", 0))
@@ -90,19 +90,19 @@ def test_a_task_tells_at_most_twice_a_second() -> None:
         host, port = driver.getsockname()
         reporter = Reporter(Address(host, port, b"s" * 16), 1, 0, 0, clock)
 
-        def told(column: str, results: list[Result | None], after_s: float) -> int:
+        def datagrams_after(column: str, results: list[Result | None], after_s: float) -> int:
             clock.now_s += after_s
             reporter.add(column, results)
             return arrived(driver)
 
         counts = [
-            told("mood", [ANSWERED], 0.0),
-            told("mood", [ANSWERED] * 50, EVERY_S / 2),
-            told("vector", [ANSWERED], EVERY_S / 4),
-            told("mood", [], EVERY_S / 4),
-            told("mood", [], EVERY_S),
-            told("mood", [ANSWERED], EVERY_S),
-            told("mood", [ANSWERED], 0.0),
+            datagrams_after("mood", [ANSWERED], 0.0),
+            datagrams_after("mood", [ANSWERED] * 50, SEND_INTERVAL_S / 2),
+            datagrams_after("vector", [ANSWERED], SEND_INTERVAL_S / 4),
+            datagrams_after("mood", [], SEND_INTERVAL_S / 4),
+            datagrams_after("mood", [], SEND_INTERVAL_S),
+            datagrams_after("mood", [ANSWERED], SEND_INTERVAL_S),
+            datagrams_after("mood", [ANSWERED], 0.0),
         ]
         reporter.close()
         counts.append(arrived(driver))
@@ -113,7 +113,7 @@ def test_a_task_tells_at_most_twice_a_second() -> None:
 
 
 def arrived(driver: socket.socket) -> int:
-    """Return how many datagrams wait; on loopback what was sent is there."""
+    """Return the number of datagrams that wait; on loopback they arrive at once."""
     count = 0
     while True:
         try:
@@ -125,36 +125,36 @@ def arrived(driver: socket.socket) -> int:
 
 @settings(max_examples=20)
 @given(st.lists(st.binary(max_size=100), min_size=1, max_size=20))
-def test_strangers_are_not_heard(garbage: list[bytes]) -> None:
-    """Whatever they send, and whoever signs with another secret."""
+def test_datagrams_of_strangers_do_not_count(garbage: list[bytes]) -> None:
+    """Neither do datagrams with the signature of another secret."""
     with LiveCounts("127.0.0.1") as live:
         live.begin(1)
-        address = reached(live)
+        address = address_of(live)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             for datagram in garbage:
                 stranger.sendto(datagram, (address.host, address.port))
         Reporter(replace(address, secret=b"?" * 16), 1, 0, 0).add("mood", [ANSWERED])
 
-        assert ["last"] == list(after_all_before(live, 1))
+        assert ["last"] == list(counts_after_all_sent(live, 1))
 
 
-def test_a_task_of_another_chunk_is_not_heard() -> None:
-    """It may still talk when its chunk is over."""
+def test_a_task_of_another_chunk_does_not_count() -> None:
+    """A task may still send when its chunk is over."""
     with LiveCounts("127.0.0.1") as live:
         live.begin(1)
-        late = Reporter(reached(live), 1, 0, 0)
+        late = Reporter(address_of(live), 1, 0, 0)
         live.begin(2)
         late.add("mood", [ANSWERED])
-        during = after_all_before(live, 2)
+        during = counts_after_all_sent(live, 2)
         live.end()
-        ended = live.counts()
+        after_end = live.counts()
 
-    assert (["last"], {}) == (list(during), ended)
+    assert (["last"], {}) == (list(during), after_end)
 
 
 @pytest.mark.parametrize("host", ["", "0", "0" + ".0" * 3, "::", "192.0.2.1", "no such host", "a" * 70, "nul\0"])
-def test_an_address_that_is_not_one_of_this_machine_is_silent(host: str) -> None:
-    """So is one that would be all of them; the job goes on without."""
+def test_on_another_machines_address_nothing_is_counted(host: str) -> None:
+    """The same holds for the address of all interfaces; the job goes on without live counts."""
     with LiveCounts(host) as live:
         live.begin(1)
         Reporter(live.address, 1, 0, 0).add("mood", [ANSWERED])
@@ -163,10 +163,10 @@ def test_an_address_that_is_not_one_of_this_machine_is_silent(host: str) -> None
         assert ({}, 0) == (live.counts(), live.rows())
 
 
-def test_it_listens_on_one_address_alone_and_lets_go() -> None:
-    """The port is free again when the `with` has ended, and no thread is left."""
+def test_it_listens_on_one_address_and_releases_the_port() -> None:
+    """After the `with` block the port is free, and no thread is left."""
     with LiveCounts("127.0.0.1") as live:
-        address = reached(live)
+        address = address_of(live)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
             other.bind(("127.0.0.2", address.port))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as same, pytest.raises(OSError, match="in use"):
@@ -182,29 +182,29 @@ def test_it_listens_on_one_address_alone_and_lets_go() -> None:
     "address",
     [
         None,
-        Address("192.0.2.1", 9, b"s" * 16),  # nobody is there
+        Address("192.0.2.1", 9, b"s" * 16),  # no such machine
         Address("127.0.0.1", 1, b"s" * 16),  # nobody listens
         Address("255.255.255.255", 9, b"s" * 16),  # not allowed
-        Address("driver.example", 9, b"s" * 16),  # a name would have to be looked up
-        Address("2001:db8::1", 9, b"s" * 16),  # often there is no way
+        Address("driver.example", 9, b"s" * 16),  # a name, which is not looked up
+        Address("2001:db8::1", 9, b"s" * 16),  # often without a route
         Address("a" * 70, 9, b"s" * 16),
         Address("127.0.0.1", -1, b"s" * 16),
         Address("127.0.0.1", 2**40, b"s" * 16),
     ],
 )
-def test_a_task_that_nobody_hears_is_none_the_worse(address: Address | None) -> None:
-    """It neither waits nor raises, and lets go of its socket."""
+def test_a_task_without_a_listener_does_not_fail(address: Address | None) -> None:
+    """It neither waits nor raises, and it closes its socket."""
     reporter = Reporter(address, 1, 0, 0)
     for _ in range(3):
         reporter.add("mood", [ANSWERED])
     reporter.close()
 
 
-def test_columns_in_threads_of_their_own_are_all_counted() -> None:
-    """One task asks its columns at the same time, and has one reporter."""
+def test_columns_in_several_threads_are_all_counted() -> None:
+    """One task asks its columns in parallel, with one reporter."""
     with LiveCounts("127.0.0.1") as live:
         live.begin(1)
-        reporter = Reporter(reached(live), 1, 0, 0)
+        reporter = Reporter(address_of(live), 1, 0, 0)
 
         def ask(column: str) -> None:
             for _ in range(500):
@@ -217,13 +217,13 @@ def test_columns_in_threads_of_their_own_are_all_counted() -> None:
             thread.join()
         reporter.close()
         expected = {"mood": 1_000, "topic": 500, "vector": 500}
-        counts = heard(live, lambda counts: expected == {name: tally.asked for name, tally in counts.items()})
+        counts = counts_when(live, lambda counts: expected == {name: tally.asked for name, tally in counts.items()})
 
     assert expected == {name: tally.asked for name, tally in counts.items()}
 
 
-def test_an_address_travels_and_does_not_print_its_secret() -> None:
-    """It reaches workers in a UDF's plan."""
+def test_an_address_can_be_pickled_and_does_not_print_its_secret() -> None:
+    """It travels to the workers in a UDF's plan."""
     address = Address("127.0.0.1", 40_000, b"sixteen-bytes-ab")
 
     assert address == pickle.loads(pickle.dumps(address))  # noqa: S301 -- our own
@@ -231,13 +231,13 @@ def test_an_address_travels_and_does_not_print_its_secret() -> None:
 
 
 def test_every_run_has_a_secret_of_its_own() -> None:
-    """So a task of one cannot be heard by another that got its port."""
+    """A task of one run does not count for another one that got its port."""
     with LiveCounts("127.0.0.1") as one, LiveCounts("127.0.0.1") as other:
-        assert reached(one).secret != reached(other).secret
-        assert 16 == len(reached(one).secret)
+        assert address_of(one).secret != address_of(other).secret
+        assert 16 == len(address_of(one).secret)
 
 
 @pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", "127.0.0.1"), ("a" * 70, ""), ("", "")])
-def test_the_way_to_a_host_begins_at_an_address_of_ours(host: str, expected: str) -> None:
-    """Loopback's begins at loopback; to no host there is no way."""
-    assert expected == own_address_towards(host)
+def test_the_local_address_for_a_host_is_on_the_route(host: str, expected: str) -> None:
+    """It is loopback for loopback, and empty for a host without a route."""
+    assert expected == local_address_for(host)

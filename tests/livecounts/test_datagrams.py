@@ -1,4 +1,4 @@
-"""Running counts: what a task counts is what the driver reads, whatever the network does to it."""
+"""Datagrams of live counts: the driver decodes the counts of the tasks, whatever the network does to them."""
 
 from collections import Counter
 
@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.errors import KINDS
-from spark_llm.livecounts.datagrams import MAC_BYTES, MOST_BYTES, Count, RunningCounts, Sender, _mac, read, written
+from spark_llm.livecounts.datagrams import (
+    MAC_BYTES,
+    MAX_BYTES,
+    Count,
+    RunningCounts,
+    Sender,
+    _mac,
+    decoded_counts,
+    encoded_counts,
+)
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.values import Result, RowError, Usage
 from tests.support.strategies import JSON, TEXTS
@@ -29,99 +38,101 @@ SENDERS = st.builds(Sender, WHOLE, WHOLE, WHOLE)
 
 
 def counted(rows: int) -> Count:
-    """Return a count of rows that were answered at the first try."""
+    """Return a count of rows that were answered at the first attempt."""
     return Count.of([Result(text="", requests=1)] * rows)
 
 
 def datagram(partition: int, attempt: int, chunk: int = 1, **columns: int) -> bytes:
-    """Return what an attempt tells of its columns' rows."""
-    [only] = written(SECRET, Sender(chunk, partition, attempt), {name: counted(rows) for name, rows in columns.items()})
+    """Return the datagram of an attempt, with the number of rows of each column."""
+    [only] = encoded_counts(
+        SECRET, Sender(chunk, partition, attempt), {name: counted(rows) for name, rows in columns.items()}
+    )
     return only
 
 
 def running(*datagrams: bytes) -> RunningCounts:
-    """Return what datagrams of chunk 1 come to."""
+    """Return the running counts after datagrams of chunk 1."""
     chunk = RunningCounts(SECRET)
     chunk.begin(1)
     for each in datagrams:
-        chunk.take(each)
+        chunk.receive(each)
     return chunk
 
 
 def asked(chunk: RunningCounts) -> dict[str, int]:
-    """Return how many rows were asked, by column."""
+    """Return the number of rows that were asked, by column."""
     return {name: tally.asked for name, tally in chunk.counts().items()}
 
 
 @given(RESULTS, RESULTS)
 def test_counting_in_pieces_is_counting_at_once(first: list[Result | None], then: list[Result | None]) -> None:
-    """A task may count as results come."""
+    """Counts of two parts add up to the count of both."""
     assert Count.of(first + then) == Count.of(first).plus(Count.of(then))
 
 
 @given(RESULTS)
-def test_everything_is_counted(results: list[Result | None]) -> None:
-    """Rows, errors by kind, tokens and requests; a row that asked nothing is only a row."""
+def test_a_count_has_rows_errors_tokens_and_requests(results: list[Result | None]) -> None:
+    """Errors are counted by kind, and a row that asked nothing counts as a row only."""
     count = Count.of(results)
-    there = [result for result in results if result is not None]
+    asked_results = [result for result in results if result is not None]
 
-    assert (len(results), len(there)) == (count.rows, count.tally.asked)
-    assert Counter(result.error.kind for result in there if result.error) == count.tally.failed
-    assert sum(result.requests for result in there) == count.tally.requests
-    assert sum(result.usage.total_tokens or 0 for result in there if result.usage) == count.tally.total_tokens
+    assert (len(results), len(asked_results)) == (count.rows, count.tally.asked)
+    assert Counter(result.error.kind for result in asked_results if result.error) == count.tally.failed
+    assert sum(result.requests for result in asked_results) == count.tally.requests
+    assert sum(result.usage.total_tokens or 0 for result in asked_results if result.usage) == count.tally.total_tokens
 
 
 @given(SENDERS, COLUMNS)
-def test_what_is_written_is_read(sender: Sender, columns: dict[str, Count]) -> None:
-    """Column by column, over as many datagrams as it takes, none larger than a route carries whole."""
-    datagrams = list(written(SECRET, sender, columns))
-    told = [read(SECRET, each) for each in datagrams]
+def test_encoded_counts_are_decoded(sender: Sender, columns: dict[str, Count]) -> None:
+    """The counts of all columns arrive, in datagrams of `MAX_BYTES` at most."""
+    datagrams = list(encoded_counts(SECRET, sender, columns))
+    decoded = [decoded_counts(SECRET, each) for each in datagrams]
 
-    assert [sender] * len(told) == [each[0] for each in told if each]
-    assert columns == {name: count for each in told if each for name, count in each[1].items()}
-    assert max(map(len, datagrams)) <= MOST_BYTES
+    assert [sender] * len(decoded) == [each[0] for each in decoded if each]
+    assert columns == {name: count for each in decoded if each for name, count in each[1].items()}
+    assert max(map(len, datagrams)) <= MAX_BYTES
 
 
 def test_ten_columns_fit_in_a_datagram() -> None:
-    """Of a long job, with errors; and forty in a few."""
+    """The columns are of a long job, with errors; forty of them fit in four datagrams."""
     tally = Tally(12_000, {"rate_limited": 100}, 1_234_567, 234_567, 123_456, 1_469_134, 12_345)
     columns = {f"column_number_{number}": Count(12_000, tally) for number in range(40)}
     ten = dict(list(columns.items())[:10])
 
-    assert [923] == [len(each) for each in written(SECRET, Sender(12, 199, 123_456), ten)]
-    assert 4 == len(list(written(SECRET, Sender(12, 199, 123_456), columns)))
+    assert [923] == [len(each) for each in encoded_counts(SECRET, Sender(12, 199, 123_456), ten)]
+    assert 4 == len(list(encoded_counts(SECRET, Sender(12, 199, 123_456), columns)))
 
 
 @given(SENDERS, COLUMNS, st.data())
-def test_a_flipped_bit_is_nothing(sender: Sender, columns: dict[str, Count], data: st.DataObject) -> None:
-    """Wherever it is."""
-    first = next(written(SECRET, sender, columns))
+def test_a_datagram_with_a_wrong_bit_is_dropped(sender: Sender, columns: dict[str, Count], data: st.DataObject) -> None:
+    """The position of the bit does not matter."""
+    first = next(encoded_counts(SECRET, sender, columns))
     bit = data.draw(st.integers(0, 8 * len(first) - 1))
     flipped = bytearray(first)
     flipped[bit // 8] ^= 1 << bit % 8
 
-    assert read(SECRET, bytes(flipped)) is None
+    assert decoded_counts(SECRET, bytes(flipped)) is None
 
 
 @given(SENDERS, COLUMNS, st.data())
-def test_a_datagram_that_is_cut_is_nothing(sender: Sender, columns: dict[str, Count], data: st.DataObject) -> None:
-    """Wherever it is cut."""
-    first = next(written(SECRET, sender, columns))
+def test_a_truncated_datagram_is_dropped(sender: Sender, columns: dict[str, Count], data: st.DataObject) -> None:
+    """The length does not matter."""
+    first = next(encoded_counts(SECRET, sender, columns))
 
-    assert read(SECRET, first[: data.draw(st.integers(0, len(first) - 1))]) is None
+    assert decoded_counts(SECRET, first[: data.draw(st.integers(0, len(first) - 1))]) is None
 
 
 @given(st.binary(max_size=200))
-def test_garbage_is_nothing(garbage: bytes) -> None:
-    """Nor is what somebody else signed."""
-    assert read(SECRET, garbage) is None
-    assert read(SECRET, _mac(b"another" * 2, garbage) + garbage) is None
+def test_bytes_without_our_signature_are_dropped(garbage: bytes) -> None:
+    """Bytes that are signed with another secret are dropped too."""
+    assert decoded_counts(SECRET, garbage) is None
+    assert decoded_counts(SECRET, _mac(b"another" * 2, garbage) + garbage) is None
 
 
 @given(st.binary(max_size=60) | JSON.map(lambda value: str(value).replace("'", '"').encode("utf-8", "surrogatepass")))
-def test_garbage_of_our_own_is_nothing(garbage: bytes) -> None:
-    """A worker may run another version: what it signs is ours, and is not what we read."""
-    assert read(SECRET, _mac(SECRET, garbage) + garbage) is None
+def test_a_signed_payload_of_another_format_is_dropped(garbage: bytes) -> None:
+    """A worker may run another version, which signs with our secret."""
+    assert decoded_counts(SECRET, _mac(SECRET, garbage) + garbage) is None
 
 
 @pytest.mark.parametrize(
@@ -143,16 +154,16 @@ def test_garbage_of_our_own_is_nothing(garbage: bytes) -> None:
         "9" * 5_000,
     ],
 )
-def test_counts_that_cannot_be_are_nothing(payload: str) -> None:
-    """A number too many, one below 0, more failed than asked, a kind that there is not: however it was signed."""
+def test_impossible_counts_are_dropped(payload: str) -> None:
+    """Such are an extra number, a negative one, more failed than asked rows, and an unknown kind."""
     signed = _mac(SECRET, payload.encode()) + payload.encode()
 
-    assert read(SECRET, signed) is None
+    assert decoded_counts(SECRET, signed) is None
     assert MAC_BYTES == len(signed) - len(payload)
 
 
-def test_partitions_add_up() -> None:
-    """Each counts with what it told last, however often it told it and in whatever order that came."""
+def test_the_counts_of_partitions_add_up() -> None:
+    """Each partition counts with its greatest count, in whatever order and number its datagrams arrive."""
     chunk = running(
         datagram(0, 7, mood=3),
         datagram(1, 8, mood=10),
@@ -166,7 +177,7 @@ def test_partitions_add_up() -> None:
 
 
 def test_the_latest_attempt_counts() -> None:
-    """Also when it has less, and when an earlier one is heard after it: what that had is asked again."""
+    """It counts even with fewer rows, and when an earlier attempt arrives after it: those rows are asked again."""
     chunk = running(
         datagram(0, 7, mood=50, topic=20), datagram(0, 9, mood=2), datagram(0, 7, mood=60), datagram(0, 8, mood=70)
     )
@@ -174,46 +185,46 @@ def test_the_latest_attempt_counts() -> None:
     assert {"mood": 2} == asked(chunk)
 
 
-def test_a_chunk_counts_itself_alone() -> None:
-    """Not the one before, whose tasks may still talk; before the first and after an end, nothing counts."""
+def test_only_the_running_chunk_counts() -> None:
+    """Late tasks of an earlier chunk do not count; before the first chunk and after the end, nothing does."""
     chunk = RunningCounts(SECRET)
-    chunk.take(datagram(0, 1, chunk=1, mood=5))
+    chunk.receive(datagram(0, 1, chunk=1, mood=5))
     before = asked(chunk)
     chunk.begin(2)
     for late in (datagram(0, 1, chunk=1, mood=5), datagram(0, 2, chunk=2, mood=3)):
-        chunk.take(late)
+        chunk.receive(late)
     during = asked(chunk)
     chunk.end()
-    chunk.take(datagram(0, 2, chunk=2, mood=9))
+    chunk.receive(datagram(0, 2, chunk=2, mood=9))
 
     assert ({}, {"mood": 3}, {}) == (before, during, asked(chunk))
     assert 0 == chunk.rows()
 
 
 def test_a_row_is_done_when_its_slowest_column_is() -> None:
-    """In each partition; a column that only some partitions have told of is slowest in the others."""
+    """This holds for each partition; a column without counts in a partition is the slowest there."""
     assert 3 + 4 == running(datagram(0, 1, mood=3, topic=10), datagram(1, 2, mood=9, topic=4)).rows()
     assert 3 == running(datagram(0, 1, mood=3, topic=10), datagram(1, 2, mood=9)).rows()
 
 
-def test_a_row_that_asks_only_some_columns_is_done_too() -> None:
-    """A column passes over the rows that ask it nothing."""
+def test_rows_that_ask_only_some_columns_are_done_too() -> None:
+    """A column counts the rows that ask it nothing."""
     columns = {"mood": Count.of([Result()] * 8), "topic": Count.of([None, Result(), *[None] * 6])}
-    [told] = written(SECRET, Sender(1, 0, 1), columns)
+    [only] = encoded_counts(SECRET, Sender(1, 0, 1), columns)
 
-    assert 8 == running(told).rows()
-    assert {"mood": 8, "topic": 1} == asked(running(told))
+    assert 8 == running(only).rows()
+    assert {"mood": 8, "topic": 1} == asked(running(only))
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 20)), max_size=20), st.randoms())
-def test_no_order_of_arrival_changes_what_it_comes_to(told: list[tuple[int, int, int]], dice: object) -> None:
-    """Nor does it when each comes twice: of a partition, the most of the latest attempt."""
-    datagrams = [datagram(partition, attempt, mood=rows) for partition, attempt, rows in told]
+def test_the_order_of_arrival_does_not_change_the_counts(sent: list[tuple[int, int, int]], random: object) -> None:
+    """Duplicates do not either: each partition has the greatest count of its latest attempt."""
+    datagrams = [datagram(partition, attempt, mood=rows) for partition, attempt, rows in sent]
     shuffled = datagrams * 2
-    dice.shuffle(shuffled)  # type: ignore[attr-defined]  # random.Random
-    latest = {partition: max(attempt for where, attempt, _ in told if where == partition) for partition, _, _ in told}
+    random.shuffle(shuffled)  # type: ignore[attr-defined]  # random.Random
+    latest = {partition: max(attempt for other, attempt, _ in sent if other == partition) for partition, _, _ in sent}
     expected = sum(
-        max(rows for *where, rows in told if tuple(where) == (partition, attempt))
+        max(rows for *sender, rows in sent if tuple(sender) == (partition, attempt))
         for partition, attempt in latest.items()
     )
 

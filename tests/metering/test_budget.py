@@ -29,7 +29,7 @@ def test_a_positive_limit_is_kept_and_one_is_enough(
     """Any of the four may be left out, but not all of them."""
     limits: dict[str, Any] = {"tokens": tokens, "usd": usd, "rows": rows, "seconds": seconds}
     if set(limits.values()) == {None}:
-        with pytest.raises(ConfigError, match=r"limits nothing.* Hint: .+\."):
+        with pytest.raises(ConfigError, match=r"has no limit.* Hint: .+\."):
             Budget(**limits)
     else:
         assert limits == vars(Budget(**limits))

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from spark_llm.errors import HINT, KINDS, ConfigError, Kind
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import (
-    ENOUGH_ROWS,
     FATAL_KINDS,
-    FEWEST_ROWS,
+    MIN_CHUNK_ROWS,
+    MIN_RATE_ROWS,
     NOT_ROW_ERRORS,
     PILOT_ROWS,
     ChunkPlanner,
@@ -204,7 +204,7 @@ def test_what_is_left_of_a_budget_is_not_worth_a_chunk(
     run = play(waiting, Limits(chunk_rows, Budget(tokens=budget)), PerRow(guess), tokens=same(tokens))
 
     if run.chunks.left and run.rows:
-        smallest = min(run.chunks.left, max(1, min(FEWEST_ROWS, chunk_rows // 20)))
+        smallest = min(run.chunks.left, max(1, min(MIN_CHUNK_ROWS, chunk_rows // 20)))
         assert budget - run.tokens < smallest * tokens * MARGIN + 1e-6
     elif run.chunks.left:
         assert budget < guess
@@ -227,7 +227,7 @@ def test_seconds_are_used_up(sizes: tuple[int, int], seconds: float, chunk_s: fl
     if run.chunks.left and 1 < len(run.sizes):
         shortest_s = chunk_s + min(run.sizes) * row_s
         largest_row_s = row_s + chunk_s / run.sizes[-1]
-        assert seconds - run.now_s <= MARGIN * (shortest_s + FEWEST_ROWS * largest_row_s) + 1e-6
+        assert seconds - run.now_s <= MARGIN * (shortest_s + MIN_CHUNK_ROWS * largest_row_s) + 1e-6
 
 
 def test_a_run_with_a_budget_looks_before_it_leaps() -> None:
@@ -252,8 +252,8 @@ def test_where_nobody_can_guess_the_first_chunk_is_the_smallest() -> None:
     run = play(10_000, Limits(5_000, Budget(tokens=100)), UNKNOWN, tokens=same(30))
     priced = play(10_000, Limits(5_000, Budget(usd=1e9)), PerRow(tokens=30))
 
-    assert [FEWEST_ROWS] == run.sizes
-    assert FEWEST_ROWS == priced.sizes[0]
+    assert [MIN_CHUNK_ROWS] == run.sizes
+    assert MIN_CHUNK_ROWS == priced.sizes[0]
 
 
 def test_a_run_whose_first_row_may_pass_the_budget_asks_nothing() -> None:
@@ -261,15 +261,15 @@ def test_a_run_whose_first_row_may_pass_the_budget_asks_nothing() -> None:
     run = play(1_234, Limits(5_000, Budget(tokens=4_000)), PerRow(4_200))
 
     assert [] == run.sizes
-    assert "the budget of 4,000 tokens would be passed: 1,234 rows are left. Hint: " in told(run)
+    assert "the budget of 4,000 tokens would be exceeded: 1,234 rows are left. Hint: " in told(run)
 
 
 @pytest.mark.parametrize(
     ("budget", "words"),
     [
-        (Budget(tokens=20_000, usd=5), "the budget of 20,000 tokens would be passed"),
-        (Budget(tokens=10**9, usd=0.5), "the budget of 0.5 US dollars would be passed"),
-        (Budget(tokens=10**9, seconds=3_600), "the budget of 3,600 seconds would be passed"),
+        (Budget(tokens=20_000, usd=5), "the budget of 20,000 tokens would be exceeded"),
+        (Budget(tokens=10**9, usd=0.5), "the budget of 0.5 US dollars would be exceeded"),
+        (Budget(tokens=10**9, seconds=3_600), "the budget of 3,600 seconds would be exceeded"),
         (Budget(rows=1_000, usd=500), "the budget of 1,000 rows is used up"),
     ],
 )
@@ -366,7 +366,7 @@ def test_a_run_stops_where_too_many_rows_failed(
         kinds: dict[Kind, int] = {"timeout": count} if count else {}
         chunks.done(rows, {"good": answered(rows), "bad": failed(rows, kinds)}, None, 0.0)
         asked, lost = asked + rows, lost + count
-        enough = asked >= min(ENOUGH_ROWS, chunk_rows) or asked == waiting
+        enough = asked >= min(MIN_RATE_ROWS, chunk_rows) or asked == waiting
 
         assert (enough and lost > rate * asked) == (chunks.stopped is not None)
     assert waiting == asked + chunks.left
@@ -414,7 +414,7 @@ def test_cancelled_rows_were_not_asked() -> None:
     chunks.done(chunks.next(0.0), {"mood": mood, "vector": failed(100, {"cancelled": 40})}, None, 0.0)
 
     assert (160, 0) == (chunks.left, chunks.next(0.0))
-    assert "so many rows failed in column 'mood' (20 timeout) that its tasks stopped asking: 160 rows" in told(chunks)
+    assert "so many rows failed in column 'mood' (20 timeout) that its tasks stopped: 160 rows" in told(chunks)
 
 
 def test_cancelled_rows_do_not_hide_a_failure_rate() -> None:

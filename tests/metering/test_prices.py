@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spark_llm.errors import ConfigError
 from spark_llm.metering.budget import Budget
-from spark_llm.metering.prices import Price, cost, read
+from spark_llm.metering.prices import Price, parse_prices, total_cost
 from spark_llm.metering.tally import Tally
 
 MILLION = 1_000_000
@@ -43,24 +43,24 @@ def tallies(draw: st.DrawFn) -> Tally:
 )
 def test_tokens_are_priced_by_the_million(price: Price, tally: Tally, usd: float) -> None:
     """Cached tokens are part of the question's, and have a price of their own where one is given."""
-    assert usd == pytest.approx(price.of(tally))
+    assert usd == pytest.approx(price.cost(tally))
 
 
 def test_a_total_without_parts_is_priced_as_a_question() -> None:
     """As an embedding that reports its total alone."""
-    assert 3.0 == Price(1.0, 9.0).of(Tally(total_tokens=3 * MILLION))
+    assert 3.0 == Price(1.0, 9.0).cost(Tally(total_tokens=3 * MILLION))
 
 
 def test_reasoning_that_is_in_the_total_alone_is_priced_as_an_answer() -> None:
     """Some servers count what a model thought in neither part, and charge for it."""
     tally = Tally(prompt_tokens=MILLION, completion_tokens=MILLION, total_tokens=5 * MILLION)
 
-    assert 1.0 + 2.0 + 3 * 2.0 == Price(1.0, 2.0).of(tally)
+    assert 1.0 + 2.0 + 3 * 2.0 == Price(1.0, 2.0).cost(tally)
 
 
 def test_more_cached_tokens_than_there_were_do_not_pay_back() -> None:
     """A server that counts them apart from the question's makes no cost negative."""
-    assert 0.1 == pytest.approx(Price(1.0, 2.0, 0.1).of(Tally(prompt_tokens=MILLION, cached_tokens=9 * MILLION)))
+    assert 0.1 == pytest.approx(Price(1.0, 2.0, 0.1).cost(Tally(prompt_tokens=MILLION, cached_tokens=9 * MILLION)))
 
 
 @given(DOLLARS, DOLLARS, st.none() | DOLLARS, tallies(), tallies())
@@ -68,8 +68,8 @@ def test_costs_add_up(prompt: float, completion: float, cached: float | None, on
     """The cost of a run is that of its chunks, and never negative."""
     price = Price(prompt, completion, cached)
 
-    assert price.of(one) >= 0
-    assert math.isclose(price.of(one) + price.of(other), price.of(one.plus(other)), rel_tol=1e-9, abs_tol=1e-12)
+    assert price.cost(one) >= 0
+    assert math.isclose(price.cost(one) + price.cost(other), price.cost(one.plus(other)), rel_tol=1e-9, abs_tol=1e-12)
 
 
 @given(COLUMNS, DOLLARS, DOLLARS, DOLLARS, st.sampled_from([tuple, list]))
@@ -77,17 +77,17 @@ def test_one_price_is_for_all_columns(
     columns: list[str], prompt: float, completion: float, cached: float, kind: type
 ) -> None:
     """It is a pair, or three numbers, in a tuple or a list as TOML has it; or one number for every token."""
-    assert dict.fromkeys(columns, Price(prompt, completion)) == read(kind([prompt, completion]), columns)
-    assert dict.fromkeys(columns, Price(prompt, completion, cached)) == read(
+    assert dict.fromkeys(columns, Price(prompt, completion)) == parse_prices(kind([prompt, completion]), columns)
+    assert dict.fromkeys(columns, Price(prompt, completion, cached)) == parse_prices(
         kind([prompt, completion, cached]), columns
     )
-    assert dict.fromkeys(columns, Price(prompt, prompt)) == read(prompt, columns)
-    assert dict.fromkeys(columns, Price(prompt, completion)) == read(Price(prompt, completion), columns)
+    assert dict.fromkeys(columns, Price(prompt, prompt)) == parse_prices(prompt, columns)
+    assert dict.fromkeys(columns, Price(prompt, completion)) == parse_prices(Price(prompt, completion), columns)
 
 
 def test_each_column_may_have_its_own_price() -> None:
     """By name, in the order of the columns."""
-    prices = read({"vector": 0.02, "mood": [0.5, 1.5, 0.05]}, ["mood", "vector"])
+    prices = parse_prices({"vector": 0.02, "mood": [0.5, 1.5, 0.05]}, ["mood", "vector"])
 
     assert {"mood": Price(0.5, 1.5, 0.05), "vector": Price(0.02, 0.02)} == prices
     assert ["mood", "vector"] == list(prices)
@@ -95,29 +95,29 @@ def test_each_column_may_have_its_own_price() -> None:
 
 def test_columns_come_to_the_sum_of_their_costs() -> None:
     """Each by its own price."""
-    prices = read({"mood": (1, 2), "vector": 0.5}, ["mood", "vector"])
+    prices = parse_prices({"mood": (1, 2), "vector": 0.5}, ["mood", "vector"])
     asked = {
         "mood": Tally(prompt_tokens=MILLION, completion_tokens=MILLION, total_tokens=2 * MILLION),
         "vector": Tally(prompt_tokens=MILLION, total_tokens=MILLION),
     }
 
-    assert 3.5 == cost(prices, asked)
-    assert 0.5 == cost(prices, {"vector": asked["vector"]})
-    assert 0.0 == cost(prices, {})
+    assert 3.5 == total_cost(prices, asked)
+    assert 0.5 == total_cost(prices, {"vector": asked["vector"]})
+    assert 0.0 == total_cost(prices, {})
 
 
 def test_without_prices_there_is_no_cost() -> None:
     """None says that nobody knows; 0 would be a lie."""
-    assert {} == read(None, ["mood"])
-    assert {} == read(None, ["mood"], Budget(tokens=1))
-    assert None is cost({}, {"mood": Tally(prompt_tokens=1)})
+    assert {} == parse_prices(None, ["mood"])
+    assert {} == parse_prices(None, ["mood"], Budget(tokens=1))
+    assert None is total_cost({}, {"mood": Tally(prompt_tokens=1)})
 
 
 def test_a_budget_in_dollars_needs_prices() -> None:
     """It could not be kept."""
-    with pytest.raises(ConfigError, match=r"Budget\(usd=5\) .*without prices\. Hint: give prices=.+\."):
-        read(None, ["mood"], Budget(usd=5))
-    assert {"mood": Price(1, 1)} == read(1, ["mood"], Budget(usd=5))
+    with pytest.raises(ConfigError, match=r"Budget\(usd=5\) needs prices\. Hint: give prices=.+\."):
+        parse_prices(None, ["mood"], Budget(usd=5))
+    assert {"mood": Price(1, 1)} == parse_prices(1, ["mood"], Budget(usd=5))
 
 
 @pytest.mark.parametrize(
@@ -141,30 +141,30 @@ def test_a_budget_in_dollars_needs_prices() -> None:
 )
 def test_what_is_no_price_is_refused(value: object) -> None:
     """The error names it, and the column where there is one, and says how a price is written."""
-    with pytest.raises(ConfigError, match=rf"prices={re.escape(repr(value))} is no price\. Hint: write US dollars.+\."):
-        read(value, ["mood"])
-    with pytest.raises(ConfigError, match=r"prices\['mood'\]=.* is no price\. Hint: write US dollars.+\."):
-        read({"mood": value}, ["mood"])
+    with pytest.raises(ConfigError, match=rf"prices={re.escape(repr(value))} is not a price\. Hint: write US dollars"):
+        parse_prices(value, ["mood"])
+    with pytest.raises(ConfigError, match=r"prices\['mood'\]=.* is not a price\. Hint: write US dollars.+\."):
+        parse_prices({"mood": value}, ["mood"])
 
 
 def test_a_price_that_was_built_wrong_is_refused() -> None:
     """However it came to be."""
-    with pytest.raises(ConfigError, match=r"no price\. Hint: "):
-        read(Price(-1, 2), ["mood"])
-    with pytest.raises(ConfigError, match=r"no price\. Hint: "):
-        read({"mood": {"prompt": 1}}, ["mood"])
+    with pytest.raises(ConfigError, match=r"is not a price\. Hint: "):
+        parse_prices(Price(-1, 2), ["mood"])
+    with pytest.raises(ConfigError, match=r"is not a price\. Hint: "):
+        parse_prices({"mood": {"prompt": 1}}, ["mood"])
 
 
 @pytest.mark.parametrize(
     ("prices", "message"),
     [
-        ({"mod": 1}, r"names 'mod', which is none of the columns\. Hint: did you mean 'mood'\?$"),
+        ({"mod": 1}, r"names 'mod', which is not a column\. Hint: did you mean 'mood'\?$"),
         ({"mood": 1, "vector": 1, 7: 1}, r"names 7, .* Hint: the columns are 'mood', 'vector'\.$"),
-        ({"mood": 1}, r"has no price for 'vector'\. Hint: give each column one.+\.$"),
+        ({"mood": 1}, r"has no price for 'vector'\. Hint: give each column a price.+\.$"),
         ({}, r"has no price for 'mood', 'vector'\. Hint: .+\.$"),
     ],
 )
 def test_the_names_are_those_of_the_columns(prices: dict[object, object], message: str) -> None:
     """All of them, and no other."""
     with pytest.raises(ConfigError, match=message):
-        read(prices, ["mood", "vector"])
+        parse_prices(prices, ["mood", "vector"])

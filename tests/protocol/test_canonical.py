@@ -13,11 +13,17 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from spark_llm.protocol.canonical import canonical_json, function_words, model_words, recipe_digest, shape_words
+from spark_llm.protocol.canonical import (
+    canonical_function,
+    canonical_json,
+    canonical_model,
+    canonical_shape,
+    spec_digest,
+)
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
-from spark_llm.protocol.parameters import written
+from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Array, Enumeration, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm.protocol.template import PromptBuilder
@@ -39,7 +45,7 @@ REVIEW = Struct(
         Field("place", Struct((Field("city", Scalar("string")),))),
     )
 )
-BRIEF = PromptBuilder.parse("Summarise {title}: {body}", "Answer in {language}.", conversations=True)
+BRIEF = PromptBuilder.parse("Summarise {title}: {body}", "Answer in {language}.", allows_conversations=True)
 DRAWN: dict[str, Any] = {"temperature": 0.7, "seed": 7, "stop": ["\n", "END"]}
 
 
@@ -49,9 +55,9 @@ def chat(
     """Return the words of a chat recipe at `URL`."""
     extra_body = parameters.pop("extra_body", None)
     assert extra_body is None or isinstance(extra_body, Mapping)
-    reply = None if shape is None else StructuredOutput("answer", shape)
-    task = Chat(system, written(parameters, extra_body), reply=reply)
-    return model_words(URL, None, task, prompt)
+    output = None if shape is None else StructuredOutput("answer", shape)
+    task = Chat(system, encode_parameters(parameters, extra_body), output=output)
+    return canonical_model(URL, None, task, prompt)
 
 
 GOLDEN: dict[str, tuple[Any, str]] = {
@@ -64,21 +70,27 @@ GOLDEN: dict[str, tuple[Any, str]] = {
     ),
     "a template": (chat(prompt=BRIEF), "e0a6b57ad0a22bcc"),
     "a type of answers": (chat(shape=REVIEW), "6fcca663af0a621a"),
-    "a model by name": (model_words(URL, "small-7b", Chat(), None), "9ed4790941b2ed9c"),
-    "a completion": (model_words(URL, None, Complete(written({"max_tokens": 32}, None)), None), "8625c9358c0f396d"),
+    "a model by name": (canonical_model(URL, "small-7b", Chat(), None), "9ed4790941b2ed9c"),
+    "a completion": (
+        canonical_model(URL, None, Complete(encode_parameters({"max_tokens": 32}, None)), None),
+        "8625c9358c0f396d",
+    ),
     "an embedding": (
-        model_words(URL, "e5", Embed(written({"dimensions": 256, "instruction": "find"}, None)), None),
+        canonical_model(URL, "e5", Embed(encode_parameters({"dimensions": 256, "instruction": "find"}, None)), None),
         "a23c380427e8eee1",
     ),
-    "an AI function": (function_words("ai_classify", ["content", "labels"], chat(temperature=0.0)), "8c6f211891df8dbe"),
+    "an AI function": (
+        canonical_function("ai_classify", ["content", "labels"], chat(temperature=0.0)),
+        "8c6f211891df8dbe",
+    ),
     "ai_query": (
-        function_words(
+        canonical_function(
             "ai_query", ["endpoint", "request"], {"endpoints": {"small": chat(), "large": chat(n=2)}, "workspace": None}
         ),
         "eea7893bf64b741a",
     ),
     "ai_similarity": (
-        function_words("ai_similarity", ["expr1", "expr2"], model_words(URL, None, Embed(), None)),
+        canonical_function("ai_similarity", ["expr1", "expr2"], canonical_model(URL, None, Embed(), None)),
         "fac8cbe8420b0db5",
     ),
 }
@@ -88,7 +100,7 @@ GOLDEN: dict[str, tuple[Any, str]] = {
 def test_a_recipe_keeps_its_digest(recipe: str) -> None:
     """The digest of a recipe is what it was when tables were written with it."""
     words, digest = GOLDEN[recipe]
-    assert digest == recipe_digest(words)
+    assert digest == spec_digest(words)
 
 
 def test_a_recipe_is_written_field_by_field() -> None:
@@ -112,9 +124,9 @@ def test_a_recipe_is_written_field_by_field() -> None:
 
 
 OTHERS: dict[str, Callable[[], Any]] = {
-    "the task": lambda: model_words(URL, None, Complete(), None),
-    "the endpoint": lambda: model_words(URL + "?api-version=2", None, Chat(), None),
-    "the model": lambda: model_words(URL, "small-7b", Chat(), None),
+    "the task": lambda: canonical_model(URL, None, Complete(), None),
+    "the endpoint": lambda: canonical_model(URL + "?api-version=2", None, Chat(), None),
+    "the model": lambda: canonical_model(URL, "small-7b", Chat(), None),
     "the instructions": lambda: chat(system="Be brief."),
     "other instructions": lambda: chat(system="Be brief. "),
     "the template": lambda: chat(prompt=PromptBuilder.parse("{body}")),
@@ -143,46 +155,46 @@ OTHERS: dict[str, Callable[[], Any]] = {
     "a map": lambda: chat(shape=Struct((Field("a", Map(Scalar("long"))),))),
     "digits": lambda: chat(shape=Struct((Field("a", Number(10, 2)),))),
     "other digits": lambda: chat(shape=Struct((Field("a", Number(10, 3)),))),
-    "a function": lambda: function_words("ai_gen", ["prompt"], chat()),
-    "another function": lambda: function_words("ai_mask", ["prompt"], chat()),
-    "an argument": lambda: function_words("ai_gen", ["prompt", "labels"], chat()),
+    "a function": lambda: canonical_function("ai_gen", ["prompt"], chat()),
+    "another function": lambda: canonical_function("ai_mask", ["prompt"], chat()),
+    "an argument": lambda: canonical_function("ai_gen", ["prompt", "labels"], chat()),
 }
 
 
 def test_any_one_thing_makes_another_digest() -> None:
     """Recipes that differ in one declared value have digests of their own."""
-    digests = {recipe_digest(other()): name for name, other in OTHERS.items()} | {recipe_digest(chat()): "nothing"}
+    digests = {spec_digest(other()): name for name, other in OTHERS.items()} | {spec_digest(chat()): "nothing"}
 
     assert {*OTHERS, "nothing"} == set(digests.values())
 
 
 def test_equal_answers_in_other_words_keep_their_digest() -> None:
     """What this library calls an answer's type on the wire, and whether questions bring their own, is no part of it."""
-    task = Chat(reply=StructuredOutput("answer", REVIEW))
+    task = Chat(output=StructuredOutput("answer", REVIEW))
 
-    assert model_words(URL, None, task, None) == model_words(
-        URL, None, replace(task, reply=StructuredOutput("StructuredOutput", REVIEW)), None
+    assert canonical_model(URL, None, task, None) == canonical_model(
+        URL, None, replace(task, output=StructuredOutput("StructuredOutput", REVIEW)), None
     )
-    assert model_words(URL, None, Chat(), None) == model_words(URL, None, Chat(own_replies=True), None)
+    assert canonical_model(URL, None, Chat(), None) == canonical_model(URL, None, Chat(output_per_prompt=True), None)
 
 
 def test_a_template_has_its_instructions_once() -> None:
     """Instructions without a field are the template's, however the task carries them too."""
     prompt = PromptBuilder.parse("{body}", "Be {{brief}}.")
 
-    assert model_words(URL, None, Chat(prompt.instructions), prompt) == model_words(URL, None, Chat(), prompt)
+    assert canonical_model(URL, None, Chat(prompt.instructions), prompt) == canonical_model(URL, None, Chat(), prompt)
 
 
 def test_a_task_without_a_form_is_refused() -> None:
     """A task that has no canonical form raises: a digest that leaves out what it asks would keep wrong answers."""
     with pytest.raises(NotImplementedError, match="rank"):
-        model_words(URL, None, cast("Task", SimpleNamespace(name="rank")), None)
+        canonical_model(URL, None, cast("Task", SimpleNamespace(name="rank")), None)
 
 
 @given(JSON, st.randoms(use_true_random=False))
 def test_the_order_of_names_makes_no_difference(value: Any, dice: Any) -> None:  # noqa: ANN401 -- JSON, and a Random
     """Equal values have equal digests, in whatever order their names stand."""
-    assert recipe_digest(value) == recipe_digest(shuffled(value, dice.shuffle))
+    assert spec_digest(value) == spec_digest(shuffled(value, dice.shuffle))
 
 
 def shuffled(value: Any, shuffle: Callable[[list[Any]], None]) -> Any:  # noqa: ANN401 -- JSON
@@ -224,7 +236,7 @@ def test_equal_numbers_are_written_alike(one: Any, other: Any) -> None:  # noqa:
 @given(STRUCTS, STRUCTS)
 def test_types_are_told_apart(one: Struct, other: Struct) -> None:
     """Two types of answers are written alike when they are equal, and only then."""
-    assert (one == other) == (canonical_json(shape_words(one)) == canonical_json(shape_words(other)))
+    assert (one == other) == (canonical_json(canonical_shape(one)) == canonical_json(canonical_shape(other)))
 
 
 @given(STRUCTS, st.data())
@@ -244,11 +256,11 @@ def test_a_renamed_field_is_another_type(shape: Struct, data: st.DataObject) -> 
     )
     other = Struct((*shape.fields[:place], changed, *shape.fields[place + 1 :]))
 
-    assert canonical_json(shape_words(shape)) != canonical_json(shape_words(other))
+    assert canonical_json(canonical_shape(shape)) != canonical_json(canonical_shape(other))
 
 
 @given(TEXTS, TEXTS)
 def test_instructions_are_told_apart(one: str, other: str) -> None:
     """Instructions that differ have digests of their own, whatever signs they hold."""
     assume(one != other)
-    assert recipe_digest(chat(system=one)) != recipe_digest(chat(system=other))
+    assert spec_digest(chat(system=one)) != spec_digest(chat(system=other))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spark_llm.errors import KINDS
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
-from spark_llm.protocol.parameters import written
+from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.task import FOLDED
 from spark_llm.protocol.values import Answer, Failure, Item, Outcome, Response, RowError, Usage
 from tests.support.strategies import JSON, REPLIES, STATUSES, TEXTS, plain
@@ -64,14 +64,14 @@ def test_a_text_travels_as_the_users_message(text: str, system: str | None, mode
 
 def test_a_request_carries_one_conversation() -> None:
     """However many inputs the user allows in a request; and a text alone has one wire form."""
-    assert 1 == Chat().most_inputs(0, 64)
-    assert 0 == Chat().shows(["a"], 0)
-    assert None is Chat().otherwise(["a"], 0, None)
+    assert 1 == Chat().max_inputs(0, 64)
+    assert 0 == Chat().required_features(["a"], 0)
+    assert None is Chat().fallback_format(["a"], 0, None)
 
 
 def test_equal_conversations_may_be_answered_alike_unless_chance_was_asked_for() -> None:
     """A temperature without a seed asks for chance; it is looked up once and changes nothing of the task."""
-    task = Chat(parameters=written({"temperature": 0.7}, None))
+    task = Chat(parameters=encode_parameters({"temperature": 0.7}, None))
 
     assert not task.repeatable
     assert Chat(parameters=task.parameters) == task
@@ -124,10 +124,10 @@ def test_an_instruction_with_no_users_message_behind_it_is_one() -> None:
 )
 def test_words_about_roles_lead_to_the_form_without_a_system_message(words: str) -> None:
     """Templates and services have no code for it; where there are no instructions, nothing is gained by it."""
-    assert FOLDED == Chat("Be brief.").otherwise(["a"], 0, words)
-    assert FOLDED == Chat().otherwise([[{"role": "system", "content": "a"}]], 0, words)
-    assert None is Chat().otherwise(["a"], 0, words)
-    assert None is Chat("Be brief.").otherwise(["a"], FOLDED, words)
+    assert FOLDED == Chat("Be brief.").fallback_format(["a"], 0, words)
+    assert FOLDED == Chat().fallback_format([[{"role": "system", "content": "a"}]], 0, words)
+    assert None is Chat().fallback_format(["a"], 0, words)
+    assert None is Chat("Be brief.").fallback_format(["a"], FOLDED, words)
 
 
 def test_a_template_that_breaks_the_server_is_a_refusal() -> None:
@@ -147,7 +147,7 @@ def test_a_null_among_the_messages_is_the_servers_to_refuse(system: str | None) 
 @given(st.dictionaries(TEXTS.map("x_{}".format), JSON, max_size=4), TEXTS)
 def test_parameters_travel_beside_the_messages(extra_body: dict[str, Any], text: str) -> None:
     """What the user set is in the request's top level, next to the messages."""
-    task = Chat(parameters=written({"max_tokens": 7, "temperature": None}, extra_body))
+    task = Chat(parameters=encode_parameters({"max_tokens": 7, "temperature": None}, extra_body))
     sent = request(task, text, "m")
     mended = json.loads(json.dumps(extra_body), object_pairs_hook=lambda pairs: {plain(k): v for k, v in pairs})
 
@@ -158,7 +158,7 @@ def test_parameters_travel_beside_the_messages(extra_body: dict[str, Any], text:
 def test_the_parameters_values_are_kept() -> None:
     """Numbers, lists and nested objects arrive as they were given."""
     extra_body = {"top_k": 40, "extra_params": {"top_p": 0.9}, "logit_bias": {"50256": -100}, "flag": None}
-    task = Chat(parameters=written({"stop": ["\n", '"']}, extra_body))
+    task = Chat(parameters=encode_parameters({"stop": ["\n", '"']}, extra_body))
 
     assert {"stop": ["\n", '"'], **extra_body, "messages": [{"role": "user", "content": "?"}]} == request(task, "?")
 
@@ -170,7 +170,7 @@ def test_what_was_not_given_is_not_sent() -> None:
 
 def test_every_text_is_asked() -> None:
     """A blank prompt costs a request too: its meaning is the instructions'."""
-    assert [False, False, False] == [Chat().costs_nothing(item) for item in BLANKS]
+    assert [False, False, False] == [Chat().skips(item) for item in BLANKS]
 
 
 @given(st.binary(max_size=200), STATUSES, st.integers(1, 3))
@@ -342,7 +342,7 @@ def test_an_error_beside_the_choices_counts_unless_they_ended_as_they_should(fin
     outcome = reply(says("ha", finish_reason) | {"error": {"code": 429, "message": "slower"}})
 
     assert (finish_reason in ("error", None)) == isinstance(outcome, Failure)
-    assert not isinstance(outcome, Failure) or outcome.told_to_wait
+    assert not isinstance(outcome, Failure) or outcome.throttled
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 203, 206, 299])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spark_llm.errors import KINDS
 from spark_llm.protocol.completions import Complete
-from spark_llm.protocol.parameters import written
+from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.task import PLAIN
 from spark_llm.protocol.values import Answer, Failure, Outcome, Response, Usage
 from tests.support.strategies import JSON, REPLIES, STATUSES, TEXTS, plain
@@ -51,20 +51,20 @@ def test_a_prompt_alone_is_written_alike_in_both_dialects(prompt: str) -> None:
     task = Complete()
 
     assert task.encode([prompt], "m", 1) == task.encode([prompt], "m", 0)
-    assert [0, PLAIN] == [task.shows([prompt], 0), task.shows([prompt, prompt], 0)]
-    assert [None, PLAIN] == [task.otherwise([prompt], 0, None), task.otherwise([prompt, prompt], 0, None)]
+    assert [0, PLAIN] == [task.required_features([prompt], 0), task.required_features([prompt, prompt], 0)]
+    assert [None, PLAIN] == [task.fallback_format([prompt], 0, None), task.fallback_format([prompt, prompt], 0, None)]
 
 
 @given(st.integers(1, 2_048))
 def test_a_request_carries_few_prompts(batch_size: int) -> None:
     """Eight at most in the first dialect, fewer where the user says so, and one in the second."""
-    assert min(batch_size, 8) == Complete().most_inputs(0, batch_size)
-    assert 1 == Complete().most_inputs(1, batch_size)
+    assert min(batch_size, 8) == Complete().max_inputs(0, batch_size)
+    assert 1 == Complete().max_inputs(1, batch_size)
 
 
 def test_parameters_travel_beside_the_prompt() -> None:
     """What the user set is in the request's top level."""
-    task = Complete(written({"max_tokens": 5, "stop": None}, {"suffix": "end", "error_behavior": "truncate"}))
+    task = Complete(encode_parameters({"max_tokens": 5, "stop": None}, {"suffix": "end", "error_behavior": "truncate"}))
 
     assert {"prompt": "?", "max_tokens": 5, "suffix": "end", "error_behavior": "truncate"} == json.loads(
         task.encode(["?"], None, 0)
@@ -157,7 +157,11 @@ def test_an_answer_without_any_text_is_none() -> None:
     outcome = reply({"choices": [choice(0, None), choice(1, None)], "usage": {"prompt_tokens": 9}}, 2)
 
     assert isinstance(outcome, Failure)
-    assert ("invalid_response", True, False) == (outcome.error.kind, outcome.error.retryable, outcome.about_form)
+    assert ("invalid_response", True, False) == (
+        outcome.error.kind,
+        outcome.error.retryable,
+        outcome.format_unsupported,
+    )
     assert Usage(prompt_tokens=9, total_tokens=9) == outcome.usage
 
 
@@ -183,7 +187,7 @@ def test_choices_that_are_not_the_prompts_show_that_the_form_was_not_understood(
     outcome = reply({"choices": choices, "usage": {"prompt_tokens": 9}}, 2, n)
 
     assert isinstance(outcome, Failure)
-    assert ("invalid_response", True, True) == (outcome.error.kind, outcome.error.retryable, outcome.about_form)
+    assert ("invalid_response", True, True) == (outcome.error.kind, outcome.error.retryable, outcome.format_unsupported)
     assert Usage(prompt_tokens=9, total_tokens=9) == outcome.usage
 
 
@@ -192,7 +196,7 @@ def test_a_prompt_alone_is_answered_by_however_many_choices() -> None:
     outcomes = [reply({"choices": [choice(i, "a") for i in range(number)]}, 1, n=2) for number in range(4)]
 
     assert isinstance(outcomes[0], Failure)
-    assert not outcomes[0].about_form
+    assert not outcomes[0].format_unsupported
     assert [["a", None], ["a"] * 2, ["a"] * 3] == [
         outcome.results[0].choices for outcome in outcomes if isinstance(outcome, Answer)
     ]
@@ -204,12 +208,12 @@ def test_an_error_says_nothing_of_the_form(status: int, body: str) -> None:
     outcome = Complete().decode(Response(status, body.encode()), 2)
 
     assert isinstance(outcome, Failure)
-    assert not outcome.about_form
+    assert not outcome.format_unsupported
 
 
 def test_equal_prompts_may_be_answered_alike_unless_chance_was_asked_for() -> None:
     """A temperature without a seed asks for chance; it is looked up once and changes nothing of the task."""
-    task = Complete(written({"temperature": 0.7}, None))
+    task = Complete(encode_parameters({"temperature": 0.7}, None))
 
     assert not task.repeatable
     assert Complete(task.parameters) == task

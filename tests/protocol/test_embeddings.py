@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spark_llm.errors import KINDS
 from spark_llm.protocol.embeddings import Embed
-from spark_llm.protocol.parameters import written
+from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.task import PLAIN
 from spark_llm.protocol.values import Answer, Failure, Outcome, Response, Usage
 from tests.support.strategies import JSON, REPLIES, STATUSES, TEXTS, plain
@@ -56,7 +56,7 @@ def test_inputs_travel_in_their_order(inputs: list[str], model: str | None, dial
 @pytest.mark.parametrize("dialect", [0, 1])
 def test_the_users_own_form_is_kept(dialect: int) -> None:
     """Who sets `encoding_format` has it sent, once, and as it was set."""
-    body = Embed(written({}, {"encoding_format": "float"})).encode(["a"], None, dialect)
+    body = Embed(encode_parameters({}, {"encoding_format": "float"})).encode(["a"], None, dialect)
 
     assert {"encoding_format": "float", "input": ["a"]} == json.loads(body)
     assert 1 == body.count(b"encoding_format")
@@ -64,7 +64,7 @@ def test_the_users_own_form_is_kept(dialect: int) -> None:
 
 def test_a_text_that_looks_like_the_form_is_not_taken_for_it() -> None:
     """An instruction that quotes the field's name does not switch base64 off."""
-    task = Embed(written({"instruction": '{"encoding_format": "float"}', "dimensions": 256}, None))
+    task = Embed(encode_parameters({"instruction": '{"encoding_format": "float"}', "dimensions": 256}, None))
 
     assert {
         "instruction": '{"encoding_format": "float"}',
@@ -77,7 +77,7 @@ def test_a_text_that_looks_like_the_form_is_not_taken_for_it() -> None:
 @pytest.mark.parametrize("blank", ["", " ", "\t\r\n", "\N{NO-BREAK SPACE}"])
 def test_a_blank_text_is_never_sent(blank: str) -> None:
     """It has no meaning, and its result is null."""
-    assert Embed().costs_nothing(blank)
+    assert Embed().skips(blank)
 
 
 @given(VECTORS)
@@ -170,14 +170,14 @@ def test_a_vector_that_cannot_be_used_costs_its_row_alone(strange: list[object],
 def test_vectors_have_the_dimensions_that_were_asked_for(vectors: list[list[float]], dimensions: int) -> None:
     """A server that ignores the parameter ignores it for all rows: it is the error of all, and no try changes it."""
     body = json.dumps({"data": [{"embedding": vector} for vector in vectors], "usage": {"total_tokens": 4}}).encode()
-    outcome = Embed(written({"dimensions": dimensions}, None)).decode(Response(200, body), len(vectors))
+    outcome = Embed(encode_parameters({"dimensions": dimensions}, None)).decode(Response(200, body), len(vectors))
 
     if len(vectors[0]) == dimensions:
         assert [packed(vector) for vector in vectors] == vectors_of(outcome)
     else:
         assert isinstance(outcome, Failure)
         assert ("invalid_response", False) == (outcome.error.kind, outcome.error.retryable)
-        assert f"dimensions={dimensions} was asked for, and the vectors have {len(vectors[0])}" in outcome.error.message
+        assert f"dimensions={dimensions} was requested, and the vectors have {len(vectors[0])}" in outcome.error.message
         assert Usage(total_tokens=4) == outcome.usage
 
 
@@ -221,8 +221,8 @@ def test_a_request_carries_as_many_texts_as_the_user_allows() -> None:
     """In both dialects; any answer proves its form, and equal texts have equal vectors."""
     task = Embed()
 
-    assert [64, 64] == [task.most_inputs(dialect, 64) for dialect in (0, PLAIN)]
-    assert PLAIN == task.shows(["a"], 0) == task.otherwise(["a"], 0, None)
+    assert [64, 64] == [task.max_inputs(dialect, 64) for dialect in (0, PLAIN)]
+    assert PLAIN == task.required_features(["a"], 0) == task.fallback_format(["a"], 0, None)
     assert task.repeatable
 
 

@@ -33,8 +33,8 @@ def holds(failure: Failure) -> bool:
         and len(error.message) <= 600
         and error.retryable == (error.kind in RETRYABLE)
         and (failure.retry_after_s is None or 0 <= failure.retry_after_s < float("inf"))
-        and (error.retryable or not failure.told_to_wait)
-        and not (failure.told_to_wait and failure.stops_all)
+        and (error.retryable or not failure.throttled)
+        and not (failure.throttled and failure.stops_all)
     )
 
 
@@ -70,7 +70,7 @@ def test_a_fault_on_the_way_is_a_failure(fault: Kind) -> None:
     assert holds(failure)
     assert (fault, None) == (failure.error.kind, failure.error.status)
     assert "no answer within 120 s" in failure.error.message
-    assert not failure.told_to_wait
+    assert not failure.throttled
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_without_a_body_the_status_names_the_kind(status: int, kind: str, waits:
     """An empty answer is what its status says; only 429, 503 and 529 are told to wait."""
     failure = refusal(status)
 
-    assert (kind, waits) == (failure.error.kind, failure.told_to_wait)
+    assert (kind, waits) == (failure.error.kind, failure.throttled)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_an_exhausted_quota_is_not_waited_for(status: int) -> None:
     """Money does not come back by waiting: whatever the status, the task stops at once."""
     failure = refusal(status, {"error": {"type": "insufficient_quota", "message": "You exceeded your current quota"}})
 
-    assert ("quota", False, True) == (failure.error.kind, failure.told_to_wait, failure.stops_all)
+    assert ("quota", False, True) == (failure.error.kind, failure.throttled, failure.stops_all)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_a_stopped_endpoint_stops_the_task(status: int, words: str) -> None:
     failure = refusal(status, {"error_code": "BAD_REQUEST", "message": words})
 
     assert ("unavailable", True) == (failure.error.kind, failure.error.retryable)
-    assert (True, False, False) == (failure.stops_all, failure.told_to_wait, failure.about_input)
+    assert (True, False, False) == (failure.stops_all, failure.throttled, failure.about_input)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_an_endpoint_that_is_being_deployed_is_waited_for(document: object) -> N
     failure = refusal(400, document)
 
     assert ("unavailable", True) == (failure.error.kind, failure.error.retryable)
-    assert (False, True, False) == (failure.stops_all, failure.told_to_wait, failure.about_input)
+    assert (False, True, False) == (failure.stops_all, failure.throttled, failure.about_input)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(401, "unauthorized"), (404, "not_found"), (429, "rate_limited")])
@@ -298,7 +298,7 @@ def test_a_provider_behind_the_endpoint_is_named() -> None:
     """Words that are a provider's say so, and come first."""
     inner = {"external_model_provider": "openai", "external_model_error": {"message": "Incorrect API key", "code": 401}}
 
-    assert "Incorrect API key (said by the provider behind the endpoint: openai)" == (
+    assert "Incorrect API key (from the provider behind the endpoint: openai)" == (
         refusal(500, {"error_code": "INTERNAL_ERROR", "message": json.dumps(inner)}).error.message
     )
 
@@ -354,7 +354,7 @@ def test_a_request_that_is_larger_than_the_limit_of_a_minute_is_not_waited_for(
     failure = refusal(status, {"error": {"message": words, "type": "tokens", "code": "rate_limit_exceeded"}})
 
     expected = ("context_length", False, False) if requested > limit else ("rate_limited", True, True)
-    assert expected == (failure.error.kind, failure.error.retryable, failure.told_to_wait)
+    assert expected == (failure.error.kind, failure.error.retryable, failure.throttled)
 
 
 def test_credit_for_a_smaller_request_stops_no_other() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.errors import KINDS, Kind
-from spark_llm.protocol.hints import ADVICE, MESSAGE_MOST, advice_for, with_next_step
+from spark_llm.protocol.hints import HINT_RULES, MAX_MESSAGE_CHARACTERS, rule_for, with_hint
 from spark_llm.protocol.values import Failure, RowError
 from tests.protocol.test_samples import SAMPLES, read
 from tests.support.strategies import TEXTS
@@ -39,7 +39,7 @@ CASES = [
     Case("unauthorized", 403, "Source IP address: 203.0.113.7 is blocked", WORKSPACE, TOKEN, True, "addresses added"),
     Case("unauthorized", 403, "denied because of serverless network policy", WORKSPACE, TOKEN, True, "administrator"),
     Case("unauthorized", 403, "No (the provider behind the endpoint: x)", WORKSPACE, TOKEN, True, "its provider"),
-    Case("unauthorized", 500, "Incorrect API key provided", WORKSPACE, TOKEN, True, "stands behind it"),
+    Case("unauthorized", 500, "Incorrect API key provided", WORKSPACE, TOKEN, True, "service behind it"),
     Case("unauthorized", 407, "ERROR: Cache Access Denied", ELSEWHERE, TOKEN, True, "proxy's user and password"),
     Case("unauthorized", 401, "Credential was not sent", WORKSPACE, "", True, "no token was sent"),
     Case(
@@ -48,8 +48,8 @@ CASES = [
     Case("unauthorized", 401, "invalid_client: authentication failed", WORKSPACE, "client 4f1c", True, "4f1c"),
     Case("unauthorized", 401, "signing in at https://w/token: no message", WORKSPACE, "a", True, "secret (a)"),
     Case("unauthorized", 403, "The access token has expired", WORKSPACE, TOKEN, True, "ClientCredentials"),
-    Case("unauthorized", 401, "Unauthorized", ELSEWHERE, "OPENAI_API_KEY", True, "(OPENAI_API_KEY) was not taken"),
-    Case("unauthorized", 403, "Invalid Token", WORKSPACE, TOKEN, True, "(DATABRICKS_TOKEN) was not taken"),
+    Case("unauthorized", 401, "Unauthorized", ELSEWHERE, "OPENAI_API_KEY", True, "(OPENAI_API_KEY) was refused"),
+    Case("unauthorized", 403, "Invalid Token", WORKSPACE, TOKEN, True, "(DATABRICKS_TOKEN) was refused"),
     Case(
         "unauthorized",
         400,
@@ -57,7 +57,7 @@ CASES = [
         WORKSPACE,
         TOKEN,
         True,
-        "was not taken",
+        "was refused",
     ),
     Case(
         "unauthorized",
@@ -69,18 +69,18 @@ CASES = [
         "another task",
     ),
     Case("unauthorized", 403, "User does not have permission", WORKSPACE, TOKEN, True, "CAN QUERY"),
-    Case("unauthorized", 403, "Forbidden", ELSEWHERE, "token=", True, "signs in by token= may not"),
-    Case("not_found", 301, "301 Moved (redirects to https://x/)", ELSEWHERE, "", True, "that it leads to"),
+    Case("unauthorized", 403, "Forbidden", ELSEWHERE, "token=", True, "behind token= lacks"),
+    Case("not_found", 301, "301 Moved (redirects to https://x/)", ELSEWHERE, "", True, "redirect leads to"),
     Case("not_found", 400, "The plain HTTP request was sent to HTTPS port", ELSEWHERE, "", True, "https:// in the URL"),
     Case(
         "not_found", 400, "Client sent an HTTP request to an HTTPS server", ELSEWHERE, "", True, "https:// in the URL"
     ),
-    Case("not_found", 405, "Method Not Allowed", WORKSPACE, TOKEN, True, "takes no POST"),
+    Case("not_found", 405, "Method Not Allowed", WORKSPACE, TOKEN, True, "accepts no POST"),
     Case("not_found", 421, "Misdirected Request", ELSEWHERE, "", True, "the host in the URL"),
     Case("not_found", 404, "This is a chat model and not supported", ELSEWHERE, "", True, "`preflight(endpoint)`"),
     Case("not_found", 404, "The given endpoint does not exist", WORKSPACE, TOKEN, True, "`spark-llm endpoints`"),
     Case("not_found", 404, "The model `llama` does not exist.", ELSEWHERE, "", True, "/v1/models"),
-    Case("not_found", 404, "Not Found", ELSEWHERE, "", True, "a base, like https://host/v1"),
+    Case("not_found", 404, "Not Found", ELSEWHERE, "", True, "a base URL, like https://host/v1"),
     Case("quota", 429, "You exceeded your current quota", ELSEWHERE, TOKEN, True, "billing"),
     Case("unavailable", 400, "The given endpoint is stopped", WORKSPACE, TOKEN, True, "`spark-llm check mood`"),
     Case("unavailable", 400, "The endpoint is paused", ELSEWHERE, TOKEN, True, "where it is hosted"),
@@ -95,7 +95,7 @@ CASES = [
         WORKSPACE,
         TOKEN,
         False,
-        "more slowly",
+        "fewer requests",
     ),
     Case("connection", None, "the name x cannot be resolved: Name unknown", ELSEWHERE, "", True, "spelling"),
     Case("connection", None, "certificate verify failed: self-signed", ELSEWHERE, "", True, "ca_bundle"),
@@ -107,8 +107,8 @@ CASES = [
     Case("connection", None, "no connection to x:80 within 15 s", ELSEWHERE, "", False, "firewall"),
     Case("connection", None, "no connection to x:80: too many open files", ELSEWHERE, "", False, "ulimit -n"),
     Case("connection", None, "the server closed the connection", ELSEWHERE, "", True, "check the URL"),
-    Case("timeout", None, "no whole answer within 120 s", WORKSPACE, TOKEN, False, "timeout_s"),
-    Case("context_length", 400, "prompt is too long", WORKSPACE, TOKEN, False, "ask a model that takes more"),
+    Case("timeout", None, "no complete answer within 120 s", WORKSPACE, TOKEN, False, "timeout_s"),
+    Case("context_length", 400, "prompt is too long", WORKSPACE, TOKEN, False, "a longer context"),
     Case("context_length", 429, "(TPM): Limit 30000, Requested 31000", ELSEWHERE, TOKEN, False, "limit raised"),
     Case("context_length", 402, "but can only afford 3324", ELSEWHERE, TOKEN, False, "add credit"),
     Case(
@@ -118,8 +118,8 @@ CASES = [
     Case("invalid_request", 400, "Unsupported parameter: 'max_tokens'", ELSEWHERE, TOKEN, False, "extra_body"),
     Case("invalid_request", 413, "413 Request Entity Too Large", ELSEWHERE, TOKEN, False, "batch_size"),
     Case("invalid_request", 400, "no", ELSEWHERE, TOKEN, True, "which task the endpoint serves"),
-    Case("invalid_response", 200, "the answer is no JSON: Sign In", ELSEWHERE, TOKEN, True, "no model server"),
-    Case("invalid_response", 200, "dimensions=2 was asked for, and", ELSEWHERE, TOKEN, True, "leave dimensions out"),
+    Case("invalid_response", 200, "the answer is not JSON: Sign In", ELSEWHERE, TOKEN, True, "not be a model server"),
+    Case("invalid_response", 200, "dimensions=2 was requested, and", ELSEWHERE, TOKEN, True, "leave dimensions out"),
     Case("invalid_response", 200, "1 vectors for 64 inputs", ELSEWHERE, TOKEN, False, "batch_size=1"),
 ]
 
@@ -137,7 +137,7 @@ SIGN_INS = st.sampled_from(["", TOKEN, "client {x}", "y" * 300]) | TEXTS
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind}: {case.part}")
 def test_each_case_has_its_own_next_step(case: Case) -> None:
     """First what the server said, then where, and at the end the hint for just this case."""
-    message = with_next_step(case.error, case.where, case.sign_in, stops_all=case.stops_all).message
+    message = with_hint(case.error, case.where, case.sign_in, stops_all=case.stops_all).message
     said, _, hint = message.partition(" Hint: ")
 
     assert f"{case.words.rstrip('.')} (at {case.where})." == said
@@ -147,15 +147,15 @@ def test_each_case_has_its_own_next_step(case: Case) -> None:
 
 def test_every_line_of_the_table_has_a_case() -> None:
     """No line stands behind another that is always taken before it."""
-    taken = [advice_for(case.error, case.where, case.sign_in, stops_all=case.stops_all) for case in CASES]
+    taken = [rule_for(case.error, case.where, case.sign_in, stops_all=case.stops_all) for case in CASES]
 
-    assert [] == [line for lines in ADVICE.values() for line in lines if line not in taken]
+    assert [] == [line for lines in HINT_RULES.values() for line in lines if line not in taken]
 
 
 @given(ERRORS, PLACES, SIGN_INS, st.booleans())
 def test_advice_changes_the_words_alone(error: RowError, where: str, sign_in: str, stops_all: bool) -> None:  # noqa: FBT001 -- drawn
     """Kind, status and retryable stay, and what the server said still comes first."""
-    advised = with_next_step(error, where, sign_in, stops_all=stops_all)
+    advised = with_hint(error, where, sign_in, stops_all=stops_all)
 
     assert error._replace(message="") == advised._replace(message="")
     assert advised.message == error.message or advised.message[:40].startswith(error.message.rstrip(". ")[:40])
@@ -164,19 +164,19 @@ def test_advice_changes_the_words_alone(error: RowError, where: str, sign_in: st
 @given(ERRORS, PLACES, SIGN_INS, st.booleans())
 def test_advice_is_given_once(error: RowError, where: str, sign_in: str, stops_all: bool) -> None:  # noqa: FBT001 -- drawn
     """Who advises an error that was advised before changes nothing, wherever it was met the second time."""
-    advised = with_next_step(error, where, sign_in, stops_all=stops_all)
+    advised = with_hint(error, where, sign_in, stops_all=stops_all)
 
     if advised != error:
-        assert advised == with_next_step(advised, ELSEWHERE, "token=", stops_all=True)
+        assert advised == with_hint(advised, ELSEWHERE, "token=", stops_all=True)
 
 
 @given(ERRORS, PLACES, SIGN_INS, st.booleans())
 def test_an_advised_message_fits_a_column(error: RowError, where: str, sign_in: str, stops_all: bool) -> None:  # noqa: FBT001 -- drawn
     """However long the words, the URL and the name of the token are, and a good part of the words is kept."""
-    advised = with_next_step(error, where, sign_in, stops_all=stops_all)
+    advised = with_hint(error, where, sign_in, stops_all=stops_all)
 
     if advised != error:
-        assert len(advised.message) <= MESSAGE_MOST
+        assert len(advised.message) <= MAX_MESSAGE_CHARACTERS
         assert error.message.rstrip(". ")[:150] in advised.message
 
 
@@ -186,14 +186,14 @@ def test_where_there_is_nothing_to_do_nothing_is_said(kind: Kind, stops_all: boo
     """The words of these say all there is."""
     error = RowError(kind, 200, "the answer was withheld", retryable=False)
 
-    assert error == with_next_step(error, WORKSPACE, TOKEN, stops_all=stops_all)
+    assert error == with_hint(error, WORKSPACE, TOKEN, stops_all=stops_all)
 
 
 def test_words_that_have_a_hint_keep_it() -> None:
     """A token function that raised has its own next step."""
     error = RowError("unauthorized", None, "The token function raised. Hint: call it alone.", retryable=False)
 
-    assert error == with_next_step(error, WORKSPACE, TOKEN, stops_all=True)
+    assert error == with_hint(error, WORKSPACE, TOKEN, stops_all=True)
 
 
 @pytest.mark.parametrize("name", [name for name, sample in SAMPLES.items() if sample["expect"].get("stops_all")])
@@ -203,7 +203,7 @@ def test_every_refusal_that_stops_a_task_has_a_next_step(name: str, where: str, 
     failure = read(SAMPLES[name])
 
     assert isinstance(failure, Failure)
-    assert f" (at {where}). Hint: " in with_next_step(failure.error, where, sign_in, stops_all=True).message
+    assert f" (at {where}). Hint: " in with_hint(failure.error, where, sign_in, stops_all=True).message
 
 
 def test_a_served_model_is_checked_by_its_endpoints_name() -> None:
@@ -211,7 +211,7 @@ def test_a_served_model_is_checked_by_its_endpoints_name() -> None:
     stopped = RowError("unavailable", 400, "The given endpoint is stopped", retryable=True)
     host = "https://host/serving-endpoints"
     hints = [
-        with_next_step(stopped, where, TOKEN).message
+        with_hint(stopped, where, TOKEN).message
         for where in (f"{host}/mood/served-models/mood-2/invocations", f"{host}/chat/completions")
     ]
 

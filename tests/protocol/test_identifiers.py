@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.errors import HINT, ConfigError
-from spark_llm.protocol.identifiers import check_apart, check_format, check_new_column, parse, parse_column, quoted
+from spark_llm.protocol.identifiers import (
+    check_distinct,
+    check_format,
+    check_new_column,
+    parse_column_name,
+    parse_table_name,
+    quoted,
+)
 from tests.support.strategies import TEXTS
 
 PARTS = st.lists(TEXTS | st.text("a`. -\n/*"), min_size=1, max_size=4).map(tuple)
@@ -31,7 +38,7 @@ PARTS = st.lists(TEXTS | st.text("a`. -\n/*"), min_size=1, max_size=4).map(tuple
 )
 def test_a_name_is_read_into_its_parts(name: str, parts: tuple[str, ...]) -> None:
     """Parts are joined by dots; one in back-quotes holds any sign, and two of them stand for one."""
-    assert parts == parse("source=", name)
+    assert parts == parse_table_name("source=", name)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +46,7 @@ def test_a_name_is_read_into_its_parts(name: str, parts: tuple[str, ...]) -> Non
     [
         ("", "it is empty"),
         (" \t", "it is empty"),
-        ("a.", "a part is missing at its end"),
+        ("a.", "the part after the last dot is missing"),
         ("a..b", "'.' at position 2"),
         (".a", "'.' at position 0"),
         ("a b", "'b' at position 2"),
@@ -62,13 +69,13 @@ def test_a_name_is_read_into_its_parts(name: str, parts: tuple[str, ...]) -> Non
 def test_what_is_no_name_is_told_by_its_place(name: str, why: str) -> None:
     """A name that Spark refuses, or that has a comment, raises with the place and how to write it."""
     with pytest.raises(ConfigError, match="^source=.*" + re.escape(why)) as raised:
-        parse("source=", name)
+        parse_table_name("source=", name)
     assert "back-quotes" in str(raised.value).partition(HINT)[2]
 
 
 def test_what_is_no_text_is_no_name() -> None:
     """Anything but a string raises, for tables and for columns."""
-    for read in (parse, parse_column):
+    for read in (parse_table_name, parse_column_name):
         with pytest.raises(ConfigError, match="key=None is not a name"):
             read("key=", None)  # type: ignore[arg-type]  # what is not allowed is the point
 
@@ -76,7 +83,7 @@ def test_what_is_no_text_is_no_name() -> None:
 @given(PARTS)
 def test_quoted_parts_are_read_as_they_were(parts: tuple[str, ...]) -> None:
     """Any parts come back from their quoted form."""
-    assert parts == parse("target=", quoted(parts))
+    assert parts == parse_table_name("target=", quoted(parts))
 
 
 @given(PARTS)
@@ -89,10 +96,10 @@ def test_nothing_escapes_its_quotes(parts: tuple[str, ...]) -> None:
 def test_a_name_has_parts_or_raises(name: str) -> None:
     """Whatever is given is read into parts that quote to the same, or is refused."""
     try:
-        parts = parse("source=", name)
+        parts = parse_table_name("source=", name)
     except ConfigError:
         return
-    assert parts == parse("source=", quoted(parts))
+    assert parts == parse_table_name("source=", quoted(parts))
 
 
 @pytest.mark.parametrize(
@@ -101,21 +108,21 @@ def test_a_name_has_parts_or_raises(name: str) -> None:
 )
 def test_a_column_is_read_into_its_bare_name(name: str, bare: str) -> None:
     """A column's name may hold any sign; dots and back-quotes stand in back-quotes."""
-    assert bare == parse_column("key=", name)
+    assert bare == parse_column_name("key=", name)
 
 
 @pytest.mark.parametrize("name", ["", "*", "a.b", "a.*", "`a`.b", "`a", "a`", "`a`b", "``a", "a.", ".a", "```"])
 def test_what_is_not_one_column_is_refused(name: str) -> None:
     """A field of a struct, all columns at once and broken quotes raise, with the quoted name."""
     with pytest.raises(ConfigError, match=r"^key=.* is not the name of one column") as raised:
-        parse_column("key=", name)
+        parse_column_name("key=", name)
     assert quoted([name]) in raised.value.hint
 
 
 @given(TEXTS)
 def test_a_quoted_column_is_read_as_it_was(name: str) -> None:
     """Any column's name comes back from its quoted form."""
-    assert name == parse_column("key=", quoted([name]))
+    assert name == parse_column_name("key=", quoted([name]))
 
 
 @pytest.mark.parametrize("name", ["summary", "_2", "Größe", "要約", "2nd"])
@@ -138,10 +145,10 @@ def test_names_that_are_one_to_a_session_are_refused(names: list[str]) -> None:
     """The session says whether case counts; `ß` and `SS` are two names in any."""
     for same in (str, str.lower):
         if len({same(name) for name in names}) == len(names):
-            check_apart("key= has", names, same)
+            check_distinct("key= has", names, same)
         else:
             with pytest.raises(ConfigError, match=r"^key= has '.+' and '.+', which are one name to Spark\. Hint: "):
-                check_apart("key= has", names, same)
+                check_distinct("key= has", names, same)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "delta; DROP TABLE t", "`delta`", 5, ["delta"], "1"])

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.parameters import repeatable, text, written
+from spark_llm.protocol.parameters import encode_parameters, is_repeatable
+from spark_llm.validation.texts import check_text
 from tests.support.strategies import JSON, TEXTS
 
 
@@ -36,17 +37,17 @@ from tests.support.strategies import JSON, TEXTS
 )
 def test_a_parameter_is_sent_as_it_was_given(name: str, value: object) -> None:
     """A value that can be right stands in the request under its name, alone."""
-    assert {name: value} == json.loads(written({name: value, "other": None}, None))
+    assert {name: value} == json.loads(encode_parameters({name: value, "other": None}, None))
 
 
 def test_a_parameter_that_is_not_given_is_not_sent() -> None:
     """None is no value: not even the name travels."""
-    assert b"{}" == written({"max_tokens": None, "stop": None}, None) == written({}, {})
+    assert b"{}" == encode_parameters({"max_tokens": None, "stop": None}, None) == encode_parameters({}, {})
 
 
 def test_a_tuple_of_stops_is_a_list() -> None:
     """Any sequence of strings will do."""
-    assert {"stop": ["a", "b"]} == json.loads(written({"stop": ("a", "b")}, None))
+    assert {"stop": ["a", "b"]} == json.loads(encode_parameters({"stop": ("a", "b")}, None))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_a_tuple_of_stops_is_a_list() -> None:
 )
 def test_chance_without_a_seed_is_not_repeatable(parameters: bytes, alike: bool) -> None:  # noqa: FBT001 -- a table
     """Who sets a temperature and no seed wants each answer drawn anew; all others may be answered alike."""
-    assert alike == repeatable(parameters)
+    assert alike == is_repeatable(parameters)
 
 
 def circle() -> list[object]:
@@ -98,13 +99,13 @@ def circle() -> list[object]:
 def test_a_parameter_that_cannot_be_right_is_refused(name: str, value: object) -> None:
     """The error names the parameter, and ends in a next step."""
     with pytest.raises(ConfigError, match=rf"(?s){name}.* Hint: .+\."):
-        written({name: value}, None)
+        encode_parameters({name: value}, None)
 
 
 @given(st.dictionaries(TEXTS.map("x_{}".format), JSON, max_size=4))
 def test_extra_body_is_merged_into_the_top_level(extra_body: dict[str, Any]) -> None:
     """Its fields stand next to the parameters, with every value that JSON can hold."""
-    merged = json.loads(written({"max_tokens": 8}, extra_body))
+    merged = json.loads(encode_parameters({"max_tokens": 8}, extra_body))
     expected = json.loads(json.dumps({"max_tokens": 8, **extra_body}, ensure_ascii=False).encode("utf-8", "replace"))
 
     assert len(expected) == len(merged)
@@ -116,22 +117,22 @@ def test_extra_body_keeps_what_it_was_given() -> None:
     """Nested fields stay nested, and a null is a null."""
     extra_body = {"extra_params": {"top_p": "0.9"}, "top_k": 40, "user": None, "usage_context": {"job": "é🙂"}}
 
-    assert extra_body == json.loads(written({}, MappingProxyType(extra_body)))
+    assert extra_body == json.loads(encode_parameters({}, MappingProxyType(extra_body)))
 
 
 @pytest.mark.parametrize("name", ["messages", "prompt", "input", "model", "stream", "stream_options"])
 def test_extra_body_may_not_set_what_is_ours(name: str) -> None:
     """The column is the prompt, the endpoint names the model, and a column has no use for a stream."""
     with pytest.raises(ConfigError, match=rf"{name}.* Hint: .+\."):
-        written({}, {name: True})
+        encode_parameters({}, {name: True})
 
 
 def test_a_field_is_given_once() -> None:
     """A parameter and `extra_body` may not both name a field; one that is left out is free."""
     with pytest.raises(ConfigError, match=r"'seed'.* Hint: .+\."):
-        written({"seed": 1}, {"seed": 2})
+        encode_parameters({"seed": 1}, {"seed": 2})
 
-    assert {"seed": 2} == json.loads(written({"seed": None}, {"seed": 2}))
+    assert {"seed": 2} == json.loads(encode_parameters({"seed": None}, {"seed": 2}))
 
 
 @pytest.mark.parametrize(
@@ -154,22 +155,22 @@ def test_a_field_is_given_once() -> None:
 def test_an_extra_body_that_is_no_json_is_refused(extra_body: Any) -> None:  # noqa: ANN401 -- every wrong type
     """Nothing is quietly turned into something else on its way: NaN is not null, and bytes are no text."""
     with pytest.raises(ConfigError, match=r"(?s)extra_body.* Hint: .+\."):
-        written({}, extra_body)
+        encode_parameters({}, extra_body)
 
 
 @pytest.mark.parametrize("value", ["", " ", "\n", None, 7, b"a", ["a"]])
 def test_a_text_says_something(value: object) -> None:
     """Blank instructions are a mistake, and are found where the UDF is built."""
     with pytest.raises(ConfigError, match=r"(?s)system.* Hint: .+\."):
-        text("system", value)
+        check_text("system", value)
 
-    assert " a " == text("system", " a ")
+    assert " a " == check_text("system", " a ")
 
 
 def test_what_is_written_does_not_change_with_the_caller() -> None:
     """The parameters are written down when the UDF is built: a mapping that changes later changes nothing."""
     extra_body = {"top_k": 40}
-    before = written({}, extra_body)
+    before = encode_parameters({}, extra_body)
     extra_body["top_k"] = 1
 
     assert {"top_k": 40} == json.loads(before)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.protocol.chat import Chat
-from spark_llm.protocol.reasoning import Parted, parted
+from spark_llm.protocol.reasoning import SplitText, split_reasoning
 from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Field, Scalar, Struct
 from spark_llm.protocol.values import Answer, Prompt, Result, RowError
@@ -32,7 +32,7 @@ STARS = StructuredOutput("review", Struct((Field("stars", Scalar("long")),)))
 
 def asked(text: str, said: str = "row", finish_reason: str = "stop", task: Chat = ANSWERS_ALONE) -> Result:
     """Return what a row gets whose answer is this text."""
-    outcome = task.typed(Answer([Result(text=text, finish_reason=finish_reason)], None), [said], 0)
+    outcome = task.parse_output(Answer([Result(text=text, finish_reason=finish_reason)], None), [said], 0)
     assert isinstance(outcome, Answer)
     return outcome.results[0]
 
@@ -41,14 +41,16 @@ def asked(text: str, said: str = "row", finish_reason: str = "stop", task: Chat 
 @given(PLAIN_TEXTS.filter(lambda text: "assistantfinal" not in text), PLAIN_TEXTS.filter(str.strip))
 def test_thoughts_in_front_are_left_out(opening: str, closing: str, thoughts: str, answer: str) -> None:
     """Whatever is thought, the answer stays, without the blanks around it."""
-    assert Parted(answer.strip(), had_thoughts=True) == parted(f"\n{opening}{thoughts}{closing}\n\n{answer}")
+    assert SplitText(answer.strip(), had_reasoning=True) == split_reasoning(
+        f"\n{opening}{thoughts}{closing}\n\n{answer}"
+    )
 
 
 @pytest.mark.parametrize("closing", LEFT_OUT)
 @given(PLAIN_TEXTS.filter(lambda text: not text.endswith(("`", "'", '"'))))
 def test_so_are_thoughts_without_their_opening_mark(closing: str, thoughts: str) -> None:
     """A chat template may have written it already."""
-    assert Parted("Bonjour", had_thoughts=True) == parted(f"{thoughts}{closing}\n\nBonjour")
+    assert SplitText("Bonjour", had_reasoning=True) == split_reasoning(f"{thoughts}{closing}\n\nBonjour")
 
 
 @pytest.mark.parametrize(
@@ -65,14 +67,14 @@ def test_so_are_thoughts_without_their_opening_mark(closing: str, thoughts: str)
 )
 def test_marks_that_are_part_of_the_answer_stay(text: str, said: str) -> None:
     """In its midst, in quotes, or where the row's own text has them, which is translated, say."""
-    assert Parted(text, had_thoughts=False) == parted(text, said)
+    assert SplitText(text, had_reasoning=False) == split_reasoning(text, said)
 
 
 @given(st.text(), st.text())
 def test_a_text_without_marks_is_the_same_text(text: str, said: str) -> None:
     """Letter for letter."""
     if not any(mark in text for pair in MARKS for mark in pair):
-        assert Parted(text, had_thoughts=False) == parted(text, said)
+        assert SplitText(text, had_reasoning=False) == split_reasoning(text, said)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ def test_a_chat_keeps_the_whole_text() -> None:
 def test_json_is_found_behind_thoughts(opening: str, closing: str) -> None:
     """Though there is JSON in them as well."""
     text = f'{opening}Is it {{"stars": 1}}?{closing}{{"stars": 4}}'
-    result = asked(text, task=Chat(reply=STARS, answer_only=True))
+    result = asked(text, task=Chat(output=STARS, answer_only=True))
 
     assert ({"stars": 4}, '{"stars": 4}', None) == (result.parsed, result.text, result.error)
-    assert text == asked(text, task=Chat(reply=STARS)).text
+    assert text == asked(text, task=Chat(output=STARS)).text

@@ -15,7 +15,7 @@ from spark_llm.errors import KINDS
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
-from spark_llm.protocol.parameters import written
+from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.values import Answer, Failure, Outcome, Response, Result
 from tests.support.strategies import JSON, REPLIES, STATUSES
 
@@ -38,7 +38,7 @@ KINDS_OF_SERVERS = {
 }
 
 
-SETTLES = {"kind", "status", "retryable", "told_to_wait", "retry_after_s", "about_input", "stops_all"}
+SETTLES = {"kind", "status", "retryable", "throttled", "retry_after_s", "about_input", "stops_all"}
 HEADERS = st.dictionaries(
     st.sampled_from(("retry-after", "retry-after-ms", "date", "location", "x-request-id", "served-model-name")),
     st.text(st.characters(), max_size=30) | st.text(st.characters(categories=["Cs"]), max_size=3),
@@ -59,7 +59,7 @@ def read(sample: dict[str, Any]) -> Outcome:
 def decoded(sample: dict[str, Any], response: Response, count: int) -> Outcome:
     """Read any response with the codec of a sample's task."""
     n = sample.get("n", 1)
-    embed = Embed(written({"dimensions": sample.get("dimensions")}, None))
+    embed = Embed(encode_parameters({"dimensions": sample.get("dimensions")}, None))
     tasks = {"chat": Chat(n=n).decode, "complete": Complete(n=n).decode, "embed": embed.decode}
     return tasks[sample["task"]](response, count)
 
@@ -76,7 +76,7 @@ def facts(outcome: Outcome) -> dict[str, Any]:
         ]
         error = first.error
     else:
-        names = ("told_to_wait", "retry_after_s", "about_input", "about_form", "stops_all")
+        names = ("throttled", "retry_after_s", "about_input", "format_unsupported", "stops_all")
         found = {name: getattr(outcome, name) for name in names}
         error = outcome.error
     found["usage"] = None if outcome.usage is None else outcome.usage._asdict()

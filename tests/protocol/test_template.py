@@ -160,12 +160,12 @@ def test_a_huge_row_and_a_huge_template_are_filled_in() -> None:
 @given(WRITTEN, TEXTS, ROWS)
 def test_a_prompt_travels(parts: list[tuple[str, str]], end: str, rows: list[Any]) -> None:
     """Pickled and read again it is equal, and asks the same."""
-    prompt = PromptBuilder.parse(written(parts, end), "Be {title}.", conversations=True)
+    prompt = PromptBuilder.parse(written(parts, end), "Be {title}.", allows_conversations=True)
     arrived = pickle.loads(pickle.dumps(prompt))  # noqa: S301 -- our own bytes
 
     assert prompt == arrived
     assert hash(prompt) == hash(arrived)
-    assert prompt.asked(columns(rows)) == arrived.asked(columns(rows))
+    assert prompt.build(columns(rows)) == arrived.build(columns(rows))
 
 
 def test_the_fields_are_told_once_and_in_order() -> None:
@@ -180,7 +180,7 @@ def test_instructions_without_fields_are_every_rows() -> None:
     prompt = PromptBuilder.parse("About {title}", "Answer as {{json}}.")
 
     assert "Answer as {json}." == prompt.instructions
-    assert ["About {x}", None] == prompt.asked({"title": ["{x}", None]})
+    assert ["About {x}", None] == prompt.build({"title": ["{x}", None]})
     assert None is PromptBuilder.parse("{title}").instructions
 
 
@@ -198,14 +198,14 @@ def test_instructions_with_fields_lead_their_own_row(rows: list[Any]) -> None:
             {"role": "user", "content": f"About {row['title']}"},
         ]
         for row in rows
-    ] == prompt.asked(columns(rows))
+    ] == prompt.build(columns(rows))
 
 
 @given(st.lists(st.tuples(st.none() | CONVERSATIONS | VALUES, st.none() | VALUES), max_size=4))
 def test_a_field_that_is_the_whole_template_may_be_a_conversation(rows: list[tuple[Any, str | None]]) -> None:
     """Its row's instructions lead it, unless it has its own; texts and nulls beside it are what they always are."""
-    prompt = PromptBuilder.parse("{turns}", "Be {mood}.", conversations=True)
-    plain = PromptBuilder.parse("{turns}", "Be brief.", conversations=True)
+    prompt = PromptBuilder.parse("{turns}", "Be {mood}.", allows_conversations=True)
+    plain = PromptBuilder.parse("{turns}", "Be brief.", allows_conversations=True)
     values = {"turns": [turns for turns, _ in rows], "mood": [mood for _, mood in rows]}
     expected: list[Any] = []
     for turns, mood in rows:
@@ -217,8 +217,8 @@ def test_a_field_that_is_the_whole_template_may_be_a_conversation(rows: list[tup
         else:
             expected.append([{"role": "system", "content": f"Be {mood}."}, *messages])
 
-    assert expected == prompt.asked(values)
-    assert [turns for turns, _ in rows] == plain.asked(values)
+    assert expected == prompt.build(values)
+    assert [turns for turns, _ in rows] == plain.build(values)
 
 
 @pytest.mark.parametrize(
@@ -239,9 +239,9 @@ def test_which_field_may_be_a_conversation(
     field: str | None,
 ) -> None:
     """One that stands alone in the template, and nowhere else."""
-    assert field == PromptBuilder.parse(template, system, conversations=conversations).conversation
+    assert field == PromptBuilder.parse(template, system, allows_conversations=conversations).conversation_field
 
 
 def test_a_prompt_reads_as_it_was_written() -> None:
     """The repr shows the templates, and not their pieces."""
-    assert "Template(written='Sum {title}')" in repr(PromptBuilder.parse("Sum {title}"))
+    assert "Template(source='Sum {title}')" in repr(PromptBuilder.parse("Sum {title}"))

@@ -21,15 +21,15 @@ from spark_llm.readiness.client import off_the_loop
 from spark_llm.readiness.report import Check, Report
 from spark_llm.readiness.target import Target, shown, tasks_of, workspace
 from spark_llm.serving import After, Echo, Faults, LocalEndpoints, ServingEndpoint
-from tests.support.answering import CHAT_ANSWER, Answers, answering
 from tests.support.asking import ask, engine_at
-from tests.support.wire import AUTHORITY, Scripted
+from tests.support.raw_server import AUTHORITY, RawServer
+from tests.support.stub_server import CHAT_RESPONSE, Responses, stub_server
 
 SECRET = "dapi-5ecret-that-must-not-be-seen"
 DESCRIBED = {"name": "chat", "task": "llm/v1/chat", "state": {"ready": "READY", "config_update": "NOT_UPDATING"}}
 FOUND = {
     "GET /api/2.0/serving-endpoints/chat": (200, DESCRIBED),
-    "POST /serving-endpoints/chat/invocations": (200, CHAT_ANSWER),
+    "POST /serving-endpoints/chat/invocations": (200, CHAT_RESPONSE),
 }
 
 
@@ -151,7 +151,7 @@ def test_a_model_that_thinks_longer_than_one_token_has_answered() -> None:
     """OpenAI's thinking models refuse so short an answer with a 400: they were reached, and that is what is asked."""
     words = "Could not finish the message because max_tokens or model output limit was reached. Please try again."
     refused = (400, {"error": {"message": words, "type": "invalid_request_error", "code": None}})
-    with answering({"POST /v1/chat/completions": refused}) as server:
+    with stub_server({"POST /v1/chat/completions": refused}) as server:
         report = checked(Endpoint(f"{server.url}/v1", model="o"), "chat")
 
     assert report.ok, report
@@ -161,7 +161,7 @@ def test_a_model_that_thinks_longer_than_one_token_has_answered() -> None:
 def test_a_truncated_answer_is_an_answer() -> None:
     """A token that went into thinking leaves the text empty."""
     choice = {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "length"}
-    with answering({"POST /v1/chat/completions": (200, {**CHAT_ANSWER, "choices": [choice]})}) as server:
+    with stub_server({"POST /v1/chat/completions": (200, {**CHAT_RESPONSE, "choices": [choice]})}) as server:
         report = checked(Endpoint(f"{server.url}/v1", model="o"))
 
     assert report.ok, report
@@ -171,11 +171,11 @@ def test_a_truncated_answer_is_an_answer() -> None:
 def test_a_server_that_only_embeds_is_found_out() -> None:
     """Where nothing tells the task, chat, embed and complete are tried in this order, each at its own path."""
     answer = {"data": [{"index": 0, "embedding": [0.5, 0.25]}], "model": "m", "usage": {"total_tokens": 1}}
-    with answering({"POST /v1/embeddings": (200, answer)}) as server:
+    with stub_server({"POST /v1/embeddings": (200, answer)}) as server:
         report = checked(Endpoint(f"{server.url}/v1", model="m"))
 
     assert report.ok, report
-    assert ["POST /v1/chat/completions", "POST /v1/embeddings"] == server.asked
+    assert ["POST /v1/chat/completions", "POST /v1/embeddings"] == server.requests
     assert "a vector of 2 numbers" in named(report, "request").message
 
 
@@ -200,14 +200,14 @@ def _nobody() -> Iterator[str]:
 @contextmanager
 def _untrusted() -> Iterator[str]:
     """Speak TLS with a certificate that nobody trusts."""
-    with answering({}, tls=True) as server:
+    with stub_server({}, tls=True) as server:
         yield f"{server.url}/v1"
 
 
 @contextmanager
 def _plain() -> Iterator[str]:
     """Speak plain HTTP where TLS is expected."""
-    with answering({}) as server:
+    with stub_server({}) as server:
         yield f"{server.url.replace('http', 'https')}/v1"
 
 
@@ -220,7 +220,7 @@ def _unknown() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("place", "message", "hint"),
     [
-        (_silent, "no whole answer within 0.4 s", "give a try longer"),
+        (_silent, "no complete answer within 0.4 s", "allow more time"),
         (_nobody, "connection refused", "nothing listens there"),
         (_untrusted, "certificate verify failed: ", "Endpoint(…, ca_bundle=…)"),
         (_plain, "no TLS with 127.0.0.1", "write http://"),
@@ -296,7 +296,7 @@ def test_a_proxy_that_cannot_be_used_is_told_as_a_row_tells_it(address: str, mon
 @pytest.mark.parametrize("status", [200, 500])
 def test_a_secret_that_an_error_repeats_is_in_no_report_and_no_row(status: int) -> None:
     """A gateway that answers 200 with an error body is read as one that answers 500."""
-    with answering({"POST /invocations": (status, {"error": {"message": f"bad key {SECRET}"}})}) as server:
+    with stub_server({"POST /invocations": (status, {"error": {"message": f"bad key {SECRET}"}})}) as server:
         endpoint = Endpoint(f"{server.url}/invocations", headers={"Authorization": f"Bearer {SECRET}"})
         words = wrong(checked(endpoint, "chat")).words
         row = told_to_a_row(endpoint)
@@ -314,7 +314,7 @@ def _proxy(answer: bytes | None) -> Iterator[str]:
             authority = f"127.0.0.1:{listener.getsockname()[1]}"
         yield authority
         return
-    server = Scripted(answer)
+    server = RawServer(answer)
     yield server.authority
     server.close()
 
@@ -322,7 +322,7 @@ def _proxy(answer: bytes | None) -> Iterator[str]:
 def test_a_ca_bundle_makes_the_server_trusted() -> None:
     """With the certificates of whoever signed it the same server is ready."""
     pem = AUTHORITY.cert_pem.bytes().decode()
-    with answering(FOUND, tls=True) as server:
+    with stub_server(FOUND, tls=True) as server:
         url = f"{server.url}/serving-endpoints/chat/invocations"
         report = checked(Endpoint(url, ca_bundle=pem))
 
@@ -332,7 +332,7 @@ def test_a_ca_bundle_makes_the_server_trusted() -> None:
 
 def test_a_ca_bundle_that_is_none_is_told_as_a_row_tells_it() -> None:
     """A path that leads nowhere is named, with what to do about it."""
-    with answering(FOUND, tls=True) as server:
+    with stub_server(FOUND, tls=True) as server:
         endpoint = Endpoint(f"{server.url}/serving-endpoints/chat/invocations", ca_bundle="no/such/file.pem")
         report = checked(endpoint)
         row = told_to_a_row(endpoint)
@@ -374,7 +374,7 @@ def _broken(endpoints: LocalEndpoints) -> TokenSource | None:
 @pytest.mark.parametrize(
     ("token", "name", "message", "hint"),
     [
-        (_wrong, "request", "Invalid access token", "(token=) was not taken"),
+        (_wrong, "request", "Invalid access token", "(token=) was refused"),
         (_revoked, "request", "Invalid access token", "revoked"),
         (_expired, "request", "Invalid access token", "expired"),
         (_none, "request", "Credential was not sent", "no token was sent"),
@@ -429,13 +429,13 @@ def test_a_token_that_tells_its_end_is_read() -> None:
         claims = base64.urlsafe_b64encode(json.dumps({"exp": ends_at}).encode()).decode().rstrip("=")
         return f"e30.{claims}.{SECRET}"
 
-    with answering(FOUND) as server:
+    with stub_server(FOUND) as server:
         url = f"{server.url}/serving-endpoints/chat/invocations"
         past = checked(Endpoint(url, token=jwt(time.time() - 7_300)))
         fresh = checked(Endpoint(url, token=jwt(time.time() + 3_590)))
 
     assert f"the token expired 2 h 2 min ago (at {url})." == wrong(past).message
-    assert wrong(past).hint.startswith("the token (token=) has expired; make a new one")
+    assert wrong(past).hint.startswith("the token (token=) has expired; create a new one")
     assert "a token (token=), good for another 1 h" == named(fresh, "credentials").message
     assert SECRET not in str(past) + str(fresh)
 
@@ -469,16 +469,16 @@ def test_no_credentials_at_all_are_said_before_anything_is_asked(endpoints: Loca
     report = checked(Endpoint("chat"), environ={"DATABRICKS_HOST": endpoints.url})
 
     assert "credentials" == wrong(report).name
-    assert wrong(report).message.startswith(f"There is no token for {endpoints.url}: ")
+    assert wrong(report).message.startswith(f"There is no token for {endpoints.url}. ")
     assert "set DATABRICKS_TOKEN on the driver, or pass Endpoint(…, token=…)." == wrong(report).hint
 
 
 @pytest.mark.parametrize(
     ("endpoint", "environ", "message"),
     [
-        (Endpoint("chat"), {}, "DATABRICKS_HOST does not say at which workspace"),
+        (Endpoint("chat"), {}, "DATABRICKS_HOST names no workspace"),
         (Endpoint("http://far.example/v1", model="m"), {}, "plain http to another machine"),
-        (Endpoint("http://127.0.0.1:1/v1"), {}, "a base needs a model"),
+        (Endpoint("http://127.0.0.1:1/v1"), {}, "a base URL, which needs a model"),
         (Endpoint("chat"), {"DATABRICKS_HOST": "http://far.example", "DATABRICKS_TOKEN": "t"}, "plain http"),
     ],
 )
@@ -498,7 +498,7 @@ def test_a_task_that_the_url_does_not_answer_is_said() -> None:
     report = checked(Endpoint("http://127.0.0.1:1/v1/embeddings"), "chat")
 
     assert "address" == wrong(report).name
-    assert "answers /embeddings, and this UDF asks /chat/completions" in wrong(report).message
+    assert "serves /embeddings, but this UDF sends requests to /chat/completions" in wrong(report).message
 
 
 # What a workspace says of its endpoint.
@@ -572,9 +572,9 @@ def test_a_route_optimised_endpoint_is_told_its_own_url() -> None:
     own = "https://1.serving.example/7/serving-endpoints/chat/invocations"
     described = {**DESCRIBED, "route_optimized": True, "endpoint_url": own}
     refused = (400, {"error_code": "BAD_REQUEST", "message": "This endpoint is asked at its own URL."})
-    answers: Answers = {**FOUND, "GET /api/2.0/serving-endpoints/chat": (200, described)}
-    refusing: Answers = {**answers, "POST /serving-endpoints/chat/invocations": refused}
-    with answering(answers) as willing, answering(refusing) as unwilling:
+    answers: Responses = {**FOUND, "GET /api/2.0/serving-endpoints/chat": (200, described)}
+    refusing: Responses = {**answers, "POST /serving-endpoints/chat/invocations": refused}
+    with stub_server(answers) as willing, stub_server(refusing) as unwilling:
         ready = checked(Endpoint(f"{willing.url}/serving-endpoints/chat/invocations"))
         refusal = checked(Endpoint(f"{unwilling.url}/serving-endpoints/chat/invocations"))
     way = f"it is route-optimised: ask {own} with an OAuth token, such as ClientCredentials get."
@@ -610,7 +610,7 @@ def test_a_route_optimised_endpoint_is_ready_at_its_own_url() -> None:
 )
 def test_without_a_description_the_request_decides(answer: tuple[int, object], words: str) -> None:
     """A right to ask is enough: who may not look, or finds no such API, is not held up by it."""
-    with answering({**FOUND, "GET /api/2.0/serving-endpoints/chat": answer}) as server:
+    with stub_server({**FOUND, "GET /api/2.0/serving-endpoints/chat": answer}) as server:
         report = checked(Endpoint(f"{server.url}/serving-endpoints/chat/invocations"))
 
     assert report.ok, report
@@ -624,7 +624,7 @@ def test_every_success_is_one() -> None:
         "POST /token": (201, {"access_token": SECRET, "expires_in": 3600}),
         "GET /api/2.0/serving-endpoints": (203, {"endpoints": [DESCRIBED]}),
     }
-    with answering(answers) as server:
+    with stub_server(answers) as server:
         client = ClientCredentials("id", "secret", f"{server.url}/token")
         report = checked(Endpoint(f"{server.url}/serving-endpoints/chat/invocations", token=client))
         names = [found.name for found in endpoints_at(workspace({"DATABRICKS_HOST": server.url}, (), client))]
@@ -635,7 +635,7 @@ def test_every_success_is_one() -> None:
 
 def test_a_description_is_asked_for_with_the_workers_headers() -> None:
     """A gateway's header and the token go with it, to the same host."""
-    with answering(FOUND) as server:
+    with stub_server(FOUND) as server:
         endpoint = Endpoint(
             f"{server.url}/serving-endpoints/chat/invocations", token=SECRET, headers={"X-Team": "data"}
         )
@@ -649,7 +649,7 @@ def test_a_description_is_asked_for_with_the_workers_headers() -> None:
 
 def test_a_token_goes_before_a_header_of_its_name() -> None:
     """As a worker sends it: one header, however it is written, and the token in it."""
-    with answering(FOUND) as server:
+    with stub_server(FOUND) as server:
         url = f"{server.url}/serving-endpoints/chat/invocations"
         checked(Endpoint(url, token=SECRET, headers={"authorization": "Basic x"}))
         basic = checked(Endpoint(url, headers={"authorization": "Basic x"}))

@@ -10,9 +10,9 @@ from spark_llm.errors import KINDS, Kind
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.json_codec import read_json, write_json
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import RowError
-from spark_llm.protocol.wire import read_json, write_json
 from spark_llm.readiness.probe import SAMPLE, asks_on, is_an_answer, questions
 
 LIMITS = ("max_tokens", "max_completion_tokens")

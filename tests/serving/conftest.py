@@ -1,4 +1,4 @@
-"""Local endpoints for the tests of them, and a client of each."""
+"""Local endpoints under test, each with a client."""
 
 from collections.abc import Iterator
 
@@ -10,13 +10,13 @@ from tests.support.local_client import Client, connected
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Client]:
-    """Endpoints that the tests of a request and its answer share."""
+    """Endpoints shared by tests that need no exact counters."""
     with connected(LocalEndpoints(token="t0ken")) as client:
         yield client
 
 
 @pytest.fixture
 def client() -> Iterator[Client]:
-    """Endpoints of one test's own, whose counters begin at zero."""
+    """Endpoints for one test, with counters at zero."""
     with connected(LocalEndpoints()) as client:
         yield client

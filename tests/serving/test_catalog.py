@@ -1,4 +1,4 @@
-"""The endpoints as they are described, stopped and asked model by model."""
+"""Endpoints: their descriptions, their state, their models and tasks."""
 
 import pytest
 from hypothesis import given
@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from spark_llm.serving import Echo, LocalEndpoints, Model, ServingEndpoint
 from spark_llm.serving.catalog import Deployment
 from spark_llm.serving.models.tasks import TASKS
-from tests.support.local_client import POST_PATHS, Client, connected, conversation
+from tests.support.local_client import POST_PATHS, Client, chat_body, connected
 
 API = "/api/2.0/serving-endpoints"
-CHAT = conversation("hello")
+CHAT = chat_body("hello")
 
 
 def test_an_endpoint_is_described_as_documented(shared: Client) -> None:
-    """The description has the documented fields: its task, its state, what it serves and where the traffic goes."""
+    """The description has the documented fields: task, state, served entities and traffic."""
     document = shared.get(f"{API}/complete").json()
     [entity] = document["config"]["served_entities"]
 
@@ -38,7 +38,7 @@ def test_an_endpoint_is_described_as_documented(shared: Client) -> None:
 
 @pytest.mark.parametrize("path", [API, f"{API}/"])
 def test_all_endpoints_are_listed(path: str, shared: Client) -> None:
-    """The list has each endpoint in short, with a slash at the end of its path and without."""
+    """The list has a summary of each endpoint, with and without a slash at the end of its path."""
     listed = shared.get(path).json()["endpoints"]
 
     assert {"chat": "llm/v1/chat", "complete": "llm/v1/completions", "embed": "llm/v1/embeddings"} == {
@@ -51,8 +51,8 @@ def test_all_endpoints_are_listed(path: str, shared: Client) -> None:
         }
 
 
-def test_an_endpoint_that_is_not_there_is_not_described(shared: Client) -> None:
-    """Its 404 has the documented words, and the request's id both in the body and in a header."""
+def test_an_unknown_endpoint_has_no_description(shared: Client) -> None:
+    """The 404 of an unknown endpoint has the documented message, and the request's id in body and header."""
     for path in (f"{API}/nobody", f"{API}/nobody/openapi"):
         response = shared.get(path)
         [info] = response.json().pop("details")
@@ -63,8 +63,8 @@ def test_an_endpoint_that_is_not_there_is_not_described(shared: Client) -> None:
         assert "type.googleapis.com/google.rpc.RequestInfo" == info["@type"]
 
 
-def test_a_description_wants_the_token(shared: Client) -> None:
-    """What tells of the endpoints is for who has the token; what a client reads before that is for all."""
+def test_a_description_needs_the_token(shared: Client) -> None:
+    """Documents about endpoints need the token; those that a client reads before signing in do not."""
     wrong = {"Authorization": "Bearer wrong"}
     guarded = [API, f"{API}/", f"{API}/chat", f"{API}/nobody", f"{API}/chat/openapi", "/v1/models", "/stats"]
     free = [
@@ -82,37 +82,37 @@ def test_a_description_wants_the_token(shared: Client) -> None:
 
 
 @pytest.mark.parametrize("path", POST_PATHS)
-def test_a_stopped_endpoint_refuses_what_it_is_asked(path: str) -> None:
-    """It is described as not ready and refuses every request, until it is started again; others go on."""
+def test_a_stopped_endpoint_refuses_every_request(path: str) -> None:
+    """A stopped endpoint is NOT_READY and refuses every request until its start; other endpoints go on."""
     with connected(LocalEndpoints({"chat": Echo(), "other": Echo()})) as client:
         client.endpoints.set_ready("chat", ready=False)
         refused = client.post(path, {"model": "chat", **CHAT, "prompt": "a", "input": "a"})
-        told = refused.json().get("error") or refused.json()
+        error = refused.json().get("error") or refused.json()
         document = client.get(f"{API}/chat").json()
 
-        words = "The given endpoint is stopped, please retry after starting the endpoint."
-        assert (400, words) == (refused.status_code, told["message"])
+        message = "The given endpoint is stopped, please retry after starting the endpoint."
+        assert (400, message) == (refused.status_code, error["message"])
         assert ("NOT_READY", "Stopped") == (
             document["state"]["ready"],
             document["config"]["served_entities"][0]["state"]["deployment_state_message"],
         )
-        assert 200 == client.ask("other", CHAT).status_code
+        assert 200 == client.query("other", CHAT).status_code
         assert {400: 1} == client.endpoints.stats.endpoints["chat"].by_status
         client.endpoints.set_ready("chat", True)
-        assert 200 == client.ask("chat", CHAT).status_code
+        assert 200 == client.query("chat", CHAT).status_code
 
 
-def test_only_what_is_there_can_be_stopped(client: Client) -> None:
-    """A name that is not served says which are."""
+def test_stopping_an_unknown_endpoint_raises(client: Client) -> None:
+    """An unknown name raises with the served names."""
     with pytest.raises(ValueError, match="Hint: these are served: chat, complete, embed"):
         client.endpoints.set_ready("chta", False)
 
 
-# --- Several models, and what they are for ---
+# --- Several models and tasks ---
 
 
 def test_each_model_of_an_endpoint_can_be_asked_by_its_name() -> None:
-    """The first one has all traffic; the others answer who names them; and each says who it was."""
+    """The first model has all traffic, the others serve requests by name, and a header names the model."""
     models = {"ours": Echo(name="a"), "theirs": Echo(name="b")}
     with connected(LocalEndpoints({"chat": ServingEndpoint(models)})) as client:
         paths = ["/invocations", "/served-models/ours/invocations", "/served-models/theirs/invocations"]
@@ -126,29 +126,29 @@ def test_each_model_of_an_endpoint_can_be_asked_by_its_name() -> None:
     }
 
 
-def test_an_endpoint_is_for_what_it_is_told_to_be_for() -> None:
-    """An `Echo` can do all, and refuses what its endpoint is not for; the first task is the one it is described by."""
+def test_an_endpoint_serves_its_tasks_only() -> None:
+    """An endpoint refuses other tasks than its own, and its description names the first."""
     models: dict[str, Model | ServingEndpoint] = {
         "all": Echo(),
         "two": ServingEndpoint(Echo(), tasks=["embeddings", "completions"]),
     }
     with connected(LocalEndpoints(models)) as client:
         bodies = [CHAT, {"prompt": "a"}, {"input": "a"}]
-        assert [200, 200, 200] == [client.ask("all", body).status_code for body in bodies]
-        assert [400, 200, 200] == [client.ask("two", body).status_code for body in bodies]
+        assert [200, 200, 200] == [client.query("all", body).status_code for body in bodies]
+        assert [400, 200, 200] == [client.query("two", body).status_code for body in bodies]
         assert ["llm/v1/chat", "llm/v1/completions"] == [
             client.get(f"{API}/{name}").json()["task"] for name in ("all", "two")
         ]
 
 
-class Deaf:
-    """A model that serves nothing."""
+class NoTaskModel:
+    """A model without a task."""
 
-    name = "deaf"
+    name = "none"
 
 
-class Talker(Deaf):
-    """A model that only chats."""
+class ChatOnlyModel(NoTaskModel):
+    """A model that serves chat only."""
 
     chat = Echo.chat
 
@@ -159,12 +159,15 @@ class Talker(Deaf):
         (lambda: ServingEndpoint({}), "give it one"),
         (lambda: ServingEndpoint(Echo(), tasks=[]), "give a list of these: chat, completions, embeddings"),
         (lambda: ServingEndpoint(Echo(), tasks=["talk"]), "give a list of these"),  # type: ignore[list-item]
-        (lambda: LocalEndpoints({"x": Deaf()}), "give them the methods for it"),  # type: ignore[dict-item]
-        (lambda: LocalEndpoints({"x": ServingEndpoint(Talker(), tasks=["embeddings"])}), "give them the methods"),
+        (lambda: LocalEndpoints({"x": NoTaskModel()}), "give them the methods for it"),  # type: ignore[dict-item]
+        (
+            lambda: LocalEndpoints({"x": ServingEndpoint(ChatOnlyModel(), tasks=["embeddings"])}),
+            "give them the methods",
+        ),
     ],
 )
-def test_an_endpoint_that_serves_nothing_is_a_mistake(make: object, hint: str) -> None:
-    """No models, no tasks, or models that cannot do them: it is said when the endpoints are made."""
+def test_an_endpoint_without_models_or_tasks_raises(make: object, hint: str) -> None:
+    """No models, no tasks, or models that cannot serve them raise at construction."""
     assert callable(make)
     with pytest.raises(ValueError, match=f"Hint: .*{hint}"):
         make()
@@ -172,7 +175,7 @@ def test_an_endpoint_that_serves_nothing_is_a_mistake(make: object, hint: str) -
 
 @given(name=st.text(min_size=1), wanted=st.none() | st.sets(st.sampled_from([task.name for task in TASKS]), min_size=1))
 def test_a_deployment_keeps_the_order_of_the_tasks(name: str, wanted: set[str] | None) -> None:
-    """Chat comes before completions and these before embeddings, however they are named; the name makes the id."""
+    """Tasks are in the order chat, completions, embeddings, and the id depends on the name alone."""
     deployment = Deployment.of(name, ServingEndpoint(Echo(), tasks=wanted))  # type: ignore[arg-type]
 
     assert [task for task in TASKS if wanted is None or task.name in wanted] == list(deployment.tasks)

@@ -1,4 +1,4 @@
-"""Starting and stopping, and what it costs to have the endpoints at hand."""
+"""Starting, stopping and setting `LocalEndpoints`, and the pytest plugin."""
 
 import os
 import subprocess
@@ -13,14 +13,14 @@ from spark_llm.serving import After, Capacity, Faults, LocalEndpoints
 from tests.support.local_client import connected
 
 
-def test_stopping_drops_what_waits_at_once() -> None:
-    """Endpoints stop promptly with requests hung, held and late, and count them as left; a second stop is nothing."""
+def test_a_stop_drops_waiting_requests_at_once() -> None:
+    """A stop ends hung, held and late requests at once, and counts them as disconnects; a second stop is a no-op."""
     late = LocalEndpoints(faults=Faults("hang"), latency_s=lambda number: 3600.0 if number == 2 else 0.0)
     with connected(late) as client:
         client.endpoints.hold("held")
         waiting = []
         for text in ("hung", "held", "late"):
-            waiting.append(client.later(text))
+            waiting.append(client.chat_in_background(text))
             client.endpoints.wait_for(lambda stats: stats.in_flight == len(waiting), timeout_s=10)
         client.endpoints.stop()
         client.endpoints.stop()
@@ -30,21 +30,21 @@ def test_stopping_drops_what_waits_at_once() -> None:
         assert (3, 3, 0) == (stats.requests, stats.disconnects, stats.in_flight)
 
 
-def test_endpoints_come_back_at_the_same_port() -> None:
-    """An outage can be played: stopped, nobody answers; started again, the URL and the counters are the old ones."""
+def test_a_restart_keeps_the_port() -> None:
+    """Stopped endpoints refuse connections; a restart keeps the URL and the counters."""
     with connected(LocalEndpoints()) as client:
         url = client.endpoints.url
-        assert 200 == client.say("a").status_code
+        assert 200 == client.chat("a").status_code
         client.endpoints.stop()
         with pytest.raises(requests.ConnectionError):
-            client.say("a")
+            client.chat("a")
         client.endpoints.start()
 
-        assert (200, url, 2) == (client.say("a").status_code, client.endpoints.url, client.endpoints.stats.requests)
+        assert (200, url, 2) == (client.chat("a").status_code, client.endpoints.url, client.endpoints.stats.requests)
 
 
-def test_a_port_in_use_is_an_error_where_it_is_started() -> None:
-    """A port that is taken raises at once, and nothing is left running."""
+def test_a_port_in_use_raises_at_the_start() -> None:
+    """A port that is taken raises at once, and leaves nothing running."""
     with LocalEndpoints() as first:
         second = LocalEndpoints(port=int(first.url.rpartition(":")[2]))
         with pytest.raises(OSError, match="address already in use"):
@@ -53,7 +53,7 @@ def test_a_port_in_use_is_an_error_where_it_is_started() -> None:
 
 
 def test_there_is_no_url_before_the_start() -> None:
-    """Asking for the URL too early says what to do."""
+    """Reading the URL before the start raises with a hint."""
     with pytest.raises(RuntimeError, match="Hint: start them"):
         _ = LocalEndpoints().url
 
@@ -62,22 +62,22 @@ ROOT = Path(__file__).parents[2]
 
 
 def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in a process of its own, in the checkout."""
+    """Run Python in a new process, with the checkout on its path."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, check=False)
 
 
 def test_importing_the_fixture_loads_nothing_heavy() -> None:
-    """Every pytest run on the machine loads the plugin, so it must cost nothing."""
+    """Every pytest run on the machine loads the plugin, so it imports no heavy library."""
     heavy = "{'aiohttp', 'asyncio', 'msgspec', 'numpy', 'onnxruntime', 'pandas', 'pyspark', 'requests', 'xllamacpp'}"
     code = f"import sys, spark_llm.serving.pytest_plugin; print(sorted(({heavy} - before) & set(sys.modules)))"
-    done = run_python("-c", f"import sys, pytest; before = set(sys.modules); {code}")
+    completed = run_python("-c", f"import sys, pytest; before = set(sys.modules); {code}")
 
-    assert ("[]\n", "") == (done.stdout, done.stderr)
+    assert ("[]\n", "") == (completed.stdout, completed.stderr)
 
 
-def test_the_fixture_gives_fresh_endpoints(tmp_path: Path) -> None:
-    """A project that has the library has the fixture, and each test gets counters at zero."""
+def test_the_fixture_has_new_endpoints_for_each_test(tmp_path: Path) -> None:
+    """A project with the library has the fixture, and each test gets counters at zero."""
     (tmp_path / "test_theirs.py").write_text(
         "import urllib.request\n"
         "import pytest\n"
@@ -91,10 +91,10 @@ def test_the_fixture_gives_fresh_endpoints(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     plugin = ("-p", "spark_llm.serving.pytest_plugin", "-p", "no:cacheprovider")
-    done = run_python("-m", "pytest", "-q", *plugin, str(tmp_path), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    completed = run_python("-m", "pytest", "-q", *plugin, str(tmp_path), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
 
-    assert 0 == done.returncode, done.stdout
-    assert "2 passed" in done.stdout
+    assert 0 == completed.returncode, completed.stdout
+    assert "2 passed" in completed.stdout
 
 
 @pytest.mark.parametrize(
@@ -107,33 +107,33 @@ def test_the_fixture_gives_fresh_endpoints(tmp_path: Path) -> None:
         ("capacity", Capacity(concurrency=9)),
     ],
 )
-def test_a_setting_from_another_thread_waits_for_its_turn(name: str, value: object) -> None:
-    """It takes effect between two steps of the application, and never in the middle of one."""
-    seen: list[object] = []
+def test_a_setting_from_another_thread_runs_on_the_loop(name: str, value: object) -> None:
+    """A setting takes effect between two steps of the event loop, and never in the middle of one."""
+    values: list[object] = []
 
     def latency_s(_: int) -> float:
         setting.start()
-        setting.join(0.1)  # the time that it would take to see it happen
-        seen.append(getattr(endpoints, name))
+        setting.join(0.1)  # time for a wrong setting to take effect
+        values.append(getattr(endpoints, name))
         return 0.0
 
     endpoints = LocalEndpoints(latency_s=latency_s)
     old = getattr(endpoints, name)
     setting = threading.Thread(target=setattr, args=(endpoints, name, value), daemon=True)
     with connected(endpoints) as client:
-        client.say("a")
+        client.chat("a")
         setting.join(5)
 
-    assert ([old], value) == (seen, getattr(endpoints, name))
+    assert ([old], value) == (values, getattr(endpoints, name))
 
 
-def test_a_model_may_set_what_comes_next() -> None:
-    """What runs on the application's own thread need not wait for it, also while another thread does."""
-    elsewhere = []
+def test_a_model_may_change_the_settings() -> None:
+    """Settings on the application's own thread apply at once, even while another thread waits for it."""
+    other_threads = []
 
     def latency_s(number: int) -> float:
-        elsewhere.append(threading.Thread(target=setattr, args=(endpoints, "capacity", Capacity(concurrency=9))))
-        elsewhere[-1].start()
+        other_threads.append(threading.Thread(target=setattr, args=(endpoints, "capacity", Capacity(concurrency=9))))
+        other_threads[-1].start()
         endpoints.faults = Faults(f"ok*{number + 1} 503")
         endpoints.reset()
         endpoints.token_expires = None
@@ -141,8 +141,8 @@ def test_a_model_may_set_what_comes_next() -> None:
 
     endpoints = LocalEndpoints(latency_s=latency_s)
     with connected(endpoints) as client:
-        assert 200 == client.say("a").status_code
-        for each in elsewhere:
+        assert 200 == client.chat("a").status_code
+        for each in other_threads:
             each.join(5)
 
-    assert ([False], Faults("ok*1 503")) == ([each.is_alive() for each in elsewhere], endpoints.faults)
+    assert ([False], Faults("ok*1 503")) == ([each.is_alive() for each in other_threads], endpoints.faults)

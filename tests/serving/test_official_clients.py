@@ -1,4 +1,4 @@
-"""The services' own clients, which must not be able to tell these endpoints from the real ones."""
+"""The services' own clients, which work with local endpoints as with the real ones."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ HELLO = [ChatMessage(role=ChatMessageRole.USER, content="hello  big world")]
 
 @pytest.fixture
 def endpoints(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEndpoints]:
-    """Endpoints of which `chat` has a data plane, and nothing in the environment that a client would read."""
+    """Endpoints with a data plane for `chat`; the environment has no settings that a client would read."""
     for name in ("HOST", "TOKEN", "CLIENT_ID", "CLIENT_SECRET", "CONFIG_PROFILE", "AUTH_TYPE", "CONFIG_FILE"):
         monkeypatch.delenv(f"DATABRICKS_{name}", raising=False)
     models = {
@@ -32,16 +32,16 @@ def endpoints(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEndpoints]:
 # --- databricks-sdk ---
 
 
-def signed_in(endpoints: LocalEndpoints) -> WorkspaceClient:
-    """Return a client that signs in with OAuth."""
+def oauth_client(endpoints: LocalEndpoints) -> WorkspaceClient:
+    """Return a client that uses OAuth."""
     return WorkspaceClient(
         host=endpoints.url, client_id=endpoints.client_id, client_secret=endpoints.client_secret, config_file="none"
     )
 
 
-def test_the_sdk_signs_in_and_asks(endpoints: LocalEndpoints) -> None:
-    """It finds out how to sign in by itself, and one token is enough for every task."""
-    client = signed_in(endpoints)
+def test_the_sdk_signs_in_and_queries(endpoints: LocalEndpoints) -> None:
+    """The SDK discovers the token endpoint, and one token serves every task."""
+    client = oauth_client(endpoints)
     chat = client.serving_endpoints.query("chat", messages=HELLO)
     text = client.serving_endpoints.query("complete", prompt="a b")
     vectors = client.serving_endpoints.query("embed", input=["a", "b"])
@@ -54,9 +54,9 @@ def test_the_sdk_signs_in_and_asks(endpoints: LocalEndpoints) -> None:
     assert {200: 3} == endpoints.stats.by_status
 
 
-def test_the_sdk_asks_a_data_plane(endpoints: LocalEndpoints) -> None:
-    """It reads where the data plane is, changes its token for one that is good there, and is answered."""
-    client = signed_in(endpoints)
+def test_the_sdk_queries_a_data_plane(endpoints: LocalEndpoints) -> None:
+    """The SDK reads the data plane's URL, exchanges its token for that data plane, and gets an answer."""
+    client = oauth_client(endpoints)
     answers = [client.serving_endpoints_data_plane.query("chat", messages=HELLO) for _ in range(2)]
 
     assert ["hello  big world"] * 2 == [
@@ -67,7 +67,7 @@ def test_the_sdk_asks_a_data_plane(endpoints: LocalEndpoints) -> None:
 
 
 def test_the_sdk_reads_the_descriptions(endpoints: LocalEndpoints) -> None:
-    """With the plain token: the list, one endpoint, and its OpenAPI; and a stopped one is not ready."""
+    """The SDK reads the list, one endpoint and its OpenAPI with the plain token; a stopped one is NOT_READY."""
     client = WorkspaceClient(host=endpoints.url, token=endpoints.token, config_file="none")
     endpoints.set_ready("embed", False)
     listed = {each.name: (each.task, each.state and each.state.ready) for each in client.serving_endpoints.list()}
@@ -87,8 +87,8 @@ def test_the_sdk_reads_the_descriptions(endpoints: LocalEndpoints) -> None:
         assert document.read().startswith(b'{"openapi":"3.1.0"')
 
 
-def test_the_sdk_knows_the_errors(endpoints: LocalEndpoints) -> None:
-    """Each refusal is the exception that the service's would be, with its words and the request's id."""
+def test_the_sdk_recognises_the_errors(endpoints: LocalEndpoints) -> None:
+    """Each error response is the exception that the real one would be, with its message and the request's id."""
     client = WorkspaceClient(host=endpoints.url, token=endpoints.token, config_file="none")
     with pytest.raises(ResourceDoesNotExist, match="Endpoint with name 'nobody' does not exist") as missing:
         client.serving_endpoints.get("nobody")
@@ -100,7 +100,7 @@ def test_the_sdk_knows_the_errors(endpoints: LocalEndpoints) -> None:
     endpoints.set_ready("embed", False)
     with pytest.raises(BadRequest, match="The given endpoint is stopped"):
         client.serving_endpoints.query("embed", input="a")
-    oauth = signed_in(endpoints)
+    oauth = oauth_client(endpoints)
     oauth.serving_endpoints.get("chat")
     endpoints.revoke()
     with pytest.raises(Unauthenticated, match="Invalid access token"):
@@ -118,20 +118,20 @@ def test_the_sdk_knows_the_errors(endpoints: LocalEndpoints) -> None:
 
 @pytest.fixture(params=["/v1", "/serving-endpoints", "/ai-gateway/mlflow/v1", "azure"])
 def client(request: pytest.FixtureRequest, endpoints: LocalEndpoints) -> Iterator[openai.OpenAI]:
-    """A client at each of the bases that it may be pointed at."""
-    made = (
+    """A client at each base URL."""
+    client = (
         openai.AzureOpenAI(
             azure_endpoint=endpoints.url, api_key=endpoints.token, api_version="2024-10-21", max_retries=0
         )
         if request.param == "azure"
         else openai.OpenAI(base_url=endpoints.url + request.param, api_key=endpoints.token, max_retries=0)
     )
-    with made:
-        yield made
+    with client:
+        yield client
 
 
-def test_openai_asks_for_every_task(client: openai.OpenAI) -> None:
-    """Chat, completions and embeddings, the vectors as numbers or packed as the client likes them."""
+def test_openai_queries_every_task(client: openai.OpenAI) -> None:
+    """The client gets chat, completions and embeddings, in its own encoding of vectors."""
     chat = client.chat.completions.create(model="chat", messages=MESSAGES, n=2)
     text = client.completions.create(model="complete", prompt=["a b", "c"])
     vectors = client.embeddings.create(model="embed", input=["a", "b"])
@@ -142,7 +142,7 @@ def test_openai_asks_for_every_task(client: openai.OpenAI) -> None:
 
 
 def test_openai_reads_a_stream(client: openai.OpenAI) -> None:
-    """The pieces are the text, the last one says why it ends, and the usage comes as it was asked for."""
+    """The pieces join to the text, the last has the finish reason, and the usage comes on request."""
     chunks = list(
         client.chat.completions.create(
             model="chat", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
@@ -160,8 +160,8 @@ def test_openai_reads_a_stream(client: openai.OpenAI) -> None:
     assert ["a", " b", ""] == [chunk.choices[0].text for chunk in text]
 
 
-def test_openai_knows_the_errors(client: openai.OpenAI, endpoints: LocalEndpoints) -> None:
-    """Not found, bad and unknown are its own exceptions; so is an error in the middle of a stream."""
+def test_openai_recognises_the_errors(client: openai.OpenAI, endpoints: LocalEndpoints) -> None:
+    """404, 400 and 401 are the client's own exceptions."""
     with pytest.raises(openai.NotFoundError):
         client.embeddings.create(model="nobody", input="a")
     with pytest.raises(openai.BadRequestError, match="serves embeddings"):
@@ -172,7 +172,7 @@ def test_openai_knows_the_errors(client: openai.OpenAI, endpoints: LocalEndpoint
 
 
 def test_openai_lists_the_models(endpoints: LocalEndpoints) -> None:
-    """The endpoints are its models."""
+    """The client lists the endpoints as models."""
     with openai.OpenAI(base_url=endpoints.openai_url, api_key=endpoints.token) as client:
         assert ["chat", "complete", "embed"] == [model.id for model in client.models.list()]
         assert "embed" == client.models.retrieve("embed").id

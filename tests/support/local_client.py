@@ -1,4 +1,4 @@
-"""A small client for the tests of the local endpoints: plain requests, nothing of ours."""
+"""A small client of the local endpoints for their tests: plain `requests`, without the library's client code."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,8 +9,8 @@ import requests
 
 from spark_llm.serving import LocalEndpoints
 
-TIMEOUT_S = 300  # real models are slow on a machine that is busy with other things
-# Every path that takes a request for a model; `{name}` is the endpoint's.
+TIMEOUT_S = 300  # real models are slow on a busy machine
+# Every path for requests to a model; `{name}` is the endpoint's.
 ANY_TASK_PATHS = (
     "/serving-endpoints/{name}/invocations",
     "/serving-endpoints/{name}/served-models/{name}-1/invocations",
@@ -29,30 +29,30 @@ POST_PATHS = (
     *(path.format(name="chat") for path in ANY_TASK_PATHS),
     *(f"{base}/{task}{query}".format(name="chat") for base, task, query in TASK_PATHS),
 )
-NAMES = {"chat/completions": "chat", "completions": "complete", "embeddings": "embed"}
+ENDPOINTS = {"chat/completions": "chat", "completions": "complete", "embeddings": "embed"}
 
 
 def paths_of(task: str) -> list[str]:
-    """Return every path that a task is asked at, of the default endpoint that serves it."""
+    """Return every path of a task, for the default endpoint that serves it."""
     paths = [*ANY_TASK_PATHS, *(f"{base}/{each}{query}" for base, each, query in TASK_PATHS if each == task)]
-    return [path.format(name=NAMES[task]) for path in paths]
+    return [path.format(name=ENDPOINTS[task]) for path in paths]
 
 
 def is_databricks(path: str) -> bool:
-    """Tell whether a path answers in Databricks' manner; OpenAI's and Azure's errors are alike in their shape."""
+    """Return whether a path has Databricks' error shape; OpenAI's and Azure's are alike."""
     return not path.startswith(("/v1/", "/openai/"))
 
 
 class Client:
-    """Posts to local endpoints with their token, also in the background."""
+    """Sends requests to local endpoints with their token, also in the background."""
 
     def __init__(self, endpoints: LocalEndpoints) -> None:
-        """Remember where the endpoints are."""
+        """Use these endpoints."""
         self.endpoints = endpoints
         self._pool = ThreadPoolExecutor(16)
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> requests.Response:
-        """Get a document, with the token."""
+        """Return the response to a GET."""
         return requests.get(
             self.endpoints.url + path,
             headers={"Authorization": f"Bearer {self.endpoints.token}", **(headers or {})},
@@ -62,7 +62,7 @@ class Client:
     def post(
         self, path: str, body: object = None, *, data: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> requests.Response:
-        """Post `body` as JSON, or `data` as it is, on a connection of its own: bad bytes end theirs."""
+        """Post `body` as JSON, or `data` unchanged, on a new connection, since bad bytes close theirs."""
         return requests.post(
             self.endpoints.url + path,
             json=body,
@@ -71,51 +71,51 @@ class Client:
             timeout=TIMEOUT_S,
         )
 
-    def ask(self, endpoint: str, body: object) -> requests.Response:
+    def query(self, endpoint: str, body: object) -> requests.Response:
         """Post to the invocations route of one endpoint."""
         return self.post(f"/serving-endpoints/{endpoint}/invocations", body)
 
-    def say(self, text: str, **parameters: object) -> requests.Response:
-        """Ask for chat, with one message."""
-        return self.ask("chat", conversation(text, **parameters))
+    def chat(self, text: str, **parameters: object) -> requests.Response:
+        """Request chat with one message."""
+        return self.query("chat", chat_body(text, **parameters))
 
-    def later(self, text: str, **parameters: object) -> "Future[requests.Response]":
-        """Ask for chat in the background, on a connection of its own."""
+    def chat_in_background(self, text: str, **parameters: object) -> "Future[requests.Response]":
+        """Request chat in the background, on a new connection."""
         return self._pool.submit(
             requests.post,
             self.endpoints.invocations("chat"),
-            json=conversation(text, **parameters),
+            json=chat_body(text, **parameters),
             headers={"Authorization": f"Bearer {self.endpoints.token}"},
             timeout=TIMEOUT_S,
         )
 
-    def give_up(self, text: str) -> None:
-        """Ask for chat, and hang up before the answer: it must not come at once."""
+    def chat_and_hang_up(self, text: str) -> None:
+        """Request chat, and hang up after 0.1 s; the response must not come before."""
         with pytest.raises(requests.Timeout):
             requests.post(
                 self.endpoints.invocations("chat"),
-                json=conversation(text),
+                json=chat_body(text),
                 headers={"Authorization": f"Bearer {self.endpoints.token}"},
                 timeout=0.1,
             )
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         self._pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def connected(endpoints: LocalEndpoints) -> Iterator[Client]:
-    """Start endpoints, and give a client of them."""
+    """Start endpoints, and yield a client of them."""
     with endpoints:
         client = Client(endpoints)
         try:
             yield client
         finally:
-            endpoints.stop()  # what still hangs is dropped, so that the client's threads end
+            endpoints.stop()  # drops hanging requests, so that the client's threads end
             client.close()
 
 
-def conversation(*texts: str, **parameters: object) -> dict[str, object]:
-    """Make a chat request of user messages."""
+def chat_body(*texts: str, **parameters: object) -> dict[str, object]:
+    """Return a chat request with these user messages."""
     return {"messages": [{"role": "user", "content": text} for text in texts], **parameters}

@@ -24,9 +24,9 @@ SENT_MOST = 20_000
 BAD_INPUT = Failure(RowError("invalid_request", 400, "not allowed", retryable=False), usage=Usage(3, None, 3))
 BAD_FORM = Failure(RowError("invalid_request", 400, "unknown field", retryable=False))
 WRONG_COUNT = Failure(
-    RowError("invalid_response", 200, "1 choice for 8", retryable=True), usage=Usage(5, 2, 7), about_form=True
+    RowError("invalid_response", 200, "1 choice for 8", retryable=True), usage=Usage(5, 2, 7), format_unsupported=True
 )
-REFUSED = Failure(RowError("rate_limited", 429, "slower", retryable=True), told_to_wait=True)
+REFUSED = Failure(RowError("rate_limited", 429, "slower", retryable=True), throttled=True)
 BROKEN = Failure(RowError("connection", None, "reset by peer", retryable=True))
 GARBAGE = Failure(RowError("invalid_response", 200, "cut short", retryable=True), usage=Usage(5, 2, 7))
 NOT_FOUND = Failure(RowError("not_found", 404, "no such endpoint", retryable=False))
@@ -36,7 +36,7 @@ Endpoint = Callable[[Request, float, random.Random], Outcome]
 
 def told(retry_after_s: float) -> Failure:
     """Make a refusal that names a time."""
-    return Failure(REFUSED.error, told_to_wait=True, retry_after_s=retry_after_s)
+    return Failure(REFUSED.error, throttled=True, retry_after_s=retry_after_s)
 
 
 def answer(request: Request) -> Answer:
@@ -52,7 +52,7 @@ class Server:
 
     poison: Iterable[int] = ()
     forms: Iterable[int] = ()
-    about_form: Failure = BAD_FORM
+    format_unsupported: Failure = BAD_FORM
     refused: float = 0.0
     broken: float = 0.0
     garbage: float = 0.0
@@ -71,7 +71,7 @@ class Server:
             return GARBAGE
         alone = request.form.task is COMPLETE and len(request.inputs) == 1  # then it is written alike in both forms
         if request.dialect in self.forms and not (alone and request.dialect == 0):
-            return self.about_form
+            return self.format_unsupported
         return BAD_INPUT if any(number in self.poison for number, _ in request.inputs) else answer(request)
 
 
@@ -110,7 +110,7 @@ class Play:
         self._ceiling = policy.ceiling
         self._in_flight: list[tuple[float, int, Request, Outcome]] = []
         form = WireFormatNegotiation(task, policy.batch_size)
-        packer = Batcher(form.most_inputs)
+        packer = Batcher(form.max_inputs)
         for pack in [*packer.add(enumerate(rows)), *packer.flush()]:
             self.schedule.add(self, pack, form)
         while len(self.schedule) or self._in_flight:
@@ -137,7 +137,7 @@ class Play:
         for request in going:
             rows = [number for number, _ in request.inputs]
             assert not self.results.keys() & rows, "a row is not sent after it was settled"
-            assert len(rows) <= request.form.most_inputs, "a request carries no more than its wire form takes"
+            assert len(rows) <= request.form.max_inputs, "a request carries no more than its wire form takes"
             outcome = self._endpoint(request, self.now, self._dice)
             due = self.now + self._dice.uniform(*self._latency_s)
             heapq.heappush(self._in_flight, (due, len(self.sent), request, outcome))

@@ -15,7 +15,7 @@ from spark_llm.protocol.values import Failure, RowError
 
 CUT = Failure(RowError("connection", None, "reset by peer", retryable=True))
 HUNG = Failure(RowError("timeout", None, "no answer in time", retryable=True))
-OVERLOADED = Failure(RowError("unavailable", 503, "overloaded", retryable=True), told_to_wait=True)
+OVERLOADED = Failure(RowError("unavailable", 503, "overloaded", retryable=True), throttled=True)
 REFUSAL_S = 0.02  # refusing is fast
 
 Steps = Sequence[tuple[float, float]]  # what holds from which second on, beginning with 0
@@ -29,7 +29,7 @@ def at(steps: Steps, now: float) -> float:
 def refusal(retry_after_s: float | None = None) -> Failure:
     """Return a 429, which may name a time."""
     error = RowError("rate_limited", 429, "slower", retryable=True)
-    return Failure(error, told_to_wait=True, retry_after_s=retry_after_s)
+    return Failure(error, throttled=True, retry_after_s=retry_after_s)
 
 
 class Reply(NamedTuple):

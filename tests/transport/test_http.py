@@ -1,4 +1,4 @@
-"""The one door to the network: what goes out, what it takes of the environment, and what comes back."""
+"""The HTTP client: its requests, its use of the environment, and its responses."""
 
 import base64
 import html
@@ -13,21 +13,21 @@ import pytest
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.failures import failure_of
 from spark_llm.protocol.values import Answer, Failure
-from spark_llm.transport.http import ask_once
-from tests.support.answering import answering
-from tests.support.wire import FINE, Scripted, post
+from spark_llm.transport.http import send_once
+from tests.support.raw_server import OK_RESPONSE, RawServer, post
+from tests.support.stub_server import stub_server
 
 
 @pytest.fixture
-def fine() -> Iterator[Scripted]:
-    """Answers 200 with an empty object."""
-    server = Scripted(FINE)
+def fine() -> Iterator[RawServer]:
+    """A server that answers 200 with an empty object."""
+    server = RawServer(OK_RESPONSE)
     yield server
     server.close()
 
 
-def test_a_body_goes_out_and_a_response_comes_back(fine: Scripted) -> None:
-    """Status, body, headers and time are those of the answer; the token stands in the header."""
+def test_a_request_is_sent_and_its_response_returned(fine: RawServer) -> None:
+    """The response has the answer's status, body, headers and time; the token is in the request's header."""
     response = post(f"{fine.url}/v1?a=%20b", token="s3cret")
 
     assert (200, b"{}", "r1", None) == (
@@ -37,37 +37,37 @@ def test_a_body_goes_out_and_a_response_comes_back(fine: Scripted) -> None:
         response.fault,
     )
     assert response.latency_s > 0
-    assert fine.heard.startswith(b"POST /v1?a=%20b HTTP/1.1\r\n")
-    assert b"Authorization: Bearer s3cret\r\n" in fine.heard
+    assert fine.received.startswith(b"POST /v1?a=%20b HTTP/1.1\r\n")
+    assert b"Authorization: Bearer s3cret\r\n" in fine.received
 
 
-def test_headers_of_ones_own_go_with_the_request(fine: Scripted) -> None:
-    """They may replace ours; a token comes last."""
+def test_custom_headers_are_sent(fine: RawServer) -> None:
+    """They may replace the defaults; a token replaces an `authorization` header."""
     headers = {"X-Team": "data", "user-agent": "mine", "authorization": "Basic of-a-gateway"}
     post(fine.url, token="s3cret", headers=headers)
 
-    mine = (b"x-team", b"user-agent", b"authorization")
-    sent = sorted(line.lower() for line in fine.heard.splitlines() if line.lower().startswith(mine))
+    custom = (b"x-team", b"user-agent", b"authorization")
+    sent = sorted(line.lower() for line in fine.received.splitlines() if line.lower().startswith(custom))
     assert [b"authorization: bearer s3cret", b"user-agent: mine", b"x-team: data"] == sent
 
 
-def test_a_key_of_azure_has_its_own_header(fine: Scripted) -> None:
-    """And no other."""
+def test_a_key_of_azure_is_sent_in_its_own_header(fine: RawServer) -> None:
+    """No other header has the key."""
     post(fine.url, token="0123456789abcdef", azure=True)
 
-    assert b"api-key: 0123456789abcdef\r\n" in fine.heard
-    assert b"authorization" not in fine.heard.lower()
+    assert b"api-key: 0123456789abcdef\r\n" in fine.received
+    assert b"authorization" not in fine.received.lower()
 
 
 SECRET = "s3cret/token+1"
-LOGIN = base64.b64encode(f"robot:{SECRET}".encode()).decode()
+BASIC_CREDENTIALS = base64.b64encode(f"robot:{SECRET}".encode()).decode()
 CARRIERS: list[dict[str, Any]] = [
     {"token": SECRET},
     {"token": SECRET, "azure": True},
     {"headers": {"X-Key": SECRET}},
     {"headers": {"Authorization": f"Bearer {SECRET}"}},
     {"headers": {"X-Forwarded-Authorization": f"token  {SECRET}"}},
-    {"headers": {"authorization": f"basic {LOGIN}"}},
+    {"headers": {"authorization": f"basic {BASIC_CREDENTIALS}"}},
     {"query": f"?a=b&api-key={quote(SECRET, safe='')}"},
     {"query": f"?sig={SECRET}"},
 ]
@@ -75,40 +75,40 @@ CARRIERS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("status", [200, 401, 500])
 @pytest.mark.parametrize("sent", CARRIERS, ids=str)
-def test_an_error_that_repeats_a_secret_is_masked(sent: dict[str, Any], status: int) -> None:
-    """Its words end up in a table, and what we sent does not: whatever carried it, whatever the status."""
+def test_a_secret_in_an_error_is_masked(sent: dict[str, Any], status: int) -> None:
+    """The message ends up in a table without the secret, in whatever part of the request it was sent."""
     written = (SECRET, SECRET.replace("/", r"\/"), quote(SECRET), quote(SECRET, safe="").lower())
-    words = f"No key is like {' or '.join(written)}."
+    message = f"No key is like {' or '.join(written)}."
     options = {name: value for name, value in sent.items() if name != "query"}
-    with answering({f"POST /{sent.get('query', '')}": (status, {"error": {"message": words}})}) as server:
+    with stub_server({f"POST /{sent.get('query', '')}": (status, {"error": {"message": message}})}) as server:
         response = post(f"{server.url}/{sent.get('query', '')}", **options)
 
     assert "No key is like *** or *** or *** or ***." == failure_of(response).error.message
 
 
-def test_a_secret_that_is_cut_off_is_masked() -> None:
-    """Words are shortened after they were masked: no half of a secret is left at their end."""
+def test_a_truncated_message_has_no_part_of_a_secret() -> None:
+    """A message is masked before it is truncated."""
     for length in range(470, 500):
-        words = f"{'x' * length} {SECRET} is wrong. {'y' * 100}"
-        with answering({"POST /": (401, {"message": words})}) as server:
+        text = f"{'x' * length} {SECRET} is wrong. {'y' * 100}"
+        with stub_server({"POST /": (401, {"message": text})}) as server:
             message = failure_of(post(f"{server.url}/", token=SECRET)).error.message
         assert SECRET[:4] not in message
 
 
-def test_what_is_no_answer_and_repeats_a_secret_is_masked() -> None:
-    """A 200 of another shape is quoted, without the secret; a page too."""
+def test_a_secret_in_an_invalid_answer_is_masked() -> None:
+    """A 200 that is not JSON is quoted without the secret, plain or as HTML."""
     for body in (f"key {SECRET} unknown", f"<html><body>key {html.escape(SECRET)} unknown</body></html>"):
-        server = Scripted(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        server = RawServer(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
         outcome = Chat().decode(post(server.url, token=SECRET), 1)
         server.close()
         assert isinstance(outcome, Failure)
-        assert "the answer is no JSON: key *** unknown" == outcome.error.message
+        assert "the answer is not JSON: key *** unknown" == outcome.error.message
 
 
-def test_an_answer_that_holds_a_secret_is_left_as_it_is() -> None:
-    """What a model says is the row's, whatever it is."""
+def test_an_answer_with_a_secret_is_not_changed() -> None:
+    """The text of a model belongs to the row."""
     document = {"choices": [{"message": {"content": f"The key is {SECRET}."}}]}
-    with answering({"POST /": (200, document)}) as server:
+    with stub_server({"POST /": (200, document)}) as server:
         response = post(f"{server.url}/", token=SECRET)
 
     assert json.dumps(document).encode() == response.body
@@ -123,52 +123,52 @@ def test_an_answer_that_holds_a_secret_is_left_as_it_is() -> None:
     ids=["long", "many"],
 )
 def test_large_headers_are_read(headers: bytes) -> None:
-    """Gateways that trace or log write long headers, and many; curl reads 100 KB of one."""
-    server = Scripted(FINE.replace(b"\r\n\r\n", b"\r\n" + headers + b"\r\n"))
+    """One header of 100 KB and 900 headers are read: gateways write them, and curl reads them."""
+    server = RawServer(OK_RESPONSE.replace(b"\r\n\r\n", b"\r\n" + headers + b"\r\n"))
     response = post(server.url)
     server.close()
 
     assert (200, b"{}", None) == (response.status, response.body, response.fault)
 
 
-def test_one_request_can_be_sent_without_a_loop(fine: Scripted) -> None:
-    """Signing in and looking around are rare: a connection each, with any method."""
-    response = ask_once("GET", f"{fine.url}/api", headers={"Accept": "text/plain"})
+def test_send_once_needs_no_event_loop(fine: RawServer) -> None:
+    """It sends one request on a new connection, with any method."""
+    response = send_once("GET", f"{fine.url}/api", headers={"Accept": "text/plain"})
 
     assert (200, b"{}") == (response.status, response.body)
-    assert fine.heard.startswith(b"GET /api HTTP/1.1\r\n")
-    assert b"Accept: text/plain\r\n" in fine.heard
+    assert fine.received.startswith(b"GET /api HTTP/1.1\r\n")
+    assert b"Accept: text/plain\r\n" in fine.received
 
 
-def test_no_credentials_are_taken_from_netrc(fine: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ~/.netrc with an entry for the host is not read: nobody gets a password that was not meant for them."""
+def test_no_credentials_are_taken_from_netrc(fine: RawServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ~/.netrc with an entry for the host is not read."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login user password hunter2\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
 
     assert 200 == post(fine.url).status
-    assert b"authorization" not in fine.heard.lower()
+    assert b"authorization" not in fine.received.lower()
 
 
-def test_the_environments_proxy_is_used(fine: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With HTTP_PROXY set the request goes to the proxy, with the whole address in it; NO_PROXY is heeded."""
+def test_the_proxy_of_the_environment_is_used(fine: RawServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With HTTP_PROXY the request goes to the proxy, with the full URL in it; NO_PROXY makes exceptions."""
     for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", fine.url)
 
     assert 200 == post("http://model.invalid/v1/embeddings").status
-    assert fine.heard.startswith(b"POST http://model.invalid/v1/embeddings HTTP/1.1\r\n")
+    assert fine.received.startswith(b"POST http://model.invalid/v1/embeddings HTTP/1.1\r\n")
     monkeypatch.setenv("no_proxy", "model.invalid")
     assert "connection" == post("http://model.invalid/v1/embeddings").fault
 
 
-def test_a_redirect_is_not_followed(fine: Scripted) -> None:
-    """The token is for one host: a redirect is the answer, and its target is not asked."""
-    server = Scripted(f"HTTP/1.1 302 Found\r\nLocation: {fine.url}\r\nContent-Length: 0\r\n\r\n".encode())
+def test_a_redirect_is_not_followed(fine: RawServer) -> None:
+    """The token is for one host: the redirect is the response, and its target gets no request."""
+    server = RawServer(f"HTTP/1.1 302 Found\r\nLocation: {fine.url}\r\nContent-Length: 0\r\n\r\n".encode())
     response = post(server.url, token="s3cret")
     server.close()
 
     assert 302 == response.status
-    assert b"" == fine.heard
-    post(fine.url)  # so that it may close
+    assert b"" == fine.received
+    post(fine.url)  # so that the server can close

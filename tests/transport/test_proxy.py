@@ -1,4 +1,4 @@
-"""Which proxy a request goes by: the variables of an environment, read as curl, requests, httpx and Go read them."""
+"""The proxy of a request: the variables of an environment, read as curl, requests, httpx and Go read them."""
 
 import ipaddress
 
@@ -51,8 +51,8 @@ PROXY = "http://proxy:3128"
         ("", "http://[::1]:8000"),
     ],
 )
-def test_a_host_that_no_proxy_names_is_reached_without(no_proxy: str, url: str) -> None:
-    """Names and all under them, addresses, ranges and ports; this machine itself needs no entry."""
+def test_a_host_in_no_proxy_is_reached_without_a_proxy(no_proxy: str, url: str) -> None:
+    """Entries are names with their subdomains, addresses, ranges and ports; this machine needs no entry."""
     assert is_exempt(URL(url).host or "", URL(url).port, no_proxy)
     assert proxy_of(URL(url), {"http": PROXY, "https": PROXY, "all": PROXY, "no": no_proxy}) is None
 
@@ -78,14 +78,14 @@ def test_a_host_that_no_proxy_names_is_reached_without(no_proxy: str, url: str) 
         ("2001:db8::/32", "https://[2001:db9::1]"),
     ],
 )
-def test_any_other_host_goes_by_the_proxy(no_proxy: str, url: str) -> None:
-    """An entry that cannot be read names nobody."""
+def test_any_other_host_is_reached_through_the_proxy(no_proxy: str, url: str) -> None:
+    """An unreadable entry matches no host."""
     assert URL(PROXY) == proxy_of(URL(url), {"http": PROXY, "https": PROXY, "no": no_proxy})
 
 
 @given(st.ip_addresses(v=4), st.ip_addresses(v=4), st.integers(0, 32))
 def test_a_range_covers_its_addresses(host: ipaddress.IPv4Address, base: ipaddress.IPv4Address, bits: int) -> None:
-    """Two addresses are in one range when their first bits are the same."""
+    """A host is exempt if its first bits are those of the range."""
     same = int(host) >> (32 - bits) == int(base) >> (32 - bits)
     assert (same or host.is_loopback) == is_exempt(str(host), 443, f"{base}/{bits}")
 
@@ -98,14 +98,14 @@ HOSTS = st.sampled_from(("model.example", "a.b.example", "b.example", "10.1.2.3"
 
 @given(st.lists(ENTRIES), st.sampled_from((",", " ", ", ", " ,", ",,")), HOSTS, st.sampled_from((80, 443)))
 def test_a_list_covers_what_its_entries_cover(entries: list[str], between: str, host: str, port: int) -> None:
-    """In any order, with commas or spaces between them, in capitals or not."""
+    """The order, the separators and the case do not matter."""
     alone = any(is_exempt(host, port, entry) for entry in entries)
     assert alone == is_exempt(host.upper(), port, between.join(entries[::-1]).upper())
 
 
 @given(st.text("[]:./*%0aé² ,", max_size=12) | TEXTS, st.text("[]:./*%0aé²", max_size=12) | TEXTS)
-def test_no_list_is_too_odd(no_proxy: str, host: str) -> None:
-    """Whatever a variable holds, it raises nothing, and `*` at its end covers every host."""
+def test_no_list_raises(no_proxy: str, host: str) -> None:
+    """Any text of a variable can be read, and `*` at its end covers every host."""
     is_exempt(host, 443, no_proxy)
     assert is_exempt(host, 443, f"{no_proxy},*")
 
@@ -124,15 +124,15 @@ def test_no_list_is_too_odd(no_proxy: str, host: str) -> None:
         ({"https": "socks5://proxy:1080", "no": "model.example"}, None),
     ],
 )
-def test_the_proxy_is_that_of_the_scheme_or_else_of_all(proxies: dict[str, str], proxy: str | None) -> None:
-    """`host:port` is enough; a proxy that cannot be used does no harm to a host that is reached without it."""
+def test_the_proxy_is_of_the_scheme_or_else_of_all(proxies: dict[str, str], proxy: str | None) -> None:
+    """`host:port` is enough; an unusable proxy is no error for an exempt host."""
     assert (None if proxy is None else URL(proxy)) == proxy_of(URL("https://model.example/v1"), proxies)
 
 
 @pytest.mark.parametrize("address", ["socks5://{}", "socks5h://{}", "SOCKS4://{}", "socks4a://{}", "socks://{}"])
 @pytest.mark.parametrize("scheme", ["https", "all"])
-def test_a_socks_proxy_is_refused_by_its_name(scheme: str, address: str) -> None:
-    """The variable and the kind are named, and the password is not."""
+def test_a_socks_proxy_is_an_error(scheme: str, address: str) -> None:
+    """The message has the variable and the kind of proxy, without the password."""
     with pytest.raises(
         ConfigError, match=f"{scheme.upper()}_PROXY names a SOCKS proxy.*Hint: set HTTPS_PROXY"
     ) as raised:
@@ -156,8 +156,8 @@ def test_a_socks_proxy_is_refused_by_its_name(scheme: str, address: str) -> None
         "//user:hunter2@proxy:3128",
     ],
 )
-def test_an_address_that_cannot_be_read_is_not_repeated(address: str) -> None:
-    """The variable is named, and how to write it; a password may stand anywhere in the address."""
+def test_an_unreadable_address_is_not_printed(address: str) -> None:
+    """The message has the variable and the format, since a password may be anywhere in the address."""
     with pytest.raises(ConfigError, match=r"in HTTPS_PROXY cannot be read.*Hint: write it as") as raised:
         proxy_of(URL("https://model.example"), {"https": address})
     assert "hunter2" not in str(raised.value)

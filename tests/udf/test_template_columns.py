@@ -15,8 +15,8 @@ from spark_llm.protocol.template import PromptBuilder
 from spark_llm.udf.columns import SLICE_ROWS
 from spark_llm.udf.template_columns import arrow_prompts, pandas_prompts
 
-SUM = PromptBuilder.parse("{title}: {body}", conversations=True)
-LED = PromptBuilder.parse("{turns}", "Be {mood}.", conversations=True)
+SUM = PromptBuilder.parse("{title}: {body}", allows_conversations=True)
+LED = PromptBuilder.parse("{turns}", "Be {mood}.", allows_conversations=True)
 ALONE = PromptBuilder.parse("{turns}")
 BROKEN = b"caf\xe9"  # Latin-1, and no UTF-8
 MENDED = "caf\N{REPLACEMENT CHARACTER}"

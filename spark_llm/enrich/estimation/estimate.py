@@ -184,7 +184,7 @@ def _column_estimate(each: FilledColumn, wanted: _Texts, sample: _Sample | None,
         tally = None if answer is None else Tally(wanted.rows, {}, prompt, answer, 0, prompt + answer)
         rests_on = "guessed from the length of the texts" + _answer_note(answer_tokens)
     completion = None if tally is None else tally.total_tokens - tally.prompt_tokens
-    usd = None if tally is None or price is None else price.of(tally)
+    usd = None if tally is None or price is None else price.cost(tally)
     return ColumnEstimate(wanted.rows, prompt, completion, usd, rests_on)
 
 

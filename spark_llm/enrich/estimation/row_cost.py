@@ -7,8 +7,8 @@ from spark_llm.enrich.plan import FilledColumn, RunPlan
 from spark_llm.metering.chunking import PerRow
 from spark_llm.metering.prices import Price
 from spark_llm.metering.tally import Tally
+from spark_llm.protocol.json_codec import read_json
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.wire import read_json
 
 BYTES_PER_TOKEN = (
     4  # of English, as a rule of thumb; few languages and tokenizers have more tokens than one for 2 bytes
@@ -25,7 +25,7 @@ def row_cost(plan: RunPlan, bytes_per_row: float, prices: Mapping[str, Price]) -
             return PerRow()
         tallies[each.name] = tally
     tokens = sum(tally.total_tokens for tally in tallies.values())
-    usd = sum(prices[name].of(tally) for name, tally in tallies.items()) if prices else None
+    usd = sum(prices[name].cost(tally) for name, tally in tallies.items()) if prices else None
     return PerRow(tokens, usd)
 
 

@@ -1,53 +1,49 @@
-"""Progress: a live bar in a terminal and in a notebook, and one line a minute where nobody looks."""
+"""The progress of a job on standard error: a bar in a terminal or a notebook, one line a minute in a log."""
 
-import contextlib
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TextIO
 
+from tqdm import tqdm
+
 from spark_llm.metering.tally import Tally, total_of
-from spark_llm.text.format import by_kind, dollars, span
+from spark_llm.text.format import by_kind, dollars
 
 DRAW_EVERY_S = 0.5
 LINE_EVERY_S = 60.0
-_JOIN_S = 5.0  # a thread may sit in a notebook's widget, whose page has gone
+_JOIN_S = 5.0  # the thread may hang in the widget of a notebook whose page is closed
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} rows [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+_LINE = "spark_llm: {n_fmt} of {total_fmt} rows{postfix} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
 
 class RunningTotals(Protocol):
-    """What is known of the chunk that is running, while it runs."""
+    """Live counts of the chunk that is running."""
 
     def rows(self) -> int:
         """Return how many of its rows are done."""
 
     def counts(self) -> Mapping[str, Tally]:
-        """Return what they came to, by column."""
+        """Return its tallies, by column."""
 
     def end(self) -> None:
-        """Forget it."""
+        """Set them to zero."""
 
 
 class State(NamedTuple):
-    """How far a job is."""
+    """How far a job is: rows done, the sum of all columns' tallies, and its cost in US dollars, where it is known."""
 
     rows: int
-    total: int
-    seconds: float
     tally: Tally
     usd: float | None
 
     @property
-    def rate(self) -> float | None:
-        """Rows a second since it began; None before the first."""
-        return self.rows / self.seconds if self.rows and self.seconds > 0 else None
-
-    @property
-    def words(self) -> str:
-        """What the rows came to; nothing is said of what is not there."""
+    def details(self) -> str:
+        """Tokens, errors by kind and cost; each only where there is some."""
         failed = sum(self.tally.failed.values())
         return ", ".join(
             [
@@ -57,23 +53,14 @@ class State(NamedTuple):
             ]
         )
 
-    def line(self, *, at_the_end: bool = False) -> str:
-        """Return all of it in a line."""
-        rate = self.rate
-        left = (self.total - self.rows) / rate if rate else 0.0
-        when = f"in {span(self.seconds)}" if at_the_end else f"{span(left)} left" if left else ""
-        pace = "" if rate is None else f"{rate:,.0f} rows/s" if rate >= 10 else f"{rate:.1f} rows/s"
-        parts = [f"{self.rows:,} of {self.total:,} rows", pace, self.words, when]
-        return "spark_llm: " + ", ".join(filter(None, parts))
-
 
 class Progress:
-    """Shows how far a job is, from where its `with` begins to where it ends; nothing that fails here fails the job.
+    """Shows the progress of a job while its `with` block runs. An error in showing it never fails the job.
 
     >>> with Progress(rows, live, cost, enabled=True) as progress:
     ...     for number, chunk in enumerate(chunks):
     ...         live.begin(number)
-    ...         progress.settled(chunk.rows, ask(chunk))
+    ...         progress.finish_chunk(chunk.rows, ask(chunk))
     """
 
     def __init__(
@@ -86,159 +73,129 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
         stream: TextIO | None = None,
     ) -> None:
-        """Show `total` rows on a stream, standard error unless given.
+        """Prepare the progress of `total` rows.
 
-        `live` tells of the chunk that is running; `cost` says what tallies cost in US dollars, None where it is not
-        known. Without `enabled`, nothing is shown, and neither are notes.
+        Args:
+            total: The rows of the job; nothing is shown for 0.
+            live: The live counts of the chunk that is running.
+            cost: A function that returns the cost of tallies in US dollars, or None where it is not known.
+            enabled: Whether to show anything; without it, no thread starts and notes are dropped.
+            clock: A function that returns the time in seconds.
+            stream: A text stream to write to. Default: standard error.
         """
         self._total = total
         self._live = live
         self._cost = cost
         self._enabled = enabled and total > 0
         self._clock = clock
-        self._stream = _Unfailing(stream or sys.stderr)
+        self._stream: Any = stream or sys.stderr  # None where Python has no console: writing raises, and is dropped
         self._lock = threading.Lock()
         self._rows = 0
         self._tallies: dict[str, Tally] = {}
-        self._began = 0.0
-        self._display: _Bar | _Lines | None = None
+        self._began_s = 0.0
+        self._next_line_s = LINE_EVERY_S
+        self._bar: Any = None  # tqdm's, in a terminal or a notebook
         self._ended = threading.Event()
-        self._artist = threading.Thread(target=self._draw_on, name="spark_llm-progress", daemon=True)
+        self._thread = threading.Thread(target=self._draw_until_the_end, name="spark_llm-progress", daemon=True)
 
     def __enter__(self) -> "Progress":  # noqa: PYI034 -- typing.Self came with Python 3.11
-        self._began = self._clock()
-        if self._enabled:
-            with contextlib.suppress(Exception):  # a bar, or none
-                self._display = _display(self._stream, self._total)
-                self._artist.start()
+        self._began_s = self._clock()
+        self._attempt(self._open)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._ended.set()
-        with contextlib.suppress(Exception):
-            if self._artist.is_alive():
-                self._artist.join(_JOIN_S)
-            if self._display is not None and not self._artist.is_alive():
-                self._display.close(self.state())
+        if self._thread.is_alive():
+            self._thread.join(_JOIN_S)
+        if not self._thread.is_alive():
+            self._attempt(self._close)
+            self._enabled = False
 
-    def settled(self, rows: int, tallies: Mapping[str, Tally]) -> None:
-        """Count a chunk that is finished, exactly; what was known of it live is forgotten."""
+    def finish_chunk(self, rows: int, tallies: Mapping[str, Tally]) -> None:
+        """Add the exact counts of a finished chunk; they replace its live counts."""
         with self._lock:
             self._live.end()
             self._rows += rows
             self._tallies = _sums(self._tallies, tallies)
 
     def note(self, text: str) -> None:
-        """Say something above the bar."""
-        with contextlib.suppress(Exception):
-            if self._display is not None:
-                self._display.note(f"spark_llm: {text}")
+        """Write a line above the bar."""
+        line = f"spark_llm: {text}"
+        self._attempt(lambda: self._write_line(line) if self._bar is None else self._bar.write(line, file=self._stream))
 
     def state(self) -> State:
         """Return how far the job is."""
         with self._lock:
             tallies = _sums(self._tallies, self._live.counts())
             rows = min(self._total, self._rows + self._live.rows())
-        return State(rows, self._total, self._clock() - self._began, total_of(tallies.values()), self._cost(tallies))
+        return State(rows, total_of(tallies.values()), self._cost(tallies))
 
     def draw(self) -> None:
-        """Show how far the job is now."""
-        with contextlib.suppress(Exception):
-            if self._display is not None:
-                self._display.show(self.state())
+        """Draw the bar; in a log, write a line if the last one is a minute old."""
+        self._attempt(self._draw)
 
-    def _draw_on(self) -> None:
+    def _attempt(self, show: Callable[[], None]) -> None:
+        """Call `show` if progress is enabled. This is the one guard: whatever it raises is dropped."""
+        if self._enabled:
+            with suppress(Exception):
+                show()
+
+    def _open(self) -> None:
+        if _is_notebook() or self._stream.isatty():
+            self._bar = _tqdm(self._stream, self._total)
+            self._draw()
+        self._thread.start()
+
+    def _close(self) -> None:
+        if self._bar is None:
+            self._write_line(self._line(self.state()))
+        else:
+            try:
+                self._draw()
+            finally:
+                self._bar.close()  # else it fails once more when Python deletes it
+
+    def _draw_until_the_end(self) -> None:
         while not self._ended.wait(DRAW_EVERY_S):
             self.draw()
 
+    def _draw(self) -> None:
+        if self._bar is not None:
+            state = self.state()
+            self._bar.n = state.rows
+            self._bar.set_postfix_str(state.details, refresh=False)
+            with self._bar.get_lock():  # tqdm's refresh() keeps the lock when drawing fails
+                self._bar.display()
+        elif self._clock() - self._began_s >= self._next_line_s:
+            self._next_line_s = self._clock() - self._began_s + LINE_EVERY_S
+            self._write_line(self._line(self.state()))
 
-class _Bar:
-    """tqdm's bar: in a terminal, and a widget in a notebook."""
-
-    def __init__(self, stream: Any, total: int) -> None:  # noqa: ANN401 -- what can be written to
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a notebook without widgets; it shows text there
-            from tqdm.auto import tqdm
-
-        # Rows a second on average: chunks come in bursts, with a pause for each MERGE.
-        self._bar = tqdm(
-            total=total, unit=" rows", file=stream, bar_format=_BAR, dynamic_ncols=True, smoothing=0, miniters=0
+    def _line(self, state: State) -> str:
+        elapsed_s = self._clock() - self._began_s
+        return tqdm.format_meter(
+            state.rows, self._total, elapsed_s, bar_format=_LINE, unit=" rows", postfix=state.details
         )
-        self._lock: Any = tqdm.get_lock()  # type: ignore[no-untyped-call]  # it has no types
 
-    def show(self, state: State) -> None:
-        """Draw it anew."""
-        self._bar.n = state.rows
-        self._bar.set_postfix_str(state.words, refresh=False)
-        with self._lock:  # its own refresh() keeps the lock when drawing fails
-            self._bar.display()
-
-    def note(self, text: str) -> None:
-        """Write a line above it."""
-        self._bar.write(text, file=self._bar.fp)
-
-    def close(self, state: State) -> None:
-        """Leave it as it was at the end."""
-        self.show(state)
-        self._bar.close()
-
-
-class _Lines:
-    """Lines, for a log."""
-
-    def __init__(self, stream: "_Unfailing") -> None:
-        self._stream = stream
-        self._due = LINE_EVERY_S
-
-    def show(self, state: State) -> None:
-        """Write a line, when a minute has passed."""
-        if state.seconds >= self._due:
-            self._due = state.seconds + LINE_EVERY_S
-            self.note(state.line())
-
-    def note(self, text: str) -> None:
-        """Write a line."""
+    def _write_line(self, text: str) -> None:
         self._stream.write(text + "\n")
         self._stream.flush()
 
-    def close(self, state: State) -> None:
-        """Write how it ended."""
-        self.note(state.line(at_the_end=True))
+
+def _tqdm(stream: TextIO, total: int) -> Any:  # noqa: ANN401 -- a widget in a notebook, or tqdm's bar in a terminal
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # in a notebook without widgets, where it shows text
+        from tqdm.auto import tqdm
+    # smoothing=0: rows a second on average, since chunks come in bursts with a pause for each MERGE. delay: its first
+    # drawing would be by refresh().
+    return tqdm(
+        total=total, unit=" rows", file=stream, bar_format=_BAR, dynamic_ncols=True, smoothing=0, miniters=0, delay=1e-9
+    )
 
 
-class _Unfailing:
-    """A stream that nobody may be reading: writing to it never raises."""
-
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream  # Python has no standard error where there is no console
-
-    def write(self, text: str) -> None:
-        """Write what can be written."""
-        with contextlib.suppress(Exception):
-            if self._stream is not None:
-                self._stream.write(text)
-
-    def flush(self) -> None:
-        """Send what can be sent."""
-        with contextlib.suppress(Exception):
-            if self._stream is not None:
-                self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 -- whatever the stream has
-        return getattr(self._stream, name)
-
-
-def _display(stream: _Unfailing, total: int) -> _Bar | _Lines:
-    interactive = _in_a_notebook()
-    with contextlib.suppress(Exception):  # a stream that is closed, or none
-        interactive = interactive or stream.isatty()
-    return _Bar(stream, total) if interactive else _Lines(stream)
-
-
-def _in_a_notebook() -> bool:
-    ipython = sys.modules.get("IPython")  # a notebook's kernel has loaded it
+def _is_notebook() -> bool:
+    ipython = sys.modules.get("IPython")  # a notebook's kernel has imported it
     return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
 
 

@@ -1,6 +1,6 @@
-"""What holds for a value beside its type: bounds, lengths, a pattern; told in words, and held to.
+"""Constraints of values beside their type: bounds, lengths and patterns, as descriptions and as checks.
 
-A rule has the name that it has in msgspec and in annotated-types.
+A constraint has the name that msgspec and annotated-types give it.
 """
 
 import operator
@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-Rules = tuple[tuple[str, float | int | str], ...]
+Constraints = tuple[tuple[str, float | int | str], ...]
 
-_IN_WORDS = {
+_DESCRIPTIONS = {
     "ge": "at least {}",
     "gt": "more than {}",
     "le": "at most {}",
@@ -24,26 +24,30 @@ _IN_WORDS = {
     "max_length": "no more than {} long",
     "pattern": "matching the regular expression {}",
 }
-RULES = frozenset(_IN_WORDS)
-_EXACTLY = Context(prec=1_000)  # for remainders of a decimal, which has 38 digits
-_HOLDS: dict[str, Callable[[Decimal, Decimal], bool]] = {  # of the bound and the value
+CONSTRAINTS = frozenset(_DESCRIPTIONS)
+_EXACT = Context(prec=1_000)  # for exact remainders of decimals of 38 digits
+_CHECKS: dict[str, Callable[[Decimal, Decimal], bool]] = {  # arguments: the bound and the value
     "ge": operator.le,
     "gt": operator.lt,
     "le": operator.ge,
     "lt": operator.gt,
-    "multiple_of": lambda unit, value: _EXACTLY.remainder(value, unit) == 0,
+    "multiple_of": lambda unit, value: _EXACT.remainder(value, unit) == 0,
 }
-OF_NUMBERS = frozenset(_HOLDS)  # those that hold for decimals
+NUMBER_CONSTRAINTS = frozenset(_CHECKS)  # those that a decimal may have
 
 
-def in_words(rules: Rules) -> str:
-    """Return what the rules say, for whoever has to keep to them."""
-    return ", ".join(_IN_WORDS[name].format(bound) for name, bound in rules)
+def description_of(constraints: Constraints) -> str:
+    """Return the constraints as a text for the model, which has to keep them."""
+    return ", ".join(_DESCRIPTIONS[name].format(bound) for name, bound in constraints)
 
 
-def ruled(kind: Any, rules: Rules, always: Mapping[str, Any] = MappingProxyType({})) -> Any:  # noqa: ANN401 -- types
-    """Return a type that holds to rules, and to those of its kind; of two bounds on one side to the narrower."""
-    own = dict(rules)
+def constrained_type(
+    kind: Any,  # noqa: ANN401 -- a type
+    constraints: Constraints,
+    always: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:  # noqa: ANN401 -- a type
+    """Return a type with these constraints and those of its kind; of two bounds on one side it gets the narrower."""
+    own = dict(constraints)
     meta: dict[str, Any] = {**always, **own}
     for closed, opened, narrower in (("ge", "gt", max), ("le", "lt", min)):
         if closed in always and closed in own:
@@ -53,10 +57,10 @@ def ruled(kind: Any, rules: Rules, always: Mapping[str, Any] = MappingProxyType(
     return Annotated[kind, msgspec.Meta(**meta)] if meta else kind
 
 
-def checks_of(rules: Rules) -> list[Callable[[Decimal], bool]]:
-    """Return what a decimal is held to; raises `ValueError` where no number could be."""
-    bounds = [(name, Decimal(str(bound))) for name, bound in rules]
+def decimal_checks(constraints: Constraints) -> list[Callable[[Decimal], bool]]:
+    """Return the checks of a decimal; raises `ValueError` for a constraint that no number can keep."""
+    bounds = [(name, Decimal(str(bound))) for name, bound in constraints]
     for name, bound in bounds:
         if bound.is_nan() or (name == "multiple_of" and bound <= 0):
-            raise ValueError(f"no number is {_IN_WORDS[name].format(bound)}")
-    return [partial(_HOLDS[name], bound) for name, bound in bounds]
+            raise ValueError(f"no number is {_DESCRIPTIONS[name].format(bound)}")
+    return [partial(_CHECKS[name], bound) for name, bound in bounds]

@@ -1,8 +1,8 @@
-"""The types that an answer may have: each as JSON Schema for the server, and as a type that JSON is read by.
+"""The types of structured output: each as JSON Schema for the server, and as the type by which msgspec decodes JSON.
 
-They are those that Spark holds and JSON Schema can say, and hold values exactly or not at all: a decimal keeps its
-digits, a time has the zone that its type wants, a number fits its width. The schemas use no `$ref`, no `anyOf` and no
-bounds, which servers differ in; what a bound says is told in the description, and held when an answer is read.
+They are the types that both Spark and JSON Schema have, and hold values exactly or not at all: a decimal keeps its
+digits, a time has the zone of its type, a number fits its width. The schemas use no `$ref`, no `anyOf` and no bounds,
+since servers differ in these. Bounds are part of the description, and are checked when an answer is parsed.
 
 Sources: JSON Schema 2020-12; the OpenAI guide to structured outputs; Databricks' guide to structured outputs.
 """
@@ -15,17 +15,17 @@ from typing import Any, Literal, NamedTuple, Optional, TypedDict
 
 import msgspec
 
-from spark_llm.protocol.structured.constraints import Rules, checks_of, in_words, ruled
+from spark_llm.protocol.structured.constraints import Constraints, constrained_type, decimal_checks, description_of
 
-Convert = Callable[[Any], Any]  # from what msgspec reads to what a column takes; raises ValueError for what none can
+Convert = Callable[[Any], Any]  # from msgspec's value to a column's; raises ValueError where no column can hold it
 
-_FLOAT_MOST = 3.4028234663852886e38
+_MAX_FLOAT = 3.4028234663852886e38
 _INTEGERS = {"byte": 8, "short": 16, "integer": 32, "long": 64}
-# Each kind's Python type, what holds for all its values, and its JSON Schema.
+# Each kind's Python type, the constraints of all its values, and its JSON Schema.
 _SCALARS: dict[str, tuple[type, dict[str, Any], dict[str, str]]] = {
     "string": (str, {}, {"type": "string"}),
     "boolean": (bool, {}, {"type": "boolean"}),
-    "float": (float, {"ge": -_FLOAT_MOST, "le": _FLOAT_MOST}, {"type": "number"}),
+    "float": (float, {"ge": -_MAX_FLOAT, "le": _MAX_FLOAT}, {"type": "number"}),
     "double": (float, {}, {"type": "number"}),
     "date": (date, {}, {"type": "string", "format": "date"}),
     "timestamp": (datetime, {"tz": True}, {"type": "string", "format": "date-time"}),
@@ -44,22 +44,22 @@ SCALARS = frozenset(_SCALARS)
 
 @dataclass(frozen=True)
 class Scalar:
-    """A text, a number, a boolean or a time; `kind` is one of `SCALARS`, by Spark's own names."""
+    """A text, a number, a boolean or a time; `kind` is one of `SCALARS`, which are Spark's names."""
 
     kind: str
-    rules: Rules = ()
+    constraints: Constraints = ()
 
-    def schema(self) -> dict[str, Any]:
+    def json_schema(self) -> dict[str, Any]:
         """Return its JSON Schema."""
-        return _described(dict(_SCALARS[self.kind][2]), in_words(self.rules))
+        return _described(dict(_SCALARS[self.kind][2]), description_of(self.constraints))
 
-    def hint(self) -> Any:  # noqa: ANN401 -- a type
-        """Return the type that msgspec reads it by."""
+    def decode_type(self) -> Any:  # noqa: ANN401 -- a type
+        """Return the type by which msgspec decodes it."""
         kind, always, _ = _SCALARS[self.kind]
-        return ruled(kind, self.rules, always)
+        return constrained_type(kind, self.constraints, always)
 
-    def convert(self) -> Convert | None:
-        """Return how its values become a column's; None where they are already."""
+    def converter(self) -> Convert | None:
+        """Return the conversion to a column's value; None where there is none to do."""
         return _in_utc if self.kind == "timestamp" else None
 
 
@@ -69,48 +69,48 @@ class Enumeration:
 
     values: tuple[str, ...] | tuple[int, ...]
 
-    def schema(self) -> dict[str, Any]:
+    def json_schema(self) -> dict[str, Any]:
         """Return its JSON Schema."""
         return {"type": "string" if isinstance(self.values[0], str) else "integer", "enum": list(self.values)}
 
-    def hint(self) -> Any:  # noqa: ANN401 -- a type
-        """Return the type that msgspec reads it by."""
+    def decode_type(self) -> Any:  # noqa: ANN401 -- a type
+        """Return the type by which msgspec decodes it."""
         return Literal[self.values]
 
-    def convert(self) -> Convert | None:
-        """Say that its values are a column's."""
+    def converter(self) -> Convert | None:
+        """Return None: its values need no conversion."""
         return None
 
 
 @dataclass(frozen=True)
 class Number:
-    """A decimal number of so many digits, `scale` of them after the point."""
+    """A decimal number of `precision` digits, `scale` of them after the point."""
 
     precision: int
     scale: int
-    rules: Rules = ()
+    constraints: Constraints = ()
 
-    def schema(self) -> dict[str, Any]:
+    def json_schema(self) -> dict[str, Any]:
         """Return its JSON Schema."""
         digits = f"a decimal number with at most {self.scale} digits after the point"
-        return _described({"type": "number"}, "; ".join(filter(None, [digits, in_words(self.rules)])))
+        return _described({"type": "number"}, "; ".join(filter(None, [digits, description_of(self.constraints)])))
 
-    def hint(self) -> Any:  # noqa: ANN401 -- a type
-        """Return the type that msgspec reads it by: from the digits themselves, not by way of a float."""
+    def decode_type(self) -> Any:  # noqa: ANN401 -- a type
+        """Return the type by which msgspec decodes it: from the digits, and not through a float."""
         return Decimal
 
-    def convert(self) -> Convert | None:
-        """Return how a number gets its scale; one that would lose a digit by it fits no column."""
+    def converter(self) -> Convert | None:
+        """Return the conversion of a number to its scale; it refuses a number that would lose a digit."""
         unit, context = Decimal(1).scaleb(-self.scale), Context(prec=self.precision)
-        holds = checks_of(self.rules)
+        checks = decimal_checks(self.constraints)
 
         def scaled(value: Decimal) -> Decimal:
             try:
                 exact = value.quantize(unit, context=context)
             except InvalidOperation:
                 exact = None
-            if exact is None or exact != value or not all(hold(exact) for hold in holds):
-                raise ValueError(f"{value} is not {self.schema()['description']}, {self.precision} digits in all")
+            if exact is None or exact != value or not all(check(exact) for check in checks):
+                raise ValueError(f"{value} is not {self.json_schema()['description']}, {self.precision} digits in all")
             return exact
 
         return scaled
@@ -118,48 +118,50 @@ class Number:
 
 @dataclass(frozen=True)
 class Array:
-    """Any number of values of one type."""
+    """A list of values of one type."""
 
     element: "Shape"
-    rules: Rules = ()
+    constraints: Constraints = ()
 
-    def schema(self) -> dict[str, Any]:
+    def json_schema(self) -> dict[str, Any]:
         """Return its JSON Schema."""
-        return _described({"type": "array", "items": self.element.schema()}, in_words(self.rules))
+        return _described({"type": "array", "items": self.element.json_schema()}, description_of(self.constraints))
 
-    def hint(self) -> Any:  # noqa: ANN401 -- a type
-        """Return the type that msgspec reads it by."""
-        return ruled(list[self.element.hint()], self.rules)  # type: ignore[misc]  # a type that is made at run time
+    def decode_type(self) -> Any:  # noqa: ANN401 -- a type
+        """Return the type by which msgspec decodes it."""
+        return constrained_type(list[self.element.decode_type()], self.constraints)  # type: ignore[misc]  # a type that is made at run time
 
-    def convert(self) -> Convert | None:
-        """Return how its elements become a column's."""
-        element = self.element.convert()
+    def converter(self) -> Convert | None:
+        """Return the conversion of its elements; None where there is none to do."""
+        element = self.element.converter()
         return None if element is None else lambda values: [element(value) for value in values]
 
 
 @dataclass(frozen=True)
 class Map:
-    """Values of one type by names that the model chooses."""
+    """Values of one type, under keys that the model chooses."""
 
     value: "Shape"
-    rules: Rules = ()
+    constraints: Constraints = ()
 
-    def schema(self) -> dict[str, Any]:
+    def json_schema(self) -> dict[str, Any]:
         """Return its JSON Schema."""
-        return _described({"type": "object", "additionalProperties": self.value.schema()}, in_words(self.rules))
+        return _described(
+            {"type": "object", "additionalProperties": self.value.json_schema()}, description_of(self.constraints)
+        )
 
-    def hint(self) -> Any:  # noqa: ANN401 -- a type
-        """Return the type that msgspec reads it by."""
-        return ruled(dict[str, self.value.hint()], self.rules)  # type: ignore[misc]  # a type that is made at run time
+    def decode_type(self) -> Any:  # noqa: ANN401 -- a type
+        """Return the type by which msgspec decodes it."""
+        return constrained_type(dict[str, self.value.decode_type()], self.constraints)  # type: ignore[misc]  # a type that is made at run time
 
-    def convert(self) -> Convert | None:
-        """Return how its values become a column's; Arrow and Spark both make a map of a dict."""
-        value = self.value.convert()
-        return None if value is None else lambda named: {name: value(each) for name, each in named.items()}
+    def converter(self) -> Convert | None:
+        """Return the conversion of its values; Arrow and Spark both turn a dict into a map."""
+        value = self.value.converter()
+        return None if value is None else lambda values: {key: value(each) for key, each in values.items()}
 
 
 class Field(NamedTuple):
-    """A named part of a struct, and what it is for in words."""
+    """A field of a struct, and its description."""
 
     name: str
     shape: "Shape"
@@ -168,36 +170,38 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True)
 class Struct:
-    """Named parts, in the order of a struct column; what an answer has beside them is passed over."""
+    """Named fields, in the order of a struct column; further fields of an answer are ignored."""
 
     fields: tuple[Field, ...]
 
-    def schema(self) -> dict[str, Any]:
-        """Return its JSON Schema: every field has to be there, as strict servers want it."""
+    def json_schema(self) -> dict[str, Any]:
+        """Return its JSON Schema: every field is required, as strict servers demand."""
         return {
             "type": "object",
-            "properties": {name: _described(shape.schema(), about or "") for name, shape, about in self.fields},
+            "properties": {
+                name: _described(shape.json_schema(), description or "") for name, shape, description in self.fields
+            },
             "required": [field.name for field in self.fields],
             "additionalProperties": False,
         }
 
-    def hint(self) -> Any:  # noqa: ANN401 -- a type
-        """Return the type that msgspec reads it by; a field that may be null may be left out."""
-        msgspec.json.encode([field.name for field in self.fields])  # else msgspec 0.22 finds none that is not ASCII
-        kind = TypedDict("Struct", {field.name: field.shape.hint() for field in self.fields})  # type: ignore[misc]  # a type that is made at run time
+    def decode_type(self) -> Any:  # noqa: ANN401 -- a type
+        """Return the type by which msgspec decodes it; a nullable field may be missing."""
+        msgspec.json.encode([field.name for field in self.fields])  # else msgspec 0.22 finds no names beyond ASCII
+        kind = TypedDict("Struct", {field.name: field.shape.decode_type() for field in self.fields})  # type: ignore[misc]  # a type that is made at run time
         kind.__required_keys__ = frozenset(  # as typing itself sets it
             field.name for field in self.fields if not isinstance(field.shape, Nullable)
         )
         return kind
 
-    def convert(self) -> Convert | None:
-        """Return how its parts become a column's."""
-        parts = [(field.name, convert) for field in self.fields if (convert := field.shape.convert()) is not None]
-        if not parts:
+    def converter(self) -> Convert | None:
+        """Return the conversion of its fields; None where there is none to do."""
+        fields = [(field.name, convert) for field in self.fields if (convert := field.shape.converter()) is not None]
+        if not fields:
             return None
 
         def converted(value: dict[str, Any]) -> dict[str, Any]:
-            for name, convert in parts:
+            for name, convert in fields:
                 if name in value:
                     try:
                         value[name] = convert(value[name])
@@ -214,21 +218,21 @@ class Nullable:
 
     shape: "Shape"
 
-    def schema(self) -> dict[str, Any]:
+    def json_schema(self) -> dict[str, Any]:
         """Return its JSON Schema."""
-        schema = self.shape.schema()
+        schema = self.shape.json_schema()
         schema["type"] = [schema["type"], "null"]
         if "enum" in schema:
             schema["enum"].append(None)
         return schema
 
-    def hint(self) -> Any:  # noqa: ANN401 -- a type
-        """Return the type that msgspec reads it by."""
-        return Optional[self.shape.hint()]  # noqa: UP045 -- Python 3.10 has no `|` for what TypedDict makes
+    def decode_type(self) -> Any:  # noqa: ANN401 -- a type
+        """Return the type by which msgspec decodes it."""
+        return Optional[self.shape.decode_type()]  # noqa: UP045 -- Python 3.10 has no `|` for what TypedDict makes
 
-    def convert(self) -> Convert | None:
-        """Return how what is not null becomes a column's."""
-        convert = self.shape.convert()
+    def converter(self) -> Convert | None:
+        """Return the conversion of values that are not null; None where there is none to do."""
+        convert = self.shape.converter()
         return None if convert is None else lambda value: None if value is None else convert(value)
 
 
@@ -236,7 +240,7 @@ Shape = Scalar | Enumeration | Number | Array | Map | Struct | Nullable
 
 
 def walk(shape: Shape) -> Iterator[Shape]:
-    """Yield a type and all that it is made of."""
+    """Yield a type and all types inside it."""
     yield shape
     match shape:
         case Array(element=inner) | Map(value=inner) | Nullable(shape=inner):
@@ -246,10 +250,10 @@ def walk(shape: Shape) -> Iterator[Shape]:
                 yield from walk(field.shape)
 
 
-def _described(schema: dict[str, Any], words: str) -> dict[str, Any]:
-    """Return the schema with a description more, which stands before those that it has."""
-    told = "; ".join(filter(None, [words, schema.get("description")]))
-    return {**schema, "description": told} if told else schema
+def _described(schema: dict[str, Any], description: str) -> dict[str, Any]:
+    """Return the schema with a description in front of its own."""
+    joined = "; ".join(filter(None, [description, schema.get("description")]))
+    return {**schema, "description": joined} if joined else schema
 
 
 def _in_utc(value: datetime) -> datetime:

@@ -1,5 +1,5 @@
-"""Tokens that are given out and checked.
+"""Tokens of the local endpoints: issued by an OAuth token endpoint, and checked at each request.
 
-No profiles and no environment: those are the client's.
+No profiles and no environment variables: those belong to the client.
 Begin with `tokens`.
 """

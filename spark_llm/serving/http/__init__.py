@@ -1,5 +1,5 @@
-"""The server: its routes, and what each answers.
+"""The HTTP server of the local endpoints: its routes, and the responses of each.
 
-No models.
+It computes no answers: those come from the models.
 Begin with `app`.
 """

@@ -1,7 +1,7 @@
-"""The HTTP application: every route, and the documents that are served beside the models.
+"""The HTTP application: every route, and the documents beside the models.
 
-Two things need no token: whether it runs (`/health`), and what a client reads before it has one, which is the same on
-every machine (`/.well-known`, `/oidc`, `/openapi.json`). Whatever tells of the endpoints or of what was asked needs it.
+Routes about endpoints or requests need a token. `/health` needs none, nor do the documents that a client reads before
+signing in (`/.well-known`, `/oidc`, `/openapi.json`): they are equal on every machine.
 """
 
 import secrets
@@ -13,22 +13,29 @@ import msgspec
 from aiohttp import web
 
 from spark_llm.serving.auth.oauth import TokenEndpoint
-from spark_llm.serving.auth.tokens import Tokens
+from spark_llm.serving.auth.tokens import TokenStore
 from spark_llm.serving.catalog import Catalog, Deployment
 from spark_llm.serving.http import openapi
-from spark_llm.serving.http.descriptions import API, endpoint_detail, endpoint_list, model_detail, model_list, workspace
-from spark_llm.serving.http.invocations import Invocations
-from spark_llm.serving.http.loopback import stranger
+from spark_llm.serving.http.descriptions import (
+    ENDPOINTS_PATH,
+    endpoint_detail,
+    endpoint_list,
+    model_detail,
+    model_list,
+    workspace_config,
+)
+from spark_llm.serving.http.invocations import InvocationHandler
+from spark_llm.serving.http.loopback import page_refusal
 from spark_llm.serving.http.routes import ROUTES
 from spark_llm.serving.protocol.credentials import token_of
 from spark_llm.serving.protocol.errors import (
     TOO_LARGE,
-    Refusal,
+    ErrorResponse,
     Refused,
     dialect_of,
-    no_such_endpoint,
-    no_such_resource,
-    no_such_route,
+    endpoint_not_found,
+    resource_not_found,
+    route_not_found,
 )
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
@@ -41,13 +48,17 @@ class Application:
 
     Attributes:
         catalog: The endpoints.
-        tokens: What a request must bring.
-        invocations: What takes the requests for a model.
-        token_endpoint: What gives tokens to clients.
+        tokens: The valid tokens.
+        invocations: The handler of requests for a model.
+        token_endpoint: The OAuth token endpoint.
     """
 
     def __init__(
-        self, catalog: Catalog, tokens: Tokens, invocations: Invocations, token_endpoint: TokenEndpoint
+        self,
+        catalog: Catalog,
+        tokens: TokenStore,
+        invocations: InvocationHandler,
+        token_endpoint: TokenEndpoint,
     ) -> None:
         self.catalog = catalog
         self.tokens = tokens
@@ -56,34 +67,34 @@ class Application:
         self._created_ms = int(time.time() * 1000)
 
     def build(self) -> web.Application:
-        """Build the aiohttp application."""
+        """Return the aiohttp application."""
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         for route in ROUTES:
-            app.router.add_post(route.path, _ours(partial(self.invocations.take, route=route)))
+            app.router.add_post(route.path, _local_only(partial(self.invocations.handle, route=route)))
         for path, handler in {
-            "/v1/models": self._known(self._models),
-            "/v1/models/{name}": self._known(self._model),
-            API: self._known(self._endpoints),
-            f"{API}/": self._known(self._endpoints),
-            f"{API}/{{name}}": self._known(self._endpoint),
-            f"{API}/{{name}}/openapi": self._known(self._endpoint_openapi),
-            "/stats": self._known(self._stats),
+            "/v1/models": self._authenticated(self._models),
+            "/v1/models/{name}": self._authenticated(self._model),
+            ENDPOINTS_PATH: self._authenticated(self._endpoints),
+            f"{ENDPOINTS_PATH}/": self._authenticated(self._endpoints),
+            f"{ENDPOINTS_PATH}/{{name}}": self._authenticated(self._endpoint),
+            f"{ENDPOINTS_PATH}/{{name}}/openapi": self._authenticated(self._endpoint_openapi),
+            "/stats": self._authenticated(self._stats),
             "/health": self._health,
             "/openapi.json": self._openapi,
             "/.well-known/databricks-config": self._workspace,
             "/oidc/.well-known/oauth-authorization-server": self._authorization_server,
         }.items():
-            app.router.add_get(path, _ours(handler))
-        app.router.add_post("/oidc/v1/token", _ours(self._token))
-        app.router.add_route("*", "/{tail:.*}", _ours(self._elsewhere))
+            app.router.add_get(path, _local_only(handler))
+        app.router.add_post("/oidc/v1/token", _local_only(self._token))
+        app.router.add_route("*", "/{tail:.*}", _local_only(self._not_found))
         return app
 
-    def _known(self, handler: Handler) -> Handler:
-        """Let only those come to `handler` who bring a token of the workspace."""
+    def _authenticated(self, handler: Handler) -> Handler:
+        """Return `handler` behind a check of the workspace token."""
 
         async def check(request: web.Request) -> web.StreamResponse:
-            refusal = self.tokens.refusal(token_of(request.headers.get("Authorization", "")), time.monotonic())
-            return await handler(request) if refusal is None else _refused(refusal, request)
+            refusal = self.tokens.authorize(token_of(request.headers.get("Authorization", "")), time.monotonic())
+            return await handler(request) if refusal is None else _error(refusal, request)
 
         return check
 
@@ -95,7 +106,7 @@ class Application:
 
     async def _model(self, request: web.Request) -> web.Response:
         if (deployment := self._deployment(request)) is None:
-            return _refused(no_such_endpoint(request.match_info["name"], "openai").refusal, request)
+            return _error(endpoint_not_found(request.match_info["name"], "openai"), request)
         return _json(model_detail(deployment, self._created_ms))
 
     async def _endpoints(self, _request: web.Request) -> web.Response:
@@ -103,71 +114,70 @@ class Application:
 
     async def _endpoint(self, request: web.Request) -> web.Response:
         if (deployment := self._deployment(request)) is None:
-            return _no_such_resource(request)
-        return _json(endpoint_detail(deployment, _base(request), self._created_ms))
+            return _resource_not_found(request)
+        return _json(endpoint_detail(deployment, _base_url(request), self._created_ms))
 
     async def _endpoint_openapi(self, request: web.Request) -> web.Response:
         if (deployment := self._deployment(request)) is None:
-            return _no_such_resource(request)
-        return _json(openapi.of_endpoint(deployment, _base(request)))
+            return _resource_not_found(request)
+        return _json(openapi.endpoint_document(deployment, _base_url(request)))
 
     async def _stats(self, _request: web.Request) -> web.Response:
-        return _json(self.invocations.ledger.stats)
+        return _json(self.invocations.stats.snapshot())
 
     async def _health(self, _request: web.Request) -> web.Response:
         return _json({"status": "OK"})
 
     async def _openapi(self, request: web.Request) -> web.Response:
-        return _json(openapi.of_server(_base(request)))
+        return _json(openapi.server_document(_base_url(request)))
 
     async def _workspace(self, request: web.Request) -> web.Response:
-        return _json(workspace(_base(request)))
+        return _json(workspace_config(_base_url(request)))
 
     async def _authorization_server(self, request: web.Request) -> web.Response:
-        return _json(self.token_endpoint.described(_base(request)))
+        return _json(self.token_endpoint.metadata(_base_url(request)))
 
     async def _token(self, request: web.Request) -> web.Response:
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
-            return _refused(TOO_LARGE, request)
+            return _error(TOO_LARGE, request)
         except web.RequestPayloadError as error:
-            return _refused(Refused.bad_request(f"The request body cannot be read: {error}").refusal, request)
-        answer = self.token_endpoint.answer(
-            body, request.content_type, request.headers.get("Authorization", ""), time.monotonic()
-        )
-        return _json(answer.document, answer.status, answer.headers)
+            return _error(Refused.bad_request(f"The request body cannot be read: {error}").refusal, request)
+        authorization = request.headers.get("Authorization", "")
+        response = self.token_endpoint.respond(body, request.content_type, authorization, time.monotonic())
+        return _json(response.document, response.status, response.headers)
 
-    async def _elsewhere(self, request: web.Request) -> web.Response:
-        return _refused(no_such_route(request.method, request.path), request)
+    async def _not_found(self, request: web.Request) -> web.Response:
+        return _error(route_not_found(request.method, request.path), request)
 
 
-def _ours(handler: Handler) -> Handler:
-    """Let only programs on this machine come to `handler`."""
+def _local_only(handler: Handler) -> Handler:
+    """Return `handler` behind a check that the request comes from a program on this machine."""
 
     async def check(request: web.Request) -> web.StreamResponse:
         hosts = request.headers.getall("Host", [])
-        if hosts and not request.raw_path.startswith("/"):  # a whole address, as a proxy is asked for it
+        if hosts and not request.raw_path.startswith("/"):  # an absolute URL, as a proxy gets it
             hosts = [*hosts, request.host]
-        refusal = stranger(hosts, request.headers.getall("Origin", []))
-        return await handler(request) if refusal is None else _refused(refusal, request)
+        refusal = page_refusal(hosts, request.headers.getall("Origin", []))
+        return await handler(request) if refusal is None else _error(refusal, request)
 
     return check
 
 
-def _base(request: web.Request) -> str:
-    """Return the address that the client came to, by the name that it used."""
+def _base_url(request: web.Request) -> str:
+    """Return the server's address, by the host name that the client used."""
     return f"http://{request.host}"
 
 
-def _refused(refusal: Refusal, request: web.Request) -> web.Response:
-    return _json(refusal.told(dialect_of(request.path)), refusal.status)
+def _error(error: ErrorResponse, request: web.Request) -> web.Response:
+    return _json(error.body_in(dialect_of(request.path)), error.status)
 
 
-def _no_such_resource(request: web.Request) -> web.Response:
+def _resource_not_found(request: web.Request) -> web.Response:
     request_id = secrets.token_hex(12)
-    refusal = no_such_resource(request.match_info["name"], request_id)
-    return _json(refusal.told("databricks"), refusal.status, {"x-request-id": request_id})
+    error = resource_not_found(request.match_info["name"], request_id)
+    return _json(error.body_in("databricks"), error.status, {"x-request-id": request_id})
 
 
 def _json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

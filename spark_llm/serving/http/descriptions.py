@@ -1,6 +1,6 @@
-"""How endpoints are described to who asks: the documents of `/api/2.0/serving-endpoints` and of `/v1/models`.
+"""Descriptions of endpoints: the documents of `/api/2.0/serving-endpoints` and of `/v1/models`.
 
-Values in, values out; the fields and their words are those of the Databricks REST reference.
+Values in, values out; the fields and their values are those of the Databricks REST reference.
 """
 
 from collections.abc import Iterable
@@ -8,27 +8,27 @@ from typing import Any
 
 import msgspec
 
+from spark_llm.serving.auth.oauth import authorization_detail
 from spark_llm.serving.catalog import Catalog, Deployment
 
-API = "/api/2.0/serving-endpoints"
+ENDPOINTS_PATH = "/api/2.0/serving-endpoints"
 WORKSPACE_ID = "1270010000000001"
 ACCOUNT_ID = "12700100-0000-4000-8000-000000000001"
 CREATOR = "local"
-PERMISSION = "query_inference_endpoint"
 
 Document = dict[str, Any]
 
 
 def endpoint_list(catalog: Iterable[Deployment], created_ms: int) -> Document:
-    """List all endpoints, as `GET /api/2.0/serving-endpoints` does: each in short."""
-    return {"endpoints": [_summary(each, created_ms) for each in catalog]}
+    """Return the list of `GET /api/2.0/serving-endpoints`, with a summary of each endpoint."""
+    return {"endpoints": [_endpoint_summary(each, created_ms) for each in catalog]}
 
 
-def endpoint_detail(deployment: Deployment, base: str, created_ms: int) -> Document:
-    """Describe one endpoint in full; `base` is the address that it is asked at."""
-    document = _summary(deployment, created_ms)
+def endpoint_detail(deployment: Deployment, base_url: str, created_ms: int) -> Document:
+    """Return the full description of one endpoint."""
+    document = _endpoint_summary(deployment, created_ms)
     document["config"] = {
-        "served_entities": [_entity(deployment, name, created_ms) for name in deployment.entities],
+        "served_entities": [_entity_detail(deployment, name, created_ms) for name in deployment.entities],
         "traffic_config": {
             "routes": [
                 {"served_model_name": name, "served_entity_name": name, "traffic_percentage": 0 if number else 100}
@@ -39,74 +39,64 @@ def endpoint_detail(deployment: Deployment, base: str, created_ms: int) -> Docum
     }
     document |= {"route_optimized": deployment.route_optimized, "permission_level": "CAN_MANAGE"}
     if deployment.route_optimized:
-        url = f"{base}/{WORKSPACE_ID}/serving-endpoints/{deployment.name}/invocations"
-        details = msgspec.json.encode([permission(deployment.id)]).decode()
+        url = f"{base_url}/{WORKSPACE_ID}/serving-endpoints/{deployment.name}/invocations"
+        details = msgspec.json.encode([authorization_detail(deployment.id)]).decode()
         document["endpoint_url"] = url
         document["data_plane_info"] = {"query_info": {"endpoint_url": url, "authorization_details": details}}
     return document
 
 
-def permission(endpoint_id: str) -> Document:
-    """Return what an OAuth client asks to be authorised for, to query one endpoint on its data plane."""
-    return {
-        "type": "workspace_permission",
-        "object_type": "serving-endpoints",
-        "object_path": f"/serving-endpoints/{endpoint_id}",
-        "actions": [PERMISSION],
-    }
-
-
 def model_list(catalog: Catalog, created_ms: int) -> Document:
-    """List the endpoints as OpenAI lists models."""
+    """Return the endpoints as an OpenAI list of models."""
     return {"object": "list", "data": [model_detail(each, created_ms) for each in catalog]}
 
 
 def model_detail(deployment: Deployment, created_ms: int) -> Document:
-    """Describe an endpoint as OpenAI describes a model."""
+    """Return an endpoint as an OpenAI model object."""
     return {"id": deployment.name, "object": "model", "created": created_ms // 1000, "owned_by": CREATOR}
 
 
-def workspace(base: str) -> Document:
-    """Describe the workspace, as `/.well-known/databricks-config` does for clients before they sign in."""
+def workspace_config(base_url: str) -> Document:
+    """Return `/.well-known/databricks-config`, which clients read before they sign in."""
     return {
-        "oidc_endpoint": f"{base}/oidc",
+        "oidc_endpoint": f"{base_url}/oidc",
         "account_id": ACCOUNT_ID,
         "workspace_id": WORKSPACE_ID,
         "cloud": "AWS",
         "host_type": "workspace",
-        "token_federation_default_oidc_audiences": [f"{base}/oidc/v1/token"],
+        "token_federation_default_oidc_audiences": [f"{base_url}/oidc/v1/token"],
     }
 
 
-def _summary(deployment: Deployment, created_ms: int) -> Document:
+def _endpoint_summary(deployment: Deployment, created_ms: int) -> Document:
     return {
         "name": deployment.name,
         "id": deployment.id,
         "creator": CREATOR,
         "creation_timestamp": created_ms,
         "last_updated_timestamp": created_ms,
-        "task": deployment.tasks[0].kind,
+        "task": deployment.tasks[0].databricks_name,
         "endpoint_type": "FOUNDATION_MODEL_API",
         "state": {"ready": "READY" if deployment.ready else "NOT_READY", "config_update": "NOT_UPDATING"},
-        "config": {"served_entities": [_named(deployment, name) for name in deployment.entities]},
+        "config": {"served_entities": [_entity_summary(deployment, name) for name in deployment.entities]},
         "tags": [],
     }
 
 
-def _named(deployment: Deployment, name: str) -> Document:
+def _entity_summary(deployment: Deployment, name: str) -> Document:
     model = deployment.entities[name].name
     foundation_model = {"name": model, "display_name": model, "description": "A model on this machine.", "docs": ""}
     return {"name": name, "entity_name": model, "entity_version": "1", "foundation_model": foundation_model}
 
 
-def _entity(deployment: Deployment, name: str, created_ms: int) -> Document:
+def _entity_detail(deployment: Deployment, name: str, created_ms: int) -> Document:
     state = (
         {"deployment": "DEPLOYMENT_READY", "deployment_state_message": ""}
         if deployment.ready
         else {"deployment": "DEPLOYMENT_STOPPED", "deployment_state_message": "Stopped"}
     )
     return {
-        **_named(deployment, name),
+        **_entity_summary(deployment, name),
         "state": state,
         "scale_to_zero_enabled": False,
         "creator": CREATOR,

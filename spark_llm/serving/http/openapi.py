@@ -1,6 +1,6 @@
-"""The description of what is served here, for tools that read OpenAPI 3.1: of the whole, and of one endpoint alone.
+"""The OpenAPI 3.1 descriptions: of the whole server, and of one endpoint.
 
-The description itself is data, in `openapi.json`; the schemas in it are those of the documented bodies.
+The description is data, in `openapi.json`; its schemas are those of the documented bodies.
 """
 
 from functools import cache
@@ -18,50 +18,51 @@ Document = dict[str, Any]
 
 
 @cache
-def _data() -> Document:
+def _description() -> Document:
     document: Document = msgspec.json.decode(_FILE.read_bytes())
     return document
 
 
-def of_server(base: str) -> Document:
-    """Describe everything that is served at `base`."""
-    return {**_data(), "servers": [{"url": base}]}
+def server_document(base_url: str) -> Document:
+    """Return the description of all routes at `base_url`."""
+    return {**_description(), "servers": [{"url": base_url}]}
 
 
-def of_endpoint(deployment: Deployment, base: str) -> Document:
-    """Describe how the models of one endpoint are queried, with no more schemas than that takes."""
-    one_of = [_task_schemas(task.request.__name__) for task in deployment.tasks]
+def endpoint_document(deployment: Deployment, base_url: str) -> Document:
+    """Return the description of one endpoint's query routes, with only the schemas that they use."""
+    schema_pairs = [_task_schemas(task.request_type.__name__) for task in deployment.tasks]
+    requests, responses = ([pair[side] for pair in schema_pairs] for side in (0, 1))
     operation = {
-        "requestBody": {"required": True, "content": _json_of([request for request, _ in one_of])},
-        "responses": {"200": {"description": "The answer.", "content": _json_of([response for _, response in one_of])}},
+        "requestBody": {"required": True, "content": _json_content(requests)},
+        "responses": {"200": {"description": "The answer.", "content": _json_content(responses)}},
     }
     return {
-        "openapi": _data()["openapi"],
+        "openapi": _description()["openapi"],
         "info": {"title": deployment.name, "version": "1"},
-        "servers": [{"url": f"{base}/serving-endpoints/{deployment.name}"}],
+        "servers": [{"url": f"{base_url}/serving-endpoints/{deployment.name}"}],
         "paths": {f"/served-models/{name}/invocations": {"post": operation} for name in deployment.entities},
-        "components": {"schemas": _needed([name for pair in one_of for name in pair])},
+        "components": {"schemas": _schemas_used([name for pair in schema_pairs for name in pair])},
     }
 
 
-def _task_schemas(request: str) -> tuple[str, str]:
-    return request, request.replace("Request", "Response")
+def _task_schemas(request_schema: str) -> tuple[str, str]:
+    return request_schema, request_schema.replace("Request", "Response")
 
 
-def _json_of(names: list[str]) -> Document:
+def _json_content(names: list[str]) -> Document:
     schemas = [{"$ref": _SCHEMAS + name} for name in names]
     return {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas}}}
 
 
-def _needed(names: list[str]) -> Document:
+def _schemas_used(names: list[str]) -> Document:
     """Return these schemas, and those that they refer to."""
-    schemas, found, left = _data()["components"]["schemas"], {}, list(names)
+    schemas, used, left = _description()["components"]["schemas"], {}, list(names)
     while left:
         name = left.pop()
-        if name not in found:
-            found[name] = schemas[name]
+        if name not in used:
+            used[name] = schemas[name]
             left += _references(schemas[name])
-    return found
+    return used
 
 
 def _references(schema: object) -> list[str]:

@@ -1,4 +1,4 @@
-"""What goes out for a request: a model's answer, a refusal, or a fault as it looks on the wire."""
+"""Responses before they are sent: a model's answer, an error response, or an injected fault."""
 
 import asyncio
 import time
@@ -22,24 +22,24 @@ from spark_llm.serving.protocol.requests import (
     Usage,
 )
 
-_PIECES = 16
+_DRIP_PIECES = 16
 _GARBAGE = b"\x00\xff{not json"
 _PAGE = b"<!DOCTYPE html><html><head><title>502</title></head><body><h1>Bad Gateway</h1></body></html>"
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A response before it is sent, and what the ledger shall say of it.
+class PendingResponse:
+    """A response that is not sent yet, or not wholly, with the numbers for the counters.
 
     Attributes:
-        body: The whole body.
+        body: The whole body, or its rest once `started` is set.
         status: The HTTP status.
-        content_type: What the body claims to be.
+        content_type: The Content-Type header.
         headers: Further headers.
-        rows: How many inputs it answers.
+        rows: The number of inputs that it answers.
         usage: The tokens that it reports.
-        cut: Send half of it, and close the connection.
-        begun: The response that has begun to be sent; `body` is what is left of it.
+        is_cut: Send half of the body, and close the connection.
+        started: The response whose headers are sent; `body` is its rest.
     """
 
     body: bytes
@@ -48,121 +48,125 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     rows: int = 0
     usage: Usage | None = None
-    cut: bool = False
-    begun: web.StreamResponse | None = None
+    is_cut: bool = False
+    started: web.StreamResponse | None = None
 
 
-async def ask(model: Model, asked: AnyRequest, headers: Mapping[str, str], request_id: str, *, empty: bool) -> Answer:
-    """Ask the model, which serves this task, and write its answer; an `empty` one is billed and says nothing."""
-    rows, created = len(asked.inputs), int(time.time())
-    if isinstance(asked, EmbeddingRequest):
-        vectors = await cast("EmbeddingModel", model).embed(asked)
+async def model_response(
+    model: Model, request: AnyRequest, headers: Mapping[str, str], request_id: str, *, empty: bool
+) -> PendingResponse:
+    """Return the model's answer; an `empty` one reports its tokens and has no text or vectors."""
+    rows, created = len(request.inputs), int(time.time())
+    if isinstance(request, EmbeddingRequest):
+        vectors = await cast("EmbeddingModel", model).embed(request)
         vectors = replace(vectors, vectors=()) if empty else vectors
-        body = embedding_body(model.name, vectors, as_base64=asked.encoding_format == "base64")
-        return Answer(body, headers=headers, rows=rows, usage=vectors.usage)
-    if isinstance(asked, ChatRequest):
-        texts, write = await cast("ChatModel", model).chat(asked), chat_body
+        body = embedding_body(model.name, vectors, as_base64=request.encoding_format == "base64")
+        return PendingResponse(body, headers=headers, rows=rows, usage=vectors.usage)
+    if isinstance(request, ChatRequest):
+        texts, encode = await cast("ChatModel", model).chat(request), chat_body
     else:
-        texts, write = await cast("CompletionModel", model).complete(asked), completion_body
+        texts, encode = await cast("CompletionModel", model).complete(request), completion_body
     if empty:
         texts = replace(texts, choices=[Choice("", "length") for _ in texts.choices])
-    body = write(model.name, texts, request_id=request_id, created=created)
-    return Answer(body, headers=headers, rows=rows, usage=texts.usage)
+    body = encode(model.name, texts, request_id=request_id, created=created)
+    return PendingResponse(body, headers=headers, rows=rows, usage=texts.usage)
 
 
-def refuse(refused: Refused, dialect: Dialect) -> Answer:
-    """Tell a refusal, with its wait in a header, or in the body where that service tells it there."""
-    refusal, wait = refused.refusal, refused.retry_after
-    body = dict(refusal.told(dialect))
+def error_response(refused: Refused, dialect: Dialect) -> PendingResponse:
+    """Return the error response, with its wait in a header, or in the body if the service sends it there."""
+    error, retry_after = refused.refusal, refused.retry_after
+    body = dict(error.body_in(dialect))
     headers: dict[str, str] = {}
-    if wait is not None and refusal.tells_wait_in_body:
-        body["error"] = {**body["error"], "retry_after": float(wait)}
-    elif wait is not None:
-        headers = _retry_headers(wait)
-    return Answer(msgspec.json.encode(body), status=refusal.status, headers=headers)
+    if retry_after is not None and error.has_wait_in_body:
+        body["error"] = {**body["error"], "retry_after": float(retry_after)}
+    elif retry_after is not None:
+        headers = _retry_headers(retry_after)
+    return PendingResponse(msgspec.json.encode(body), status=error.status, headers=headers)
 
 
-def _retry_headers(wait: str) -> dict[str, str]:
-    if wait.endswith("ms"):
-        return {"retry-after-ms": wait.removesuffix("ms")}
-    if wait.startswith("+"):
-        return {"Retry-After": formatdate(time.time() + float(wait), usegmt=True)}
-    return {"Retry-After": wait}
+def _retry_headers(retry_after: str) -> dict[str, str]:
+    if retry_after.endswith("ms"):
+        return {"retry-after-ms": retry_after.removesuffix("ms")}
+    if retry_after.startswith("+"):
+        return {"Retry-After": formatdate(time.time() + float(retry_after), usegmt=True)}
+    return {"Retry-After": retry_after}
 
 
-async def hang(_dialect: Dialect | None = None) -> Answer:
-    """Never answer."""
-    never: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+async def hang(_dialect: Dialect | None = None) -> PendingResponse:
+    """Never return."""
+    never: asyncio.Future[PendingResponse] = asyncio.get_running_loop().create_future()
     return await never
 
 
-async def _garbage(_dialect: Dialect) -> Answer:
-    return Answer(_GARBAGE)
+async def _garbage(_dialect: Dialect) -> PendingResponse:
+    return PendingResponse(_GARBAGE)
 
 
-async def _html(_dialect: Dialect) -> Answer:
-    return Answer(_PAGE, content_type="text/html")
+async def _html(_dialect: Dialect) -> PendingResponse:
+    return PendingResponse(_PAGE, content_type="text/html")
 
 
-async def _error_body(dialect: Dialect) -> Answer:
-    return replace(refuse(Refused(INTERNAL_ERROR), dialect), status=200)
+async def _error_body(dialect: Dialect) -> PendingResponse:
+    return replace(error_response(Refused(INTERNAL_ERROR), dialect), status=200)
 
 
-def _cut(answer: Answer) -> Answer:
-    return replace(answer, rows=0, usage=None, cut=True)
+def _cut(response: PendingResponse) -> PendingResponse:
+    return replace(response, rows=0, usage=None, is_cut=True)
 
 
-def _half(answer: Answer) -> Answer:
-    return replace(answer, rows=0, usage=None, body=answer.body[: len(answer.body) // 2])
+def _half(response: PendingResponse) -> PendingResponse:
+    return replace(response, rows=0, usage=None, body=response.body[: len(response.body) // 2])
 
 
-# Faults that come in place of a model's answer, and faults that spoil one; "empty" is asked of the model, and `drip`
-# is below.
-INSTEAD: dict[str, Callable[[Dialect], Awaitable[Answer]]] = {
+# Faults that replace the model's answer, and faults that corrupt it. "empty" is an argument of `model_response`, and
+# "drip" is below.
+REPLACING_FAULTS: dict[str, Callable[[Dialect], Awaitable[PendingResponse]]] = {
     "hang": hang,
     "garbage": _garbage,
     "html": _html,
     "errorbody": _error_body,
 }
-SPOILT: dict[str, Callable[[Answer], Answer]] = {"cut": _cut, "half": _half}
+CORRUPTING_FAULTS: dict[str, Callable[[PendingResponse], PendingResponse]] = {"cut": _cut, "half": _half}
 
 
-async def drip(request: web.Request, answer: Answer, request_id: str, drip_s: float) -> Answer:
-    """Send all of an answer but its last piece, slowly; `send` brings that one when the answer is counted."""
-    size = -(-len(answer.body) // _PIECES)
-    *pieces, last = (answer.body[start : start + size] for start in range(0, len(answer.body), size))
+async def drip(request: web.Request, response: PendingResponse, request_id: str, drip_s: float) -> PendingResponse:
+    """Send all pieces of a body but the last, slowly; `send` sends that one after the response is counted."""
+    size = -(-len(response.body) // _DRIP_PIECES)
+    *pieces, last = (response.body[start : start + size] for start in range(0, len(response.body), size))
     try:
-        response = await begin(request, answer, request_id, length=len(answer.body))
+        started = await send_headers(request, response, request_id, length=len(response.body))
         for piece in pieces:
-            await response.write(piece)
+            await started.write(piece)
             await asyncio.sleep(drip_s / len(pieces))
     except ConnectionResetError:
-        return await hang()  # the client has gone, and what cancels this is under way
-    return replace(answer, body=last, begun=response)
+        return await hang()  # the client hung up, and aiohttp is about to cancel this
+    return replace(response, body=last, started=started)
 
 
-async def send(request: web.Request, answer: Answer, request_id: str) -> web.StreamResponse:
-    """Send an answer, the half of it, or what is left of it."""
-    if answer.begun is not None:
-        with suppress(ConnectionResetError):  # gone at the last moment; aiohttp finds that out by itself
-            await answer.begun.write(answer.body)
-        return answer.begun
-    if answer.cut:
-        response = await begin(request, answer, request_id, length=len(answer.body))
-        await response.write(answer.body[: len(answer.body) // 2])
+async def send(request: web.Request, response: PendingResponse, request_id: str) -> web.StreamResponse:
+    """Send a response, half of it if it is cut, or its rest if it has started."""
+    if response.started is not None:
+        with suppress(ConnectionResetError):  # the client hung up at the last moment; aiohttp notices by itself
+            await response.started.write(response.body)
+        return response.started
+    if response.is_cut:
+        started = await send_headers(request, response, request_id, length=len(response.body))
+        await started.write(response.body[: len(response.body) // 2])
         if request.transport is not None:
             request.transport.close()
-        return response
-    return web.Response(body=answer.body, status=answer.status, headers=_headers(answer, request_id))
+        return started
+    return web.Response(body=response.body, status=response.status, headers=_headers(response, request_id))
 
 
-async def begin(request: web.Request, answer: Answer, request_id: str, length: int | None = None) -> web.StreamResponse:
-    """Send the headers, which promise a body of this length, or one that ends when it ends."""
-    promise = {} if length is None else {"Content-Length": str(length)}
-    response = web.StreamResponse(status=answer.status, headers={**_headers(answer, request_id), **promise})
-    await response.prepare(request)
-    return response
+async def send_headers(
+    request: web.Request, response: PendingResponse, request_id: str, length: int | None = None
+) -> web.StreamResponse:
+    """Send the headers of a body with this length, or of one without a known length; return the open response."""
+    content_length = {} if length is None else {"Content-Length": str(length)}
+    started = web.StreamResponse(status=response.status, headers={**_headers(response, request_id), **content_length})
+    await started.prepare(request)
+    return started
 
 
-def _headers(answer: Answer, request_id: str) -> Mapping[str, str]:
-    return {"Content-Type": answer.content_type, "x-request-id": request_id, **answer.headers}
+def _headers(response: PendingResponse, request_id: str) -> Mapping[str, str]:
+    return {"Content-Type": response.content_type, "x-request-id": request_id, **response.headers}

@@ -1,4 +1,4 @@
-"""Where models are asked: every path that takes a request for one, and in whose manner it answers."""
+"""The routes that take requests for a model, each with the dialect of its responses."""
 
 from typing import NamedTuple
 
@@ -10,10 +10,10 @@ class Route(NamedTuple):
     """One path.
 
     Attributes:
-        path: The path, with `{name}` where the endpoint stands; where it has none, the body's `model` names it.
-        dialect: Whose manner it answers in.
-        task: What is asked there; None where the body's fields tell it.
-        data_plane: It is the endpoint's own data plane, and takes only tokens that are issued for that.
+        path: The path, with `{name}` for the endpoint; without it the body's `model` names the endpoint.
+        dialect: The dialect of its responses.
+        task: Its task; None if the body's fields determine it.
+        data_plane: It is an endpoint's own data plane, and takes only tokens issued for that.
     """
 
     path: str
@@ -22,7 +22,7 @@ class Route(NamedTuple):
     data_plane: bool = False
 
 
-# OpenAI clients are pointed at one of these bases, and add the task's path to it.
+# OpenAI clients use one of these bases, and append the task's path to it.
 BASES: dict[str, Dialect] = {
     "/serving-endpoints": "databricks",
     "/ai-gateway/mlflow/v1": "databricks",

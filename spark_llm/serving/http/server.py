@@ -1,6 +1,6 @@
-"""An HTTP application on an event loop in a thread of its own.
+"""The HTTP server: an aiohttp application on an event loop in a thread of its own.
 
-The caller's thread may run a loop already, as a notebook's does.
+The caller's thread may already run a loop, as a notebook's does.
 """
 
 import asyncio
@@ -12,34 +12,34 @@ from collections.abc import Callable
 from aiohttp import web
 
 HOST = "127.0.0.1"
-MOST_HEADER_BYTES = 8190  # of the first line, and of each header
-_BACKLOG = 1024  # clients open hundreds of connections in one moment; a full queue would cost each a second
+MAX_HEADER_BYTES = 8190  # of the first line, and of each header
+_BACKLOG = 1024  # clients open hundreds of connections at once; a full queue would delay each by a second
 
 
-class _OfOurs(logging.Filter):
-    """Lets pass what is wrong with the server, and not what a client sends that is no HTTP: it has its 400."""
+class _ServerErrorFilter(logging.Filter):
+    """Keeps the server's own errors, and drops those of clients that send invalid HTTP and get a 400."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        kind = record.exc_info[0] if record.exc_info else None
-        is_theirs = kind is not None and (
-            kind.__module__ == "aiohttp.http_exceptions" or kind is web.RequestPayloadError
+        error_type = record.exc_info[0] if record.exc_info else None
+        is_client_error = error_type is not None and (
+            error_type.__module__ == "aiohttp.http_exceptions" or error_type is web.RequestPayloadError
         )
-        return not is_theirs
+        return not is_client_error
 
 
 _logger = logging.getLogger(__name__)
-_logger.addFilter(_OfOurs())
+_logger.addFilter(_ServerErrorFilter())
 
 
 class Server:
-    """Listens from the moment it is made until it is stopped.
+    """Listens from its construction until `stop`.
 
     Attributes:
-        port: The port that it listens at.
+        port: The port that it listens on.
     """
 
     def __init__(self, app: web.Application, port: int) -> None:
-        """Listen at `port`, or at any free one if it is 0; raises `OSError` where it is taken."""
+        """Listen on `port`, or on any free one for 0; raises `OSError` if it is taken."""
         runner = web.AppRunner(
             app,
             logger=_logger,
@@ -47,8 +47,8 @@ class Server:
             handler_cancellation=True,
             shutdown_timeout=0.1,
             keepalive_timeout=3600,
-            max_line_size=MOST_HEADER_BYTES,
-            max_field_size=MOST_HEADER_BYTES,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=_serve, args=(self._loop, runner), name="spark-llm-serving", daemon=True)
@@ -60,20 +60,20 @@ class Server:
             raise
 
     def stop(self) -> None:
-        """Drop what is in flight and close the port."""
+        """Drop requests in flight and close the port."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
     @property
-    def runs_here(self) -> bool:
-        """Whether this is the application's own thread."""
+    def is_current_thread(self) -> bool:
+        """Whether the caller is on the application's own thread."""
         return threading.current_thread() is self._thread
 
-    def call(self, act: Callable[[], None]) -> None:
-        """Run `act` on the loop, from any other thread, and wait for it."""
+    def run_on_loop(self, action: Callable[[], None]) -> None:
+        """Run `action` on the loop, from any other thread, and wait for it."""
 
         async def run() -> None:
-            act()
+            action()
 
         asyncio.run_coroutine_threadsafe(run(), self._loop).result()
 
@@ -96,7 +96,7 @@ def _serve(loop: asyncio.AbstractEventLoop, runner: web.AppRunner) -> None:
 
 
 async def _close(runner: web.AppRunner) -> None:
-    """Close every connection at once, hung or not; their handlers are cancelled and count it."""
+    """Abort every connection at once; that cancels its handlers, which count a disconnect."""
     for connection in runner.server.connections if runner.server else ():
         if connection.transport is not None:
             connection.transport.abort()

@@ -1,4 +1,4 @@
-"""A streamed answer: the pieces as the model writes them, or as they are cut from a whole one, and how they go out."""
+"""Streamed responses: pieces from the model, or from a whole answer split into words, sent as events."""
 
 import logging
 import re
@@ -10,96 +10,101 @@ from typing import cast
 
 from aiohttp import web
 
-from spark_llm.serving.http.responses import Answer, begin, hang
+from spark_llm.serving.http.responses import PendingResponse, hang, send_headers
 from spark_llm.serving.models.base import ChatModel, CompletionModel, Model, StreamingModel
 from spark_llm.serving.protocol.errors import INTERNAL_ERROR, Dialect, Refused
 from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, Piece, Texts, Usage
-from spark_llm.serving.protocol.sse import DONE, Chunks, error_event
+from spark_llm.serving.protocol.sse import DONE, EventEncoder, error_event
 
 EVENT_STREAM = "text/event-stream"
 
-_WORDS = re.compile(r"\s*\S+|\s+")  # every letter is in one of them
+_WORDS = re.compile(r"\s*\S+|\s+")  # the matches contain every character of a text
 _logger = logging.getLogger(__name__)
 
 
-class Streamed:
-    """One answer as events, and what the ledger shall say of it when they are all out.
+class EventStream:
+    """One model answer as a stream of events, with the numbers for the counters.
 
     Attributes:
-        rows: How many inputs it answers.
-        usage: What has been used so far.
+        rows: The number of inputs that it answers.
+        usage: The tokens so far.
     """
 
     def __init__(
         self,
         model: Model,
-        asked: ChatRequest | CompletionRequest,
+        request: ChatRequest | CompletionRequest,
         dialect: Dialect,
         request_id: str,
         *,
         empty: bool,
     ) -> None:
-        """Ask the model when the first event is asked for; an `empty` answer is billed and says nothing."""
-        pieces = _pieces(model, asked)
-        self._pieces = _emptied(pieces) if empty else pieces
-        self._chunks = Chunks(asked, model.name, dialect, request_id=request_id, created=int(time.time()))
-        self.rows = len(asked.inputs)
+        """Prepare the stream; the model runs at the first event. An `empty` answer reports its tokens, without text."""
+        pieces = _model_pieces(model, request)
+        self._pieces = _without_text(pieces) if empty else pieces
+        self._encoder = EventEncoder(request, model.name, dialect, request_id=request_id, created=int(time.time()))
+        self.rows = len(request.inputs)
         self.usage: Usage | None = None
 
     async def events(self) -> AsyncGenerator[bytes, None]:
-        """Give the events in their order, all but the last word."""
+        """Yield the events in order, without the final `[DONE]`."""
         async with aclosing(self._pieces) as pieces:
             async for piece in pieces:
                 self.usage = piece.usage
-                yield self._chunks.write(piece)
-        yield self._chunks.end()
+                yield self._encoder.encode(piece)
+        yield self._encoder.end()
 
-    async def whole(self, headers: Mapping[str, str]) -> Answer:
-        """Give the answer when it is done, all its events in one."""
+    async def collect(self, headers: Mapping[str, str]) -> PendingResponse:
+        """Return all events as one response, when the answer is complete."""
         async with aclosing(self.events()) as events:
             body = b"".join([event async for event in events])
-        return Answer(body + DONE, content_type=EVENT_STREAM, headers=headers, rows=self.rows, usage=self.usage)
+        return PendingResponse(
+            body + DONE, content_type=EVENT_STREAM, headers=headers, rows=self.rows, usage=self.usage
+        )
 
 
-async def stream(request: web.Request, streamed: Streamed, headers: Mapping[str, str], request_id: str) -> Answer:
-    """Send the events as they come, all but the last word; `send` brings that one when the answer is counted.
+async def send_stream(
+    request: web.Request, stream: EventStream, headers: Mapping[str, str], request_id: str
+) -> PendingResponse:
+    """Send the events as they come, without `[DONE]`; `send` sends that one after the response is counted.
 
-    A model that fails before its first piece is answered as ever; after that its error is the last event.
+    An error before the model's first piece gets its own HTTP status; after that it is the last event.
     """
-    head = Answer(b"", content_type=EVENT_STREAM, headers=headers)
-    response = None
+    head = PendingResponse(b"", content_type=EVENT_STREAM, headers=headers)
+    started = None
     try:
-        async with aclosing(streamed.events()) as events:
+        async with aclosing(stream.events()) as events:
             async for event in events:
-                response = response or await begin(request, head, request_id)
-                await response.write(event)
+                started = started or await send_headers(request, head, request_id)
+                await started.write(event)
     except ConnectionResetError:
-        return await hang()  # the client has gone, and what cancels this is under way
+        return await hang()  # the client hung up, and aiohttp is about to cancel this
     except Exception as error:
-        if response is None:
+        if started is None:
             raise
         if not isinstance(error, Refused):
             _logger.exception("A model failed in the middle of its answer")
-        return Answer(error_event(error.refusal if isinstance(error, Refused) else INTERNAL_ERROR), begun=response)
-    return replace(head, body=DONE, rows=streamed.rows, usage=streamed.usage, begun=response)
+        event = error_event(error.refusal if isinstance(error, Refused) else INTERNAL_ERROR)
+        return PendingResponse(event, started=started)
+    return replace(head, body=DONE, rows=stream.rows, usage=stream.usage, started=started)
 
 
-async def _pieces(model: Model, asked: ChatRequest | CompletionRequest) -> AsyncGenerator[Piece, None]:
+async def _model_pieces(model: Model, request: ChatRequest | CompletionRequest) -> AsyncGenerator[Piece, None]:
     if isinstance(model, StreamingModel):
-        async with aclosing(model.stream(asked)) as pieces:
+        async with aclosing(model.stream(request)) as pieces:
             async for piece in pieces:
                 yield piece
         return
-    if isinstance(asked, ChatRequest):
-        texts = await cast("ChatModel", model).chat(asked)
+    if isinstance(request, ChatRequest):
+        texts = await cast("ChatModel", model).chat(request)
     else:
-        texts = await cast("CompletionModel", model).complete(asked)
-    for piece in cut(texts):
+        texts = await cast("CompletionModel", model).complete(request)
+    for piece in split_into_words(texts):
         yield piece
 
 
-def cut(texts: Texts) -> Iterator[Piece]:
-    """Cut whole replies into their words; the tokens are shared out over them, and add up."""
+def split_into_words(texts: Texts) -> Iterator[Piece]:
+    """Yield whole replies word by word; the completion tokens are spread over the words, and add up."""
     replies = [_WORDS.findall(choice.text) for choice in texts.choices]
     left, tokens = sum(len(words) for words in replies), 0
     for index, (choice, words) in enumerate(zip(texts.choices, replies, strict=True)):
@@ -112,8 +117,8 @@ def cut(texts: Texts) -> Iterator[Piece]:
         yield Piece("", usage, index, choice.finish_reason)
 
 
-async def _emptied(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
-    """Leave out what the replies say; they end for their length."""
+async def _without_text(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
+    """Yield one empty piece for each reply, with finish_reason "length"."""
     async with aclosing(pieces):
         all_pieces = [piece async for piece in pieces]
     for index in sorted({piece.index for piece in all_pieces}):

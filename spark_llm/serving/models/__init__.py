@@ -1,4 +1,4 @@
-"""Models that answer on this machine: Echo, and two real ones that come as packages.
+"""Models that answer on this machine: `Echo`, and two small real ones whose weights come as packages.
 
 No HTTP.
 Begin with `base`.

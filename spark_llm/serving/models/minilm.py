@@ -1,26 +1,26 @@
-"""MiniLM embeds: a small real model in this process.
+"""MiniLM: a small real embedding model in this process.
 
-Its engine is in the extra `local`; it is imported, and the weights fetched, when the model is started.
+Its engine is in the extra `local`. The engine is imported, and the weights fetched, when the model starts.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from spark_llm.serving.models.threaded import Threaded, missing
+from spark_llm.serving.models.threaded import ThreadedModel, missing_package_error
 from spark_llm.serving.models.weights import find_weights
 from spark_llm.serving.protocol.errors import Refused
 from spark_llm.serving.protocol.requests import EmbeddingRequest, Usage, Vectors
 
 DIMENSIONS = 384
-LONGEST_INPUT = 256  # tokens; the rest of a text is left out, as the model's authors do
-_BATCH = 32
+MAX_INPUT_TOKENS = 256  # the rest of a text is cut off, as the model's authors do
+_BATCH_SIZE = 32
 
 
-class MiniLM(Threaded):
+class MiniLM(ThreadedModel):
     """all-MiniLM-L6-v2 in eight bits: vectors of 384 numbers and length 1, of a text's first 256 tokens.
 
     Args:
-        n_threads: Threads that the engine computes with.
+        n_threads: The number of threads of the engine.
     """
 
     name = "all-minilm-l6-v2"
@@ -31,17 +31,20 @@ class MiniLM(Threaded):
         self._tokenizer: Any = None
 
     async def embed(self, request: EmbeddingRequest) -> Vectors:
-        """Embed each input."""
+        """Return the vector of each input."""
         if request.dimensions not in (None, DIMENSIONS):
             raise Refused.bad_request(f"{self.name} has {DIMENSIONS} dimensions and no others.", param="dimensions")
-        batches = [request.inputs[at : at + _BATCH] for at in range(0, len(request.inputs), _BATCH)]
-        done = await self.in_threads(self._embed, batches)
-        return Vectors([vector for vectors, _ in done for vector in vectors], Usage(sum(tokens for _, tokens in done)))
+        batches = [request.inputs[at : at + _BATCH_SIZE] for at in range(0, len(request.inputs), _BATCH_SIZE)]
+        embedded = await self.run_in_threads(self._embed, batches)
+        return Vectors(
+            [vector for vectors, _ in embedded for vector in vectors],
+            Usage(sum(tokens for _, tokens in embedded)),
+        )
 
-    def _embed(self, gone: Callable[[], bool], texts: list[str]) -> tuple[list[bytes], int]:
+    def _embed(self, is_cancelled: Callable[[], bool], texts: list[str]) -> tuple[list[bytes], int]:
         import numpy as np
 
-        if gone():
+        if is_cancelled():
             return [], 0
         encoded = self._tokenizer.encode_batch(texts)
         ids = np.array([each.ids for each in encoded], dtype=np.int64)
@@ -58,7 +61,7 @@ class MiniLM(Threaded):
             import onnxruntime
             import tokenizers
         except ImportError as error:
-            raise missing("onnxruntime" if "onnx" in str(error) else "tokenizers") from error
+            raise missing_package_error("onnxruntime" if "onnx" in str(error) else "tokenizers") from error
         weights = find_weights()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._n_threads
@@ -67,7 +70,7 @@ class MiniLM(Threaded):
             str(weights.embedding_onnx), options, providers=["CPUExecutionProvider"]
         )
         self._tokenizer = tokenizers.Tokenizer.from_file(str(weights.embedding_tokenizer))
-        self._tokenizer.enable_truncation(LONGEST_INPUT)
+        self._tokenizer.enable_truncation(MAX_INPUT_TOKENS)
         self._tokenizer.enable_padding()
 
     def _stop(self) -> None:

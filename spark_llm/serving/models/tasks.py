@@ -1,4 +1,4 @@
-"""What an endpoint can be asked for: chat, completions, embeddings, and all that goes with each."""
+"""The tasks of an endpoint: chat, completions, embeddings, each with its path, request type and model protocol."""
 
 from typing import Literal, NamedTuple
 
@@ -12,20 +12,20 @@ class Task(NamedTuple):
     """One task.
 
     Attributes:
-        name: The word for it.
-        path: Where it is asked, behind an OpenAI-style base.
-        field: The field that its requests have, and others have not.
-        kind: What Databricks calls it where it describes an endpoint.
-        request: The type of its requests.
-        protocol: What a model must be to serve it.
+        name: Its name in `ServingEndpoint.tasks`.
+        path: Its path after an OpenAI-style base.
+        input_field: The field that only its requests have.
+        databricks_name: The `task` of endpoint descriptions.
+        request_type: The type of its requests.
+        model_protocol: The protocol of a model that serves it.
     """
 
     name: TaskName
     path: str
-    field: str
-    kind: str
-    request: type[ChatRequest] | type[CompletionRequest] | type[EmbeddingRequest]
-    protocol: type
+    input_field: str
+    databricks_name: str
+    request_type: type[ChatRequest] | type[CompletionRequest] | type[EmbeddingRequest]
+    model_protocol: type
 
 
 CHAT = Task("chat", "chat/completions", "messages", "llm/v1/chat", ChatRequest, ChatModel)

@@ -1,4 +1,4 @@
-"""Models whose work is done in threads of this process, and stops soon after the client that asked has gone."""
+"""Models that compute in threads of this process, and stop soon after the client has hung up."""
 
 import asyncio
 import threading
@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any
 
 
-class Threaded(ABC):
-    """A model whose work is done in threads, started and stopped as a context manager."""
+class ThreadedModel(ABC):
+    """A model that computes in threads; a context manager starts and stops it."""
 
     def __init__(self, n_threads: int, workers: int) -> None:
         if n_threads < 1:
@@ -40,22 +40,24 @@ class Threaded(ABC):
 
     @abstractmethod
     def _stop(self) -> None:
-        """Let the model go."""
+        """Release the model."""
 
-    async def in_threads(self, work: Callable[..., Any], jobs: Sequence[Any]) -> list[Any]:
-        """Run `work(gone, job)` for each job; `gone()` turns true when nobody waits for it any more."""
-        left = threading.Event()
+    async def run_in_threads(self, function: Callable[..., Any], jobs: Sequence[Any]) -> list[Any]:
+        """Return `function(is_cancelled, job)` of each job; `is_cancelled()` turns true when no caller waits."""
+        cancelled = threading.Event()
 
-        def gone() -> bool:
-            return left.is_set() or self._stopping.is_set()
+        def is_cancelled() -> bool:
+            return cancelled.is_set() or self._stopping.is_set()
 
         loop = asyncio.get_running_loop()
         try:
-            return await asyncio.gather(*(loop.run_in_executor(self._pool, work, gone, job) for job in jobs))
+            return await asyncio.gather(
+                *(loop.run_in_executor(self._pool, function, is_cancelled, job) for job in jobs)
+            )
         finally:
-            left.set()
+            cancelled.set()
 
 
-def missing(package: str) -> ImportError:
-    """Make the error of an engine that is not installed."""
+def missing_package_error(package: str) -> ImportError:
+    """Return the error for an engine that is not installed."""
     return ImportError(f"The local models need {package}: pip install 'spark-llm-endpoints[local]'", name=package)

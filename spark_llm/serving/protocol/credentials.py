@@ -1,6 +1,6 @@
-"""What a request brings to show who is asking: read from its headers, and judged elsewhere.
+"""The credentials in a request's headers; `auth` decides whether they are valid.
 
-A header that cannot be read brings nothing; none raises.
+A header that cannot be read carries no credential; none raises.
 """
 
 import base64
@@ -10,25 +10,25 @@ from typing import NamedTuple
 TOKEN_USER = "token"  # noqa: S105 -- with this user's name, the password is the token
 
 
-class Pair(NamedTuple):
-    """The user and the password of basic authentication."""
+class BasicCredentials(NamedTuple):
+    """The user and the password of HTTP basic authentication (RFC 7617)."""
 
     user: str
     password: str
 
 
 def token_of(authorization: str, api_key: str | None = None) -> str | None:
-    """Return the token that a request brings: as a bearer, as the password of the user `token`, or as an API key."""
+    """Return a request's token: a bearer token, the password of the user `token`, or an API key."""
     scheme, _, rest = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip() or None
-    if (pair := basic(authorization)) is not None:
-        return pair.password if pair.user == TOKEN_USER else None
+    if (credentials := basic_credentials(authorization)) is not None:
+        return credentials.password if credentials.user == TOKEN_USER else None
     return api_key or None
 
 
-def basic(authorization: str) -> Pair | None:
-    """Read the user and the password of an `Authorization` header, where it has any."""
+def basic_credentials(authorization: str) -> BasicCredentials | None:
+    """Return the user and the password of an `Authorization` header, if it has them."""
     scheme, _, rest = authorization.partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -37,4 +37,4 @@ def basic(authorization: str) -> Pair | None:
     except (binascii.Error, ValueError):
         return None
     user, colon, password = text.partition(":")
-    return Pair(user, password) if colon else None
+    return BasicCredentials(user, password) if colon else None

@@ -1,7 +1,7 @@
-"""What is asked and what is answered, as values; the bodies of requests as the services document them.
+"""Request bodies as the services document them, and the values that models return.
 
-A request is checked here, once: what a model gets has the right types and ranges. Fields that are not named here are
-let pass, as the gateways do; a model finds them in `request.body`. Knows no HTTP library and no model.
+A request is validated here, once: models get the right types and ranges. Unknown fields pass, as the gateways let
+them; a model finds them in `request.body`. Knows no HTTP library and no model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,21 +15,21 @@ from spark_llm.serving.protocol.errors import Refused
 MAX_EMBEDDING_INPUTS = 150
 MAX_DIMENSIONS = 8192
 
-Count = Annotated[int, msgspec.Meta(ge=1, le=5)]
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+ChoiceCount = Annotated[int, msgspec.Meta(ge=1, le=5)]
+PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 Strings = Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
 class StreamOptions(msgspec.Struct):
-    """What a streamed answer shall tell besides."""
+    """The options of a streamed response."""
 
     include_usage: bool | None = None
 
 
 class Request(msgspec.Struct, kw_only=True, dict=True):
-    """What every request may carry."""
+    """The fields that every request may have."""
 
     model: str | None = None
     stream: bool | None = None
@@ -37,14 +37,14 @@ class Request(msgspec.Struct, kw_only=True, dict=True):
 
     @property
     def body(self) -> Mapping[str, Any]:
-        """The JSON object as it came, with the fields that are not named here."""
+        """The JSON object as received, with unknown fields."""
         body: Mapping[str, Any] = self.__dict__["body"]
         return body
 
 
 class _Generation(Request, kw_only=True):
-    n: Count | None = None
-    max_tokens: AtLeastOne | None = None
+    n: ChoiceCount | None = None
+    max_tokens: PositiveInt | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
@@ -55,46 +55,46 @@ class _Generation(Request, kw_only=True):
 
 
 class Part(msgspec.Struct):
-    """One part of a message's content; only those of type `text` have text."""
+    """One part of a message's content; only parts of type `text` have text."""
 
     type: str
     text: str | None = None
 
 
 class Message(msgspec.Struct):
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[Part] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a turn that says nothing; only an assistant's may, which called tools."""
+        """Refuse a message without content, except from an assistant: it may have called tools."""
         if self.content is None and self.role != "assistant":
             raise ValueError(f"a message of role '{self.role}' needs `content`")
 
     @property
     def text(self) -> str:
-        """The content as text, its text parts joined."""
+        """The content as text, with its text parts joined."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text or "" for part in self.content or () if part.type == "text")
 
 
 class ChatRequest(_Generation, kw_only=True):
-    """A chat request: one conversation, one row."""
+    """A chat request: one conversation, which is one row."""
 
     messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
-    max_completion_tokens: AtLeastOne | None = None
+    max_completion_tokens: PositiveInt | None = None
     response_format: dict[str, Any] | None = None
 
     @property
     def inputs(self) -> list[str]:
-        """The texts that the rows brought: the whole conversation is one."""
+        """The input texts, one a row: the whole conversation is one."""
         return ["\n".join(message.text for message in self.messages)]
 
     @property
     def limit(self) -> int | None:
-        """The most tokens that a reply may have: the smaller of the two fields for it."""
+        """The maximum tokens of a reply: the smaller of the two fields that set it."""
         return min((limit for limit in (self.max_tokens, self.max_completion_tokens) if limit), default=None)
 
 
@@ -117,7 +117,7 @@ class EmbeddingRequest(Request, kw_only=True):
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=MAX_DIMENSIONS)] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse to stream vectors; there is nothing to see of them before they are done."""
+        """Refuse `stream`: the services do not stream vectors."""
         if self.stream:
             raise ValueError("embeddings are not streamed: leave out `stream`")
 
@@ -131,8 +131,8 @@ AnyRequest = ChatRequest | CompletionRequest | EmbeddingRequest
 RequestT = TypeVar("RequestT", bound=Request)
 
 
-def read_object(raw: bytes) -> dict[str, Any]:
-    """Read a JSON object; anything else is refused."""
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """Return the JSON object in a body; raises `Refused` for anything else."""
     try:
         body = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -142,8 +142,8 @@ def read_object(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def read_request(body: dict[str, Any], kind: type[RequestT]) -> RequestT:
-    """Check `body` field by field; a missing one, a wrong type or a value out of range is refused by its name."""
+def parse_request(body: dict[str, Any], kind: type[RequestT]) -> RequestT:
+    """Return `body` as a request; raises `Refused` with the field that is missing, mistyped or out of range."""
     try:
         request = msgspec.convert(body, kind)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -168,7 +168,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Choice:
-    """One reply."""
+    """One reply of a chat or completions model."""
 
     text: str
     finish_reason: str = "stop"
@@ -176,7 +176,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Texts:
-    """A model's replies: n for the first input, then n for the second, and so on."""
+    """The replies of a model: n for the first input, then n for the second, and so on."""
 
     choices: Sequence[Choice]
     usage: Usage
@@ -184,9 +184,9 @@ class Texts:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of one reply as it is written: the pieces of a reply, one after the other, are its text.
+    """A piece of one streamed reply; the pieces of a reply, joined, are its text.
 
-    The last one of each reply has its `finish_reason`. `usage` is what has been used so far, over all replies.
+    The last piece of each reply has its `finish_reason`. `usage` counts the tokens so far, over all replies.
     """
 
     text: str
@@ -197,7 +197,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Vectors:
-    """A model's vectors, one for each input, as little-endian float32; `float_only` models know no base64."""
+    """The vectors of a model, one for each input, as little-endian float32; `float_only` models ignore base64."""
 
     vectors: Sequence[bytes]
     usage: Usage

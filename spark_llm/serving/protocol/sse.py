@@ -1,4 +1,4 @@
-"""The events of a streamed answer, as the services document them: `data:` lines with a chunk each, and a last word."""
+"""Server-sent events of a streamed response: `data:` lines with one chunk each, and `data: [DONE]` at the end."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -6,49 +6,50 @@ from typing import Any, Literal
 import msgspec
 
 from spark_llm.serving.protocol.bodies import usage_body
-from spark_llm.serving.protocol.errors import Dialect, Refusal
+from spark_llm.serving.protocol.errors import Dialect, ErrorResponse
 from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, Piece, Usage
 
 DONE = b"data: [DONE]\n\n"
 
 
-class Chunks:
-    """Writes the chunks of one answer, which all have its head.
+class EventEncoder:
+    """Encodes the pieces of one response as events.
 
-    A chat reply begins with its role; every reply ends with its reason to finish. Databricks tells the usage so far in
-    every chunk; OpenAI tells it in one more chunk at the end, where the request asks for it.
+    All chunks have the same id, model and time. A chat reply begins with its role; every reply ends with its
+    `finish_reason`. Databricks sends the usage so far in every chunk. OpenAI sends it in a chunk of its own at the end,
+    if the request asks for it.
     """
 
     def __init__(
-        self, asked: ChatRequest | CompletionRequest, model: str, dialect: Dialect, *, request_id: str, created: int
+        self, request: ChatRequest | CompletionRequest, model: str, dialect: Dialect, *, request_id: str, created: int
     ) -> None:
-        """Write for this request; the head is that of an answer in one piece."""
-        self._is_chat = isinstance(asked, ChatRequest)
+        """Prepare the head of the chunks, which is that of an unstreamed response."""
+        self._is_chat = isinstance(request, ChatRequest)
         self._head: dict[str, Any] = {
             "id": f"{'chatcmpl' if self._is_chat else 'cmpl'}-{request_id}",
             "object": "chat.completion.chunk" if self._is_chat else "text_completion",
             "created": created,
             "model": model,
         }
-        is_wanted = asked.stream_options is not None and asked.stream_options.include_usage
-        self._told: Literal["each", "last"] | None = (
-            "each" if dialect == "databricks" else "last" if is_wanted else None
+        includes_usage = request.stream_options is not None and request.stream_options.include_usage
+        self._usage_in: Literal["each", "last"] | None = (
+            "each" if dialect == "databricks" else "last" if includes_usage else None
         )
-        self._begun: set[int] = set()
+        self._started_replies: set[int] = set()
         self._usage: Usage | None = None
 
-    def write(self, piece: Piece) -> bytes:
-        """Write the events of one piece."""
+    def encode(self, piece: Piece) -> bytes:
+        """Return the events of one piece."""
         self._usage = piece.usage
         return b"".join(self._event([choice], piece.usage) for choice in self._choices(piece))
 
     def end(self) -> bytes:
-        """Write what comes after the last piece: the usage, where it is told there."""
-        return self._event([], self._usage) if self._told == "last" else b""
+        """Return the event after the last piece: the usage, or nothing."""
+        return self._event([], self._usage) if self._usage_in == "last" else b""
 
     def _choices(self, piece: Piece) -> Iterator[dict[str, Any]]:
-        if self._is_chat and piece.index not in self._begun:
-            self._begun.add(piece.index)
+        if self._is_chat and piece.index not in self._started_replies:
+            self._started_replies.add(piece.index)
             yield self._choice(piece.index, {"delta": {"role": "assistant", "content": ""}})
         if piece.text:
             yield self._choice(
@@ -57,21 +58,21 @@ class Chunks:
         if piece.finish_reason is not None:
             yield self._choice(piece.index, {"delta": {}} if self._is_chat else {"text": ""}, piece.finish_reason)
 
-    def _choice(self, index: int, said: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
-        return {"index": index, **said, "logprobs": None, "finish_reason": finish_reason}
+    def _choice(self, index: int, content: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+        return {"index": index, **content, "logprobs": None, "finish_reason": finish_reason}
 
     def _event(self, choices: list[dict[str, Any]], usage: Usage | None) -> bytes:
         chunk = {**self._head, "choices": choices}
-        if self._told is not None:
-            is_told = usage is not None and (self._told == "each" or not choices)
-            chunk["usage"] = usage_body(usage) if usage is not None and is_told else None
-        return _data(chunk)
+        if self._usage_in is not None:
+            has_usage = usage is not None and (self._usage_in == "each" or not choices)
+            chunk["usage"] = usage_body(usage) if usage is not None and has_usage else None
+        return _data_line(chunk)
 
 
-def error_event(refusal: Refusal) -> bytes:
-    """Write the event of an answer that breaks off, which clients of all services read alike."""
-    return _data(refusal.told("openai") if refusal.body is None else refusal.body)
+def error_event(error: ErrorResponse) -> bytes:
+    """Return the event that ends a broken stream; OpenAI's shape, which clients of all services read."""
+    return _data_line(error.body_in("openai"))
 
 
-def _data(document: object) -> bytes:
+def _data_line(document: object) -> bytes:
     return b"data: " + msgspec.json.encode(document) + b"\n\n"

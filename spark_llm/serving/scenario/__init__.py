@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: faults, capacity, quotas, and answers that are held; and what was counted.
+"""The behaviour of the local endpoints under test: faults, capacity, quotas, held requests, counters.
 
 No HTTP.
 Begin with `faults`.

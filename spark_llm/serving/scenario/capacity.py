@@ -1,6 +1,6 @@
-"""What the endpoints can take and do not tell: values, handed to `LocalEndpoints`.
+"""Hidden capacity of the endpoints: concurrency, quotas, and steps in time. Values for `LocalEndpoints`.
 
-They say what holds when; `Admission` applies them to the requests.
+`Admission` applies them to the requests.
 """
 
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from spark_llm.serving.scenario.faults import Fault
 
 @dataclass(frozen=True, kw_only=True)
 class After:
-    """A moment, told by the seconds that have passed until it, or by the requests that have come before it.
+    """A moment, given by the seconds that pass before it or by the requests that arrive before it.
 
     >>> After(elapsed_s=1.5)
     >>> After(requests=100)  # with the 101st request
 
     Attributes:
-        elapsed_s: Seconds since whatever is counted from.
+        elapsed_s: Seconds since the start of counting.
         requests: Requests since then.
     """
 
@@ -24,13 +24,13 @@ class After:
     requests: int | None = None
 
     def __post_init__(self) -> None:
-        """Check that it is told in one way, and lies ahead."""
+        """Check that one number is given, and that it is not negative."""
         if (self.elapsed_s is None) == (self.requests is None):
-            raise ValueError(f"{self} is no moment. Hint: give either elapsed_s or requests.")
-        _check(self, "elapsed_s", "requests")
+            raise ValueError(f"{self} needs one number. Hint: give either elapsed_s or requests.")
+        _check_not_negative(self, "elapsed_s", "requests")
 
     def reached(self, *, elapsed_s: float, requests: int) -> bool:
-        """Tell whether the moment has come."""
+        """Return whether the moment has passed."""
         if self.elapsed_s is not None:
             return elapsed_s >= self.elapsed_s
         return self.requests is not None and requests >= self.requests
@@ -38,20 +38,20 @@ class After:
 
 @dataclass(frozen=True, kw_only=True)
 class Quota:
-    """So many requests, and so many tokens, in any window of time; what is above it is refused.
+    """A limit of requests and of tokens in any window of time; requests above it are refused.
 
     >>> Quota(requests=200, refusals_count=True)
     >>> Quota(tokens=20_000, refuse_as="429body@15")
 
-    The window slides: a request is refused if the window that ends with it is spent. Tokens are known, and spent, when
-    an answer is made, so the requests that are in work by then can go above.
+    The window slides: a request is refused if the window that ends with it is spent. Tokens are counted when an answer
+    is made, so requests that are in work by then can exceed the quota.
 
     Attributes:
-        requests: The most requests in a window.
+        requests: The maximum number of requests in a window.
         tokens: The tokens in a window, as answers report them, after which requests are refused.
-        window_s: How long the window is.
-        refusals_count: A refused request is spent as well, so who asks on without a pause is never answered.
-        refuse_as: A refusal as a script of `Faults` has it: "429", "503@1.5", "429body@15".
+        window_s: The length of the window in seconds.
+        refusals_count: Refused requests count too, so a client that retries without a pause is never answered.
+        refuse_as: The refusal, as a step of a `Faults` script: "429", "503@1.5", "429body@15".
     """
 
     requests: int | None = None
@@ -61,38 +61,38 @@ class Quota:
     refuse_as: str = "429"
 
     def __post_init__(self) -> None:
-        """Check the numbers and the word."""
-        _check(self, "requests", "tokens")
-        _refusal(self.refuse_as)
+        """Check the numbers and `refuse_as`."""
+        _check_not_negative(self, "requests", "tokens")
+        _parse_refusal(self.refuse_as)
         if self.requests is None and self.tokens is None:
-            raise ValueError("A quota of nothing refuses nothing. Hint: give it requests or tokens.")
+            raise ValueError("A quota needs a limit. Hint: give it requests or tokens.")
         if not self.window_s > 0:
-            raise ValueError(f"Quota(window_s={self.window_s}) is no window. Hint: give more than 0, or leave it out.")
+            raise ValueError(f"Quota(window_s={self.window_s}) is not a window. Hint: give more than 0, or omit it.")
 
     @property
     def refusal(self) -> Fault:
-        """What happens to a request above the quota."""
-        return _refusal(self.refuse_as)
+        """The fault of a request above the quota."""
+        return _parse_refusal(self.refuse_as)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """How much all endpoints together can take; whoever asks has to find out.
+    """The capacity of all endpoints together; no response tells it to a client.
 
     >>> Capacity(concurrency=8)  # the ninth at once is refused
     >>> Capacity(concurrency=8, queue=True)  # the ninth at once waits
     >>> Capacity(concurrency=8, refuse_as="503@250ms", quota=Quota(requests=600))
     >>> Capacity(concurrency=8, steps=((After(requests=100), Capacity(concurrency=2)),))  # shrinks
 
-    A request that is refused for its token or its body does not come this far: it takes no place and spends nothing.
+    A request that is refused for its token or its body takes no slot and spends nothing.
 
     Attributes:
-        concurrency: The most requests in work at once: held, late, or with the model.
-        queue: Requests above `concurrency` wait in line, first come, first served, and are not refused.
-        quota: The most requests or tokens in a window.
-        refuse_as: The refusal above `concurrency`, as a script of `Faults` has it: "429", "503@1.5", "429body@15".
-        steps: What takes the whole place of this capacity, and when: the last one holds whose moment has come, counted
-            from the first request. What was spent in the window stays spent; who is in line stays in line.
+        concurrency: The maximum number of requests in work at once: held, delayed, or with the model.
+        queue: Requests above `concurrency` wait in a queue, first come, first served, and are not refused.
+        quota: The maximum of requests or tokens in a window.
+        refuse_as: The refusal above `concurrency`, as a step of a `Faults` script: "429", "503@1.5", "429body@15".
+        steps: Capacities that replace this one, each from its moment on, counted from the first request; the last one
+            whose moment has passed holds. Requests and tokens stay spent, and the queue stays.
     """
 
     concurrency: int | None = None
@@ -102,38 +102,38 @@ class Capacity:
     steps: tuple[tuple[After, "Capacity"], ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the numbers and the word, and that a step has no steps of its own."""
-        _check(self, "concurrency")
-        _refusal(self.refuse_as)
+        """Check the numbers and `refuse_as`, and that no step has steps."""
+        _check_not_negative(self, "concurrency")
+        _parse_refusal(self.refuse_as)
         if any(capacity.steps for _, capacity in self.steps):
             raise ValueError("A step of a capacity has steps of its own. Hint: put them all into one row.")
 
     @property
     def refusal(self) -> Fault:
-        """What happens to a request above `concurrency`."""
-        return _refusal(self.refuse_as)
+        """The fault of a request above `concurrency`."""
+        return _parse_refusal(self.refuse_as)
 
     @property
     def window_s(self) -> float:
-        """The longest window of its quotas: how far back it has to be known what was spent."""
+        """The longest window of its quotas, in seconds; 0 without one."""
         quotas = [each.quota for each in (self, *(capacity for _, capacity in self.steps))]
         return max((quota.window_s for quota in quotas if quota is not None), default=0.0)
 
     def at(self, *, elapsed_s: float, requests: int) -> "Capacity":
-        """Return what holds so many seconds after the first request, for one with so many requests before it."""
-        come = (capacity for after, capacity in self.steps if after.reached(elapsed_s=elapsed_s, requests=requests))
-        return [self, *come][-1]
+        """Return the capacity in force so many seconds and requests after the first request."""
+        past = (capacity for after, capacity in self.steps if after.reached(elapsed_s=elapsed_s, requests=requests))
+        return [self, *past][-1]
 
 
-def _check(value: After | Quota | Capacity, *names: str) -> None:
+def _check_not_negative(value: After | Quota | Capacity, *names: str) -> None:
     for name in names:
         number = getattr(value, name)
         if number is not None and not number >= 0:
-            raise ValueError(f"{type(value).__name__}({name}={number}) is less than nothing. Hint: give 0 or more.")
+            raise ValueError(f"{type(value).__name__}({name}={number}) is negative. Hint: give 0 or more.")
 
 
-def _refusal(word: str) -> Fault:
-    fault = Fault.parse(word)
+def _parse_refusal(step: str) -> Fault:
+    fault = Fault.parse(step)
     if fault.refusal is None:
-        raise ValueError(f"refuse_as={word!r} refuses nothing. Hint: write it as 429, 503@1.5 or 429body@15.")
+        raise ValueError(f"refuse_as={step!r} is not a refusal. Hint: write it as 429, 503@1.5 or 429body@15.")
     return fault

@@ -1,7 +1,7 @@
-"""What was asked and answered, counted exactly, for readers in other threads.
+"""Exact counters of requests and responses, for readers in other threads.
 
-Only the endpoints' own loop writes, under a lock, and each change wakes those who wait for one. An answer is counted
-before its first byte is sent, so whoever has an answer finds it counted. Knows no HTTP library.
+Only the endpoints' event loop writes, under a lock, and each change wakes the waiting readers. A response is counted
+before its first byte is sent, so a client that has it finds it counted. Knows no HTTP library.
 """
 
 import threading
@@ -13,29 +13,29 @@ from typing import Any, NamedTuple
 
 from spark_llm.serving.protocol.requests import Usage
 
-MOST_RECORDED = 10_000
+MAX_RECORDED = 10_000
 
 
 @dataclass(frozen=True)
 class Stats:
     """The counters at one moment: of all endpoints, or of one.
 
-    Whatever was asked is somewhere: `requests` is the sum of `by_status`, `in_flight` and `disconnects`.
+    No request is lost: `requests` is the sum of `by_status`, `in_flight` and `disconnects`.
 
     Attributes:
-        requests: Requests that arrived for a model, whatever became of them.
-        by_status: Responses by HTTP status; a cut one counts by the status that it began with.
+        requests: Requests for a model, with any outcome.
+        by_status: Responses by HTTP status; a cut response counts by the status that it began with.
         rows_asked: Inputs in well-formed requests: a conversation, each prompt, each text to embed.
-        rows_answered: Inputs in requests that were answered whole.
+        rows_answered: Inputs in requests that got a whole answer.
         prompt_tokens: Tokens of the inputs, as answers reported them.
         completion_tokens: Tokens of the replies, as answers reported them.
         total_tokens: Both together.
         in_flight: Requests that have arrived and have no response yet.
-        max_in_flight: The most that were in flight at once.
-        in_work: Requests that have passed the capacity and are held, late, with the model, or dripping.
-        max_in_work: The most that were in work at once.
-        disconnects: Requests that ended with no response: the client went away, or the endpoints were stopped.
-        endpoints: The same counters for each endpoint that was asked, by its name.
+        max_in_flight: The maximum of `in_flight`.
+        in_work: Requests that have passed the capacity and are held, delayed, with the model, or dripping.
+        max_in_work: The maximum of `in_work`.
+        disconnects: Requests without a response: the client hung up, or the endpoints stopped.
+        endpoints: The same counters for each endpoint that got a request, by its name.
     """
 
     requests: int = 0
@@ -54,7 +54,7 @@ class Stats:
 
 
 class Recorded(NamedTuple):
-    """A request as it arrived: `body` is None where it was no JSON object; the token's value is left out."""
+    """A request as received: `body` is None if it was not a JSON object; the token's value is masked."""
 
     endpoint: str
     body: Mapping[str, Any] | None
@@ -62,7 +62,7 @@ class Recorded(NamedTuple):
     path: str
 
 
-class _Tally:
+class _Counters:
     """The counters of `Stats`, while they change."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class _Tally:
         self.total_tokens = self.in_flight = self.max_in_flight = self.disconnects = 0
         self.in_work = self.max_in_work = 0
         self.by_status: dict[int, int] = {}
-        self.endpoints: dict[str, _Tally] = {}
+        self.endpoints: dict[str, _Counters] = {}
 
     def begin(self) -> None:
         self.requests += 1
@@ -93,24 +93,24 @@ class _Tally:
             self.completion_tokens += usage.completion_tokens
             self.total_tokens += usage.total_tokens
 
-    def leave(self) -> None:
+    def disconnect(self) -> None:
         self.in_flight -= 1
         self.disconnects += 1
 
     def snapshot(self) -> Stats:
         values: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(Stats)}
         values["by_status"] = dict(sorted(self.by_status.items()))
-        values["endpoints"] = {name: tally.snapshot() for name, tally in sorted(self.endpoints.items())}
+        values["endpoints"] = {name: counters.snapshot() for name, counters in sorted(self.endpoints.items())}
         return Stats(**values)
 
 
-class Ticket:
-    """One request's place in the ledger, from its arrival to its response."""
+class RequestStats:
+    """Counts one request, from its arrival to its response."""
 
-    def __init__(self, change: threading.Condition, total: _Tally, recorded: deque[Recorded]) -> None:
-        """Count an arrival; `number` is how many came before it."""
+    def __init__(self, change: threading.Condition, total: _Counters, recorded: deque[Recorded]) -> None:
+        """Count an arrival; `number` is the number of requests before it."""
         self._change = change
-        self._tallies = [total]
+        self._counters = [total]
         self._recorded = recorded
         with change:
             self.number = total.requests
@@ -118,61 +118,61 @@ class Ticket:
             change.notify_all()
 
     def record(self, request: Recorded) -> None:
-        """Keep it for tests to read."""
+        """Record the request for tests to read."""
         with self._change:
             self._recorded.append(request)
             self._change.notify_all()
 
-    def name(self, endpoint: str) -> None:
-        """Count it for this endpoint as well."""
+    def set_endpoint(self, name: str) -> None:
+        """Count the request for this endpoint too."""
         with self._change:
-            tally = self._tallies[0].endpoints.setdefault(endpoint, _Tally())
-            self._tallies.append(tally)
-            tally.begin()
+            counters = self._counters[0].endpoints.setdefault(name, _Counters())
+            self._counters.append(counters)
+            counters.begin()
             self._change.notify_all()
 
-    def ask(self, rows: int) -> None:
-        """Count the rows that it brings."""
+    def add_rows(self, rows: int) -> None:
+        """Count the rows of the request."""
         with self._change:
-            for tally in self._tallies:
-                tally.rows_asked += rows
+            for counters in self._counters:
+                counters.rows_asked += rows
             self._change.notify_all()
 
     @contextmanager
     def in_work(self) -> Iterator[None]:
-        """Count it as in work until the block ends."""
-        self._all(_Tally.begin_work)
+        """Count the request as in work until the block ends."""
+        self._update(_Counters.begin_work)
         try:
             yield
         finally:
-            self._all(_Tally.end_work)
+            self._update(_Counters.end_work)
 
     def end(self, status: int, rows: int = 0, usage: Usage | None = None) -> None:
-        """Count its response, and what that answered."""
-        self._all(lambda tally: tally.end(status, rows, usage))
+        """Count the response, and the rows and tokens that it answers."""
+        self._update(lambda counters: counters.end(status, rows, usage))
 
-    def leave(self) -> None:
-        """Count that the client went away."""
-        self._all(_Tally.leave)
+    def disconnect(self) -> None:
+        """Count that the client hung up."""
+        self._update(_Counters.disconnect)
 
-    def _all(self, count: Callable[[_Tally], None]) -> None:
+    def _update(self, count: Callable[[_Counters], None]) -> None:
         with self._change:
-            for tally in self._tallies:
-                count(tally)
+            for counters in self._counters:
+                count(counters)
             self._change.notify_all()
 
 
-class Ledger:
-    """All counters, and the last requests as they came."""
+class StatsCollector:
+    """Collects all counters, and the last requests as received."""
 
     def __init__(self) -> None:
         self._change = threading.Condition()
-        self._total = _Tally()
-        self._recorded: deque[Recorded] = deque(maxlen=MOST_RECORDED)
+        self._total = _Counters()
+        self._recorded: deque[Recorded] = deque(maxlen=MAX_RECORDED)
 
-    def arrive(self) -> Ticket:
-        """Count a request that arrives."""
-        return Ticket(self._change, self._total, self._recorded)
+    def begin_request(self) -> RequestStats:
+        """Count an arriving request, and return its counter."""
+        return RequestStats(self._change, self._total, self._recorded)
 
     @property
     def recorded(self) -> deque[Recorded]:
@@ -180,22 +180,21 @@ class Ledger:
         with self._change:
             return self._recorded.copy()
 
-    @property
-    def stats(self) -> Stats:
-        """The counters at this moment."""
+    def snapshot(self) -> Stats:
+        """Return the counters at this moment."""
         with self._change:
             return self._total.snapshot()
 
     def reset(self) -> None:
-        """Begin again at zero; what is in flight is counted nowhere any more."""
+        """Set all counters to zero; requests in flight are no longer counted."""
         with self._change:
-            self._total = _Tally()
-            self._recorded = deque(maxlen=MOST_RECORDED)
+            self._total = _Counters()
+            self._recorded = deque(maxlen=MAX_RECORDED)
             self._change.notify_all()
 
     def wait_for(self, predicate: Callable[[Stats], bool], timeout_s: float) -> Stats:
-        """Block until the counters satisfy `predicate`, and return them."""
+        """Block until the counters satisfy `predicate`, and return them; raises `TimeoutError`."""
         with self._change:
             if not self._change.wait_for(lambda: predicate(self._total.snapshot()), timeout_s):
-                raise TimeoutError(f"The counters did not come to it in {timeout_s} s: {self._total.snapshot()}")
+                raise TimeoutError(f"The predicate was false for {timeout_s} s: {self._total.snapshot()}")
             return self._total.snapshot()

@@ -1,4 +1,4 @@
-"""Progress: what is shown in a terminal, in a notebook and in a log, and that showing never breaks the job."""
+"""Progress in a terminal, in a notebook and in a log; an error in showing it never fails the job."""
 
 import fcntl
 import io
@@ -7,12 +7,12 @@ import pty
 import re
 import select
 import struct
+import subprocess
 import sys
 import termios
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -21,23 +21,24 @@ from hypothesis import strategies as st
 
 from spark_llm.enrich.progress.bar import LINE_EVERY_S, Progress
 from spark_llm.metering.tally import Tally
+from tests.conftest import ROOT
 
 FAILED = Tally(100, {"timeout": 3, "rate_limited": 9}, 900, 100, 0, 1_000, 130)
 
 
 class Clock:
-    """A clock that stands until it is set."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now_s = 1_000.0
 
     def __call__(self) -> float:
-        """Return the time."""
+        """Return the time in seconds."""
         return self.now_s
 
 
 class Chunk:
-    """A chunk that is running, as far as it is told to be."""
+    """The live counts of a chunk, which the test sets."""
 
     def __init__(self) -> None:
         self.done = 0
@@ -48,32 +49,32 @@ class Chunk:
         return self.done
 
     def counts(self) -> dict[str, Tally]:
-        """Return what they came to."""
+        """Return the tallies, by column."""
         return self.tallies
 
     def end(self) -> None:
-        """Forget it."""
+        """Set them to zero."""
         self.done, self.tallies = 0, {}
 
 
 def per_million(tallies: Mapping[str, Tally]) -> float:
-    """Return a dollar for a million tokens."""
+    """Return the cost at one dollar for a million tokens."""
     return sum(tally.total_tokens for tally in tallies.values()) / 1e6
 
 
-def free(tallies: Mapping[str, Tally]) -> None:
-    """Know no price."""
+def no_price(tallies: Mapping[str, Tally]) -> None:
+    """Return None: the price is not known."""
 
 
 class Broken(io.StringIO):
-    """A stream that nobody reads any more."""
+    """A pipe whose reader has ended."""
 
     def write(self, text: str) -> int:
-        """Fail."""
+        """Raise what a broken pipe raises."""
         raise BrokenPipeError(32, "Broken pipe")
 
     def flush(self) -> None:
-        """Fail."""
+        """Raise what a broken pipe raises."""
         raise BrokenPipeError(32, "Broken pipe")
 
 
@@ -81,13 +82,13 @@ class BrokenTerminal(Broken):
     """A terminal that was closed."""
 
     def isatty(self) -> bool:
-        """Claim to be one."""
+        """Return that it is a terminal."""
         return True
 
 
 @contextmanager
 def terminal(columns: int = 160) -> Iterator[tuple[TextIO, int]]:
-    """Open a terminal: what a program writes to, and what a person reads from."""
+    """Open a pseudo-terminal: a stream for the program, and a descriptor to read what it shows."""
     reads, writes = pty.openpty()
     fcntl.ioctl(writes, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
     with open(writes, "w", encoding="utf-8") as stream:  # noqa: PTH123 -- a descriptor
@@ -97,16 +98,16 @@ def terminal(columns: int = 160) -> Iterator[tuple[TextIO, int]]:
             os.close(reads)
 
 
-def seen(reads: int, words: str) -> str:
-    """Return what is on the terminal since it was last looked at, up to these words, or all where they do not come."""
-    there = b""
-    while words.encode() not in there and select.select([reads], [], [], 10.0)[0]:
-        there += os.read(reads, 65_536)
-    return there.decode(errors="replace")  # it may end within a letter
+def read_until(reads: int, text: str) -> str:
+    """Return new output of the terminal up to this text; all of it where the text does not come in 10 s."""
+    output = b""
+    while text.encode() not in output and select.select([reads], [], [], 10.0)[0]:
+        output += os.read(reads, 65_536)
+    return output.decode(errors="replace")  # it may end within a character
 
 
 def test_a_log_gets_a_line_a_minute_and_one_at_the_end() -> None:
-    """With rows, rows a second, tokens, errors by kind, cost and the time that is left."""
+    """A line has rows, tokens, errors by kind, cost, the times elapsed and left, and rows a second."""
     clock, chunk, log = Clock(), Chunk(), io.StringIO()
     with Progress(48_000, chunk, per_million, enabled=True, clock=clock, stream=log) as progress:
         progress.draw()
@@ -115,45 +116,45 @@ def test_a_log_gets_a_line_a_minute_and_one_at_the_end() -> None:
         clock.now_s += LINE_EVERY_S / 2
         progress.draw()
         clock.now_s += 65.0
-        progress.settled(11_000, {"mood": Tally(10_900, total_tokens=1_232_567)})
+        progress.finish_chunk(11_000, {"mood": Tally(10_900, total_tokens=1_232_567)})
         chunk.done, chunk.tallies = 1_000, {"mood": FAILED, "vector": Tally(1_000, total_tokens=1_000)}
         progress.draw()
         progress.draw()
         progress.note("waiting for another run.")
         clock.now_s += 375.0
-        progress.settled(37_000, {"mood": FAILED})
+        progress.finish_chunk(37_000, {"mood": FAILED})
     assert """\
-spark_llm: 0 of 48,000 rows, $0.00
-spark_llm: 12,000 of 48,000 rows, 96 rows/s, 1,234,567 tokens, 12 failed (9 rate_limited, 3 timeout), \
-$1.23, 6 min 15 s left
+spark_llm: 0 of 48000 rows, $0.00 [01:00<?, ? rows/s]
+spark_llm: 12000 of 48000 rows, 1,234,567 tokens, 12 failed (9 rate_limited, 3 timeout), $1.23 \
+[02:05<06:15, 96.00 rows/s]
 spark_llm: waiting for another run.
-spark_llm: 48,000 of 48,000 rows, 96 rows/s, 1,233,567 tokens, 12 failed (9 rate_limited, 3 timeout), \
-$1.23, in 8 min 20 s
+spark_llm: 48000 of 48000 rows, 1,233,567 tokens, 12 failed (9 rate_limited, 3 timeout), $1.23 \
+[08:20<00:00, 96.00 rows/s]
 """ == log.getvalue()
 
 
-def test_without_prices_no_cost_is_told() -> None:
-    """Nor are tokens where none were reported, and a slow rate has a digit after its point."""
+def test_a_line_leaves_out_what_is_not_known() -> None:
+    """Without prices a line has no cost; without reported tokens it has no tokens."""
     clock, log = Clock(), io.StringIO()
-    with Progress(10, Chunk(), free, enabled=True, clock=clock, stream=log) as progress:
+    with Progress(10, Chunk(), no_price, enabled=True, clock=clock, stream=log) as progress:
         clock.now_s += 20.0
-        progress.settled(5, {"mood": Tally(5)})
+        progress.finish_chunk(5, {"mood": Tally(5)})
 
-    assert "spark_llm: 5 of 10 rows, 0.2 rows/s, in 20 s\n" == log.getvalue()
+    assert "spark_llm: 5 of 10 rows [00:20<00:20,  0.25 rows/s]\n" == log.getvalue()
 
 
-def test_a_finished_chunk_takes_the_place_of_what_was_known_of_it_live() -> None:
-    """Its rows are counted once, and late news of it are none."""
+def test_exact_counts_replace_live_counts() -> None:
+    """The rows of a finished chunk count once."""
     chunk = Chunk()
-    progress = Progress(100, chunk, free, enabled=False)
+    progress = Progress(100, chunk, no_price, enabled=False)
     states = [progress.state()]
     chunk.done, chunk.tallies = 7, {"mood": Tally(7, {"timeout": 1})}
     states.append(progress.state())
-    progress.settled(10, {"mood": Tally(10, {"timeout": 2})})
+    progress.finish_chunk(10, {"mood": Tally(10, {"timeout": 2})})
     states.append(progress.state())
     chunk.done, chunk.tallies = 4, {"mood": Tally(4, {"timeout": 1}), "topic": Tally(4)}
     states.append(progress.state())
-    progress.settled(10, {"mood": Tally(10)})
+    progress.finish_chunk(10, {"mood": Tally(10)})
     states.append(progress.state())
 
     assert [0, 7, 10, 14, 20] == [state.rows for state in states]
@@ -164,29 +165,29 @@ def test_a_finished_chunk_takes_the_place_of_what_was_known_of_it_live() -> None
 
 @given(st.integers(0, 50), st.integers(0, 100), st.lists(st.integers(0, 30), max_size=5))
 def test_no_more_rows_are_done_than_there_are(total: int, live: int, settled: list[int]) -> None:
-    """Though a partition that is asked twice may have been heard twice."""
+    """Rows done never exceed the total, although a repeated partition may report its rows twice."""
     chunk = Chunk()
-    progress = Progress(total, chunk, free, enabled=False)
+    progress = Progress(total, chunk, no_price, enabled=False)
     for rows in settled:
-        progress.settled(rows, {})
+        progress.finish_chunk(rows, {})
     chunk.done = live
 
     assert min(total, sum(settled) + live) == progress.state().rows
 
 
 def test_a_terminal_gets_a_bar() -> None:
-    """With rows, rows a second, tokens, errors by kind and cost; a note stands above it, and it stays when it ends."""
+    """A bar has rows, rows a second, tokens, errors by kind and cost; notes go above it, and it stays at the end."""
     chunk = Chunk()
     with terminal() as (stream, reads), Progress(200, chunk, per_million, enabled=True, stream=stream) as progress:
-        began = seen(reads, "?")
+        began = read_until(reads, "?")
         chunk.done, chunk.tallies = 100, {"mood": FAILED}
         progress.draw()
-        drawn = seen(reads, "$0.0010]")
+        drawn = read_until(reads, "$0.0010]")
         progress.note("hello")
-        noted = seen(reads, "hello\r\n")
-        progress.settled(200, {"mood": FAILED.plus(FAILED)})
+        noted = read_until(reads, "hello\r\n")
+        progress.finish_chunk(200, {"mood": FAILED.plus(FAILED)})
         progress.__exit__(None, None, None)
-        ended = seen(reads, "]\r\n")
+        ended = read_until(reads, "]\r\n")
 
     assert "| 0/200 rows [00:00<?" in began
     assert re.search(r" 50%\|█+[^|]*\| 100/200 rows \[[\d:]+<[\d:]+, +[\d.,]+ rows/s, 1,000 tokens, 12 failed", drawn)
@@ -195,57 +196,67 @@ def test_a_terminal_gets_a_bar() -> None:
     assert re.search(r"100%\|█+\| 200/200 rows .*2,000 tokens, 24 failed.*\r\n$", ended)
 
 
-def test_it_draws_by_itself() -> None:
-    """Also within a chunk, while the job's thread waits for Spark."""
+def test_a_thread_draws_while_a_chunk_runs() -> None:
+    """The bar moves within a chunk, while the job waits for Spark; the thread ends with the job."""
     chunk = Chunk()
-    with terminal() as (stream, reads), Progress(200, chunk, free, enabled=True, stream=stream):
+    with terminal() as (stream, reads), Progress(200, chunk, no_price, enabled=True, stream=stream):
         chunk.done = 100
-        drawn = seen(reads, "100/200")
+        drawn = read_until(reads, "100/200")
 
     assert "100/200 rows" in drawn
     assert [] == [thread for thread in threading.enumerate() if thread.name == "spark_llm-progress"]
 
 
 @pytest.mark.parametrize("stream", [Broken(), BrokenTerminal()], ids=["log", "terminal"])
-def test_a_broken_stream_breaks_no_job(stream: TextIO) -> None:
-    """The job goes on, and another thread's bars go on."""
+def test_a_broken_stream_fails_no_job(stream: TextIO) -> None:
+    """The job goes on, and so do the bars of other threads."""
     clock = Clock()
-    with Progress(10, Chunk(), free, enabled=True, clock=clock, stream=stream) as progress:
+    with Progress(10, Chunk(), no_price, enabled=True, clock=clock, stream=stream) as progress:
         for _ in range(3):
             clock.now_s += LINE_EVERY_S
             progress.draw()
             progress.note("hello")
-        progress.settled(10, {})
+        progress.finish_chunk(10, {})
     with terminal() as (alive, reads):
-        other = threading.Thread(target=shown, args=(alive,))
+        other = threading.Thread(target=show_ten_rows, args=(alive,))
         other.start()
         other.join(10)
 
-        assert "10/10 rows" in seen(reads, "10/10 rows")
+        assert "10/10 rows" in read_until(reads, "10/10 rows")
 
 
-def shown(stream: TextIO) -> None:
-    """Show a job of ten rows."""
-    with Progress(10, Chunk(), free, enabled=True, stream=stream) as progress:
-        progress.settled(10, {})
+def show_ten_rows(stream: TextIO) -> None:
+    """Show the progress of a job of ten rows."""
+    with Progress(10, Chunk(), no_price, enabled=True, stream=stream) as progress:
+        progress.finish_chunk(10, {})
 
 
-@pytest.mark.parametrize("is_closed", [False, True])
-def test_a_stream_that_is_closed_or_absent_breaks_no_job(*, is_closed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no console, Python has no standard error."""
-    closed = io.StringIO()
-    closed.close()
-    monkeypatch.setattr(sys, "stderr", closed if is_closed else None)
-    with Progress(10, Chunk(), free, enabled=True) as progress:
-        progress.draw()
-        progress.note("hello")
-        progress.settled(10, {})
+ON_STDERR = """\
+import sys
+from spark_llm.enrich.progress.bar import Progress
+from tests.enrich.progress.test_bar import Chunk, no_price
+{close}
+with Progress(10, Chunk(), no_price, enabled=True) as progress:
+    progress.draw()
+    progress.note("hello")
+    progress.finish_chunk(10, {{}})
+print(progress.state().rows)
+"""
 
-    assert 10 == progress.state().rows
+
+@pytest.mark.parametrize(
+    ("close", "shell"), [("sys.stderr.close()", 'exec "$0" "$@"'), ("", 'exec "$0" "$@" 2>&-')], ids=["closed", "none"]
+)
+def test_a_closed_or_absent_stderr_fails_no_job(close: str, shell: str) -> None:
+    """A process without a console has no standard error: `sys.stderr` is None there."""
+    command = ["sh", "-c", shell, sys.executable, "-c", ON_STDERR.format(close=close)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+
+    assert "10\n" == done.stdout
 
 
-def test_a_cost_that_fails_breaks_no_job() -> None:
-    """Nothing is shown then, and what the job raises is raised."""
+def test_an_error_in_the_cost_fails_no_job() -> None:
+    """Nothing is shown then, and the job's own error is raised."""
 
     def cost(tallies: Mapping[str, Tally]) -> float:
         raise KeyError(str(tallies))
@@ -253,7 +264,7 @@ def test_a_cost_that_fails_breaks_no_job() -> None:
     def job() -> None:
         with Progress(10, Chunk(), cost, enabled=True, stream=log) as progress:
             progress.draw()
-            progress.settled(1, {})
+            progress.finish_chunk(1, {})
             raise ZeroDivisionError
 
     log = io.StringIO()
@@ -264,32 +275,33 @@ def test_a_cost_that_fails_breaks_no_job() -> None:
 
 
 @pytest.mark.parametrize(("total", "enabled"), [(10, False), (0, True)])
-def test_nothing_is_shown_where_nobody_asked_or_nothing_is_to_do(*, total: int, enabled: bool) -> None:
-    """No bar, no line and no note."""
+def test_nothing_is_shown_if_it_is_off_or_there_are_no_rows(*, total: int, enabled: bool) -> None:
+    """There is no bar, no line, no note and no thread."""
     log = io.StringIO()
-    with Progress(total, Chunk(), free, enabled=enabled, stream=log) as progress:
+    with Progress(total, Chunk(), no_price, enabled=enabled, stream=log) as progress:
         progress.draw()
         progress.note("hello")
+        threads = [thread.name for thread in threading.enumerate()]
 
     assert "" == log.getvalue()
+    assert "spark_llm-progress" not in threads
 
 
 @pytest.mark.waits
 def test_a_notebook_gets_a_bar() -> None:
-    """Its kernel's standard error is no terminal, and somebody looks all the same."""
+    """A notebook gets a bar although its standard error is not a terminal."""
     import nbclient
     import nbformat
 
     source = """\
 from spark_llm.enrich.progress.bar import Progress
-from tests.enrich.progress.test_bar import Chunk, free
-with Progress(200, Chunk(), free, enabled=True) as progress:
+from tests.enrich.progress.test_bar import Chunk, no_price
+with Progress(200, Chunk(), no_price, enabled=True) as progress:
     progress.note("hello")
-    progress.settled(200, {})
+    progress.finish_chunk(200, {})
 """
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-    root = str(Path(__file__).parents[3])
-    nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": root}}).execute()
+    nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": ROOT}}).execute()
     shown = "".join(str(output) for output in notebook.cells[0].outputs)
 
     assert "spark_llm: hello" in shown
@@ -298,8 +310,8 @@ with Progress(200, Chunk(), free, enabled=True) as progress:
 
 
 @pytest.mark.slow
-def test_a_stream_that_takes_nothing_holds_up_no_job() -> None:
-    """A thread that is stuck in a notebook's widget, say, is left where it is."""
+def test_a_stream_that_blocks_holds_up_no_job() -> None:
+    """The job leaves the thread after 5 s, for example one that hangs in a notebook's widget."""
     drawing, stuck = threading.Event(), threading.Event()
 
     class Stuck(io.StringIO):
@@ -313,7 +325,7 @@ def test_a_stream_that_takes_nothing_holds_up_no_job() -> None:
             return len(text)
 
     def job() -> None:
-        with Progress(10, Chunk(), free, enabled=True, stream=Stuck()):
+        with Progress(10, Chunk(), no_price, enabled=True, stream=Stuck()):
             drawing.wait()
 
     running = threading.Thread(target=job, daemon=True)

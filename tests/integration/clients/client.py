@@ -1,4 +1,4 @@
-"""What a row of clients in docs/clients.md is: what is asked in each of its columns, and how the answer is read."""
+"""The base class of the clients in docs/clients.md: one method for each column, and the reading of its response."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ Body = Mapping[str, Any]
 
 
 class Workspace(NamedTuple):
-    """Where the endpoints are, and who asks."""
+    """The endpoints' URL and credentials."""
 
     url: str
     token: str
@@ -33,10 +33,10 @@ class Workspace(NamedTuple):
 
 
 class Client(ABC):
-    """A client: how it asks, and what it makes of the answer, in values that JSON can carry."""
+    """A client under test; its results are JSON values."""
 
     columns: ClassVar[tuple[str, ...]] = ASKING
-    with_mlflow: ClassVar[bool] = False  # only MLflow's environment has it
+    with_mlflow: ClassVar[bool] = False  # it is installed only in MLflow's environment
 
     def __init__(self, workspace: Workspace) -> None:
         """Sign in to a workspace."""
@@ -54,18 +54,18 @@ class Client(ABC):
         """Return the names of all endpoints."""
         raise NotImplementedError
 
-    def described(self, name: str) -> Body:
-        """Return what is told of one endpoint."""
+    def describe(self, name: str) -> Body:
+        """Return the description of one endpoint."""
         raise NotImplementedError
 
-    def do(self, column: str) -> object:
-        """Do what a column says."""
+    def run(self, column: str) -> object:
+        """Return the result of one column's call."""
         match column.split():
             case ["list"]:
                 return sorted(self.names())
             case ["describe"]:
-                told = self.described("chat")
-                return {"name": told["name"], "task": told["task"], "ready": told["state"]["ready"]}
+                endpoint = self.describe("chat")
+                return {"name": endpoint["name"], "task": endpoint["task"], "ready": endpoint["state"]["ready"]}
             case ["embeddings"]:
                 return _vectors(self.ask("embeddings", BODIES["embeddings"]))
             case [task]:
@@ -82,7 +82,7 @@ def _reply(task: str, response: Body) -> dict[str, object]:
 
 
 def _joined(task: str, chunks: list[Body]) -> dict[str, object]:
-    """Put the chunks of a stream together; one piece alone would be no stream."""
+    """Return the reply of a stream, with its number of pieces, which shows that it was streamed."""
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
     pieces = [choice["delta"].get("content") if task == "chat" else choice["text"] for choice in choices]
     usage = [chunk["usage"] for chunk in chunks if chunk.get("usage")]

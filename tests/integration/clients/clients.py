@@ -1,7 +1,7 @@
-"""Clients that are not ours, one for each row of the first table in docs/clients.md.
+"""Third-party clients, one for each row of the first table in docs/clients.md.
 
-They run in two environments, that of the tests and that of MLflow (`tests.integration.clients.environment`). What only
-one of them has is imported where it is used, and nothing of this library is imported.
+They run in two environments: that of the tests, and that of MLflow (`tests.integration.clients.environment`). A package
+of only one environment is imported inside functions. This library is not imported.
 """
 
 import json
@@ -23,17 +23,17 @@ from tests.integration.clients.client import (
 
 
 class OpenAIClient(Client):
-    """The `openai` package, at one of the bases that speak its protocol."""
+    """The `openai` package, at one of the base URLs with its protocol."""
 
     columns: ClassVar[tuple[str, ...]] = STREAMING
     base = "/serving-endpoints"
 
     def __init__(self, workspace: Workspace) -> None:
-        """Make the client as its users do."""
+        """Create the client as its users do."""
         super().__init__(workspace)
-        self.client = self.signed_in()
+        self.client = self.make_client()
 
-    def signed_in(self) -> Any:  # noqa: ANN401 -- one of several classes, and of two versions
+    def make_client(self) -> Any:  # noqa: ANN401 -- one of several classes, and of two versions
         """Return the client."""
         from openai import OpenAI
 
@@ -44,36 +44,36 @@ class OpenAIClient(Client):
         return {"chat": self.client.chat.completions}.get(task) or getattr(self.client, task)
 
     def ask(self, task: str, body: Body) -> Body:
-        """Ask by `create`."""
+        """Call `create`."""
         response: Body = self._resource(task).create(model=ENDPOINTS[task], **body).model_dump()
         return response
 
     def stream(self, task: str, body: Body) -> Iterator[Body]:
-        """Ask by `create(stream=True)`."""
+        """Call `create(stream=True)`."""
         return (chunk.model_dump() for chunk in self._resource(task).create(model=ENDPOINTS[task], **body))
 
     def names(self) -> list[str]:
-        """Ask for the models."""
+        """List the models."""
         return [model.id for model in self.client.models.list()]
 
 
 class OpenAIAtV1(OpenAIClient):
-    """The same at the routes of OpenAI itself, where it can list the models."""
+    """The `openai` package at OpenAI's own routes, where it can list the models."""
 
     columns = (*STREAMING, "list")
     base = "/v1"
 
 
 class OpenAIAtGateway(OpenAIClient):
-    """The same at the routes of a workspace's AI gateway."""
+    """The `openai` package at the routes of a workspace's AI gateway."""
 
     base = "/ai-gateway/mlflow/v1"
 
 
 class AzureClient(OpenAIClient):
-    """The `openai` package's class for Azure: a deployment's name in the path, a key in a header of its own."""
+    """The `openai` package's Azure class: a deployment's name in the path, a key in the header `api-key`."""
 
-    def signed_in(self) -> Any:  # noqa: ANN401 -- as above
+    def make_client(self) -> Any:  # noqa: ANN401 -- as above
         """Return the client."""
         from openai import AzureOpenAI
 
@@ -92,7 +92,7 @@ class SDK(Client):
     columns: ClassVar[tuple[str, ...]] = (*ASKING, *DESCRIBING)
 
     def __init__(self, workspace: Workspace) -> None:
-        """Make the client as its users do, but one that does not try for minutes."""
+        """Create the client as its users do, with a short retry timeout."""
         from databricks.sdk import WorkspaceClient
         from databricks.sdk.core import Config
 
@@ -101,15 +101,15 @@ class SDK(Client):
         self.client = WorkspaceClient(config=config)
 
     def credentials(self) -> dict[str, Any]:
-        """Return how it signs in."""
+        """Return the credentials for `Config`."""
         return {"token": self.workspace.token, "auth_type": "pat"}
 
     def query(self, name: str, arguments: dict[str, Any]) -> Body:
-        """Ask an endpoint."""
+        """Query an endpoint."""
         return self.client.serving_endpoints.query(name, **arguments).as_dict()
 
     def ask(self, task: str, body: Body) -> Body:
-        """Ask with messages in the SDK's own class."""
+        """Query with messages in the SDK's own class."""
         from databricks.sdk.service.serving import ChatMessage
 
         arguments = dict(body)
@@ -121,13 +121,13 @@ class SDK(Client):
         """List the endpoints."""
         return [str(endpoint.name) for endpoint in self.client.serving_endpoints.list()]
 
-    def described(self, name: str) -> Body:
+    def describe(self, name: str) -> Body:
         """Get the endpoint."""
         return self.client.serving_endpoints.get(name).as_dict()
 
 
 class SDKWithOAuth(SDK):
-    """`databricks-sdk` signed in as a service principal: it asks for a token by itself."""
+    """`databricks-sdk` as a service principal, which requests a token by itself."""
 
     def credentials(self) -> dict[str, Any]:
         """Return a client's id and secret."""
@@ -139,44 +139,44 @@ class SDKWithOAuth(SDK):
 
 
 class SDKDataPlane(SDKWithOAuth):
-    """`databricks-sdk` past the control plane: it trades its token for one that opens this endpoint alone."""
+    """`databricks-sdk` at the data plane: it exchanges its token for one of this endpoint."""
 
     columns = ASKING
 
     def query(self, name: str, arguments: dict[str, Any]) -> Body:
-        """Ask an endpoint at its own address."""
+        """Query an endpoint on its data plane."""
         return self.client.serving_endpoints_data_plane.query(name, **arguments).as_dict()
 
 
 class SDKOpenAI(OpenAIClient):
-    """The `openai` client that `databricks-sdk` makes; it wants httpx, which openai 2 brings."""
+    """The `openai` client that `databricks-sdk` creates; it needs httpx, which openai 2 installs."""
 
     with_mlflow = True
 
-    def signed_in(self) -> Any:  # noqa: ANN401 -- as above
+    def make_client(self) -> Any:  # noqa: ANN401 -- as above
         """Return the client."""
         endpoints: Any = SDK(self.workspace).client.serving_endpoints  # this call of the SDK has no types
         return endpoints.get_open_ai_client(max_retries=0, timeout=TIMEOUT_S)
 
 
 class MLflowClient(Client):
-    """MLflow's deployments client, signed in by DATABRICKS_HOST and DATABRICKS_TOKEN."""
+    """MLflow's deployments client, with DATABRICKS_HOST and DATABRICKS_TOKEN."""
 
     columns = (*STREAMING, *DESCRIBING)
     with_mlflow = True
 
     def __init__(self, workspace: Workspace) -> None:
-        """Make the client as its users do."""
+        """Create the client as its users do."""
         super().__init__(workspace)
         self.client = import_module("mlflow.deployments").get_deploy_client("databricks")
 
     def ask(self, task: str, body: Body) -> Body:
-        """Ask by `predict`."""
+        """Call `predict`."""
         response: Body = self.client.predict(endpoint=ENDPOINTS[task], inputs=dict(body))
         return response
 
     def stream(self, task: str, body: Body) -> Iterator[Body]:
-        """Ask by `predict_stream`."""
+        """Call `predict_stream`."""
         chunks: Iterator[Body] = self.client.predict_stream(endpoint=ENDPOINTS[task], inputs=dict(body))
         return chunks
 
@@ -184,7 +184,7 @@ class MLflowClient(Client):
         """List the endpoints."""
         return [endpoint["name"] for endpoint in self.client.list_endpoints()]
 
-    def described(self, name: str) -> Body:
+    def describe(self, name: str) -> Body:
         """Get the endpoint."""
         endpoint: Body = self.client.get_endpoint(name)
         return endpoint
@@ -212,8 +212,8 @@ class Requests(Client):
     def _get(self, path: str) -> Body:
         response = self._session().get(f"{self.workspace.url}/api/2.0/serving-endpoints{path}", timeout=TIMEOUT_S)
         response.raise_for_status()
-        told: Body = response.json()
-        return told
+        document: Body = response.json()
+        return document
 
     def ask(self, task: str, body: Body) -> Body:
         """Post the body."""
@@ -221,7 +221,7 @@ class Requests(Client):
         return response
 
     def stream(self, task: str, body: Body) -> Iterator[Body]:
-        """Post the body, and read events line by line up to the last."""
+        """Post the body, and return the chunks of its events."""
         lines = [line for line in self._post(task, body).iter_lines(decode_unicode=True) if line]
         if lines[-1] != "data: [DONE]":
             raise ValueError(f"The stream ends in {lines[-1]!r}.")
@@ -231,7 +231,7 @@ class Requests(Client):
         """Get the list."""
         return [endpoint["name"] for endpoint in self._get("")["endpoints"]]
 
-    def described(self, name: str) -> Body:
+    def describe(self, name: str) -> Body:
         """Get the endpoint."""
         return self._get(f"/{name}")
 
@@ -252,7 +252,7 @@ class Curl(Client):
 
 
 class CurlAtServedModel(Curl):
-    """The same, past the endpoint's traffic split to one of its models."""
+    """`curl` at one of the endpoint's models, past the traffic split."""
 
     route = "/serving-endpoints/{name}/served-models/{name}-1/invocations"
 

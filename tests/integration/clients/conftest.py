@@ -1,4 +1,4 @@
-"""What the tests of peers share: local endpoints and the peers' programs; those that need MLflow are marked `slow`."""
+"""Fixtures of the client tests: local endpoints, and other servers. Tests that need MLflow are marked `slow`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -10,14 +10,14 @@ from spark_llm.serving import Faults, LocalEndpoints
 from spark_llm.serving.stock import echo_endpoints
 from tests.integration.clients import gateways, servers
 from tests.integration.clients.client import Workspace
-from tests.integration.clients.desk import Desk
+from tests.integration.clients.runner import ClientRunner
 
-Find = Callable[[str], servers.Place]
+FindServer = Callable[[str], servers.RunningServer]
 
 
 @pytest.fixture(scope="session")
 def shared() -> Iterator[LocalEndpoints]:
-    """Echo endpoints for all tests of peers, one for each task, with a data plane."""
+    """Echo endpoints for all client tests, one for each task, each with a data plane."""
     models = {name: replace(endpoint, route_optimized=True) for name, endpoint in echo_endpoints().items()}
     with LocalEndpoints(models) as running:
         yield running
@@ -25,7 +25,7 @@ def shared() -> Iterator[LocalEndpoints]:
 
 @pytest.fixture
 def endpoints(shared: LocalEndpoints) -> LocalEndpoints:
-    """The shared endpoints, nothing counted and nothing wrong."""
+    """The shared endpoints, with counters at zero and no faults."""
     shared.faults = Faults()
     shared.reset()
     return shared
@@ -33,32 +33,32 @@ def endpoints(shared: LocalEndpoints) -> LocalEndpoints:
 
 @pytest.fixture(scope="session")
 def workspace(shared: LocalEndpoints) -> Workspace:
-    """The local endpoints as a client signs in to them."""
+    """The URL and credentials of the local endpoints."""
     return Workspace(shared.url, shared.token, shared.client_id, shared.client_secret)
 
 
 @pytest.fixture(scope="session")
-def desk(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """Where clients are asked."""
-    opened = Desk(workspace, tmp_path_factory.mktemp("desk"))
-    yield opened
-    opened.close()
+def runner(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientRunner]:
+    """A runner of the clients."""
+    runner = ClientRunner(workspace, tmp_path_factory.mktemp("runner"))
+    yield runner
+    runner.close()
 
 
 @pytest.fixture(scope="session")
-def find(shared: LocalEndpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Find]:
-    """Return a server by its name; it starts when it is first asked for."""
-    running: dict[str, servers.Place] = {servers.LOCAL: servers.local(shared)}
-    start: dict[str, Callable[[], AbstractContextManager[servers.Place]]] = {
+def find_server(shared: LocalEndpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FindServer]:
+    """Return a function from a server's name to the server, which starts at its first use."""
+    running: dict[str, servers.RunningServer] = {servers.LOCAL: servers.local(shared)}
+    start: dict[str, Callable[[], AbstractContextManager[servers.RunningServer]]] = {
         servers.YAML: lambda: gateways.yaml_gateway(shared, tmp_path_factory.mktemp("gateway")),
         servers.SERVER: lambda: gateways.mlflow_server(shared, tmp_path_factory.mktemp("server")),
         servers.LLAMA: servers.llama,
     }
     with ExitStack() as stack:
 
-        def find(name: str) -> servers.Place:
+        def find_server(name: str) -> servers.RunningServer:
             if name not in running:
                 running[name] = stack.enter_context(start[name]())
             return running[name]
 
-        yield find
+        yield find_server

@@ -1,7 +1,7 @@
-"""The environment that MLflow and its clients have for themselves, in the checkout's `build` folder.
+"""A virtual environment for MLflow and its clients, in the checkout's `build` folder.
 
-It is made when a test first wants it, which takes a minute and a gigabyte, and anew when the versions below change.
-MLflow pins much that this library does not, so the two do not share one.
+It is created at its first use, which takes a minute and a gigabyte, and again when the versions below change. MLflow
+pins many packages that this library does not pin, so the two do not share an environment.
 """
 
 import os
@@ -15,14 +15,14 @@ FOLDER = Path(ROOT, "build", "peers")
 PINS = (
     "mlflow[gateway]==3.17.2",
     "databricks-sdk==0.156.0",
-    "openai==2.54.0",  # brings httpx, which the SDK's OpenAI client wants and openai 3 does not have
+    "openai==2.54.0",  # installs httpx, which the SDK's OpenAI client needs and openai 3 does not have
     "msgspec==0.22.0",  # this library needs it
 )
 _INSTALL_S = 1_200
 
 
 def peers_python() -> Path:
-    """Return the environment's Python, made at the first call."""
+    """Return the environment's Python; the first call creates it."""
     python, ready = FOLDER / "bin" / "python", FOLDER / "ready"
     pins = "\n".join(PINS)
     if not ready.is_file() or ready.read_text(encoding="utf-8") != pins:
@@ -36,8 +36,8 @@ def peers_python() -> Path:
     return python
 
 
-def surroundings(home: Path, **own: str) -> dict[str, str]:
-    """Return the environment variables of a peer's program: a home of its own, and nothing of the machine's."""
+def peer_environment(home: Path, **extra: str) -> dict[str, str]:
+    """Return the environment variables of another server: its own home, and none of this machine's."""
     path = os.pathsep.join([str(FOLDER / "bin"), os.environ.get("PATH", os.defpath)])
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "PYTHONWARNINGS": "ignore"}
-    return {"PATH": path, "HOME": str(home), "NO_PROXY": "127.0.0.1", **quiet, **own}
+    return {"PATH": path, "HOME": str(home), "NO_PROXY": "127.0.0.1", **quiet, **extra}

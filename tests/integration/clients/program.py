@@ -1,4 +1,4 @@
-"""A program of somebody else's, started by a test and ended with all that it has started itself."""
+"""A third-party program, started by a test and ended with all its child processes."""
 
 import os
 import re
@@ -14,14 +14,14 @@ _END_S = 10.0
 
 
 class ProgramFailedError(Exception):
-    """A program ended, or kept silent, before it was ready."""
+    """A program ended, or timed out, before it was ready."""
 
 
 class Program:
-    """A program in a process group of its own, ready when it has said all that it says then.
+    """A program in its own process group, ready when its output has matched all patterns.
 
     Attributes:
-        said: What the patterns of `ready` found, in their order.
+        matches: The matches of the patterns of `ready`, in their order.
     """
 
     def __init__(
@@ -33,11 +33,11 @@ class Program:
         environment: Mapping[str, str],
         timeout_s: float = 120.0,
     ) -> None:
-        """Start the program, and wait until each pattern of `ready` has been found in a line."""
+        """Start the program, and wait until each pattern of `ready` has matched a line."""
         self._patterns = [re.compile(pattern) for pattern in ready]
-        self._found: dict[str, re.Match[str]] = {}
-        self._last: deque[str] = deque(maxlen=30)
-        self._decided = threading.Event()
+        self._matches: dict[str, re.Match[str]] = {}
+        self._last_lines: deque[str] = deque(maxlen=30)
+        self._ready_or_ended = threading.Event()
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -50,32 +50,32 @@ class Program:
         )
         self._reader = threading.Thread(target=self._read, name=f"reads {command[0]}", daemon=True)
         self._reader.start()
-        self._decided.wait(timeout_s)
+        self._ready_or_ended.wait(timeout_s)
         if not self._is_ready:
             self.stop()
-            raise ProgramFailedError("\n".join([f"{' '.join(command)} is not ready. It said:", *self._last]))
-        self.said = [self._found[pattern.pattern] for pattern in self._patterns]
+            raise ProgramFailedError("\n".join([f"{' '.join(command)} is not ready. Its output:", *self._last_lines]))
+        self.matches = [self._matches[pattern.pattern] for pattern in self._patterns]
 
     @property
     def _is_ready(self) -> bool:
-        return len(self._found) == len(self._patterns)
+        return len(self._matches) == len(self._patterns)
 
     def _read(self) -> None:
-        """Read to the end, so that the program never waits for its reader."""
+        """Read to the end, so that the program never blocks on a full pipe."""
         for line in self._process.stdout or ():
-            self._last.append(line.rstrip())
+            self._last_lines.append(line.rstrip())
             for pattern in self._patterns:
-                if found := pattern.search(line):
-                    self._found.setdefault(pattern.pattern, found)
+                if match := pattern.search(line):
+                    self._matches.setdefault(pattern.pattern, match)
             if self._is_ready:
-                self._decided.set()
-        self._decided.set()
+                self._ready_or_ended.set()
+        self._ready_or_ended.set()
 
     def stop(self) -> None:
-        """End the whole group, gently and then not."""
-        for how in (signal.SIGTERM, signal.SIGKILL):
+        """End the whole process group, by SIGTERM and then by SIGKILL."""
+        for signal_number in (signal.SIGTERM, signal.SIGKILL):
             try:
-                os.killpg(self._process.pid, how)
+                os.killpg(self._process.pid, signal_number)
                 self._process.wait(_END_S)
             except ProcessLookupError:
                 break

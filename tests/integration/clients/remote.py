@@ -1,4 +1,4 @@
-"""Runs in MLflow's environment, and does there what the tests ask for: one JSON line in, one out."""
+"""A process in MLflow's environment that runs commands of the tests: one JSON line in, one out."""
 
 import contextlib
 import json
@@ -13,29 +13,29 @@ from tests.integration.clients.clients import CLIENTS, MLflowClient
 from tests.support.asking import CHAT, ask, texts
 
 
-def do(workspace: Workspace, asked: Mapping[str, str]) -> object:
-    """Do one column of one client; or take MLflow's client over, and ask an endpoint as it asks."""
-    if name := asked.get("taken_over"):
+def run(workspace: Workspace, command: Mapping[str, str]) -> object:
+    """Return the result of one column of one client, or texts from an endpoint made of MLflow's client."""
+    if name := command.get("from_mlflow"):
         endpoint = Endpoint.from_mlflow(MLflowClient(workspace).client, name)
         engine = Engine(endpoint.resolve(CHAT.route, os.environ), Policy())
         try:
             return texts(ask(engine, [["red", None]]))
         finally:
             engine.close()
-    return CLIENTS[asked["client"]](workspace).do(asked["column"])
+    return CLIENTS[command["client"]](workspace).run(command["column"])
 
 
-def answer(workspace: Workspace, asked: Mapping[str, str]) -> dict[str, object]:
-    """Return what came of it; what went wrong is told by its name."""
+def reply(workspace: Workspace, command: Mapping[str, str]) -> dict[str, object]:
+    """Return the result of a command, or its error."""
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the answers
-            return {"answer": do(workspace, asked)}
-    except Exception as error:  # noqa: BLE001 -- whatever it is, the test that asked has to hear it
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the replies
+            return {"result": run(workspace, command)}
+    except Exception as error:  # noqa: BLE001 -- the test gets every error
         return {"error": f"{type(error).__name__}: {error}"}
 
 
 if __name__ == "__main__":
-    where = Workspace(**json.loads(sys.stdin.readline()))
+    workspace = Workspace(**json.loads(sys.stdin.readline()))
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(answer(where, json.loads(line))) + "\n")
+        sys.stdout.write(json.dumps(reply(workspace, json.loads(line))) + "\n")
         sys.stdout.flush()

@@ -1,7 +1,7 @@
-"""Servers that answer the library's UDFs, under every URL that they have; docs/clients.md has a row for each.
+"""Servers for the library's requests, with every URL of each; docs/clients.md has a row for each.
 
-The gateways of MLflow (`tests.integration.clients.gateways`) stand before local endpoints: their answers are exact. The
-server of llama.cpp runs in this process, with the small model that the local endpoints have too.
+MLflow's gateways (`tests.integration.clients.gateways`) stand in front of local endpoints, so their answers are exact.
+The server of llama.cpp runs in this process, with the small model of the local endpoints.
 """
 
 import re
@@ -32,8 +32,8 @@ LOCAL, YAML, SERVER, LLAMA = (
     "`mlflow server`",
     "llama.cpp",
 )
-# Which tasks each server's URLs serve. {name} alone is a name that is looked up at DATABRICKS_HOST; with {name} or
-# {route} in it a URL is posted to as it is; any other is a base.
+# The tasks of each server's URLs. {name} alone is an endpoint's name at DATABRICKS_HOST; a URL with {name} or {route}
+# is used unchanged; any other is a base URL.
 SERVERS: dict[str, dict[str, tuple[str, ...]]] = {
     LOCAL: {
         "{name}": ALL,
@@ -66,8 +66,8 @@ SERVERS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-class Place(NamedTuple):
-    """A server that runs, and who asks there; a workspace has a number and an OAuth client as well."""
+class RunningServer(NamedTuple):
+    """A running server with its credentials; a workspace also has an id and an OAuth client."""
 
     url: str
     token: str | None = None
@@ -76,35 +76,39 @@ class Place(NamedTuple):
 
     @property
     def environ(self) -> dict[str, str]:
-        """The environment of a driver that is signed in to a workspace."""
+        """The environment variables of a driver in this workspace; empty for other servers."""
         return {"DATABRICKS_HOST": self.url, "DATABRICKS_TOKEN": str(self.token)} if self.workspace else {}
 
-    def endpoint(self, form: str, task: str, name: str | None = None) -> Endpoint:
-        """Return the endpoint that a URL of this form names, for one task."""
+    def endpoint(self, url_template: str, task: str, name: str | None = None) -> Endpoint:
+        """Return the endpoint at a URL, for one task."""
         name = name or ENDPOINTS[task]
-        if form == "{name}":
+        if url_template == "{name}":
             return Endpoint(name)
-        filled = form.format(name=name, route=ROUTES[task], workspace=self.workspace)
-        model = None if form.endswith("/invocations") else name
-        return Endpoint(self.url + filled, model=model, token=self.client if "{workspace}" in form else self.token)
+        filled = url_template.format(name=name, route=ROUTES[task], workspace=self.workspace)
+        model = None if url_template.endswith("/invocations") else name
+        return Endpoint(
+            self.url + filled, model=model, token=self.client if "{workspace}" in url_template else self.token
+        )
 
-    def engine(self, form: str, task: str, asked: Task, policy: Policy = Policy(), name: str | None = None) -> Engine:
-        """Return an engine that asks there; it ends with its test."""
-        route = self.endpoint(form, task, name).resolve(asked.route, self.environ)
+    def engine(
+        self, url_template: str, task: str, protocol_task: Task, policy: Policy = Policy(), name: str | None = None
+    ) -> Engine:
+        """Return an engine for a URL; it closes with its test."""
+        route = self.endpoint(url_template, task, name).resolve(protocol_task.route, self.environ)
         started.append(Engine(route, policy))
         return started[-1]
 
 
-def local(endpoints: LocalEndpoints) -> Place:
-    """Return local endpoints as a place."""
-    told = requests.get(f"{endpoints.url}/.well-known/databricks-config", timeout=TIMEOUT_S).json()
+def local(endpoints: LocalEndpoints) -> RunningServer:
+    """Return local endpoints as a running server."""
+    config = requests.get(f"{endpoints.url}/.well-known/databricks-config", timeout=TIMEOUT_S).json()
     client = ClientCredentials(endpoints.client_id, endpoints.client_secret)
-    return Place(endpoints.url, endpoints.token, client, told["workspace_id"])
+    return RunningServer(endpoints.url, endpoints.token, client, config["workspace_id"])
 
 
 @contextmanager
-def llama() -> Iterator[Place]:
-    """Start llama.cpp's server: two slots, one thread, embeddings as well, and a key."""
+def llama() -> Iterator[RunningServer]:
+    """Start llama.cpp's server with two slots, one thread, embeddings and an API key."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -118,5 +122,5 @@ def llama() -> Iterator[Place]:
     params.api_keys = [secrets.token_hex(16)]
     server = xllamacpp.Server(params)
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", server.listening_address)
-    yield Place(server.listening_address, params.api_keys[0])
+    yield RunningServer(server.listening_address, params.api_keys[0])
     del server  # which ends it

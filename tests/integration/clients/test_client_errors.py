@@ -1,4 +1,4 @@
-"""What clients that are not ours make of a refusal: they know it for what it is, as at the real service."""
+"""Third-party clients raise their own errors for error responses, as with the real service."""
 
 import openai
 import pytest
@@ -22,53 +22,53 @@ from tests.integration.clients.clients import SDK, OpenAIAtV1, OpenAIClient, SDK
         ("503", openai.InternalServerError),
     ],
 )
-def test_the_openai_client_knows_a_refusal(
+def test_the_openai_client_recognises_an_error(
     client: type[Client],
     fault: str,
     raised: type[openai.APIStatusError],
     workspace: Workspace,
     endpoints: LocalEndpoints,
 ) -> None:
-    """Each status is the exception of its name, with the server's words in it."""
+    """Each status raises its exception, with the server's message."""
     endpoints.faults = Faults(fault)
-    with pytest.raises(raised) as refusal:
+    with pytest.raises(raised) as error:
         client(workspace).ask("chat", BODIES["chat"])
 
-    assert fault == str(refusal.value.status_code)
-    assert isinstance(refusal.value.body, dict)
-    assert refusal.value.body["message"] in str(refusal.value)
+    assert fault == str(error.value.status_code)
+    assert isinstance(error.value.body, dict)
+    assert error.value.body["message"] in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("fault", "raised"),
     [("400", errors.BadRequest), ("401", errors.Unauthenticated), ("403", errors.PermissionDenied)],
 )
-def test_the_sdk_knows_a_refusal(
+def test_the_sdk_recognises_an_error(
     fault: str, raised: type[DatabricksError], workspace: Workspace, endpoints: LocalEndpoints
 ) -> None:
-    """Each error code is the exception of its name."""
+    """Each error code raises its exception."""
     endpoints.faults = Faults(fault)
     with pytest.raises(raised):
         SDK(workspace).ask("chat", BODIES["chat"])
 
 
-def test_the_sdk_knows_an_endpoint_that_is_not_there(workspace: Workspace) -> None:
-    """Described, it is a resource that does not exist; asked, it is not found; both say so in the service's words."""
+def test_the_sdk_recognises_an_unknown_endpoint(workspace: Workspace) -> None:
+    """Getting an unknown endpoint and querying it raise different errors, each with the service's message."""
     client = SDK(workspace)
     with pytest.raises(errors.ResourceDoesNotExist, match=r"Endpoint with name 'nowhere' does not exist\."):
-        client.described("nowhere")
+        client.describe("nowhere")
     with pytest.raises(errors.NotFound, match="The given endpoint does not exist"):
         client.query("nowhere", {"prompt": "x"})
 
 
 @pytest.mark.parametrize("client", [OpenAIClient, OpenAIAtV1])
-def test_the_openai_client_knows_a_wrong_key(client: type[Client], workspace: Workspace) -> None:
-    """A token that is not known is an authentication error."""
+def test_the_openai_client_recognises_a_wrong_key(client: type[Client], workspace: Workspace) -> None:
+    """An unknown token raises an authentication error."""
     with pytest.raises(openai.AuthenticationError):
         client(workspace._replace(token="wrong")).ask("chat", BODIES["chat"])
 
 
-def test_the_sdk_knows_a_wrong_secret(workspace: Workspace) -> None:
-    """Signing in with a secret that is not the client's fails, and says that it is the client."""
+def test_the_sdk_recognises_a_wrong_secret(workspace: Workspace) -> None:
+    """A wrong client secret raises `invalid_client`."""
     with pytest.raises(ValueError, match="invalid_client"):
         SDKWithOAuth(workspace._replace(client_secret="wrong")).ask("chat", BODIES["chat"])

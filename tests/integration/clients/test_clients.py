@@ -1,4 +1,4 @@
-"""Clients that are not ours, against local endpoints: the first table of docs/clients.md."""
+"""Third-party clients against local endpoints: the first table of docs/clients.md."""
 
 import re
 import shutil
@@ -9,7 +9,7 @@ import requests
 from spark_llm.serving import Echo, LocalEndpoints, ServingEndpoint, echo_vector
 from tests.integration.clients.client import BODIES, INPUTS, TIMEOUT_S, Workspace
 from tests.integration.clients.clients import CLIENTS, SDKDataPlane
-from tests.integration.clients.desk import Desk
+from tests.integration.clients.runner import ClientRunner
 
 REPLY = {"text": "red green", "model": "echo", "tokens": [3, 2, 5]}
 STREAM = {**REPLY, "pieces": 2, "finish_reason": ["length"]}
@@ -23,7 +23,7 @@ EXPECTED: dict[str, object] = {
     "describe": {"name": "chat", "task": "llm/v1/chat", "ready": "READY"},
 }
 
-WITH_CURL = [pytest.mark.skipif(shutil.which("curl") is None, reason="There is no curl on this machine.")]
+WITH_CURL = [pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed.")]
 
 
 @pytest.mark.parametrize(
@@ -36,21 +36,23 @@ WITH_CURL = [pytest.mark.skipif(shutil.which("curl") is None, reason="There is n
         for column in client.columns
     ],
 )
-def test_a_client_gets_what_the_endpoint_has(client: str, column: str, desk: Desk, endpoints: LocalEndpoints) -> None:
-    """Each client gets the exact answer by calls of its own: the text, the tokens and the model, whole or in pieces."""
-    assert EXPECTED[column] == desk.ask(client, column)
+def test_a_client_gets_the_exact_answer(
+    client: str, column: str, runner: ClientRunner, endpoints: LocalEndpoints
+) -> None:
+    """Each client gets the exact text, tokens and model by its own calls, streamed or not."""
+    assert EXPECTED[column] == runner.run(client, column)
 
 
-def test_the_data_plane_is_asked_at_an_address_of_its_own(workspace: Workspace, endpoints: LocalEndpoints) -> None:
-    """The SDK asks its data plane under the workspace's number, and the control plane only for a description."""
-    SDKDataPlane(workspace).do("chat")
-    [asked] = endpoints.requests
+def test_the_data_plane_has_its_own_url(workspace: Workspace, endpoints: LocalEndpoints) -> None:
+    """The SDK queries the data plane under the workspace's id, and the control plane only for a description."""
+    SDKDataPlane(workspace).run("chat")
+    [request] = endpoints.requests
 
-    assert re.fullmatch(r"/\d+/serving-endpoints/chat/invocations", asked.path)
+    assert re.fullmatch(r"/\d+/serving-endpoints/chat/invocations", request.path)
 
 
-def test_a_client_asks_one_of_the_models_behind_an_endpoint() -> None:
-    """Past the traffic split the model that is named answers, and any other name is not found."""
+def test_a_client_can_query_one_model_of_an_endpoint() -> None:
+    """A served-model path reaches the named model, and an unknown name gets a 404."""
     models = {"first": Echo(), "second": Echo(name="rival")}
     with LocalEndpoints({"chat": ServingEndpoint(models)}) as endpoints:
         base = f"{endpoints.url}/serving-endpoints/chat"

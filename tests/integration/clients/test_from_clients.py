@@ -1,4 +1,4 @@
-"""A client that is there already, taken over: the library asks what the client asks, as whom the client asks."""
+"""`Endpoint.from_openai`, `from_workspace` and `from_mlflow`: the library uses a client's URL and credentials."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +17,11 @@ from tests.integration.clients.clients import (
     OpenAIClient,
     SDKWithOAuth,
 )
-from tests.integration.clients.desk import Desk
+from tests.integration.clients.runner import ClientRunner
 from tests.integration.clients.test_servers import TASKS
 from tests.support.asking import ask, engine_at, kinds, texts
 
-TAKEN: list[tuple[Callable[..., Endpoint], type[Any]]] = [
+CONSTRUCTORS: list[tuple[Callable[..., Endpoint], type[Any]]] = [
     (Endpoint.from_openai, OpenAIClient),
     (Endpoint.from_openai, OpenAIAtV1),
     (Endpoint.from_openai, OpenAIAtGateway),
@@ -31,30 +31,34 @@ TAKEN: list[tuple[Callable[..., Endpoint], type[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("take", "client"), TAKEN, ids=lambda value: value.__name__)
+@pytest.mark.parametrize(("constructor", "client"), CONSTRUCTORS, ids=lambda value: value.__name__)
 @pytest.mark.parametrize("task", TASKS)
-def test_a_client_is_taken_over(
-    take: Callable[..., Endpoint], client: type[Any], task: str, workspace: Workspace, endpoints: LocalEndpoints
+def test_an_endpoint_from_a_client_uses_its_path(
+    constructor: Callable[..., Endpoint], client: type[Any], task: str, workspace: Workspace, endpoints: LocalEndpoints
 ) -> None:
-    """An endpoint made of a real client is answered, and its requests have the path of the client's own."""
-    taken = client(workspace)
-    taken.do(task)
-    results = ask(engine_at(take(taken.client, ENDPOINTS[task]), task=TASKS[task]), [["red", None]], TASKS[task])
-    [its, ours] = [request.path for request in endpoints.requests]
+    """An endpoint made of a real client gets answers, at the same path as the client."""
+    wrapper = client(workspace)
+    wrapper.run(task)
+    results = ask(
+        engine_at(constructor(wrapper.client, ENDPOINTS[task]), task=TASKS[task]), [["red", None]], TASKS[task]
+    )
+    [their_path, our_path] = [request.path for request in endpoints.requests]
 
     assert [None, None] == kinds(results)
-    assert its == ours
+    assert their_path == our_path
     if task != "embeddings":
         assert ["red", None] == texts(results)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("client", [name for name, client in CLIENTS.items() if client.__name__ == "MLflowClient"])
-def test_an_mlflow_client_is_taken_over(client: str, desk: Desk, endpoints: LocalEndpoints) -> None:
-    """An endpoint made of MLflow's own client, where MLflow is, is answered at the client's own path."""
-    desk.ask(client, "chat")
-    told = desk.elsewhere(taken_over="chat")
-    [its, ours] = [request.path for request in endpoints.requests]
+def test_an_endpoint_from_an_mlflow_client_uses_its_path(
+    client: str, runner: ClientRunner, endpoints: LocalEndpoints
+) -> None:
+    """An endpoint made of MLflow's client, in MLflow's environment, gets answers at the client's path."""
+    runner.run(client, "chat")
+    results = runner.run_in_mlflow_environment(from_mlflow="chat")
+    [their_path, our_path] = [request.path for request in endpoints.requests]
 
-    assert ["red", None] == told
-    assert its == ours
+    assert ["red", None] == results
+    assert their_path == our_path

@@ -1,11 +1,11 @@
-"""The three UDFs as columns of one table, at one URL of each server that is not ours."""
+"""The three UDFs as columns of one table, at some URLs of each server."""
 
 import pytest
 from pyspark.sql import SparkSession
 
 from spark_llm import chat_udf, complete_udf, embed_udf
 from spark_llm.serving import LocalEndpoints, echo_vector
-from tests.integration.clients.conftest import Find
+from tests.integration.clients.conftest import FindServer
 from tests.integration.clients.servers import LLAMA, LOCAL, YAML
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -21,22 +21,22 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow]
     ],
     ids=" at ".join,
 )
-def test_a_table_gets_its_columns(
+def test_the_three_udfs_fill_a_table(
     row: tuple[str, str],
     spark: SparkSession,
-    find: Find,
+    find_server: FindServer,
     endpoints: LocalEndpoints,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Chat, completion and embedding columns of one table hold the exact answers, a null row nulls, and no error."""
-    server, form = row
-    place = find(server)
-    for name, value in place.environ.items():
+    """Chat, completion and embedding columns have the exact answers, null for a null row, and no error."""
+    server, url_template = row
+    running = find_server(server)
+    for name, value in running.environ.items():
         monkeypatch.setenv(name, value)
     chat, complete = (
-        ask(place.endpoint(form, task)) for ask, task in ((chat_udf, "chat"), (complete_udf, "completions"))
+        ask(running.endpoint(url_template, task)) for ask, task in ((chat_udf, "chat"), (complete_udf, "completions"))
     )
-    embed = embed_udf(place.endpoint(form, "embeddings"))
+    embed = embed_udf(running.endpoint(url_template, "embeddings"))
     table = spark.createDataFrame([("red",), (None,), ("green",)], "word string").coalesce(1)
     rows = table.select(chat("word").alias("c"), complete("word").alias("p"), embed("word").alias("e")).collect()
 
@@ -49,12 +49,12 @@ def test_a_table_gets_its_columns(
 
 
 @pytest.mark.models
-def test_llama_cpp_fills_a_table(spark: SparkSession, find: Find) -> None:
-    """The same three columns of a real model on llama.cpp's own server: texts, vectors of one length, and tokens."""
-    place = find(LLAMA)
-    chat = chat_udf(place.endpoint("/v1", "chat"), max_tokens=4, temperature=0)
-    complete = complete_udf(place.endpoint("/v1", "completions"), max_tokens=4, temperature=0)
-    embed = embed_udf(place.endpoint("/v1", "embeddings"))
+def test_llama_cpp_fills_a_table(spark: SparkSession, find_server: FindServer) -> None:
+    """llama.cpp's server fills the three columns with texts, vectors of one length, and tokens."""
+    running = find_server(LLAMA)
+    chat = chat_udf(running.endpoint("/v1", "chat"), max_tokens=4, temperature=0)
+    complete = complete_udf(running.endpoint("/v1", "completions"), max_tokens=4, temperature=0)
+    embed = embed_udf(running.endpoint("/v1", "embeddings"))
     table = spark.createDataFrame([("1, 2, 3,",), (None,)], "word string").coalesce(1)
     full, empty = table.select(chat("word").alias("c"), complete("word").alias("p"), embed("word").alias("e")).collect()
 

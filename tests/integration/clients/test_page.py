@@ -1,4 +1,4 @@
-"""docs/clients.md says nothing that is not tried, and leaves out nothing that is."""
+"""docs/clients.md lists exactly the combinations that the tests try."""
 
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -15,7 +15,7 @@ CLIENT_COLUMNS = ("chat", "chat streamed", "completions", "completions streamed"
 
 
 def tables() -> Iterator[tuple[list[str], list[list[str]]]]:
-    """Return the page's tables: the names of the columns, and the rows."""
+    """Yield the column names and the rows of each table on the page."""
     rows: list[list[str]] = []
     for line in [*PAGE.read_text(encoding="utf-8").splitlines(), ""]:
         if line.startswith("|"):
@@ -26,15 +26,15 @@ def tables() -> Iterator[tuple[list[str], list[list[str]]]]:
 
 
 def cells(first_column: str, names: int) -> dict[tuple[str, ...], str]:
-    """Return the cells of a table by the `names` that their row begins with, and their column."""
+    """Return the cells of a table by the first `names` cells of their row and by their column."""
     [(columns, rows)] = [table for table in tables() if table[0][0] == first_column]
     return {
         (*row[:names], column): cell for row in rows for column, cell in zip(columns[names:], row[names:], strict=True)
     }
 
 
-def test_every_cell_of_the_clients_is_tried() -> None:
-    """A client has a yes where the test asks it, and a dash where it has no such call; there is no other row."""
+def test_the_table_of_clients_matches_the_tests() -> None:
+    """A client has "yes" for each tested column, a dash for the others, and there is no other row."""
     tried = {(name, column) for name, client in CLIENTS.items() for column in client.columns}
 
     assert {
@@ -42,18 +42,18 @@ def test_every_cell_of_the_clients_is_tried() -> None:
     } == cells("Client", 1)
 
 
-def test_every_cell_of_the_servers_is_tried() -> None:
-    """A URL has a yes where the test asks it, and a dash where the server has no such task; there is no other row."""
+def test_the_table_of_servers_matches_the_tests() -> None:
+    """A URL has "yes" for each tested task, a dash for the others, and there is no other row."""
     assert {
-        (server, f"`{form}`", task): "yes" if task in tasks else "–"
-        for server, forms in SERVERS.items()
-        for form, tasks in forms.items()
+        (server, f"`{url_template}`", task): "yes" if task in tasks else "–"
+        for server, url_templates in SERVERS.items()
+        for url_template, tasks in url_templates.items()
         for task in ASKING
     } == cells("Server", 2)
 
 
-def test_the_versions_are_those_that_are_tried() -> None:
-    """The page names the versions of the clients in both environments."""
+def test_the_page_names_the_tested_versions() -> None:
+    """The page names the clients' versions in both environments."""
     text = " ".join(PAGE.read_text(encoding="utf-8").split())
     pinned = dict(pin.replace("[gateway]", "").split("==") for pin in PINS)
 

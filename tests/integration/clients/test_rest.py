@@ -1,4 +1,4 @@
-"""The product's REST page: each body that it documents, and the response that it promises, field by field."""
+"""The product's REST page: its documented requests and responses, field by field."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import requests
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
-from spark_llm.protocol.parameters import written
+from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.serving import LocalEndpoints, echo_vector
 from tests.integration.clients.client import ENDPOINTS, TIMEOUT_S
 from tests.support.asking import ask, engine
@@ -52,7 +52,7 @@ RESPONSES: dict[str, dict[str, Any]] = {
         "usage": {"prompt_tokens": 8, "total_tokens": 8},
     },
 }
-OF_THE_MOMENT: dict[str, dict[str, type]] = {
+VARIABLE_FIELDS: dict[str, dict[str, type]] = {
     "chat": {"id": str, "created": int},
     "completions": {"id": str, "created": int},
     "embeddings": {},
@@ -71,25 +71,25 @@ def post(endpoints: LocalEndpoints, task: str) -> requests.Response:
 
 @pytest.mark.parametrize("task", DOCUMENTED)
 def test_a_documented_request_gets_the_documented_response(task: str, endpoints: LocalEndpoints) -> None:
-    """The response has the fields of the page and no others, each with its value or its type."""
+    """The response has exactly the documented fields, each with its value or type."""
     response = post(endpoints, task)
     body = response.json()
 
     assert (200, "application/json") == (response.status_code, response.headers["Content-Type"].partition(";")[0])
-    assert OF_THE_MOMENT[task] == {name: type(body.pop(name)) for name in OF_THE_MOMENT[task]}
+    assert VARIABLE_FIELDS[task] == {name: type(body.pop(name)) for name in VARIABLE_FIELDS[task]}
     assert RESPONSES[task] == body
 
 
 def test_the_response_names_the_model_that_served_it(endpoints: LocalEndpoints) -> None:
-    """A header tells which of the endpoint's models answered."""
+    """A header names the model of the endpoint that answered."""
     assert "chat-1" == post(endpoints, "chat").headers["served-model-name"]
 
 
 def test_the_library_sends_what_the_page_documents(endpoints: LocalEndpoints) -> None:
-    """The UDFs' own parameters make the documented bodies, the nested extra_params included."""
-    chat = Chat("Be brief.", written(SAMPLING, None))
+    """The library's requests equal the documented bodies, with the nested extra_params."""
+    chat = Chat("Be brief.", encode_parameters(SAMPLING, None))
     further = {name: DOCUMENTED["completions"][name] for name in ("extra_params",)}
-    complete = Complete(written({**SAMPLING, "stop": ["River", "Lake"]}, further))
+    complete = Complete(encode_parameters({**SAMPLING, "stop": ["River", "Lake"]}, further))
     ask(engine(endpoints, "chat", task=chat), [[QUESTION]], chat)
     ask(engine(endpoints, "complete", task=complete), [[QUESTION]], complete)
     ask(engine(endpoints, "embed", task=Embed()), [[QUESTION, "Two rivers do."]], Embed())

@@ -1,4 +1,4 @@
-"""The library's own requests, at servers that are not ours: the second table of docs/clients.md."""
+"""The library's requests to other servers: the second table of docs/clients.md."""
 
 import struct
 from typing import Any
@@ -10,20 +10,20 @@ from spark_llm import Policy
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
-from spark_llm.protocol.parameters import written
+from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Result
 from spark_llm.serving import Faults, LocalEndpoints, echo_vector
 from tests.integration.clients.client import ENDPOINTS, ROUTES, TIMEOUT_S
-from tests.integration.clients.conftest import Find
+from tests.integration.clients.conftest import FindServer
 from tests.integration.clients.gateways import LIMITED, PATIENT
 from tests.integration.clients.servers import ALL, LLAMA, LOCAL, SERVER, SERVERS, YAML
 from tests.support.asking import CHAT, ask, distinct, kinds, texts
 
 TASKS: dict[str, Task] = {"chat": Chat(), "completions": Complete(), "embeddings": Embed()}
 GATEWAYS = {YAML: "/gateway/{name}/invocations", SERVER: "/gateway/{name}/mlflow/invocations"}
-# What a small model is sure of, so that two requests for it have one answer.
-SURE: dict[str, dict[str, object]] = {
+# Parameters that make a small model deterministic.
+DETERMINISTIC: dict[str, dict[str, object]] = {
     "chat": {"temperature": 0, "max_tokens": 4},
     "completions": {"temperature": 0, "max_tokens": 4},
     "embeddings": {},
@@ -32,21 +32,21 @@ COUNTING = "1, 2, 3, 4, 5,"
 
 
 def cells(*servers: str, marks: tuple[pytest.MarkDecorator, ...] = ()) -> list[Any]:
-    """Return the cells of these servers' rows."""
+    """Return the tested combinations of these servers: URLs with the tasks they serve."""
     return [
-        pytest.param(server, form, task, marks=marks)
+        pytest.param(server, url_template, task, marks=marks)
         for server in servers
-        for form, tasks in SERVERS[server].items()
+        for url_template, tasks in SERVERS[server].items()
         for task in tasks
     ]
 
 
 def dashes(*servers: str) -> list[tuple[str, str, str]]:
-    """Return the cells that have a dash: URLs at which a server does not have a task."""
+    """Return the combinations with a dash: URLs and the tasks they do not serve."""
     return [
-        (server, form, task)
+        (server, url_template, task)
         for server in servers
-        for form, tasks in SERVERS[server].items()
+        for url_template, tasks in SERVERS[server].items()
         for task in ALL
         if task not in tasks
     ]
@@ -62,12 +62,14 @@ def vectors(results: list[Result | None]) -> list[list[float] | None]:
     ]
 
 
-@pytest.mark.parametrize(("server", "form", "task"), [*cells(LOCAL), *cells(YAML, SERVER, marks=(pytest.mark.slow,))])
+@pytest.mark.parametrize(
+    ("server", "url_template", "task"), [*cells(LOCAL), *cells(YAML, SERVER, marks=(pytest.mark.slow,))]
+)
 def test_every_row_is_answered_and_billed(
-    server: str, form: str, task: str, find: Find, endpoints: LocalEndpoints
+    server: str, url_template: str, task: str, find_server: FindServer, endpoints: LocalEndpoints
 ) -> None:
-    """At every URL each row gets its own answer, a null gets null, and the tokens add up to what was billed."""
-    engine = find(server).engine(form, task, TASKS[task])
+    """At every URL each row gets its own answer, a null gets null, and usage adds up to the billed tokens."""
+    engine = find_server(server).engine(url_template, task, TASKS[task])
     results = ask(engine, [["red green", None, "blue"]], TASKS[task])
 
     assert [None] * 3 == kinds(results)
@@ -80,12 +82,12 @@ def test_every_row_is_answered_and_billed(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("server", "form", "task"), dashes(*SERVERS))
-def test_a_task_that_a_server_does_not_have_is_refused(
-    server: str, form: str, task: str, find: Find, endpoints: LocalEndpoints
+@pytest.mark.parametrize(("server", "url_template", "task"), dashes(*SERVERS))
+def test_an_unsupported_task_is_refused(
+    server: str, url_template: str, task: str, find_server: FindServer, endpoints: LocalEndpoints
 ) -> None:
-    """Where the page has a dash, each row says that it was refused, and nothing reaches the model behind."""
-    results = ask(find(server).engine(form, task, TASKS[task]), [["red", "green"]], TASKS[task])
+    """A task that a URL does not serve gives each row a final error, and no request reaches the model."""
+    results = ask(find_server(server).engine(url_template, task, TASKS[task]), [["red", "green"]], TASKS[task])
 
     assert {(None, True)} == {
         (each.text, each.error is not None and not each.error.retryable) for each in results if each
@@ -93,30 +95,32 @@ def test_a_task_that_a_server_does_not_have_is_refused(
     assert 0 == endpoints.stats.requests
 
 
-@pytest.mark.parametrize(("server", "form", "task"), cells(LLAMA, marks=(pytest.mark.models,)))
-def test_llama_cpp_answers_as_it_answers_others(server: str, form: str, task: str, find: Find) -> None:
-    """A row gets the text, or the vector, that llama.cpp gives to a plain request for it."""
-    place = find(server)
+@pytest.mark.parametrize(("server", "url_template", "task"), cells(LLAMA, marks=(pytest.mark.models,)))
+def test_llama_cpp_answers_the_library_as_other_clients(
+    server: str, url_template: str, task: str, find_server: FindServer
+) -> None:
+    """A row gets the text or vector that a plain request to llama.cpp gets."""
+    running = find_server(server)
     question: dict[str, dict[str, object]] = {
         "chat": {"messages": [{"role": "user", "content": COUNTING}]},
         "completions": {"prompt": COUNTING},
         "embeddings": {"input": [COUNTING]},
     }
     plain = requests.post(
-        f"{place.url}/v1/{ROUTES[task]}",
-        json={**SURE[task], **question[task]},
-        headers={"Authorization": f"Bearer {place.token}"},
+        f"{running.url}/v1/{ROUTES[task]}",
+        json={**DETERMINISTIC[task], **question[task]},
+        headers={"Authorization": f"Bearer {running.token}"},
         timeout=TIMEOUT_S,
     ).json()
     kind = {"chat": Chat, "completions": Complete, "embeddings": Embed}[task]
-    asked = kind(parameters=written(SURE[task], None))
-    results = ask(place.engine(form, task, asked), [[COUNTING, None, COUNTING]], asked)
+    library_task = kind(parameters=encode_parameters(DETERMINISTIC[task], None))
+    results = ask(running.engine(url_template, task, library_task), [[COUNTING, None, COUNTING]], library_task)
 
     assert [None] * 3 == kinds(results)
     if task == "embeddings":
-        [first, nothing, second] = vectors(results)
+        [first, null, second] = vectors(results)
         assert pytest.approx(plain["data"][0]["embedding"], abs=1e-6) == first
-        assert (None, first) == (nothing, second)
+        assert (None, first) == (null, second)
     else:
         [choice] = plain["choices"]
         text = choice["message"]["content"] if task == "chat" else choice["text"]
@@ -128,28 +132,28 @@ def test_llama_cpp_answers_as_it_answers_others(server: str, form: str, task: st
 
 
 @pytest.mark.models
-def test_llama_cpp_refuses_a_text_over_its_context(find: Find) -> None:
-    """A conversation that does not fit is an error of its own kind, and its neighbours are answered."""
-    chat = Chat(parameters=written({"max_tokens": 2}, None))
-    results = ask(find(LLAMA).engine("/v1", "chat", chat), [["hi", "word " * 3000, "ho"]], chat)
+def test_llama_cpp_refuses_a_text_over_its_context(find_server: FindServer) -> None:
+    """A conversation over the context gets the error `context_length`, and its neighbours get answers."""
+    chat = Chat(parameters=encode_parameters({"max_tokens": 2}, None))
+    results = ask(find_server(LLAMA).engine("/v1", "chat", chat), [["hi", "word " * 3000, "ho"]], chat)
 
     assert [None, "context_length", None] == kinds(results)
 
 
 @pytest.mark.models
-def test_llama_cpp_refuses_a_wrong_key(find: Find) -> None:
-    """Without the key nothing is answered, and three rows show it for all."""
-    place = find(LLAMA)._replace(token="wrong")
-    results = ask(place.engine("/v1", "chat", CHAT), [distinct(20)])
+def test_llama_cpp_refuses_a_wrong_key(find_server: FindServer) -> None:
+    """Without the key all rows are `unauthorized` after three attempts."""
+    running = find_server(LLAMA)._replace(token="wrong")
+    results = ask(running.engine("/v1", "chat", CHAT), [distinct(20)])
 
     assert {"unauthorized"} == set(kinds(results))
     assert 3 == sum(each.attempts for each in results if each)
 
 
 @pytest.mark.slow
-def test_a_gateways_limit_is_waited_out(find: Find, endpoints: LocalEndpoints) -> None:
-    """Five calls a second are all that the gateway takes: it refuses more with 429, and every row is answered."""
-    results = ask(find(YAML).engine(GATEWAYS[YAML], "chat", CHAT, name=PATIENT), [distinct(20)])
+def test_a_gateways_limit_is_waited_out(find_server: FindServer, endpoints: LocalEndpoints) -> None:
+    """A gateway with five calls a second refuses more with 429, and every row gets its answer."""
+    results = ask(find_server(YAML).engine(GATEWAYS[YAML], "chat", CHAT, name=PATIENT), [distinct(20)])
 
     assert distinct(20) == texts(results)
     assert 20 < sum(each.attempts for each in results if each)
@@ -157,10 +161,10 @@ def test_a_gateways_limit_is_waited_out(find: Find, endpoints: LocalEndpoints) -
 
 
 @pytest.mark.slow
-def test_a_gateways_limit_outlasts_patience(find: Find, endpoints: LocalEndpoints) -> None:
-    """With three calls a minute and no patience for a minute, three rows are answered; the rest say why not."""
+def test_a_gateways_limit_outlasts_the_policy(find_server: FindServer, endpoints: LocalEndpoints) -> None:
+    """With three calls a minute and give_up_after_s=1, three rows get answers, and the rest `rate_limited`."""
     impatient = Policy(give_up_after_s=1)
-    results = ask(find(YAML).engine(GATEWAYS[YAML], "chat", CHAT, impatient, LIMITED), [distinct(6)])
+    results = ask(find_server(YAML).engine(GATEWAYS[YAML], "chat", CHAT, impatient, LIMITED), [distinct(6)])
     errors = [each.error for each in results if each and each.error]
 
     assert [("rate_limited", 429, True)] * 3 == [(error.kind, error.status, error.retryable) for error in errors]
@@ -171,24 +175,26 @@ def test_a_gateways_limit_outlasts_patience(find: Find, endpoints: LocalEndpoint
 @pytest.mark.slow
 @pytest.mark.parametrize("server", GATEWAYS)
 @pytest.mark.parametrize("faults", ["429*2", "503*2", "500*2", "cut", "garbage"])
-def test_what_goes_wrong_behind_a_gateway_is_tried_again(
-    server: str, faults: str, find: Find, endpoints: LocalEndpoints
+def test_a_fault_behind_a_gateway_is_retried(
+    server: str, faults: str, find_server: FindServer, endpoints: LocalEndpoints
 ) -> None:
-    """A refusal, a failure or a broken answer of the model behind comes through in the gateway's words, and passes."""
+    """A refusal, a failure or a broken answer behind a gateway is retried until it passes."""
     endpoints.faults = Faults(faults)
-    results = ask(find(server).engine(GATEWAYS[server], "chat", CHAT), [distinct(5)])
+    results = ask(find_server(server).engine(GATEWAYS[server], "chat", CHAT), [distinct(5)])
 
     assert distinct(5) == texts(results)
-    # A gateway may fail by itself, too: on a connection that was cut.
+    # A gateway may also fail by itself, on a cut connection.
     assert 5 < endpoints.stats.requests <= sum(each.attempts for each in results if each)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("server", GATEWAYS)
-def test_a_bad_input_behind_a_gateway_costs_one_row(server: str, find: Find, endpoints: LocalEndpoints) -> None:
-    """What the model behind refuses is the error of its row, in the model's words."""
+def test_a_bad_input_behind_a_gateway_costs_one_row(
+    server: str, find_server: FindServer, endpoints: LocalEndpoints
+) -> None:
+    """An input that the model behind refuses is the error of its row only."""
     endpoints.faults = Faults(poison="row 3")
-    results = ask(find(server).engine(GATEWAYS[server], "chat", CHAT), [distinct(5)])
+    results = ask(find_server(server).engine(GATEWAYS[server], "chat", CHAT), [distinct(5)])
     [error] = [each.error for each in results if each and each.error]
 
     assert ["row 0", "row 1", "row 2", None, "row 4"] == texts(results)
@@ -197,9 +203,9 @@ def test_a_bad_input_behind_a_gateway_costs_one_row(server: str, find: Find, end
 
 @pytest.mark.slow
 @pytest.mark.parametrize("server", GATEWAYS)
-def test_an_endpoint_that_a_gateway_does_not_have_is_asked_once(server: str, find: Find) -> None:
-    """A name that is not there ends the asking with the first answer."""
-    results = ask(find(server).engine(GATEWAYS[server], "chat", CHAT, name="nowhere"), [distinct(20)])
+def test_an_unknown_endpoint_of_a_gateway_gets_one_request(server: str, find_server: FindServer) -> None:
+    """An unknown name ends the run after the first response."""
+    results = ask(find_server(server).engine(GATEWAYS[server], "chat", CHAT, name="nowhere"), [distinct(20)])
 
     assert {"not_found"} == set(kinds(results))
     assert 1 == sum(each.attempts for each in results if each)

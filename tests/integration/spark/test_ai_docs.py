@@ -16,7 +16,7 @@ from spark_llm.udf.lazy_udf import is_at_least
 from tests.conftest import ROOT
 from tests.integration.spark.asking import endpoint
 from tests.integration.spark.test_readme import blocks_of
-from tests.support.saying import Says, last_words
+from tests.support.reply_model import ReplyModel, last_message
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ SQL_FUNCTIONS = is_at_least(pyspark.__version__, 4, 0)
 def say(request: ChatRequest) -> str:
     """Answer with the first value that the schema allows for each field, or with what was said."""
     if request.response_format is None:
-        return last_words(request)
+        return last_message(request)
     return json.dumps(_first(request.response_format["json_schema"]["schema"]))
 
 
@@ -50,7 +50,7 @@ def endpoints(spark: SparkSession) -> Iterator[LocalEndpoints]:
         "CREATE OR REPLACE TEMPORARY VIEW reviews AS SELECT /*+ REPARTITION(1) */ id, CAST(review AS STRING) AS review"
         f" FROM VALUES {rows} AS r(id, review)"
     )
-    with LocalEndpoints({"my-endpoint": Says(say), "my-embedding-endpoint": Echo()}) as started:
+    with LocalEndpoints({"my-endpoint": ReplyModel(say), "my-embedding-endpoint": Echo()}) as started:
         yield started
 
 

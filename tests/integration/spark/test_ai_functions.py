@@ -16,7 +16,7 @@ from spark_llm.serving import Echo, LocalEndpoints, echo_vector
 from spark_llm.serving.protocol.requests import ChatRequest
 from spark_llm.udf.model_udf import ModelUDF
 from tests.integration.spark.asking import endpoint
-from tests.support.saying import Says
+from tests.support.reply_model import ReplyModel
 
 pytestmark = pytest.mark.one_kind
 
@@ -43,7 +43,7 @@ def say(request: ChatRequest) -> str:
 @pytest.fixture
 def endpoints() -> Iterator[LocalEndpoints]:
     """Endpoints of this model and of `Echo`'s vectors."""
-    with LocalEndpoints({"chat": Says(say), "other": Says(lambda _: "other"), "embed": Echo()}) as started:
+    with LocalEndpoints({"chat": ReplyModel(say), "other": ReplyModel(lambda _: "other"), "embed": Echo()}) as started:
         yield started
 
 

@@ -10,7 +10,7 @@ from spark_llm import ConfigError, chat_udf, embed_udf, estimate
 from spark_llm.enrich.api import enrich_table
 from spark_llm.serving import LocalEndpoints
 from tests.integration.spark.asking import endpoint
-from tests.support.saying import COMPLETION_TOKENS, PROMPT_TOKENS, Says, last_words
+from tests.support.reply_model import COMPLETION_TOKENS, PROMPT_TOKENS, ReplyModel, last_message
 
 pytestmark = pytest.mark.one_kind
 
@@ -57,7 +57,7 @@ def test_after_a_run_tokens_are_measured(spark: SparkSession, tmp_path: Path) ->
     target = f"delta.`{tmp_path}/target`"
     text = F.concat(F.lit(TEN_BYTES), F.lpad(F.col("id").cast("string"), 2, "0"))
     rows = spark.range(30).select("id", text.alias("text"))
-    with LocalEndpoints({"chat": Says(last_words)}) as endpoints:
+    with LocalEndpoints({"chat": ReplyModel(last_message)}) as endpoints:
         chat = chat_udf(endpoint(endpoints), max_tokens=9)
         columns = {"answer": chat("text")}
         enrich_table(spark, rows.where("id < 10"), target, "id", columns, progress=False)

@@ -20,7 +20,7 @@ from spark_llm.endpoint.route import Route
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.enrich.fingerprint import fingerprint
 from spark_llm.errors import InputTypeError
-from spark_llm.protocol.canonical import recipe_digest
+from spark_llm.protocol.canonical import spec_digest
 from spark_llm.protocol.chat import Chat
 from spark_llm.udf.lazy_udf import LazyUDF, is_at_least
 from spark_llm.udf.model_udf import ModelUDF
@@ -279,7 +279,7 @@ def twin(case: Case, row: Values) -> str | None:
     form = case.form(row)
     if form is None:
         return None
-    return f"1-{recipe_digest(case.udf.plan().canonical)}-{hashlib.sha256(form).hexdigest()[:32]}"
+    return f"1-{spec_digest(case.udf.plan().canonical)}-{hashlib.sha256(form).hexdigest()[:32]}"
 
 
 def test_fingerprints_are_what_they_were(spark: SparkSession) -> None:

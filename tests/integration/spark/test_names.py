@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.identifiers import parse, parse_column
+from spark_llm.protocol.identifiers import parse_column_name, parse_table_name
 
 pytestmark = pytest.mark.one_kind
 
@@ -43,7 +43,7 @@ def read(parts_of: Callable[[str], Any], name: str) -> tuple[str, ...] | None:
 def ours(name: str) -> tuple[str, ...] | None:
     """Return the parts of a table's name as we read it; None where we refuse it."""
     try:
-        return parse("source=", name)
+        return parse_table_name("source=", name)
     except ConfigError:
         return None
 
@@ -51,7 +51,7 @@ def ours(name: str) -> tuple[str, ...] | None:
 def our_column(name: str) -> tuple[str, ...] | None:
     """Return a column's bare name as we read it; None where we refuse it."""
     try:
-        return (parse_column("key=", name),)
+        return (parse_column_name("key=", name),)
     except ConfigError:
         return None
 

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 from spark_llm.serving import Echo, LocalEndpoints, ServingEndpoint
 from tests.conftest import ROOT
-from tests.support.saying import Says, fitting
+from tests.support.reply_model import ReplyModel, schema_example
 
 pytestmark = pytest.mark.one_kind
 
@@ -30,7 +30,7 @@ def test_the_readme_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -
     df = spark.createDataFrame(rows, "review_id int, review string").repartition(1)
     df.createOrReplaceTempView("reviews")
     names = {"spark": spark, "df": df}
-    with LocalEndpoints({NAMES[0]: Says(fitting), NAMES[1]: Echo(), "chat": Echo()}) as endpoints:
+    with LocalEndpoints({NAMES[0]: ReplyModel(schema_example), NAMES[1]: Echo(), "chat": Echo()}) as endpoints:
         monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
         monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
         for language, block in blocks:
@@ -51,7 +51,7 @@ def test_the_page_on_typed_answers_runs(spark: SparkSession, monkeypatch: pytest
     """Every block of Python in docs/typed-answers.md runs, and the answers have the type that it shows."""
     df = spark.createDataFrame([("good",), (None,)], "review string")
     names: dict[str, Any] = {"df": df}
-    with LocalEndpoints({"my-endpoint": Says(fitting)}) as endpoints:
+    with LocalEndpoints({"my-endpoint": ReplyModel(schema_example)}) as endpoints:
         monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
         monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
         for _, block in blocks_of("docs/typed-answers.md"):

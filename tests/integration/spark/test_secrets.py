@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 from spark_llm.serving import LocalEndpoints
 from tests.conftest import SessionKind
 from tests.integration.spark.asking import run_alone
-from tests.support.answering import answering
+from tests.support.stub_server import stub_server
 
 pytestmark = pytest.mark.slow
 
@@ -115,7 +115,7 @@ def test_a_secret_is_nowhere_but_on_the_wire(spark: SparkSession, session_kind: 
     }
     with (
         LocalEndpoints(token=secrets["TOKEN"], clients={"my-client": secrets["CLIENT_SECRET"]}) as endpoints,
-        answering(repeats) as repeating,
+        stub_server(repeats) as repeating,
     ):
         job = run_alone(
             JOB,

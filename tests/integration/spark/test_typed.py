@@ -18,7 +18,7 @@ from spark_llm.serving import LocalEndpoints
 from spark_llm.udf.model_udf import ModelUDF
 from tests.conftest import SessionKind
 from tests.integration.spark.asking import Ask, endpoint
-from tests.support.saying import Says
+from tests.support.reply_model import ReplyModel
 
 pytestmark = pytest.mark.one_kind
 
@@ -49,7 +49,7 @@ class Review(BaseModel):
 @pytest.fixture
 def endpoints() -> Iterator[LocalEndpoints]:
     """An endpoint that knows one answer, and for a bad row none."""
-    model = Says(lambda request: "{}" if request.messages[0].text == "bad" else ANSWER)
+    model = ReplyModel(lambda request: "{}" if request.messages[0].text == "bad" else ANSWER)
     with LocalEndpoints({"chat": model}) as started:
         yield started
 
@@ -144,7 +144,7 @@ def test_a_field_may_have_any_name(spark: SparkSession) -> None:
     names = ["a b", "a.b", "ü", "null", "select"]
     answer = '{"a b": "1", "a.b": "2", "ü": "3", "null": "4", "select": "5"}'
     struct = StructType([StructField(name, StringType()) for name in names])
-    with LocalEndpoints({"chat": Says(lambda _: answer)}) as endpoints:
+    with LocalEndpoints({"chat": ReplyModel(lambda _: answer)}) as endpoints:
         answers = spark.sql("SELECT 'x' AS t").select(chat_udf(endpoint(endpoints), returns=struct)("t").alias("r"))
 
         assert [("1", "2", "3", "4", "5")] == [tuple(row["parsed"]) for row in answers.select("r.parsed").collect()]

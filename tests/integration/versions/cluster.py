@@ -74,13 +74,13 @@ class Cluster:
     def __enter__(self) -> "Cluster":  # noqa: PYI034 -- typing.Self came with Python 3.11
         with ExitStack() as stack:
             master = stack.enter_context(self._daemon("master.Master", r"Starting Spark master at (spark://\S+)"))
-            self.url = master.said[0][1]
+            self.url = master.matches[0][1]
             limits = ("--cores", "1", "--memory", "1g")
             for number in range(WORKERS):
                 place = ("--work-dir", str(self._folder / f"worker-{number}"), self.url)
                 says = (r"Starting Spark worker (127\.0\.0\.1:\d+)", "Successfully registered with master")
                 worker = stack.enter_context(self._daemon("worker.Worker", *says, arguments=(*limits, *place)))
-                self._workers.append(worker.said[0][1])
+                self._workers.append(worker.matches[0][1])
             self._programs = stack.pop_all()
         return self
 

@@ -49,14 +49,14 @@ def test_what_stands_around_the_json_changes_nothing(  # noqa: PLR0917 -- the pi
     assume(thought or not (said.strip() or fence[0]) or "</think>" not in json_text)  # where reasoning ends is a guess
     text = thought + said + fence[0] + json_text + fence[1] + after
 
-    assert repr(value) == repr(StructuredOutput("answer", shape).read(text))
+    assert repr(value) == repr(StructuredOutput("answer", shape).parse(text))
 
 
 @given(st.one_of(TEXTS, JSON.map(json.dumps), st.lists(st.sampled_from([*MARKS, '"a":', "1", ","])).map("".join)))
 def test_any_text_is_read_or_refused(text: str) -> None:
     """No text raises; of what comes back each field is of its type."""
-    for reply in (LOOSE, STRICT):
-        found = reply.read(text)
+    for output in (LOOSE, STRICT):
+        found = output.parse(text)
 
         assert isinstance(found, Mismatch) or (found and found.keys() <= {"a", "b", "c"})
 
@@ -66,21 +66,21 @@ def test_a_damaged_answer_is_read_or_refused(data: st.DataObject, shape: Struct,
     """An answer with a piece cut out or put in raises nothing either."""
     text = written(data.draw(values(shape)))
     place %= len(text)
-    reply = StructuredOutput("answer", shape)
+    output = StructuredOutput("answer", shape)
 
     for damaged in (text[:place], text[place:], text[:place] + piece + text[place:], text[:place] + text[place + 1 :]):
-        assert isinstance(reply.read(damaged), (Mismatch, dict))
+        assert isinstance(output.parse(damaged), (Mismatch, dict))
 
 
 @given(st.data(), STRUCTS)
 def test_half_an_answer_is_none(data: st.DataObject, shape: Struct) -> None:
     """Where the tokens ran out nothing is read, and it counts as no JSON, whatever is wrong before the end."""
     text = written({**data.draw(values(shape)), "last": [{"a": 1}]})
-    reply = StructuredOutput("answer", Struct((*shape.fields, Field("last", Array(Map(Scalar("long")))))))
+    output = StructuredOutput("answer", Struct((*shape.fields, Field("last", Array(Map(Scalar("long")))))))
     assume("last" not in [field.name for field in shape.fields] and "</think>" not in text)
-    found = [reply.read(text[:-count]) for count in (1, 3, 5)]
+    found = [output.parse(text[:-count]) for count in (1, 3, 5)]
 
-    assert [(Mismatch, False)] * 3 == [(type(misfit), misfit.is_json) for misfit in found]
+    assert [(Mismatch, False)] * 3 == [(type(mismatch), mismatch.is_json) for mismatch in found]
 
 
 @pytest.mark.parametrize(
@@ -106,30 +106,30 @@ def test_half_an_answer_is_none(data: st.DataObject, shape: Struct) -> None:
 )
 def test_no_answer_says_whether_it_is_json(text: str, is_json: bool) -> None:  # noqa: FBT001 -- a table
     """What is no JSON tells of a server that did not know the field; JSON of another type tells of a model."""
-    found = STRICT.read(text)
+    found = STRICT.parse(text)
 
     assert isinstance(found, Mismatch)
     assert is_json == found.is_json
-    assert found.why
+    assert found.reason
 
 
 @pytest.mark.parametrize("text", ["{}", '{"error": "I cannot"}', '{"A": "x"}', "Nothing in {} fits."])
 def test_an_object_with_none_of_the_fields_is_no_answer(text: str) -> None:
     """Even where every field may be null and left out: a row of nulls would look like an answer."""
-    assert isinstance(LOOSE.read(text), Mismatch)
-    assert isinstance(StructuredOutput("alone", Nullable(Scalar("string"))).read(text), Mismatch)
+    assert isinstance(LOOSE.parse(text), Mismatch)
+    assert isinstance(StructuredOutput("alone", Nullable(Scalar("string"))).parse(text), Mismatch)
 
 
 def test_fields_that_were_not_asked_for_are_passed_over() -> None:
     """Whatever they hold; of two values of one field the last one counts."""
-    assert {"a": "y"} == LOOSE.read('{"x": [1, {"a": 2}], "a": "x", "é": null, "a": "y"}')
+    assert {"a": "y"} == LOOSE.parse('{"x": [1, {"a": 2}], "a": "x", "é": null, "a": "y"}')
 
 
 @pytest.mark.parametrize("half", [r"\ud83d", r"\uDE00", r"\ude00\ud83d", "\ud83d"])
 def test_half_a_surrogate_pair_costs_a_letter_and_no_digit(half: str) -> None:
     """It becomes a replacement character; whole pairs, backslashes and the digits beside it stay what they are."""
     text = rf'{{"a": 1, "b": 1.0000000001, "c": "\\ud83d \ud83d\ude00 {half}"}}'
-    found: Any = STRICT.read(text)
+    found: Any = STRICT.parse(text)
 
     assert (1, Decimal("1.0000000001")) == (found["a"], found["b"])
     assert "\\ud83d \N{GRINNING FACE} \N{REPLACEMENT CHARACTER}" == found["c"].rstrip("\ufffd") + "\ufffd"
@@ -141,10 +141,10 @@ def test_half_a_surrogate_pair_costs_a_letter_and_no_digit(half: str) -> None:
     ids=["objects", "arrays", "whole arrays", "quotes"],
 )
 def test_depth_without_end_is_no_answer(text: str) -> None:
-    """A hundred thousand brackets are a misfit, in no more time than their number."""
-    for reply in (STRICT, LOOSE):
-        assert isinstance(reply.read(text), Mismatch)
-        assert isinstance(reply.read("Here: " + text), Mismatch)
+    """A hundred thousand brackets are a mismatch, in no more time than their number."""
+    for output in (STRICT, LOOSE):
+        assert isinstance(output.parse(text), Mismatch)
+        assert isinstance(output.parse("Here: " + text), Mismatch)
 
 
 @pytest.mark.parametrize(
@@ -164,39 +164,39 @@ def test_depth_without_end_is_no_answer(text: str) -> None:
 )
 def test_a_type_that_is_no_struct_is_asked_for_as_one(shape: Shape, text: str, expected: Any) -> None:  # noqa: ANN401 -- a value
     """Servers take schemas of objects: the value is the field `answer`, and is read without it."""
-    reply = StructuredOutput("alone", shape)
+    output = StructuredOutput("alone", shape)
 
-    assert ["answer"] == list(json.loads(reply.schema)["properties"])
-    assert expected == reply.read(text)
-    assert isinstance(reply.read('{"answer": [{}]}'), Mismatch)
+    assert ["answer"] == list(json.loads(output.schema)["properties"])
+    assert expected == output.parse(text)
+    assert isinstance(output.parse('{"answer": [{}]}'), Mismatch)
 
 
 @given(st.text(), STRUCTS)
 def test_the_request_asks_for_the_schema(name: str, shape: Struct) -> None:
     """It is a field of a JSON object, with a name that every server takes; a map is not asked for strictly."""
-    reply = StructuredOutput(name, shape)
-    asked = json.loads(b"{" + reply.response_format + b"}")["response_format"]
-    is_open = '"additionalProperties":{' in reply.schema.decode()
+    output = StructuredOutput(name, shape)
+    asked = json.loads(b"{" + output.response_format + b"}")["response_format"]
+    is_open = '"additionalProperties":{' in output.schema.decode()
 
-    assert ("json_schema", json.loads(reply.schema)) == (asked["type"], asked["json_schema"]["schema"])
+    assert ("json_schema", json.loads(output.schema)) == (asked["type"], asked["json_schema"]["schema"])
     assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", asked["json_schema"]["name"])
-    assert (not is_open or '"\\"' in reply.schema.decode()) >= asked["json_schema"]["strict"]
+    assert (not is_open or '"\\"' in output.schema.decode()) >= asked["json_schema"]["strict"]
 
 
 def test_the_same_is_asked_in_words() -> None:
     """The instructions carry the schema; a second try says first what was wrong with the answer."""
-    misfit = STRICT.read("{}")
-    again = STRICT.ask_again(misfit)
+    mismatch = STRICT.parse("{}")
+    again = STRICT.correction(mismatch)
 
     assert STRICT.schema.decode() in STRICT.instructions
     assert STRICT.instructions in again
-    assert again.index(misfit.why) < again.index(STRICT.instructions)
+    assert again.index(mismatch.reason) < again.index(STRICT.instructions)
 
 
 def test_what_is_wrong_is_said_by_its_place() -> None:
     """The path of the field, in a line."""
     inner = Struct((Field("b", Number(3, 1)), Field("c", Scalar("long"))))
-    reply = StructuredOutput("deep", Struct((Field("a", Array(inner)),)))
+    output = StructuredOutput("deep", Struct((Field("a", Array(inner)),)))
 
-    assert "$.a[1].c" in reply.read('{"a": [{"b": 1, "c": 1}, {"b": 1, "c": "x"}]}').why
-    assert reply.read('{"a": [{"b": 1.25, "c": 1}]}').why.startswith("a: b: 1.25 is not")
+    assert "$.a[1].c" in output.parse('{"a": [{"b": 1, "c": 1}, {"b": 1, "c": "x"}]}').reason
+    assert output.parse('{"a": [{"b": 1.25, "c": 1}]}').reason.startswith("a: b: 1.25 is not")

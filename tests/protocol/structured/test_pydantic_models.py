@@ -382,7 +382,7 @@ RIGHT: dict[str, Any] = {
 def test_what_is_read_is_what_pydantic_would_read(changed: set[str], drawn: dict[str, Any]) -> None:
     """Pydantic in its strict mode takes the same answers, and refuses the same."""
     text = json.dumps(RIGHT | {name: drawn[name] for name in changed})
-    found = StructuredOutput("ticket", shape_of_model(Ticket)).read(text)
+    found = StructuredOutput("ticket", shape_of_model(Ticket)).parse(text)
     try:
         expected = Ticket.model_validate_json(text, strict=True).model_dump()
     except pydantic.ValidationError:

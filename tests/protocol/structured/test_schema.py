@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # its types are a package of their own
 
-from spark_llm.protocol.structured.constraints import RULES, Rules
+from spark_llm.protocol.structured.constraints import CONSTRAINTS, Constraints
 from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
 from spark_llm.protocol.structured.schema import (
     Array,
@@ -37,7 +37,7 @@ KEYWORDS = {
 
 def read(shape: Shape, text: str) -> Any:  # noqa: ANN401 -- a value of any shape
     """Read a value on its own: that of the one field of a struct."""
-    found = StructuredOutput("answer", Struct((Field("value", shape),))).read(f'{{"value": {text}}}')
+    found = StructuredOutput("answer", Struct((Field("value", shape),))).parse(f'{{"value": {text}}}')
     return found if isinstance(found, Mismatch) else found["value"]
 
 
@@ -61,7 +61,7 @@ def test_a_value_is_read_back_exactly(data: st.DataObject, shape: Struct) -> Non
     """Each digit, each microsecond, each letter, in its own Python type; what was left out stays out."""
     value = data.draw(values(shape).filter(bool))
 
-    assert repr(value) == repr(StructuredOutput("answer", shape).read(written(value)))
+    assert repr(value) == repr(StructuredOutput("answer", shape).parse(written(value)))
 
 
 @given(st.data(), STRUCTS)
@@ -76,12 +76,12 @@ def test_the_schema_accepts_what_is_read(data: st.DataObject, shape: Struct) -> 
 
 @given(st.data(), STRUCTS)
 def test_what_breaks_the_type_is_refused(data: st.DataObject, shape: Struct) -> None:
-    """One wrong value, however deep, and the whole answer is a misfit that is JSON."""
-    found = StructuredOutput("answer", shape).read(data.draw(misfits(shape).filter(lambda text: text.startswith("{"))))
+    """One wrong value, however deep, and the whole answer is a mismatch that is JSON."""
+    found = StructuredOutput("answer", shape).parse(data.draw(misfits(shape).filter(lambda text: text.startswith("{"))))
 
     assert isinstance(found, Mismatch)
     assert found.is_json
-    assert found.why
+    assert found.reason
 
 
 @given(STRUCTS)
@@ -125,13 +125,13 @@ NUMBERS = st.one_of(
 
 @given(NUMBERS, st.sampled_from(sorted(BITS)))
 def test_a_whole_number_may_have_a_point(text: str, kind: str) -> None:
-    """1.0 and 1e2 are whole numbers to a JSON schema; each is read from its digits, or is a misfit."""
+    """1.0 and 1e2 are whole numbers to a JSON schema; each is read from its digits, or is a mismatch."""
     exact = None if text == "true" or len(text.partition("e")[2]) > 3 else Fraction(text)
     fits = exact is not None and exact.denominator == 1 and -(2 ** (BITS[kind] - 1)) <= exact < 2 ** (BITS[kind] - 1)
     found = read(Scalar(kind), text)
 
     assert (fits, int) == (found == exact, type(found)) if fits else isinstance(found, Mismatch)
-    assert not fits or Draft202012Validator(Scalar(kind).schema()).is_valid(json.loads(text))
+    assert not fits or Draft202012Validator(Scalar(kind).json_schema()).is_valid(json.loads(text))
 
 
 def test_a_point_changes_nothing_beside_a_whole_number() -> None:
@@ -146,7 +146,7 @@ def test_a_point_changes_nothing_beside_a_whole_number() -> None:
         )
     )
     text = r'{"a": 2.0, "b": 1.0, "c": "1.0 \" 2.0", "d": 1234567890123456789.0, "e": {"3.0": 3.0, "x": null}}'
-    found = StructuredOutput("answer", shape).read(text)
+    found = StructuredOutput("answer", shape).parse(text)
 
     assert {
         "a": 2,
@@ -155,7 +155,7 @@ def test_a_point_changes_nothing_beside_a_whole_number() -> None:
         "d": 1234567890123456789.0,
         "e": {"3.0": 3, "x": None},
     } == found
-    assert isinstance(StructuredOutput("answer", shape).read(text.replace('"3.0": 3.0', '"3.0": 4.0')), Mismatch)
+    assert isinstance(StructuredOutput("answer", shape).parse(text.replace('"3.0": 3.0', '"3.0": 4.0')), Mismatch)
 
 
 def test_a_float_fits_its_width() -> None:
@@ -195,7 +195,7 @@ def test_a_decimal_gets_its_scale(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize("text", ["12.505", "1000", "999.995", "1e3", "1e-3", '"NaN"', '"sNaN"', '"-Infinity"', '"a"'])
 def test_a_decimal_is_never_rounded(text: str) -> None:
-    """A digit too many, before or after the point, is a misfit."""
+    """A digit too many, before or after the point, is a mismatch."""
     assert isinstance(read(Number(5, 2), text), Mismatch)
 
 
@@ -219,7 +219,7 @@ def test_a_moment_is_the_same_in_every_zone(moment: datetime, minutes: int) -> N
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 def test_a_moment_outside_of_all_years_is_refused(text: str) -> None:
-    """A time that UTC would write in the year 0 or 10000 is a misfit, and no error."""
+    """A time that UTC would write in the year 0 or 10000 is a mismatch, and no error."""
     assert isinstance(read(Array(Scalar("timestamp")), f'["{text}"]'), Mismatch)
 
 
@@ -269,27 +269,27 @@ def test_a_rule_is_held(shape: Shape, fits: list[str], breaks: list[str]) -> Non
 def test_a_rule_that_cannot_be_held_is_found_early(shape: Shape) -> None:
     """When the type is checked, and not when the first answer is read."""
     with pytest.raises((TypeError, ValueError, ArithmeticError)):
-        StructuredOutput("answer", shape).check()
+        StructuredOutput("answer", shape).check_constraints()
 
 
-@pytest.mark.parametrize("name", sorted(RULES))
+@pytest.mark.parametrize("name", sorted(CONSTRAINTS))
 def test_a_rule_is_told(name: str) -> None:
     """The description says it in words, since servers differ in the keywords."""
-    rules: Rules = ((name, 7),)
+    constraints: Constraints = ((name, 7),)
     shapes: list[Shape] = [
-        Scalar("long", rules),
-        Array(Scalar("long"), rules),
-        Map(Scalar("long"), rules),
-        Number(9, 2, rules),
+        Scalar("long", constraints),
+        Array(Scalar("long"), constraints),
+        Map(Scalar("long"), constraints),
+        Number(9, 2, constraints),
     ]
 
     for shape in shapes:
-        assert "7" in shape.schema()["description"]
-        assert {"type", "items", "additionalProperties", "description"} >= shape.schema().keys()
+        assert "7" in shape.json_schema()["description"]
+        assert {"type", "items", "additionalProperties", "description"} >= shape.json_schema().keys()
 
 
 def test_a_description_stands_before_what_a_type_says_of_itself() -> None:
-    """The user's words first; then the rules, and how a value is written."""
+    """The user's words first; then the constraints, and how a value is written."""
     shape = Struct((Field("price", Nullable(Number(9, 2, (("gt", 0),))), "In euros"), Field("when", Scalar("date"))))
 
     assert {
@@ -304,7 +304,7 @@ def test_a_description_stands_before_what_a_type_says_of_itself() -> None:
 
 def test_a_null_is_one_of_the_choices() -> None:
     """Where a choice may be null, its list of values says so, as validators want it."""
-    assert {"type": ["string", "null"], "enum": ["a", None]} == Nullable(Enumeration(("a",))).schema()
+    assert {"type": ["string", "null"], "enum": ["a", None]} == Nullable(Enumeration(("a",))).json_schema()
 
 
 def test_a_shape_may_be_deep() -> None:
@@ -314,9 +314,9 @@ def test_a_shape_may_be_deep() -> None:
         shape = Struct((Field("a", shape),))
     assert isinstance(shape, Struct)
     text = '{"a": ' * 50 + '"2020-01-01T00:00:00Z"' + "}" * 50
-    found: Any = StructuredOutput("deep", shape).read(text)
+    found: Any = StructuredOutput("deep", shape).parse(text)
 
     for _ in range(50):
         found = found["a"]
     assert datetime(2020, 1, 1, tzinfo=timezone.utc) == found
-    assert isinstance(StructuredOutput("deep", shape).read(text.replace("Z", "")), Mismatch)
+    assert isinstance(StructuredOutput("deep", shape).parse(text.replace("Z", "")), Mismatch)

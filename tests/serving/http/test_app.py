@@ -1,4 +1,4 @@
-"""The routes as a client meets them: what they answer, and what they refuse."""
+"""The routes as a client sees them: responses and errors."""
 
 import base64
 import json
@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.serving import echo_vector
-from tests.support.local_client import POST_PATHS, Client, conversation, is_databricks, paths_of
+from tests.support.local_client import POST_PATHS, Client, chat_body, is_databricks, paths_of
 
-CHAT = conversation("hello big world")
+CHAT = chat_body("hello big world")
 
 
 @pytest.mark.parametrize("path", paths_of("chat/completions"))
 def test_a_chat_answer_has_the_documented_shape(path: str, shared: Client) -> None:
-    """Every chat route answers one body of the documented shape, with an id and the request's id in a header."""
+    """Every chat route sends one body of the documented shape, with an id, and the request's id in a header."""
     response = shared.post(path, {**CHAT, "model": "chat", "n": 2})
     body = response.json()
 
@@ -35,7 +35,7 @@ def test_a_chat_answer_has_the_documented_shape(path: str, shared: Client) -> No
 
 @pytest.mark.parametrize("path", paths_of("completions"))
 def test_choices_of_an_array_prompt_are_numbered_by_prompt_and_copy(path: str, shared: Client) -> None:
-    """An array of prompts is answered in one body: index = prompt * n + copy, and one usage for all."""
+    """One body answers an array of prompts: index = prompt * n + copy, and one usage for all."""
     body = shared.post(path, {"model": "complete", "prompt": ["a b", "c"], "n": 3}).json()
 
     assert "text_completion" == body["object"]
@@ -49,9 +49,9 @@ def test_choices_of_an_array_prompt_are_numbered_by_prompt_and_copy(path: str, s
 def test_vectors_come_as_numbers_or_as_base64(path: str, shared: Client) -> None:
     """Both encodings of an embedding hold the same float32 values, in the order of the inputs."""
     texts = ["one", "two words"]
-    asked = {"model": "embed", "input": texts, "dimensions": 40}
-    numbers = shared.post(path, asked).json()
-    encoded = shared.post(path, {**asked, "encoding_format": "base64"}).json()
+    body = {"model": "embed", "input": texts, "dimensions": 40}
+    numbers = shared.post(path, body).json()
+    encoded = shared.post(path, {**body, "encoding_format": "base64"}).json()
 
     assert {
         "object": "list",
@@ -66,8 +66,8 @@ def test_vectors_come_as_numbers_or_as_base64(path: str, shared: Client) -> None
     ]
 
 
-def test_models_and_health_are_told(shared: Client) -> None:
-    """/v1/models lists the endpoints for who has the token; /health needs none."""
+def test_models_and_health_are_served(shared: Client) -> None:
+    """/v1/models lists the endpoints for clients with the token; /health needs none."""
     url = shared.endpoints.url
     models = requests.get(f"{url}/v1/models", headers={"Authorization": "Bearer t0ken"}, timeout=10)
 
@@ -81,19 +81,20 @@ def test_models_and_health_are_told(shared: Client) -> None:
 # --- Refusals ---
 
 
-REFUSED = {None: "Credential was not sent or was of an unsupported type for this API.", "": "Invalid access token."}
+NO_CREDENTIAL = "Credential was not sent or was of an unsupported type for this API."
+INVALID = "Invalid access token."
 
 
 @pytest.mark.parametrize("path", POST_PATHS)
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (None, REFUSED[None]),
-        ("Bearer", REFUSED[None]),
-        ("t0ken", REFUSED[None]),
-        ("Basic t0ken", REFUSED[None]),
-        ("Bearer wrong", REFUSED[""]),
-        ("Bearer t0ken\xe9", REFUSED[""]),
+        (None, NO_CREDENTIAL),
+        ("Bearer", NO_CREDENTIAL),
+        ("t0ken", NO_CREDENTIAL),
+        ("Basic t0ken", NO_CREDENTIAL),
+        ("Bearer wrong", INVALID),
+        ("Bearer t0ken\xe9", INVALID),
     ],
 )
 def test_every_post_needs_the_token(path: str, header: str | None, message: str, shared: Client) -> None:
@@ -110,8 +111,8 @@ def test_every_post_needs_the_token(path: str, header: str | None, message: str,
 
 
 @pytest.mark.parametrize("path", POST_PATHS)
-def test_the_token_is_also_taken_as_the_password_of_a_user_named_token(path: str, shared: Client) -> None:
-    """Basic authentication brings the token, as curl's `-u token:…` sends it; another user's password does not."""
+def test_the_token_may_be_the_password_of_a_user_named_token(path: str, shared: Client) -> None:
+    """Basic authentication carries the token, as curl's `-u token:…` sends it; another user's password does not."""
     answers = [
         requests.post(shared.endpoints.url + path, json=CHAT, auth=pair, timeout=10).status_code
         for pair in (("token", "t0ken"), ("me", "t0ken"), ("token", "wrong"))
@@ -131,10 +132,10 @@ def test_the_token_is_also_taken_as_the_password_of_a_user_named_token(path: str
         ({}, "?api-version=1", 401, "401"),
     ],
 )
-def test_azure_takes_a_key_and_wants_a_version(
+def test_azure_takes_an_api_key_and_needs_a_version(
     headers: dict[str, str], query: str, status: int, code: str | None, shared: Client
 ) -> None:
-    """Azure's routes take the token as an API key too, and are not there for who names no API version."""
+    """Azure's routes also take the token as an API key, and send 404 without an API version."""
     url = f"{shared.endpoints.url}/openai/deployments/chat/chat/completions{query}"
     response = requests.post(url, json=CHAT, headers=headers, timeout=10)
 
@@ -143,8 +144,8 @@ def test_azure_takes_a_key_and_wants_a_version(
         assert {"error": {"code": "404", "message": "Resource not found"}} == response.json()
 
 
-def test_an_api_key_is_azures_alone(shared: Client) -> None:
-    """Other routes do not look at the header `api-key`."""
+def test_only_azure_takes_an_api_key(shared: Client) -> None:
+    """Other routes ignore the header `api-key`."""
     urls = [shared.endpoints.invocations("chat"), f"{shared.endpoints.openai_url}/chat/completions"]
 
     assert [401, 401] == [
@@ -152,8 +153,8 @@ def test_an_api_key_is_azures_alone(shared: Client) -> None:
     ]
 
 
-def test_the_word_bearer_has_no_case(shared: Client) -> None:
-    """The scheme's name is read in any case, as HTTP says."""
+def test_the_bearer_scheme_ignores_case(shared: Client) -> None:
+    """The scheme's name is valid in any case, as HTTP demands."""
     assert (
         200
         == shared.post(
@@ -186,9 +187,9 @@ def test_the_word_bearer_has_no_case(shared: Client) -> None:
         ("embed", {"input": ["x"] * 151}, "Input embeddings size is too large, exceeding 150 limit for embed"),
     ],
 )
-def test_a_wrong_request_is_refused_by_its_field(endpoint: str, body: object, message: str, shared: Client) -> None:
-    """A field that is missing, of a wrong type or out of range is a 400 that names it."""
-    response = shared.ask(endpoint, body)
+def test_a_wrong_field_is_named(endpoint: str, body: object, message: str, shared: Client) -> None:
+    """A field that is missing, mistyped or out of range gets a 400 with its name."""
+    response = shared.query(endpoint, body)
 
     assert (400, "BAD_REQUEST") == (response.status_code, response.json()["error_code"])
     assert message in response.json()["message"]
@@ -212,8 +213,8 @@ def test_a_wrong_request_is_refused_by_its_field(endpoint: str, body: object, me
     ],
 )
 @pytest.mark.parametrize("path", POST_PATHS)
-def test_what_is_no_json_object_is_refused(path: str, data: bytes, shared: Client) -> None:
-    """A body that cannot be read is a 400 in the path's dialect, however deep, long or broken it is."""
+def test_a_body_must_be_a_json_object(path: str, data: bytes, shared: Client) -> None:
+    """Any other body gets a 400 in the path's dialect, even if it is deep, long or broken."""
     response = shared.post(path, data=data)
 
     assert 400 == response.status_code
@@ -222,9 +223,9 @@ def test_what_is_no_json_object_is_refused(path: str, data: bytes, shared: Clien
 
 @given(path=st.sampled_from(POST_PATHS), data=st.binary(max_size=400))
 def test_arbitrary_bytes_are_refused(path: str, data: bytes, shared: Client) -> None:
-    """Whatever bytes come, they are refused with a 4xx and the server goes on serving."""
+    """Any bytes get a 4xx, and the server goes on serving."""
     assert shared.post(path, data=data).status_code in range(400, 500)
-    assert 200 == shared.say("still there").status_code
+    assert 200 == shared.chat("still there").status_code
 
 
 _JSON = st.recursive(
@@ -246,7 +247,7 @@ _BASES: dict[str, dict[str, object]] = {
 
 @given(task=st.sampled_from([*_BASES]), data=st.data())
 def test_arbitrary_fields_are_answered_or_refused(task: str, data: st.DataObject, shared: Client) -> None:
-    """Whatever JSON stands in a field, the answer is a 200 or a 4xx, and never the server's failure."""
+    """Any JSON in a field gets a 200 or a 4xx, and never a 5xx."""
     path = data.draw(st.sampled_from(paths_of(task)))
     strange = data.draw(st.dictionaries(_FIELDS, _JSON, max_size=3))
     name = {"chat/completions": "chat", "completions": "complete", "embeddings": "embed"}[task]
@@ -255,13 +256,13 @@ def test_arbitrary_fields_are_answered_or_refused(task: str, data: st.DataObject
     assert shared.post(path, data=raw).status_code in {200, 400, 404}
 
 
-def test_a_body_that_does_not_unpack_is_refused(shared: Client) -> None:
-    """A body that claims to be compressed and is not is a 400."""
+def test_a_body_that_does_not_decompress_is_refused(shared: Client) -> None:
+    """A body with a false Content-Encoding gets a 400."""
     assert 400 == shared.post(POST_PATHS[0], data=b"no gzip", headers={"Content-Encoding": "gzip"}).status_code
 
 
 def test_a_body_over_16_mb_is_refused(shared: Client) -> None:
-    """16 MB is the most that a request may weigh."""
+    """A body of 16 MB is accepted, and one byte more gets a 413."""
     fits = b'{"prompt": "' + b"x" * (16 * 1024 * 1024 - 14) + b'"}'
 
     assert [200, 413] == [
@@ -269,12 +270,12 @@ def test_a_body_over_16_mb_is_refused(shared: Client) -> None:
     ]
 
 
-_NOWHERE = [path.replace("chat-1", "nobody-1").replace("/chat/inv", "/nobody/inv") for path in POST_PATHS]
+_UNKNOWN_PATHS = [path.replace("chat-1", "nobody-1").replace("/chat/inv", "/nobody/inv") for path in POST_PATHS]
 
 
-@pytest.mark.parametrize("path", [path.replace("/deployments/chat", "/deployments/nobody") for path in _NOWHERE])
+@pytest.mark.parametrize("path", [path.replace("/deployments/chat", "/deployments/nobody") for path in _UNKNOWN_PATHS])
 def test_an_unknown_endpoint_is_not_found(path: str, shared: Client) -> None:
-    """A name that is not served, of an endpoint or of a model behind it, is a 404 in the words of that service."""
+    """An unknown name of an endpoint or of a served entity gets a 404 in the words of its service."""
     response = shared.post(path, {"model": "nobody", **CHAT})
 
     assert 404 == response.status_code
@@ -289,8 +290,8 @@ def test_an_unknown_endpoint_is_not_found(path: str, shared: Client) -> None:
         assert code == response.json()["error"]["code"]
 
 
-def test_a_path_that_is_not_served_is_told_in_json(shared: Client) -> None:
-    """A path or a method that is not served is a 404, as that service tells it."""
+def test_an_unknown_path_gets_a_404_in_json(shared: Client) -> None:
+    """An unknown path or method gets the 404 of its service."""
     databricks = {"error_code": "ENDPOINT_NOT_FOUND", "message": "No API found for 'POST /serving-endpoints/chat'"}
     openai = {"code": "unknown_url", "message": "Unknown request URL: POST /v1/responses."}
     azure = {"code": "404", "message": "Resource not found"}
@@ -302,7 +303,7 @@ def test_a_path_that_is_not_served_is_told_in_json(shared: Client) -> None:
 
 
 def test_only_this_machine_is_served(shared: Client) -> None:
-    """The port is bound to 127.0.0.1, so another address of this machine finds it closed."""
+    """The port is bound to 127.0.0.1 only, so it is closed on other addresses of this machine."""
     with socket.socket() as other:
         other.settimeout(2)
         with pytest.raises(OSError, match=r"refused|timed out|unreachable|assign"):

@@ -1,4 +1,4 @@
-"""Whatever is thrown at the server, it is refused, nothing is logged, and the next one is served."""
+"""Hostile requests are refused without a log record, and the next request is served."""
 
 import http.client
 import logging
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from spark_llm.serving import LocalEndpoints
 from tests.support.local_client import POST_PATHS, Client, connected
 
-# Most parts are of the right form, so that what is wrong is met behind them too.
+# Most parts are valid, so that wrong parts behind them are reached too.
 METHODS = st.sampled_from(["GET", "POST", "HEAD", "PUT", "OPTIONS", "CONNECT", "TRACE"])
 TARGETS = st.sampled_from(
     [*POST_PATHS, "/v1/models", "/health", "/stats", "/oidc/v1/token", "*", "/", "//", "/%00", "/?", "http://x/", "a:1"]
@@ -75,9 +75,9 @@ def server() -> Iterator[Client]:
 
 
 def status_of(client: Client, raw: bytes, patience_s: float = 10.0) -> int | None:
-    """Send bytes and nothing more, and return the status of the first answer; None where there is none.
+    """Send bytes, and return the status of the first response; None without one.
 
-    After `patience_s` without an answer the bytes are taken for half a request, which is ended there.
+    After `patience_s` seconds without a response, the sending side of the connection closes.
     """
     port = int(client.endpoints.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
@@ -93,13 +93,13 @@ def status_of(client: Client, raw: bytes, patience_s: float = 10.0) -> int | Non
 
 
 def raw_request(method: str, target: str, version: str, headers: list[str], body: bytes) -> bytes:
-    """Put a request together, as it is."""
+    """Return a request as bytes, without any checks."""
     head = "\r\n".join([f"{method} {target} {version}", *headers, "", ""])
     return head.encode("utf-8", "surrogatepass") + body
 
 
 def check(client: Client, caplog: pytest.LogCaptureFixture, raw: bytes) -> None:
-    """Send bytes: no failure of the server, nothing in its log, and it goes on serving."""
+    """Assert that bytes cause no 5xx and no log record."""
     caplog.clear()
     status = status_of(client, raw, patience_s=0.02)
 
@@ -113,7 +113,7 @@ _FIXTURES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture]
 @_FIXTURES
 @given(raw=st.binary(max_size=200))
 def test_any_bytes_are_refused(raw: bytes, server: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """Bytes that are no HTTP get a 4xx or a closed connection."""
+    """Bytes that are not HTTP get a 4xx or a closed connection."""
     check(server, caplog, raw)
 
 
@@ -128,7 +128,7 @@ def test_any_request_is_answered_or_refused(  # noqa: PLR0917 -- five parts of a
     server: Client,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whatever stands in a request's line, its headers and its body, there is no 5xx."""
+    """Any request line, headers and body get no 5xx."""
     known = ["Host: localhost", "Authorization: Bearer t0ken"]
     check(server, caplog, raw_request(method, target, version, [*known, *headers], body))
 
@@ -138,7 +138,7 @@ def test_any_request_is_answered_or_refused(  # noqa: PLR0917 -- five parts of a
 def test_any_body_and_headers_are_answered_or_refused(
     path: str, headers: list[str], body: bytes, server: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Behind a head that lets it in, too."""
+    """Any headers and body behind a valid head get no 5xx."""
     known = ["Host: localhost", "Authorization: Bearer t0ken", f"Content-Length: {len(body)}"]
     check(server, caplog, raw_request("POST", path, "HTTP/1.1", [*known, *headers], body))
 
@@ -167,23 +167,23 @@ def test_any_body_and_headers_are_answered_or_refused(
     ],
 )
 def test_a_head_has_limits(raw: bytes, status: int, server: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """A line, a header, and the number of headers: too much is a 4xx, and so is a request for another server."""
+    """A too long line or header, too many headers, or a request for another server get a 4xx."""
     assert status == status_of(server, raw)
     assert [] == [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_a_body_in_chunks_has_its_limit_too(server: Client) -> None:
-    """More than 16 MB is a 413, told or not before it comes, and packed or not; nothing of it is kept."""
+def test_a_chunked_body_is_limited_too(server: Client) -> None:
+    """A chunked body over 16 MB gets a 413, and the server goes on serving."""
     chunk = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
     head = ["Host: localhost", "Authorization: Bearer t0ken", "Transfer-Encoding: chunked"]
     raw = raw_request("POST", POST_PATHS[0], "HTTP/1.1", head, chunk * 17 + b"0\r\n\r\n")
 
     assert 413 == status_of(server, raw)
-    assert 200 == server.say("still there").status_code
+    assert 200 == server.chat("still there").status_code
 
 
-def test_it_goes_on_serving(server: Client) -> None:
-    """After all that, it answers, and nobody is left in it."""
-    assert 200 == server.say("still there").status_code
+def test_the_server_goes_on_serving(server: Client) -> None:
+    """After all hostile requests the server answers, and no request is in flight."""
+    assert 200 == server.chat("still there").status_code
     stats = server.endpoints.wait_for(lambda stats: stats.in_flight == 0)
     assert (0, stats.requests) == (stats.in_work, sum(stats.by_status.values()) + stats.disconnects)

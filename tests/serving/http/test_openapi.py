@@ -1,4 +1,4 @@
-"""The description in OpenAPI: of what is really served, and of what really comes."""
+"""The OpenAPI description matches the routes and the responses."""
 
 import re
 from typing import Any
@@ -7,16 +7,16 @@ import pytest
 
 from spark_llm.serving import Echo, LocalEndpoints, ServingEndpoint
 from spark_llm.serving.auth.oauth import TokenEndpoint
-from spark_llm.serving.auth.tokens import Token, Tokens
+from spark_llm.serving.auth.tokens import Token, TokenStore
 from spark_llm.serving.catalog import Catalog
 from spark_llm.serving.http.app import Application
-from spark_llm.serving.http.invocations import Invocations
+from spark_llm.serving.http.invocations import InvocationHandler
 from spark_llm.serving.scenario.capacity import Capacity
 from spark_llm.serving.scenario.faults import Faults
-from tests.support.local_client import NAMES, Client, connected, conversation, paths_of
+from tests.support.local_client import ENDPOINTS, Client, chat_body, connected, paths_of
 
 jsonschema = pytest.importorskip("jsonschema")
-CHAT = conversation("hello", n=2)
+CHAT = chat_body("hello", n=2)
 BODIES: dict[str, dict[str, object]] = {
     "chat/completions": CHAT,
     "completions": {"prompt": ["a", "b"]},
@@ -31,40 +31,40 @@ def document(shared: Client) -> dict[str, Any]:
     return response
 
 
-def served() -> set[tuple[str, str]]:
-    """Return the methods and paths that the application really routes."""
-    tokens = Tokens(Token("x", expires=None, now=0), issued_expire=None)
+def routes() -> set[tuple[str, str]]:
+    """Return the methods and paths of the application."""
+    tokens = TokenStore(Token("x", expires=None, now=0), issued_expire=None)
     catalog = Catalog({"chat": Echo()})
-    invocations = Invocations(catalog, tokens, faults=Faults(), latency_s=0, capacity=Capacity())
+    invocations = InvocationHandler(catalog, tokens, faults=Faults(), latency_s=0, capacity=Capacity())
     app = Application(catalog, tokens, invocations, TokenEndpoint({"me": "x"}, tokens, {})).build()
     return {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None}
 
 
-def at(document: dict[str, Any], path: str) -> dict[str, Any]:
-    """Return what the description says of a path as a client writes it."""
+def path_item(document: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return the description of a path as a client writes it."""
     plain = path.split("?", maxsplit=1)[0]
-    fits = [each for each in document["paths"] if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), plain)]
-    found: dict[str, Any] = document["paths"][max(fits, key=lambda each: -each.count("{"))]
+    matches = [each for each in document["paths"] if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), plain)]
+    found: dict[str, Any] = document["paths"][max(matches, key=lambda each: -each.count("{"))]
     return found
 
 
 def check(document: dict[str, Any], path: str, body: object, kind: str = "200", method: str = "post") -> None:
-    """Check a body against the schema that the description has for it."""
-    response = at(document, path)[method]["responses"][kind]
+    """Assert that a body fits its schema in the description."""
+    response = path_item(document, path)[method]["responses"][kind]
     reference = response["$ref"].removeprefix("#/components/responses/")
     schema = document["components"]["responses"][reference]["content"]["application/json"]["schema"]
     jsonschema.Draft202012Validator({**schema, "components": document["components"]}).validate(body)
 
 
 def test_every_route_is_described_and_no_other(document: dict[str, Any]) -> None:
-    """What the application routes is what the description says."""
+    """The description has all routes of the application and no others."""
     described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
 
-    assert {each for each in served() if each[0] not in ("*", "HEAD")} == described
+    assert {each for each in routes() if each[0] not in ("*", "HEAD")} == described
 
 
-def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
-    """No `$ref` is broken, nothing lies unused, and operations have names of their own."""
+def test_every_reference_resolves(document: dict[str, Any]) -> None:
+    """No `$ref` is broken, no component is unused, and operation ids are unique."""
     found = set(re.findall(r"'\$ref': '#/components/(\w+/\w+)'", str(document)))
     components = {
         f"{kind}/{name}" for kind, each in document["components"].items() for name in each if kind != "securitySchemes"
@@ -75,17 +75,19 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     assert len(names) == len(set(names))
 
 
-def test_every_schema_is_one(document: dict[str, Any]) -> None:
-    """The schemas are JSON Schema, as OpenAPI 3.1 has it."""
+def test_every_schema_is_valid(document: dict[str, Any]) -> None:
+    """The schemas are valid JSON Schema, as OpenAPI 3.1 demands."""
     assert "3.1.0" == document["openapi"]
     for schema in document["components"]["schemas"].values():
         jsonschema.Draft202012Validator.check_schema(schema)
 
 
 @pytest.mark.parametrize(("task", "path"), [(task, path) for task in BODIES for path in paths_of(task)])
-def test_what_comes_is_what_is_described(task: str, path: str, document: dict[str, Any], shared: Client) -> None:
-    """The answer of every route, and its refusal, fit their schemas; so does the request."""
-    body = {**BODIES[task], "model": NAMES[task]}
+def test_requests_and_responses_fit_their_schemas(
+    task: str, path: str, document: dict[str, Any], shared: Client
+) -> None:
+    """Each route's request, response and error fit their schemas."""
+    body = {**BODIES[task], "model": ENDPOINTS[task]}
     requests = {"chat/completions": "Chat", "completions": "Completion", "embeddings": "Embedding"}
     schema = {"$ref": f"#/components/schemas/{requests[task]}Request", "components": document["components"]}
     jsonschema.Draft202012Validator(schema).validate(body)
@@ -109,13 +111,13 @@ def test_what_comes_is_what_is_described(task: str, path: str, document: dict[st
         ("/oidc/.well-known/oauth-authorization-server", "200"),
     ],
 )
-def test_documents_are_what_is_described(path: str, kind: str, document: dict[str, Any], shared: Client) -> None:
-    """Each document that is served fits its schema."""
+def test_documents_fit_their_schemas(path: str, kind: str, document: dict[str, Any], shared: Client) -> None:
+    """Each served document fits its schema."""
     check(document, path, shared.get(path).json(), kind, "get")
 
 
-def test_tokens_and_their_refusals_are_what_is_described(document: dict[str, Any], shared: Client) -> None:
-    """So do a token and the refusal of one."""
+def test_token_responses_fit_their_schemas(document: dict[str, Any], shared: Client) -> None:
+    """The response with a token and the token error fit their schemas."""
     endpoints, path = shared.endpoints, "/oidc/v1/token"
     secret = {"client_id": endpoints.client_id, "client_secret": endpoints.client_secret}
     form = "&".join(f"{name}={value}" for name, value in {"grant_type": "client_credentials", **secret}.items())
@@ -125,8 +127,8 @@ def test_tokens_and_their_refusals_are_what_is_described(document: dict[str, Any
     check(document, path, shared.post(path, data=b"grant_type=x", headers=headers).json(), "default")
 
 
-def test_one_endpoint_is_described_alone(shared: Client) -> None:
-    """Its description holds what querying it takes and no more, and its answers fit."""
+def test_one_endpoint_has_its_own_description(shared: Client) -> None:
+    """An endpoint's description has only the schemas of its task, and its response fits them."""
     document = shared.get("/api/2.0/serving-endpoints/embed/openapi").json()
     [(path, item)] = document["paths"].items()
     [server] = document["servers"]
@@ -138,8 +140,8 @@ def test_one_endpoint_is_described_alone(shared: Client) -> None:
     jsonschema.Draft202012Validator({**schema, "components": document["components"]}).validate(answer)
 
 
-def test_an_endpoint_of_many_tasks_and_models_is_described_with_all() -> None:
-    """Each model has its path, and each task its schemas."""
+def test_a_description_has_all_models_and_tasks() -> None:
+    """Each model of an endpoint has its path, and each task its schemas."""
     endpoint = ServingEndpoint({"a": Echo(), "b": Echo()}, tasks=["chat", "embeddings"])
     with connected(LocalEndpoints({"both": endpoint})) as client:
         document = client.get("/api/2.0/serving-endpoints/both/openapi").json()

@@ -1,4 +1,4 @@
-"""The small real models, started as a user starts them."""
+"""The small real models, started by `LocalEndpoints.real`."""
 
 import base64
 import json
@@ -11,11 +11,11 @@ import pytest
 import requests
 
 from spark_llm.serving import LocalEndpoints
-from tests.support.local_client import Client, connected, conversation
+from tests.support.local_client import Client, chat_body, connected
 
 pytestmark = pytest.mark.models
 
-ENDLESS = "What is the capital of Italy?"  # asked so, the small model repeats itself to the end of its context
+ENDLESS = "What is the capital of Italy?"  # at temperature 0, the small model repeats itself to the end of its context
 SENTIMENT = {
     "type": "json_schema",
     "json_schema": {
@@ -31,7 +31,7 @@ SENTIMENT = {
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    """SmolLM2 and MiniLM behind their endpoints, fetched if this machine has none."""
+    """Endpoints with SmolLM2 and MiniLM; the weights are fetched if this machine has none."""
     with connected(LocalEndpoints.real(n_threads=1)) as client:
         yield client
 
@@ -48,22 +48,22 @@ def _cosine(one: Sequence[float], two: Sequence[float]) -> float:
         ("I love this phone. It is fast, it is beautiful, and it works perfectly. Great.", "positive"),
     ],
 )
-def test_a_review_is_judged_by_a_schema(review: str, sentiment: str, client: Client) -> None:
-    """With a JSON schema the reply is one of its values, and the right one for a clear case."""
-    asked = conversation(f"Review: {review}\nSentiment?", response_format=SENTIMENT, temperature=0, max_tokens=30)
-    body = client.ask("chat", asked).json()
+def test_a_schema_constrains_the_reply(review: str, sentiment: str, client: Client) -> None:
+    """With a JSON schema the reply is one of its values, and for clear reviews the right one."""
+    body = chat_body(f"Review: {review}\nSentiment?", response_format=SENTIMENT, temperature=0, max_tokens=30)
+    response = client.query("chat", body).json()
 
-    assert {"sentiment": sentiment} == json.loads(body["choices"][0]["message"]["content"])
-    assert "smollm2-135m-instruct" == body["model"]
+    assert {"sentiment": sentiment} == json.loads(response["choices"][0]["message"]["content"])
+    assert "smollm2-135m-instruct" == response["model"]
 
 
 def test_usage_is_the_sum_over_prompts_and_copies(client: Client) -> None:
-    """Prompts and copies in one request report the tokens of all of them, each prompt's own once."""
-    asked = {"max_tokens": 4, "temperature": 0}
+    """Usage counts the tokens of all replies, and those of each prompt once."""
+    sampling = {"max_tokens": 4, "temperature": 0}
     alone = [
-        client.ask("complete", {"prompt": prompt, **asked}).json() for prompt in ("Once upon a time", "The sky is")
+        client.query("complete", {"prompt": prompt, **sampling}).json() for prompt in ("Once upon a time", "The sky is")
     ]
-    both = client.ask("complete", {"prompt": ["Once upon a time", "The sky is"], "n": 2, **asked}).json()
+    both = client.query("complete", {"prompt": ["Once upon a time", "The sky is"], "n": 2, **sampling}).json()
 
     assert [text for each in alone for text in [each["choices"][0]["text"]] * 2] == [
         choice["text"] for choice in both["choices"]
@@ -74,10 +74,10 @@ def test_usage_is_the_sum_over_prompts_and_copies(client: Client) -> None:
 
 
 def test_copies_differ_and_a_seed_repeats_them(client: Client) -> None:
-    """With a seed the n replies are the same again, and not all the same."""
-    asked = conversation("Name an animal.", n=3, seed=5, temperature=1.5, max_tokens=8)
+    """With a seed, n replies differ from each other and are repeatable."""
+    body = chat_body("Name an animal.", n=3, seed=5, temperature=1.5, max_tokens=8)
     first, second = (
-        [choice["message"]["content"] for choice in client.ask("chat", asked).json()["choices"]] for _ in "12"
+        [choice["message"]["content"] for choice in client.query("chat", body).json()["choices"]] for _ in "12"
     )
 
     assert first == second
@@ -85,50 +85,50 @@ def test_copies_differ_and_a_seed_repeats_them(client: Client) -> None:
 
 
 def test_a_stop_word_ends_the_reply(client: Client) -> None:
-    """The reply ends before the stop word, with finish_reason 'stop'."""
-    choice = client.ask("complete", {"prompt": "1, 2, 3, 4, 5,", "stop": "7", "temperature": 0}).json()["choices"][0]
+    """A reply ends before the stop word, with finish_reason 'stop'."""
+    choice = client.query("complete", {"prompt": "1, 2, 3, 4, 5,", "stop": "7", "temperature": 0}).json()["choices"][0]
 
     assert (" 6, ", "stop") == (choice["text"], choice["finish_reason"])
 
 
 def test_a_prompt_that_is_too_long_is_refused(client: Client) -> None:
-    """A prompt over the context is a 400 with the code that clients look for."""
-    body = {"model": "chat", **conversation("word " * 3000)}
-    databricks, openai = client.ask("chat", body), client.post("/v1/chat/completions", body)
+    """A prompt over the context gets a 400 with the code `context_length_exceeded`."""
+    body = {"model": "chat", **chat_body("word " * 3000)}
+    databricks, openai = client.query("chat", body), client.post("/v1/chat/completions", body)
 
     assert (400, "BAD_REQUEST") == (databricks.status_code, databricks.json()["error_code"])
     assert "exceeds the available context size" in databricks.json()["message"]
     assert (400, "context_length_exceeded") == (openai.status_code, openai.json()["error"]["code"])
 
 
-def test_a_schema_that_is_none_is_refused(client: Client) -> None:
-    """What the engine cannot take is the client's mistake: a 400 with its reason."""
+def test_an_invalid_schema_is_refused(client: Client) -> None:
+    """A schema that the engine cannot parse gets a 400 with the engine's reason."""
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "zork"}}}
-    refused = client.say("hi", response_format=schema)
+    refused = client.chat("hi", response_format=schema)
 
     assert (400, True) == (refused.status_code, "zork" in refused.json()["message"])
 
 
-def test_generation_ends_when_the_client_goes(client: Client) -> None:
-    """A client that hangs up frees its slots: what is asked next is answered soon."""
+def test_generation_ends_when_the_client_hangs_up(client: Client) -> None:
+    """A client that hangs up frees its slots, so the next request gets an answer soon."""
     before = client.endpoints.stats.disconnects
     with pytest.raises(requests.Timeout):
         requests.post(
             client.endpoints.invocations("chat"),
-            json=conversation(ENDLESS, n=5, temperature=0),
+            json=chat_body(ENDLESS, n=5, temperature=0),
             headers={"Authorization": f"Bearer {client.endpoints.token}"},
             timeout=1,
         )
     client.endpoints.wait_for(lambda stats: stats.disconnects == before + 1, timeout_s=30)
 
-    # Four slots that go on would take a minute or two.
-    assert client.say("hi", max_tokens=2).elapsed.total_seconds() < 30
+    # Four busy slots would take a minute or two.
+    assert client.chat("hi", max_tokens=2).elapsed.total_seconds() < 30
 
 
-def test_near_texts_have_near_vectors(client: Client) -> None:
-    """A guitar is nearer to an acoustic guitar than to flour, in vectors of 384 numbers and length 1."""
+def test_similar_texts_have_similar_vectors(client: Client) -> None:
+    """A guitar is closer to an acoustic guitar than to flour, in vectors of 384 numbers and length 1."""
     texts = ["A man is playing the guitar.", "Someone plays an acoustic guitar.", "Mix the flour with two eggs."]
-    body = client.ask("embed", {"input": texts, "encoding_format": "base64"}).json()
+    body = client.query("embed", {"input": texts, "encoding_format": "base64"}).json()
     one, two, three = (struct.unpack("<384f", base64.b64decode(row["embedding"])) for row in body["data"])
 
     assert 1.0 == pytest.approx(math.hypot(*one), abs=1e-5)
@@ -137,25 +137,25 @@ def test_near_texts_have_near_vectors(client: Client) -> None:
 
 
 def test_a_long_batch_keeps_its_order(client: Client) -> None:
-    """150 texts are embedded in order, an empty one and one over 256 tokens among them."""
+    """150 texts get vectors in order, including an empty one and one over 256 tokens."""
     texts = [f"Number {number}" for number in range(147)] + ["", "word " * 400, "Number 3"]
-    body = client.ask("embed", {"input": texts}).json()
+    body = client.query("embed", {"input": texts}).json()
     vectors = [row["embedding"] for row in body["data"]]
 
     assert 150 == len(vectors)
     assert _cosine(vectors[3], vectors[149]) > 0.99 > _cosine(vectors[3], vectors[140])
     assert all(math.isfinite(value) for value in vectors[147])
-    assert 256 == client.ask("embed", {"input": "word " * 400}).json()["usage"]["prompt_tokens"]
+    assert 256 == client.query("embed", {"input": "word " * 400}).json()["usage"]["prompt_tokens"]
 
 
 def test_other_dimensions_are_refused(client: Client) -> None:
-    """The embedding model has the dimensions that it has."""
-    assert [200, 400] == [client.ask("embed", {"input": "a", "dimensions": each}).status_code for each in (384, 256)]
+    """The embedding model refuses dimensions other than 384."""
+    assert [200, 400] == [client.query("embed", {"input": "a", "dimensions": each}).status_code for each in (384, 256)]
 
 
 def test_the_models_can_be_started_again(client: Client) -> None:
-    """Endpoints with real models stop soon in the middle of a reply, and come back."""
-    waiting = client.later(ENDLESS, temperature=0)
+    """Endpoints with real models stop soon in the middle of a reply, and can start again."""
+    waiting = client.chat_in_background(ENDLESS, temperature=0)
     client.endpoints.wait_for(lambda stats: stats.in_flight == 1, timeout_s=30)
     begin_s = time.monotonic()
     client.endpoints.stop()
@@ -163,14 +163,14 @@ def test_the_models_can_be_started_again(client: Client) -> None:
     assert time.monotonic() - begin_s < 15
     assert waiting.exception() is not None
     client.endpoints.start()
-    assert 200 == client.say("hi", max_tokens=2).status_code
+    assert 200 == client.chat("hi", max_tokens=2).status_code
 
 
-def test_a_real_reply_is_streamed_as_it_is_written(client: Client) -> None:
-    """The pieces are tokens, their usage grows with them, and together they are what is answered whole."""
-    asked = conversation("Say hello.", max_tokens=12, temperature=0, n=2, seed=1)
-    whole = client.ask("chat", asked).json()
-    response = client.ask("chat", {**asked, "stream": True})
+def test_a_real_reply_is_streamed_token_by_token(client: Client) -> None:
+    """The pieces are tokens with growing usage, and join to the unstreamed reply."""
+    body = chat_body("Say hello.", max_tokens=12, temperature=0, n=2, seed=1)
+    whole = client.query("chat", body).json()
+    response = client.query("chat", {**body, "stream": True})
     *events, last, _ = response.text.split("\n\n")
     chunks = [json.loads(event.removeprefix("data: ")) for event in events]
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
@@ -183,18 +183,18 @@ def test_a_real_reply_is_streamed_as_it_is_written(client: Client) -> None:
     assert len(set(used)) > 6
 
 
-def test_a_client_may_leave_a_real_stream(client: Client) -> None:
-    """The first token comes long before the last; who hangs up then stops the model."""
+def test_a_client_can_hang_up_on_a_real_stream(client: Client) -> None:
+    """The first token comes long before the last; a client that hangs up then stops the model."""
     headers = {"Authorization": f"Bearer {client.endpoints.token}"}
     before = client.endpoints.stats.disconnects
     with requests.post(
         client.endpoints.invocations("chat"),
-        json=conversation(ENDLESS, stream=True, temperature=0),
+        json=chat_body(ENDLESS, stream=True, temperature=0),
         headers=headers,
         stream=True,
         timeout=300,
     ) as response:
-        pieces = response.iter_content(7)  # kept, since it hangs up when it is let go
+        pieces = response.iter_content(7)  # kept: its garbage collection closes the connection
         assert b"data: {" == next(pieces)
         assert 1 == client.endpoints.stats.in_work
     stats = client.endpoints.wait_for(lambda stats: stats.disconnects == before + 1, timeout_s=60)

@@ -1,4 +1,4 @@
-"""What a request's headers bring, however they are written."""
+"""Credentials in headers: bearer tokens, basic authentication, API keys."""
 
 import base64
 
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.serving.protocol.credentials import Pair, basic, token_of
+from spark_llm.serving.protocol.credentials import BasicCredentials, basic_credentials, token_of
 
-# What a header can hold, and what a decoder makes of bytes that are no UTF-8.
+# The characters that a header can hold, and those that a decoder makes of invalid UTF-8.
 TOKENS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1)
 HEADERS = st.text(st.characters(max_codepoint=0x2FF, exclude_characters="\r\n\0")) | st.binary().map(
     lambda raw: raw.decode("utf-8", "surrogateescape")
@@ -16,39 +16,39 @@ HEADERS = st.text(st.characters(max_codepoint=0x2FF, exclude_characters="\r\n\0"
 
 
 @given(token=TOKENS, scheme=st.sampled_from(["Bearer", "bearer", "BEARER"]), blanks=st.sampled_from([" ", "  "]))
-def test_a_bearer_brings_its_token(token: str, scheme: str, blanks: str) -> None:
-    """The token comes behind the word bearer, whose case does not matter."""
+def test_a_bearer_header_has_its_token(token: str, scheme: str, blanks: str) -> None:
+    """The token follows the scheme `Bearer`, in any case."""
     assert token == token_of(f"{scheme}{blanks}{token}")
     assert token == token_of(f"{scheme}{blanks}{token}", api_key="another")
 
 
 @given(token=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-def test_the_user_token_brings_it_as_a_password(token: str) -> None:
-    """Whatever letters a password has, colons too, it is the token where the user's name is `token`."""
+def test_the_password_of_the_user_token_is_the_token(token: str) -> None:
+    """The password of the user `token` is the token, also with colons in it."""
     header = f"Basic {base64.b64encode(f'token:{token}'.encode()).decode()}"
 
-    assert Pair("token", token) == basic(header)
+    assert BasicCredentials("token", token) == basic_credentials(header)
     assert token == token_of(header)
     assert None is token_of(f"Basic {base64.b64encode(f'me:{token}'.encode()).decode()}")
 
 
 @given(key=TOKENS)
-def test_an_api_key_stands_alone(key: str) -> None:
-    """A key is the token where the header `Authorization` brings none."""
+def test_an_api_key_is_used_without_another_credential(key: str) -> None:
+    """An API key is the token if the header `Authorization` has none."""
     assert key == token_of("", key) == token_of("Digest x", key)
 
 
 @pytest.mark.parametrize(
     "header", ["", "Bearer", "Bearer ", "Basic", "Basic ===", "Basic dG9rZW4=", "token", "Basic é"]
 )
-def test_a_header_that_cannot_be_read_brings_nothing(header: str) -> None:
-    """No scheme, no token, no base64, no colon: nothing."""
-    assert (None, None) == (token_of(header), basic(header))
+def test_an_invalid_header_has_no_credential(header: str) -> None:
+    """A header without a scheme, token, base64 or colon has no credential."""
+    assert (None, None) == (token_of(header), basic_credentials(header))
 
 
 @given(header=HEADERS, key=st.none() | HEADERS)
 def test_no_header_raises(header: str, key: str | None) -> None:
-    """Whatever letters come, what they bring is a text that has letters, or nothing."""
+    """Any header has a credential that is not empty, or none."""
     assert token_of(header, key) != ""
     assert token_of(f"Basic {header}", key) != ""
     assert token_of(f"Bearer {header}", key) != ""

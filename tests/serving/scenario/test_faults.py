@@ -1,4 +1,4 @@
-"""Scripts of faults: how they are read, and what they say of each request."""
+"""Scripts of faults: their syntax, and the fault of each request."""
 
 from collections import Counter
 
@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.serving import Fault, Faults, Refused
-from spark_llm.serving.http.responses import refuse
+from spark_llm.serving.http.responses import error_response
 from spark_llm.serving.scenario.faults import KINDS, MISBEHAVIOURS, REFUSALS
 
 _WAITS = st.sampled_from(["1", "1.5", "250ms", "+2", "soon"])
-_IN_BODY = [kind for kind, refusal in REFUSALS.items() if refusal.tells_wait_in_body]
+_IN_BODY = [kind for kind, refusal in REFUSALS.items() if refusal.has_wait_in_body]
 _FAULTS = (
     st.builds(Fault, st.sampled_from([kind for kind in REFUSALS if kind not in _IN_BODY]), st.none() | _WAITS)
     | st.builds(Fault, st.sampled_from(_IN_BODY), st.none() | st.sampled_from(["1", "1.5"]))
@@ -21,8 +21,8 @@ _STEPS = st.lists(st.tuples(_FAULTS, st.integers(1, 4)), max_size=8)
 
 
 @given(steps=_STEPS)
-def test_a_script_says_what_it_was_written_for(steps: list[tuple[Fault, int]]) -> None:
-    """Each request meets the fault of its place in the script, and the ones after it are answered."""
+def test_a_script_gives_each_request_its_fault(steps: list[tuple[Fault, int]]) -> None:
+    """Each request gets the fault of its place in the script, and later ones are answered."""
     faults = Faults(" ".join(f"{fault}*{count}" for fault, count in steps))
     expected = [fault for fault, count in steps for _ in range(count)]
 
@@ -30,8 +30,8 @@ def test_a_script_says_what_it_was_written_for(steps: list[tuple[Fault, int]]) -
 
 
 @given(steps=_STEPS)
-def test_a_script_survives_being_written_down(steps: list[tuple[Fault, int]]) -> None:
-    """A script's text, read again, is the same script."""
+def test_a_script_can_be_parsed_from_its_text(steps: list[tuple[Fault, int]]) -> None:
+    """A script equals the one parsed from its text."""
     faults = Faults(" ".join(f"{fault}*{count}" if count > 1 else f" {fault} " for fault, count in steps))
 
     assert faults == Faults(str(faults))
@@ -39,63 +39,63 @@ def test_a_script_survives_being_written_down(steps: list[tuple[Fault, int]]) ->
 
 @given(steps=_STEPS.filter(bool), number=st.integers(0, 10**12))
 def test_a_cycle_begins_again(steps: list[tuple[Fault, int]], number: int) -> None:
-    """With `cycle`, a request meets what the one a whole script earlier met."""
+    """With `cycle`, a request gets the fault of the request one script length earlier."""
     faults = Faults(" ".join(f"{fault}*{count}" for fault, count in steps), cycle=True)
 
     assert faults.at(number) == faults.at(number + sum(count for _, count in steps))
 
 
 def test_a_script_has_one_shortest_form() -> None:
-    """Neighbours that are equal are written as one, so scripts that do the same are equal."""
+    """Equal neighbours become one step, so scripts with the same effect are equal."""
     assert "429*3 429@1*2 ok*1000000000" == str(Faults("429 429*2   429@1 429@1*1 ok*999999999 ok"))
     assert Faults("429*2") == Faults(" 429 429 ")
 
 
-@pytest.mark.parametrize("word", ["429*0", "429*", "429@", "@1", "*2", "429@1@2", "429*2*3", "429@1*x", "429@a*b*1"])
-def test_a_word_of_no_known_form_is_refused(word: str) -> None:
-    """A step that cannot be read is named, with the forms that can."""
+@pytest.mark.parametrize("step", ["429*0", "429*", "429@", "@1", "*2", "429@1@2", "429*2*3", "429@1*x", "429@a*b*1"])
+def test_an_invalid_step_raises(step: str) -> None:
+    """An invalid step is named, with the valid forms."""
     with pytest.raises(ValueError, match="Hint: write it as 429"):
-        Faults(f"ok {word}")
+        Faults(f"ok {step}")
 
 
-def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
-    """A word that no fault has raises an error that lists them all."""
-    with pytest.raises(ValueError, match=r"No fault is named 'hung'\. Hint: the known ones are ok, 400") as error:
+def test_an_unknown_kind_raises_with_the_known_ones() -> None:
+    """An unknown kind raises an error that lists all kinds."""
+    with pytest.raises(ValueError, match=r"unknown fault 'hung'\. Hint: choose one of ok, 400") as error:
         Faults("hung")
 
     assert all(kind in str(error.value) for kind in KINDS)
 
 
 @pytest.mark.parametrize("script", ["ok@1", "hang@1", "cut@2"])
-def test_only_a_refusal_tells_a_wait(script: str) -> None:
-    """A Retry-After on what is no refusal is a mistake."""
-    with pytest.raises(ValueError, match="tells no Retry-After"):
+def test_only_a_refusal_has_a_wait(script: str) -> None:
+    """A Retry-After on any other fault raises."""
+    with pytest.raises(ValueError, match="has no Retry-After"):
         Faults(script)
 
 
-@pytest.mark.parametrize("word", ["429body@soon", "429body@250ms", "429body@nan", "429@+soon", "503@+inf", "503@+-5"])
-def test_a_wait_that_must_be_a_number_is_one(word: str) -> None:
-    """What is told in a body, or as a date, is read when the script is built, and not when a request meets it."""
-    with pytest.raises(ValueError, match=r"is no number of seconds\. Hint: "):
-        Faults(f"ok {word}")
+@pytest.mark.parametrize("step", ["429body@soon", "429body@250ms", "429body@nan", "429@+soon", "503@+inf", "503@+-5"])
+def test_a_wait_that_must_be_a_number_is_one(step: str) -> None:
+    """A wait in a body, or as a date, is checked when the script is built."""
+    with pytest.raises(ValueError, match=r"is not a number of seconds\. Hint: "):
+        Faults(f"ok {step}")
 
 
 @given(wait=st.text() | st.floats().map(str) | st.floats().map("+{}".format))
-def test_a_wait_can_stand_in_a_header(wait: str) -> None:
-    """A fault is built with a wait that every way of telling it can carry, or not at all."""
+def test_a_valid_wait_fits_into_a_header(wait: str) -> None:
+    """A fault either raises for its wait, or has a response that can carry it."""
     for kind in ("429", "429body"):
         try:
             fault = Fault(kind, wait)
         except ValueError:
             continue
         assert fault.refusal is not None
-        refused = refuse(Refused(fault.refusal, retry_after=fault.retry_after), "databricks")
+        refused = error_response(Refused(fault.refusal, retry_after=fault.retry_after), "databricks")
         assert all(value.isprintable() and value.isascii() for value in refused.headers.values())
         assert b"null" not in refused.body
 
 
-def test_dice_fall_the_same_for_the_same_seed() -> None:
-    """Random faults depend on seed and number alone, and come as often as their rates say."""
+def test_random_faults_repeat_with_the_seed() -> None:
+    """Random faults depend on seed and number alone, and have the frequency of their rates."""
     rates = {"503": 0.05, "429@1": 0.02, "cut": 0.01}
     drawn = [Faults.random(rates, seed=7).at(number) for number in range(10_000)]
     counts = Counter(str(fault) for fault in drawn)
@@ -108,29 +108,29 @@ def test_dice_fall_the_same_for_the_same_seed() -> None:
 @pytest.mark.parametrize(
     "rates", [{"503": 1.5}, {"503": -0.1}, {"503": 0.6, "cut": 0.6}, {"503*2": 0.1}, {"503 ok": 0.1}]
 )
-def test_rates_that_are_no_shares_are_refused(rates: dict[str, float]) -> None:
-    """Rates are shares of 1, each for one word."""
+def test_invalid_rates_raise(rates: dict[str, float]) -> None:
+    """Rates are shares of 1, each for a single fault."""
     with pytest.raises(ValueError, match="Hint: "):
         Faults.random(rates, seed=1)
 
 
 @pytest.mark.parametrize("options", [{"poison": ""}, {"poison": "x", "poison_as": "hang"}, {"poison_as": "40"}])
-def test_a_poison_that_means_nothing_is_refused(options: dict[str, str]) -> None:
-    """The poison is a word, and what it comes to is a refusal."""
+def test_an_invalid_poison_raises(options: dict[str, str]) -> None:
+    """`poison` must not be empty, and `poison_as` must be a refusal."""
     with pytest.raises(ValueError, match="Hint: "):
         Faults(**options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("drip_s", [-0.1, float("inf"), float("nan")])
-def test_an_answer_drips_for_some_time(drip_s: float) -> None:
-    """A dripping answer ends, so its time is a number of seconds."""
+def test_drip_s_is_a_finite_time(drip_s: float) -> None:
+    """A dripping answer ends, so its time must be finite and not negative."""
     with pytest.raises(ValueError, match="Hint: half a second"):
         Faults("drip", drip_s=drip_s)
 
 
-@pytest.mark.parametrize("word", ["503*2", "429 503", "", "@1", "hung"])
-def test_a_single_fault_is_one_word(word: str) -> None:
-    """A fault is read from one known word, with its wait and without a count."""
+@pytest.mark.parametrize("step", ["503*2", "429 503", "", "@1", "hung"])
+def test_parse_takes_a_single_fault(step: str) -> None:
+    """`Fault.parse` takes one known kind, with its wait and without a count."""
     assert Fault("429", "1.5") == Fault.parse("429@1.5")
     with pytest.raises(ValueError, match="Hint: "):
-        Fault.parse(word)
+        Fault.parse(step)

@@ -1,0 +1,79 @@
+"""JSON documents: read from any bytes, and written as UTF-8. Lone surrogates are replaced both ways."""
+
+import json
+import re
+from typing import Any
+
+import msgspec
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+_EVENT_DATA = re.compile(r"^data:[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
+_SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
+
+
+class NotJSONError(ValueError):
+    """Bytes that hold no JSON document."""
+
+
+def read_json(body: bytes) -> Any:  # noqa: ANN401 -- a JSON document has any type
+    """Read a JSON document; bytes that are not UTF-8 and lone surrogates are replaced.
+
+    A byte order mark, UTF-16, UTF-32 and the frame of an event stream around one document are removed. Raises
+    `NotJSONError` for all other bytes.
+    """
+    try:
+        return _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return replace_surrogates(json.loads(_unframed(body.decode(json.detect_encoding(body), "replace"))))
+    except (ValueError, RecursionError) as error:
+        raise NotJSONError(str(error)) from None
+
+
+def _unframed(text: str) -> str:
+    """Return the only document of an event stream, which some servers send unasked; any other text unchanged."""
+    if not text.lstrip().startswith(("data:", "event:", "id:", ":")):
+        return text
+    documents = [found for found in _EVENT_DATA.findall(text) if found != "[DONE]"]
+    return documents[0] if len(documents) == 1 else text
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Read a JSON object; return an empty one for any other bytes."""
+    try:
+        document = read_json(body)
+    except NotJSONError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def replace_surrogates(value: Any) -> Any:  # noqa: ANN401 -- a JSON document has any type
+    """Replace lone surrogates in a document: JSON escapes and headers may hold them, and UTF-8 cannot."""
+    if isinstance(value, str):
+        return value.translate(_SURROGATES)
+    if isinstance(value, list):
+        return [replace_surrogates(part) for part in value]
+    if isinstance(value, dict):
+        return {replace_surrogates(key): replace_surrogates(part) for key, part in value.items()}
+    return value
+
+
+def write_json(value: object) -> bytes:
+    """Write a JSON document as UTF-8; lone surrogates are replaced, and NaN and infinity become null.
+
+    Raises `TypeError` or `ValueError` for an object that JSON cannot hold.
+    """
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        return _encode(replace_surrogates(value))
+
+
+def request_body(model: str | None, parameters: bytes, fields: bytes) -> bytes:
+    """Write a request's body: the model, the parameters (a JSON object) and the task's `fields`, which are JSON."""
+    parts = [] if model is None else [b'"model":' + write_json(model)]
+    if len(parameters) > len(b"{}"):
+        parts.append(parameters[1:-1])
+    return b"{" + b",".join([*parts, fields]) + b"}"

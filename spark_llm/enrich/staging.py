@@ -89,7 +89,7 @@ class Staging:
     def clear(self) -> None:
         """Remove all parts; at a path those of all runs, because a folder for each would remain."""
         if self._target.path is None:
-            for part in _PARTS:
+            for part in self._written or _PARTS:  # of another run nothing is known
                 self._remove(part)
         else:
             self._empty(f"{_folder(self._target)}/rows")

@@ -21,7 +21,7 @@ vector     900         90,000                  0  $0.0090  guessed from the leng
 Tokens in all: about 246,000, for $0.12.""" == str(estimate) == repr(estimate)
 
 
-def test_what_is_unknown_is_said_to_be() -> None:
+def test_unknown_numbers_are_shown_as_unknown() -> None:
     """One column of answers of any length makes the sum unknown, and no price makes no cost."""
     estimate = Estimate("reviews", 5, 5, 0, {"summary": OPEN, "vector": VECTOR})
 

@@ -34,32 +34,32 @@ DOCUMENTED_KINDS = [
         (RowFailedError, RuntimeError),
     ],
 )
-def test_every_error_is_ours_and_pythons(error: type[SparkLLMError], builtin: type[Exception]) -> None:
-    """One `except SparkLLMError` catches them all, and so does the exception that Python would have raised."""
+def test_errors_inherit_from_ours_and_from_pythons(error: type[SparkLLMError], builtin: type[Exception]) -> None:
+    """`except SparkLLMError` catches them all, and so does the exception that Python would have raised."""
     assert issubclass(error, SparkLLMError)
     assert issubclass(error, builtin)
 
 
-def test_the_tree_has_no_other_leaves() -> None:
-    """What is drawn in the module is what there is."""
+def test_the_documented_tree_is_complete() -> None:
+    """The module's docstring lists every exception class."""
     assert LEAVES == sorted(SparkLLMError.__subclasses__(), key=lambda error: error.__name__)
 
 
 @pytest.mark.parametrize("error", [SparkLLMError, *LEAVES])
 def test_a_message_ends_in_a_hint(error: type[SparkLLMError]) -> None:
-    """First what is wrong, then what to do next."""
+    """It says first what is wrong, then what to do."""
     assert "The bridge is out. Hint: take the ferry." == str(error("The bridge is out.", "take the ferry."))
 
 
 @pytest.mark.parametrize("error", [SparkLLMError, *LEAVES])
-def test_an_error_survives_its_way_from_a_worker(error: type[SparkLLMError]) -> None:
-    """Spark pickles what a task raised: the copy is the same error in the same words."""
+def test_errors_are_picklable(error: type[SparkLLMError]) -> None:
+    """Spark pickles the exception of a task: the copy has the same type and message."""
     raised = error("The bridge is out.", "take the ferry.")
     copy = pickle.loads(pickle.dumps(raised))  # noqa: S301 -- our own bytes
 
     assert (type(raised), str(raised), raised.what, raised.hint) == (type(copy), str(copy), copy.what, copy.hint)
 
 
-def test_the_kinds_are_the_documented_ones() -> None:
-    """A user's query compares `error.kind` with these words: none may change its name."""
+def test_the_kinds_do_not_change() -> None:
+    """Users' queries compare `error.kind` with these strings."""
     assert DOCUMENTED_KINDS == list(KINDS)

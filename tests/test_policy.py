@@ -1,4 +1,4 @@
-"""Limits and patience: what is taken, and what is refused when the policy is built."""
+"""The policy: which values are allowed, and which are refused when it is built."""
 
 import math
 import pickle
@@ -15,7 +15,7 @@ from spark_llm.policy import Policy
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
-    """Who sets nothing gets these."""
+    """A policy without arguments has these values."""
     policy = Policy()
 
     assert (None, None, None, None, None, None) == (
@@ -39,7 +39,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 @given(st.integers(1, 100_000), st.integers(1, 100_000))
 def test_tasks_share_the_limit(max_in_flight: int, tasks: int) -> None:
-    """Over all tasks no more is in flight than was said, and each task may send."""
+    """All tasks together stay within `max_in_flight`, and each may send at least one request."""
     if tasks > max_in_flight:
         with pytest.raises(ConfigError, match=r"less than one request a task.* Hint: .+\."):
             Policy(max_in_flight=max_in_flight, tasks=tasks)
@@ -70,8 +70,8 @@ def test_tasks_share_the_limit(max_in_flight: int, tasks: int) -> None:
         {"on_error": "raise"},
     ],
 )
-def test_what_can_be_right_is_kept(field: dict[str, Any]) -> None:
-    """The bounds themselves are taken."""
+def test_values_in_range_are_kept(field: dict[str, Any]) -> None:
+    """The bounds themselves are allowed."""
     policy = Policy(**field)
 
     assert field == {name: getattr(policy, name) for name in field}
@@ -97,42 +97,42 @@ def test_what_can_be_right_is_kept(field: dict[str, Any]) -> None:
         *(("on_error", value) for value in ("ignore", "", None, True, ["row"])),
     ],
 )
-def test_what_cannot_be_right_is_refused(name: str, value: object) -> None:
-    """The error names the field and its value, and ends in a next step."""
+def test_wrong_values_are_refused(name: str, value: object) -> None:
+    """The error names the field and its value, and ends in a hint."""
     arguments: dict[str, Any] = {name: value}
     with pytest.raises(ConfigError, match=rf"{name}=.* Hint: .+\."):
         Policy(**arguments)
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.0, 1.0])
-def test_only_true_and_false_are_truths(value: float) -> None:
-    """A number in the place of a truth is a slip, as a truth is in the place of a number."""
+def test_dedupe_is_a_boolean_and_not_a_number(value: float) -> None:
+    """0 and 1 are refused, as True is refused for a number."""
     arguments: dict[str, Any] = {"dedupe": value}
     with pytest.raises(ConfigError, match=r"dedupe=.* Hint: .+\."):
         Policy(**arguments)
 
 
-def test_a_folder_may_be_a_path() -> None:
-    """It is kept as its name, so that both say the same; nothing is looked up on the disk."""
+def test_a_cache_folder_may_be_a_path() -> None:
+    """It is kept as a string, so that both policies are equal; the disk is not read."""
     assert Policy(cache="/nowhere/answers") == Policy(cache=PurePosixPath("/nowhere/answers"))
     assert "/nowhere/answers" == Policy(cache=PurePosixPath("/nowhere/answers")).cache
 
 
-def test_a_cache_gives_equal_rows_one_answer() -> None:
-    """So it cannot be where each of them is to have its own."""
+def test_a_cache_needs_dedupe() -> None:
+    """With a cache equal rows share an answer, so `dedupe=False` is refused."""
     with pytest.raises(ConfigError, match=r"cache=…, dedupe=False\).* Hint: .+\."):
         Policy(cache="answers", dedupe=False)
     assert "answers" == Policy(cache="answers", dedupe=True).cache
 
 
-def test_a_misspelt_knob_is_loud() -> None:
-    """There are no further keywords that could swallow it."""
+def test_an_unknown_argument_is_refused() -> None:
+    """There is no `**kwargs`."""
     with pytest.raises(TypeError, match="max_inflight"):
         Policy(max_inflight=8)  # type: ignore[call-arg]
 
 
-def test_a_policy_travels_and_does_not_change() -> None:
-    """It is frozen, equal to its copies, and a key: the workers' engines are kept by it."""
+def test_a_policy_is_frozen_picklable_and_hashable() -> None:
+    """Workers find their engine by an equal policy."""
     policy = Policy(max_in_flight=8, tasks=2, cache="answers")
     copy = pickle.loads(pickle.dumps(policy))  # noqa: S301 -- our own bytes
 

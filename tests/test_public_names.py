@@ -1,4 +1,4 @@
-"""The names that users import: each is what it says, however often and whenever it is asked for."""
+"""The public names, and the packages that they are imported from."""
 
 import subprocess
 import sys
@@ -22,8 +22,8 @@ for name, before in first.items():
 """
 
 
-def test_a_name_stays_what_it_is() -> None:
-    """No submodule takes the place of a function of its name, though all of them are loaded."""
+def test_no_submodule_shadows_a_public_name() -> None:
+    """A public function stays one after all modules are loaded."""
     done = subprocess.run([sys.executable, "-c", TWICE], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert (0, "") == (done.returncode, done.stderr)
@@ -40,15 +40,15 @@ def test_a_name_stays_what_it_is() -> None:
         "from spark_llm.serving import LocalEndpoints",
     ],
 )
-def test_a_package_gives_its_public_names(statement: str) -> None:
-    """What users may import from a package is there, whatever file it is in."""
+def test_packages_export_their_public_names(statement: str) -> None:
+    """Each import works, whatever file has the name."""
     names: dict[str, object] = {}
     exec(statement, names)  # noqa: S102 -- one of those above
 
     assert all(callable(value) for name, value in names.items() if name != "__builtins__")
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
-    """As of any module."""
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """Modules raise this for every unknown attribute."""
     with pytest.raises(AttributeError, match="no attribute 'enrich_tables'"):
         getattr(spark_llm, "enrich_tables")  # noqa: B009 -- mypy knows that it is not there

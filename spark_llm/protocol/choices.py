@@ -54,6 +54,8 @@ def read_choices(response: Response, n: int, text_of_choice: TextOfChoice, count
 
 def _by_input(choices: list[dict[str, Any]], n: int, count: int) -> list[list[dict[str, Any]]] | None:
     """Return each input's choices in order; None where their indexes do not tell which input they belong to."""
+    if len(choices) == count == 1:
+        return [choices]
     if count == 1:
         return [sorted(choices, key=lambda choice: count_of(choice.get("index")) or 0)]
     found = {count_of(choice.get("index", position)): choice for position, choice in enumerate(choices)}
@@ -68,13 +70,13 @@ def _result(choices: Sequence[Mapping[str, object]], n: int, read: ReadChoice) -
     Its text is the first choice that is an answer. Among `n` choices a missing one, or one without an answer, is null.
     """
     readings = [read(choice) for choice in choices]
-    first = next((at for at, reading in enumerate(readings) if isinstance(reading, str)), 0)
+    texts = [reading if isinstance(reading, str) else None for reading in readings]
+    first = next((at for at, text in enumerate(texts) if text is not None), 0)
     reading, finish_reason = readings[first], string_of(choices[first].get("finish_reason"))
     if isinstance(reading, Failure):
         return Result(finish_reason=finish_reason, error=reading.error), reading
     if isinstance(reading, RowError):
         return Result(finish_reason=finish_reason, error=reading), None
-    texts = [text if isinstance(text, str) else None for text in readings]
     texts += [None] * (n - len(texts))
     return Result(text=reading, choices=texts if n > 1 else None, finish_reason=finish_reason), None
 
@@ -110,12 +112,12 @@ def _aborted(
     fields into `provider_specific_fields`.
     """
     moved = choice.get("provider_specific_fields")
-    places = (choice, moved) if isinstance(moved, dict) else (choice,)
+    moved = moved if isinstance(moved, dict) else {}
     outside = document.get("error") if ending in (None, "error") else None
-    error = next((place["error"] for place in places if place.get("error")), outside)
-    if error:
+    if error := choice.get("error") or moved.get("error") or outside:
         return failure_of(response, {"error": error, "usage": document.get("usage")})
-    if ending == "error" or any(ending_of(place.get("native_finish_reason")) == "error" for place in places):
+    natives = choice.get("native_finish_reason"), moved.get("native_finish_reason")
+    if "error" in (ending, *map(ending_of, natives)):
         return invalid_response_failure(response, "the server aborted the answer", document)
     return None
 

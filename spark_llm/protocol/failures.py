@@ -142,8 +142,8 @@ _INPUT_REFUSED = _any_of(r"flagged_input|violates usage guidelines|SAFETY_CHECK_
 _LIMIT_AND_REQUEST = _any_of(r"\blimit:? (\d[\d,]{0,20})\b.{0,80}?\brequested:? (\d[\d,]{0,20})")
 
 
-def document_of(response: Response, holds: str, *, format_unsupported: bool = False) -> dict[str, Any] | Failure:
-    """Return the document of a 2xx that has a list of objects in the field `holds`, or else the response's failure.
+def document_of(response: Response, field: str, *, format_unsupported: bool = False) -> dict[str, Any] | Failure:
+    """Return the document of a 2xx that has a list of objects in this field, or else the response's failure.
 
     `format_unsupported` goes into the failure of a document without that list.
     """
@@ -154,13 +154,13 @@ def document_of(response: Response, holds: str, *, format_unsupported: bool = Fa
     except NotJSONError:
         return invalid_response_failure(response, "the answer is not JSON")
     if isinstance(document, dict):
-        found = document.get(holds)
+        found = document.get(field)
         if isinstance(found, list) and found and all(isinstance(part, dict) for part in found):
             return document
         if document.get("error") or document.get("error_code") or document.get("object") == "error":
             return failure_of(response)
     return invalid_response_failure(
-        response, f"the answer has no {holds}", document, format_unsupported=format_unsupported
+        response, f"the answer has no {field}", document, format_unsupported=format_unsupported
     )
 
 
@@ -180,11 +180,11 @@ def failure_of(response: Response, document: object = None) -> Failure:
     evidence = " ".join(level.evidence for level in levels) or message
     state = _endpoint_state(status, levels, message)
     kind = "unavailable" if state else _kind(status, evidence)
-    throttled = kind == "rate_limited" or (kind == "unavailable" and status in _THROTTLING_STATUSES)
+    waits = kind == "rate_limited" or (kind == "unavailable" and status in _THROTTLING_STATUSES)
     in_body = next((level.retry_after_s for level in levels if level.retry_after_s is not None), None)
     return Failure(
         RowError(kind, response.status, _full_message(response, message, levels), retryable=kind in _RETRYABLE),
-        throttled=state == "not ready" or (throttled and not state),
+        throttled=state == "not ready" or (waits and not state),
         retry_after_s=_retry_after_s(response.headers, in_body),
         usage=next((level.usage for level in levels if level.usage), None),
         final=state == "stopped",

@@ -8,7 +8,8 @@ from typing import Any
 
 from spark_llm.protocol.json_codec import replace_surrogates
 from spark_llm.protocol.values import Response, Usage
-from spark_llm.validation.numbers import is_whole
+
+_NO_USAGE = Usage()
 
 
 def text_of(content: object) -> str | None:
@@ -36,9 +37,9 @@ def usage_of(document: object) -> Usage | None:
     usage = document.get("usage") if isinstance(document, dict) else None
     if not isinstance(usage, dict):
         return None
-    prompt, completion, total = (
-        count_of(usage.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens")
-    )
+    prompt = count_of(usage.get("prompt_tokens"))
+    completion = count_of(usage.get("completion_tokens"))
+    total = count_of(usage.get("total_tokens"))
     if total is None and prompt is not None:
         total = prompt + (completion or 0)
     found = Usage(
@@ -48,7 +49,7 @@ def usage_of(document: object) -> Usage | None:
         _detail(usage, "prompt_tokens_details", "cached_tokens"),
         _detail(usage, "completion_tokens_details", "reasoning_tokens"),
     )
-    return found if any(count is not None for count in found) else None
+    return None if found == _NO_USAGE else found
 
 
 def _detail(usage: dict[str, Any], group: str, name: str) -> int | None:
@@ -58,9 +59,11 @@ def _detail(usage: dict[str, Any], group: str, name: str) -> int | None:
 
 def count_of(value: object) -> int | None:
     """Return a count that fits a column of 32 bits; None for any other value."""
-    if isinstance(value, float) and value.is_integer():
+    if type(value) is not int:  # one look for most counts: this runs several times a row
+        if not isinstance(value, float) or not value.is_integer():
+            return None
         value = int(value)
-    return value if is_whole(value) and 0 <= value < 2**31 else None
+    return value if 0 <= value < 2**31 else None
 
 
 def string_of(value: object) -> str | None:

@@ -59,5 +59,7 @@ def ending_of(finish_reason: object) -> Ending | None:
     """
     if not isinstance(finish_reason, str):
         return None
+    if finish_reason in _ENDINGS:
+        return _ENDINGS[finish_reason]
     reason = finish_reason.partition(":")[0].strip().lower().replace("-", "_")
     return _ENDINGS.get(_PREFIX.sub("", reason, count=1))

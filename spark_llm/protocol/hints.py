@@ -8,14 +8,13 @@ from collections.abc import Container, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from spark_llm.errors import Kind
+from spark_llm.errors import HINT, Kind
 from spark_llm.protocol.failures import NOT_READY, STOPPED
 from spark_llm.protocol.values import RowError
 
 MAX_MESSAGE_CHARACTERS = 700
 _MAX_WHERE = 200
 _MAX_SIGN_IN = 80
-_HINT = "Hint: "
 _DATABRICKS = re.compile(r"/serving-endpoints\b|/ai-gateway/")
 _NAME = re.compile(r"/serving-endpoints/([^/?]+)/(?:served-models/[^/]+/)?invocations")
 _pattern = partial(re.compile, flags=re.IGNORECASE)
@@ -241,12 +240,12 @@ def with_hint(error: RowError, where: str, sign_in: str, *, stops_all: bool = Fa
     `where` is the endpoint's URL without secrets. `sign_in` is the token's origin ("DATABRICKS_TOKEN"), and empty where
     no token was sent. `stops_all` is whether the error stopped the whole task. Kind, status and retryable stay.
     """
-    rule = None if _HINT in error.message else rule_for(error, where, sign_in, stops_all=stops_all)
+    rule = None if HINT in error.message else rule_for(error, where, sign_in, stops_all=stops_all)
     if rule is None:
         return error
     name = _NAME.search(where)
     hint = rule.hint.format(sign_in=_cut(sign_in, _MAX_SIGN_IN), name=_cut(name[1], _MAX_SIGN_IN) if name else "NAME")
-    tail = f" (at {_cut(where, _MAX_WHERE)}). {_HINT}{hint}"
+    tail = f" (at {_cut(where, _MAX_WHERE)}).{HINT}{hint}"
     return error._replace(message=_cut(error.message.rstrip(". "), MAX_MESSAGE_CHARACTERS - len(tail)) + tail)
 
 

@@ -72,12 +72,12 @@ def test_every_question_can_be_sent(name: str, data: st.DataObject, content: str
     task = Chat(output_per_prompt=FUNCTIONS[name].typed)
     assert item is not None
     assert not isinstance(item, RowError)
-    for dialect in (0, PLAIN, FOLDED, PLAIN | FOLDED):
-        body = json.loads(task.encode([item], None, dialect))
+    for wire_format in (0, PLAIN, FOLDED, PLAIN | FOLDED):
+        body = json.loads(task.encode([item], None, wire_format))
         roles = {message["role"] for message in body["messages"]}
 
-        assert ("response_format" in body) == (FUNCTIONS[name].typed and not dialect & PLAIN)
-        assert ("system" in roles) == (name != "gen" and not dialect & FOLDED)
+        assert ("response_format" in body) == (FUNCTIONS[name].typed and not wire_format & PLAIN)
+        assert ("system" in roles) == (name != "gen" and not wire_format & FOLDED)
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))

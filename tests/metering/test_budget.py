@@ -1,4 +1,4 @@
-"""What a run may use up: what is taken, and what is refused when the budget is built."""
+"""The limits of a budget: which values are allowed, and which are refused when it is built."""
 
 import math
 import pickle
@@ -17,16 +17,16 @@ WHOLE = st.none() | st.integers(1, 10**15)
 NUMBERS = st.none() | st.integers(1, 10**15) | st.floats(1e-9, 1e15)
 
 
-def test_the_front_of_the_package_offers_it() -> None:
-    """It is one of the public names."""
+def test_budget_is_a_public_name() -> None:
+    """`spark_llm.Budget` is this class."""
     assert spark_llm.Budget is Budget
 
 
 @given(WHOLE, NUMBERS, WHOLE, NUMBERS)
-def test_a_positive_limit_is_kept_and_one_is_enough(
+def test_any_positive_limit_is_enough(
     tokens: int | None, usd: float | None, rows: int | None, seconds: float | None
 ) -> None:
-    """Any of the four may be left out, but not all of them."""
+    """Each of the four limits may be left out, but not all of them."""
     limits: dict[str, Any] = {"tokens": tokens, "usd": usd, "rows": rows, "seconds": seconds}
     if set(limits.values()) == {None}:
         with pytest.raises(ConfigError, match=r"has no limit.* Hint: .+\."):
@@ -44,21 +44,21 @@ def test_a_positive_limit_is_kept_and_one_is_enough(
         *(("seconds", value) for value in (0, 0.0, -1, math.nan, math.inf, "1h", True)),
     ],
 )
-def test_what_cannot_be_right_is_refused(name: str, value: object) -> None:
-    """The error names the limit and its value, and ends in a next step."""
+def test_wrong_limits_are_refused(name: str, value: object) -> None:
+    """The error names the limit and its value, and ends in a hint."""
     arguments: dict[str, Any] = {"rows": 1, name: value}
     with pytest.raises(ConfigError, match=rf"Budget\({name}=.* Hint: .+\."):
         Budget(**arguments)
 
 
-def test_a_limit_is_named_when_it_is_set() -> None:
-    """A bare number does not say what it limits."""
+def test_limits_are_keyword_only() -> None:
+    """A bare number does not show what it limits."""
     with pytest.raises(TypeError, match="positional"):
         Budget(5)  # type: ignore[call-arg]
 
 
-def test_a_budget_travels_and_does_not_change() -> None:
-    """It is frozen, and equal to its copies."""
+def test_a_budget_is_frozen_and_picklable() -> None:
+    """It is equal to its copies."""
     budget = Budget(usd=5)
 
     assert budget == pickle.loads(pickle.dumps(budget))  # noqa: S301 -- our own bytes

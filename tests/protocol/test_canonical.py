@@ -1,6 +1,6 @@
-"""Recipes in canonical form: the same question has the same digest under every version, and another one another.
+"""The canonical form of request specs: equal specs have equal digests in every version, and different ones differ.
 
-The golden digests are a promise to tables that were written before: where one changes, every row is asked again.
+The golden digests are a promise to existing tables: where one changes, every row is sent again.
 """
 
 import json
@@ -52,7 +52,7 @@ DRAWN: dict[str, Any] = {"temperature": 0.7, "seed": 7, "stop": ["\n", "END"]}
 def chat(
     *, system: str | None = None, prompt: PromptBuilder | None = None, shape: Shape | None = None, **parameters: object
 ) -> dict[str, Any]:
-    """Return the words of a chat recipe at `URL`."""
+    """Return the canonical form of a chat spec at `URL`."""
     extra_body = parameters.pop("extra_body", None)
     assert extra_body is None or isinstance(extra_body, Mapping)
     output = None if shape is None else StructuredOutput("answer", shape)
@@ -96,15 +96,15 @@ GOLDEN: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("recipe", GOLDEN)
-def test_a_recipe_keeps_its_digest(recipe: str) -> None:
-    """The digest of a recipe is what it was when tables were written with it."""
-    words, digest = GOLDEN[recipe]
+@pytest.mark.parametrize("spec", GOLDEN)
+def test_each_spec_keeps_its_digest(spec: str) -> None:
+    """Tables were written with these digests."""
+    words, digest = GOLDEN[spec]
     assert digest == spec_digest(words)
 
 
-def test_a_recipe_is_written_field_by_field() -> None:
-    """What stands in a recipe are the declared values; what was not given is not there."""
+def test_the_canonical_form_has_the_declared_values() -> None:
+    """Missing values are left out."""
     assert {
         "task": "chat",
         "endpoint": URL,
@@ -161,15 +161,15 @@ OTHERS: dict[str, Callable[[], Any]] = {
 }
 
 
-def test_any_one_thing_makes_another_digest() -> None:
-    """Recipes that differ in one declared value have digests of their own."""
+def test_each_declared_value_changes_the_digest() -> None:
+    """Specs that differ in one value have different digests."""
     digests = {spec_digest(other()): name for name, other in OTHERS.items()} | {spec_digest(chat()): "nothing"}
 
     assert {*OTHERS, "nothing"} == set(digests.values())
 
 
-def test_equal_answers_in_other_words_keep_their_digest() -> None:
-    """What this library calls an answer's type on the wire, and whether questions bring their own, is no part of it."""
+def test_internal_names_do_not_change_the_digest() -> None:
+    """The name of an output type in the request, and whether prompts have their own types, are left out."""
     task = Chat(output=StructuredOutput("answer", REVIEW))
 
     assert canonical_model(URL, None, task, None) == canonical_model(
@@ -178,27 +178,27 @@ def test_equal_answers_in_other_words_keep_their_digest() -> None:
     assert canonical_model(URL, None, Chat(), None) == canonical_model(URL, None, Chat(output_per_prompt=True), None)
 
 
-def test_a_template_has_its_instructions_once() -> None:
-    """Instructions without a field are the template's, however the task carries them too."""
+def test_instructions_of_a_template_count_once() -> None:
+    """Instructions without fields belong to the template, however the task has them too."""
     prompt = PromptBuilder.parse("{body}", "Be {{brief}}.")
 
     assert canonical_model(URL, None, Chat(prompt.instructions), prompt) == canonical_model(URL, None, Chat(), prompt)
 
 
-def test_a_task_without_a_form_is_refused() -> None:
-    """A task that has no canonical form raises: a digest that leaves out what it asks would keep wrong answers."""
+def test_a_task_without_a_canonical_form_is_refused() -> None:
+    """An incomplete digest would keep wrong answers."""
     with pytest.raises(NotImplementedError, match="rank"):
         canonical_model(URL, None, cast("Task", SimpleNamespace(name="rank")), None)
 
 
 @given(JSON, st.randoms(use_true_random=False))
-def test_the_order_of_names_makes_no_difference(value: Any, dice: Any) -> None:  # noqa: ANN401 -- JSON, and a Random
-    """Equal values have equal digests, in whatever order their names stand."""
+def test_the_order_of_keys_does_not_matter(value: Any, dice: Any) -> None:  # noqa: ANN401 -- JSON, and a Random
+    """Equal values have equal digests."""
     assert spec_digest(value) == spec_digest(shuffled(value, dice.shuffle))
 
 
 def shuffled(value: Any, shuffle: Callable[[list[Any]], None]) -> Any:  # noqa: ANN401 -- JSON
-    """Return the same value with the names of its mappings in another order."""
+    """Return an equal value with the keys of its mappings in another order."""
     if isinstance(value, list):
         return [shuffled(part, shuffle) for part in value]
     if isinstance(value, dict):
@@ -209,14 +209,14 @@ def shuffled(value: Any, shuffle: Callable[[list[Any]], None]) -> Any:  # noqa: 
 
 
 @given(JSON, JSON)
-def test_values_that_differ_are_written_otherwise(one: Any, other: Any) -> None:  # noqa: ANN401 -- JSON
-    """Canonical JSON is read back as an equal value, so two values that differ are never written alike."""
+def test_different_values_have_different_json(one: Any, other: Any) -> None:  # noqa: ANN401 -- JSON
+    """Canonical JSON is parsed back as an equal value."""
     assert one == json.loads(canonical_json(one))
     assert (typed(one) == typed(other)) == (canonical_json(one) == canonical_json(other))
 
 
 def typed(value: Any) -> Any:  # noqa: ANN401 -- JSON
-    """Return a value in which True is not 1, as Python has it."""
+    """Return a value in which True differs from 1."""
     match value:
         case bool():
             return ("bool", value)
@@ -228,20 +228,20 @@ def typed(value: Any) -> Any:  # noqa: ANN401 -- JSON
 
 
 @pytest.mark.parametrize(("one", "other"), [(0, 0.0), (0, -0.0), (1, 1.0), (10**16, 1e16), ([2], (2.0,))])
-def test_equal_numbers_are_written_alike(one: Any, other: Any) -> None:  # noqa: ANN401 -- JSON
-    """A number that was given as 1 asks what 1.0 asks."""
+def test_equal_numbers_have_equal_json(one: Any, other: Any) -> None:  # noqa: ANN401 -- JSON
+    """1 and 1.0 mean the same in a request."""
     assert canonical_json(one) == canonical_json(other)
 
 
 @given(STRUCTS, STRUCTS)
-def test_types_are_told_apart(one: Struct, other: Struct) -> None:
-    """Two types of answers are written alike when they are equal, and only then."""
+def test_different_types_have_different_json(one: Struct, other: Struct) -> None:
+    """Two output types have equal JSON exactly when they are equal."""
     assert (one == other) == (canonical_json(canonical_shape(one)) == canonical_json(canonical_shape(other)))
 
 
 @given(STRUCTS, st.data())
-def test_a_renamed_field_is_another_type(shape: Struct, data: st.DataObject) -> None:
-    """A type of answers with one name, description or null changed is written otherwise."""
+def test_a_changed_field_changes_the_json(shape: Struct, data: st.DataObject) -> None:
+    """Its name, its description or its nullability may change."""
     place = data.draw(st.integers(0, len(shape.fields) - 1))
     field = shape.fields[place]
     inner = field.shape
@@ -260,7 +260,7 @@ def test_a_renamed_field_is_another_type(shape: Struct, data: st.DataObject) -> 
 
 
 @given(TEXTS, TEXTS)
-def test_instructions_are_told_apart(one: str, other: str) -> None:
-    """Instructions that differ have digests of their own, whatever signs they hold."""
+def test_different_instructions_have_different_digests(one: str, other: str) -> None:
+    """This holds for all characters."""
     assume(one != other)
     assert spec_digest(chat(system=one)) != spec_digest(chat(system=other))

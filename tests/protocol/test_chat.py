@@ -1,4 +1,4 @@
-"""The chat codec: what a request says, and that any bytes can come back."""
+"""The chat task: the requests that it writes, and its reading of any response."""
 
 import json
 from collections.abc import Callable
@@ -32,28 +32,28 @@ def request(task: Chat, item: Any, model: str | None = None) -> Any:  # noqa: AN
     return json.loads(task.encode([item], model, 0).decode("utf-8"), object_pairs_hook=only_once)
 
 
-def reply(body: object, status: int = 200, headers: dict[str, str] | None = None, n: int = 1) -> Outcome:
-    """Read a reply with this document in it."""
+def decode(body: object, status: int = 200, headers: dict[str, str] | None = None, n: int = 1) -> Outcome:
+    """Read a response with this document."""
     return Chat(n=n).decode(Response(status, json.dumps(body).encode(), headers or {}), 1)
 
 
 def says(content: object, finish_reason: str | None = "stop", **message: object) -> dict[str, Any]:
-    """Make a chat completion whose one message says this."""
+    """Return a chat completion with one message of this content."""
     return {
         "choices": [{"message": {"role": "assistant", "content": content, **message}, "finish_reason": finish_reason}]
     }
 
 
 def is_settled(outcome: Outcome, count: int) -> bool:
-    """Whether an outcome is a result for each input, or a failure of a known kind."""
+    """Return whether an outcome is a result for each input, or a failure of a known kind."""
     if isinstance(outcome, Failure):
         return outcome.error.kind in KINDS and bool(outcome.error.message)
     return len(outcome.results) == count
 
 
 @given(TEXTS, st.none() | TEXTS, st.none() | TEXTS)
-def test_a_text_travels_as_the_users_message(text: str, system: str | None, model: str | None) -> None:
-    """Whatever stands in a text, the request is JSON that says just that; halves of surrogate pairs are replaced."""
+def test_a_text_is_sent_as_the_users_message(text: str, system: str | None, model: str | None) -> None:
+    """Any text gives JSON with exactly that text; lone surrogates are replaced."""
     instructions = [] if system is None else [{"role": "system", "content": plain(system)}]
     named = {} if model is None else {"model": plain(model)}
 
@@ -63,14 +63,14 @@ def test_a_text_travels_as_the_users_message(text: str, system: str | None, mode
 
 
 def test_a_request_carries_one_conversation() -> None:
-    """However many inputs the user allows in a request; and a text alone has one wire form."""
+    """The batch size does not matter; a text alone has one wire format."""
     assert 1 == Chat().max_inputs(0, 64)
     assert 0 == Chat().required_features(["a"], 0)
     assert None is Chat().fallback_format(["a"], 0, None)
 
 
-def test_equal_conversations_may_be_answered_alike_unless_chance_was_asked_for() -> None:
-    """A temperature without a seed asks for chance; it is looked up once and changes nothing of the task."""
+def test_conversations_are_repeatable_without_temperature_or_with_a_seed() -> None:
+    """The property is cached, and leaves the task equal and hashable."""
     task = Chat(parameters=encode_parameters({"temperature": 0.7}, None))
 
     assert not task.repeatable
@@ -79,21 +79,21 @@ def test_equal_conversations_may_be_answered_alike_unless_chance_was_asked_for()
 
 
 @given(CONVERSATIONS, TEXTS)
-def test_a_conversation_travels_as_it_is(conversation: list[dict[str, str]], system: str) -> None:
-    """Its messages keep their order; the UDF's instructions go before them, unless it brings its own."""
-    told = [{"role": message["role"], "content": plain(message["content"])} for message in conversation]
+def test_a_conversation_is_sent_unchanged(conversation: list[dict[str, str]], system: str) -> None:
+    """Its messages keep their order; the UDF's instructions come first, unless it has its own."""
+    messages = [{"role": message["role"], "content": plain(message["content"])} for message in conversation]
     own = any(message["role"] == "system" for message in conversation)
     instructions = [] if own else [{"role": "system", "content": plain(system)}]
 
-    assert {"messages": told} == request(Chat(), conversation)
-    assert {"messages": [*instructions, *told]} == request(Chat(system), conversation)
+    assert {"messages": messages} == request(Chat(), conversation)
+    assert {"messages": [*instructions, *messages]} == request(Chat(system), conversation)
 
 
 @given(CONVERSATIONS | TEXTS, st.none() | TEXTS.filter(str.strip))
-def test_instructions_can_stand_in_the_users_message(said: Any, system: str | None) -> None:  # noqa: ANN401 -- any item
-    """Without a system role no word is lost: each instruction leads the user's message that follows it, or is one."""
+def test_instructions_can_be_part_of_the_users_message(content: Any, system: str | None) -> None:  # noqa: ANN401 -- any item
+    """Without a system role each instruction leads the next message of the user, or is one."""
     task = Chat(system)
-    whole, folded = (json.loads(task.encode([said], None, dialect))["messages"] for dialect in (0, FOLDED))
+    whole, folded = (json.loads(task.encode([content], None, wire_format))["messages"] for wire_format in (0, FOLDED))
     words = [message["content"] for message in whole if message["content"]]
 
     assert "system" not in {message["role"] for message in folded}
@@ -101,10 +101,10 @@ def test_instructions_can_stand_in_the_users_message(said: Any, system: str | No
     assert [m for m in whole if m["role"] not in ("system", "user")] == [m for m in folded if m["role"] != "user"]
 
 
-def test_an_instruction_with_no_users_message_behind_it_is_one() -> None:
-    """So that roles alternate where they did."""
-    said = [{"role": role, "content": role} for role in ("system", "assistant", "user", "system")]
-    folded = json.loads(Chat().encode([said], None, FOLDED))["messages"]
+def test_an_instruction_without_a_following_users_message_becomes_one() -> None:
+    """The roles alternate as before."""
+    content = [{"role": role, "content": role} for role in ("system", "assistant", "user", "system")]
+    folded = json.loads(Chat().encode([content], None, FOLDED))["messages"]
 
     assert ["user", "assistant", "user", "user"] == [message["role"] for message in folded]
     assert ["system", "assistant", "user", "system"] == [message["content"] for message in folded]
@@ -122,31 +122,31 @@ def test_an_instruction_with_no_users_message_behind_it_is_one() -> None:
         "messages.0.role: Input should be 'user' or 'assistant'",
     ],
 )
-def test_words_about_roles_lead_to_the_form_without_a_system_message(words: str) -> None:
-    """Templates and services have no code for it; where there are no instructions, nothing is gained by it."""
+def test_a_message_about_roles_leads_to_the_format_without_a_system_message(words: str) -> None:
+    """Servers have no code for it; without instructions the format would change nothing."""
     assert FOLDED == Chat("Be brief.").fallback_format(["a"], 0, words)
     assert FOLDED == Chat().fallback_format([[{"role": "system", "content": "a"}]], 0, words)
     assert None is Chat().fallback_format(["a"], 0, words)
     assert None is Chat("Be brief.").fallback_format(["a"], FOLDED, words)
 
 
-def test_a_template_that_breaks_the_server_is_a_refusal() -> None:
-    """llama.cpp answers 500 to roles that its template does not take: tried again, it would be the same."""
-    outcome = reply({"error": {"code": 500, "message": "System role not supported", "type": "server_error"}}, 500)
+def test_a_500_of_a_chat_template_is_an_invalid_request() -> None:
+    """llama.cpp answers 500 to roles that its template does not have; a retry would not help."""
+    outcome = decode({"error": {"code": 500, "message": "System role not supported", "type": "server_error"}}, 500)
 
     assert isinstance(outcome, Failure)
     assert ("invalid_request", False) == (outcome.error.kind, outcome.error.retryable)
 
 
 @pytest.mark.parametrize("system", [None, "Be brief."])
-def test_a_null_among_the_messages_is_the_servers_to_refuse(system: str | None) -> None:
-    """A conversation with a hole in it is one row's mistake: it is asked as it is, and ends no job."""
+def test_a_null_message_is_sent(system: str | None) -> None:
+    """One row's mistake is left to the server, and ends no job."""
     assert None is request(Chat(system), [None, {"role": "user", "content": None}])["messages"][-2]
 
 
 @given(st.dictionaries(TEXTS.map("x_{}".format), JSON, max_size=4), TEXTS)
-def test_parameters_travel_beside_the_messages(extra_body: dict[str, Any], text: str) -> None:
-    """What the user set is in the request's top level, next to the messages."""
+def test_parameters_stand_beside_the_messages(extra_body: dict[str, Any], text: str) -> None:
+    """They are fields of the request's top level."""
     task = Chat(parameters=encode_parameters({"max_tokens": 7, "temperature": None}, extra_body))
     sent = request(task, text, "m")
     mended = json.loads(json.dumps(extra_body), object_pairs_hook=lambda pairs: {plain(k): v for k, v in pairs})
@@ -156,46 +156,46 @@ def test_parameters_travel_beside_the_messages(extra_body: dict[str, Any], text:
 
 
 def test_the_parameters_values_are_kept() -> None:
-    """Numbers, lists and nested objects arrive as they were given."""
+    """Numbers, lists and nested objects are sent unchanged."""
     extra_body = {"top_k": 40, "extra_params": {"top_p": 0.9}, "logit_bias": {"50256": -100}, "flag": None}
     task = Chat(parameters=encode_parameters({"stop": ["\n", '"']}, extra_body))
 
     assert {"stop": ["\n", '"'], **extra_body, "messages": [{"role": "user", "content": "?"}]} == request(task, "?")
 
 
-def test_what_was_not_given_is_not_sent() -> None:
-    """A request without parameters holds its messages and nothing else."""
+def test_missing_parameters_are_not_sent() -> None:
+    """A request without parameters has its messages only."""
     assert b'{"messages":[{"role":"user","content":"?"}]}' == Chat().encode(["?"], None, 0)
 
 
-def test_every_text_is_asked() -> None:
-    """A blank prompt costs a request too: its meaning is the instructions'."""
+def test_every_text_is_sent() -> None:
+    """The instructions may give a blank text a meaning."""
     assert [False, False, False] == [Chat().skips(item) for item in BLANKS]
 
 
 @given(st.binary(max_size=200), STATUSES, st.integers(1, 3))
-def test_any_bytes_are_read(body: bytes, status: int, n: int) -> None:
-    """Bytes that are no answer become a failure, never an exception."""
+def test_any_bytes_raise_nothing(body: bytes, status: int, n: int) -> None:
+    """Bytes without an answer become a failure."""
     assert is_settled(Chat(n=n).decode(Response(status, body), 1), 1)
 
 
 @given(JSON | REPLIES, STATUSES, st.integers(1, 3))
-def test_any_json_is_read(document: object, status: int, n: int) -> None:
-    """So does JSON that is no answer, also when it uses an answer's words."""
-    assert is_settled(reply(document, status, n=n), 1)
+def test_any_json_raises_nothing(document: object, status: int, n: int) -> None:
+    """JSON without an answer becomes a failure, even with an answer's field names."""
+    assert is_settled(decode(document, status, n=n), 1)
 
 
 @given(st.lists(REPLIES, max_size=3), st.integers(1, 3))
-def test_any_choices_are_read(choices: list[object], n: int) -> None:
-    """And choices that are none."""
-    assert is_settled(reply({"choices": choices}, n=n), 1)
+def test_any_choices_raise_nothing(choices: list[object], n: int) -> None:
+    """The choices may hold anything."""
+    assert is_settled(decode({"choices": choices}, n=n), 1)
 
 
 @given(REPLIES, REPLIES, REPLIES)
-def test_any_message_is_read(content: object, finish_reason: object, usage: object) -> None:
-    """And messages, reasons and tokens of every type; text stands only where there is no error."""
+def test_any_message_raises_nothing(content: object, finish_reason: object, usage: object) -> None:
+    """Messages, reasons and tokens may have any type; a result has either a text or an error."""
     document = {"choices": [{"message": {"content": content}, "finish_reason": finish_reason}], "usage": usage}
-    outcome = reply(document)
+    outcome = decode(document)
 
     assert is_settled(outcome, 1)
     if isinstance(outcome, Answer):
@@ -204,8 +204,8 @@ def test_any_message_is_read(content: object, finish_reason: object, usage: obje
 
 @given(st.text())
 def test_the_answer_is_the_text(text: str) -> None:
-    """The text arrives letter for letter, however JSON escapes it."""
-    outcome = reply(says(text))
+    """Every character stays, however JSON escapes it."""
+    outcome = decode(says(text))
 
     assert isinstance(outcome, Answer)
     assert text == outcome.results[0].text
@@ -213,21 +213,21 @@ def test_the_answer_is_the_text(text: str) -> None:
 
 @given(st.lists(st.text() | st.none()))
 def test_the_text_of_parts_is_joined(parts: list[str | None]) -> None:
-    """Of a content in parts, those of type "text" are the answer, and reasoning is not."""
+    """Parts of type "text" are the answer; reasoning is not."""
     content = [
         {"type": "reasoning", "text": "Hm.", "summary": [{"type": "summary_text", "text": "Hm."}]}
         if part is None
         else {"type": "text", "text": part}
         for part in parts
     ]
-    outcome = reply(says(content))
+    outcome = decode(says(content))
     texts = [part for part in parts if part is not None]
 
     assert ("".join(texts) if texts else None) == (outcome.results[0].text if isinstance(outcome, Answer) else None)
 
 
-def test_bytes_that_are_no_utf8_are_replaced() -> None:
-    """A server's broken letter costs that letter and not the answer."""
+def test_bytes_outside_utf8_are_replaced() -> None:
+    """They cost one character and not the answer."""
     outcome = Chat().decode(Response(200, b'{"choices":[{"message":{"content":"a\xffb"}}]}'), 1)
 
     assert isinstance(outcome, Answer)
@@ -235,17 +235,17 @@ def test_bytes_that_are_no_utf8_are_replaced() -> None:
 
 
 @pytest.mark.parametrize("name", ["x-request-id", "served-model-name"])
-def test_a_header_that_is_no_utf8_is_replaced(name: str) -> None:
-    """Bytes that a header may not hold come as halves of pairs, which no column can hold."""
-    outcome = reply(says("Hi"), headers={name: "a\udcffb"})
+def test_bytes_outside_utf8_in_a_header_are_replaced(name: str) -> None:
+    """They arrive as lone surrogates, which no column can hold."""
+    outcome = decode(says("Hi"), headers={name: "a\udcffb"})
 
     assert isinstance(outcome, Answer)
     assert "a\N{REPLACEMENT CHARACTER}b" in (outcome.results[0].request_id, outcome.results[0].model)
 
 
-def test_an_empty_answer_is_an_answer() -> None:
-    """A model that stops at once has said nothing, and that is what the row gets."""
-    outcome = reply(says(""))
+def test_an_empty_text_is_an_answer() -> None:
+    """A model may stop at once."""
+    outcome = decode(says(""))
 
     assert isinstance(outcome, Answer)
     assert ("", None) == (outcome.results[0].text, outcome.results[0].error)
@@ -253,8 +253,8 @@ def test_an_empty_answer_is_an_answer() -> None:
 
 @pytest.mark.parametrize(("content", "kind"), [("", "truncated"), (None, "truncated"), ([], "truncated"), ("a", None)])
 def test_an_answer_that_never_began_is_truncated(content: object, kind: str | None) -> None:
-    """No text and `finish_reason` "length" is an error of its row; half a text is a text."""
-    outcome = reply(says(content, "length"))
+    """No text with `finish_reason` "length" is an error of its row; half a text is a text."""
+    outcome = decode(says(content, "length"))
 
     assert isinstance(outcome, Answer)
     assert (kind, "length") == (
@@ -290,10 +290,10 @@ ENDINGS = [
 
 @pytest.mark.parametrize(("reason", "empty", "half"), ENDINGS)
 @pytest.mark.parametrize("case", [str, str.upper, str.lower, str.title])
-def test_how_an_answer_ended_is_read_before_its_text(
+def test_the_finish_reason_is_read_before_the_text(
     reason: str, empty: str | None, half: str | None, case: Callable[[str], str]
 ) -> None:
-    """In any provider's word, whatever its case; chat and completions alike; the word stays as it came."""
+    """All providers' values count, whatever their case, for chat and completions; the result keeps the value."""
     for text, kind in (("", empty), ("ha", half)):
         choice = {"finish_reason": case(reason), "message": {"content": text}, "text": text}
         response = Response(200, json.dumps({"choices": [choice], "usage": {"total_tokens": 7}}).encode())
@@ -310,9 +310,9 @@ def test_how_an_answer_ended_is_read_before_its_text(
 
 
 @pytest.mark.parametrize("reason", ["tool_use", "content_filter", "stop", "max_tokens", "error", "load"])
-def test_what_another_try_may_mend_is_tried_again(reason: str) -> None:
-    """A server that broke off and a word that nobody knows; no filter, no limit and no tool."""
-    outcome = reply(says("", reason))
+def test_endings_that_may_pass_are_retryable(reason: str) -> None:
+    """These are aborts and unknown values, and not filters, limits or tool calls."""
+    outcome = decode(says("", reason))
     error = outcome.error if isinstance(outcome, Failure) else outcome.results[0].error
 
     assert (reason in ("error", "load")) == isinstance(outcome, Failure) == bool(error and error.retryable)
@@ -324,12 +324,12 @@ ERRORS = [{"code": 502, "message": "Disconnected"}, {"code": "502"}, {"metadata"
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("finish_reason", ["stop", "error", None, "a word that nobody knows"])
 @pytest.mark.parametrize("text", ["", "ha", None])
-def test_an_error_in_a_choice_is_no_answer(
+def test_an_error_in_a_choice_is_a_failure(
     error: dict[str, object], finish_reason: str | None, text: str | None
 ) -> None:
-    """Whatever reason and text stand beside it, it is read as an error body is, and its tokens count."""
+    """It is read as an error body, whatever reason and text stand beside it, and its tokens count."""
     document = says(text, finish_reason)
-    outcome = reply({"choices": [{**document["choices"][0], "error": error}], "usage": {"total_tokens": 7}})
+    outcome = decode({"choices": [{**document["choices"][0], "error": error}], "usage": {"total_tokens": 7}})
 
     assert isinstance(outcome, Failure)
     assert ("unavailable", 200, True) == (outcome.error.kind, outcome.error.status, outcome.error.retryable)
@@ -337,18 +337,18 @@ def test_an_error_in_a_choice_is_no_answer(
 
 
 @pytest.mark.parametrize("finish_reason", ["stop", "length", "error", None])
-def test_an_error_beside_the_choices_counts_unless_they_ended_as_they_should(finish_reason: str | None) -> None:
-    """A text that stopped by itself is believed before a note beside it."""
-    outcome = reply(says("ha", finish_reason) | {"error": {"code": 429, "message": "slower"}})
+def test_an_error_beside_the_choices_counts_unless_they_are_complete(finish_reason: str | None) -> None:
+    """A text that stopped normally counts as an answer."""
+    outcome = decode(says("ha", finish_reason) | {"error": {"code": 429, "message": "slower"}})
 
     assert (finish_reason in ("error", None)) == isinstance(outcome, Failure)
     assert not isinstance(outcome, Failure) or outcome.throttled
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 203, 206, 299])
-def test_every_success_is_one(status: int) -> None:
-    """A whole answer was paid for, whichever 2xx it comes by; an error says which."""
-    outcome, empty = reply(says("Hi"), status), reply(says("", "length"), status)
+def test_every_2xx_may_hold_an_answer(status: int) -> None:
+    """The answer was paid for; an error keeps the status."""
+    outcome, empty = decode(says("Hi"), status), decode(says("", "length"), status)
 
     assert isinstance(outcome, Answer)
     assert isinstance(empty, Answer)
@@ -359,8 +359,8 @@ def test_every_success_is_one(status: int) -> None:
 
 @given(st.text(max_size=20))
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_a_document_in_another_encoding_is_read(encoding: str, text: str) -> None:
-    """With a byte order mark or without one: JSON begins with ASCII, which tells."""
+def test_utf16_and_utf32_are_read(encoding: str, text: str) -> None:
+    """A byte order mark is optional, since JSON begins with ASCII."""
     body = json.dumps(says(text), ensure_ascii=False).encode(encoding, "replace")
     outcome = Chat().decode(Response(200, body), 1)
 
@@ -372,8 +372,8 @@ def test_a_document_in_another_encoding_is_read(encoding: str, text: str) -> Non
     st.sampled_from(["data: ", "data:", ": waiting\n\ndata: ", "id: 1\r\nevent: message\r\ndata: ", "\n\n"]),
     st.text(max_size=9),
 )
-def test_what_is_around_a_document_is_passed_over(before: str, text: str) -> None:
-    """Lines that keep a connection alive, and the frame of one event; a text that looks like a frame is a text."""
+def test_text_around_a_document_is_ignored(before: str, text: str) -> None:
+    """These are keep-alive lines and the frame of one event; an answer may look like a frame."""
     body = f"{before}{json.dumps(says(text))}\r\n\r\n" + ("data: [DONE]\n\n" if "data" in before else "")
     outcome = Chat().decode(Response(200, body.encode()), 1)
 
@@ -383,9 +383,9 @@ def test_what_is_around_a_document_is_passed_over(before: str, text: str) -> Non
 
 @pytest.mark.parametrize("content", [None, ""])
 @pytest.mark.parametrize("finish_reason", ["tool_calls", "stop", None])
-def test_a_call_of_a_tool_is_no_answer(content: str | None, finish_reason: str | None) -> None:
-    """Whatever reason the server gives, a message that only calls a tool is not an empty text."""
-    outcome = reply(says(content, finish_reason, tool_calls=[{"id": "call_1"}]))
+def test_a_tool_call_is_an_error(content: str | None, finish_reason: str | None) -> None:
+    """Whatever the finish reason is, it is not an empty text."""
+    outcome = decode(says(content, finish_reason, tool_calls=[{"id": "call_1"}]))
 
     assert isinstance(outcome, Answer)
     assert isinstance(outcome.results[0].error, RowError)
@@ -393,18 +393,18 @@ def test_a_call_of_a_tool_is_no_answer(content: str | None, finish_reason: str |
 
 
 @pytest.mark.parametrize("content", [None, ""])
-def test_a_refusal_is_no_answer(content: str | None) -> None:
-    """The model's refusal is the row's error, in the model's words."""
-    outcome = reply(says(content, refusal="I can't help with that."))
+def test_a_refusal_is_an_error(content: str | None) -> None:
+    """It has the model's message."""
+    outcome = decode(says(content, refusal="I can't help with that."))
 
     assert isinstance(outcome, Answer)
     assert RowError("content_filter", 200, "I can't help with that.", retryable=False) == outcome.results[0].error
 
 
 def test_several_answers_are_choices() -> None:
-    """With n > 1 all texts are `choices`, in the server's order of index, and the first is `text`."""
+    """With n > 1 all texts are in `choices`, in the order of their index, and the first is `text`."""
     choices = [{"index": index, "message": {"content": f"text {index}"}} for index in (2, 0, 1)]
-    outcome = reply({"choices": choices}, n=3)
+    outcome = decode({"choices": choices}, n=3)
 
     assert isinstance(outcome, Answer)
     assert "text 0" == outcome.results[0].text
@@ -412,13 +412,13 @@ def test_several_answers_are_choices() -> None:
 
 
 def test_the_first_choice_that_is_an_answer_is_the_text() -> None:
-    """What was paid for is kept: a choice that is no answer is null, and so is one that did not come."""
+    """A missing choice and one without an answer are null, and the others are kept."""
     choices = [
         {"index": 0, "message": {"content": "ha"}, "finish_reason": "content_filter"},
         {"index": 1, "message": {"content": "text 1"}, "finish_reason": "length"},
         {"index": 2, "message": {"content": "ha"}, "finish_reason": "error"},
     ]
-    outcome = reply({"choices": choices}, n=4)
+    outcome = decode({"choices": choices}, n=4)
 
     assert isinstance(outcome, Answer)
     [result] = outcome.results
@@ -431,8 +431,8 @@ def test_the_first_choice_that_is_an_answer_is_the_text() -> None:
 
 
 def test_one_answer_has_no_choices() -> None:
-    """Where one answer was asked for, there is no list of them."""
-    outcome = reply(says("Hi"))
+    """With n = 1 `choices` is null."""
+    outcome = decode(says("Hi"))
 
     assert isinstance(outcome, Answer)
     assert None is outcome.results[0].choices

@@ -1,4 +1,4 @@
-"""The completion codec: what a request says, and that any bytes can come back."""
+"""The completion task: the requests that it writes, and its reading of any response."""
 
 import json
 from itertools import chain
@@ -16,38 +16,38 @@ from tests.support.strategies import JSON, REPLIES, STATUSES, TEXTS, plain
 
 
 def is_settled(task: Complete, response: Response, count: int = 1) -> bool:
-    """Whether a response is read as a result for each prompt, or as a failure of a known kind."""
+    """Return whether a response is a result for each prompt, or a failure of a known kind."""
     outcome = task.decode(response, count)
     return outcome.error.kind in KINDS if isinstance(outcome, Failure) else len(outcome.results) == count
 
 
-def reply(document: object, count: int, n: int = 1) -> Outcome:
-    """Read a reply with this document in it."""
+def decode(document: object, count: int, n: int = 1) -> Outcome:
+    """Read a response with this document."""
     return Complete(n=n).decode(Response(200, json.dumps(document).encode()), count)
 
 
 def choice(index: int, text: str | None, finish_reason: str = "stop") -> dict[str, object]:
-    """Make one choice as servers write it."""
+    """Return one choice as servers write it."""
     return {"text": text, "index": index, "logprobs": None, "finish_reason": finish_reason}
 
 
 @given(TEXTS, st.none() | TEXTS)
-def test_a_prompt_travels_as_it_is(prompt: str, model: str | None) -> None:
-    """Whatever stands in a prompt, the request is JSON that says just that; halves of surrogate pairs are replaced."""
+def test_a_prompt_is_sent_unchanged(prompt: str, model: str | None) -> None:
+    """Any prompt gives JSON with exactly that prompt; lone surrogates are replaced."""
     named = {} if model is None else {"model": plain(model)}
 
     assert named | {"prompt": plain(prompt)} == json.loads(Complete().encode([prompt], model, 0).decode("utf-8"))
 
 
 @given(st.lists(TEXTS, min_size=2, max_size=8))
-def test_several_prompts_travel_as_a_list(prompts: list[str]) -> None:
-    """In the first dialect a request has its prompts in an array, in their order."""
+def test_several_prompts_are_sent_as_an_array(prompts: list[str]) -> None:
+    """They keep their order."""
     assert {"prompt": [plain(prompt) for prompt in prompts]} == json.loads(Complete().encode(prompts, None, 0))
 
 
 @given(TEXTS)
-def test_a_prompt_alone_is_written_alike_in_both_dialects(prompt: str) -> None:
-    """So an answer to one prompt proves nothing of the first dialect, and one to several does."""
+def test_one_prompt_is_the_same_in_both_formats(prompt: str) -> None:
+    """So only an answer to several prompts shows that a server takes arrays."""
     task = Complete()
 
     assert task.encode([prompt], "m", 1) == task.encode([prompt], "m", 0)
@@ -57,13 +57,13 @@ def test_a_prompt_alone_is_written_alike_in_both_dialects(prompt: str) -> None:
 
 @given(st.integers(1, 2_048))
 def test_a_request_carries_few_prompts(batch_size: int) -> None:
-    """Eight at most in the first dialect, fewer where the user says so, and one in the second."""
+    """There are eight at most, fewer with a smaller batch size, and one in the second format."""
     assert min(batch_size, 8) == Complete().max_inputs(0, batch_size)
     assert 1 == Complete().max_inputs(1, batch_size)
 
 
-def test_parameters_travel_beside_the_prompt() -> None:
-    """What the user set is in the request's top level."""
+def test_parameters_stand_beside_the_prompt() -> None:
+    """They are fields of the request's top level."""
     task = Complete(encode_parameters({"max_tokens": 5, "stop": None}, {"suffix": "end", "error_behavior": "truncate"}))
 
     assert {"prompt": "?", "max_tokens": 5, "suffix": "end", "error_behavior": "truncate"} == json.loads(
@@ -71,26 +71,26 @@ def test_parameters_travel_beside_the_prompt() -> None:
     )
 
 
-def test_what_was_not_given_is_not_sent() -> None:
-    """A request without parameters holds its prompt and nothing else."""
+def test_missing_parameters_are_not_sent() -> None:
+    """A request without parameters has its prompt only."""
     assert b'{"prompt":"?"}' == Complete().encode(["?"], None, 0)
 
 
 @given(st.binary(max_size=200), STATUSES, st.integers(1, 3))
-def test_any_bytes_are_read(body: bytes, status: int, count: int) -> None:
-    """Bytes that are no answer become a failure, never an exception."""
+def test_any_bytes_raise_nothing(body: bytes, status: int, count: int) -> None:
+    """Bytes without an answer become a failure."""
     assert is_settled(Complete(), Response(status, body), count)
 
 
 @given(JSON | REPLIES, STATUSES, st.integers(1, 3), st.integers(1, 3))
-def test_any_json_is_read(document: object, status: int, n: int, count: int) -> None:
-    """So does JSON that is no answer, also when it uses an answer's words."""
+def test_any_json_raises_nothing(document: object, status: int, n: int, count: int) -> None:
+    """JSON without an answer becomes a failure, even with an answer's field names."""
     assert is_settled(Complete(n=n), Response(status, json.dumps(document).encode()), count)
 
 
 @given(st.text())
 def test_the_answer_is_the_text(text: str) -> None:
-    """The text arrives letter for letter, leading blanks too."""
+    """Every character stays, leading blanks too."""
     outcome = Complete().decode(Response(200, json.dumps({"choices": [{"text": text}]}).encode()), 1)
 
     assert isinstance(outcome, Answer)
@@ -99,10 +99,10 @@ def test_the_answer_is_the_text(text: str) -> None:
 
 @given(st.integers(2, 5), st.integers(1, 3), st.data())
 def test_each_prompt_gets_its_own_choices(count: int, n: int, data: st.DataObject) -> None:
-    """In whatever order they come: those of prompt i stand under i·n and the n - 1 indexes after it."""
+    """Prompt i has the n indexes from i·n on, in whatever order the choices come."""
     texts = [[f"{prompt}/{copy}" for copy in range(n)] for prompt in range(count)]
     choices = [choice(index, text) for index, text in enumerate(chain.from_iterable(texts))]
-    outcome = reply({"choices": data.draw(st.permutations(choices)), "usage": {"prompt_tokens": 9}}, count, n)
+    outcome = decode({"choices": data.draw(st.permutations(choices)), "usage": {"prompt_tokens": 9}}, count, n)
 
     assert isinstance(outcome, Answer)
     assert [copies[0] for copies in texts] == [result.text for result in outcome.results]
@@ -111,26 +111,26 @@ def test_each_prompt_gets_its_own_choices(count: int, n: int, data: st.DataObjec
 
 
 @pytest.mark.parametrize(("field", "value"), [("model", "m"), ("id", "cmpl-1")])
-def test_what_is_said_of_the_request_is_said_of_each_row(field: str, value: str) -> None:
-    """The model and the request's id are the same for all of its rows."""
-    outcome = reply({field: value, "choices": [choice(0, "a"), choice(1, "b")]}, 2)
+def test_each_result_has_the_model_and_the_request_id(field: str, value: str) -> None:
+    """They are the same for all rows of a request."""
+    outcome = decode({field: value, "choices": [choice(0, "a"), choice(1, "b")]}, 2)
 
     assert isinstance(outcome, Answer)
     assert [value, value] == [result.model if field == "model" else result.request_id for result in outcome.results]
 
 
 def test_choices_without_an_index_are_read_in_their_order() -> None:
-    """A server that leaves the index out has said no other order."""
-    outcome = reply({"choices": [{"text": "a"}, {"text": "b"}]}, 2)
+    """A server that sends no index keeps the order."""
+    outcome = decode({"choices": [{"text": "a"}, {"text": "b"}]}, 2)
 
     assert isinstance(outcome, Answer)
     assert ["a", "b"] == [result.text for result in outcome.results]
 
 
-def test_a_prompt_that_is_not_answered_leaves_its_neighbours_alone() -> None:
-    """Each row has the error that is its own, and the others their texts."""
+def test_an_unanswered_prompt_costs_its_row_alone() -> None:
+    """The other rows keep their texts."""
     choices = [choice(0, "", "length"), choice(1, "b"), choice(2, "", "content_filter"), choice(3, None), choice(4, "")]
-    outcome = reply({"choices": choices}, 5)
+    outcome = decode({"choices": choices}, 5)
 
     assert isinstance(outcome, Answer)
     assert [None, "b", None, None, ""] == [result.text for result in outcome.results]
@@ -142,9 +142,9 @@ def test_a_prompt_that_is_not_answered_leaves_its_neighbours_alone() -> None:
 @pytest.mark.parametrize(
     ("first", "kind"), [(choice(0, "ha", "ERROR"), "invalid_response"), (choice(0, "ha", "SAFETY"), "content_filter")]
 )
-def test_a_prompt_that_broke_off_leaves_its_neighbours_alone(first: dict[str, object], kind: str) -> None:
-    """Half a text costs its row alone, and its reason stays as the server wrote it."""
-    outcome = reply({"choices": [first, choice(1, "b")], "usage": {"prompt_tokens": 9}}, 2)
+def test_an_aborted_prompt_costs_its_row_alone(first: dict[str, object], kind: str) -> None:
+    """Its result keeps the server's finish reason."""
+    outcome = decode({"choices": [first, choice(1, "b")], "usage": {"prompt_tokens": 9}}, 2)
 
     assert isinstance(outcome, Answer)
     assert [(None, kind), ("b", None)] == [(each.text, each.error and each.error.kind) for each in outcome.results]
@@ -152,9 +152,9 @@ def test_a_prompt_that_broke_off_leaves_its_neighbours_alone(first: dict[str, ob
     assert Usage(prompt_tokens=9, total_tokens=9) == outcome.usage
 
 
-def test_an_answer_without_any_text_is_none() -> None:
-    """Where no row has a text the request failed, and is tried again as it was."""
-    outcome = reply({"choices": [choice(0, None), choice(1, None)], "usage": {"prompt_tokens": 9}}, 2)
+def test_a_response_without_any_text_is_a_failure() -> None:
+    """The request is retried unchanged."""
+    outcome = decode({"choices": [choice(0, None), choice(1, None)], "usage": {"prompt_tokens": 9}}, 2)
 
     assert isinstance(outcome, Failure)
     assert ("invalid_response", True, False) == (
@@ -179,21 +179,19 @@ def test_an_answer_without_any_text_is_none() -> None:
         ([], 1),
     ],
 )
-def test_choices_that_are_not_the_prompts_show_that_the_form_was_not_understood(
-    indexes: list[int | None], n: int
-) -> None:
-    """Too few, too many, doubled or strange ones: nobody can tell whose they are, and the tokens were spent."""
+def test_wrong_indexes_show_that_arrays_are_unsupported(indexes: list[int | None], n: int) -> None:
+    """Too few, too many, doubled or unknown choices belong to no prompt, and their tokens count."""
     choices = [{"text": "?", "index": index} for index in indexes]
-    outcome = reply({"choices": choices, "usage": {"prompt_tokens": 9}}, 2, n)
+    outcome = decode({"choices": choices, "usage": {"prompt_tokens": 9}}, 2, n)
 
     assert isinstance(outcome, Failure)
     assert ("invalid_response", True, True) == (outcome.error.kind, outcome.error.retryable, outcome.format_unsupported)
     assert Usage(prompt_tokens=9, total_tokens=9) == outcome.usage
 
 
-def test_a_prompt_alone_is_answered_by_however_many_choices() -> None:
-    """With one prompt there is nothing to mix up; a choice of the `n` that does not come is null."""
-    outcomes = [reply({"choices": [choice(i, "a") for i in range(number)]}, 1, n=2) for number in range(4)]
+def test_one_prompt_takes_any_number_of_choices() -> None:
+    """There is nothing to confuse; a missing choice of the `n` is null."""
+    outcomes = [decode({"choices": [choice(i, "a") for i in range(number)]}, 1, n=2) for number in range(4)]
 
     assert isinstance(outcomes[0], Failure)
     assert not outcomes[0].format_unsupported
@@ -203,16 +201,16 @@ def test_a_prompt_alone_is_answered_by_however_many_choices() -> None:
 
 
 @pytest.mark.parametrize(("status", "body"), [(200, "<html>"), (200, '{"error":{"message":"no"}}'), (500, "{}")])
-def test_an_error_says_nothing_of_the_form(status: int, body: str) -> None:
-    """A page, an error and a status that is none of 200 are what they are for any request."""
+def test_an_error_does_not_count_against_arrays(status: int, body: str) -> None:
+    """A page, an error and another status could answer any request."""
     outcome = Complete().decode(Response(status, body.encode()), 2)
 
     assert isinstance(outcome, Failure)
     assert not outcome.format_unsupported
 
 
-def test_equal_prompts_may_be_answered_alike_unless_chance_was_asked_for() -> None:
-    """A temperature without a seed asks for chance; it is looked up once and changes nothing of the task."""
+def test_prompts_are_repeatable_without_temperature_or_with_a_seed() -> None:
+    """The property is cached, and leaves the task equal and hashable."""
     task = Complete(encode_parameters({"temperature": 0.7}, None))
 
     assert not task.repeatable

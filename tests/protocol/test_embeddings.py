@@ -1,4 +1,4 @@
-"""The embedding codec: many inputs in, float32 vectors out, and any bytes can come back."""
+"""The embedding task: texts in, float32 vectors out, and its reading of any response."""
 
 import base64
 import json
@@ -29,41 +29,41 @@ def packed(vector: Sequence[float]) -> bytes:
 
 
 def in_base64(vector: Sequence[float]) -> str:
-    """Write a vector as servers do that were asked for base64."""
+    """Return a vector in base64."""
     return base64.b64encode(packed(vector)).decode()
 
 
-def reply(data: object, count: int, usage: object = None) -> Outcome:
-    """Read a reply with these vectors."""
+def decode(data: object, count: int, usage: object = None) -> Outcome:
+    """Read a response with these vectors."""
     return Embed().decode(Response(200, json.dumps({"data": data, "usage": usage}).encode()), count)
 
 
 def vectors_of(outcome: Outcome) -> list[bytes | None] | str:
-    """Return the vectors of an answer, or what is wrong with it."""
+    """Return the vectors of an answer, or its error."""
     return outcome.error.kind if isinstance(outcome, Failure) else [result.embedding for result in outcome.results]
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=6), st.none() | TEXTS, st.integers(0, 1))
-def test_inputs_travel_in_their_order(inputs: list[str], model: str | None, dialect: int) -> None:
-    """Whatever stands in the texts, the request is JSON that says just that; base64 is asked for in the first form."""
-    sent = json.loads(Embed().encode(inputs, model, dialect).decode("utf-8"))
-    form = {"encoding_format": "base64"} if dialect == 0 else {}
+def test_texts_are_sent_in_order(inputs: list[str], model: str | None, wire_format: int) -> None:
+    """Any texts give JSON with exactly those texts; the first format requests base64."""
+    sent = json.loads(Embed().encode(inputs, model, wire_format).decode("utf-8"))
+    field = {"encoding_format": "base64"} if wire_format == 0 else {}
     named = {} if model is None else {"model": plain(model)}
 
-    assert named | form | {"input": [plain(text) for text in inputs]} == sent
+    assert named | field | {"input": [plain(text) for text in inputs]} == sent
 
 
-@pytest.mark.parametrize("dialect", [0, 1])
-def test_the_users_own_form_is_kept(dialect: int) -> None:
-    """Who sets `encoding_format` has it sent, once, and as it was set."""
-    body = Embed(encode_parameters({}, {"encoding_format": "float"})).encode(["a"], None, dialect)
+@pytest.mark.parametrize("wire_format", [0, 1])
+def test_the_users_encoding_format_is_kept(wire_format: int) -> None:
+    """The field is sent once, unchanged."""
+    body = Embed(encode_parameters({}, {"encoding_format": "float"})).encode(["a"], None, wire_format)
 
     assert {"encoding_format": "float", "input": ["a"]} == json.loads(body)
     assert 1 == body.count(b"encoding_format")
 
 
-def test_a_text_that_looks_like_the_form_is_not_taken_for_it() -> None:
-    """An instruction that quotes the field's name does not switch base64 off."""
+def test_a_text_like_the_field_is_not_mistaken_for_it() -> None:
+    """An instruction that quotes the field's name does not turn base64 off."""
     task = Embed(encode_parameters({"instruction": '{"encoding_format": "float"}', "dimensions": 256}, None))
 
     assert {
@@ -82,25 +82,25 @@ def test_a_blank_text_is_never_sent(blank: str) -> None:
 
 @given(VECTORS)
 def test_vectors_keep_every_bit(vectors: list[list[float]]) -> None:
-    """A float32 comes through numbers and through base64 as the same four bytes, minus zero too."""
+    """A float32 has the same four bytes through numbers and through base64, minus zero too."""
     expected = [packed(vector) for vector in vectors]
-    for form in (list, in_base64):
-        data = [{"index": index, "embedding": form(vector)} for index, vector in enumerate(vectors)]
+    for encode in (list, in_base64):
+        data = [{"index": index, "embedding": encode(vector)} for index, vector in enumerate(vectors)]
 
-        assert expected == vectors_of(reply(data, len(vectors)))
+        assert expected == vectors_of(decode(data, len(vectors)))
 
 
 @given(st.permutations(range(6)))
-def test_vectors_go_by_their_index(order: list[int]) -> None:
-    """In whatever order a server lists them, each vector belongs to the input of its number."""
+def test_the_index_gives_the_input(order: list[int]) -> None:
+    """Servers may list the vectors in any order."""
     data = [{"index": index, "embedding": [float(index), 0.5]} for index in order]
 
-    assert [packed([float(index), 0.5]) for index in range(6)] == vectors_of(reply(data, 6))
+    assert [packed([float(index), 0.5]) for index in range(6)] == vectors_of(decode(data, 6))
 
 
-def test_vectors_without_an_index_go_by_their_place() -> None:
-    """A server that numbers nothing is taken to keep the order."""
-    assert [packed([1.0]), packed([2.0])] == vectors_of(reply([{"embedding": [1.0]}, {"embedding": [2.0]}], 2))
+def test_vectors_without_an_index_are_in_order() -> None:
+    """A server that sends no index keeps the order."""
+    assert [packed([1.0]), packed([2.0])] == vectors_of(decode([{"embedding": [1.0]}, {"embedding": [2.0]}], 2))
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_vectors_without_an_index_go_by_their_place() -> None:
         [{"index": 0, "embedding": [1.0]}, 7],
     ],
 )
-def test_vectors_that_do_not_fit_the_inputs_are_no_answer(data: object) -> None:
-    """Too few, too many, mixed up, uneven or all unreadable: the whole reply is not believed, and its tokens count."""
-    outcome = reply(data, 2, usage={"prompt_tokens": 4, "total_tokens": 4})
+def test_vectors_that_do_not_fit_the_inputs_are_a_failure(data: object) -> None:
+    """A wrong number, wrong indexes, uneven lengths and unreadable vectors fail the request; its tokens count."""
+    outcome = decode(data, 2, usage={"prompt_tokens": 4, "total_tokens": 4})
 
     assert isinstance(outcome, Failure)
     assert ("invalid_response", True) == (outcome.error.kind, outcome.error.retryable)
@@ -128,11 +128,11 @@ def test_vectors_that_do_not_fit_the_inputs_are_no_answer(data: object) -> None:
 
 
 @pytest.mark.parametrize("index", [{}, {"index": 0}, {"index": None}, {"index": 7}, {"index": "a"}])
-def test_vectors_with_one_index_for_all_go_by_their_place(index: dict[str, object]) -> None:
-    """It says no other order than that of the inputs, in which such servers answer."""
+def test_vectors_with_equal_indexes_are_in_order(index: dict[str, object]) -> None:
+    """Such servers answer in the order of the inputs."""
     data = [{**index, "embedding": [float(place)]} for place in range(5)]
 
-    assert [packed([float(place)]) for place in range(5)] == vectors_of(reply(data, 5))
+    assert [packed([float(place)]) for place in range(5)] == vectors_of(decode(data, 5))
 
 
 UNUSABLE: list[object] = [
@@ -153,10 +153,10 @@ UNUSABLE: list[object] = [
 
 @given(st.lists(st.sampled_from(UNUSABLE), max_size=3), st.integers(4, 8), st.randoms(use_true_random=False))
 def test_a_vector_that_cannot_be_used_costs_its_row_alone(strange: list[object], whole: int, dice: Random) -> None:
-    """Null, empty, unreadable, of another length or no numbers: most vectors are as long as they should be."""
+    """It is null, empty, unreadable, or of another length than most."""
     vectors: list[object] = [*strange, *([0.5, float(place)] for place in range(whole))]
     dice.shuffle(vectors)
-    outcome = reply([{"index": place, "embedding": vector} for place, vector in enumerate(vectors)], len(vectors))
+    outcome = decode([{"index": place, "embedding": vector} for place, vector in enumerate(vectors)], len(vectors))
 
     assert isinstance(outcome, Answer)
     for vector, result in zip(vectors, outcome.results, strict=True):
@@ -167,8 +167,8 @@ def test_a_vector_that_cannot_be_used_costs_its_row_alone(strange: list[object],
 
 
 @given(VECTORS, st.integers(1, 8))
-def test_vectors_have_the_dimensions_that_were_asked_for(vectors: list[list[float]], dimensions: int) -> None:
-    """A server that ignores the parameter ignores it for all rows: it is the error of all, and no try changes it."""
+def test_vectors_have_the_requested_dimensions(vectors: list[list[float]], dimensions: int) -> None:
+    """A server that ignores the parameter does so for all rows, so the failure is permanent."""
     body = json.dumps({"data": [{"embedding": vector} for vector in vectors], "usage": {"total_tokens": 4}}).encode()
     outcome = Embed(encode_parameters({"dimensions": dimensions}, None)).decode(Response(200, body), len(vectors))
 
@@ -182,8 +182,8 @@ def test_vectors_have_the_dimensions_that_were_asked_for(vectors: list[list[floa
 
 
 @given(st.binary(max_size=200), STATUSES, st.integers(1, 4))
-def test_any_bytes_are_read(body: bytes, status: int, count: int) -> None:
-    """Bytes that are no answer become a failure, never an exception."""
+def test_any_bytes_raise_nothing(body: bytes, status: int, count: int) -> None:
+    """Bytes without an answer become a failure."""
     outcome = Embed().decode(Response(status, body), count)
 
     assert isinstance(outcome, Failure)
@@ -191,17 +191,17 @@ def test_any_bytes_are_read(body: bytes, status: int, count: int) -> None:
 
 
 @given(JSON | REPLIES, STATUSES, st.integers(1, 4))
-def test_any_json_is_read(document: object, status: int, count: int) -> None:
-    """So does JSON that is no answer, also when it uses an answer's words."""
+def test_any_json_raises_nothing(document: object, status: int, count: int) -> None:
+    """JSON without an answer becomes a failure, even with an answer's field names."""
     outcome = Embed().decode(Response(status, json.dumps(document).encode()), count)
 
     assert outcome.error.kind in KINDS if isinstance(outcome, Failure) else len(outcome.results) == count
 
 
 @given(st.lists(REPLIES | st.fixed_dictionaries({"index": REPLIES, "embedding": REPLIES}), max_size=3))
-def test_any_vectors_are_read(data: list[object]) -> None:
-    """And vectors that are none; what is answered is a vector or an error for each input."""
-    outcome = reply(data, max(1, len(data)))
+def test_any_vectors_raise_nothing(data: list[object]) -> None:
+    """Each input gets a vector or an error."""
+    outcome = decode(data, max(1, len(data)))
 
     assert isinstance(outcome, Failure) or all(
         result.error if result.embedding is None else len(result.embedding) % 4 == 0 for result in outcome.results
@@ -209,7 +209,7 @@ def test_any_vectors_are_read(data: list[object]) -> None:
 
 
 def test_each_result_names_the_model() -> None:
-    """The model that answered stands beside each vector; without a name in the body, the served model's."""
+    """It comes from the body, or else from the served model's header."""
     body = json.dumps({"data": [{"embedding": [1.0]}, {"embedding": [2.0]}]}).encode()
     outcome = Embed().decode(Response(200, body, {"served-model-name": "gte-2"}), 2)
 
@@ -218,26 +218,24 @@ def test_each_result_names_the_model() -> None:
 
 
 def test_a_request_carries_as_many_texts_as_the_user_allows() -> None:
-    """In both dialects; any answer proves its form, and equal texts have equal vectors."""
+    """This holds in both formats; any answer shows its format, and equal texts have equal vectors."""
     task = Embed()
 
-    assert [64, 64] == [task.max_inputs(dialect, 64) for dialect in (0, PLAIN)]
+    assert [64, 64] == [task.max_inputs(wire_format, 64) for wire_format in (0, PLAIN)]
     assert PLAIN == task.required_features(["a"], 0) == task.fallback_format(["a"], 0, None)
     assert task.repeatable
 
 
 @given(VECTORS, st.sampled_from([float("nan"), float("inf"), float("-inf")]), st.data())
-def test_a_number_that_is_none_costs_its_row_alone(
-    vectors: list[list[float]], strange: float, data: st.DataObject
-) -> None:
-    """NaN or infinity, in numbers or in base64, is the error of its row, and the neighbours keep their vectors."""
+def test_nan_and_infinity_cost_their_row_alone(vectors: list[list[float]], strange: float, data: st.DataObject) -> None:
+    """They may come as numbers or in base64, and the other rows keep their vectors."""
     vectors = [*vectors, vectors[0]]
     spoilt = data.draw(st.integers(0, len(vectors) - 2))
     place = data.draw(st.integers(0, len(vectors[0]) - 1))
     sent = [list(vector) for vector in vectors]
     sent[spoilt][place] = strange
-    for form in (list, in_base64):
-        outcome = reply([{"embedding": form(vector)} for vector in sent], len(sent))
+    for encode in (list, in_base64):
+        outcome = decode([{"embedding": encode(vector)} for vector in sent], len(sent))
 
         assert isinstance(outcome, Answer)
         assert [None if row == spoilt else packed(vector) for row, vector in enumerate(vectors)] == [
@@ -249,14 +247,14 @@ def test_a_number_that_is_none_costs_its_row_alone(
 
 
 @given(st.lists(st.floats(2.0**120, 2.0**128 - 2.0**104, width=32), min_size=1, max_size=30))
-def test_large_numbers_are_numbers(vector: list[float]) -> None:
-    """The largest of float32 are kept, however many of them there are."""
-    assert [packed(vector)] == vectors_of(reply([{"embedding": in_base64(vector)}], 1))
+def test_large_numbers_are_finite(vector: list[float]) -> None:
+    """The largest float32 is kept, however many a vector has."""
+    assert [packed(vector)] == vectors_of(decode([{"embedding": in_base64(vector)}], 1))
 
 
-def test_an_answer_without_any_vector_is_none() -> None:
-    """Where no row has a vector the request failed, and is tried again as it was; its tokens count."""
-    outcome = reply([{"embedding": [float("nan")]}, {"embedding": [1e39]}], 2, usage={"total_tokens": 4})
+def test_a_response_without_any_vector_is_a_failure() -> None:
+    """The request is retried unchanged, and its tokens count."""
+    outcome = decode([{"embedding": [float("nan")]}, {"embedding": [1e39]}], 2, usage={"total_tokens": 4})
 
     assert isinstance(outcome, Failure)
     assert ("invalid_response", True) == (outcome.error.kind, outcome.error.retryable)

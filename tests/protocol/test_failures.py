@@ -1,4 +1,4 @@
-"""What a refusal means, beyond the documented bodies in `tests/samples`."""
+"""Failures of responses beyond the documented bodies in `tests/samples`."""
 
 import json
 
@@ -18,13 +18,13 @@ RETRYABLE = {"rate_limited", "unavailable", "timeout", "connection", "invalid_re
 
 
 def refusal(status: int, document: object = None, **headers: str) -> Failure:
-    """Read an error body."""
+    """Return the failure of an error body."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return failure_of(Response(status, b"" if document is None else json.dumps(document).encode(), names))
 
 
 def holds(failure: Failure) -> bool:
-    """Whether a failure is one that rules and columns can deal with."""
+    """Return whether a failure can be handled and fits its columns."""
     error = failure.error
     return (
         error.kind in KINDS
@@ -40,13 +40,13 @@ def holds(failure: Failure) -> bool:
 
 @given(st.binary(max_size=300), ERROR_STATUSES, HEADERS)
 def test_any_bytes_are_a_failure(body: bytes, status: int, headers: dict[str, str]) -> None:
-    """Whatever a server or a proxy sends, it has a kind, words and a wait that can be waited."""
+    """It has a kind, a message and a finite wait."""
     assert holds(failure_of(Response(status, body, headers)))
 
 
 @given(JSON | REPLIES, ERROR_STATUSES, HEADERS)
 def test_any_json_is_a_failure(document: object, status: int, headers: dict[str, str]) -> None:
-    """So has any JSON, made of an error body's words or not."""
+    """The JSON may have the fields of an error body or not."""
     failure = failure_of(Response(status, json.dumps(document).encode(), headers))
 
     assert holds(failure)
@@ -55,7 +55,7 @@ def test_any_json_is_a_failure(document: object, status: int, headers: dict[str,
 
 @given(REPLIES, ERROR_STATUSES, st.integers(0, 6))
 def test_json_inside_messages_is_a_failure(document: object, status: int, depth: int) -> None:
-    """And JSON that was written into a message, and that into another."""
+    """A message may hold JSON, whose message may hold JSON again."""
     for _ in range(depth):
         document = {"error_code": "INTERNAL_ERROR", "message": json.dumps(document)}
 
@@ -63,8 +63,8 @@ def test_json_inside_messages_is_a_failure(document: object, status: int, depth:
 
 
 @pytest.mark.parametrize("fault", ["timeout", "connection", "invalid_response"])
-def test_a_fault_on_the_way_is_a_failure(fault: Kind) -> None:
-    """Where no whole answer came, the kind is the fault's, in its words, and it may be tried again."""
+def test_a_fault_is_a_retryable_failure(fault: Kind) -> None:
+    """It keeps its kind and its description."""
     failure = failure_of(Response(0, fault=fault, detail="no answer within 120 s \udcff"))
 
     assert holds(failure)
@@ -101,8 +101,8 @@ def test_a_fault_on_the_way_is_a_failure(fault: Kind) -> None:
         (529, "unavailable", True),
     ],
 )
-def test_without_a_body_the_status_names_the_kind(status: int, kind: str, waits: bool) -> None:  # noqa: FBT001 -- a table
-    """An empty answer is what its status says; only 429, 503 and 529 are told to wait."""
+def test_without_a_body_the_status_gives_the_kind(status: int, kind: str, waits: bool) -> None:  # noqa: FBT001 -- a table
+    """Only 429, 503 and 529 are throttled."""
     failure = refusal(status)
 
     assert (kind, waits) == (failure.error.kind, failure.throttled)
@@ -119,14 +119,14 @@ def test_without_a_body_the_status_names_the_kind(status: int, kind: str, waits:
     ],
 )
 @pytest.mark.parametrize(("status", "kind"), [(401, "unauthorized"), (403, "unauthorized"), (404, "not_found")])
-def test_some_statuses_mean_what_they_say(status: int, kind: str, words: str) -> None:
-    """Whatever words stand beside them, 401, 403 and 404 are themselves."""
+def test_some_statuses_are_unambiguous(status: int, kind: str, words: str) -> None:
+    """401, 403 and 404 give the kind, whatever the message is."""
     assert kind == refusal(status, {"message": words}).error.kind
 
 
 @pytest.mark.parametrize("status", [400, 429, 500, 503])
-def test_an_exhausted_quota_is_not_waited_for(status: int) -> None:
-    """Money does not come back by waiting: whatever the status, the task stops at once."""
+def test_an_exhausted_quota_stops_the_task(status: int) -> None:
+    """Waiting does not help, whatever the status is."""
     failure = refusal(status, {"error": {"type": "insufficient_quota", "message": "You exceeded your current quota"}})
 
     assert ("quota", False, True) == (failure.error.kind, failure.throttled, failure.stops_all)
@@ -163,24 +163,24 @@ def test_an_exhausted_quota_is_not_waited_for(status: int) -> None:
         ({"retry_after": "soon"}, {"retry_after": 15}, 15.0),
     ],
 )
-def test_how_long_to_wait_is_found_where_servers_put_it(
+def test_the_wait_is_read_from_headers_and_body(
     headers: dict[str, str],
     body: object,
     expected: float | None,
 ) -> None:
-    """Seconds, milliseconds, an HTTP date against the server's own, or the body's `retry_after`; nonsense is none."""
+    """It is in seconds, milliseconds, an HTTP date relative to the server's, or the body's `retry_after`."""
     assert expected == refusal(429, body, **headers).retry_after_s
 
 
-def test_a_prompt_that_a_server_repeats_is_no_evidence() -> None:
-    """A validator that quotes what it was sent does not turn the prompt's words into the error's kind."""
+def test_a_quoted_prompt_does_not_change_the_kind() -> None:
+    """Validators repeat their input."""
     quoted = {"detail": [{"msg": "Field required", "input": {"prompt": "Rate limit exceeded; prompt is too long"}}]}
 
     assert "invalid_request" == refusal(422, quoted).error.kind
 
 
-def test_the_innermost_truth_counts() -> None:
-    """A gateway's 500 around a provider's 401 is a provider's 401, and the status shown is the one that was sent."""
+def test_the_innermost_error_gives_the_kind() -> None:
+    """A gateway's 500 around a provider's 401 is `unauthorized`, with the status that was sent."""
     inner = {"error": {"message": "Incorrect API key", "code": 401}}
     failure = refusal(500, {"error_code": "INTERNAL_ERROR", "message": json.dumps({"external_model_error": inner})})
 
@@ -191,8 +191,8 @@ def test_the_innermost_truth_counts() -> None:
     )
 
 
-def test_a_long_page_is_cut_to_a_sentence() -> None:
-    """The message is for a column: one line, and not a whole page."""
+def test_a_long_page_becomes_a_short_message() -> None:
+    """The message is one line for a column."""
     page = b"<html><head><style>a { color: red }</style></head><body>" + b"<p>Sorry,\n the service is down.</p>" * 500
     message = failure_of(Response(500, page)).error.message
 
@@ -201,16 +201,16 @@ def test_a_long_page_is_cut_to_a_sentence() -> None:
     assert len(message) <= 501
 
 
-def test_a_body_that_was_never_meant_to_end_is_read_quickly() -> None:
-    """Depth without end is no JSON and costs no stack, and no half of a page or a sentence is looked through twice."""
+def test_hostile_bodies_are_read_quickly() -> None:
+    """Endless nesting costs no stack, and no text is searched twice."""
     endless = (b"[", b'{"error":', b'{"a":"{', b"<", b"<script", b"<!--", b"<title", b"exceeded ", b"endpoint ")
     for body in (beginning + beginning[-8:] * 100_000 for beginning in endless):
         assert "unavailable" == failure_of(Response(500, body)).error.kind
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308, 405])
-def test_a_wrong_address_is_not_the_inputs_fault(status: int) -> None:
-    """A redirect and a method that is not allowed are about the URL: no batch is halved for them, and all stops."""
+def test_a_wrong_url_stops_the_task(status: int) -> None:
+    """A redirect and a refused method are about the URL, so no batch is split for them."""
     assert (False, True) == (refusal(status).about_input, refusal(status).stops_all)
 
 
@@ -225,7 +225,7 @@ STOPPED = [
 @pytest.mark.parametrize("words", STOPPED)
 @pytest.mark.parametrize("status", [400, 409, 500, 503])
 def test_a_stopped_endpoint_stops_the_task(status: int, words: str) -> None:
-    """Nobody waits for what only a person can start; once it is started, its rows can be asked again."""
+    """Only a person can start it; then its rows can be sent again."""
     failure = refusal(status, {"error_code": "BAD_REQUEST", "message": words})
 
     assert ("unavailable", True) == (failure.error.kind, failure.error.retryable)
@@ -242,8 +242,8 @@ def test_a_stopped_endpoint_stops_the_task(status: int, words: str) -> None:
         {"message": "Endpoint mood is in state NOT_READY"},
     ],
 )
-def test_an_endpoint_that_is_being_deployed_is_waited_for(document: object) -> None:
-    """A 4xx that says "not yet" is told to wait, as a 503 is, and is no fault of the input."""
+def test_an_endpoint_that_is_not_ready_is_throttled(document: object) -> None:
+    """A 4xx that says "not yet" is treated like a 503, and is not about the input."""
     failure = refusal(400, document)
 
     assert ("unavailable", True) == (failure.error.kind, failure.error.retryable)
@@ -251,20 +251,20 @@ def test_an_endpoint_that_is_being_deployed_is_waited_for(document: object) -> N
 
 
 @pytest.mark.parametrize(("status", "kind"), [(401, "unauthorized"), (404, "not_found"), (429, "rate_limited")])
-def test_a_status_that_is_plain_is_believed_before_the_state(status: int, kind: str) -> None:
-    """Who has no token, the wrong name or too many requests is told that, whatever state the endpoint is in."""
+def test_an_unambiguous_status_counts_before_the_state(status: int, kind: str) -> None:
+    """A missing token, a wrong name and too many requests are reported as such."""
     assert kind == refusal(status, {"message": STOPPED[0]}).error.kind
 
 
-def test_a_text_about_a_stopped_endpoint_stops_nothing() -> None:
-    """A refusal that quotes its input far on is about the input."""
+def test_a_quoted_text_about_a_stopped_endpoint_stops_nothing() -> None:
+    """A message may quote its input at the end."""
     failure = refusal(400, {"message": f"invalid character in: {'blah ' * 60}. The endpoint is stopped. So what?"})
 
     assert ("invalid_request", False) == (failure.error.kind, failure.stops_all)
 
 
-def test_a_fault_that_stays_stops_the_task() -> None:
-    """A certificate that nobody trusts is not trusted for the next row either; a cut connection says nothing of it."""
+def test_a_permanent_fault_stops_the_task() -> None:
+    """An untrusted certificate fails for all rows; a lost connection does not."""
     faults = [
         failure_of(Response(0, fault="connection", detail="certificate verify failed", final=final))
         for final in (True, False)
@@ -284,18 +284,18 @@ def test_a_fault_that_stays_stops_the_task() -> None:
         ("", "no message"),
     ],
 )
-def test_a_redirect_says_where_it_leads(location: str, expected: str) -> None:
-    """As far as it may be printed: no user, no password, no query."""
+def test_a_redirect_names_its_target(location: str, expected: str) -> None:
+    """User, password and query are left out."""
     assert expected == refusal(302, location=location).error.message
 
 
-def test_only_a_redirect_leads_anywhere() -> None:
-    """A Location beside another status is not about the request."""
+def test_only_a_redirect_has_a_target() -> None:
+    """`Location` beside another status is ignored."""
     assert "no message" == refusal(500, location="https://host/").error.message
 
 
 def test_a_provider_behind_the_endpoint_is_named() -> None:
-    """Words that are a provider's say so, and come first."""
+    """The provider's message comes first."""
     inner = {"external_model_provider": "openai", "external_model_error": {"message": "Incorrect API key", "code": 401}}
 
     assert "Incorrect API key (from the provider behind the endpoint: openai)" == (
@@ -303,8 +303,8 @@ def test_a_provider_behind_the_endpoint_is_named() -> None:
     )
 
 
-def test_words_are_kept_short_whatever_is_said_beside_them() -> None:
-    """A long provider's name or address does not push the words out."""
+def test_the_message_keeps_its_place_beside_a_long_provider() -> None:
+    """A long name or address does not displace it."""
     long = "word " * 400
     nested = {"external_model_provider": long, "external_model_error": long}
     messages = [refusal(500, nested).error.message, refusal(302, {"message": long}, location="/x" * 900).error.message]
@@ -314,14 +314,14 @@ def test_words_are_kept_short_whatever_is_said_beside_them() -> None:
 
 @pytest.mark.parametrize("code", ["invalid_client", "invalid_grant", "unauthorized_client"])
 def test_a_sign_in_that_fails_is_unauthorized(code: str) -> None:
-    """OAuth says it with 400 as well as with 401; the description comes with its code."""
+    """OAuth answers 400 or 401; the message has the code and the description."""
     failure = refusal(400, {"error": code, "error_description": "No."})
 
     assert ("unauthorized", f"{code}: No.") == (failure.error.kind, failure.error.message)
 
 
-def test_a_moderated_input_is_no_matter_of_signing_in() -> None:
-    """A 403 that holds the flagged input refuses one row; a 403 that does not is what it says."""
+def test_a_moderated_input_is_not_unauthorized() -> None:
+    """A 403 with the flagged input is about one row; any other 403 is `unauthorized`."""
     flagged = {"error": {"code": 403, "message": "flagged", "metadata": {"flagged_input": "?"}}}
 
     assert ("content_filter", False) == (refusal(403, flagged).error.kind, refusal(403, flagged).stops_all)
@@ -329,10 +329,10 @@ def test_a_moderated_input_is_no_matter_of_signing_in() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 403, 422])
-def test_a_check_that_an_input_failed_is_about_that_input(status: int) -> None:
-    """XAI writes it as a missing permission; no other row is stopped for it."""
-    said = "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO"
-    failure = refusal(status, {"code": "The caller does not have permission", "error": said})
+def test_a_failed_safety_check_is_about_its_input(status: int) -> None:
+    """XAI writes it as a missing permission; it stops no other row."""
+    message = "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO"
+    failure = refusal(status, {"code": "The caller does not have permission", "error": message})
 
     assert ("content_filter", False, True) == (failure.error.kind, failure.stops_all, failure.about_input)
 
@@ -344,13 +344,13 @@ def test_a_check_that_an_input_failed_is_about_that_input(status: int) -> None:
     st.sampled_from(["{}", "{:,}"]),
     st.sampled_from([400, 413, 429, 503]),
 )
-def test_a_request_that_is_larger_than_the_limit_of_a_minute_is_not_waited_for(
-    limit: int, used: int | None, requested: int, form: str, status: int
+def test_a_request_above_the_limit_per_minute_is_too_long(
+    limit: int, used: int | None, requested: int, template: str, status: int
 ) -> None:
-    """It never passes, and is too long; one that only comes too early is told to wait. The numbers decide."""
+    """Waiting does not help it; a request below the limit is throttled. The numbers decide."""
     numbers = {"Limit": limit, "Used": used, "Requested": requested}
-    said = ", ".join(f"{name} {form.format(number)}" for name, number in numbers.items() if number is not None)
-    words = f"Rate limit reached for m on tokens per min (TPM): {said}. Please try again in 20s."
+    message = ", ".join(f"{name} {template.format(number)}" for name, number in numbers.items() if number is not None)
+    words = f"Rate limit reached for m on tokens per min (TPM): {message}. Please try again in 20s."
     failure = refusal(status, {"error": {"message": words, "type": "tokens", "code": "rate_limit_exceeded"}})
 
     expected = ("context_length", False, False) if requested > limit else ("rate_limited", True, True)
@@ -358,24 +358,24 @@ def test_a_request_that_is_larger_than_the_limit_of_a_minute_is_not_waited_for(
 
 
 def test_credit_for_a_smaller_request_stops_no_other() -> None:
-    """OpenRouter names what it can afford; where that is nothing the money is gone."""
-    said = (
+    """OpenRouter names the tokens that it can afford; 0 means that the credit is exhausted."""
+    message = (
         "This request requires more credits, or fewer max_tokens. You requested up to 9000 tokens, but can only afford "
     )
-    failures = [refusal(402, {"error": {"code": 402, "message": f"{said}{tokens}."}}) for tokens in (3324, 0)]
+    failures = [refusal(402, {"error": {"code": 402, "message": f"{message}{tokens}."}}) for tokens in (3324, 0)]
 
     assert [("context_length", False), ("quota", True)] == [(each.error.kind, each.stops_all) for each in failures]
 
 
-def test_of_several_complaints_the_first_is_told() -> None:
-    """A validator that lists them has the most telling one in front, and names its field."""
+def test_the_first_of_several_errors_gives_the_message() -> None:
+    """It has the name of its field."""
     problems = [{"loc": ["body", name], "msg": "Field required"} for name in ("messages", "model")]
 
     assert "messages: Field required" == refusal(422, {"detail": problems}).error.message
 
 
-def test_a_request_that_is_quoted_in_words_is_no_evidence() -> None:
-    """A validator may write the request into its message: from there on it is the user's words."""
+def test_a_request_quoted_in_the_message_does_not_change_the_kind() -> None:
+    """The user's text begins where the validator quotes the request."""
     words = "[{'type': 'missing', 'msg': 'Field required', 'input': {'prompt': 'Rate limit exceeded'}}]"
 
     assert "invalid_request" == refusal(400, {"message": words}).error.kind

@@ -1,4 +1,4 @@
-"""What a person should do about a failure: the words of the server, the place, and a next step."""
+"""The hints of errors: the server's message, the URL and the next step."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ TOKEN = "DATABRICKS_TOKEN"
 
 
 class Case(NamedTuple):
-    """A failure, where it was met, by whom, whether the whole task ended with it, and a part of the hint."""
+    """An error, its URL, the token's origin, whether it stopped the task, and a part of the expected hint."""
 
     kind: Kind
     status: int | None
@@ -30,7 +30,7 @@ class Case(NamedTuple):
 
     @property
     def error(self) -> RowError:
-        """The error that the server's words are in."""
+        """The error with the server's message."""
         return RowError(self.kind, self.status, self.words, retryable=False)
 
 
@@ -135,26 +135,26 @@ SIGN_INS = st.sampled_from(["", TOKEN, "client {x}", "y" * 300]) | TEXTS
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind}: {case.part}")
-def test_each_case_has_its_own_next_step(case: Case) -> None:
-    """First what the server said, then where, and at the end the hint for just this case."""
+def test_each_case_has_its_hint(case: Case) -> None:
+    """The message comes first, then the URL, then the hint for this case."""
     message = with_hint(case.error, case.where, case.sign_in, stops_all=case.stops_all).message
-    said, _, hint = message.partition(" Hint: ")
+    message_part, _, hint = message.partition(" Hint: ")
 
-    assert f"{case.words.rstrip('.')} (at {case.where})." == said
+    assert f"{case.words.rstrip('.')} (at {case.where})." == message_part
     assert case.part in hint
     assert hint.endswith(".")
 
 
-def test_every_line_of_the_table_has_a_case() -> None:
-    """No line stands behind another that is always taken before it."""
+def test_every_rule_has_a_case() -> None:
+    """No rule is hidden by an earlier one."""
     taken = [rule_for(case.error, case.where, case.sign_in, stops_all=case.stops_all) for case in CASES]
 
     assert [] == [line for lines in HINT_RULES.values() for line in lines if line not in taken]
 
 
 @given(ERRORS, PLACES, SIGN_INS, st.booleans())
-def test_advice_changes_the_words_alone(error: RowError, where: str, sign_in: str, stops_all: bool) -> None:  # noqa: FBT001 -- drawn
-    """Kind, status and retryable stay, and what the server said still comes first."""
+def test_a_hint_changes_only_the_message(error: RowError, where: str, sign_in: str, stops_all: bool) -> None:  # noqa: FBT001 -- drawn
+    """Kind, status and retryable stay, and the server's message comes first."""
     advised = with_hint(error, where, sign_in, stops_all=stops_all)
 
     assert error._replace(message="") == advised._replace(message="")
@@ -162,8 +162,8 @@ def test_advice_changes_the_words_alone(error: RowError, where: str, sign_in: st
 
 
 @given(ERRORS, PLACES, SIGN_INS, st.booleans())
-def test_advice_is_given_once(error: RowError, where: str, sign_in: str, stops_all: bool) -> None:  # noqa: FBT001 -- drawn
-    """Who advises an error that was advised before changes nothing, wherever it was met the second time."""
+def test_a_hint_is_added_once(error: RowError, where: str, sign_in: str, stops_all: bool) -> None:  # noqa: FBT001 -- drawn
+    """A second call changes nothing, whatever its arguments."""
     advised = with_hint(error, where, sign_in, stops_all=stops_all)
 
     if advised != error:
@@ -171,8 +171,8 @@ def test_advice_is_given_once(error: RowError, where: str, sign_in: str, stops_a
 
 
 @given(ERRORS, PLACES, SIGN_INS, st.booleans())
-def test_an_advised_message_fits_a_column(error: RowError, where: str, sign_in: str, stops_all: bool) -> None:  # noqa: FBT001 -- drawn
-    """However long the words, the URL and the name of the token are, and a good part of the words is kept."""
+def test_a_message_with_a_hint_has_a_maximum_length(error: RowError, where: str, sign_in: str, stops_all: bool) -> None:  # noqa: FBT001 -- drawn
+    """Long messages, URLs and origins are cut, and a good part of the message is kept."""
     advised = with_hint(error, where, sign_in, stops_all=stops_all)
 
     if advised != error:
@@ -182,15 +182,15 @@ def test_an_advised_message_fits_a_column(error: RowError, where: str, sign_in: 
 
 @pytest.mark.parametrize("kind", ["content_filter", "truncated", "schema_mismatch", "cancelled"])
 @pytest.mark.parametrize("stops_all", [True, False])
-def test_where_there_is_nothing_to_do_nothing_is_said(kind: Kind, stops_all: bool) -> None:  # noqa: FBT001 -- a table
-    """The words of these say all there is."""
+def test_some_kinds_have_no_hint(kind: Kind, stops_all: bool) -> None:  # noqa: FBT001 -- a table
+    """Their message is enough."""
     error = RowError(kind, 200, "the answer was withheld", retryable=False)
 
     assert error == with_hint(error, WORKSPACE, TOKEN, stops_all=stops_all)
 
 
-def test_words_that_have_a_hint_keep_it() -> None:
-    """A token function that raised has its own next step."""
+def test_a_message_with_a_hint_keeps_it() -> None:
+    """A token function that raised has its own hint."""
     error = RowError("unauthorized", None, "The token function raised. Hint: call it alone.", retryable=False)
 
     assert error == with_hint(error, WORKSPACE, TOKEN, stops_all=True)
@@ -198,16 +198,16 @@ def test_words_that_have_a_hint_keep_it() -> None:
 
 @pytest.mark.parametrize("name", [name for name, sample in SAMPLES.items() if sample["expect"].get("stops_all")])
 @pytest.mark.parametrize(("where", "sign_in"), [(WORKSPACE, TOKEN), (ELSEWHERE, "token="), (ELSEWHERE, "")])
-def test_every_refusal_that_stops_a_task_has_a_next_step(name: str, where: str, sign_in: str) -> None:
-    """Whatever the service and its words."""
+def test_every_failure_that_stops_a_task_has_a_hint(name: str, where: str, sign_in: str) -> None:
+    """This holds for all services."""
     failure = read(SAMPLES[name])
 
     assert isinstance(failure, Failure)
     assert f" (at {where}). Hint: " in with_hint(failure.error, where, sign_in, stops_all=True).message
 
 
-def test_a_served_model_is_checked_by_its_endpoints_name() -> None:
-    """The command takes the endpoint's name, and a route is not taken for one."""
+def test_the_hint_names_the_endpoint_of_a_served_model() -> None:
+    """The command takes the endpoint's name; a route is not mistaken for one."""
     stopped = RowError("unavailable", 400, "The given endpoint is stopped", retryable=True)
     host = "https://host/serving-endpoints"
     hints = [

@@ -1,4 +1,4 @@
-"""What is a secret of a request, and how words lose it."""
+"""The secrets of a request, and texts in which they are masked."""
 
 import base64
 import html
@@ -27,21 +27,21 @@ ESCAPES: list[Callable[[str], str]] = [
 
 
 @given(SECRETS, st.sampled_from(ESCAPES), TEXTS, TEXTS)
-def test_a_secret_is_masked_however_it_is_written(
+def test_a_secret_is_masked_in_every_spelling(
     secret: str, escape: Callable[[str], str], before: str, after: str
 ) -> None:
-    """As it is, or escaped for a URL, JSON or HTML."""
+    """It may be plain, or escaped for a URL, JSON or HTML."""
     assert escape(secret) not in without_secrets(f"{before}{escape(secret)}{after}", [secret])
 
 
 @given(TEXTS)
-def test_other_words_stay(text: str) -> None:
-    """Without secrets, or without them in the text, nothing is changed."""
+def test_other_text_is_unchanged(text: str) -> None:
+    """Nothing changes without secrets, or where the text has none."""
     assert text == without_secrets(text, []) == without_secrets(text, ["dapi-0123456789-abcdef"])
 
 
 def test_the_longer_of_two_secrets_is_masked_whole() -> None:
-    """Where one is the beginning of the other nothing of either is left."""
+    """Where one secret is the beginning of another, no part of either is left."""
     assert "a *** b" == without_secrets("a secret-and-more b", ["secret-a", "secret-and-more"])
 
 
@@ -61,8 +61,8 @@ KEY_ALONE = base64.b64encode(b"sk-0123456789:").decode()
         ("Authorization", "Basic no/base64=at=all", {"Basic no/base64=at=all", "no/base64=at=all"}),
     ],
 )
-def test_a_headers_secrets_are_its_value_and_what_is_in_it(name: str, value: str, secrets: set[str]) -> None:
-    """What follows a scheme, and the password of basic authentication; a short value may be any word."""
+def test_a_header_has_its_value_and_its_credentials_as_secrets(name: str, value: str, secrets: set[str]) -> None:
+    """These are the part after a scheme and the password of basic authentication; a short value may be any word."""
     assert secrets == set(secrets_of("https://host/v1", [(name, value)]))
 
 
@@ -76,6 +76,6 @@ def test_a_headers_secrets_are_its_value_and_what_is_in_it(name: str, value: str
         ("code=0123456789&key&=&&token=short", {"0123456789"}),
     ],
 )
-def test_a_urls_secrets_are_the_parameters_that_look_like_keys(query: str, secrets: set[str]) -> None:
-    """Others, such as a version, may be what an error is about."""
+def test_a_url_has_parameters_like_keys_as_secrets(query: str, secrets: set[str]) -> None:
+    """Other parameters, such as a version, may be needed in a message."""
     assert secrets == set(secrets_of(f"https://host/v1?{query}", []))

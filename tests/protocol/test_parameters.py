@@ -1,4 +1,4 @@
-"""The request fields that a user sets: what is sent, and what is refused where the UDF is built."""
+"""The request fields that a user sets: how they are sent, and which are refused when the UDF is built."""
 
 import json
 import math
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.parameters import encode_parameters, is_repeatable
-from spark_llm.validation.texts import check_text
 from tests.support.strategies import JSON, TEXTS
 
 
@@ -35,18 +34,18 @@ from tests.support.strategies import JSON, TEXTS
         ("instruction", "Represent this sentence:"),
     ],
 )
-def test_a_parameter_is_sent_as_it_was_given(name: str, value: object) -> None:
-    """A value that can be right stands in the request under its name, alone."""
+def test_parameters_are_sent_unchanged(name: str, value: object) -> None:
+    """A valid value stands in the request under its name, alone."""
     assert {name: value} == json.loads(encode_parameters({name: value, "other": None}, None))
 
 
-def test_a_parameter_that_is_not_given_is_not_sent() -> None:
-    """None is no value: not even the name travels."""
+def test_missing_parameters_are_not_sent() -> None:
+    """Neither the value None nor its name is sent."""
     assert b"{}" == encode_parameters({"max_tokens": None, "stop": None}, None) == encode_parameters({}, {})
 
 
-def test_a_tuple_of_stops_is_a_list() -> None:
-    """Any sequence of strings will do."""
+def test_stop_may_be_any_sequence() -> None:
+    """It is sent as a list."""
     assert {"stop": ["a", "b"]} == json.loads(encode_parameters({"stop": ("a", "b")}, None))
 
 
@@ -65,8 +64,8 @@ def test_a_tuple_of_stops_is_a_list() -> None:
         (b'{"seed":7}', True),
     ],
 )
-def test_chance_without_a_seed_is_not_repeatable(parameters: bytes, alike: bool) -> None:  # noqa: FBT001 -- a table
-    """Who sets a temperature and no seed wants each answer drawn anew; all others may be answered alike."""
+def test_a_temperature_without_a_seed_is_not_repeatable(parameters: bytes, alike: bool) -> None:  # noqa: FBT001 -- a table
+    """All other requests may share one answer."""
     assert alike == is_repeatable(parameters)
 
 
@@ -96,8 +95,8 @@ def circle() -> list[object]:
         *(("instruction", value) for value in ("", "  ", 7, ["a"])),
     ],
 )
-def test_a_parameter_that_cannot_be_right_is_refused(name: str, value: object) -> None:
-    """The error names the parameter, and ends in a next step."""
+def test_wrong_parameters_are_refused(name: str, value: object) -> None:
+    """The error names the parameter, and ends in a hint."""
     with pytest.raises(ConfigError, match=rf"(?s){name}.* Hint: .+\."):
         encode_parameters({name: value}, None)
 
@@ -113,7 +112,7 @@ def test_extra_body_is_merged_into_the_top_level(extra_body: dict[str, Any]) -> 
     assert 8 == merged["max_tokens"]
 
 
-def test_extra_body_keeps_what_it_was_given() -> None:
+def test_extra_body_is_sent_unchanged() -> None:
     """Nested fields stay nested, and a null is a null."""
     extra_body = {"extra_params": {"top_p": "0.9"}, "top_k": 40, "user": None, "usage_context": {"job": "é🙂"}}
 
@@ -121,14 +120,14 @@ def test_extra_body_keeps_what_it_was_given() -> None:
 
 
 @pytest.mark.parametrize("name", ["messages", "prompt", "input", "model", "stream", "stream_options"])
-def test_extra_body_may_not_set_what_is_ours(name: str) -> None:
-    """The column is the prompt, the endpoint names the model, and a column has no use for a stream."""
+def test_extra_body_may_not_set_reserved_fields(name: str) -> None:
+    """The column is the prompt, the endpoint names the model, and a column cannot receive a stream."""
     with pytest.raises(ConfigError, match=rf"{name}.* Hint: .+\."):
         encode_parameters({}, {name: True})
 
 
-def test_a_field_is_given_once() -> None:
-    """A parameter and `extra_body` may not both name a field; one that is left out is free."""
+def test_a_field_may_not_be_given_twice() -> None:
+    """A parameter and `extra_body` may not both set a field; a parameter of None does not count."""
     with pytest.raises(ConfigError, match=r"'seed'.* Hint: .+\."):
         encode_parameters({"seed": 1}, {"seed": 2})
 
@@ -152,23 +151,14 @@ def test_a_field_is_given_once() -> None:
         {"x": circle()},
     ],
 )
-def test_an_extra_body_that_is_no_json_is_refused(extra_body: Any) -> None:  # noqa: ANN401 -- every wrong type
-    """Nothing is quietly turned into something else on its way: NaN is not null, and bytes are no text."""
+def test_an_extra_body_beyond_json_is_refused(extra_body: Any) -> None:  # noqa: ANN401 -- every wrong type
+    """No value is converted silently: NaN is not null, and bytes are not text."""
     with pytest.raises(ConfigError, match=r"(?s)extra_body.* Hint: .+\."):
         encode_parameters({}, extra_body)
 
 
-@pytest.mark.parametrize("value", ["", " ", "\n", None, 7, b"a", ["a"]])
-def test_a_text_says_something(value: object) -> None:
-    """Blank instructions are a mistake, and are found where the UDF is built."""
-    with pytest.raises(ConfigError, match=r"(?s)system.* Hint: .+\."):
-        check_text("system", value)
-
-    assert " a " == check_text("system", " a ")
-
-
-def test_what_is_written_does_not_change_with_the_caller() -> None:
-    """The parameters are written down when the UDF is built: a mapping that changes later changes nothing."""
+def test_parameters_are_encoded_once() -> None:
+    """A mapping that changes after the UDF was built changes nothing."""
     extra_body = {"top_k": 40}
     before = encode_parameters({}, extra_body)
     extra_body["top_k"] = 1

@@ -1,4 +1,4 @@
-"""Every file of `tests/samples`, a body as its service documents or sends it, is read for what it is."""
+"""Every file of `tests/samples`, a body as its service documents or sends it, is read correctly."""
 
 import json
 from array import array
@@ -46,7 +46,7 @@ HEADERS = st.dictionaries(
 
 
 def body_of(sample: dict[str, Any]) -> bytes:
-    """Return the bytes that came."""
+    """Return the body's bytes."""
     text: str = sample["body_text"] if "body_text" in sample else json.dumps(sample["body"])
     return text.encode()
 
@@ -65,7 +65,7 @@ def decoded(sample: dict[str, Any], response: Response, count: int) -> Outcome:
 
 
 def facts(outcome: Outcome) -> dict[str, Any]:
-    """Lay out what a sample may expect something of."""
+    """Return the values that a sample may have an expectation of."""
     if isinstance(outcome, Answer):
         first = outcome.results[0]
         found = {name: getattr(first, name) for name in ("text", "choices", "finish_reason", "model", "request_id")}
@@ -84,8 +84,8 @@ def facts(outcome: Outcome) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_documented_body_is_read_for_what_it_is(name: str) -> None:
-    """Text, vectors and tokens of an answer; kind, words, waits and reach of a refusal: as the sample expects them."""
+def test_each_sample_is_read_as_expected(name: str) -> None:
+    """It expects text, vectors and tokens of an answer; kind, message, waits and reach of a failure."""
     expected: dict[str, Any] = {"kind": None, **SAMPLES[name]["expect"]}
     if "embeddings" in expected:
         expected["embeddings"] = [array("f", vector).tobytes() for vector in expected["embeddings"]]
@@ -97,7 +97,7 @@ def test_a_documented_body_is_read_for_what_it_is(name: str) -> None:
 
 
 def test_a_failed_row_of_a_200_has_no_text() -> None:
-    """Where a 200 is the error of its row, nothing stands in place of the answer."""
+    """A result with an error has neither text nor choices."""
     failed = [read(sample) for sample in SAMPLES.values() if sample["status"] == 200 and "kind" in sample["expect"]]
     answers = [outcome for outcome in failed if isinstance(outcome, Answer)]
     results = [result for answer in answers for result in answer.results if result.error is not None]
@@ -107,12 +107,12 @@ def test_a_failed_row_of_a_200_has_no_text() -> None:
 
 
 def test_every_kind_that_a_server_can_cause_has_a_sample() -> None:
-    """No kind of error is without a real body that leads to it."""
+    """Each kind of error has a real body that leads to it."""
     assert set() == KINDS_OF_SERVERS - {sample["expect"].get("kind") for sample in SAMPLES.values()}
 
 
-def test_a_refusals_sample_says_all_that_follows_from_it() -> None:
-    """Whether it is waited for, asked in parts, or stops the task is written down beside each."""
+def test_each_failure_sample_expects_all_consequences() -> None:
+    """It says whether the sender waits, splits the batch or stops the task."""
     refusals = {name: sample for name, sample in SAMPLES.items() if isinstance(read(sample), Failure)}
 
     assert {} == {
@@ -121,7 +121,7 @@ def test_a_refusals_sample_says_all_that_follows_from_it() -> None:
 
 
 def places_of(document: Any) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401 -- a JSON document has any type
-    """Name every place in a document: what it is in, and under which name or number."""
+    """Yield every place in a document: its container, and its key or index."""
     if isinstance(document, (dict, list)):
         for key in document if isinstance(document, dict) else range(len(document)):
             yield document, key
@@ -136,8 +136,8 @@ STRANGE = st.sampled_from([
 
 
 @st.composite
-def bent_bodies(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
-    """Draw a sample, and its body with something in it replaced, left out, doubled or cut off."""
+def mutated_bodies(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
+    """Draw a sample, and its body with parts replaced, removed, doubled or cut off."""
     sample = draw(st.sampled_from([sample for sample in SAMPLES.values() if "body" in sample]))
     document = {"": deepcopy(sample["body"])}  # so that there is a place for the whole
     for _ in range(draw(st.integers(1, 4))):
@@ -156,7 +156,7 @@ def bent_bodies(draw: st.DrawFn) -> tuple[dict[str, Any], bytes]:
 
 
 def fits_its_columns(result: Result) -> bool:
-    """Whether a row can hold a result: text that is UTF-8, whole float32, and no answer beside an error."""
+    """Return whether a row can hold a result: text in UTF-8, whole float32, and no answer beside an error."""
     words = [result.text, result.model, result.request_id, result.finish_reason, *(result.choices or [])]
     answered = result.text is not None or result.embedding is not None
     return (
@@ -167,11 +167,11 @@ def fits_its_columns(result: Result) -> bool:
     )
 
 
-@given(bent_bodies(), st.none() | STATUSES, HEADERS, st.none() | st.integers(1, 4))
-def test_however_a_body_is_bent_it_is_read(
+@given(mutated_bodies(), st.none() | STATUSES, HEADERS, st.none() | st.integers(1, 4))
+def test_mutated_bodies_raise_nothing(
     bent: tuple[dict[str, Any], bytes], status: int | None, headers: dict[str, str], drawn: int | None
 ) -> None:
-    """With anything in a wrong place a real body is a result for each input, or a failure, and never an exception."""
+    """A body with wrong parts gives a result for each input, or a failure, and never an exception."""
     sample, body = bent
     count: int = sample["count"] if drawn is None or sample["task"] == "chat" else drawn
     outcome = decoded(sample, Response(sample["status"] if status is None else status, body, headers), count)

@@ -1,4 +1,4 @@
-"""Templates: what may be written, what a row becomes, and that nothing in a row is ever read as a template."""
+"""Templates: which are valid, and how rows fill them; values of rows are never parsed."""
 
 import pickle
 from collections.abc import Callable
@@ -25,24 +25,24 @@ CONVERSATIONS = st.lists(
 
 
 def escaped(text: str) -> str:
-    """Write a text so that a template has it as it is."""
+    """Return a text with its braces doubled."""
     return text.replace("{", "{{").replace("}", "}}")
 
 
-def written(parts: list[tuple[str, str]], end: str) -> str:
-    """Write the template of these texts, each followed by a field, and a last text."""
+def source_of(parts: list[tuple[str, str]], end: str) -> str:
+    """Return the template of these texts, each followed by a field, and a last text."""
     return "".join(f"{escaped(text)}{{{field}}}" for text, field in parts) + escaped(end)
 
 
 def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Turn rows into columns, as they come from Spark."""
+    """Turn rows into columns, as Spark gives them."""
     return {name: [row[name] for row in rows] for name in NAMES}
 
 
 @given(WRITTEN, TEXTS, ROWS)
-def test_pieces_and_fields_are_what_was_written(parts: list[tuple[str, str]], end: str, rows: list[Any]) -> None:
-    """Braces that were doubled are single, fields are found in their order, and rows are filled in as they are."""
-    template = Template.parse("template", written(parts, end))
+def test_pieces_fields_and_rows_are_exact(parts: list[tuple[str, str]], end: str, rows: list[Any]) -> None:
+    """Doubled braces become single, fields keep their order, and values are filled in unchanged."""
+    template = Template.parse("template", source_of(parts, end))
 
     assert tuple(field for _, field in parts) == template.fields
     assert (*(text for text, _ in parts), end) == template.pieces
@@ -50,15 +50,15 @@ def test_pieces_and_fields_are_what_was_written(parts: list[tuple[str, str]], en
 
 
 @given(WRITTEN, TEXTS, ROWS)
-def test_rows_are_filled_in_as_str_format_does(parts: list[tuple[str, str]], end: str, rows: list[Any]) -> None:
-    """What Python's own format makes of the same template is what each row becomes: there is one syntax to know."""
-    text = written(parts, end)
+def test_rows_are_filled_as_str_format_does(parts: list[tuple[str, str]], end: str, rows: list[Any]) -> None:
+    """The syntax is Python's."""
+    text = source_of(parts, end)
 
     assert [text.format_map(row) for row in rows] == Template.parse("template", text).fill(columns(rows))
 
 
 class Anything(dict[str, str]):
-    """Has a value for every name that may be a field's."""
+    """A mapping with a value for every name of a field."""
 
     def __missing__(self, name: str) -> str:
         """Return the name's value."""
@@ -73,8 +73,8 @@ class Anything(dict[str, str]):
 @example("{a{a}}")
 @example("{a}}{")
 @example("}{")
-def test_what_is_refused_is_what_str_format_refuses(text: str) -> None:
-    """Any arrangement of braces is a template exactly when Python's format reads it as one with plain names."""
+def test_templates_are_valid_as_in_str_format(text: str) -> None:
+    """Any arrangement of braces is a template exactly when Python's format parses it into plain names."""
     assume(text.strip())
     try:
         expected: str | None = text.format_map(Anything())
@@ -91,9 +91,9 @@ def test_what_is_refused_is_what_str_format_refuses(text: str) -> None:
 
 @given(WRITTEN, TEXTS, ROWS_WITH_NULLS)
 def test_a_null_in_a_field_is_a_null_row(parts: list[tuple[str, str]], end: str, rows: list[Any]) -> None:
-    """A null in a field of the template makes its row null and no other; one in another field makes none."""
+    """Only a null in a field of the template counts."""
     used = {field for _, field in parts}
-    filled = Template.parse("template", written(parts, end)).fill(columns(rows))
+    filled = Template.parse("template", source_of(parts, end)).fill(columns(rows))
 
     assert [any(row[name] is None for name in used) for row in rows] == [text is None for text in filled]
 
@@ -119,36 +119,36 @@ BAD = {
 
 @pytest.mark.parametrize("make", [PromptBuilder.parse, lambda text: PromptBuilder.parse("{title}", text)])
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD)
-def test_a_brace_that_names_no_field_is_refused(make: Callable[[str], PromptBuilder], text: str) -> None:
-    """Only a plain name stands in braces, in both templates; the place and a next step are told."""
+def test_a_brace_without_a_field_is_refused(make: Callable[[str], PromptBuilder], text: str) -> None:
+    """The error has the position and a hint, for both templates."""
     with pytest.raises(ConfigError, match=r"(template|system)= has .+ at position \d+, .* Hint: .+\.$"):
         make(text)
 
 
 @pytest.mark.parametrize("text", ["Hello", "{{title}}", "", " \n", 7, None, b"{title}", ["{title}"]])
-def test_a_template_that_asks_no_field_is_refused(text: Any) -> None:  # noqa: ANN401 -- every wrong thing
-    """Nothing, no text, and a text without a field are errors where the UDF is built, with a next step."""
+def test_a_template_without_fields_is_refused(text: Any) -> None:  # noqa: ANN401 -- every wrong thing
+    """An empty template, and a value that is not a text, are refused too."""
     with pytest.raises(ConfigError, match=r"^template=.* Hint: .+\.$"):
         PromptBuilder.parse(text)
 
 
 @pytest.mark.parametrize("text", ["", " ", 7])
-def test_instructions_that_say_nothing_are_refused(text: Any) -> None:  # noqa: ANN401 -- every wrong thing
-    """As without a template."""
+def test_blank_instructions_are_refused(text: Any) -> None:  # noqa: ANN401 -- every wrong thing
+    """This is as without a template."""
     with pytest.raises(ConfigError, match=r"^system=.* Hint: .+\.$"):
         PromptBuilder.parse("{title}", text)
 
 
-def test_a_long_mistake_is_told_in_short() -> None:
-    """Of what stands in the braces the beginning is shown."""
+def test_a_long_mistake_is_cut_in_the_error() -> None:
+    """The beginning of the text in braces is shown."""
     with pytest.raises(ConfigError) as raised:
         PromptBuilder.parse("{" + "x y " * 10_000 + "}")
 
     assert len(str(raised.value)) < 300
 
 
-def test_a_huge_row_and_a_huge_template_are_filled_in() -> None:
-    """Megabytes of data, a million doubled braces and ten thousand fields take what joining them takes."""
+def test_huge_rows_and_templates_are_filled_quickly() -> None:
+    """Megabytes of data, a million doubled braces and ten thousand fields take linear time."""
     huge = "{body} é\0" * 1_500_000
     many = Template.parse("template", "{title}, " * 10_000)
 
@@ -158,9 +158,9 @@ def test_a_huge_row_and_a_huge_template_are_filled_in() -> None:
 
 
 @given(WRITTEN, TEXTS, ROWS)
-def test_a_prompt_travels(parts: list[tuple[str, str]], end: str, rows: list[Any]) -> None:
-    """Pickled and read again it is equal, and asks the same."""
-    prompt = PromptBuilder.parse(written(parts, end), "Be {title}.", allows_conversations=True)
+def test_a_prompt_builder_is_picklable(parts: list[tuple[str, str]], end: str, rows: list[Any]) -> None:
+    """The copy is equal, and builds the same prompts."""
+    prompt = PromptBuilder.parse(source_of(parts, end), "Be {title}.", allows_conversations=True)
     arrived = pickle.loads(pickle.dumps(prompt))  # noqa: S301 -- our own bytes
 
     assert prompt == arrived
@@ -168,15 +168,15 @@ def test_a_prompt_travels(parts: list[tuple[str, str]], end: str, rows: list[Any
     assert prompt.build(columns(rows)) == arrived.build(columns(rows))
 
 
-def test_the_fields_are_told_once_and_in_order() -> None:
-    """Those of the template come first, then those that only the instructions have."""
+def test_fields_are_listed_once_and_in_order() -> None:
+    """Those of the template come first, then those of the instructions alone."""
     prompt = PromptBuilder.parse("{b} {a} {b}", "{c} {a}")
 
     assert ("b", "a", "c") == prompt.fields
 
 
-def test_instructions_without_fields_are_every_rows() -> None:
-    """Their braces are read as a template's, and the rows ask texts."""
+def test_instructions_without_fields_are_the_same_for_all_rows() -> None:
+    """Doubled braces become single, and the prompts are texts."""
     prompt = PromptBuilder.parse("About {title}", "Answer as {{json}}.")
 
     assert "Answer as {json}." == prompt.instructions
@@ -185,8 +185,8 @@ def test_instructions_without_fields_are_every_rows() -> None:
 
 
 @given(ROWS_WITH_NULLS)
-def test_instructions_with_fields_lead_their_own_row(rows: list[Any]) -> None:
-    """Each row is a conversation of its instructions and its message; a null in either is a null row."""
+def test_instructions_with_fields_make_conversations(rows: list[Any]) -> None:
+    """A null in the instructions or in the message makes the row null."""
     prompt = PromptBuilder.parse("About {title}", "Be {body}, not {title}.")
 
     assert None is prompt.instructions
@@ -202,8 +202,8 @@ def test_instructions_with_fields_lead_their_own_row(rows: list[Any]) -> None:
 
 
 @given(st.lists(st.tuples(st.none() | CONVERSATIONS | VALUES, st.none() | VALUES), max_size=4))
-def test_a_field_that_is_the_whole_template_may_be_a_conversation(rows: list[tuple[Any, str | None]]) -> None:
-    """Its row's instructions lead it, unless it has its own; texts and nulls beside it are what they always are."""
+def test_a_field_that_is_the_whole_template_may_hold_conversations(rows: list[tuple[Any, str | None]]) -> None:
+    """Instructions come first, unless the conversation has its own; texts and nulls are treated as usual."""
     prompt = PromptBuilder.parse("{turns}", "Be {mood}.", allows_conversations=True)
     plain = PromptBuilder.parse("{turns}", "Be brief.", allows_conversations=True)
     values = {"turns": [turns for turns, _ in rows], "mood": [mood for _, mood in rows]}
@@ -232,16 +232,16 @@ def test_a_field_that_is_the_whole_template_may_be_a_conversation(rows: list[tup
         ("{turns}", None, False, None),  # a completion takes none
     ],
 )
-def test_which_field_may_be_a_conversation(
+def test_only_a_whole_template_may_hold_conversations(
     template: str,
     system: str | None,
     conversations: bool,  # noqa: FBT001 -- a table
     field: str | None,
 ) -> None:
-    """One that stands alone in the template, and nowhere else."""
+    """The instructions may not use the field either."""
     assert field == PromptBuilder.parse(template, system, allows_conversations=conversations).conversation_field
 
 
-def test_a_prompt_reads_as_it_was_written() -> None:
-    """The repr shows the templates, and not their pieces."""
+def test_the_repr_shows_the_sources() -> None:
+    """The pieces are left out."""
     assert "Template(source='Sum {title}')" in repr(PromptBuilder.parse("Sum {title}"))

@@ -1,4 +1,4 @@
-"""Asking for typed answers, and finding them in what a model says."""
+"""Structured output: its part of the request, and its parsing from a model's text."""
 
 import json
 import re
@@ -40,21 +40,22 @@ FENCES = st.sampled_from([("", ""), ("```json\n", "\n```"), ("```\n", "```"), ("
 
 
 @given(st.data(), STRUCTS, THOUGHT, SAID, FENCES, AFTER)
-def test_what_stands_around_the_json_changes_nothing(  # noqa: PLR0917 -- the pieces, in their order
-    data: st.DataObject, shape: Struct, thought: str, said: str, fence: tuple[str, str], after: str
+def test_text_around_the_json_is_ignored(  # noqa: PLR0917 -- the pieces, in their order
+    data: st.DataObject, shape: Struct, reasoning: str, sentence: str, fence: tuple[str, str], after: str
 ) -> None:
-    """Reasoning, a sentence with braces, a code fence and an afterthought are passed over, whatever the values hold."""
+    """Reasoning, a sentence with braces, a code fence and a last remark do not matter, whatever the values are."""
     value = data.draw(values(shape).filter(bool))
     json_text = written(value)
-    assume(thought or not (said.strip() or fence[0]) or "</think>" not in json_text)  # where reasoning ends is a guess
-    text = thought + said + fence[0] + json_text + fence[1] + after
+    # Without an opening tag the end of the reasoning is a guess.
+    assume(reasoning or not (sentence.strip() or fence[0]) or "</think>" not in json_text)
+    text = reasoning + sentence + fence[0] + json_text + fence[1] + after
 
     assert repr(value) == repr(StructuredOutput("answer", shape).parse(text))
 
 
 @given(st.one_of(TEXTS, JSON.map(json.dumps), st.lists(st.sampled_from([*MARKS, '"a":', "1", ","])).map("".join)))
-def test_any_text_is_read_or_refused(text: str) -> None:
-    """No text raises; of what comes back each field is of its type."""
+def test_any_text_is_parsed_or_a_mismatch(text: str) -> None:
+    """No text raises, and parsed fields have their types."""
     for output in (LOOSE, STRICT):
         found = output.parse(text)
 
@@ -62,8 +63,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 @given(st.data(), STRUCTS, st.integers(0, 10_000), st.sampled_from([*MARKS, "", '"', ",", "0", "\ud800", "NaN"]))
-def test_a_damaged_answer_is_read_or_refused(data: st.DataObject, shape: Struct, place: int, piece: str) -> None:
-    """An answer with a piece cut out or put in raises nothing either."""
+def test_a_damaged_answer_raises_nothing(data: st.DataObject, shape: Struct, place: int, piece: str) -> None:
+    """A part may be missing or added."""
     text = written(data.draw(values(shape)))
     place %= len(text)
     output = StructuredOutput("answer", shape)
@@ -73,8 +74,8 @@ def test_a_damaged_answer_is_read_or_refused(data: st.DataObject, shape: Struct,
 
 
 @given(st.data(), STRUCTS)
-def test_half_an_answer_is_none(data: st.DataObject, shape: Struct) -> None:
-    """Where the tokens ran out nothing is read, and it counts as no JSON, whatever is wrong before the end."""
+def test_half_an_answer_is_a_mismatch(data: st.DataObject, shape: Struct) -> None:
+    """An answer that ran out of tokens counts as no JSON, whatever is wrong before its end."""
     text = written({**data.draw(values(shape)), "last": [{"a": 1}]})
     output = StructuredOutput("answer", Struct((*shape.fields, Field("last", Array(Map(Scalar("long")))))))
     assume("last" not in [field.name for field in shape.fields] and "</think>" not in text)
@@ -104,8 +105,8 @@ def test_half_an_answer_is_none(data: st.DataObject, shape: Struct) -> None:
         ('{"a": 1, "b": 1, "c": null}', True),
     ],
 )
-def test_no_answer_says_whether_it_is_json(text: str, is_json: bool) -> None:  # noqa: FBT001 -- a table
-    """What is no JSON tells of a server that did not know the field; JSON of another type tells of a model."""
+def test_a_mismatch_tells_whether_it_is_json(text: str, is_json: bool) -> None:  # noqa: FBT001 -- a table
+    """No JSON points to a server without the field; JSON of another type points to the model."""
     found = STRICT.parse(text)
 
     assert isinstance(found, Mismatch)
@@ -114,20 +115,20 @@ def test_no_answer_says_whether_it_is_json(text: str, is_json: bool) -> None:  #
 
 
 @pytest.mark.parametrize("text", ["{}", '{"error": "I cannot"}', '{"A": "x"}', "Nothing in {} fits."])
-def test_an_object_with_none_of_the_fields_is_no_answer(text: str) -> None:
-    """Even where every field may be null and left out: a row of nulls would look like an answer."""
+def test_an_object_without_any_field_is_a_mismatch(text: str) -> None:
+    """A row of nulls would look like an answer, even where all fields are nullable."""
     assert isinstance(LOOSE.parse(text), Mismatch)
     assert isinstance(StructuredOutput("alone", Nullable(Scalar("string"))).parse(text), Mismatch)
 
 
-def test_fields_that_were_not_asked_for_are_passed_over() -> None:
-    """Whatever they hold; of two values of one field the last one counts."""
+def test_unknown_fields_are_ignored() -> None:
+    """They may hold anything; of two values of one field the last counts."""
     assert {"a": "y"} == LOOSE.parse('{"x": [1, {"a": 2}], "a": "x", "é": null, "a": "y"}')
 
 
 @pytest.mark.parametrize("half", [r"\ud83d", r"\uDE00", r"\ude00\ud83d", "\ud83d"])
-def test_half_a_surrogate_pair_costs_a_letter_and_no_digit(half: str) -> None:
-    """It becomes a replacement character; whole pairs, backslashes and the digits beside it stay what they are."""
+def test_a_lone_surrogate_is_replaced(half: str) -> None:
+    """Whole pairs, backslashes and digits beside it stay."""
     text = rf'{{"a": 1, "b": 1.0000000001, "c": "\\ud83d \ud83d\ude00 {half}"}}'
     found: Any = STRICT.parse(text)
 
@@ -140,8 +141,8 @@ def test_half_a_surrogate_pair_costs_a_letter_and_no_digit(half: str) -> None:
     ['{"a": ' * 100_000, '{"a": ' + "[" * 100_000, '{"a": ' + "[" * 50_000 + "]" * 50_000 + "}", '{"' * 50_000],
     ids=["objects", "arrays", "whole arrays", "quotes"],
 )
-def test_depth_without_end_is_no_answer(text: str) -> None:
-    """A hundred thousand brackets are a mismatch, in no more time than their number."""
+def test_endless_nesting_is_a_mismatch(text: str) -> None:
+    """A hundred thousand brackets take linear time."""
     for output in (STRICT, LOOSE):
         assert isinstance(output.parse(text), Mismatch)
         assert isinstance(output.parse("Here: " + text), Mismatch)
@@ -162,8 +163,8 @@ def test_depth_without_end_is_no_answer(text: str) -> None:
     ],
     ids=repr,
 )
-def test_a_type_that_is_no_struct_is_asked_for_as_one(shape: Shape, text: str, expected: Any) -> None:  # noqa: ANN401 -- a value
-    """Servers take schemas of objects: the value is the field `answer`, and is read without it."""
+def test_a_single_value_is_requested_as_a_struct(shape: Shape, text: str, expected: Any) -> None:  # noqa: ANN401 -- a value
+    """Servers take schemas of objects, so the value is the field `answer`, which is removed again."""
     output = StructuredOutput("alone", shape)
 
     assert ["answer"] == list(json.loads(output.schema)["properties"])
@@ -172,19 +173,22 @@ def test_a_type_that_is_no_struct_is_asked_for_as_one(shape: Shape, text: str, e
 
 
 @given(st.text(), STRUCTS)
-def test_the_request_asks_for_the_schema(name: str, shape: Struct) -> None:
-    """It is a field of a JSON object, with a name that every server takes; a map is not asked for strictly."""
+def test_the_request_has_the_schema(name: str, shape: Struct) -> None:
+    """The field's name is valid for all servers, and a map makes it non-strict."""
     output = StructuredOutput(name, shape)
-    asked = json.loads(b"{" + output.response_format + b"}")["response_format"]
+    response_format = json.loads(b"{" + output.response_format + b"}")["response_format"]
     is_open = '"additionalProperties":{' in output.schema.decode()
 
-    assert ("json_schema", json.loads(output.schema)) == (asked["type"], asked["json_schema"]["schema"])
-    assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", asked["json_schema"]["name"])
-    assert (not is_open or '"\\"' in output.schema.decode()) >= asked["json_schema"]["strict"]
+    assert ("json_schema", json.loads(output.schema)) == (
+        response_format["type"],
+        response_format["json_schema"]["schema"],
+    )
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", response_format["json_schema"]["name"])
+    assert (not is_open or '"\\"' in output.schema.decode()) >= response_format["json_schema"]["strict"]
 
 
-def test_the_same_is_asked_in_words() -> None:
-    """The instructions carry the schema; a second try says first what was wrong with the answer."""
+def test_the_instructions_have_the_schema() -> None:
+    """A correction first names the mismatch."""
     mismatch = STRICT.parse("{}")
     again = STRICT.correction(mismatch)
 
@@ -193,8 +197,8 @@ def test_the_same_is_asked_in_words() -> None:
     assert again.index(mismatch.reason) < again.index(STRICT.instructions)
 
 
-def test_what_is_wrong_is_said_by_its_place() -> None:
-    """The path of the field, in a line."""
+def test_the_reason_has_the_path_of_the_field() -> None:
+    """It is one line."""
     inner = Struct((Field("b", Number(3, 1)), Field("c", Scalar("long"))))
     output = StructuredOutput("deep", Struct((Field("a", Array(inner)),)))
 

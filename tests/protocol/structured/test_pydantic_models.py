@@ -1,4 +1,4 @@
-"""Pydantic models as types of answers; pydantic's own reading of the same answers is what they are held to."""
+"""Pydantic models as output types; pydantic's own parsing is the reference."""
 
 import json
 import re
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Mood(Enum):
-    """A docstring that is not told."""
+    """A docstring that is not sent."""
 
     GOOD = "good"
     BAD = "bad"
@@ -37,14 +37,14 @@ class Mood(Enum):
 
 
 class Stars(IntEnum):
-    """As whole numbers."""
+    """Whole numbers."""
 
     ONE = 1
     TWO = 2
 
 
 class Place(BaseModel):
-    """A model in a model."""
+    """A model inside a model."""
 
     city: str
 
@@ -56,13 +56,13 @@ class Box(BaseModel, Generic[T]):
 
 
 class Tree(BaseModel):
-    """A model in itself."""
+    """A model that contains itself."""
 
     children: "list[Tree]"
 
 
 class Left(BaseModel):
-    """A model in itself by way of another."""
+    """A model that contains itself through another."""
 
     right: "Right | None"
 
@@ -140,8 +140,8 @@ TEXT, LONG = Scalar("string"), Scalar("long")
     ],
     ids=str,
 )
-def test_an_annotation_is_a_type(annotation: Any, expected: Shape) -> None:  # noqa: ANN401 -- any annotation
-    """What a column can hold is taken, however it is spelt."""
+def test_annotations_are_mapped_to_types(annotation: Any, expected: Shape) -> None:  # noqa: ANN401 -- any annotation
+    """All spellings of a type that a column can hold are accepted."""
     assert expected == shape(annotation)
 
 
@@ -164,18 +164,18 @@ def test_an_annotation_is_a_type(annotation: Any, expected: Shape) -> None:  # n
     ],
     ids=str,
 )
-def test_the_constraints_of_a_field_are_rules(annotation: Any, field: Any, expected: Shape) -> None:  # noqa: ANN401 -- as `model`
-    """Those of pydantic's that a worker can hold to; of two bounds the narrower; a default changes nothing."""
+def test_constraints_of_a_field_are_kept(annotation: Any, field: Any, expected: Shape) -> None:  # noqa: ANN401 -- as `model`
+    """Of two bounds the narrower counts; a default changes nothing."""
     [part] = shape_of_model(model(annotation, field)).fields
 
     assert ("x", expected) == (part.name, part.shape)
 
 
-def test_descriptions_travel() -> None:
-    """A field's own, and those that stand inside its annotation; docstrings do not."""
+def test_descriptions_are_kept() -> None:
+    """They come from the field and from inside its annotation; docstrings are ignored."""
 
     class Review(BaseModel):
-        """Not told."""
+        """Not sent."""
 
         mood: Mood = Field(description="How it sounds")
         stars: Annotated[int, Field(description="1 to 5")]
@@ -195,7 +195,7 @@ def test_descriptions_travel() -> None:
 
 
 def bad(annotation: Any, field: Any = ...) -> Any:  # noqa: ANN401 -- a row of the table below
-    """Return a row: what is refused."""
+    """Return a case of a refused annotation."""
     name = f"{annotation} {field if field is not ... else ''}"
     return pytest.param(annotation, field, id=re.sub(r" at 0x\w+", "", name))
 
@@ -260,16 +260,16 @@ def bad(annotation: Any, field: Any = ...) -> Any:  # noqa: ANN401 -- a row of t
         bad(Annotated[str, Field(pattern="a")], Field(pattern="b")),
     ],
 )
-def test_what_no_worker_can_hold_to_is_refused(annotation: Any, field: Any) -> None:  # noqa: ANN401 -- as `model`
-    """By its path, where the UDF is built, in a sentence that ends in a next step."""
+def test_unsupported_annotations_are_refused(annotation: Any, field: Any) -> None:  # noqa: ANN401 -- as `model`
+    """The error has the path and a hint, and is raised when the UDF is built."""
     if annotation is Left:
         Left.model_rebuild()
     with pytest.raises(ConfigError, match=r"(?s)^Model\.x[\w.\[\]]* .+ Hint: .+\.$"):
         shape_of_model(model(annotation, field))
 
 
-def test_what_is_refused_is_named_by_its_path() -> None:
-    """However deep it is: `[]` is an element, `{}` a value."""
+def test_the_error_has_the_path_at_any_depth() -> None:
+    """`[]` is an element, `{}` a value."""
 
     class Inner(BaseModel):
         bad: list[dict[str, bytes]]
@@ -278,8 +278,8 @@ def test_what_is_refused_is_named_by_its_path() -> None:
         shape_of_model(model(list[Inner] | None))
 
 
-def test_two_fields_that_spark_takes_for_one_are_refused() -> None:
-    """Spark finds neither of `a` and `A` in a column, unless case counts in the session."""
+def test_field_names_that_are_equal_for_spark_are_refused() -> None:
+    """Spark finds neither `a` nor `A` in such a column, unless case counts in the session."""
 
     class Inner(BaseModel):
         a: int
@@ -289,8 +289,8 @@ def test_two_fields_that_spark_takes_for_one_are_refused() -> None:
         shape_of_model(model(list[Inner]))
 
 
-def test_a_name_that_is_not_defined_yet_is_refused() -> None:
-    """And what to do is said."""
+def test_an_undefined_name_is_refused() -> None:
+    """The hint says what to call."""
     with pytest.raises(ConfigError, match=r"Model\.x\[\] is Later.* Hint: .*model_rebuild"):
         shape_of_model(model(list["Later"]))  # type: ignore[name-defined]  # noqa: F821 -- that it is not is the point
 
@@ -304,8 +304,8 @@ def test_a_name_that_is_not_defined_yet_is_refused() -> None:
         {"check": pydantic.model_validator(mode="before")(lambda value: value)},
     ],
 )
-def test_a_models_validators_are_refused(validator: dict[str, Any]) -> None:
-    """Its own, and those that it inherits; here or in a model within."""
+def test_validators_are_refused(validator: dict[str, Any]) -> None:
+    """They may be the model's own or inherited, in it or in a model inside it."""
     made = pydantic.create_model("Checked", x=(int, ...), __validators__=validator)
     child = pydantic.create_model("Child", __base__=made, y=(int, ...))
 
@@ -318,13 +318,13 @@ def test_a_models_validators_are_refused(validator: dict[str, Any]) -> None:
     "setting", [{"str_to_lower": True}, {"str_strip_whitespace": True}, {"str_max_length": 3}, {"str_min_length": 1}]
 )
 def test_settings_that_change_texts_are_refused(setting: Any) -> None:  # noqa: ANN401 -- a ConfigDict
-    """As a validator is: they would be held to in Python alone."""
+    """They are Python code, as validators are."""
     with pytest.raises(ConfigError, match=rf"the setting {next(iter(setting))}.* Hint: .+\.$"):
         shape_of_model(pydantic.create_model("Set", x=(str, ...), __config__=setting))
 
 
-def test_what_is_no_models_class_is_refused() -> None:
-    """An instance, a list of models, and a class of another kind, each with what to pass."""
+def test_values_that_are_no_model_class_are_refused() -> None:
+    """An instance, a list of models and another class each get their own hint."""
     for returns, hint in ((Place(city="Bonn"), "Place"), (list[Place], "BaseModel"), (dict, "BaseModel"), (7, "Base")):
         assert not is_model(returns)
         with pytest.raises(ConfigError, match=rf"is not the class of a pydantic model. Hint: .*{hint}.*\.$"):
@@ -335,7 +335,7 @@ def test_what_is_no_models_class_is_refused() -> None:
 
 
 class Ticket(BaseModel):
-    """Each kind of field and of constraint, for the comparison below."""
+    """All kinds of fields and constraints, for the comparison below."""
 
     title: str = Field(min_length=1, max_length=5, pattern="^[a-z ]*$")
     stars: int = Field(ge=1, le=5)
@@ -379,8 +379,8 @@ RIGHT: dict[str, Any] = {
 
 
 @given(st.sets(st.sampled_from(list(RIGHT)), max_size=3), TICKETS)
-def test_what_is_read_is_what_pydantic_would_read(changed: set[str], drawn: dict[str, Any]) -> None:
-    """Pydantic in its strict mode takes the same answers, and refuses the same."""
+def test_answers_are_parsed_as_pydantic_does(changed: set[str], drawn: dict[str, Any]) -> None:
+    """Pydantic's strict mode accepts and refuses the same answers."""
     text = json.dumps(RIGHT | {name: drawn[name] for name in changed})
     found = StructuredOutput("ticket", shape_of_model(Ticket)).parse(text)
     try:
@@ -392,7 +392,7 @@ def test_what_is_read_is_what_pydantic_would_read(changed: set[str], drawn: dict
 
 
 def test_pydantic_is_not_imported() -> None:
-    """The module works where pydantic is not installed: it only looks at what it is given."""
+    """The module works where pydantic is not installed."""
     code = (
         "import sys; sys.modules['pydantic'] = None; "
         "from spark_llm.protocol.structured.pydantic_models import is_model; "

@@ -1,4 +1,4 @@
-"""The types of typed answers: what each reads and refuses, to the digit, and what a server is told of it."""
+"""The types of structured output: which values each accepts, to the digit, and its JSON Schema."""
 
 import json
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ KEYWORDS = {
 
 
 def read(shape: Shape, text: str) -> Any:  # noqa: ANN401 -- a value of any shape
-    """Read a value on its own: that of the one field of a struct."""
+    """Parse a value as the only field of a struct."""
     found = StructuredOutput("answer", Struct((Field("value", shape),))).parse(f'{{"value": {text}}}')
     return found if isinstance(found, Mismatch) else found["value"]
 
@@ -48,7 +48,7 @@ def schema_of(shape: Struct) -> dict[str, Any]:
 
 
 def parts(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield a schema and those in it."""
+    """Yield a schema and all schemas inside it."""
     yield schema
     inner = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
     for part in inner:
@@ -57,16 +57,16 @@ def parts(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @given(st.data(), STRUCTS)
-def test_a_value_is_read_back_exactly(data: st.DataObject, shape: Struct) -> None:
-    """Each digit, each microsecond, each letter, in its own Python type; what was left out stays out."""
+def test_values_are_parsed_back_exactly(data: st.DataObject, shape: Struct) -> None:
+    """Each digit, microsecond and character stays, in its own Python type; missing fields stay missing."""
     value = data.draw(values(shape).filter(bool))
 
     assert repr(value) == repr(StructuredOutput("answer", shape).parse(written(value)))
 
 
 @given(st.data(), STRUCTS)
-def test_the_schema_accepts_what_is_read(data: st.DataObject, shape: Struct) -> None:
-    """Every value that has all its fields is valid against the schema that was sent, which is valid itself."""
+def test_the_schema_accepts_complete_values(data: st.DataObject, shape: Struct) -> None:
+    """The schema itself is valid too."""
     schema = schema_of(shape)
     Draft202012Validator.check_schema(schema)
     value = json.loads(written(data.draw(values(shape, whole=True))))
@@ -75,8 +75,8 @@ def test_the_schema_accepts_what_is_read(data: st.DataObject, shape: Struct) -> 
 
 
 @given(st.data(), STRUCTS)
-def test_what_breaks_the_type_is_refused(data: st.DataObject, shape: Struct) -> None:
-    """One wrong value, however deep, and the whole answer is a mismatch that is JSON."""
+def test_one_wrong_value_is_a_mismatch(data: st.DataObject, shape: Struct) -> None:
+    """It may be at any depth, and the mismatch counts as JSON."""
     found = StructuredOutput("answer", shape).parse(data.draw(misfits(shape).filter(lambda text: text.startswith("{"))))
 
     assert isinstance(found, Mismatch)
@@ -85,8 +85,8 @@ def test_what_breaks_the_type_is_refused(data: st.DataObject, shape: Struct) -> 
 
 
 @given(STRUCTS)
-def test_the_schema_keeps_to_what_servers_share(shape: Struct) -> None:
-    """No `$ref`, no `anyOf`, no bounds; an object is closed and all its fields are required, unless it is a map."""
+def test_the_schema_has_no_keywords_that_servers_differ_in(shape: Struct) -> None:
+    """It has no `$ref`, no `anyOf` and no bounds; an object is closed and requires all fields, unless it is a map."""
     for part in parts(schema_of(shape)):
         assert part.keys() <= KEYWORDS
         if "properties" in part:
@@ -94,8 +94,8 @@ def test_the_schema_keeps_to_what_servers_share(shape: Struct) -> None:
 
 
 @given(STRUCTS)
-def test_walking_meets_every_part(shape: Struct) -> None:
-    """The shapes that are met are as many as the parts of the schema, a null not counted."""
+def test_walk_yields_every_shape(shape: Struct) -> None:
+    """There are as many as parts of the schema, without nulls."""
     met = [part for part in walk(shape) if not isinstance(part, Nullable)]
 
     assert len(met) == len(list(parts(schema_of(shape))))
@@ -103,7 +103,7 @@ def test_walking_meets_every_part(shape: Struct) -> None:
 
 @pytest.mark.parametrize("kind", BITS)
 def test_a_whole_number_fits_its_width(kind: str) -> None:
-    """The first and the last number are read, and those after them are refused."""
+    """The first and the last number are accepted, and their neighbours outside are refused."""
     most = 2 ** (BITS[kind] - 1)
 
     assert [-most, most - 1] == [read(Scalar(kind), str(number)) for number in (-most, most - 1)]
@@ -125,7 +125,7 @@ NUMBERS = st.one_of(
 
 @given(NUMBERS, st.sampled_from(sorted(BITS)))
 def test_a_whole_number_may_have_a_point(text: str, kind: str) -> None:
-    """1.0 and 1e2 are whole numbers to a JSON schema; each is read from its digits, or is a mismatch."""
+    """1.0 and 1e2 are whole numbers in JSON Schema; each is read from its digits, or is a mismatch."""
     exact = None if text == "true" or len(text.partition("e")[2]) > 3 else Fraction(text)
     fits = exact is not None and exact.denominator == 1 and -(2 ** (BITS[kind] - 1)) <= exact < 2 ** (BITS[kind] - 1)
     found = read(Scalar(kind), text)
@@ -134,8 +134,8 @@ def test_a_whole_number_may_have_a_point(text: str, kind: str) -> None:
     assert not fits or Draft202012Validator(Scalar(kind).json_schema()).is_valid(json.loads(text))
 
 
-def test_a_point_changes_nothing_beside_a_whole_number() -> None:
-    """Texts, decimals and floats of the same answer are read as they stand; a choice of whole numbers takes one too."""
+def test_points_in_other_values_do_not_matter() -> None:
+    """Texts, decimals and floats of the same answer are unchanged; enumerations of numbers accept a point."""
     shape = Struct(
         (
             Field("a", Enumeration((1, 2))),
@@ -159,7 +159,7 @@ def test_a_point_changes_nothing_beside_a_whole_number() -> None:
 
 
 def test_a_float_fits_its_width() -> None:
-    """The largest float32 is read, and what would be infinite there is refused; a double takes it."""
+    """The largest float32 is accepted, and a number that would be infinite is refused; a double accepts it."""
     most = "3.4028234663852886e38"
 
     assert [float(most), -float(most)] == [read(Scalar("float"), number) for number in (most, f"-{most}")]
@@ -169,8 +169,8 @@ def test_a_float_fits_its_width() -> None:
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 5_000])
 @pytest.mark.parametrize("shape", [Scalar("float"), Scalar("double"), Scalar("long"), Number(38, 18)], ids=repr)
-def test_a_number_that_no_column_holds_is_no_answer(number: str, shape: Shape) -> None:
-    """It does not become null where null may be, nor the nearest number that fits."""
+def test_a_number_beyond_its_column_is_a_mismatch(number: str, shape: Shape) -> None:
+    """It becomes neither null nor the nearest number."""
     assert isinstance(read(shape, number), Mismatch)
     assert isinstance(read(Nullable(shape), number), Mismatch)
 
@@ -189,7 +189,7 @@ def test_a_number_that_no_column_holds_is_no_answer(number: str, shape: Shape) -
     ],
 )
 def test_a_decimal_gets_its_scale(text: str, expected: str) -> None:
-    """However it is written, in quotes too, it has the digits of its column after the point."""
+    """It has the digits of its column after the point, however it is written, in quotes too."""
     assert expected == str(read(Number(5, 2), text))
 
 
@@ -200,15 +200,15 @@ def test_a_decimal_is_never_rounded(text: str) -> None:
 
 
 def test_a_decimal_is_read_from_its_digits() -> None:
-    """All 38 of them, which no float has."""
+    """It keeps all 38 digits, which no float has."""
     digits = "12345678901234567890.123456789012345678"
 
     assert Decimal(digits) == read(Number(38, 18), digits)
 
 
 @given(st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29)), st.integers(-1_439, 1_439))  # noqa: DTZ001 -- given its zone below
-def test_a_moment_is_the_same_in_every_zone(moment: datetime, minutes: int) -> None:
-    """With any offset it is read as UTC; without one it is refused, and where none belongs one is."""
+def test_a_timestamp_is_converted_to_utc(moment: datetime, minutes: int) -> None:
+    """A timestamp needs an offset, and one without a time zone must have none."""
     utc = moment.replace(tzinfo=timezone.utc, fold=0)
     there = json.dumps(elsewhere(utc, minutes))
 
@@ -218,8 +218,8 @@ def test_a_moment_is_the_same_in_every_zone(moment: datetime, minutes: int) -> N
 
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
-def test_a_moment_outside_of_all_years_is_refused(text: str) -> None:
-    """A time that UTC would write in the year 0 or 10000 is a mismatch, and no error."""
+def test_a_timestamp_outside_of_all_years_is_a_mismatch(text: str) -> None:
+    """Its year in UTC would be 0 or 10000."""
     assert isinstance(read(Array(Scalar("timestamp")), f'["{text}"]'), Mismatch)
 
 
@@ -247,8 +247,8 @@ def test_a_moment_outside_of_all_years_is_refused(text: str) -> None:
     ],
     ids=repr,
 )
-def test_a_rule_is_held(shape: Shape, fits: list[str], breaks: list[str]) -> None:
-    """What a constraint allows is read, and what it forbids is refused; the narrower of two bounds counts."""
+def test_constraints_are_checked(shape: Shape, fits: list[str], breaks: list[str]) -> None:
+    """Allowed values are accepted and others are refused; the narrower of two bounds counts."""
     assert [] == [text for text in fits if isinstance(read(shape, text), Mismatch)]
     assert [] == [text for text in breaks if not isinstance(read(shape, text), Mismatch)]
 
@@ -266,15 +266,15 @@ def test_a_rule_is_held(shape: Shape, fits: list[str], breaks: list[str]) -> Non
     ],
     ids=repr,
 )
-def test_a_rule_that_cannot_be_held_is_found_early(shape: Shape) -> None:
-    """When the type is checked, and not when the first answer is read."""
+def test_constraints_that_cannot_be_checked_are_found_early(shape: Shape) -> None:
+    """The error comes with the type, and not with the first answer."""
     with pytest.raises((TypeError, ValueError, ArithmeticError)):
         StructuredOutput("answer", shape).check_constraints()
 
 
 @pytest.mark.parametrize("name", sorted(CONSTRAINTS))
-def test_a_rule_is_told(name: str) -> None:
-    """The description says it in words, since servers differ in the keywords."""
+def test_constraints_are_in_the_description(name: str) -> None:
+    """Servers differ in the keywords of JSON Schema."""
     constraints: Constraints = ((name, 7),)
     shapes: list[Shape] = [
         Scalar("long", constraints),
@@ -288,8 +288,8 @@ def test_a_rule_is_told(name: str) -> None:
         assert {"type", "items", "additionalProperties", "description"} >= shape.json_schema().keys()
 
 
-def test_a_description_stands_before_what_a_type_says_of_itself() -> None:
-    """The user's words first; then the constraints, and how a value is written."""
+def test_the_users_description_comes_first() -> None:
+    """Constraints and the format of the value follow."""
     shape = Struct((Field("price", Nullable(Number(9, 2, (("gt", 0),))), "In euros"), Field("when", Scalar("date"))))
 
     assert {
@@ -302,13 +302,13 @@ def test_a_description_stands_before_what_a_type_says_of_itself() -> None:
     assert ["price", "when"] == schema_of(shape)["required"]
 
 
-def test_a_null_is_one_of_the_choices() -> None:
-    """Where a choice may be null, its list of values says so, as validators want it."""
+def test_a_nullable_enumeration_lists_null() -> None:
+    """Validators require it."""
     assert {"type": ["string", "null"], "enum": ["a", None]} == Nullable(Enumeration(("a",))).json_schema()
 
 
-def test_a_shape_may_be_deep() -> None:
-    """Fifty structs inside each other are read, and where the innermost is wrong that is said."""
+def test_types_may_be_nested_deeply() -> None:
+    """Fifty nested structs are parsed, and a mismatch in the innermost is reported."""
     shape: Shape = Scalar("timestamp")
     for _ in range(50):
         shape = Struct((Field("a", shape),))

@@ -204,10 +204,10 @@ def _source_rows(seen: Observation, work: WorkTable) -> int | None:
 
 @contextmanager
 def _cleaned_up(staging: Staging, lease: Lease) -> Iterator[None]:
-    """Remove at the end of the block what was staged, and after an error all but answers.
+    """Remove the staging at the end of the block; after an error keep the answers.
 
-    An error here hides no error of the block, and fails no run: the next run removes what is left. After Ctrl-C that
-    is all of it, because each step may have to wait for cores.
+    An error here hides no error of the block, and fails no run: the next run removes the rest. After Ctrl-C that is
+    all of it, because each step may have to wait for cores.
     """
     try:
         yield
@@ -230,7 +230,7 @@ def _interruptible(spark: SparkSession, tag: str) -> Iterator[None]:
     On Connect those are the jobs with the tag. Classic Spark no longer knows the tag when the thread's way to Java was
     cut, so it cancels all of the session, as PySpark itself means it to be. It finds no job that creates a Delta table,
     because the smaller jobs of such a job take the session's tag away; before Spark 4.0 it finds none. Those go on to
-    their end, and the next run merges what they wrote.
+    their end, and the next run merges their answers.
     """
     if is_remote():
         spark.addTag(tag)

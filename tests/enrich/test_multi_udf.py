@@ -30,7 +30,7 @@ PATIENCE_S = 10.0  # how long something may take that should be done at once
 
 @pytest.fixture(autouse=True)
 def _registry() -> Iterator[None]:
-    """Close what a test put into the worker's registry."""
+    """Close the engines that a test put into the worker's registry."""
     yield
     ENGINES.close()
 
@@ -53,7 +53,7 @@ def chat(endpoints: LocalEndpoints, name: str, policy: Policy = Policy()) -> Mod
 
 
 def two(endpoints: LocalEndpoints, policy: Policy = Policy()) -> MultiUDFPlan:
-    """Return what a worker does for two chat columns, each with its argument."""
+    """Return a worker's plan for two chat columns, each with its argument."""
     parts = [Part(name, chat(endpoints, name, policy), 1) for name in ("mood", "topic")]
     return MultiUDF(parts).plan()
 
@@ -228,7 +228,7 @@ def test_its_type_is_its_parts_types_with_requests(endpoints: LocalEndpoints) ->
 
 def laid_out(udf: MultiUDF, chunk: ParallelResults) -> tuple[list[Any], list[Any]]:
     """Return the rows that Spark gets, from an Arrow UDF and from a pandas UDF."""
-    arrays = udf._to_arrow()(chunk, arrow_type(udf.returnType))  # noqa: SLF001 -- what its functions write
+    arrays = udf._to_arrow()(chunk, arrow_type(udf.returnType))  # noqa: SLF001 -- the rows that Spark gets
     return arrays.to_pylist(), udf._to_pandas()(chunk).to_dict("records")  # noqa: SLF001
 
 
@@ -247,7 +247,7 @@ def test_no_rows_become_an_empty_array(endpoints: LocalEndpoints) -> None:
     """A flush is an array of the right type without rows."""
     udf = MultiUDF([Part("mood", chat(endpoints, "mood"), 1), Part("topic", chat(endpoints, "topic"), 1)])
     kind = arrow_type(udf.returnType)
-    array = udf._to_arrow()([], kind)  # noqa: SLF001 -- what its function writes
+    array = udf._to_arrow()([], kind)  # noqa: SLF001 -- the array that Spark gets
 
     assert (0, kind) == (len(array), array.type)
 

@@ -27,7 +27,7 @@ LOGS = Path(__file__).with_name("log4j2.properties")
 
 
 def settings(options: Options) -> dict[str, str]:
-    """Return the settings of a session that has tables of its format, and logs what it writes and merges."""
+    """Return the settings of a session that has tables of its format, and logs its writes and merges."""
     return {
         **SETTINGS,
         **formats.settings(format_of(options), pyspark.__version__, Path(options["folder"], "iceberg")),

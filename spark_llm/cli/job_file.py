@@ -13,7 +13,7 @@ from spark_llm.auth.credentials import Bearer
 from spark_llm.cli.config_errors import ConfigErrors
 from spark_llm.cli.job_columns import MakeColumn, read_column
 from spark_llm.endpoint.endpoint import Endpoint
-from spark_llm.enrich.validate import check_names
+from spark_llm.enrich.plan import check_names
 from spark_llm.errors import ConfigError
 from spark_llm.metering import prices
 from spark_llm.metering.budget import Budget

@@ -18,7 +18,7 @@ from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
 from spark_llm.cli.local.java import ensure_java
-from spark_llm.enrich.table import said
+from spark_llm.enrich.spark_errors import error_text
 from spark_llm.errors import HINT, JobFailedError, SparkLLMError
 from spark_llm.text.excerpt import excerpt
 
@@ -195,4 +195,4 @@ def _errors_of_spark(hint: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__module__ == "builtins":  # a mistake of this library
             raise
-        raise JobFailedError(f"Spark failed: {said(error)}.", hint) from error
+        raise JobFailedError(f"Spark failed: {error_text(error)}.", hint) from error

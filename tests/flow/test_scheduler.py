@@ -34,8 +34,8 @@ SHARES = st.sampled_from((0.0, 0.0, 0.05, 0.3))
 SERVERS = st.builds(
     Server,
     bad_rows=st.frozensets(st.integers(0, 59), max_size=6),
-    forms=st.sampled_from([(), (), (0,), (0, 1)]),
-    format_unsupported=st.sampled_from([BAD_FORMAT, WRONG_COUNT]),
+    refused_formats=st.sampled_from([(), (), (0,), (0, 1)]),
+    format_failure=st.sampled_from([BAD_FORMAT, WRONG_COUNT]),
     refused=SHARES,
     broken=SHARES,
     garbage=SHARES,

@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("fault", ["429", "503", "429@0.1", "500", "garbage", "cut", "html"])
-def test_what_goes_wrong_once_is_asked_again(endpoints: LocalEndpoints, fault: str) -> None:
-    """Refusals, cuts and garbage cost further attempts and no row; each row says how many attempts it took."""
+def test_a_passing_fault_is_retried(endpoints: LocalEndpoints, fault: str) -> None:
+    """Rate limits, cuts and garbage cost further attempts and no row; each row counts its attempts."""
     endpoints.faults = Faults(f"ok*5 {fault}*3")
     rows: list[Item | None] = [f"row {number}" for number in range(20)]
     results = ask(engine(endpoints), [rows])
@@ -53,8 +53,8 @@ print(sum(result.error is None for result in results), sum(result.attempts for r
 
 @pytest.mark.waits
 @pytest.mark.parametrize(("taken", "most_attempts"), [(0, 500), (90, 600)])
-def test_few_open_files_cost_no_row_and_hardly_a_try(endpoints: LocalEndpoints, taken: int, most_attempts: int) -> None:
-    """With 128 files the window stays below them; where others took most of these, it settles at what is left."""
+def test_few_open_files_cost_no_row_and_few_attempts(endpoints: LocalEndpoints, taken: int, most_attempts: int) -> None:
+    """With 128 files the window stays below them; where most are taken, it settles at the rest."""
     endpoints.latency_s = 0.05
     program = [sys.executable, "-c", FEW_FILES, endpoints.invocations("chat"), endpoints.token, str(taken)]
     ran = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
@@ -66,8 +66,8 @@ def test_few_open_files_cost_no_row_and_hardly_a_try(endpoints: LocalEndpoints, 
 
 
 @pytest.mark.waits
-def test_a_hung_request_is_given_up_after_its_time_and_asked_again(endpoints: LocalEndpoints) -> None:
-    """A try that is not answered within `timeout_s` is cancelled and followed by another."""
+def test_a_hung_request_is_cancelled_and_retried(endpoints: LocalEndpoints) -> None:
+    """An attempt that is not answered within `timeout_s` is cancelled and followed by another."""
     endpoints.faults = Faults("ok hang")
     results = ask(engine(endpoints, policy=Policy(timeout_s=2)), [["a", "b", "c"]])
 
@@ -76,7 +76,7 @@ def test_a_hung_request_is_given_up_after_its_time_and_asked_again(endpoints: Lo
 
 
 def test_a_row_that_only_meets_faults_fails_after_max_tries(endpoints: LocalEndpoints) -> None:
-    """Real faults spend `max_tries`; the error says what the last one was."""
+    """Faults spend `max_tries`; the error is the last one's."""
     endpoints.faults = Faults("500", cycle=True)
     [result] = ask(engine(endpoints, policy=Policy(max_tries=2)), [["a"]])
 
@@ -87,8 +87,8 @@ def test_a_row_that_only_meets_faults_fails_after_max_tries(endpoints: LocalEndp
 
 
 @pytest.mark.waits
-def test_being_told_to_wait_spends_time_and_no_tries(endpoints: LocalEndpoints) -> None:
-    """A 429 more often than `max_tries` is waited out; past `give_up_after_s` the row fails as rate_limited."""
+def test_rate_limiting_spends_time_and_no_attempts(endpoints: LocalEndpoints) -> None:
+    """A 429 more often than `max_tries` is waited for; after `give_up_after_s` the row fails as rate_limited."""
     endpoints.faults = Faults("429*4")
     assert ["a"] == texts(ask(engine(endpoints, policy=Policy(max_tries=2)), [["a"]]))
 
@@ -99,7 +99,7 @@ def test_being_told_to_wait_spends_time_and_no_tries(endpoints: LocalEndpoints) 
     assert ("rate_limited", 429) == (result.error.kind, result.error.status)
 
 
-def test_an_endpoint_that_is_not_there_is_asked_three_times(endpoints: LocalEndpoints) -> None:
+def test_a_missing_endpoint_gets_three_requests(endpoints: LocalEndpoints) -> None:
     """A 404 of three rows stops the task, and every row says not_found."""
     results = ask(engine(endpoints, "nobody"), [distinct(500)])
 
@@ -109,7 +109,7 @@ def test_an_endpoint_that_is_not_there_is_asked_three_times(endpoints: LocalEndp
 
 
 def test_a_wrong_token_is_refused_once_a_row(endpoints: LocalEndpoints) -> None:
-    """A 401 is not tried again; no row's error has the token in it."""
+    """A 401 is not retried; no row's error has the token in it."""
     results = ask(engine_at(Endpoint(endpoints.invocations("chat"), token="wrong-secret")), [["a", "b", "c"]])
 
     assert ["unauthorized"] * 3 == kinds(results)
@@ -120,7 +120,7 @@ def test_a_wrong_token_is_refused_once_a_row(endpoints: LocalEndpoints) -> None:
     ("status", "kind"), [(401, "invalid_request"), (402, "quota"), (403, "invalid_request"), (404, "invalid_request")]
 )
 def test_rows_that_are_refused_for_their_content_fail_alone(status: int, kind: str) -> None:
-    """A provider may refuse one text by a status that else means all of them: the others are answered."""
+    """A provider may refuse one text by a status that mostly means all rows: the others are answered."""
 
     def say(request: ChatRequest) -> str:
         text = last_message(request)
@@ -140,7 +140,7 @@ def test_rows_that_are_refused_for_their_content_fail_alone(status: int, kind: s
         assert {200: 384, status: 16} == endpoints.stats.by_status
 
 
-def test_a_token_that_is_a_function_is_asked_for_again_after_a_401(endpoints: LocalEndpoints) -> None:
+def test_a_token_function_is_called_again_after_a_401(endpoints: LocalEndpoints) -> None:
     """A refused token is renewed once, and no row is lost."""
     tokens = iter(["stale", endpoints.token])
     asked = engine_at(Endpoint(endpoints.invocations("chat"), token=lambda: next(tokens)))
@@ -150,7 +150,7 @@ def test_a_token_that_is_a_function_is_asked_for_again_after_a_401(endpoints: Lo
 
 
 def test_a_token_function_that_fails_is_called_once_and_stops_the_task(endpoints: LocalEndpoints) -> None:
-    """When no token can be had every row is `unauthorized`, and the endpoint is not asked."""
+    """Without a token every row is `unauthorized`, and no request is sent."""
     calls = []
 
     def broken() -> str:
@@ -163,8 +163,8 @@ def test_a_token_function_that_fails_is_called_once_and_stops_the_task(endpoints
     assert (1, 0) == (len(calls), endpoints.stats.requests)
 
 
-def test_nobody_listening_is_a_connection_error_in_the_row() -> None:
-    """A refused connection is tried `max_tries` times and shows in the row with its kind."""
+def test_a_refused_connection_is_the_rows_error() -> None:
+    """It is tried `max_tries` times and shows in the row with its kind."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -175,14 +175,14 @@ def test_nobody_listening_is_a_connection_error_in_the_row() -> None:
     assert 2 == result.attempts
 
 
-def test_a_name_that_does_not_resolve_is_a_connection_error_in_the_row() -> None:
+def test_an_unknown_host_is_the_rows_error() -> None:
     """A host that DNS does not know shows in the row with its kind."""
     asked = engine_at(Endpoint("https://nobody.invalid/v1", model="m"), Policy(max_tries=1))
 
     assert ["connection"] == kinds(ask(asked, [["a"]]))
 
 
-def test_a_poisoned_row_fails_alone(endpoints: LocalEndpoints) -> None:
+def test_a_bad_row_fails_alone(endpoints: LocalEndpoints) -> None:
     """One bad input in a batch is found by halving: its neighbours are answered, within 1 + 2·log2 n requests."""
     endpoints.faults = Faults(poison="poison")
     rows: list[Item | None] = [f"row {number}" for number in range(64)]
@@ -200,7 +200,7 @@ def test_a_poisoned_row_fails_alone(endpoints: LocalEndpoints) -> None:
     assert endpoints.stats.requests - 1 <= 1 + 2 * 6
 
 
-def test_a_server_that_refuses_base64_is_asked_for_numbers() -> None:
+def test_a_server_that_refuses_base64_gets_requests_for_numbers() -> None:
     """The first 400 over `encoding_format` costs one request; all rows are answered and none is lost."""
     task = Embed()
     with LocalEndpoints({"embed": Echo(refuse_fields=("encoding_format",))}) as endpoints:
@@ -210,7 +210,7 @@ def test_a_server_that_refuses_base64_is_asked_for_numbers() -> None:
 
 
 @pytest.mark.waits
-def test_usage_adds_up_over_tries_splits_and_batches(endpoints: LocalEndpoints) -> None:
+def test_usage_adds_up_over_attempts_splits_and_batches(endpoints: LocalEndpoints) -> None:
     """The rows' tokens sum to the endpoint's own counters, refused and halved batches included."""
     endpoints.faults = Faults("ok 429 cut 503", poison="poison")
     task = Embed()
@@ -231,7 +231,7 @@ def test_a_failed_row_raises_when_the_policy_says_so(endpoints: LocalEndpoints) 
 
 
 def test_an_answer_that_spent_its_tokens_is_truncated(endpoints: LocalEndpoints) -> None:
-    """A 200 with an empty text and finish_reason "length" is an error of the row, and is not asked again."""
+    """A 200 with an empty text and finish_reason "length" is an error of the row, and is not retried."""
     endpoints.faults = Faults("ok empty")
     results = ask(engine(endpoints, policy=Policy(max_in_flight=1)), [["a", "b", "c"]])
 
@@ -239,8 +239,8 @@ def test_an_answer_that_spent_its_tokens_is_truncated(endpoints: LocalEndpoints)
     assert 3 == endpoints.stats.requests
 
 
-def test_one_poisoned_row_in_ten_thousand_costs_at_most_fourteen_requests(endpoints: LocalEndpoints) -> None:
-    """9,999 vectors and one typed error, and the bad row is found by halving its batch."""
+def test_one_bad_row_in_ten_thousand_costs_at_most_fourteen_requests(endpoints: LocalEndpoints) -> None:
+    """9,999 vectors and one typed error: halving its batch finds the bad row."""
     endpoints.faults = Faults(poison="poison")
     rows = distinct(10_000)
     rows[4_321] = "poison"
@@ -255,7 +255,7 @@ def test_one_poisoned_row_in_ten_thousand_costs_at_most_fourteen_requests(endpoi
 def test_a_request_that_is_refused_as_a_whole_is_not_sent_for_every_row(
     endpoints: LocalEndpoints, name: str, task: Task
 ) -> None:
-    """Where nothing is ever answered, ten requests are enough to know: every row has the error, and why."""
+    """Without any answer ten requests are enough: every row has the error and the reason."""
     endpoints.faults = Faults("400", cycle=True)
     results = ask(engine(endpoints, name, task=task), [distinct(5_000)], task)
 
@@ -264,8 +264,8 @@ def test_a_request_that_is_refused_as_a_whole_is_not_sent_for_every_row(
     assert "none succeeded" in str(results[-1])
 
 
-def test_a_bad_beginning_does_not_stop_the_rest(endpoints: LocalEndpoints) -> None:
-    """Rows that are refused, the first of all among them, leave the others answered."""
+def test_a_bad_beginning_does_not_stop_the_task(endpoints: LocalEndpoints) -> None:
+    """Refused rows, the first of all among them, leave the others answered."""
     endpoints.faults = Faults(poison="poison")
     rows: list[Item | None] = [
         f"poison {number}" if number in (0, 1, 2, 70, 150) else f"row {number}" for number in range(300)
@@ -276,7 +276,7 @@ def test_a_bad_beginning_does_not_stop_the_rest(endpoints: LocalEndpoints) -> No
     assert [0, 1, 2, 70, 150] == [number for number, kind in enumerate(kinds(results)) if kind]
 
 
-def test_equal_rows_are_asked_once(endpoints: LocalEndpoints) -> None:
+def test_equal_rows_are_sent_once(endpoints: LocalEndpoints) -> None:
     """As many requests as distinct rows, also while they are in flight, and the tokens add up to the bill."""
     endpoints.latency_s = 0.02
     rows: list[Item | None] = [f"row {number * 7 % 60}" for number in range(100)]
@@ -287,8 +287,8 @@ def test_equal_rows_are_asked_once(endpoints: LocalEndpoints) -> None:
     assert endpoints.stats.total_tokens == sum(r.usage.total_tokens or 0 for r in results if r and r.usage)
 
 
-def test_equal_rows_are_all_asked_where_chance_is_wanted(endpoints: LocalEndpoints) -> None:
-    """A temperature without a seed asks for different answers; `dedupe` decides otherwise."""
+def test_equal_rows_are_all_sent_with_a_temperature(endpoints: LocalEndpoints) -> None:
+    """A temperature without a seed wants different answers; `dedupe` overrides it."""
     task = type(CHAT)(parameters=b'{"temperature":0.7}')
     ask(engine(endpoints, task=task), [["same"] * 10], task)
     assert 10 == endpoints.stats.requests
@@ -298,7 +298,7 @@ def test_equal_rows_are_all_asked_where_chance_is_wanted(endpoints: LocalEndpoin
     assert 1 == endpoints.stats.requests
 
 
-def test_what_waits_for_a_row_that_fails_is_asked(endpoints: LocalEndpoints) -> None:
+def test_the_duplicates_of_a_failed_row_are_sent(endpoints: LocalEndpoints) -> None:
     """The failure of one row is not its duplicates'."""
     endpoints.faults = Faults("ok 500*2")
     asked = engine(endpoints, policy=Policy(max_in_flight=1, max_tries=2))
@@ -319,8 +319,8 @@ def test_prompts_travel_together_where_the_endpoint_takes_them(endpoints: LocalE
 
 
 @pytest.mark.parametrize("fault", ["half", "errorbody", "drip"])
-def test_an_answer_that_is_none_is_asked_again(endpoints: LocalEndpoints, fault: str) -> None:
-    """A 200 that is cut by a proxy or holds an error is tried again; one that only comes slowly is an answer."""
+def test_an_unreadable_answer_is_retried(endpoints: LocalEndpoints, fault: str) -> None:
+    """A 200 that a proxy cut or that holds an error is retried; a slow one is an answer."""
     endpoints.faults = Faults(f"ok*3 {fault}", drip_s=0.2)
     results = ask(engine(endpoints), [distinct(10)])
 
@@ -349,8 +349,8 @@ def test_an_outage_ends_with_every_row_answered(endpoints: LocalEndpoints) -> No
     assert sum(result.attempts for result in results if result) <= 2_200
 
 
-def test_an_endpoint_that_was_never_there_ends_the_task(endpoints: LocalEndpoints) -> None:
-    """Where nothing was ever answered the first row's attempts are enough, with one of each of two others."""
+def test_an_unreachable_endpoint_ends_the_task(endpoints: LocalEndpoints) -> None:
+    """Without any answer the first row's attempts, and one of each of two others, are enough."""
     endpoints.stop()
     results = ask(engine(endpoints, policy=Policy(max_tries=2)), [distinct(1_000)])
 
@@ -371,7 +371,7 @@ def test_a_slow_first_answer_does_not_hold_the_others(endpoints: LocalEndpoints)
 
 
 def test_a_token_that_expires_is_renewed_in_mid_job(endpoints: LocalEndpoints) -> None:
-    """Each time the endpoint knows the token no longer the function is asked for another, once."""
+    """Each time the token expires the function is called once."""
     tokens: list[str] = []
 
     def token() -> str:
@@ -390,7 +390,7 @@ def test_a_token_that_expires_is_renewed_in_mid_job(endpoints: LocalEndpoints) -
 @pytest.mark.slow
 @pytest.mark.waits
 def test_a_hidden_capacity_is_found_and_kept(endpoints: LocalEndpoints) -> None:
-    """What is refused is asked again, few are, and no row is lost."""
+    """Few requests are refused, those are retried, and no row is lost."""
     endpoints.latency_s = 0.05
     endpoints.capacity = Capacity(concurrency=10)
     results = ask(engine(endpoints), [distinct(800)])
@@ -403,7 +403,7 @@ def test_a_hidden_capacity_is_found_and_kept(endpoints: LocalEndpoints) -> None:
 @pytest.mark.slow
 @pytest.mark.waits
 def test_a_quota_where_refusals_count_is_kept(endpoints: LocalEndpoints) -> None:
-    """Asking slower is the only way on, and it is found."""
+    """Only slower sending helps, and the limiter finds that rate."""
     endpoints.latency_s = 0.02
     endpoints.capacity = Capacity(quota=Quota(requests=50, window_s=1.0, refusals_count=True))
     results = ask(engine(endpoints), [distinct(200)])
@@ -430,8 +430,8 @@ def test_a_server_that_queues_is_not_flooded(endpoints: LocalEndpoints) -> None:
 
 
 @pytest.mark.waits
-def test_requests_a_minute_are_what_the_policy_says(endpoints: LocalEndpoints) -> None:
-    """Over any time no more is sent than the minute's share, and a second's worth at once."""
+def test_requests_a_minute_follow_the_policy(endpoints: LocalEndpoints) -> None:
+    """In any time at most the minute's share is sent, and a second's worth at once."""
     began = time.monotonic()
     ask(engine(endpoints, policy=Policy(requests_per_minute=1_200, tasks=2)), [distinct(50)])
 
@@ -439,7 +439,7 @@ def test_requests_a_minute_are_what_the_policy_says(endpoints: LocalEndpoints) -
 
 
 def test_too_many_failures_stop_the_task(endpoints: LocalEndpoints) -> None:
-    """Past `max_failure_rate` the rest is not asked: cancelled, and worth asking again."""
+    """After `max_failure_rate` the other rows are not sent: cancelled, and retryable."""
     endpoints.faults = Faults(poison="bad")
     rows: list[Item | None] = [f"row {number}" if number < 100 else f"bad {number}" for number in range(5_000)]
     results = ask(engine(endpoints, policy=Policy(max_failure_rate=0.2)), [rows])

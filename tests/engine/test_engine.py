@@ -53,7 +53,7 @@ def test_a_slow_row_holds_one_slot_and_no_batch(endpoints: LocalEndpoints) -> No
 
 
 def test_no_more_requests_are_in_flight_than_the_policy_allows(endpoints: LocalEndpoints) -> None:
-    """`max_in_flight` shared by `tasks` is the most that one task has out, and it is reached."""
+    """`max_in_flight` divided by `tasks` is the most of one task, and it is reached."""
     endpoints.latency_s = 0.02
     ask(engine(endpoints, policy=Policy(max_in_flight=12, tasks=3)), [distinct(60)])
 
@@ -77,7 +77,7 @@ def test_a_blank_text_is_never_embedded(endpoints: LocalEndpoints) -> None:
 
 
 def test_a_reader_that_goes_leaves_nothing_in_flight(endpoints: LocalEndpoints) -> None:
-    """When the caller stops reading, what is out is cancelled and nothing more is sent."""
+    """When the caller stops reading, requests in flight are cancelled and no more are sent."""
     endpoints.hold("held")
     stream = engine(endpoints).stream(CHAT, iter([["a", "b", *["held"] * 500]]))
     first = texts(next(stream))
@@ -92,7 +92,7 @@ def test_a_reader_that_goes_leaves_nothing_in_flight(endpoints: LocalEndpoints) 
 
 @pytest.mark.parametrize("role", ["usr", "", None])
 def test_a_conversation_with_a_bad_role_is_its_rows_error(role: str | None, endpoints: LocalEndpoints) -> None:
-    """The server says so in its words, which cost no token; the neighbours are answered."""
+    """The server's refusal is the row's error and costs no token; its neighbours are answered."""
     rows: list[Item | None] = ["a", [{"role": role, "content": "b"}], "c"]
     results = ask(engine(endpoints), [rows])
 
@@ -102,7 +102,7 @@ def test_a_conversation_with_a_bad_role_is_its_rows_error(role: str | None, endp
 
 
 def test_input_that_breaks_leaves_nothing_in_flight(endpoints: LocalEndpoints) -> None:
-    """An exception from upstream passes through, after what is out was cancelled."""
+    """An exception of the input passes through, after the requests in flight were cancelled."""
     endpoints.hold("held")
 
     def batches() -> Iterator[list[Item | None]]:
@@ -136,7 +136,7 @@ def test_input_is_read_no_further_than_the_window_needs(endpoints: LocalEndpoint
 
 
 def test_the_next_task_finds_the_window_and_the_connections_of_the_last(endpoints: LocalEndpoints) -> None:
-    """What an engine learned serves the next stream: it begins wider than one."""
+    """An engine begins the next stream with the window that it has found."""
     endpoints.latency_s = 0.02
     asked = engine(endpoints, policy=Policy(max_in_flight=8))
     ask(asked, [distinct(100)])
@@ -160,7 +160,7 @@ def test_the_system_message_reaches_the_model(endpoints: LocalEndpoints) -> None
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_requests_go_on_while_a_token_is_renewed_early(endpoints: LocalEndpoints, *, fails: bool) -> None:
-    """The old token is good: all rows are answered with it while the function that gives the next one hangs."""
+    """The old token is valid: all rows are answered with it while the token function hangs."""
     entered, gate = threading.Event(), threading.Event()
     calls = []
 
@@ -189,8 +189,8 @@ def test_requests_go_on_while_a_token_is_renewed_early(endpoints: LocalEndpoints
     assert comes_true(lambda: not keeper.needs_renewal(time.time()))
 
 
-def test_a_token_that_has_ended_holds_requests_back(endpoints: LocalEndpoints) -> None:
-    """Nothing is sent before there is another: no request is spent on a 401."""
+def test_an_expired_token_holds_requests_back(endpoints: LocalEndpoints) -> None:
+    """No request goes before there is a new token: none is spent on a 401."""
     gate = threading.Event()
     asked = engine_at(Endpoint(endpoints.invocations("chat"), token=lambda: endpoints.token if gate.wait(30) else ""))
     with ThreadPoolExecutor(1) as threads:
@@ -234,7 +234,7 @@ def test_one_conversation_with_bad_roles_changes_nothing_for_the_others() -> Non
 
 @pytest.mark.waits
 def test_waiting_costs_no_processor_time(endpoints: LocalEndpoints) -> None:
-    """While answers are on their way Spark's thread sleeps, in the opening, in the middle and after the last row."""
+    """While answers are on their way Spark's thread sleeps."""
     endpoints.latency_s = 0.1
     asked = engine(endpoints, policy=Policy(max_in_flight=16))
     began = time.thread_time()

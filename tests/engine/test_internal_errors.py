@@ -93,7 +93,7 @@ class Ending(Chat):
 
 
 def in_time(act: Callable[[], list[Result | None]]) -> list[Result | None]:
-    """Return what `act` returns; a stream that waits for ever fails the test and not the run."""
+    """Return the result of `act`; a stream that waits for ever fails the test and not the run."""
     got: list[list[Result | None]] = []
     thread = threading.Thread(target=lambda: got.append(act()), daemon=True)
     thread.start()
@@ -126,8 +126,8 @@ def test_an_exception_anywhere_ends_the_stream_and_not_the_engine(
 
 
 @pytest.mark.parametrize("where", ["results", "tokens"])
-def test_an_answer_that_cannot_be_ends_the_stream(where: str, endpoints: LocalEndpoints) -> None:
-    """A codec that gives no results, or tokens that are no number, breaks the rules behind it, and no slot is lost."""
+def test_an_impossible_answer_ends_the_stream(where: str, endpoints: LocalEndpoints) -> None:
+    """A codec without results, or with tokens that are not numbers, ends the stream and loses no slot."""
     asked = engine(endpoints, policy=ONE)
     results = in_time(lambda: ask(asked, [distinct(40)], Breaking(where=where)))
 
@@ -147,7 +147,7 @@ def test_one_broken_stream_leaves_the_others_alone(endpoints: LocalEndpoints) ->
         assert distinct(100) == texts(whole.result(PATIENCE_S))
 
 
-def test_an_answer_that_cannot_be_kept_is_an_answer(
+def test_an_answer_that_the_cache_cannot_store_is_an_answer(
     endpoints: LocalEndpoints, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A cache is a convenience: what it cannot write costs a warning and no row."""
@@ -165,7 +165,7 @@ def test_an_answer_that_cannot_be_kept_is_an_answer(
 def test_a_loop_that_ended_is_noticed(
     end: Callable[[asyncio.AbstractEventLoop], object], endpoints: LocalEndpoints
 ) -> None:
-    """Its rows have errors, no thread is left, and the engine says that it cannot ask."""
+    """Its rows have errors, no thread is left, and the engine is not alive."""
     asked = engine(endpoints)
     results = in_time(lambda: ask(asked, [distinct(40)], Ending(end=end)))
 
@@ -174,7 +174,7 @@ def test_a_loop_that_ended_is_noticed(
 
 
 def test_a_token_function_that_ends_its_thread_is_a_row_error(endpoints: LocalEndpoints) -> None:
-    """sys.exit() in it does not reach the event loop."""
+    """`sys.exit()` in it does not reach the event loop."""
     asked = engine_at(Endpoint(endpoints.invocations("chat"), token=sys.exit))
 
     assert ["unauthorized"] * 3 == kinds(in_time(lambda: ask(asked, [distinct(3)])))
@@ -182,7 +182,7 @@ def test_a_token_function_that_ends_its_thread_is_a_row_error(endpoints: LocalEn
 
 
 def test_an_engine_that_is_closed_under_a_stream_ends_it(endpoints: LocalEndpoints) -> None:
-    """No row waits for an engine that will not answer."""
+    """No row waits for a closed engine."""
     endpoints.hold("row")
     asked = engine(endpoints)
     with ThreadPoolExecutor(1) as threads:

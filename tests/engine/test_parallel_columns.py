@@ -113,7 +113,7 @@ def test_columns_that_read_as_they_go_share_the_input(batches: list[list[int | N
 
 
 def test_a_single_column_needs_no_thread() -> None:
-    """It is asked in the caller's own."""
+    """It runs in the caller's own."""
     threads = []
 
     def ask(batches: Iterator[Any]) -> Results:
@@ -125,7 +125,7 @@ def test_a_single_column_needs_no_thread() -> None:
 
 
 def test_a_fast_column_waits_for_a_slow_one() -> None:
-    """It is ahead by so many rows as it may be, and by the chunk that it was giving, and reads no further."""
+    """It is ahead by at most `ahead_rows` and the chunk that it was yielding, and reads no further."""
     fast, slow = Gate(), Gate()
     fast.let(10_000)
     chunks = ask_in_parallel(iter([[number] * 10 for number in range(1_000)]), [fast, slow], ahead_rows=100)
@@ -143,8 +143,8 @@ def test_a_fast_column_waits_for_a_slow_one() -> None:
     assert 9_990 == len(texts(chunks))
 
 
-def test_batches_are_let_go_when_every_column_has_them() -> None:
-    """What is held is what the slowest column has not taken, and not the whole input."""
+def test_batches_are_freed_when_every_column_has_them() -> None:
+    """Only batches that the slowest column has not read are kept, not the whole input."""
     held = 0
 
     class Batch(list[int]):
@@ -165,8 +165,8 @@ def test_batches_are_let_go_when_every_column_has_them() -> None:
 
 
 @pytest.mark.parametrize("failing", [0, 1])
-def test_what_goes_wrong_in_one_column_is_raised_as_it_was(failing: int) -> None:
-    """The very exception, with the other column ended and closed in its own thread."""
+def test_an_exception_in_one_column_is_raised(failing: int) -> None:
+    """The very exception is raised, and the other column is closed in its own thread."""
     error = LookupError("not this one")
     other = Gate()
 
@@ -187,7 +187,7 @@ def test_what_goes_wrong_in_one_column_is_raised_as_it_was(failing: int) -> None
     assert not other.ended_in.is_alive()
 
 
-def test_input_that_breaks_is_raised_as_it_was() -> None:
+def test_an_exception_of_the_input_is_raised() -> None:
     """An exception from upstream passes through, whichever column was reading."""
 
     def source() -> Iterator[list[int]]:
@@ -199,7 +199,7 @@ def test_input_that_breaks_is_raised_as_it_was() -> None:
 
 
 def test_a_thread_that_still_reads_the_input_fails_the_task() -> None:
-    """Where one column has failed and another one is held by Spark's iterator: both exceptions are told."""
+    """Where one column has failed and another one is held by Spark's iterator, both exceptions are shown."""
     gate, waits = threading.Event(), threading.Event()
 
     def source() -> Iterator[list[int]]:
@@ -220,7 +220,7 @@ def test_a_thread_that_still_reads_the_input_fails_the_task() -> None:
 
 
 def test_a_column_that_does_not_end_fails_the_task_of_a_reader_that_goes() -> None:
-    """It is closed with an exception, and not with a thread that is left behind in silence."""
+    """Closing raises an exception, and leaves no thread behind silently."""
     gate = threading.Event()
 
     def stuck(batches: Iterator[Any]) -> Results:
@@ -252,8 +252,8 @@ def test_a_reader_that_goes_ends_every_column() -> None:
     assert max(column.read for column in columns) <= 1 + 4 + 1
 
 
-def test_nothing_is_asked_while_the_caller_is_away() -> None:
-    """Between two chunks no column goes on past the one that it was giving: a reader that has enough ends all."""
+def test_nothing_is_sent_while_the_caller_is_away() -> None:
+    """Between two chunks no column goes on past the one that it was yielding."""
     read = [0, 0]
 
     def counting(at: int) -> Ask:
@@ -272,7 +272,7 @@ def test_nothing_is_asked_while_the_caller_is_away() -> None:
     assert 1_000 == left
 
 
-def beating(script: str, let: Callable[[], None] = lambda: None) -> Ask:
+def flushing(script: str, let: Callable[[], None] = lambda: None) -> Ask:
     """Make a column that answers a batch for each "r" and flushes for each "b"."""
 
     def ask(batches: Iterator[Any]) -> Results:
@@ -283,30 +283,30 @@ def beating(script: str, let: Callable[[], None] = lambda: None) -> Ask:
     return ask
 
 
-def test_a_beat_is_passed_on_while_no_row_is_whole() -> None:
+def test_a_flush_is_passed_on_while_no_row_is_complete() -> None:
     """The caller pushes out what it has, and sees whether its reader is there, while a column is slow."""
-    chunks = list(ask_in_parallel(iter([[1], [2]]), [beating("rr"), beating("bbrr")]))
+    chunks = list(ask_in_parallel(iter([[1], [2]]), [flushing("rr"), flushing("bbrr")]))
 
     assert [[], []] == chunks[:2]
     assert [("1", "1"), ("2", "2")] == texts(iter(chunks))
 
 
-def test_two_columns_beat_as_one() -> None:
+def test_two_columns_flush_as_one() -> None:
     """Where both are slow the caller flushes as often as one of them does, and not twice as often."""
     turns = threading.Barrier(2, timeout=PATIENCE_S)
 
     def in_step() -> None:
         turns.wait()
 
-    chunks = list(ask_in_parallel(iter([[1]]), [beating("b" * 20 + "r", in_step), beating("b" * 20 + "r", in_step)]))
+    chunks = list(ask_in_parallel(iter([[1]]), [flushing("b" * 20 + "r", in_step), flushing("b" * 20 + "r", in_step)]))
 
     assert 20 <= chunks.count([]) <= 21
     assert [("1", "1")] == texts(iter(chunks))
 
 
 @pytest.mark.parametrize("short", [0, 1])
-def test_a_column_that_loses_rows_is_loud(short: int) -> None:
-    """It is never a row that goes missing, nor a job that hangs."""
+def test_a_column_that_loses_rows_raises(short: int) -> None:
+    """A lost row is an exception, never a missing row or a hanging job."""
 
     def loses(batches: Iterator[Any]) -> Results:
         for batch in batches:

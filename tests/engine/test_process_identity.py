@@ -13,15 +13,15 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="th
 TELL = "from spark_llm.engine.process_identity import own_identity; print(own_identity(), flush=True); input()"
 
 
-def test_this_process_has_not_ended() -> None:
-    """It can say who it is, in characters, digits and underscores."""
+def test_this_process_has_not_exited() -> None:
+    """Its identity consists of characters, digits and underscores."""
     assert own_identity().replace("_", "").isalnum()
     assert own_identity() == own_identity()
     assert not has_exited(own_identity())
 
 
-def test_a_process_that_was_killed_has_ended() -> None:
-    """While it runs it has not; killed, it has, before and after its parent asked about its end."""
+def test_a_killed_process_has_exited() -> None:
+    """While it runs it has not; killed, it has, before and after its parent waits for it."""
     with subprocess.Popen(
         [sys.executable, "-c", TELL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
@@ -36,22 +36,22 @@ def test_a_process_that_was_killed_has_ended() -> None:
     assert has_exited(identity)
 
 
-def test_a_number_that_was_given_again_is_another_process() -> None:
-    """The same number with another beginning is a process that has ended."""
+def test_a_reused_process_id_is_another_process() -> None:
+    """The same ID with another start is a process that has exited."""
     realm, number, began = own_identity().split("_")
 
     assert has_exited(f"{realm}_{number}_{int(began) + 1}")
 
 
 @pytest.mark.parametrize("identity", ["", "x", "_", "__", f"{'0' * 16}_1_1", own_identity().partition("_")[0]])
-def test_of_a_process_elsewhere_nothing_is_known(identity: str) -> None:
-    """One of another machine or container, and what is no identity, has not ended as far as anybody knows."""
+def test_a_process_elsewhere_has_not_exited(identity: str) -> None:
+    """Of another host, another container or an invalid identity nothing is known."""
     assert not has_exited(identity)
 
 
 @pytest.mark.parametrize(("files", "connections"), [(20, 10), (128, 64), (256, 192), (1024, 960)])
 def test_connections_stay_below_the_limit_on_open_files(files: int, connections: int) -> None:
-    """64 files, or half of them where there are few, are for all else that a process has open."""
+    """64 files, or half of them where there are few, stay free for the rest of the process."""
     program = (
         "import resource\n"
         "from spark_llm.engine.process_identity import max_connections\n"

@@ -25,7 +25,7 @@ def engines() -> Iterator[EngineRegistry]:
 
 
 def spec_for(endpoints: LocalEndpoints, timeout_s: float = 60.0) -> RequestSpec:
-    """Return how the endpoint is asked, by a token function of its own: none has the engine of another."""
+    """Return a request spec with a token function of its own, so that it has its own engine."""
     endpoint = Endpoint(endpoints.invocations("chat"), token=lambda: endpoints.token)
     return RequestSpec(CHAT, endpoint.resolve(CHAT.route, {}), Policy(timeout_s=timeout_s))
 
@@ -37,7 +37,7 @@ def ask(engines: EngineRegistry, asked: RequestSpec, rows: int = 3) -> list[str 
 
 
 def test_a_cell_that_is_run_200_times_leaves_few_engines(endpoints: LocalEndpoints, engines: EngineRegistry) -> None:
-    """Each run makes a new token function; threads and sockets are those of the idle engines that are kept."""
+    """Each run makes a new token function; threads and sockets are those of the idle engines."""
     ask(engines, spec_for(endpoints))
     engines.close()  # the first loop of a process leaves what all others use
     before = Held.now()
@@ -53,7 +53,7 @@ def test_a_cell_that_is_run_200_times_leaves_few_engines(endpoints: LocalEndpoin
 
 
 def test_the_engine_that_was_idle_longest_is_closed(endpoints: LocalEndpoints, engines: EngineRegistry) -> None:
-    """One that is used from time to time stays, with what it has learned."""
+    """An engine that is used from time to time stays, with its window."""
     favourite, *others = [spec_for(endpoints) for _ in range(9)]
     with engines.engine(favourite) as engine:
         pass
@@ -107,7 +107,7 @@ def test_a_dead_engine_is_replaced(endpoints: LocalEndpoints, engines: EngineReg
 
 
 def test_the_keepers_of_tokens_go_with_their_engines(endpoints: LocalEndpoints, engines: EngineRegistry) -> None:
-    """EngineRegistry of one credential share its token; where all of them are closed, the next one gets it again."""
+    """Engines of one credential share its token; when all of them are closed, the next one gets a new token."""
     asked = []
 
     def token() -> str:
@@ -125,7 +125,7 @@ def test_the_keepers_of_tokens_go_with_their_engines(endpoints: LocalEndpoints, 
     assert 2 == len(asked)
 
 
-def test_the_log_of_an_engine_tells_its_life_and_no_secret(
+def test_the_log_of_an_engine_shows_its_life_and_no_secret(
     endpoints: LocalEndpoints, engines: EngineRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Opened and closed, streams with their counts, the token's renewal, the window; no row, no token."""
@@ -150,7 +150,7 @@ def test_the_log_of_an_engine_tells_its_life_and_no_secret(
 
 @pytest.mark.parametrize(("level", "expected"), [("debug", logging.DEBUG), ("INFO", logging.INFO), ("", 0), ("x", 0)])
 def test_a_variable_switches_the_log_on(level: str, expected: int) -> None:
-    """SPARK_LLM_LOG is the one thing that reaches a Python worker's logging from outside."""
+    """Only SPARK_LLM_LOG reaches a Python worker's logging from outside."""
     logger = logging.getLogger("spark_llm")
     try:
         set_log_level({"SPARK_LLM_LOG": level})
@@ -159,10 +159,10 @@ def test_a_variable_switches_the_log_on(level: str, expected: int) -> None:
         logger.setLevel(logging.NOTSET)
 
 
-def test_kinds_of_rows_are_counted(
+def test_failed_rows_are_counted_in_the_log(
     endpoints: LocalEndpoints, engines: EngineRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The line of a stream's end says how many rows have an error."""
+    """The last line of a stream counts the rows with an error."""
     caplog.set_level(logging.DEBUG, "spark_llm.engine")
     endpoints.revoke()
     chunks = SharedEngine(engines, spec_for(endpoints)).stream(CHAT, iter([distinct(3)]))

@@ -69,7 +69,7 @@ def test_results_leave_in_the_rows_order(nulls: list[bool], dice: random.Random,
 
 
 def test_a_null_is_answered_at_once() -> None:
-    """It is not among the rows to be asked, and holds nobody up."""
+    """It is not among the rows to send, and holds no other row."""
     buffer = ReorderBuffer()
 
     assert [(1, "a"), (3, "b")] == list(buffer.append([None, "a", None, "b", None]))
@@ -98,16 +98,16 @@ def test_the_head_holds_back_what_is_behind_it() -> None:
     assert [result(0), result(1)] == buffer.pop_ready()
 
 
-def test_what_is_sent_is_no_longer_unsent() -> None:
-    """Rows that a request carries are counted out."""
+def test_sent_rows_are_not_unsent() -> None:
+    """Rows that a request carries are not counted any more."""
     buffer = five_rows()
     buffer.remove_unsent(3)
 
     assert (2, 5) == (buffer.unsent, buffer.held)
 
 
-def test_a_stopped_line_says_why() -> None:
-    """The reason that no further row is asked stands with the buffer."""
+def test_a_stopped_buffer_has_the_reason() -> None:
+    """The reason why no further row is sent stays with the buffer."""
     buffer, error = ReorderBuffer(), RowError("not_found", 404, "no such endpoint", retryable=False)
     before = buffer.stop_error
     buffer.stop(error)
@@ -116,8 +116,8 @@ def test_a_stopped_line_says_why() -> None:
 
 
 @pytest.mark.parametrize(("ready", "unsent"), [(2, -1), (3, 5), (1, -1), (9, 6)])
-def test_nobody_waits_for_what_is_there(ready: int, unsent: int) -> None:
-    """With enough results, or few enough rows unsent, the thread goes straight on."""
+def test_ready_results_need_no_wait(ready: int, unsent: int) -> None:
+    """With enough results, or few enough unsent rows, the thread goes straight on."""
     buffer = five_rows()
     settle(buffer, 0, 1)
 
@@ -133,8 +133,8 @@ def test_nobody_waits_for_what_is_there(ready: int, unsent: int) -> None:
     ],
     ids=["results", "sending", "one by one"],
 )
-def test_who_waits_is_woken(happens: Callable[[ReorderBuffer], object]) -> None:
-    """By results at the head, or by rows that were sent: whichever is first."""
+def test_a_waiting_thread_is_woken(happens: Callable[[ReorderBuffer], object]) -> None:
+    """By results at the head, or by rows that were sent: by the first of both."""
     buffer = five_rows()
     waiting = Waiting(buffer, ready=2, unsent=1)
     happens(buffer)
@@ -142,8 +142,8 @@ def test_who_waits_is_woken(happens: Callable[[ReorderBuffer], object]) -> None:
     assert waiting.is_over()
 
 
-def test_a_wait_ends_with_its_time() -> None:
-    """Where nothing happens, the thread goes on when the time is over; a time that has passed is no wait."""
+def test_a_wait_ends_with_its_timeout() -> None:
+    """Without a change the thread goes on after the timeout; a negative one is no wait."""
     buffer = ReorderBuffer()
     buffer.append(["a"])
     buffer.wait(0.0, 1, -1)

@@ -32,7 +32,7 @@ def requests(results: Sequence[Result | None]) -> list[int]:
 def test_the_sum_over_the_rows_is_what_the_server_counted(
     name: str, task: Task, faults: str, endpoints: LocalEndpoints
 ) -> None:
-    """Every try is counted once, whichever rows it carried; nulls and equal rows count nothing."""
+    """Every attempt is counted once, whichever rows it carried; nulls and equal rows count nothing."""
     endpoints.faults = Faults(faults)
     rows: list[Item | None] = [*distinct(90), None, *distinct(40)]
     results = ask(engine(endpoints, name, task=task), [rows], task)
@@ -60,8 +60,8 @@ def test_halves_of_a_refused_batch_are_counted(endpoints: LocalEndpoints) -> Non
     assert 20 < endpoints.stats.requests == sum(requests(results))
 
 
-def test_the_twins_of_a_failed_row_count_their_own(endpoints: LocalEndpoints) -> None:
-    """A row that is asked after all, because the equal one before it failed, accounts for its own request."""
+def test_the_duplicates_of_a_failed_row_count_their_own(endpoints: LocalEndpoints) -> None:
+    """A row that is sent after all, because an equal one failed, accounts for its own request."""
     endpoints.faults = Faults(poison="cyanide")
     results = ask(engine(endpoints), [["a", "cyanide", "b", "cyanide", "b"]])
 
@@ -69,7 +69,7 @@ def test_the_twins_of_a_failed_row_count_their_own(endpoints: LocalEndpoints) ->
     assert 4 == endpoints.stats.requests
 
 
-def test_asking_again_for_a_type_is_counted() -> None:
+def test_a_reask_is_counted() -> None:
     """An answer that did not fit, and the one after it, are two requests; so is a row that never fits."""
     with LocalEndpoints({"chat": ReplyModel(lambda request: '{"stars": "three"}')}) as endpoints:
         results = ask(engine(endpoints, policy=Policy(reask=2), task=TYPED), [["a", "b", "a"]], TYPED)
@@ -100,8 +100,8 @@ def test_tokens_that_end_are_counted() -> None:
         assert 70 < endpoints.stats.requests == sum(requests(results))
 
 
-def test_a_row_that_was_not_asked_counts_nothing(endpoints: LocalEndpoints) -> None:
-    """Where three answers end the task the other rows have their error, and no request."""
+def test_an_unsent_row_counts_nothing(endpoints: LocalEndpoints) -> None:
+    """Where three refusals end the task the other rows have their error, and no request."""
     results = ask(engine(endpoints, "nobody"), [distinct(50)])
 
     assert [*[0] * 47, 1, 1, 1] == sorted(requests(results))
@@ -120,7 +120,7 @@ def test_without_a_token_nothing_was_sent(endpoints: LocalEndpoints) -> None:
 
 
 def test_an_answer_from_the_cache_counts_nothing(endpoints: LocalEndpoints, tmp_path: Path) -> None:
-    """What was answered before, in another task, is not asked again."""
+    """A row that was answered in another task is not sent again."""
     policy = Policy(cache=str(tmp_path))
     first = ask(engine(endpoints, policy=policy), [["a", "b"]])
     second = ask(engine(endpoints, policy=policy), [["a", "b", "c"]])

@@ -47,8 +47,8 @@ def texts(stream: Stream) -> list[str | None]:
 
 
 @given(BATCHES, st.integers(1, 12))
-def test_rows_are_taken_in_their_order(batches: list[list[str | None]], most: int) -> None:
-    """Piece by piece all rows come out, none twice, never more at once than asked for, and then the end is known."""
+def test_rows_are_read_in_their_order(batches: list[list[str | None]], most: int) -> None:
+    """Piece by piece all rows are read, none twice, never more than the limit, and then the end is known."""
     rows = RowReader(iter(batches))
     taken: list[Row] = []
     while not rows.ended:
@@ -62,7 +62,7 @@ def test_rows_are_taken_in_their_order(batches: list[list[str | None]], most: in
 
 
 def test_the_next_batch_is_not_read_before_it_is_needed() -> None:
-    """Spark's batches are read one at a time: who wants five rows does not pull the partition."""
+    """Spark's batches are read one at a time: a reader of five rows does not pull the partition."""
     read: list[int] = []
 
     def batches() -> Iterator[Sequence[Item | None]]:
@@ -79,7 +79,7 @@ def test_the_next_batch_is_not_read_before_it_is_needed() -> None:
     assert [[], [0], [0], [0, 1]] == seen
 
 
-def test_one_of_several_equal_rows_is_asked() -> None:
+def test_one_of_several_equal_rows_is_sent() -> None:
     """The others get its answer, and cost nothing."""
     stream = stream_of(Policy())
     asked = stream.admit(["a", "b", "a", None, "a"])
@@ -91,7 +91,7 @@ def test_one_of_several_equal_rows_is_asked() -> None:
     assert 14 == sum(result.usage.total_tokens or 0 for result in results if result.usage is not None)
 
 
-def test_twins_are_not_unsent() -> None:
+def test_duplicates_are_not_unsent() -> None:
     """A row that waits for its duplicate needs no request, so a batch does not wait for it."""
     stream = stream_of(Policy())
     stream.admit(["a", "a", "b", "a"])
@@ -100,7 +100,7 @@ def test_twins_are_not_unsent() -> None:
 
 
 def test_a_known_answer_settles_at_once() -> None:
-    """A row that was answered before leaves without being asked."""
+    """A row that was answered before leaves without a request."""
     stream = stream_of(Policy())
     stream.settle(answers(stream.admit(["a"])))
 
@@ -109,8 +109,8 @@ def test_a_known_answer_settles_at_once() -> None:
     assert 1 == stream.buffer.unsent
 
 
-def test_the_twins_of_a_failed_row_are_asked_by_themselves() -> None:
-    """An error is nobody's but its row's: each of the others gets a request of its own, and counts as unsent."""
+def test_the_duplicates_of_a_failed_row_are_sent_by_themselves() -> None:
+    """An error is its row's alone: each of the others gets its own request, and counts as unsent."""
     stream = stream_of(Policy(), Embed())
     ((number, _),) = stream.admit(["a", "a", "a"])
     stream.buffer.remove_unsent(1)
@@ -133,12 +133,12 @@ def test_the_twins_of_a_failed_row_are_asked_by_themselves() -> None:
         (Embed(), False, 2),
     ],
 )
-def test_who_decides_whether_equal_rows_are_one(task: Task, asked: int, *, dedupe: bool | None) -> None:
-    """The user; and else the task: answers that are drawn by chance are drawn for each row."""
+def test_the_policy_or_the_task_decides_on_dedupe(task: Task, asked: int, *, dedupe: bool | None) -> None:
+    """The user's `dedupe` decides; without it, random answers are drawn for each row."""
     assert asked == len(stream_of(Policy(dedupe=dedupe), task).admit(["a", "a"]))
 
 
-def test_what_costs_nothing_is_not_asked() -> None:
+def test_a_blank_input_is_not_sent() -> None:
     """A blank text has no vector: its result is null, as for a null."""
     stream = stream_of(Policy(), Embed())
 
@@ -146,8 +146,8 @@ def test_what_costs_nothing_is_not_asked() -> None:
     assert [None, None] == texts(stream)
 
 
-def test_too_many_failures_stop_the_line() -> None:
-    """The reason says what was allowed and what went wrong last, and that the rows can be asked again."""
+def test_too_many_failures_stop_the_stream() -> None:
+    """The reason names the limit and the last error, and the rows are retryable."""
     stream = stream_of(Policy(max_failure_rate=0.003))
     stream.admit(["a", "b", "c", "d"])
     stream.settle([*fails(0), *fails(1)])
@@ -163,7 +163,7 @@ def test_too_many_failures_stop_the_line() -> None:
 
 
 def test_the_first_reason_to_stop_stands() -> None:
-    """A line that was stopped for another reason keeps it, however many rows fail after that."""
+    """A stream that was stopped for another reason keeps it, however many rows fail after that."""
     stream = stream_of(Policy(max_failure_rate=0.001))
     stream.admit(["a", "b"])
     stream.buffer.stop(REFUSED)
@@ -173,7 +173,7 @@ def test_the_first_reason_to_stop_stands() -> None:
 
 
 def test_without_a_rate_no_failure_stops() -> None:
-    """Who names no rate has every row asked."""
+    """Without `max_failure_rate` every row is sent."""
     stream = stream_of(Policy())
     for number, _ in stream.admit([str(number) for number in range(2_000)]):
         stream.settle(fails(number))
@@ -182,8 +182,8 @@ def test_without_a_rate_no_failure_stops() -> None:
 
 
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 4))
-def test_a_part_of_a_pack_that_waits_alone_is_known(nulls: list[bool], batch_size: int) -> None:
-    """When all else was sent and a pack is not full, waiting for more rows gains nothing."""
+def test_a_partial_batch_that_waits_alone_is_known(nulls: list[bool], batch_size: int) -> None:
+    """When all else was sent and a batch is not full, waiting for more rows gains nothing."""
     stream = stream_of(Policy(batch_size=batch_size), Embed())
     rows = [None if null else str(number) for number, null in enumerate(nulls)]
     packs = stream.batcher.add(stream.admit(rows))
@@ -219,8 +219,8 @@ def test_every_row_gets_its_own_answer(rows: list[str], bad: set[int], dice: ran
     assert 0 == stream.buffer.held
 
 
-def test_two_threads_lose_no_twin() -> None:
-    """While one thread takes rows in, another settles them, one in ten with an error: every row leaves, in order."""
+def test_two_threads_lose_no_duplicate() -> None:
+    """While one thread admits rows, another settles them, one in ten with an error: every row leaves, in order."""
     rows = [str(number % 50) for number in range(5_000)]
     stream = stream_of(Policy())
     handed = SimpleQueue[list[Indexed]]()

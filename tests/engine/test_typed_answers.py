@@ -55,8 +55,8 @@ def test_an_answer_that_fits_is_parsed(endpoints: LocalEndpoints) -> None:
     assert {"type", "json_schema"} == set(bodies(endpoints)[0]["response_format"])
 
 
-def test_an_answer_that_does_not_fit_is_asked_for_again() -> None:
-    """Once, in the same conversation, with what is wrong; both answers are in `usage`."""
+def test_an_answer_that_does_not_fit_is_reasked() -> None:
+    """Once, in the same conversation, with the mismatch; both answers are in `usage`."""
 
     def say(request: ChatRequest) -> str:
         return FIT if len(request.messages) > 2 else '{"stars": "three", "why": null}'
@@ -76,8 +76,8 @@ def test_an_answer_that_does_not_fit_is_asked_for_again() -> None:
 
 
 @pytest.mark.parametrize("reask", [0, 1, 3])
-def test_it_is_asked_for_again_as_often_as_the_policy_says(reask: int) -> None:
-    """Then the row is `schema_mismatch`, keeps the last answer, and has cost what all of them cost."""
+def test_it_is_reasked_as_often_as_the_policy_allows(reask: int) -> None:
+    """Then the row is `schema_mismatch`, keeps the last answer, and carries the cost of all."""
     results, endpoints = asked(ReplyModel(lambda _: '{"stars": 1.5}'), distinct(3), Policy(reask=reask))
 
     assert ["schema_mismatch"] * 3 == kinds(results)
@@ -88,7 +88,7 @@ def test_it_is_asked_for_again_as_often_as_the_policy_says(reask: int) -> None:
     assert all(result.error and result.error.retryable and "float" in result.error.message for result in results)
 
 
-def test_a_server_without_the_field_is_asked_in_words() -> None:
+def test_a_server_without_the_field_gets_the_schema_in_the_instructions() -> None:
     """Three rows show it, each refused once: from then on the schema stands in the instructions."""
     results, endpoints = asked(ReplyModel(lambda _: f"Here it is:\n```json\n{FIT}\n```", formats=False), distinct(50))
 
@@ -99,8 +99,8 @@ def test_a_server_without_the_field_is_asked_in_words() -> None:
     assert '"stars"' in bodies(endpoints)[1]["messages"][0]["content"]
 
 
-def test_a_server_that_passes_over_the_field_is_asked_in_words() -> None:
-    """Three answers that are no JSON show it; they are paid, and are no answers that were asked for again."""
+def test_a_server_that_ignores_the_field_gets_the_schema_in_the_instructions() -> None:
+    """Three answers that are not JSON show it; they are paid, and are no reasks."""
 
     def say(request: ChatRequest) -> str:
         return FIT if "JSON schema" in request.messages[0].text else "Three stars, I would say."
@@ -156,7 +156,7 @@ def test_one_answer_that_is_no_json_changes_nothing_for_the_others() -> None:
 
 
 def test_an_answer_that_ran_out_of_tokens_is_truncated() -> None:
-    """It is not asked for again, which would end the same, and what there is of it is kept."""
+    """It is not reasked, which would end the same, and its text is kept."""
     [result], endpoints = asked(ReplyModel(lambda _: ('{"stars": 3, "why": "becau', "length")), ["row"])
 
     assert (["truncated"], '{"stars": 3, "why": "becau') == (kinds([result]), result.text)
@@ -166,7 +166,7 @@ def test_an_answer_that_ran_out_of_tokens_is_truncated() -> None:
 
 
 def test_a_failure_after_an_answer_that_did_not_fit_keeps_the_answer() -> None:
-    """What was paid for is shown, with the reason why it is not what was asked for."""
+    """The row has the paid answer, with its mismatch."""
     with LocalEndpoints({"chat": ReplyModel(lambda _: "{}")}, faults=Faults("ok 400 400 400")) as endpoints:
         [result] = ask(engine(endpoints, task=TYPED), [["row"]], TYPED)
 
@@ -175,7 +175,7 @@ def test_a_failure_after_an_answer_that_did_not_fit_keeps_the_answer() -> None:
 
 
 def test_equal_rows_share_a_typed_answer() -> None:
-    """Equal rows are asked once, and one that did not fit is asked again once for all of them."""
+    """Equal rows are sent once, and one that did not fit is reasked once for all of them."""
 
     def say(request: ChatRequest) -> str:
         return FIT if len(request.messages) > 2 else "{}"
@@ -199,8 +199,8 @@ def test_a_cached_answer_is_parsed_again(tmp_path: Path) -> None:
     assert 10 == endpoints.stats.requests
 
 
-def test_each_question_may_want_a_type_of_its_own() -> None:
-    """Rows of one task, each with its labels; an answer outside of a row's own is not taken."""
+def test_each_prompt_may_have_its_own_type() -> None:
+    """Rows of one task, each with its labels; an answer outside of a row's own is refused."""
     task = Chat(output_per_prompt=True)
     labels = [("a", "b"), ("b", "c"), ("a", "b")]
     rows = [Prompt("row", None, StructuredOutput("label", Enumeration(each))) for each in labels]
@@ -215,7 +215,7 @@ def test_each_question_may_want_a_type_of_its_own() -> None:
     assert 4 == endpoints.stats.requests  # one for the first and its duplicate, two for the second, one for the last
 
 
-def test_a_row_that_cannot_be_asked_has_its_error(endpoints: LocalEndpoints) -> None:
+def test_a_row_without_a_prompt_has_its_error(endpoints: LocalEndpoints) -> None:
     """It stands in its place among the others, and costs nothing."""
     wrong = RowError("invalid_request", None, "No labels. Hint: name some.", retryable=False)
     results = ask(engine(endpoints, task=TYPED), [["a", wrong, None, "b"]], Chat())  # type: ignore[list-item]

@@ -40,7 +40,7 @@ def fits(pack: list[Indexed], body_bytes: int, tokens: int) -> bool:
 def test_inputs_keep_their_order_and_none_is_lost(
     inputs: list[Indexed], count: int, body_bytes: int, tokens: int
 ) -> None:
-    """The packs laid end to end are the inputs, and no pack is empty."""
+    """The batches laid end to end are the inputs, and no batch is empty."""
     made = packs(Batcher(count, body_bytes, tokens), inputs)
 
     assert inputs == [entry for pack in made for entry in pack]
@@ -48,24 +48,24 @@ def test_inputs_keep_their_order_and_none_is_lost(
 
 
 @given(INPUTS, COUNTS, BYTES, TOKENS)
-def test_no_pack_is_too_large(inputs: list[Indexed], count: int, body_bytes: int, tokens: int) -> None:
-    """A pack keeps within the inputs, the bytes and the tokens that are allowed, unless one input alone is larger."""
+def test_no_batch_is_too_large(inputs: list[Indexed], count: int, body_bytes: int, tokens: int) -> None:
+    """A batch keeps within the allowed inputs, bytes and tokens, unless one input alone is larger."""
     for pack in packs(Batcher(count, body_bytes, tokens), inputs):
         assert len(pack) <= count
         assert len(pack) == 1 or fits(pack, body_bytes, tokens)
 
 
 @given(INPUTS, st.integers(2, 9), BYTES, TOKENS)
-def test_no_pack_is_sent_half_full(inputs: list[Indexed], count: int, body_bytes: int, tokens: int) -> None:
-    """A pack is closed only where the next input would not have fitted."""
+def test_no_batch_is_sent_half_full(inputs: list[Indexed], count: int, body_bytes: int, tokens: int) -> None:
+    """A batch is closed only where the next input would not fit."""
     made = packs(Batcher(count, body_bytes, tokens), inputs)
     for pack, following in pairwise(made):
         assert len(pack) == count or not fits([*pack, following[0]], body_bytes, tokens)
 
 
 @given(INPUTS, COUNTS, BYTES, st.lists(st.integers(0, 40), max_size=4))
-def test_packs_run_across_batches(inputs: list[Indexed], count: int, body_bytes: int, cuts: list[int]) -> None:
-    """Inputs that come in several batches are packed as if they had come in one."""
+def test_requests_span_arrow_batches(inputs: list[Indexed], count: int, body_bytes: int, cuts: list[int]) -> None:
+    """Inputs from several Arrow batches fill requests as if they came in one."""
     batcher = Batcher(count, body_bytes)
     edges = [0, *sorted(min(cut, len(inputs)) for cut in cuts), len(inputs)]
     made = [pack for start, end in pairwise(edges) for pack in batcher.add(inputs[start:end])]
@@ -74,7 +74,7 @@ def test_packs_run_across_batches(inputs: list[Indexed], count: int, body_bytes:
 
 
 def test_what_waits_is_counted_and_flushed_once() -> None:
-    """Inputs that do not fill a pack wait in it, until `flush` hands them over."""
+    """Inputs that do not fill a batch wait in it until `flush` returns them."""
     batcher = Batcher(3)
     full = batcher.add([(0, "a"), (1, "b"), (2, "c"), (3, "d")])
 
@@ -86,7 +86,7 @@ def test_what_waits_is_counted_and_flushed_once() -> None:
 
 
 def test_an_input_larger_than_a_body_goes_alone() -> None:
-    """It is the server's to refuse; its neighbours do not share its fate."""
+    """An input above the limits has a batch of its own, and the server may refuse it."""
     big = "x" * 50
 
     assert [[(0, "a"), (1, "b")], [(2, big)], [(3, "c")]] == packs(
@@ -95,14 +95,14 @@ def test_an_input_larger_than_a_body_goes_alone() -> None:
 
 
 def test_bytes_are_counted_as_they_are_written() -> None:
-    """A letter that takes three bytes, and an escape that takes six, count as such."""
+    """A character of three bytes, and an escape of six, count as such."""
     assert [1, 1, 1] == [len(pack) for pack in packs(Batcher(9, max_body_bytes=33), list(enumerate(["€" * 10] * 3)))]
     assert [1, 1] == [len(pack) for pack in packs(Batcher(9, max_body_bytes=33), list(enumerate(["\0" * 5] * 2)))]
     assert [2] == [len(pack) for pack in packs(Batcher(9, max_body_bytes=33), list(enumerate(["a" * 10] * 2)))]
 
 
-def test_a_request_keeps_within_the_limits_that_are_known() -> None:
-    """A pack is under Databricks' 4 MB and, at three bytes for a token, well under OpenAI's 300,000 tokens."""
+def test_a_request_keeps_within_the_documented_limits() -> None:
+    """A batch is under Databricks' 4 MB and, at three bytes for a token, well under OpenAI's 300,000 tokens."""
     made = packs(Batcher(2_048), list(enumerate(["word " * 1_000] * 2_048)))
 
     assert 149 == len(made[0])  # of 5,003 bytes each

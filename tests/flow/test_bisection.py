@@ -32,7 +32,7 @@ def refuses_all(request: Request, now: float, dice: random.Random) -> Outcome:
 
 
 def refuses_each(request: Request, now: float, dice: random.Random) -> Outcome:
-    """Refuse every request in words that name its first input."""
+    """Refuse every request with a message that names its first input."""
     why = f"row {request.inputs[0][0]} is not allowed"
     return Failure(RowError("invalid_request", 400, why, retryable=False))
 
@@ -44,9 +44,9 @@ def refuses_each(request: Request, now: float, dice: random.Random) -> Outcome:
 @example(at=63)
 @example(at=64)
 @example(at=ROWS - 1)
-def test_one_poisoned_row_costs_its_halvings(forms: tuple[int, ...], trials: int, at: int) -> None:
-    """One bad row in 10,000 embeddings fails alone, for 14 requests more at the most, wherever it is."""
-    play = Play(texts(ROWS), Server(poison={at}, forms=forms), Policy())
+def test_one_bad_row_costs_its_halvings(forms: tuple[int, ...], trials: int, at: int) -> None:
+    """One bad row in 10,000 embeddings fails alone, for at most 14 more requests, wherever it is."""
+    play = Play(texts(ROWS), Server(bad_rows={at}, refused_formats=forms), Policy())
 
     assert {at: BAD_INPUT.error} == play.errors
     assert len(play.sent) - BATCHES <= 14 + trials
@@ -54,35 +54,37 @@ def test_one_poisoned_row_costs_its_halvings(forms: tuple[int, ...], trials: int
 
 
 @WITH_FORMS
-@given(poison=st.sets(st.integers(0, 499), min_size=1, max_size=24))
-def test_many_poisoned_rows_cost_theirs(forms: tuple[int, ...], trials: int, poison: set[int]) -> None:
-    """Each of two dozen bad rows fails alone, for 1 + 2 log2 n requests at the most."""
-    sound = max(poison) + 1  # the first row of all is answered, so the table is not taken for a wrong request
-    play = Play(texts(1_000), Server(poison={sound - at for at in poison}, forms=forms), Policy())
+@given(bad_rows=st.sets(st.integers(0, 499), min_size=1, max_size=24))
+def test_many_bad_rows_cost_their_halvings(forms: tuple[int, ...], trials: int, bad_rows: set[int]) -> None:
+    """Each of two dozen bad rows fails alone, for at most 1 + 2 log2 n requests."""
+    sound = max(bad_rows) + 1  # the first row of all is answered, so the table is not taken for a wrong request
+    play = Play(texts(1_000), Server(bad_rows={sound - at for at in bad_rows}, refused_formats=forms), Policy())
 
-    assert {sound - at for at in poison} == play.errors.keys()
-    assert len(play.sent) - 16 <= len(poison) * (1 + 2 * math.log2(64)) + trials + 1
+    assert {sound - at for at in bad_rows} == play.errors.keys()
+    assert len(play.sent) - 16 <= len(bad_rows) * (1 + 2 * math.log2(64)) + trials + 1
 
 
-@given(poison=st.sets(st.integers(1, 199), max_size=24), forms=st.sampled_from([(), (0,)]))
-def test_a_poisoned_prompt_fails_alone(poison: set[int], forms: tuple[int, ...]) -> None:
-    """Prompts that travel in arrays of eight are halved as well, and asked one by one where arrays are not taken."""
-    play = Play(texts(200), Server(poison=poison, forms=forms, format_unsupported=WRONG_COUNT), Policy(), COMPLETE)
+@given(bad_rows=st.sets(st.integers(1, 199), max_size=24), forms=st.sampled_from([(), (0,)]))
+def test_a_bad_prompt_fails_alone(bad_rows: set[int], forms: tuple[int, ...]) -> None:
+    """Prompts in arrays of eight are halved as well, and sent one by one where the server takes no arrays."""
+    play = Play(
+        texts(200), Server(bad_rows=bad_rows, refused_formats=forms, format_failure=WRONG_COUNT), Policy(), COMPLETE
+    )
 
-    assert poison == play.errors.keys()
+    assert bad_rows == play.errors.keys()
     assert {BAD_INPUT.error} >= set(play.errors.values())
 
 
 def test_a_bad_prompt_does_not_end_the_arrays() -> None:
     """Where it was a prompt that was refused and not the array, the others go on by eights."""
-    sent = [len(Play(texts(800), Server(poison={at}), Policy(), COMPLETE).sent) for at in range(8)]
+    sent = [len(Play(texts(800), Server(bad_rows={at}), Policy(), COMPLETE).sent) for at in range(8)]
 
     assert max(sent) <= 100 + 32
 
 
 @EACH_TASK
-def test_a_request_that_is_wrong_as_a_whole_costs_ten(task: Task) -> None:
-    """Where all is refused with the same message, the rest of the rows gets the error without being asked."""
+def test_a_request_that_is_wrong_as_a_whole_is_sent_ten_times(task: Task) -> None:
+    """Where every request is refused with one message, the other rows get the error without a request."""
     play = Play(texts(1_000), refuses_all, Policy(), task)
 
     assert len(play.sent) <= 10
@@ -94,18 +96,18 @@ def test_a_request_that_is_wrong_as_a_whole_costs_ten(task: Task) -> None:
 
 @EACH_TASK
 @given(bad=st.integers(0, 7))
-def test_a_table_that_begins_badly_is_asked_to_its_end(task: Task, bad: int) -> None:
-    """Up to seven bad rows at the head of a table end nothing, however alike they are refused."""
-    play = Play(texts(200), Server(poison=range(bad)), Policy(), task)
+def test_a_table_with_a_bad_head_is_read_to_its_end(task: Task, bad: int) -> None:
+    """Up to seven bad rows at the head of a table stop nothing, even with one message."""
+    play = Play(texts(200), Server(bad_rows=range(bad)), Policy(), task)
 
     assert list(range(bad)) == sorted(play.errors)
 
 
 @EACH_TASK
 @given(bad=st.integers(8, 130))
-def test_a_table_sorted_by_its_worst_rows_is_asked_to_its_end(task: Task, bad: int) -> None:
-    """However many inputs at its head are refused alike: those at its end are tried as well."""
-    play = Play(texts(200), Server(poison=range(bad)), Policy(), task)
+def test_a_table_sorted_by_its_worst_rows_is_read_to_its_end(task: Task, bad: int) -> None:
+    """However many inputs at its head are refused alike, those at its end are tried as well."""
+    play = Play(texts(200), Server(bad_rows=range(bad)), Policy(), task)
 
     assert list(range(bad)) == sorted(play.errors)
 
@@ -113,21 +115,21 @@ def test_a_table_sorted_by_its_worst_rows_is_asked_to_its_end(task: Task, bad: i
 @EACH_TASK
 def test_nothing_is_stopped_once_anything_was_answered(task: Task) -> None:
     """After one answer a request is known to be right, and any number of bad rows are theirs alone."""
-    play = Play(texts(200), Server(poison=range(1, 200)), Policy(), task)
+    play = Play(texts(200), Server(bad_rows=range(1, 200)), Policy(), task)
 
     assert list(range(1, 200)) == sorted(play.errors)
     assert {BAD_INPUT.error} == set(play.errors.values())
 
 
 def test_equal_inputs_count_once() -> None:
-    """The same text refused a hundred times says no more than once: the row after it is still asked."""
-    play = Play(["a"] * 100 + ["b"], Server(poison=range(100)), Policy(), CHAT)
+    """One text that is refused a hundred times counts once: the next row is still sent."""
+    play = Play(["a"] * 100 + ["b"], Server(bad_rows=range(100)), Policy(), CHAT)
 
     assert list(range(100)) == sorted(play.errors)
 
 
-def test_words_that_differ_are_not_alike() -> None:
-    """Refusals that each name their own row are the rows': all are asked."""
+def test_different_messages_are_not_alike() -> None:
+    """Refusals that each name their own row are the rows' own: all rows are sent."""
     play = Play(texts(50), refuses_each, Policy(), CHAT)
 
     assert [1] * 50 == [result.attempts for result in play.results.values()]
@@ -135,7 +137,7 @@ def test_words_that_differ_are_not_alike() -> None:
 
 
 @pytest.mark.parametrize("kind", ["context_length", "content_filter"])
-def test_too_long_or_filtered_is_never_the_whole_tables_fault(kind: Kind) -> None:
+def test_a_long_or_filtered_prompt_never_stops_the_task(kind: Kind) -> None:
     """A prompt that is too long or filtered ends its row alone: no other wire format is tried."""
     error = RowError(kind, 400, "no", retryable=False)
     play = Play(texts(20), lambda request, now, dice: Failure(error), Policy())
@@ -145,8 +147,8 @@ def test_too_long_or_filtered_is_never_the_whole_tables_fault(kind: Kind) -> Non
 
 
 @EACH_TASK
-def test_answers_that_are_none_stop_as_well(task: Task) -> None:
-    """A server that never answers in a form that can be read is asked six times: by three requests, not by all."""
+def test_unreadable_answers_stop_the_task(task: Task) -> None:
+    """A server that never sends a readable answer gets six requests, not one for every row."""
     garbage = Failure(RowError("invalid_response", 200, "the answer is no JSON", retryable=True))
     play = Play(texts(1_000), lambda request, now, dice: garbage, Policy(), task)
 
@@ -156,7 +158,7 @@ def test_answers_that_are_none_stop_as_well(task: Task) -> None:
 
 def test_halves_are_tried_before_new_rows() -> None:
     """A refused batch of four: two halves, two single rows, and then the next batch; each row counts its attempts."""
-    play = Play(texts(12), Server(poison={4}), Policy(batch_size=4, max_in_flight=1))
+    play = Play(texts(12), Server(bad_rows={4}), Policy(batch_size=4, max_in_flight=1))
 
     assert [[4, 5, 6, 7], [4, 5], [6, 7], [4], [5], [8, 9, 10, 11]] == [sent.rows for sent in play.sent[1:]]
     assert [1, 1, 1, 1, 3, 3, 2, 2, 1, 1, 1, 1] == [play.results[number].attempts for number in range(12)]
@@ -178,7 +180,7 @@ def limited_by_the_minute(request: Request, now: float, dice: random.Random) -> 
 @EACH_TASK
 @given(long=st.sets(st.integers(1, 199), max_size=3))
 def test_a_request_too_large_for_a_minute_costs_its_row_alone(task: Task, long: set[int]) -> None:
-    """It ends at once, whatever the status and its Retry-After say; a batch is halved, and nobody else waits."""
+    """It ends at once, whatever the status and its Retry-After; a batch is halved, and no other row waits."""
     rows = [row + "x" * LIMIT if number in long else row for number, row in enumerate(texts(200))]
     play = Play(rows, limited_by_the_minute, Policy(), task)
     halvings = 1 + 2 * math.log2(64)
@@ -190,7 +192,7 @@ def test_a_request_too_large_for_a_minute_costs_its_row_alone(task: Task, long: 
 
 
 def test_dimensions_that_a_server_ignores_are_paid_for_by_a_few_requests() -> None:
-    """Eight requests show that it is so for all; the rest is not asked, and no row is asked twice."""
+    """Eight requests show that it is so for all; the other rows are not sent, and no row is sent twice."""
     task = Embed(encode_parameters({"dimensions": 2}, None))
 
     def ignores(request: Request, now: float, dice: random.Random) -> Outcome:

@@ -35,10 +35,8 @@ def rounds_to_pass(window: CubicWindow, ceiling: float) -> float:
 
 
 @given(steps=STEPS, least=st.floats(1, 10), most=st.floats(10, 1_000), relative=st.booleans())
-def test_it_keeps_its_bounds_whatever_comes(
-    *, steps: list[tuple[str, float]], least: float, most: float, relative: bool
-) -> None:
-    """It is never below the least and never above the most, however it is cut and however long it grows."""
+def test_it_keeps_its_bounds(*, steps: list[tuple[str, float]], least: float, most: float, relative: bool) -> None:
+    """It is never below the minimum or above the maximum, however it is cut and however long it grows."""
     window = CubicWindow(least, least, most, step=1.0, relative=relative)
     for step, amount in steps:
         if step == "grow":
@@ -83,7 +81,7 @@ def test_until_the_first_cut_it_doubles_with_every_round() -> None:
 
 @given(CEILINGS, st.floats(0.3, 0.95))
 def test_a_cut_falls_to_a_share_of_the_ceiling(ceiling: float, factor: float) -> None:
-    """What showed itself is remembered, and the quantity falls just below."""
+    """The ceiling is remembered, and the value falls just below it."""
     window = CubicWindow(1.0, 1.0, 1e6, step=1.0)
     window.grow(2 * ceiling)
     window.cut(ceiling, factor)
@@ -152,8 +150,8 @@ def test_a_ceiling_that_is_confirmed_is_left_alone_for_longer() -> None:
 
 
 @given(CEILINGS)
-def test_a_probe_ends_at_the_most(ceiling: float) -> None:
-    """However long nothing is refused, doubling steps neither overflow nor pass the most."""
+def test_a_probe_ends_at_the_maximum(ceiling: float) -> None:
+    """However long nothing is refused, doubling steps neither overflow nor pass the maximum."""
     window = cut_at(ceiling)
     window.grow(1e9)
 
@@ -182,8 +180,8 @@ def test_slow_start_begins_again_from_the_present_value(ceiling: float, rounds: 
 
 
 @given(CEILINGS, st.floats(0.01, 5_000))
-def test_a_slow_start_in_vain_loses_nothing(ceiling: float, refused_at: float) -> None:
-    """The value at which it began was not refused for long, so the ceiling is that at the least."""
+def test_a_useless_slow_start_loses_nothing(ceiling: float, refused_at: float) -> None:
+    """The value at which it began was not refused for long, so the ceiling is at least that."""
     window = cut_at(ceiling)
     window.grow(RETURN_ROUNDS)
     begun = window.value
@@ -205,7 +203,7 @@ def test_before_the_first_cut_it_cannot_begin_again() -> None:
 
 
 @given(CEILINGS, st.integers(0, 2_000))
-def test_the_rest_of_a_burst_lowers_the_ceiling_to_half_at_the_least(ceiling: float, refused: int) -> None:
+def test_the_rest_of_a_burst_lowers_the_ceiling_to_at_least_half(ceiling: float, refused: int) -> None:
     """Each refused request takes itself out of what was in flight; doubling overshoots by no more than twice."""
     window = cut_at(ceiling)
     for _ in range(refused):

@@ -22,7 +22,7 @@ MOVES = st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=60)
 LONG = ["x" * 1_000 + str(number) for number in range(40)]
 
 
-def said(item: Item) -> str:
+def answer_to(item: Item) -> str:
     """Return the answer to an item, different for different ones."""
     return write_json(item).decode()
 
@@ -50,8 +50,8 @@ class Task:
         usage = Usage(number + 1, None, number + 1)
         self.billed = self.billed.plus(usage)
         if fails:
-            self.failed.add(said(item))
-        result = Result(error=ERROR, usage=usage) if fails else Result(said(item), usage=usage, attempts=1)
+            self.failed.add(answer_to(item))
+        result = Result(error=ERROR, usage=usage) if fails else Result(answer_to(item), usage=usage, attempts=1)
         settled, to_send = self.dedupe.settle([(number, result)])
         self.settled += settled
         self._ask(to_send)
@@ -81,25 +81,25 @@ def test_every_row_is_settled_once_with_its_own_answer(items: list[Item], moves:
     task = Task().play(items, moves)
 
     assert list(range(len(items))) == sorted(number for number, _ in task.settled)
-    assert [None if result.error else said(items[number]) for number, result in task.settled] == [
+    assert [None if result.error else answer_to(items[number]) for number, result in task.settled] == [
         result.text for _, result in task.settled
     ]
 
 
 @given(ITEMS, MOVES)
-def test_equal_inputs_are_asked_once(items: list[Item], moves: list[tuple[int, bool]]) -> None:
-    """Only what has failed is asked again, and no row asks twice."""
+def test_equal_inputs_are_sent_once(items: list[Item], moves: list[tuple[int, bool]]) -> None:
+    """Only an input that failed is sent again, and no row twice."""
     task = Task().play(items, moves)
-    times = Counter(said(item) for _, item in task.asked)
+    times = Counter(answer_to(item) for _, item in task.asked)
 
-    assert {said(item) for item in items} == set(times)
+    assert {answer_to(item) for item in items} == set(times)
     assert set() == {text for text, count in times.items() if count > 1} - task.failed
     assert len(task.asked) == len({number for number, _ in task.asked})
 
 
 @given(ITEMS, MOVES)
 def test_the_rows_tokens_are_those_that_the_server_counted(items: list[Item], moves: list[tuple[int, bool]]) -> None:
-    """An answer that several rows got is counted once, and so is each failure."""
+    """An answer that several rows share is counted once, and so is each failure."""
     task = Task().play(items, moves)
     total = Usage()
     for _, result in task.settled:
@@ -200,15 +200,15 @@ def test_a_copy_says_whose_answer_it_is_and_costs_nothing(in_flight: bool) -> No
 
 
 def test_an_answer_without_tokens_is_copied_without() -> None:
-    """Where the server counted nothing, a zero would be made up."""
+    """Where the server counted no tokens, a copy has none: a zero would be invented."""
     dedupe = Dedupe()
     dedupe.admit([(0, "?"), (1, "?")])
 
     assert [None, None] == [result.usage for _, result in dedupe.settle([(0, Result("!"))])[0]]
 
 
-def test_a_failure_is_nobody_elses() -> None:
-    """Rows that waited for one that failed are all asked, and none of them waits for another; a later one may."""
+def test_a_failure_is_not_shared() -> None:
+    """Rows that waited for one that failed are all sent, and none of them waits for another; a later one may."""
     dedupe = Dedupe()
     dedupe.admit([(0, "?"), (1, "?"), (2, "?")])
     first = dedupe.settle([(0, Result(error=ERROR))])
@@ -221,8 +221,8 @@ def test_a_failure_is_nobody_elses() -> None:
     assert ([(3, Result("!")), (4, Result("!"))], []) == dedupe.settle([(3, Result("!"))])
 
 
-def test_what_was_answered_at_last_is_remembered() -> None:
-    """The answer of a row that was asked after all serves those that come later."""
+def test_the_answer_of_a_duplicate_is_remembered() -> None:
+    """The answer of a row that was sent after all serves later rows."""
     dedupe = Dedupe()
     dedupe.admit([(0, "?"), (1, "?")])
     dedupe.settle([(0, Result(error=ERROR))])
@@ -250,8 +250,8 @@ def test_a_text_and_a_conversation_are_never_equal() -> None:
     assert (inputs[:2], []) == Dedupe().admit(inputs)
 
 
-def test_what_cannot_be_written_is_asked_by_itself() -> None:
-    """A conversation that is no JSON is its row's error, and sinks nothing here."""
+def test_an_input_that_is_not_json_is_sent_by_itself() -> None:
+    """A conversation that JSON cannot hold is its row's error, and breaks nothing here."""
     odd: Item = [{"role": "user", "content": object()}]
     dedupe = Dedupe()
 

@@ -45,7 +45,7 @@ def grown(answers: int, policy: Policy | None = None) -> tuple[ConcurrencyLimite
 
 
 def keeps_refusing(limiter: ConcurrencyLimiter, now: float, rounds: int) -> list[float]:
-    """Refuse all that goes out, and return how long it was waited each time until something went out again."""
+    """Refuse every request, and return how long each pause was."""
     pauses = []
     for _ in range(rounds):
         for sent in fill(limiter, now):
@@ -58,7 +58,7 @@ def keeps_refusing(limiter: ConcurrencyLimiter, now: float, rounds: int) -> list
 
 
 def test_the_first_request_goes_alone() -> None:
-    """Nothing is known of an endpoint that answered nothing: one request goes out, and only its outcome helps."""
+    """Before any answer one request is in flight, and only its outcome lets the next one go."""
     limiter = ConcurrencyLimiter(Policy())
     sent = fill(limiter, 0.0)
 
@@ -73,7 +73,7 @@ def test_the_window_doubles_with_every_round_of_answers() -> None:
 
 
 def test_the_window_stops_at_the_ceiling() -> None:
-    """However many answers come, no more goes out than the policy allows in this task."""
+    """However many answers come, no more requests are in flight than the policy allows."""
     policies = [Policy(max_in_flight=10), Policy(max_in_flight=10, tasks=4), Policy()]
 
     assert [10, 2, MAX_IN_FLIGHT] == [grown(2_000, policy)[0].window for policy in policies]
@@ -86,10 +86,10 @@ def test_the_window_stops_at_the_ceiling() -> None:
     st.sampled_from((None, 600.0)),
 )
 @example(4, [("fill", 0), ("answered", 0), ("fill", 0), ("told when", 0), ("fill", 0)], None, None)
-def test_the_window_keeps_its_bounds_whatever_comes(
+def test_the_window_keeps_its_bounds(
     ceiling: int, events: list[tuple[str, int]], requests: float | None, tokens: float | None
 ) -> None:
-    """It is from one to the ceiling, what is out is counted exactly, and room comes when it was said to come."""
+    """It is from one to the ceiling, requests in flight are counted exactly, and room comes when it was due."""
     limiter = ConcurrencyLimiter(Policy(max_in_flight=ceiling, requests_per_minute=requests, tokens_per_minute=tokens))
     out, now = list[Permit](), 0.0
     for event, amount in events:
@@ -120,7 +120,7 @@ def test_the_window_keeps_its_bounds_whatever_comes(
 
 @given(st.integers(30, 300))
 def test_a_burst_of_refusals_cuts_the_window_once(answers: int) -> None:
-    """Requests that were out together and are all refused cut it once; the rest lower the ceiling, to half at most."""
+    """Requests in flight together that are all refused cut it once; the rest lower the ceiling, to half at most."""
     limiter, now = grown(answers)
     sent = fill(limiter, now)
     windows = [limiter.window]
@@ -177,7 +177,7 @@ def test_a_share_of_the_last_requests_refused_is_no_noise() -> None:
     assert [16, 16, int(BACKOFF_RATIO * 13)] == windows
 
 
-def test_after_a_cut_the_window_returns_to_the_ceiling_that_showed() -> None:
+def test_after_a_cut_the_window_returns_to_the_ceiling() -> None:
     """Four rounds of answers bring it back to what was in flight and not refused; then it probes beyond."""
     limiter, now = grown(63)
     out = deque(fill(limiter, now))
@@ -216,8 +216,8 @@ def test_a_fault_says_nothing_about_capacity() -> None:
     assert (64, 0, None) == (limiter.window, limiter.in_flight, limiter.rate_per_s)
 
 
-def test_a_refusal_that_names_a_time_counts_at_once() -> None:
-    """The endpoint is not asked again before then, so its first refusal cuts the window and teaches a rate."""
+def test_a_refusal_with_retry_after_counts_at_once() -> None:
+    """No request goes before that time, so its first refusal cuts the window and teaches a rate."""
     limiter, now = grown(63)
     first, second, *_ = fill(limiter, now)
     limiter.on_rate_limited(first, now, paused=True)
@@ -229,7 +229,7 @@ def test_a_refusal_that_names_a_time_counts_at_once() -> None:
 
 
 def test_a_rate_is_learned_only_when_refusals_go_on() -> None:
-    """After one cut of the window the endpoint may be content; when it is not, it is the rate that is too high."""
+    """One cut of the window may be enough; where refusals go on, the rate is too high."""
     limiter, now = grown(63)
     for sent in fill(limiter, now):
         limiter.on_rate_limited(sent, now)
@@ -264,8 +264,8 @@ def test_an_answer_ends_the_pauses() -> None:
     assert max(keeps_refusing(limiter, now + 1, 3)) < 1
 
 
-def test_a_rate_is_forgotten_when_nothing_was_asked_for_some_time() -> None:
-    """Another task may find the endpoint in another state: after a minute's rest there is no rate any more."""
+def test_an_idle_rate_is_forgotten() -> None:
+    """Another task may find the endpoint in another state: after an idle minute the rate is gone."""
     limiter, now = grown(63)
     keeps_refusing(limiter, now, 3)
     learned = limiter.rate_per_s
@@ -332,8 +332,8 @@ def test_where_refusals_stop_the_window_doubles_again() -> None:
     assert cut <= limiter.window <= grown_to
 
 
-def test_a_pause_of_an_hour_is_no_silence() -> None:
-    """A stream that had nothing to ask was not refused either: its window is what it was."""
+def test_a_pause_of_an_hour_is_not_silence() -> None:
+    """A stream without rows is not refused either: its window stays as it was."""
     limiter, now = refused_in_a_rhythm()
     limit_that_goes_on, _ = refused_in_a_rhythm()
     serve(limiter, now + 3_600, 30)
@@ -343,7 +343,7 @@ def test_a_pause_of_an_hour_is_no_silence() -> None:
 
 
 def test_a_quota_of_requests_is_kept_in_every_minute() -> None:
-    """300 a minute over three tasks: in no minute more than 100 go out from one of them, and hardly fewer."""
+    """300 a minute over three tasks: each sends at most 100 in any minute, and hardly fewer."""
     limiter, now = ConcurrencyLimiter(Policy(requests_per_minute=300, tasks=3)), 0.0
     times = list[float]()
     while now < 600:
@@ -357,7 +357,7 @@ def test_a_quota_of_requests_is_kept_in_every_minute() -> None:
 
 
 def test_a_quota_of_tokens_is_kept_by_what_answers_report() -> None:
-    """A request's tokens are guessed by its length before, set right by its answer, and guessed better then."""
+    """A request's tokens are estimated by its length, corrected by its answer, and estimated better then."""
     limiter, now = ConcurrencyLimiter(Policy(tokens_per_minute=6_000, max_in_flight=4)), 0.0
     spent = list[tuple[float, float]]()
     while now < 600:

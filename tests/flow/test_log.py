@@ -10,8 +10,8 @@ from spark_llm.flow.log import DEBUG, INFO, MIN_INTERVAL_S, Flow, FlowLog
 TIMES = st.lists(st.floats(0, 60), min_size=1, max_size=200).map(sorted)
 
 
-def test_each_change_has_its_words() -> None:
-    """A window that grows is for DEBUG; what goes wrong, and what ends, is for INFO."""
+def test_each_change_has_its_message() -> None:
+    """A window that grows is DEBUG; an outage, a pause and their ends are INFO."""
     log = FlowLog()
     steps = [
         (Flow(window=8), (DEBUG, "window 1 -> 8")),
@@ -30,8 +30,8 @@ def test_each_change_has_its_words() -> None:
         assert [expected] == list(log.changes(flow, now=10.0 * (number + 1) - 10.0 * (number == 9)))
 
 
-def test_nothing_changed_is_nothing_logged() -> None:
-    """The first state of an endpoint is no news, nor is the last one again."""
+def test_nothing_is_logged_without_a_change() -> None:
+    """The first state of an endpoint is not logged, nor is an unchanged one."""
     log = FlowLog()
 
     assert [] == list(log.changes(Flow(), now=0.0))
@@ -41,7 +41,7 @@ def test_nothing_changed_is_nothing_logged() -> None:
 
 @given(TIMES, st.lists(st.integers(1, 512), min_size=200, max_size=200))
 def test_a_window_has_a_line_a_second_at_most(times: list[float], windows: list[int]) -> None:
-    """However often it changes; and the last line before a change that is due tells the latest state."""
+    """However often it changes, the last line that is due shows the latest state."""
     log = FlowLog()
     logged = [now for now, window in zip(times, windows, strict=False) for _ in log.changes(Flow(window), now)]
 

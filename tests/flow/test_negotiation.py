@@ -12,7 +12,7 @@ from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Failure
 from tests.support.play import (
-    BAD_FORM,
+    BAD_FORMAT,
     BAD_INPUT,
     BROKEN,
     CHAT,
@@ -28,17 +28,17 @@ from tests.support.play import (
 )
 
 EACH_TASK = pytest.mark.parametrize("task", [CHAT, COMPLETE, EMBED], ids=lambda task: task.name)
-EACH_REFUSAL = pytest.mark.parametrize("format_unsupported", [BAD_FORM, WRONG_COUNT], ids=["refused", "wrong count"])
+EACH_REFUSAL = pytest.mark.parametrize("format_unsupported", [BAD_FORMAT, WRONG_COUNT], ids=["refused", "wrong count"])
 
 
-def rows_and_forms(play: Play) -> list[tuple[int, int]]:
+def rows_and_formats(play: Play) -> list[tuple[int, int]]:
     """Return how many inputs each request carried, and in which wire format."""
     return [(len(sent.rows), sent.wire_format) for sent in play.sent]
 
 
 @EACH_TASK
 def test_requests_go_one_by_one_until_one_is_answered(task: Task) -> None:
-    """Whatever becomes of the first ones, the next waits for it; then as many go as the window lets out."""
+    """Each of the first requests waits for the outcome of the one before; after an answer the window decides."""
     server = Server(outage=(0.0, 3.0))
     play = Play(texts(200), server, Policy(batch_size=4), task, latency_s=(1.0, 1.0))
     first_answer = next(at for at, sent in enumerate(play.sent) if sent.outcome is not BROKEN)
@@ -47,8 +47,8 @@ def test_requests_go_one_by_one_until_one_is_answered(task: Task) -> None:
     assert 1 < max(sent.in_flight for sent in play.sent[first_answer + 1 :])
 
 
-def test_another_tasks_answers_prove_nothing_of_this_one() -> None:
-    """With the window wide open, a task with other parameters begins with one request all the same."""
+def test_another_tasks_answers_confirm_nothing() -> None:
+    """With the window wide open, a task with other parameters still begins with one request."""
     scheduler, form = begun(Policy())
     for number in range(100):
         scheduler.add("known", pack(number), form)
@@ -63,8 +63,8 @@ def test_another_tasks_answers_prove_nothing_of_this_one() -> None:
     assert 1 == sum(request.negotiation is new for request in scheduler.ready(2.0))
 
 
-def test_silence_lets_more_out() -> None:
-    """While the first request is silent, two are out after 2 s, four after 4, eight after 6, sixteen after 8."""
+def test_silence_lets_more_requests_go() -> None:
+    """While the first request is silent, two are in flight after 2 s, four after 4, eight after 6, sixteen after 8."""
     play = Play(texts(40), Server(), Policy(), CHAT, latency_s=(30.0, 30.0))
     begins = [sent.at for sent in play.sent]
 
@@ -73,15 +73,15 @@ def test_silence_lets_more_out() -> None:
 
 
 def test_silence_opens_no_more_than_the_ceiling() -> None:
-    """What the user allows holds for silent endpoints too."""
+    """The policy's limit holds for silent endpoints too."""
     play = Play(texts(40), Server(), Policy(max_in_flight=3), CHAT, latency_s=(30.0, 30.0))
 
     assert 3 == max(sent.in_flight for sent in play.sent)
 
 
 @given(st.floats(0, 1e9))
-def test_the_time_that_silence_names_is_the_one_that_it_keeps(start: float) -> None:
-    """At the time that it names one more may go, and never later; it names one as long as fewer than 16 are out."""
+def test_silence_keeps_the_time_that_it_names(start: float) -> None:
+    """At that time one more may go, and never later; there is one as long as fewer than 16 are in flight."""
     form = WireFormatNegotiation(CHAT, 1)
     form.on_send(start)
     while (opens_at := form.opens_at()) is not None:
@@ -94,8 +94,8 @@ def test_the_time_that_silence_names_is_the_one_that_it_keeps(start: float) -> N
     assert 16 == form.in_flight
 
 
-def test_the_silence_begins_anew_with_the_first_request_that_is_out() -> None:
-    """Once nothing is out, time that passes opens nothing."""
+def test_the_silence_begins_with_the_first_request_in_flight() -> None:
+    """Without a request in flight, time that passes lets none go."""
     form = WireFormatNegotiation(CHAT, 1)
     form.on_send(0.0)
     form.on_return()
@@ -106,28 +106,30 @@ def test_the_silence_begins_anew_with_the_first_request_that_is_out() -> None:
 
 
 @EACH_REFUSAL
-def test_a_refused_form_is_asked_in_the_next(format_unsupported: Failure) -> None:
-    """Where a server refuses base64, the same texts are asked without, and after that answer all others too."""
-    play = Play(texts(40), Server(forms=(0,), format_unsupported=format_unsupported), Policy(batch_size=4))
+def test_a_refused_format_is_followed_by_the_next(format_unsupported: Failure) -> None:
+    """Where a server refuses base64, the same texts are sent without it, and after that answer all others too."""
+    play = Play(texts(40), Server(refused_formats=(0,), format_failure=format_unsupported), Policy(batch_size=4))
 
-    assert [(4, 0)] + [(4, 1)] * 10 == rows_and_forms(play)
+    assert [(4, 0)] + [(4, 1)] * 10 == rows_and_formats(play)
     assert {} == play.errors
 
 
 @EACH_REFUSAL
-def test_prompts_that_are_not_taken_in_arrays_go_alone(format_unsupported: Failure) -> None:
-    """The inputs that waited as eights are cut to what the wire format carries, and none is lost or asked twice."""
-    play = Play(texts(40), Server(forms=(0,), format_unsupported=format_unsupported), Policy(max_in_flight=1), COMPLETE)
+def test_prompts_go_alone_where_arrays_are_refused(format_unsupported: Failure) -> None:
+    """Queued batches of eight are split into what the wire format carries, and none is lost or sent twice."""
+    play = Play(
+        texts(40), Server(refused_formats=(0,), format_failure=format_unsupported), Policy(max_in_flight=1), COMPLETE
+    )
 
-    assert [(8, 0)] + [(1, 1)] * 40 == rows_and_forms(play)
+    assert [(8, 0)] + [(1, 1)] * 40 == rows_and_formats(play)
     assert [*range(8), *range(40)] == [number for sent in play.sent for number in sent.rows]
     assert {} == play.errors
     assert play.billed == play.received
 
 
 @pytest.mark.parametrize("forms", [(), (0,)], ids=["arrays", "single prompts"])
-def test_one_prompt_proves_nothing_of_arrays(forms: tuple[int, ...]) -> None:
-    """A single prompt is written alike in both forms: its answer does not tell whether arrays are taken."""
+def test_one_prompt_confirms_nothing_about_arrays(forms: tuple[int, ...]) -> None:
+    """A single prompt is encoded alike in both formats: its answer does not show whether arrays are accepted."""
     scheduler, form = begun(Policy(), COMPLETE)
     scheduler.add("task", pack(*range(1, 9)), form)
     (first,) = scheduler.ready(1.0)
@@ -139,8 +141,8 @@ def test_one_prompt_proves_nothing_of_arrays(forms: tuple[int, ...]) -> None:
     assert (1 if forms else 8) == form.max_inputs
 
 
-def test_one_prompt_that_is_refused_says_nothing_of_arrays() -> None:
-    """It would be refused alike in the other form, so it fails at once, and arrays are not given up."""
+def test_one_refused_prompt_says_nothing_about_arrays() -> None:
+    """The other format would be refused alike, so the prompt fails at once, and arrays stay."""
     scheduler, form = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(COMPLETE, 64)
     scheduler.add("task", pack(0), form)
     (request,) = scheduler.ready(0.0)
@@ -149,8 +151,8 @@ def test_one_prompt_that_is_refused_says_nothing_of_arrays() -> None:
     assert 0 == form.wire_format
 
 
-def test_what_was_sent_in_the_old_form_is_asked_in_the_new_one() -> None:
-    """Requests that were out when the form was found out are asked again, and count as no fault."""
+def test_requests_in_the_old_format_are_sent_in_the_new_one() -> None:
+    """Requests in flight when the format is found are sent again, and count as no fault."""
     scheduler, form = begun(Policy(max_tries=1), COMPLETE)
     scheduler.add("task", pack(*range(1, 9)), form)
     scheduler.add("task", pack(*range(9, 17)), form)
@@ -163,48 +165,50 @@ def test_what_was_sent_in_the_old_form_is_asked_in_the_new_one() -> None:
     assert {(1, 1)} == {(request.wire_format, len(request.inputs)) for request in scheduler.ready(2.0)}
 
 
-def test_a_late_refusal_of_the_old_form_is_nobodys_error() -> None:
-    """Two texts are out in the first form, since it was silent: that it is not known costs neither of them."""
+def test_a_late_refusal_of_the_old_format_is_no_error() -> None:
+    """Two texts are in flight in the first format, since it was silent: neither fails because it is unknown."""
     scheduler, form = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(EMBED, 1)
     scheduler.add("task", pack(0), form)
     scheduler.add("task", pack(1), form)
     early, late = [*scheduler.ready(0.0), *scheduler.ready(2.0)]
-    scheduler.on_failure(early, BAD_FORM, 3.0, lambda: 0.0)
+    scheduler.on_failure(early, BAD_FORMAT, 3.0, lambda: 0.0)
     (again,) = scheduler.ready(4.0)
     scheduler.on_answer(again, answer(again), 5.0, 1.0)
 
-    assert None is scheduler.on_failure(late, BAD_FORM, 6.0, lambda: 0.0)
+    assert None is scheduler.on_failure(late, BAD_FORMAT, 6.0, lambda: 0.0)
     assert [(pack(1), 1)] == [(request.inputs, request.wire_format) for request in scheduler.ready(6.0)]
 
 
 @pytest.mark.parametrize("task", [COMPLETE, EMBED], ids=lambda task: task.name)
 @EACH_REFUSAL
 @given(bad=st.sets(st.integers(0, 15), max_size=3))
-def test_a_bad_row_at_the_head_does_not_hide_the_form(task: Task, format_unsupported: Failure, bad: set[int]) -> None:
-    """A server that refuses the first form, and bad rows in the first request: all other rows are answered."""
-    play = Play(texts(300), Server(poison=bad, forms=(0,), format_unsupported=format_unsupported), Policy(), task)
+def test_a_bad_row_at_the_head_does_not_hide_the_format(task: Task, format_unsupported: Failure, bad: set[int]) -> None:
+    """A server that refuses the first format, and bad rows in the first request: all other rows are answered."""
+    play = Play(
+        texts(300), Server(bad_rows=bad, refused_formats=(0,), format_failure=format_unsupported), Policy(), task
+    )
 
     assert bad == play.errors.keys()
     assert len(play.sent) <= (300 if task is COMPLETE else 5) + 25 * (1 + len(bad))
 
 
-def test_after_the_last_form_it_is_the_input() -> None:
-    """A text that is refused in both forms fails, and the texts after it are asked in the better one."""
-    play = Play(texts(20), Server(poison={0}), Policy(batch_size=1))
+def test_after_the_last_format_the_input_is_refused() -> None:
+    """A text that is refused in both formats fails, and later texts are sent in the better one."""
+    play = Play(texts(20), Server(bad_rows={0}), Policy(batch_size=1))
 
     assert [0] == list(play.errors)
     assert {0} == {sent.wire_format for sent in play.sent[2:]}
 
 
-def test_a_known_form_is_not_doubted_again() -> None:
-    """Once a form was answered, a refusal is the input's: it is not asked again in another form."""
-    play = Play(texts(200), Server(poison={100}), Policy(batch_size=8))
+def test_a_confirmed_format_is_not_doubted() -> None:
+    """Once a format was answered, a refusal is the input's: it is not sent in another format."""
+    play = Play(texts(200), Server(bad_rows={100}), Policy(batch_size=8))
 
     assert {0} == {sent.wire_format for sent in play.sent}
 
 
-def test_a_wrong_count_in_a_known_form_is_a_fault() -> None:
-    """A server that takes arrays and answers one of them with too few choices is asked again, as after any fault."""
+def test_a_wrong_count_in_a_confirmed_format_is_a_fault() -> None:
+    """A server that accepts arrays and sends too few choices for one gets a retry, as after any fault."""
     scheduler, form = begun(Policy(), EMBED)
     scheduler.add("task", pack(1, 2), form)
     (request,) = scheduler.ready(0.0)
@@ -213,13 +217,13 @@ def test_a_wrong_count_in_a_known_form_is_a_fault() -> None:
     assert (1, 0) == (request.attempts.faults, form.wire_format)
 
 
-def test_a_second_table_goes_on_with_what_the_first_has_shown() -> None:
-    """A form that outlives its table remembers: nothing is found out twice."""
+def test_a_second_table_uses_the_format_of_the_first() -> None:
+    """A negotiation outlives its table: nothing is found out twice."""
     policy = Policy(batch_size=4)
     scheduler, form = RequestScheduler(ConcurrencyLimiter(policy), policy), WireFormatNegotiation(EMBED, 4)
     scheduler.add("first", pack(0, 1, 2), form)
     (request,) = scheduler.ready(0.0)
-    scheduler.on_failure(request, BAD_FORM, 0.0, lambda: 0.0)
+    scheduler.on_failure(request, BAD_FORMAT, 0.0, lambda: 0.0)
     (request,) = scheduler.ready(0.0)
     scheduler.on_answer(request, answer(request), 0.0, 1.0)
     scheduler.add("second", pack(0), form)

@@ -46,7 +46,7 @@ def hold_back(rate: AdaptiveRate, now: float) -> None:
 @example(1.0, [0.0])
 @example(60.0, [61.0, 0.0])
 def test_no_minute_sees_more_than_its_quota(per_minute: float, pauses: list[float]) -> None:
-    """Whenever a minute begins, and however long was waited before: requests that wait for it stay within the quota."""
+    """Whenever a minute begins, and whatever the pause before, requests stay within the quota."""
     taken = sent_when_due(TokenBucket(per_minute), pauses, [1.0])
     minute: deque[float] = deque()
     for now in taken:
@@ -128,10 +128,8 @@ def test_requests_at_a_learned_rate_go_evenly(accepted_per_s: float, now: float)
 
 
 @given(st.floats(0.1, 1e3), st.floats(0, 1e5), st.integers(1, 500))
-def test_after_a_pause_of_the_senders_own_only_a_few_may_go_at_once(
-    accepted_per_s: float, pause_s: float, wanted: int
-) -> None:
-    """However long nothing was asked, no more than a burst goes at once: unused time is not saved up."""
+def test_after_an_idle_time_only_a_burst_may_go(accepted_per_s: float, pause_s: float, wanted: int) -> None:
+    """However long the sender was idle, at most a burst goes at once: unused time is not saved up."""
     rate = AdaptiveRate(accepted_per_s, 0.0)
     allowed = rate.available(pause_s, wanted)
 
@@ -162,8 +160,8 @@ def test_a_rate_that_was_refused_at_once_is_cut_more_than_one_that_lasted(per_s:
     assert math.isclose(CEILING_SHARE * BACKOFF_RATIO * per_s, lasted.per_s)
 
 
-def test_a_rate_never_falls_to_nothing() -> None:
-    """However often it is refused, a request in twenty seconds still attempts."""
+def test_a_rate_never_falls_to_zero() -> None:
+    """However often it is refused, one request in twenty seconds still goes."""
     rate = AdaptiveRate(1.0, 0.0)
     for _ in range(1_000):
         rate.cut(1.0)
@@ -172,7 +170,7 @@ def test_a_rate_never_falls_to_nothing() -> None:
 
 
 def test_a_rate_that_holds_nothing_back_is_forgotten_and_does_not_grow() -> None:
-    """Where fewer are asked than it allows, nothing is learned from their answers; after a while the rate goes."""
+    """Where fewer requests wait than it allows, their answers teach nothing; after a while it is forgotten."""
     rate = AdaptiveRate(10.0, 0.0)
     kept = [(rate.available(now, 1), rate.grow(now, 1.0)) for now in map(float, range(1, 40))]
 

@@ -16,7 +16,7 @@ AWAY = Failure(RowError("unavailable", 503, "starting", retryable=True), throttl
 
 
 def between(begins: float, ends: float, failure: Failure, rows: range = range(10_000)) -> Endpoint:
-    """Make an endpoint that tells these rows to wait for a time."""
+    """Make an endpoint that answers these rows with this failure, and all others normally."""
 
     def endpoint(request: Request, now: float, dice: random.Random) -> Outcome:
         refused = begins <= now < ends and request.inputs[0][0] in rows
@@ -27,7 +27,7 @@ def between(begins: float, ends: float, failure: Failure, rows: range = range(10
 
 @pytest.mark.parametrize("failure", [REFUSED, AWAY, rate_limited(2.0)], ids=["429", "503", "Retry-After"])
 @given(begins=st.sampled_from([0.0, 5.0]), seed=st.integers(0, 2**32))
-def test_being_told_to_wait_spends_no_tries(failure: Failure, begins: float, seed: int) -> None:
+def test_rate_limiting_spends_no_attempts(failure: Failure, begins: float, seed: int) -> None:
     """A minute of nothing but refusals loses no row, with a single try for each, from the first row on or later."""
     endpoint = between(begins, begins + 60.0, failure)
     play = Play(texts(100), endpoint, Policy(max_tries=1), CHAT, seed=seed)
@@ -38,8 +38,8 @@ def test_being_told_to_wait_spends_no_tries(failure: Failure, begins: float, see
 
 @pytest.mark.parametrize("failure", [REFUSED, AWAY, rate_limited(20.0)], ids=["429", "503", "Retry-After"])
 @pytest.mark.parametrize("begins", [0.0, 5.0])
-def test_when_nothing_is_answered_for_all_the_patience_the_rest_is_stopped(failure: Failure, begins: float) -> None:
-    """The first row that gives up takes the others with it: none of them would fare better, and all can come again."""
+def test_rate_limiting_without_an_answer_stops_the_task(failure: Failure, begins: float) -> None:
+    """The first row that gives up ends the others: they would fail as well, and all are retryable."""
     endpoint = between(begins, 1e9, failure)
     play = Play(texts(10_000), endpoint, Policy(give_up_after_s=60.0), CHAT)
 
@@ -49,8 +49,8 @@ def test_when_nothing_is_answered_for_all_the_patience_the_rest_is_stopped(failu
     assert begins + 15.0 <= play.now <= begins + 60.0 + 15.0
 
 
-def test_a_row_that_gives_up_alone_stops_nobody() -> None:
-    """Where others are answered meanwhile, its end is its own."""
+def test_a_row_that_gives_up_alone_stops_no_other() -> None:
+    """Where others are answered meanwhile, it fails alone."""
     endpoint = between(0.0, 1e9, REFUSED, range(50, 51))
     play = Play(texts(300), endpoint, Policy(give_up_after_s=5.0, max_in_flight=4), CHAT)
 
@@ -59,7 +59,7 @@ def test_a_row_that_gives_up_alone_stops_nobody() -> None:
 
 
 def test_retry_after_holds_back_everything() -> None:
-    """A server that names a time is left alone until then, by every request of the worker."""
+    """After a Retry-After no request of the worker goes before that time."""
     scheduler, form = begun(Policy())
     scheduler.add("task", ROW, form)
     scheduler.add("another task", NEXT_ROW, form)
@@ -74,8 +74,8 @@ def test_retry_after_holds_back_everything() -> None:
 
 
 @pytest.mark.parametrize("give_up_after_s", [0.0, 60.0])
-def test_a_row_that_is_sent_away_until_tomorrow_holds_back_nobody(give_up_after_s: float) -> None:
-    """A Retry-After beyond the patience ends the row that has it; while others are answered, none waits for it."""
+def test_a_retry_after_of_a_day_ends_its_row_alone(give_up_after_s: float) -> None:
+    """A Retry-After beyond `give_up_after_s` ends its row; while others are answered, none waits for it."""
     failure = rate_limited(86_400.0) if give_up_after_s else REFUSED
     endpoint = between(0.0, 1e9, failure, range(50, 51))
     play = Play(texts(300), endpoint, Policy(give_up_after_s=give_up_after_s, max_in_flight=4), CHAT)
@@ -86,7 +86,7 @@ def test_a_row_that_is_sent_away_until_tomorrow_holds_back_nobody(give_up_after_
 
 
 @pytest.mark.parametrize("begins", [0.0, 5.0])
-def test_an_endpoint_that_sends_all_away_until_tomorrow_is_asked_a_few_times(begins: float) -> None:
+def test_a_retry_after_of_a_day_for_all_rows_stops_the_task(begins: float) -> None:
     """After three such responses, or up to 23 where a few rows were answered before, the other rows end with it."""
     endpoint = between(begins, 1e9, rate_limited(86_400.0))
     play = Play(texts(300), endpoint, Policy(max_in_flight=4), CHAT)
@@ -97,7 +97,7 @@ def test_an_endpoint_that_sends_all_away_until_tomorrow_is_asked_a_few_times(beg
 
 
 def test_retry_after_does_not_hold_back_the_controller() -> None:
-    """Answers that come in while sending is held still widen the window: the hold is on sending, not on learning."""
+    """Answers during the pause still widen the window: it holds back requests, not the controller."""
     scheduler, form = begun(Policy(max_in_flight=64))
     for number in range(100):
         scheduler.add("task", pack(number), form)

@@ -31,7 +31,7 @@ class Reading:
 
     @property
     def taken(self) -> int:
-        """How many rows were taken in, all of which are paid for."""
+        """How many rows were read, all of which are paid for."""
         return len(self.taken_at)
 
     def _play(self, rows: int, reads: int) -> None:
@@ -85,7 +85,7 @@ class Reading:
 
 @given(reads=st.integers(1, 3_000), window=st.integers(1, 512), latency_s=st.floats(0.05, 1.0))
 def test_a_reader_of_a_few_rows_costs_a_few_requests(reads: int, window: int, latency_s: float) -> None:
-    """Who reads k rows and goes pays for about 4k, beyond the opening and what is in flight; not for the partition."""
+    """A reader of k rows pays for about 4k, beyond the opening and what is in flight, not for the partition."""
     reading = Reading(100_000, reads, window, lambda row: latency_s)
 
     assert reading.sent <= max(OPENING_ROWS, 4 * reads) + window
@@ -93,14 +93,14 @@ def test_a_reader_of_a_few_rows_costs_a_few_requests(reads: int, window: int, la
 
 @pytest.mark.parametrize("latency_s", [0.01, 0.1, 1.0, 2.0, 5.0, 20.0])
 def test_a_preview_is_cheap_however_slow_the_model(latency_s: float) -> None:
-    """`show(5)` reads six rows and asks for 64 at the most, with a wide window and a slow model too."""
+    """`show(5)` reads six rows and sends at most 64, with a wide window and a slow model too."""
     assert Reading(10_000, 6, 512, lambda row: latency_s).sent <= 64
 
 
 @settings(max_examples=30)
 @given(window=st.integers(1, 512), latency_s=st.floats(0.01, 2.0))
 def test_a_full_read_soon_has_its_full_width(window: int, latency_s: float) -> None:
-    """A reader who takes everything waits for ten doublings at the most, each no longer than an answer and a grace."""
+    """A reader of everything waits for at most ten doublings, each no longer than an answer and a grace."""
     rows = 40 * window
     reading = Reading(rows, rows, window, lambda row: latency_s)
 
@@ -109,7 +109,7 @@ def test_a_full_read_soon_has_its_full_width(window: int, latency_s: float) -> N
 
 
 def test_a_head_that_hangs_does_not_hold_the_rest() -> None:
-    """While the first row takes a minute, the others are asked at nearly the rate that the endpoint serves."""
+    """While the first row takes a minute, the others are sent at nearly the rate that the endpoint serves."""
     reading = Reading(20_000, 20_000, 16, lambda row: 60.0 if row == 0 else 0.1)
     in_that_minute = sum(at < 60.0 for at in reading.taken_at)
 
@@ -128,7 +128,7 @@ def test_memory_is_bounded(window: int, hung: set[int], hangs_s: float) -> None:
 
 @settings(max_examples=30)
 @given(st.integers(1, 64), st.floats(0.01, 30.0))
-def test_the_buffer_is_pushed_out_again_and_again(window: int, latency_s: float) -> None:
+def test_the_buffer_is_flushed_repeatedly(window: int, latency_s: float) -> None:
     """A reader that has gone is noticed within two seconds, however slow the answers are."""
     assert Reading(500, 500, window, lambda row: latency_s).longest_silence_s <= 2.0
 
@@ -139,7 +139,7 @@ def test_one_request_is_always_allowed() -> None:
 
 
 def test_the_first_results_leave_at_once() -> None:
-    """Someone looks at the first rows: each leaves when it is ready, with a flush behind it."""
+    """In the opening each result leaves when it is ready, with a flush behind it."""
     read_ahead = ReadAhead(0.0)
 
     assert [False, True, True] == [
@@ -159,16 +159,16 @@ def test_later_results_leave_in_chunks() -> None:
     assert 1.0 + CHUNK_WAIT_S == read_ahead.next_check_at(ready=1)
 
 
-def test_while_nothing_is_ready_it_beats() -> None:
-    """The time to look again is the next flush's, and the flush is due then."""
+def test_while_nothing_is_ready_it_flushes() -> None:
+    """The next time to check is the next flush's, and the flush is due then."""
     read_ahead = ReadAhead(10.0)
 
     assert 10.0 + FLUSH_S == read_ahead.next_check_at(ready=0)
     assert [False, True] == [read_ahead.should_flush(10.0 + FLUSH_S / 2), read_ahead.should_flush(10.0 + FLUSH_S)]
 
 
-def test_nothing_more_is_taken_in_while_enough_waits() -> None:
-    """A backlog of two windows is enough; below that it is filled up again."""
+def test_nothing_is_read_while_the_backlog_is_full() -> None:
+    """A backlog of two windows is enough; below that it is filled again."""
     read_ahead = ReadAhead(0.0)
     read_ahead.allowance = SPAN_ROWS
 

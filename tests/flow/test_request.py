@@ -26,7 +26,7 @@ def request_of(texts: list[str], wasted: Usage | None = None, sent: int = 1) -> 
 
 
 @given(TEXTS, USAGES, USAGES)
-def test_the_rows_carry_what_all_tries_cost(texts: list[str], wasted: Usage | None, last: Usage | None) -> None:
+def test_the_rows_carry_the_cost_of_all_attempts(texts: list[str], wasted: Usage | None, last: Usage | None) -> None:
     """The tokens of the answer and of the attempts before it are shared out, and none is lost."""
     request = request_of(texts, wasted)
     results = [Result(text=text) for text in texts]
@@ -38,7 +38,7 @@ def test_the_rows_carry_what_all_tries_cost(texts: list[str], wasted: Usage | No
 
 @given(TEXTS, USAGES)
 def test_rows_that_fail_carry_it_too(texts: list[str], wasted: Usage | None) -> None:
-    """Tokens that were billed for nothing stand in the failed rows; each has the error."""
+    """Failed rows carry the tokens that were billed for no answer; each has the error."""
     settled = dict(request_of(texts, wasted).results(ERROR, None))
 
     assert {ERROR} == {result.error for result in settled.values()}
@@ -53,7 +53,7 @@ def test_a_row_has_its_part_of_the_tokens_by_length() -> None:
     assert [Usage(75, None, 6), Usage(25, None, 2)] == [result.usage for _, result in settled]
 
 
-def test_a_row_knows_its_tries_and_its_latency() -> None:
+def test_a_row_knows_its_attempts_and_its_latency() -> None:
     """The attempts are counted over all requests that it was in; the latency is the last one's, in milliseconds."""
     ((_, answered), (_, failed)) = (
         next(request_of(["a"], sent=3).results(outcome, latency_s))
@@ -97,7 +97,7 @@ def test_parts_hold_the_same_inputs_in_their_order(texts: list[str], wasted: Usa
 
 
 def test_a_part_goes_on_where_the_whole_was() -> None:
-    """It is the same owner's, in the same wire format; its attempts are counted on, and its faults begin anew."""
+    """It has the same owner and wire format; its attempts go on, and its faults begin at zero."""
     request = request_of(["a", "b", "c"], sent=2)
     parts = request.split(1)
 
@@ -116,13 +116,13 @@ def test_a_part_goes_on_where_the_whole_was() -> None:
         ([], 0),
     ],
 )
-def test_letters_are_those_of_the_texts(item: Item, characters: int) -> None:
+def test_characters_are_those_of_the_texts(item: Item, characters: int) -> None:
     """A conversation is as long as its messages' texts; anything else in it weighs nothing."""
     assert characters == Request("task", [(0, item)], WireFormatNegotiation(CHAT, 1)).characters
 
 
 def test_a_request_that_was_never_sent_has_no_outcome() -> None:
-    """A mistake of the sender's is loud, and not a slot that is given back twice."""
+    """A mistake of the caller raises, and frees no slot twice."""
     scheduler = RequestScheduler(ConcurrencyLimiter(Policy()), Policy())
 
     with pytest.raises(ValueError, match="not in flight"):

@@ -19,13 +19,13 @@ BROKEN = Failure(RowError("connection", None, "reset by peer", retryable=True))
 
 
 def refused(retry_after_s: float | None) -> Failure:
-    """Return a refusal that names a time."""
+    """Return a rate-limited response with a Retry-After."""
     return Failure(REFUSED.error, throttled=True, retry_after_s=retry_after_s)
 
 
 @given(st.integers(1, 10_000), DICE, st.one_of(st.none(), st.floats(0, 60)))
-def test_a_refused_request_waits_within_bounds(earlier: int, dice: float, retry_after_s: float | None) -> None:
-    """Retry-After is waited out in full; the jitter on top doubles from a quarter of a second, and ends at 30."""
+def test_a_rate_limited_request_waits_within_bounds(earlier: int, dice: float, retry_after_s: float | None) -> None:
+    """Retry-After is waited for in full; the jitter on top doubles from a quarter of a second, up to 30."""
     attempts = Attempts(rate_limited=earlier - 1, rate_limited_since=0.0)
     wait = next_delay(refused(retry_after_s), attempts, Policy(give_up_after_s=1e6), 1.0, dice)
     least = retry_after_s or 0.0
@@ -43,8 +43,8 @@ def test_a_broken_request_waits_within_bounds(earlier: int, dice: float) -> None
     assert 0.0 <= wait <= min(30.0, 0.5 * 2.0 ** min(earlier - 1, 20))
 
 
-def test_two_draws_give_two_waits() -> None:
-    """A thousand refused requests do not come back together: the wait follows the dice."""
+def test_two_random_values_give_two_delays() -> None:
+    """A thousand rate-limited requests do not come back together: the delay follows the random value."""
     waits = [next_delay(REFUSED, Attempts(), Policy(), 0.0, dice) for dice in (0.0, 0.25, 0.5, 0.75)]
 
     assert [0.0, 0.0625, 0.125, 0.1875] == waits
@@ -63,8 +63,8 @@ def test_faults_end_after_exactly_max_tries(max_tries: int, dice: float) -> None
     assert "reset by peer" in last.message
 
 
-def test_the_last_word_says_how_often_it_was_tried() -> None:
-    """A row's error tells that the fault came again, and how many attempts that took."""
+def test_the_error_names_the_number_of_attempts() -> None:
+    """A row's error says that the fault came again, and after how many attempts."""
     attempts = Attempts(faults=3)
 
     assert RowError("connection", None, "reset by peer (after 4 attempts)", retryable=True) == next_delay(
@@ -73,8 +73,8 @@ def test_the_last_word_says_how_often_it_was_tried() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 20), DICE, st.one_of(st.none(), st.floats(0, 90))), max_size=60))
-def test_no_wait_ends_after_the_patience(steps: list[tuple[float, float, float | None]]) -> None:
-    """A row may be rate limited for `give_up_after_s`, counted from the first refusal: no try begins later."""
+def test_no_delay_ends_after_the_time_budget(steps: list[tuple[float, float, float | None]]) -> None:
+    """A row may be rate limited for `give_up_after_s`, from the first such response: no attempt begins later."""
     policy, attempts, now = Policy(give_up_after_s=100.0), Attempts(), 50.0
     first = None
     for served_in, dice, retry_after_s in steps:
@@ -89,7 +89,7 @@ def test_no_wait_ends_after_the_patience(steps: list[tuple[float, float, float |
 
 
 @given(st.integers(1, 2_000), DICE)
-def test_being_told_to_wait_spends_no_tries(rate_limited: int, dice: float) -> None:
+def test_rate_limiting_spends_no_attempts(rate_limited: int, dice: float) -> None:
     """However often a request was refused, it has all its attempts left for faults."""
     policy, attempts = Policy(max_tries=2, give_up_after_s=1e9), Attempts()
     for _ in range(rate_limited):
@@ -99,7 +99,7 @@ def test_being_told_to_wait_spends_no_tries(rate_limited: int, dice: float) -> N
     assert isinstance(next_delay(BROKEN, attempts, policy, 0.0, dice), RowError)
 
 
-def test_faults_spend_no_patience() -> None:
+def test_faults_spend_no_time_budget() -> None:
     """The time that a request was rate limited begins with the first refusal, and not with a fault before it."""
     policy, attempts = Policy(give_up_after_s=10.0), Attempts()
     next_delay(BROKEN, attempts, policy, 0.0, 0.5)
@@ -107,8 +107,8 @@ def test_faults_spend_no_patience() -> None:
     assert 0.125 == next_delay(REFUSED, attempts, policy, 1_000.0, 0.5)
 
 
-def test_a_retry_after_beyond_the_patience_ends_at_once() -> None:
-    """A row is not kept waiting for a try that will not be made; its error says what it waited for."""
+def test_a_retry_after_beyond_the_time_budget_ends_at_once() -> None:
+    """A row does not wait for an attempt that will not be made; its error names what it waited for."""
     verdict = next_delay(refused(3_600.0), Attempts(), Policy(), 5.0, 0.0)
 
     assert isinstance(verdict, RowError)
@@ -116,8 +116,8 @@ def test_a_retry_after_beyond_the_patience_ends_at_once() -> None:
     assert "Too many requests" in verdict.message
 
 
-def test_a_fault_that_names_a_time_waits_no_longer_than_the_patience() -> None:
-    """A broken server that says "tomorrow" is asked again when the patience would end, and not tomorrow."""
+def test_a_fault_with_retry_after_waits_no_longer_than_the_time_budget() -> None:
+    """A broken server that says "tomorrow" gets the next attempt after `give_up_after_s`."""
     down = Failure(RowError("unavailable", 500, "down for the day", retryable=True), retry_after_s=86_400.0)
 
     assert [3.0, 600.0] == [
@@ -126,16 +126,16 @@ def test_a_fault_that_names_a_time_waits_no_longer_than_the_patience() -> None:
     ]
 
 
-def test_no_patience_means_no_second_try() -> None:
-    """With `give_up_after_s=0` a refused row fails, whatever the dice."""
+def test_no_time_budget_means_no_second_attempt() -> None:
+    """With `give_up_after_s=0` a rate-limited row fails, whatever the random value."""
     verdicts = [next_delay(REFUSED, Attempts(), Policy(give_up_after_s=0), 5.0, dice) for dice in (0.01, 0.5, 0.99)]
 
     assert [RowError] * 3 == [type(verdict) for verdict in verdicts]
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))
-def test_what_would_not_fare_better_is_not_tried_again(kind: Kind) -> None:
-    """An error that no second try can mend is the last word at once, unchanged."""
+def test_a_permanent_error_is_not_retried(kind: Kind) -> None:
+    """An error that no further attempt can mend is final at once, unchanged."""
     error = RowError(kind, 400, "no", retryable=False)
 
     assert error == next_delay(Failure(error), Attempts(), Policy(max_tries=9), 0.0, 0.5)
@@ -165,7 +165,7 @@ def test_the_failure_rate_is_exact(most: float, runs: list[tuple[bool, int]]) ->
 
 @pytest.mark.parametrize(("most", "rows"), [(0.001, 1), (0.05, 50), (1.0, 1_000)])
 def test_rows_that_have_not_come_yet_count_as_answered(most: float, rows: int) -> None:
-    """A table's first failures weigh no more than others: the share is of 1,000 rows from the beginning."""
+    """A table's first failures weigh no more than others: the share is always of 1,000 rows."""
     assert rows == first_exceeded(most, [True] * FAILURE_ROWS)
 
 
@@ -178,5 +178,5 @@ def test_failures_that_are_long_past_count_no_more() -> None:
 
 
 def test_without_a_rate_all_rows_may_fail() -> None:
-    """Who names none has every row asked."""
+    """Without a maximum share every row is sent."""
     assert None is first_exceeded(None, [True] * 3_000)

@@ -42,7 +42,7 @@ def spent(now: float = 0.0) -> RetryBudget:
 
 
 def in_outage() -> tuple[RequestScheduler, list[Request]]:
-    """Return a line with an outage that began at time 0, and what had been sent before and is still out."""
+    """Return a scheduler in an outage that began at time 0, and the requests in flight from before."""
     scheduler, form = begun(Policy())
     for number in range(1, 200):
         scheduler.add("task", pack(number), form)
@@ -73,8 +73,8 @@ def test_an_outage_is_eight_faults_more_than_answers(answers: list[bool]) -> Non
 
 
 @given(st.lists(DICE, min_size=1, max_size=40))
-def test_probes_go_ever_rarer(dice: list[float]) -> None:
-    """Half a second after the first fault, then twice as late each time, up to 5 s; with half of it by the dice."""
+def test_probes_become_rarer(dice: list[float]) -> None:
+    """Half a second after the first fault, then twice as late each time, up to 5 s; half of that is random."""
     budget, now = spent(), 0.0
     for probe, draw in enumerate(dice):
         opens_at = budget.opens_at(now)
@@ -104,8 +104,8 @@ def test_the_first_answer_ends_an_outage() -> None:
     assert (9.0, 9.25) == (budget.spent_at, budget.opens_at(9.0))
 
 
-def test_a_probe_that_is_told_to_wait_lets_another_go() -> None:
-    """It was neither an answer nor a fault: the outage goes on, and so does the looking."""
+def test_a_rate_limited_probe_lets_another_go() -> None:
+    """It was neither an answer nor a fault: the outage goes on, and so do the probes."""
     budget = spent()
     budget.on_send()
     budget.on_inconclusive(probe=True)
@@ -113,8 +113,8 @@ def test_a_probe_that_is_told_to_wait_lets_another_go() -> None:
     assert (0.0, 3.0) == (budget.spent_at, budget.opens_at(3.0))
 
 
-def test_only_one_request_looks() -> None:
-    """In an outage one request goes, and the next only when it has come back."""
+def test_one_probe_is_in_flight_at_a_time() -> None:
+    """In an outage one request goes, and the next only after its outcome."""
     scheduler, _ = in_outage()
 
     assert [] == scheduler.ready(0.24)
@@ -124,8 +124,8 @@ def test_only_one_request_looks() -> None:
     assert None is scheduler.next_due(100.0)
 
 
-def test_a_request_from_before_the_outage_is_no_probe() -> None:
-    """What was out when it began comes back one by one with its fault; no further probe goes for that."""
+def test_a_request_from_before_the_outage_is_not_a_probe() -> None:
+    """Requests in flight when it began fail one by one; no further probe goes for that."""
     scheduler, out = in_outage()
     scheduler.ready(0.25)
     scheduler.on_failure(out.pop(), BROKEN, 1.0, lambda: 0.0)
@@ -133,8 +133,8 @@ def test_a_request_from_before_the_outage_is_no_probe() -> None:
     assert [] == scheduler.ready(100.0)
 
 
-def test_a_request_that_is_called_off_is_no_probe_either() -> None:
-    """What was out when the outage began and is cancelled says nothing of the probe that is still out."""
+def test_a_cancelled_request_is_not_a_probe() -> None:
+    """A request in flight since before the outage that is cancelled says nothing of the probe."""
     scheduler, out = in_outage()
     scheduler.ready(0.25)
     scheduler.on_cancel(out.pop())
@@ -145,7 +145,7 @@ def test_a_request_that_is_called_off_is_no_probe_either() -> None:
 @settings(max_examples=settings().max_examples // 5)  # of 5,000 rows each
 @given(st.floats(2.0, 50.0), st.sampled_from([(0.9, 1.1), (0.5, 2.0)]), st.integers(0, 2**32))
 def test_an_outage_loses_no_row(begins: float, latency_s: tuple[float, float], seed: int) -> None:
-    """20 s away in the midst of 5,000 rows with 64 in flight: all are answered, for a tenth more requests at most."""
+    """20 s away in the midst of 5,000 rows with 64 in flight: all are answered, for at most a tenth more requests."""
     server = Server(outage=(begins, begins + 20.0))
     play = Play(texts(5_000), server, Policy(max_in_flight=64), CHAT, seed=seed, latency_s=latency_s)
 
@@ -153,8 +153,8 @@ def test_an_outage_loses_no_row(begins: float, latency_s: tuple[float, float], s
     assert len(play.sent) <= 5_500
 
 
-def test_an_outage_spends_no_tries() -> None:
-    """However long it is, no row loses more than the one try that showed it."""
+def test_an_outage_spends_no_attempts() -> None:
+    """However long it is, no row loses more than the one attempt that showed it."""
     server = Server(outage=(10.0, 300.0))
     play = Play(texts(1_000), server, Policy(max_in_flight=64, max_tries=4), CHAT)
 
@@ -162,8 +162,8 @@ def test_an_outage_spends_no_tries() -> None:
     assert play.now > 300.0
 
 
-def test_an_outage_beyond_the_patience_stops_all() -> None:
-    """When nothing was answered for `give_up_after_s`, the rest gets an error that can be asked again."""
+def test_an_outage_beyond_the_time_budget_stops_the_task() -> None:
+    """After `give_up_after_s` without an answer the other rows get a retryable error."""
     server = Server(outage=(10.0, 1e9))
     play = Play(texts(5_000), server, Policy(max_in_flight=64, give_up_after_s=60.0), CHAT)
     last = play.results[4_999].error
@@ -177,10 +177,8 @@ def test_an_outage_beyond_the_patience_stops_all() -> None:
 
 @pytest.mark.parametrize("kind", UNREACHABLE)
 @given(max_tries=st.integers(1, 12), rows=st.integers(1, 300))
-def test_an_endpoint_that_was_never_reached_ends_with_the_first_rows_tries(
-    kind: Kind, max_tries: int, rows: int
-) -> None:
-    """A wrong address costs `max_tries` requests and one of each of two other rows, and not that for every row."""
+def test_an_unreachable_endpoint_ends_with_the_first_rows_attempts(kind: Kind, max_tries: int, rows: int) -> None:
+    """A wrong address costs `max_tries` requests and one of each of two other rows, not that for every row."""
     failure = Failure(RowError(kind, None, "nobody there", retryable=True))
     play = Play(texts(rows), lambda request, now, dice: failure, Policy(max_tries=max_tries), CHAT)
 
@@ -196,7 +194,7 @@ def test_an_endpoint_that_comes_up_in_time_loses_no_row() -> None:
     assert {} == play.errors
 
 
-def test_a_broken_row_is_no_outage() -> None:
+def test_a_broken_row_is_not_an_outage() -> None:
     """A row that always ends in a fault spends its own attempts, and the others are answered."""
 
     def endpoint(request: Request, now: float, dice: random.Random) -> Outcome:
@@ -218,8 +216,8 @@ def test_a_refused_input_shows_that_the_endpoint_is_there() -> None:
 
 
 @pytest.mark.parametrize("kind", ["not_found", "unauthorized", "quota"])
-def test_what_no_row_can_mend_stops_all_at_once(kind: Kind) -> None:
-    """A wrong path, a refused token and an empty purse are everyone's: three requests find it out."""
+def test_a_permanent_error_of_the_endpoint_stops_the_task(kind: Kind) -> None:
+    """A wrong path, a refused token or a used-up quota concerns all rows: three requests show it."""
     failure = Failure(RowError(kind, 400, "no", retryable=False))
     play = Play(texts(1_000), lambda request, now, dice: failure, Policy(), EMBED)
 
@@ -238,8 +236,8 @@ def test_what_no_row_can_mend_stops_all_at_once(kind: Kind) -> None:
     ],
     ids=["no token", "no trust"],
 )
-def test_what_no_input_has_a_part_in_needs_one_witness(failure: Failure) -> None:
-    """Without a token or a trusted connection no input was read, so the first row speaks for all."""
+def test_an_error_before_any_input_needs_one_witness(failure: Failure) -> None:
+    """Without a token or a trusted connection no input was read, so one row is evidence for all."""
     play = Play(texts(1_000), lambda request, now, dice: failure, Policy(), CHAT)
 
     assert 1 == len(play.sent)
@@ -249,7 +247,7 @@ def test_what_no_input_has_a_part_in_needs_one_witness(failure: Failure) -> None
 @pytest.mark.parametrize("failure", [BROKEN, UNAVAILABLE, GARBAGE], ids=lambda failure: failure.error.kind)
 @pytest.mark.parametrize("task", [CHAT, EMBED], ids=lambda task: task.name)
 def test_a_first_row_that_breaks_the_server_ends_nothing(failure: Failure, task: Task) -> None:
-    """Where the first row never gets an answer, and the next does, it was the row."""
+    """Where the first row never gets an answer, and the next does, the row is at fault."""
 
     def endpoint(request: Request, now: float, dice: random.Random) -> Outcome:
         return failure if request.inputs[0][0] == 0 else answer(request)
@@ -263,7 +261,7 @@ def test_a_first_row_that_breaks_the_server_ends_nothing(failure: Failure, task:
 @pytest.mark.parametrize("kind", ["unavailable", "connection"])
 @given(answers=st.integers(0, 300))
 @settings(max_examples=20)
-def test_what_a_person_must_mend_first_is_not_tried_again(kind: Kind, answers: int) -> None:
+def test_an_error_that_a_person_must_mend_is_not_retried(kind: Kind, answers: int) -> None:
     """A stopped endpoint or an untrusted certificate ends the task after 8 refusals, after few answers up to 23."""
     failure = Failure(RowError(kind, 400, "stopped", retryable=True), final=True)
 
@@ -277,8 +275,8 @@ def test_what_a_person_must_mend_first_is_not_tried_again(kind: Kind, answers: i
     assert len(play.sent) <= answers + (8 if answers >= 24 else 23)
 
 
-def test_refusals_are_no_outage() -> None:
-    """However many requests are rate limited, the endpoint is there: no probes, and no attempts spent."""
+def test_rate_limiting_is_not_an_outage() -> None:
+    """However many requests are rate limited, there are no probes, and no attempts are spent."""
     play = Play(texts(300), Server(refused=0.5), Policy(max_tries=1), CHAT)
 
     assert {} == play.errors

@@ -14,7 +14,7 @@ from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Failure
 from tests.support.play import (
-    BAD_FORM,
+    BAD_FORMAT,
     BROKEN,
     CHAT,
     COMPLETE,
@@ -33,9 +33,9 @@ from tests.support.play import (
 SHARES = st.sampled_from((0.0, 0.0, 0.05, 0.3))
 SERVERS = st.builds(
     Server,
-    poison=st.frozensets(st.integers(0, 59), max_size=6),
+    bad_rows=st.frozensets(st.integers(0, 59), max_size=6),
     forms=st.sampled_from([(), (), (0,), (0, 1)]),
-    format_unsupported=st.sampled_from([BAD_FORM, WRONG_COUNT]),
+    format_unsupported=st.sampled_from([BAD_FORMAT, WRONG_COUNT]),
     refused=SHARES,
     broken=SHARES,
     garbage=SHARES,
@@ -72,7 +72,7 @@ def test_every_row_is_settled_once_whatever_the_endpoint_does(
 
     assert list(range(rows)) == sorted(play.results)
     assert {number: f"answer {number}" for number in answers} == answers
-    assert not set(server.poison) & answers.keys()
+    assert not set(server.bad_rows) & answers.keys()
     assert play.billed == play.received
     assert len(play.sent) == sum(result.requests for result in play.results.values())
     assert (0, 0) == (play.limiter.in_flight, len(play.scheduler))
@@ -163,7 +163,7 @@ def test_before_the_first_answer_a_new_row_waits_for_the_retry() -> None:
 
 
 def test_no_time_is_named_where_only_an_outcome_helps() -> None:
-    """With every slot taken, or nothing in the queue, there is nothing to wait for."""
+    """With every slot taken, or nothing in the queue, there is no next time."""
     scheduler, form = begun(Policy(max_in_flight=1))
     before = scheduler.next_due(0.0)
     scheduler.add("task", ROW, form)
@@ -174,7 +174,7 @@ def test_no_time_is_named_where_only_an_outcome_helps() -> None:
 
 
 def test_one_tasks_silence_does_not_hide_anothers_retry() -> None:
-    """The time that is named is the earliest of all: a retry's, where the first of the new requests has to wait."""
+    """The time returned is the earliest of all: a retry's, where the first new request has to wait."""
     scheduler, form = begun(Policy(), owner="known")
     silent = WireFormatNegotiation(CHAT, 1)
     scheduler.add("known", ROW, form)
@@ -188,8 +188,8 @@ def test_one_tasks_silence_does_not_hide_anothers_retry() -> None:
     assert [known] == scheduler.ready(0.4)
 
 
-def test_what_is_dropped_is_its_owners() -> None:
-    """A task that ends takes out of the queue what it put in, sent before or not, and nothing else."""
+def test_drop_removes_the_requests_of_one_owner() -> None:
+    """A task that ends removes its own requests from the queue, sent before or not, and nothing else."""
     scheduler, form = begun(Policy(max_in_flight=1))
     scheduler.add("leaves", ROW, form)
     scheduler.add("stays", NEXT_ROW, form)
@@ -203,8 +203,8 @@ def test_what_is_dropped_is_its_owners() -> None:
     assert 0 == len(scheduler)
 
 
-def test_a_request_that_was_called_off_frees_its_slot() -> None:
-    """What is cancelled in flight counts no longer, and says nothing about the endpoint."""
+def test_a_cancelled_request_frees_its_slot() -> None:
+    """A cancelled request is not in flight any more, and says nothing about the endpoint."""
     scheduler, form = begun(Policy())
     window = scheduler.limiter.window
     scheduler.add("task", ROW, form)

@@ -25,7 +25,7 @@ def after_runs(runs: list[int], in_flight: int) -> Silence:
 
 @given(WIDTHS)
 def test_without_a_refusal_there_is_no_silence(in_flight: int) -> None:
-    """An endpoint that never refused has no rhythm that could stop."""
+    """An endpoint that never refused has no rhythm."""
     assert not any(answered(Silence(), 100 * in_flight, in_flight))
 
 
@@ -63,7 +63,7 @@ def test_a_long_run_fades_with_the_runs_that_follow() -> None:
 
 
 def test_a_burst_of_refusals_is_not_a_rhythm() -> None:
-    """Runs of less than a round leave the longest run as it was."""
+    """Runs of less than a round leave the longest run unchanged."""
     silence = after_runs([100] + [3] * 50, 4)
 
     assert not any(answered(silence, int(RUN_RATIO * 100), 4))

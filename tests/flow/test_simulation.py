@@ -80,7 +80,7 @@ def fifty_a_second() -> Quota:
 
 
 def test_a_hidden_concurrency_is_found_and_kept() -> None:
-    """One worker uses a limit of 40 at once nearly whole, for one request in a hundred refused."""
+    """One worker uses nearly all of a limit of 40, with one request in a hundred refused."""
     played = jobs(concurrency(FORTY), 8_000)
 
     assert 0.95 <= share(played)

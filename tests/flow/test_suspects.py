@@ -55,8 +55,8 @@ def nothing_more(owner: object) -> bool:
 @EACH_STATUS
 @given(share=st.sampled_from([0.005, 0.02, 0.1, 0.3]), window=WINDOWS, seed=SEEDS)
 @example(share=0.3, window=2, seed=1634179933)  # eight refused rows follow the first five answers
-def test_rows_that_are_refused_end_nothing(status: int, share: float, window: int, seed: int) -> None:
-    """Up to three in ten: all others are answered, each is asked once, and has an error of its own."""
+def test_refused_rows_end_nothing(status: int, share: float, window: int, seed: int) -> None:
+    """Up to three in ten: all others are answered, each is sent once, and the refused ones fail by themselves."""
     bad = drawn(300, share, seed)
     play = Play(texts(300), refusing(status, bad), Policy(max_in_flight=window), CHAT, seed=seed)
     kinds = {error.kind for error in play.errors.values()}
@@ -71,7 +71,7 @@ def test_rows_that_are_refused_end_nothing(status: int, share: float, window: in
 @EACH_TASK
 @given(bad=st.sets(st.integers(0, 199), max_size=2), seed=SEEDS)
 def test_a_refused_row_is_found_in_its_batch(status: int, task: Task, bad: set[int], seed: int) -> None:
-    """Up to two bad rows, the very first ones among them, fail alone, for their halvings at the most."""
+    """Up to two bad rows, even the first ones, fail alone, for at most their halvings."""
     play = Play(texts(200), refusing(status, bad), Policy(max_in_flight=8), task, seed=seed)
 
     assert bad == play.errors.keys()
@@ -81,10 +81,10 @@ def test_a_refused_row_is_found_in_its_batch(status: int, task: Task, bad: set[i
 @EACH_STATUS
 @EACH_TASK
 @given(window=WINDOWS, rows=st.integers(1, 300), seed=SEEDS)
-def test_an_endpoint_that_refuses_all_is_asked_three_times(
+def test_an_endpoint_that_refuses_all_gets_three_requests(
     status: int, task: Task, window: int, rows: int, seed: int
 ) -> None:
-    """Three different requests show it, and the rest has their error, unasked."""
+    """Three different requests show it, and the other rows get their error without a request."""
     play = Play(texts(rows), refusing(status, set(), 0.0), Policy(max_in_flight=window, batch_size=4), task, seed=seed)
 
     assert {refusal(status).error} == set(play.errors.values())
@@ -94,7 +94,7 @@ def test_an_endpoint_that_refuses_all_is_asked_three_times(
 
 @EACH_STATUS
 @given(share=st.sampled_from([0.0, 0.02, 0.3]), dies_at=st.floats(1.0, 20.0), window=WINDOWS, seed=SEEDS)
-def test_an_endpoint_that_dies_is_asked_a_few_times_more(
+def test_an_endpoint_that_dies_gets_a_few_more_requests(
     status: int, share: float, dies_at: float, window: int, seed: int
 ) -> None:
     """As many requests as may be in flight, or eight; up to 23 after a few answers, and 100 after refused rows."""
@@ -111,15 +111,15 @@ def test_an_endpoint_that_dies_is_asked_a_few_times_more(
 
 @EACH_STATUS
 def test_bad_rows_side_by_side_end_nothing(status: int) -> None:
-    """A table that is sorted has its bad rows together: rows from the end of the queue are asked between them."""
+    """A sorted table has its bad rows together: rows from the end of the queue are sent between them."""
     bad = set(range(100, 140))
     play = Play(texts(400), refusing(status, bad), Policy(max_in_flight=4), CHAT)
 
     assert bad == play.errors.keys()
 
 
-def test_equal_inputs_are_no_witnesses_of_each_other() -> None:
-    """One text that is refused eight times says no more than twice; yet a table of one text alone comes to its end."""
+def test_equal_inputs_are_not_different_witnesses() -> None:
+    """One text that is refused eight times counts as two witnesses; a table of that text alone still ends."""
     mixed = Play(["bad"] * 8 + ["good"] * 20, refusing(403, set(range(8))), Policy(), CHAT)
     alone = Play(["bad"] * 1_000, refusing(403, set(), 0.0), Policy(), CHAT)
 
@@ -142,8 +142,8 @@ def test_rows_that_come_one_by_one_are_witnesses_together(status: int) -> None:
     assert [False] * (WITNESSES_BEFORE_ANSWERS - 1) + [True] == stops
 
 
-def test_an_answer_with_another_token_says_nothing_of_the_row() -> None:
-    """What was refused with a token that was replaced since is asked again with the new one."""
+def test_an_answer_with_another_token_is_no_evidence() -> None:
+    """A row refused with a token that was replaced since is sent again with the new one."""
     scheduler, form = begun(Policy(max_in_flight=2))
     scheduler.add("task", pack(1), form)
     scheduler.add("task", pack(2), form)
@@ -186,8 +186,8 @@ def test_a_later_request_that_was_answered_before_counts_too() -> None:
 
 
 @pytest.mark.parametrize("renews", [True, False])
-def test_the_last_refusal_is_looked_at_again_where_a_token_can_be_renewed(renews: bool) -> None:  # noqa: FBT001 -- a table
-    """Those in flight beside it may have been let in before the token ended; once is enough."""
+def test_the_last_refused_row_is_sent_again_where_a_token_can_be_renewed(renews: bool) -> None:  # noqa: FBT001 -- a table
+    """Answers beside it may be older than the end of the token; one such attempt is enough."""
     policy = Policy(max_in_flight=2)
     scheduler, form = (
         RequestScheduler(ConcurrencyLimiter(policy), policy, renews=renews),
@@ -212,7 +212,7 @@ def test_the_last_refusal_is_looked_at_again_where_a_token_can_be_renewed(renews
 
 
 def test_an_answer_to_an_older_request_clears_nothing() -> None:
-    """It may have been let in before the token was revoked: the row goes on waiting for a later one."""
+    """It may be older than the end of the token: the row goes on waiting for a later one."""
     scheduler, form = begun(Policy(max_in_flight=2))
     for number in (1, 2, 3):
         scheduler.add("task", pack(number), form)
@@ -230,7 +230,7 @@ def test_an_answer_to_an_older_request_clears_nothing() -> None:
 
 
 def test_the_error_of_one_row_says_so() -> None:
-    """Its status stays, its kind is no longer one that means all rows, and it is not worth asking again."""
+    """Its status stays, its kind no longer means all rows, and it is not retryable."""
     play = Play(texts(50), refusing(403, {20}), Policy(), CHAT)
     error = play.errors[20]
 

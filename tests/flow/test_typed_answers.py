@@ -43,8 +43,8 @@ def answer(text: str | None, finish_reason: str = "stop", error: RowError | None
 
 
 @given(SAID, st.none() | st.just("Be brief."))
-def test_the_first_form_adds_a_field_and_nothing_else(said: Item, system: str | None) -> None:
-    """The messages are those of a text; the second form has no such field."""
+def test_the_first_format_adds_a_field_and_nothing_else(said: Item, system: str | None) -> None:
+    """The messages are those of a text; the second format has no such field."""
     plain = body_of(Chat(system, b'{"max_tokens":5}'), said, 0)
     first = body_of(Chat(system, b'{"max_tokens":5}', output=REPLY), said, 0)
     second = body_of(Chat(system, b'{"max_tokens":5}', output=REPLY), said, 1)
@@ -55,8 +55,8 @@ def test_the_first_form_adds_a_field_and_nothing_else(said: Item, system: str | 
 
 
 @given(SAID, st.none() | st.just("Be brief."))
-def test_the_second_form_adds_to_the_instructions(said: Item, system: str | None) -> None:
-    """To those that lead the conversation, its own or the task's, or as the only ones; nothing else is changed."""
+def test_the_second_format_adds_to_the_instructions(said: Item, system: str | None) -> None:
+    """To those of the conversation, or the task's, or as the only ones; nothing else changes."""
     plain = body_of(Chat(system), said, 0)["messages"]
     worded = body_of(Chat(system, output=REPLY), said, 1)["messages"]
     place = next((place for place, message in enumerate(worded) if message["role"] == "system"), None)
@@ -69,8 +69,8 @@ def test_the_second_form_adds_to_the_instructions(said: Item, system: str | None
 
 
 @given(SAID)
-def test_asking_again_goes_on_with_the_conversation(said: Item) -> None:
-    """What was said, what was answered, and what is wrong with it; a question keeps its own type."""
+def test_reask_continues_the_conversation(said: Item) -> None:
+    """The next prompt has the content, the answer and its mismatch; a prompt keeps its own type."""
     task = Chat("Be brief.", output=REPLY)
     result = Result(text='{"stars": "many"}')
     again = task.reask(said, result)
@@ -117,8 +117,8 @@ def test_an_answer_fits_or_says_why_not(
     assert format_unsupported == read.format_unsupported
 
 
-def test_half_a_json_that_a_filter_cut_is_not_asked_again() -> None:
-    """It is the filter's error and no mismatch, so nobody pays for it a second time."""
+def test_json_cut_by_a_filter_is_not_reasked() -> None:
+    """It is the filter's error and no mismatch, so it is not paid for twice."""
     choice = {"message": {"content": '{"stars": '}, "finish_reason": "SAFETY"}
     task = Chat(output=REPLY)
     read = task.parse_output(task.decode(Response(200, json.dumps({"choices": [choice]}).encode()), 1), ["row"], 0)
@@ -135,7 +135,7 @@ def test_half_a_json_that_a_filter_cut_is_not_asked_again() -> None:
 
 
 def test_an_answer_that_is_an_error_already_stays_one() -> None:
-    """A refusal has no text to read."""
+    """A refusal has no text to parse."""
     error = RowError("content_filter", 200, "no", retryable=False)
     read = Chat(output=REPLY).parse_output(answer(None, error=error), ["row"], 0)
 
@@ -143,7 +143,7 @@ def test_an_answer_that_is_an_error_already_stays_one() -> None:
     assert error is read.results[0].error
 
 
-class Asking:
+class SimulatedSender:
     """One row on its way through a scheduler, whose answers are given by hand."""
 
     def __init__(self, reask: int) -> None:
@@ -165,9 +165,9 @@ class Asking:
 
 
 @pytest.mark.parametrize("reask", [0, 1, 2])
-def test_a_misfit_goes_on_as_often_as_may_be(reask: int) -> None:
-    """Then the last answer settles it; what the ones before cost is kept."""
-    asking = Asking(reask)
+def test_a_mismatch_is_reasked_as_often_as_allowed(reask: int) -> None:
+    """Then the last answer settles it; the row carries the cost of those before."""
+    asking = SimulatedSender(reask)
 
     assert [False] * reask + [True] == [asking.answered("{}") for _ in range(reask + 1)]
     assert asking.request is not None
@@ -175,17 +175,17 @@ def test_a_misfit_goes_on_as_often_as_may_be(reask: int) -> None:
     assert (TRY.total_tokens or 0) * reask == ((asking.request.wasted_usage or Usage(total_tokens=0)).total_tokens or 0)
 
 
-def test_a_server_that_does_not_know_the_field_is_asked_in_words_at_once() -> None:
-    """That is no asking again: a misfit after it still has its own."""
-    asking = Asking(reask=1)
+def test_a_server_without_the_field_gets_the_schema_in_words() -> None:
+    """That is not a reask: a later mismatch still has its own."""
+    asking = SimulatedSender(reask=1)
 
     assert [False, False, True] == [asking.answered(text) for text in ("Three.", "Three, I say.", '{"stars": 3}')]
     assert [0, 1, 1] == asking.dialects
 
 
-def test_a_failure_after_a_misfit_ends_with_the_misfit() -> None:
-    """Its text, and why it does not fit, with what was paid."""
-    asking = Asking(reask=1)
+def test_a_failure_after_a_mismatch_ends_with_the_mismatch() -> None:
+    """The row has its text, its mismatch and its cost."""
+    asking = SimulatedSender(reask=1)
     asking.answered("{}")
     [request] = asking.scheduler.ready(now=2.0)
     [(_, result)] = request.results(RowError("timeout", None, "slow", retryable=True), None)

@@ -1,4 +1,4 @@
-"""Asking an engine without Spark, and reading what it says."""
+"""Engines for tests without Spark, and readers of their results."""
 
 import threading
 import time
@@ -44,12 +44,12 @@ def kinds(results: Sequence[Result | None]) -> list[str | None]:
 
 
 def distinct(count: int) -> list[Item | None]:
-    """Return so many texts, no two of them equal."""
+    """Return so many different texts."""
     return [f"row {number}" for number in range(count)]
 
 
 class Held(NamedTuple):
-    """What this process has: threads, and open files with sockets."""
+    """The threads and open files, with sockets, of this process."""
 
     threads: int
     files: int
@@ -60,12 +60,12 @@ class Held(NamedTuple):
         return cls(threading.active_count(), len(list(Path("/proc/self/fd").iterdir())))
 
     def is_within(self, other: "Held") -> bool:
-        """Return whether there is no more of either."""
+        """Return whether there are no more of either."""
         return self.threads <= other.threads and self.files <= other.files
 
 
 def comes_true(condition: Callable[[], bool], patience_s: float = 10.0) -> bool:
-    """Wait until a condition holds that nothing notifies of; return whether it came to."""
+    """Poll a condition until it holds; return whether it did in time."""
     ends_at = time.monotonic() + patience_s
     while not condition():
         if time.monotonic() > ends_at:

@@ -68,7 +68,7 @@ ROWS = (
 
 
 def lines(seeds: range) -> Iterator[str]:
-    """Play every row's job once for each seed, and say what it came to."""
+    """Play every row's job once for each seed, and yield the lines of the table."""
     yield "| endpoint | share of the capacity | requests a row | in flight | at the most |"
     yield "| --- | --- | --- | --- | --- |"
     for row in ROWS:
@@ -76,8 +76,8 @@ def lines(seeds: range) -> Iterator[str]:
         shares = [job.share(row.of_rows, begin=row.leaving.at if row.leaving else 0.0) for job in played]
         error = stdev(shares) / len(shares) ** 0.5
         requests, mean = fmean(job.requests_per_row for job in played), fmean(job.in_flight() for job in played)
-        most = fmean(job.most_in_flight for job in played)
-        yield f"| {row.name} | {fmean(shares):.3f} ± {error:.3f} | {requests:.2f} | {mean:.0f} | {most:.0f} |"
+        max_in_flight = fmean(job.max_in_flight for job in played)
+        yield f"| {row.name} | {fmean(shares):.3f} ± {error:.3f} | {requests:.2f} | {mean:.0f} | {max_in_flight:.0f} |"
 
 
 if __name__ == "__main__":

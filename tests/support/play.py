@@ -1,4 +1,4 @@
-"""A whole task against a simulated endpoint, on a simulated clock; the rules' promises are checked at every step."""
+"""Plays a whole task against a simulated endpoint and clock, and checks the flow control at every step."""
 
 import heapq
 import random
@@ -19,10 +19,10 @@ from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Answer, Failure, Item, Outcome, Result, RowError, Usage
 
 CHAT, COMPLETE, EMBED = Chat(), Complete(), Embed()
-SENT_MOST = 20_000
+MAX_SENT = 20_000
 
 BAD_INPUT = Failure(RowError("invalid_request", 400, "not allowed", retryable=False), usage=Usage(3, None, 3))
-BAD_FORM = Failure(RowError("invalid_request", 400, "unknown field", retryable=False))
+BAD_FORMAT = Failure(RowError("invalid_request", 400, "unknown field", retryable=False))
 WRONG_COUNT = Failure(
     RowError("invalid_response", 200, "1 choice for 8", retryable=True), usage=Usage(5, 2, 7), format_unsupported=True
 )
@@ -35,12 +35,12 @@ Endpoint = Callable[[Request, float, random.Random], Outcome]
 
 
 def rate_limited(retry_after_s: float) -> Failure:
-    """Make a refusal that names a time."""
+    """Make a rate-limited response with a Retry-After."""
     return Failure(REFUSED.error, throttled=True, retry_after_s=retry_after_s)
 
 
 def answer(request: Request) -> Answer:
-    """Answer every input of a request by its number, for a token a character and two more."""
+    """Answer every input with its number, for one token a character and two more."""
     characters, count = request.characters, len(request.inputs)
     results = [Result(text=f"answer {number}") for number, _ in request.inputs]
     return Answer(results, Usage(characters, 2 * count, characters + 2 * count))
@@ -48,18 +48,18 @@ def answer(request: Request) -> Answer:
 
 @dataclass(frozen=True)
 class Server:
-    """A simulated endpoint: the rows and the wire formats that it does not take, and how often it does what else."""
+    """A simulated endpoint: the rows and wire formats that it refuses, and the shares of other failures."""
 
-    poison: Iterable[int] = ()
-    forms: Iterable[int] = ()
-    format_unsupported: Failure = BAD_FORM
+    bad_rows: Iterable[int] = ()
+    refused_formats: Iterable[int] = ()
+    format_failure: Failure = BAD_FORMAT
     refused: float = 0.0
     broken: float = 0.0
     garbage: float = 0.0
-    outage: tuple[float, float] = (0.0, 0.0)  # from when to when it is away
+    outage: tuple[float, float] = (0.0, 0.0)  # its begin and end
 
     def __call__(self, request: Request, now: float, dice: random.Random) -> Outcome:
-        """Answer a request, or not."""
+        """Return the outcome of a request."""
         if self.outage[0] <= now < self.outage[1]:
             return BROKEN
         draw = dice.random()
@@ -69,16 +69,14 @@ class Server:
             return BROKEN
         if draw < self.refused + self.broken + self.garbage:
             return GARBAGE
-        alone = (
-            request.negotiation.task is COMPLETE and len(request.inputs) == 1
-        )  # then it is written alike in both forms
-        if request.wire_format in self.forms and not (alone and request.wire_format == 0):
-            return self.format_unsupported
-        return BAD_INPUT if any(number in self.poison for number, _ in request.inputs) else answer(request)
+        alike = request.negotiation.task is COMPLETE and len(request.inputs) == 1  # one prompt is the same in both
+        if request.wire_format in self.refused_formats and not (alike and request.wire_format == 0):
+            return self.format_failure
+        return BAD_INPUT if any(number in self.bad_rows for number, _ in request.inputs) else answer(request)
 
 
 class Sent(NamedTuple):
-    """One request that went out."""
+    """One request that was sent."""
 
     at: float
     rows: list[int]
@@ -88,7 +86,7 @@ class Sent(NamedTuple):
 
 
 class Play:
-    """A task played to its end; keeps what was sent, and what each row got."""
+    """A task played to its end, with the requests that were sent and the result of each row."""
 
     def __init__(
         self,
@@ -101,7 +99,7 @@ class Play:
         start: float = 0.0,
         latency_s: tuple[float, float] = (0.05, 2.0),
     ) -> None:
-        """Ask all rows from `start` on, as an engine would."""
+        """Send all rows from the time `start` on, as an engine would."""
         self.sent: list[Sent] = []
         self.results: dict[int, Result] = {}
         self.stopped: RowError | None = None
@@ -113,8 +111,8 @@ class Play:
         self._in_flight: list[tuple[float, int, Request, Outcome]] = []
         negotiation = WireFormatNegotiation(task, policy.batch_size)
         batcher = Batcher(negotiation.max_inputs)
-        for pack in [*batcher.add(enumerate(rows)), *batcher.flush()]:
-            self.scheduler.add(self, pack, negotiation)
+        for batch in [*batcher.add(enumerate(rows)), *batcher.flush()]:
+            self.scheduler.add(self, batch, negotiation)
         while len(self.scheduler) or self._in_flight:
             self._send()
             self._wait()
@@ -147,21 +145,23 @@ class Play:
             heapq.heappush(self._in_flight, (due, len(self.sent), request, outcome))
             request.http_requests += 1
             self.sent.append(Sent(self.now, rows, request.wire_format, outcome, len(self._in_flight)))
-        assert len(self.sent) < SENT_MOST, "it comes to an end"
-        assert not going or len(self._in_flight) <= min(self.limiter.window, self._ceiling), "no more than may be out"
-        assert len(self._in_flight) == self.limiter.in_flight, "what waits holds no slot"
+        assert len(self.sent) < MAX_SENT, "it comes to an end"
+        assert not going or len(self._in_flight) <= min(self.limiter.window, self._ceiling), (
+            "no more requests are in flight than allowed"
+        )
+        assert len(self._in_flight) == self.limiter.in_flight, "queued requests hold no slot"
 
     def _wait(self) -> None:
         due = self.scheduler.next_due(self.now)
         comes = self._in_flight[0][0] if self._in_flight else None
-        assert due is None or due > self.now, "what could go has gone: to name this very time would be to spin"
-        assert due is not None or comes is not None or not len(self.scheduler), "what is left in line has a time"
+        assert due is None or due > self.now, "the next time is later: this very time would be a busy loop"
+        assert due is not None or comes is not None or not len(self.scheduler), "queued requests have a next time"
         times = [time for time in (due, comes) if time is not None]
         if not times:
             return
         between = self.now + (min(times) - self.now) * self._dice.random()
         if self.limiter.rate_per_s is None and between < min(times):  # a learned rate may be forgotten before its time
-            assert not self.scheduler.ready(between), "nothing can go before the time that is named"
+            assert not self.scheduler.ready(between), "nothing can go before the next time"
         self.now = min(times)
         if comes == self.now:
             _, _, request, outcome = heapq.heappop(self._in_flight)
@@ -188,12 +188,12 @@ class Play:
 
 
 def pack(*numbers: int) -> list[Indexed]:
-    """Make a request's inputs: these rows, each a text of its own."""
+    """Make the inputs of a request: these rows, with a different text each."""
     return [(number, f"row {number}") for number in numbers]
 
 
 def begun(policy: Policy, task: Task = CHAT, owner: object = "task") -> tuple[RequestScheduler, WireFormatNegotiation]:
-    """Return a line of which one request was answered at time 0, and its negotiation."""
+    """Return a scheduler that has had one answer at time 0, and the negotiation of its task."""
     scheduler = RequestScheduler(ConcurrencyLimiter(policy), policy)
     negotiation = WireFormatNegotiation(task, policy.batch_size)
     scheduler.add(owner, pack(0), negotiation)

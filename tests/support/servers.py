@@ -16,31 +16,31 @@ from spark_llm.protocol.values import Failure, RowError
 CUT = Failure(RowError("connection", None, "reset by peer", retryable=True))
 HUNG = Failure(RowError("timeout", None, "no answer in time", retryable=True))
 OVERLOADED = Failure(RowError("unavailable", 503, "overloaded", retryable=True), throttled=True)
-REFUSAL_S = 0.02  # refusing is fast
+REFUSAL_S = 0.02  # the latency of a refusal
 
-Steps = Sequence[tuple[float, float]]  # what holds from which second on, beginning with 0
+Steps = Sequence[tuple[float, float]]  # values by the second from which they hold, beginning with 0
 
 
 def at(steps: Steps, now: float) -> float:
-    """Return what holds now."""
+    """Return the value that holds now."""
     return [value for begin, value in steps if begin <= now][-1]
 
 
 def refusal(retry_after_s: float | None = None) -> Failure:
-    """Return a 429, which may name a time."""
+    """Return a 429, with or without a Retry-After."""
     error = RowError("rate_limited", 429, "slower", retryable=True)
     return Failure(error, throttled=True, retry_after_s=retry_after_s)
 
 
 class Reply(NamedTuple):
-    """When a request comes back; without a failure it is answered."""
+    """The time and the failure of an outcome; without a failure it is an answer."""
 
     at: float
     failure: Failure | None = None
 
 
 class Endpoint(Protocol):
-    """Something to ask."""
+    """A simulated endpoint."""
 
     def reply(self, now: float) -> Reply:
         """Take a request that arrives now."""
@@ -50,55 +50,55 @@ class Endpoint(Protocol):
 
 
 class Latency:
-    """The seconds that one answer takes: log-normal, and as many times as long as `slower` says."""
+    """The seconds of one answer: log-normal, times the factor `slower`."""
 
     def __init__(self, seed: int, median_s: float = 1.0, sigma: float = 0.5, slower: Steps = ((0, 1),)) -> None:
-        """Throw dice of its own."""
+        """Draw from a random generator of its own."""
         self._dice = random.Random(seed)
         self._median_s, self._sigma, self._slower = median_s, sigma, slower
 
     def draw(self, now: float) -> float:
-        """Return those of an answer that begins now."""
+        """Return the seconds of an answer that begins now."""
         return at(self._slower, now) * self._median_s * math.exp(self._dice.gauss(0, self._sigma))
 
     def mean(self, now: float) -> float:
-        """Return their mean."""
+        """Return the mean seconds of an answer."""
         return at(self._slower, now) * self._median_s * math.exp(self._sigma**2 / 2)
 
 
 class Concurrency:
-    """Refuses what goes beyond a hidden number of requests at once."""
+    """Refuses requests beyond a hidden number at once."""
 
-    def __init__(self, latency: Latency, most: Steps, retry_after_s: float | None = None) -> None:
-        """Work on `most` at once."""
-        self._latency, self._most, self._refusal = latency, most, refusal(retry_after_s)
+    def __init__(self, latency: Latency, limit: Steps, retry_after_s: float | None = None) -> None:
+        """Work on at most `limit` requests at once."""
+        self._latency, self._limit, self._refusal = latency, limit, refusal(retry_after_s)
         self._busy_until: list[float] = []
 
     def reply(self, now: float) -> Reply:
-        """Take a request, or refuse it."""
+        """Answer a request, or refuse it."""
         while self._busy_until and self._busy_until[0] <= now:
             heapq.heappop(self._busy_until)
-        if len(self._busy_until) >= at(self._most, now):
+        if len(self._busy_until) >= at(self._limit, now):
             return Reply(now + REFUSAL_S, self._refusal)
         done = now + self._latency.draw(now)
         heapq.heappush(self._busy_until, done)
         return Reply(done)
 
     def per_s(self, now: float) -> float:
-        """Return what it does when fully at work."""
-        return at(self._most, now) / self._latency.mean(now)
+        """Return its rate at full load."""
+        return at(self._limit, now) / self._latency.mean(now)
 
 
 class Queue:
     """Never refuses: some servers work on the requests in the order they came, however many wait."""
 
     def __init__(self, latency: Latency, servers: Steps) -> None:
-        """Let nobody wait yet."""
+        """Begin with an empty queue."""
         self._latency, self._servers = latency, servers
         self._free_at: list[float] = []  # each server
 
     def reply(self, now: float) -> Reply:
-        """Give a request to the server that is free first."""
+        """Give a request to the first free server."""
         servers = at(self._servers, now)
         while len(self._free_at) > servers:
             heapq.heappop(self._free_at)
@@ -109,20 +109,20 @@ class Queue:
         return Reply(done)
 
     def per_s(self, now: float) -> float:
-        """Return what all servers do together."""
+        """Return the rate of all servers together."""
         return at(self._servers, now) / self._latency.mean(now)
 
 
 class Batching:
-    """Never refuses either, and lets nobody wait: each request slows down all others, as on a GPU."""
+    """Never refuses or queues: each request slows down all others, as on a GPU."""
 
     def __init__(self, latency: Latency, slope: float) -> None:
-        """Take so much longer with each other request at work."""
+        """Take longer by the share `slope` for each other request."""
         self._latency, self._slope = latency, slope
         self._busy_until: list[float] = []
 
     def reply(self, now: float) -> Reply:
-        """Take a request."""
+        """Answer a request."""
         while self._busy_until and self._busy_until[0] <= now:
             heapq.heappop(self._busy_until)
         done = now + self._latency.draw(now) * (1 + self._slope * len(self._busy_until))
@@ -130,29 +130,29 @@ class Batching:
         return Reply(done)
 
     def per_s(self, now: float) -> float:
-        """Return what infinitely many at once would come to."""
+        """Return the rate of infinitely many requests at once."""
         return 1 / (self._slope * self._latency.mean(now))
 
 
 class Quota(Protocol):
-    """Counts requests, refused ones too."""
+    """A quota that counts requests, refused ones too."""
 
     per_s: float
 
     def admits(self, now: float) -> bool:
-        """Count one, and say whether it is within the quota."""
+        """Count a request; return whether it is within the quota."""
 
 
 class SlidingWindow:
-    """So many in any stretch of time."""
+    """So many requests in any interval."""
 
     def __init__(self, per_s: float, over_s: float) -> None:
-        """Have counted none."""
+        """Begin at zero."""
         self.per_s, self._over_s = per_s, over_s
         self._counted: deque[float] = deque()
 
     def admits(self, now: float) -> bool:
-        """Count one among those of the time just past."""
+        """Count a request among those of the last interval."""
         while self._counted and self._counted[0] <= now - self._over_s:
             self._counted.popleft()
         self._counted.append(now)
@@ -160,15 +160,15 @@ class SlidingWindow:
 
 
 class FixedWindow:
-    """So many in each stretch of time; then it begins anew."""
+    """So many requests in each fixed interval."""
 
     def __init__(self, per_s: float, over_s: float) -> None:
-        """Have counted none."""
+        """Begin at zero."""
         self.per_s, self._over_s = per_s, over_s
         self._window = self._counted = 0
 
     def admits(self, now: float) -> bool:
-        """Count one in the stretch that holds now."""
+        """Count a request in the present interval."""
         window = int(now / self._over_s)
         self._counted = self._counted + 1 if window == self._window else 1
         self._window = window
@@ -176,30 +176,30 @@ class FixedWindow:
 
 
 class TokenBucket:
-    """Fills evenly, holds what comes in over a time, and may owe."""
+    """Refills evenly, holds one interval's worth, and may go into debt."""
 
     def __init__(self, per_s: float, over_s: float) -> None:
         """Begin full."""
-        self.per_s, self._most = per_s, per_s * over_s
-        self._left, self._at = self._most, 0.0
+        self.per_s, self._capacity = per_s, per_s * over_s
+        self._left, self._at = self._capacity, 0.0
 
     def admits(self, now: float) -> bool:
-        """Take one, even if there is none left."""
-        self._left = min(self._most, self._left + (now - self._at) * self.per_s)
+        """Take a token, even if there is none left."""
+        self._left = min(self._capacity, self._left + (now - self._at) * self.per_s)
         self._at = now
         self._left -= 1
         return self._left >= 0
 
 
 class Metered:
-    """Refuses what goes beyond a quota, and has room for all else."""
+    """Refuses requests beyond a quota, and has no other limit."""
 
     def __init__(self, latency: Latency, quota: Quota, retry_after_s: float | None = None) -> None:
-        """Count by `quota`."""
+        """Count requests by `quota`."""
         self._latency, self._quota, self._refusal = latency, quota, refusal(retry_after_s)
 
     def reply(self, now: float) -> Reply:
-        """Take a request, or refuse it."""
+        """Answer a request, or refuse it."""
         if not self._quota.admits(now):
             return Reply(now + REFUSAL_S, self._refusal)
         return Reply(now + self._latency.draw(now))
@@ -220,7 +220,7 @@ class Noisy:
         self._dice = random.Random(seed)
 
     def reply(self, now: float) -> Reply:
-        """Fail a request, or hand it on."""
+        """Fail a request, or pass it on."""
         draw = self._dice.random()
         if draw < 0.05:
             return Reply(now + REFUSAL_S, OVERLOADED)
@@ -231,24 +231,24 @@ class Noisy:
         return self._behind.reply(now)
 
     def per_s(self, now: float) -> float:
-        """Return what the other can do."""
+        """Return the rate of the endpoint behind."""
         return self._behind.per_s(now)
 
 
 class Gone:
-    """Away for a while: what is on its way is cut, and so is what arrives."""
+    """Is down for a time: requests in flight are cut, and so are those that arrive."""
 
     def __init__(self, behind: Endpoint, begin: float, end: float) -> None:
         """Stand in front of another endpoint."""
         self._behind, self._begin, self._end = behind, begin, end
 
     def reply(self, now: float) -> Reply:
-        """Cut a request, or hand it on."""
+        """Cut a request, or pass it on."""
         if self._begin <= now < self._end:
             return Reply(now + REFUSAL_S, CUT)
         reply = self._behind.reply(now)
         return Reply(self._begin, CUT) if now < self._begin < reply.at else reply
 
     def per_s(self, now: float) -> float:
-        """Return what the other can do, and nothing while it is away."""
+        """Return the rate of the endpoint behind, 0 while it is down."""
         return 0.0 if self._begin <= now < self._end else self._behind.per_s(now)

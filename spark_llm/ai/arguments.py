@@ -1,6 +1,6 @@
-"""The arguments of a function of several columns, read from Arrow and from pandas, slice by slice.
+"""Arguments of a function of several columns, read from Arrow and from pandas, slice by slice.
 
-What is of the wrong type is refused at the first batch, before anything is asked.
+A column of the wrong type raises `InputTypeError` at the first batch, before any request.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,89 +14,89 @@ import pyarrow as pa
 
 from spark_llm.ai.catalog import PARAMETER_KINDS, Parameter
 from spark_llm.errors import InputTypeError
-from spark_llm.udf.columns import SLICE_ROWS, askable, from_pandas, python_values
+from spark_llm.udf.columns import SLICE_ROWS, is_prompt_type, prompt_from_cell, python_values
 from spark_llm.udf.spark_types import spark_name
 
 Columns = list[Sequence[Any]]  # one for each parameter, with Python's values
 
 
 class Arguments:
-    """How the arguments of `name`, as SQL knows it, are read."""
+    """Reader of a function's arguments; `function` is its name in SQL."""
 
-    def __init__(self, name: str, parameters: Sequence[Parameter]) -> None:
-        """Read these parameters; those that have a default may be left out, from the last one on."""
-        self._name = name
+    def __init__(self, function: str, parameters: Sequence[Parameter]) -> None:
+        """Keep the parameters; a call may leave out the last ones that have a default."""
+        self._function = function
         self._parameters = parameters
 
     def arrow(self, batches: Iterator[pa.Array | tuple[pa.Array, ...]]) -> Iterator[Columns]:
         """Read Arrow arrays."""
         for batch in batches:
-            arrays = self._checked(batch if isinstance(batch, tuple) else (batch,))
+            arrays = self._check_count(batch if isinstance(batch, tuple) else (batch,))
             for parameter, array in zip(self._parameters, arrays, strict=False):
-                if not _holds(array.type, parameter.kind):
-                    raise self._wrong_type(parameter, spark_name(array.type))
+                if not _is_of_kind(array.type, parameter.kind):
+                    raise self._type_error(parameter, spark_name(array.type))
             for start in range(0, len(arrays[0]), SLICE_ROWS):
-                yield self._filled([python_values(array.slice(start, SLICE_ROWS)) for array in arrays])
+                yield self._with_defaults([python_values(array.slice(start, SLICE_ROWS)) for array in arrays])
 
     def pandas(self, batches: Iterator[pd.Series | tuple[pd.Series, ...]]) -> Iterator[Columns]:
         """Read pandas series."""
         for batch in batches:
-            series = self._checked(batch if isinstance(batch, tuple) else (batch,))
-            for start in range(0, len(series[0]), SLICE_ROWS):
-                pieces = [each.iloc[start : start + SLICE_ROWS] for each in series]
-                yield self._filled(
+            columns = self._check_count(batch if isinstance(batch, tuple) else (batch,))
+            for start in range(0, len(columns[0]), SLICE_ROWS):
+                slices = [column.iloc[start : start + SLICE_ROWS] for column in columns]
+                yield self._with_defaults(
                     [
-                        [self._cell(parameter, cell) for cell in piece]
-                        for parameter, piece in zip(self._parameters, pieces, strict=False)
+                        [self._value_of(parameter, cell) for cell in cells]
+                        for parameter, cells in zip(self._parameters, slices, strict=False)
                     ]
                 )
 
-    def _checked(self, columns: tuple[Any, ...]) -> tuple[Any, ...]:
-        needed = sum(parameter.default is None for parameter in self._parameters)
-        if not needed <= len(columns) <= len(self._parameters):
+    def _check_count(self, columns: tuple[Any, ...]) -> tuple[Any, ...]:
+        required = sum(parameter.default is None for parameter in self._parameters)
+        if not required <= len(columns) <= len(self._parameters):
             raise InputTypeError(
-                f"{self._name} takes {', '.join(parameter.name for parameter in self._parameters)}; it was called on"
-                f" {len(columns)} column{'s' * (len(columns) > 1)}.",
-                "give each argument by its place.",
+                f"{self._function} takes {', '.join(parameter.name for parameter in self._parameters)}; it was called"
+                f" on {len(columns)} column{'s' * (len(columns) > 1)}.",
+                "pass the arguments in this order.",
             )
         return columns
 
-    def _filled(self, columns: list[Sequence[Any]]) -> Columns:
-        """Return the columns with a default for each row where one was left out."""
+    def _with_defaults(self, columns: list[Sequence[Any]]) -> Columns:
+        """Return a column for each parameter; one that the call left out repeats its default."""
         rows = len(columns[0])
         return [
             [parameter.default] * rows if column is None else column
             for parameter, column in zip_longest(self._parameters, columns)
         ]
 
-    def _cell(self, parameter: Parameter, cell: Any) -> Any:  # noqa: ANN401 -- whatever Spark makes of a cell
-        """Return a cell's text, list of texts or whole number."""
-        wrong_type = partial(self._wrong_type, parameter)
+    def _value_of(self, parameter: Parameter, cell: Any) -> Any:  # noqa: ANN401 -- whatever Spark makes of a cell
+        """Return a pandas cell's text, list of texts or whole number."""
+        type_error = partial(self._type_error, parameter)
         if parameter.kind == "text":
-            return from_pandas(cell, wrong_type, conversations=False)
+            return prompt_from_cell(cell, type_error, conversations=False)
         if cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
             return None
         if parameter.kind == "whole" and isinstance(cell, (int, float, np.integer)) and float(cell).is_integer():
-            return int(cell)  # whole numbers are floats where a null is among them
+            return int(cell)  # pandas turns whole numbers into floats if a null is among them
         if parameter.kind == "texts" and isinstance(cell, (list, np.ndarray)):
             texts = list(cell)
             if all(text is None or isinstance(text, str) for text in texts):
                 return texts
-        raise wrong_type(type(cell).__name__)
+        raise type_error(type(cell).__name__)
 
-    def _wrong_type(self, parameter: Parameter, found: str) -> InputTypeError:
+    def _type_error(self, parameter: Parameter, found: str) -> InputTypeError:
         return InputTypeError(
-            f"{self._name} takes {PARAMETER_KINDS[parameter.kind]} as {parameter.name}; it was called on {found}.",
+            f"{self._function} takes {PARAMETER_KINDS[parameter.kind]} as {parameter.name}; it was called on {found}.",
             "cast it, or write the array of labels as array('one', 'another').",
         )
 
 
-def _holds(kind: pa.DataType, wanted: str) -> bool:
-    if pa.types.is_null(kind):
+def _is_of_kind(data_type: pa.DataType, kind: str) -> bool:
+    if pa.types.is_null(data_type):
         return True
-    if wanted == "whole":
-        return bool(pa.types.is_integer(kind))
-    if wanted == "texts":
-        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-        return bool(is_list) and askable(kind.value_type, conversations=False)
-    return askable(kind, conversations=False)
+    if kind == "whole":
+        return bool(pa.types.is_integer(data_type))
+    if kind == "texts":
+        is_list = pa.types.is_list(data_type) or pa.types.is_large_list(data_type)
+        return bool(is_list) and is_prompt_type(data_type.value_type, conversations=False)
+    return is_prompt_type(data_type, conversations=False)

@@ -1,7 +1,7 @@
-"""The AI functions as rules: a row's arguments in, what is asked about them out. Knows no column, no SQL, no Spark.
+"""Catalog of the AI functions: a row's arguments in, its prompt out. Knows no column, no SQL, no Spark.
 
-Names, parameters and defaults are those of Databricks' SQL functions (the SQL language manual, `ai_classify` and the
-other functions of that family).
+Names, parameters and defaults are those of Databricks' SQL functions (SQL language manual, `ai_classify` and the other
+functions of that family).
 """
 
 from collections.abc import Callable, Sequence
@@ -17,8 +17,8 @@ from spark_llm.protocol.values import Item, Prompt, RowError
 from spark_llm.validation.numbers import is_whole
 
 SENTIMENTS = ("positive", "negative", "neutral", "mixed")
-LABELS_MOST = 500
-LISTS_KEPT = 100  # lists of labels, each of up to LABELS_MOST texts, whose prompts and types are kept
+MAX_LABELS = 500
+MAX_CACHED_LISTS = 100  # label lists, each of up to MAX_LABELS texts, whose instructions stay in memory
 _LANGUAGES = {
     "de": "German",
     "en": "English",
@@ -31,7 +31,7 @@ _LANGUAGES = {
 }
 _SENTIMENT = StructuredOutput("sentiment", Enumeration(SENTIMENTS))
 
-Told = tuple[str, StructuredOutput | None]  # what a list of labels makes: the instructions, and the type of the answer
+Instructions = tuple[str, StructuredOutput | None]  # the system prompt for a list of labels, and the answer's type
 ParameterKind = Literal["text", "texts", "whole"]
 PARAMETER_KINDS: dict[ParameterKind, str] = {
     "text": "a string",
@@ -41,7 +41,7 @@ PARAMETER_KINDS: dict[ParameterKind, str] = {
 
 
 class Parameter(NamedTuple):
-    """What a function takes: a text, an array of texts, or a whole number, with its value where none is given."""
+    """A function's parameter: a text, an array of texts or a whole number, and its default if it has one."""
 
     name: str
     kind: ParameterKind = "text"
@@ -56,24 +56,24 @@ class Parameter(NamedTuple):
 
 @dataclass(frozen=True)
 class Function:
-    """What is asked about a row: its name without `ai_`, its parameters, and the question that they make.
+    """An AI function: its name without `ai_`, its parameters, and how a row's arguments become a prompt.
 
-    `field` is the part of the result that is the function's value, and `typed` whether a type is asked for.
+    `field` is the field of the result that is the function's value.
     """
 
     name: str
     parameters: tuple[Parameter, ...]
-    question: Callable[..., Item | RowError]
+    make_prompt: Callable[..., Item | RowError]
     field: Literal["text", "parsed"] = "text"
 
     @property
     def typed(self) -> bool:
-        """Whether each question brings the type of its answer."""
+        """Whether each prompt asks for structured output."""
         return self.field == "parsed"
 
-    def asked(self, columns: Sequence[Sequence[Any]]) -> list[Item | RowError | None]:
-        """Return what each row asks; a null in any argument is a null, and a wrong argument the row's error."""
-        return [None if None in row else self.question(*row) for row in zip(*columns, strict=True)]
+    def prompts(self, columns: Sequence[Sequence[Any]]) -> list[Item | RowError | None]:
+        """Return each row's prompt, None for a row with a null argument, and an error for an invalid argument."""
+        return [None if None in row else self.make_prompt(*row) for row in zip(*columns, strict=True)]
 
 
 def _gen(prompt: str) -> Item:
@@ -81,15 +81,15 @@ def _gen(prompt: str) -> Item:
 
 
 def _classify(content: str, labels: Sequence[str | None]) -> Item | RowError:
-    return _told(_choice(tuple(labels)), content)
+    return _prompt_with(_classify_instructions(tuple(labels)), content)
 
 
 def _extract(content: str, labels: Sequence[str | None]) -> Item | RowError:
-    return _told(_entities(tuple(labels)), content)
+    return _prompt_with(_extract_instructions(tuple(labels)), content)
 
 
 def _mask(content: str, labels: Sequence[str | None]) -> Item | RowError:
-    return _told(_masking(tuple(labels)), content)
+    return _prompt_with(_mask_instructions(tuple(labels)), content)
 
 
 def _analyze_sentiment(content: str) -> Item:
@@ -102,63 +102,67 @@ def _fix_grammar(content: str) -> Item:
 
 def _summarize(content: str, max_words: int) -> Item | RowError:
     if max_words < 0:
-        return _wrong(f"max_words={max_words} is less than 0", "give the most words, or 0 for any number")
+        return _row_error(
+            f"max_words={max_words} is less than 0", "pass the maximum number of words, or 0 for no limit"
+        )
     prompt = prompts.SUMMARIZE if max_words else prompts.SUMMARIZE_AT_ANY_LENGTH
     return Prompt(content, prompt.format(max_words=max_words))
 
 
 def _translate(content: str, to_lang: str) -> Item | RowError:
     if not to_lang.strip():
-        return _wrong("to_lang is empty", "name a language or its code, such as 'fr'")
+        return _row_error("to_lang is empty", "name a language or its code, such as 'fr'")
     language = _LANGUAGES.get(to_lang.strip().lower(), to_lang)
     return Prompt(content, prompts.TRANSLATE.format(language=language))
 
 
-@lru_cache(maxsize=LISTS_KEPT)
-def _choice(labels: tuple[str | None, ...]) -> Told | RowError:
-    return _wrong_labels(labels) or (
-        prompts.CLASSIFY.format(labels=_listed(labels)),
-        StructuredOutput("label", Enumeration(labels)),  # type: ignore[arg-type]  # texts, as was checked
+@lru_cache(maxsize=MAX_CACHED_LISTS)
+def _classify_instructions(labels: tuple[str | None, ...]) -> Instructions | RowError:
+    return _label_error(labels) or (
+        prompts.CLASSIFY.format(labels=_json_list(labels)),
+        StructuredOutput("label", Enumeration(labels)),  # type: ignore[arg-type]  # `_label_error` refuses nulls
     )
 
 
-@lru_cache(maxsize=LISTS_KEPT)
-def _entities(labels: tuple[str | None, ...]) -> Told | RowError:
+@lru_cache(maxsize=MAX_CACHED_LISTS)
+def _extract_instructions(labels: tuple[str | None, ...]) -> Instructions | RowError:
     fields = tuple(Field(str(label), Nullable(Scalar("string"))) for label in labels)
-    return _wrong_labels(labels) or (
-        prompts.EXTRACT.format(labels=_listed(labels)),
+    return _label_error(labels) or (
+        prompts.EXTRACT.format(labels=_json_list(labels)),
         StructuredOutput("entities", Struct(fields)),
     )
 
 
-@lru_cache(maxsize=LISTS_KEPT)
-def _masking(labels: tuple[str | None, ...]) -> Told | RowError:
-    return _wrong_labels(labels) or (prompts.MASK.format(labels=_listed(labels)), None)
+@lru_cache(maxsize=MAX_CACHED_LISTS)
+def _mask_instructions(labels: tuple[str | None, ...]) -> Instructions | RowError:
+    return _label_error(labels) or (prompts.MASK.format(labels=_json_list(labels)), None)
 
 
-def _told(told: Told | RowError, content: str) -> Prompt | RowError:
-    return told if isinstance(told, RowError) else Prompt(content, *told)
+def _prompt_with(instructions: Instructions | RowError, content: str) -> Prompt | RowError:
+    return instructions if isinstance(instructions, RowError) else Prompt(content, *instructions)
 
 
-def _listed(labels: Sequence[str | None]) -> str:
-    """Return labels as JSON has them, so that a comma in one is no end of it."""
+def _json_list(labels: Sequence[str | None]) -> str:
+    """Return labels as JSON strings, so that a comma inside a label does not end it."""
     return ", ".join(write_json(label).decode() for label in labels)
 
 
-def _wrong_labels(labels: tuple[str | None, ...]) -> RowError | None:
+def _label_error(labels: tuple[str | None, ...]) -> RowError | None:
     if not labels:
-        return _wrong("the list of labels is empty", "name at least one, as in array('angry', 'happy')")
+        return _row_error("the list of labels is empty", "name at least one label, as in array('angry', 'happy')")
     if not all(label and label.strip() for label in labels):
-        return _wrong("a label is null or blank", "leave it out of the list")
-    if len(labels) > LABELS_MOST:
-        return _wrong(f"{len(labels)} labels are more than {LABELS_MOST}", "name fewer, or classify in two steps")
+        return _row_error("a label is null or blank", "leave it out of the list")
+    if len(labels) > MAX_LABELS:
+        return _row_error(
+            f"{len(labels)} labels are more than the limit of {MAX_LABELS}", "name fewer, or classify in two steps"
+        )
     if len(set(labels)) < len(labels):
-        return _wrong("a label is in the list twice", "name each once, for example by array_distinct()")
+        return _row_error("a label is in the list twice", "name each label once, for example with array_distinct()")
     return None
 
 
-def _wrong(what: str, hint: str) -> RowError:
-    return RowError("invalid_request", None, f"{what}. Hint: {hint}.", retryable=False)
+def _row_error(problem: str, hint: str) -> RowError:
+    return RowError("invalid_request", None, f"{problem}. Hint: {hint}.", retryable=False)
 
 
 _CONTENT, _LABELS = Parameter("content"), Parameter("labels", "texts")

@@ -1,6 +1,6 @@
-"""What the AI functions tell a model. The text that a row brings follows as the user's message, as it is.
+"""System prompts of the AI functions. The row's text follows unchanged, as the user's message.
 
-Names in braces are filled in from a function's other arguments.
+A function's other arguments fill the names in braces.
 """
 
 ANALYZE_SENTIMENT = (

@@ -1,4 +1,4 @@
-"""Models in SQL: `register` makes functions of endpoints, `register_ai_functions` those of Databricks' names."""
+"""SQL functions: `register` for a user's own models, `register_ai_functions` for Databricks' AI functions."""
 
 import re
 from collections.abc import Mapping
@@ -7,15 +7,8 @@ from typing import NamedTuple
 from pyspark.sql import SparkSession
 
 from spark_llm.ai.catalog import FUNCTIONS, Parameter
-from spark_llm.ai.udf import (
-    PAIR,
-    QUERY,
-    AIFunction,
-    chat_function,
-    known_endpoints,
-    query_function,
-    similarity_function,
-)
+from spark_llm.ai.plans import QUERY_PARAMETERS, SIMILARITY_PARAMETERS
+from spark_llm.ai.udf import AIFunction, chat_function, known_endpoints, query_function, similarity_function
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError
@@ -23,7 +16,7 @@ from spark_llm.udf.factories import chat_udf, model_udf
 from spark_llm.udf.lazy_udf import is_at_least
 from spark_llm.udf.model_udf import ModelUDF
 
-_TYPES = {"text": "STRING", "texts": "ARRAY<STRING>", "whole": "INT"}
+_SQL_TYPES = {"text": "STRING", "texts": "ARRAY<STRING>", "whole": "INT"}
 
 Model = str | Endpoint | ModelUDF | None
 
@@ -33,36 +26,36 @@ def register(
 ) -> list[str]:
     """Register models as SQL functions for this session: `llm_chat`, `llm_complete` and `llm_embed`.
 
-    Each is given as an endpoint (a name, a URL or an `Endpoint`) for the UDF with its defaults, or as a UDF of this
-    library with everything set. What a function returns is a struct, as in Python.
+    Pass an endpoint (a name, a URL or an `Endpoint`) for the default parameters, or a UDF of this library. Each
+    function returns a struct, as its UDF does in Python.
 
     >>> register(spark, chat=chat_udf("my-endpoint", max_tokens=64), embed="my-embedding-endpoint")
     ['llm_chat', 'llm_embed']
     >>> spark.sql("SELECT llm_chat(review).text FROM reviews")
 
-    A UDF with a template takes one struct with its fields, which are strings:
+    A UDF with a template takes one struct, whose fields are strings:
 
     >>> register(spark, chat=chat_udf("my-endpoint", template="Summarise {title} ({year})"))
     ['llm_chat']
     >>> spark.sql("SELECT llm_chat(struct(title, string(year) AS year)).text FROM books")
 
     Returns:
-        The names that were registered.
+        The names of the registered functions.
 
     Raises:
-        ConfigError: Nothing was given, a UDF of another task was, or an endpoint cannot be right.
+        ConfigError: There is no model, a UDF has another task, or an endpoint is invalid.
     """
-    given = {"chat": chat, "complete": complete, "embed": embed}
-    made = {task: model_udf(task, model) for task, model in given.items() if model is not None}
-    if not made:
+    models = {"chat": chat, "complete": complete, "embed": embed}
+    udfs = {task: model_udf(task, model) for task, model in models.items() if model is not None}
+    if not udfs:
         raise ConfigError(
-            "register was given no model.",
+            "register got no model.",
             'pass chat=, complete= or embed=, for example register(spark, chat="my-endpoint").',
         )
     _check_prefix(prefix)
-    for task, udf in made.items():
-        spark.udf.register(prefix + task, udf.made_for(spark))
-    return [prefix + task for task in made]
+    for task, udf in udfs.items():
+        spark.udf.register(prefix + task, udf.for_session(spark))
+    return [prefix + task for task in udfs]
 
 
 def register_ai_functions(
@@ -73,29 +66,29 @@ def register_ai_functions(
     endpoints: Mapping[str, str | Endpoint | ModelUDF] | None = None,
     prefix: str = "",
 ) -> list[str]:
-    """Register the AI functions of Databricks' SQL for this session, on any Spark and any endpoint.
+    """Register Databricks' AI functions as SQL functions for this session, on any Spark and any endpoint.
 
     With `chat`: `ai_gen`, `ai_classify`, `ai_extract`, `ai_summarize`, `ai_translate`, `ai_analyze_sentiment`,
-    `ai_fix_grammar` and `ai_mask`. With `embed`: `ai_similarity`. Always: `ai_query`, which fails the query where a row
-    fails, and `try_ai_query`, which is null there. Each has a twin that begins with `llm_` and gives the whole struct,
-    with tokens and error: `llm_classify(…).error`. A null in any argument gives a null and costs nothing.
+    `ai_fix_grammar` and `ai_mask`. With `embed`: `ai_similarity`. Always: `ai_query`, which fails the query if a row
+    fails, and `try_ai_query`, which returns null for the row. Each has a twin that begins with `llm_` and returns the
+    whole struct, with tokens and error: `llm_classify(…).error`. A null in any argument gives null and costs nothing.
 
     >>> register_ai_functions(spark, chat="my-endpoint", embed="my-embedding-endpoint")
     >>> spark.sql("SELECT ai_classify(review, array('angry', 'happy')), ai_fix_grammar(review) FROM reviews")
 
     Args:
-        spark: The session that the functions are for.
-        chat: An endpoint, or a `chat_udf` with parameters and a policy; instructions and types are the functions' own.
+        spark: The session that gets the functions.
+        chat: An endpoint, or a `chat_udf` with parameters and a policy; the functions set instructions and types.
         embed: An endpoint, or an `embed_udf`.
-        endpoints: What `ai_query` asks by name: endpoints, or UDFs of chat or completions. Any other name is looked up
-            at the workspace of DATABRICKS_HOST, where there is one.
-        prefix: What every name begins with, where a plain `ai_` is another's.
+        endpoints: Endpoints that `ai_query` knows by name, or their UDFs for chat or completions. Other names are
+            looked up in the workspace of DATABRICKS_HOST, if it is set.
+        prefix: Prefix of every name, for a session that has other functions named `ai_…`.
 
     Returns:
-        The names that were registered.
+        The names of the registered functions.
 
     Raises:
-        ConfigError: A model is one of another task, has instructions of its own, or an endpoint cannot be right.
+        ConfigError: A model has another task or instructions of its own, or an endpoint is invalid.
     """
     _check_prefix(prefix)
     functions = list[SQLFunction]()
@@ -105,54 +98,57 @@ def register_ai_functions(
             functions.append(SQLFunction(f"ai_{name}", function.parameters, chat_function(name, model), function.field))
     if embed is not None:
         similarity = similarity_function(model_udf("embed", embed))
-        functions.append(SQLFunction("ai_similarity", PAIR, similarity, "parsed", sorts=True))
-    known, workspace = known_endpoints(endpoints or {}), _workspace()
+        functions.append(SQLFunction("ai_similarity", SIMILARITY_PARAMETERS, similarity, "parsed", sorts=True))
+    known, workspace = known_endpoints(endpoints or {}), _workspace_spec()
     for name, raises in (("ai_query", True), ("try_ai_query", False)):
-        functions.append(SQLFunction(name, QUERY, query_function(known, workspace, raises=raises), "text"))
+        functions.append(SQLFunction(name, QUERY_PARAMETERS, query_function(known, workspace, raises=raises), "text"))
     return [name for function in functions for name in function.register(spark, prefix)]
 
 
 class SQLFunction(NamedTuple):
-    """A function of SQL: its name, its parameters, and the field of a UDF's struct that is its value."""
+    """An SQL function: its name, its parameters, and the field of its UDF's struct that is its value."""
 
     name: str
     parameters: tuple[Parameter, ...]
     udf: AIFunction
     field: str
-    sorts: bool = False  # it is for ORDER BY, where Spark takes a UDF and no SQL function
+    sorts: bool = False  # for ORDER BY, where Spark accepts a UDF but not an SQL function
 
     def register(self, spark: SparkSession, prefix: str) -> list[str]:
-        """Register the UDF, and over it a SQL function, whose arguments have names and defaults.
+        """Register the UDF, and an SQL function that calls it, whose arguments have names and defaults.
 
-        Spark before 4.0 has no SQL functions; there it is a second UDF.
+        Before Spark 4.0 there are no SQL functions, and the second function is a UDF too.
         """
         name, twin = prefix + self.name, prefix + self.udf.__name__
-        spark.udf.register(twin, self.udf.made_for(spark))
-        value = self.udf.value(self.field)
+        spark.udf.register(twin, self.udf.for_session(spark))
+        value = self.udf.field(self.field)
         if is_at_least(spark.version, 4, 0) and not self.sorts:
-            kind = value.returnType.simpleString()
-            names = ", ".join(parameter.name for parameter in self.parameters)
-            taken = ", ".join(map(_declared, self.parameters))
-            body = f"RETURNS {kind} RETURN {twin}({names}).{self.field}"
-            spark.sql(f"CREATE OR REPLACE TEMPORARY FUNCTION {name}({taken}) {body}")
+            return_type = value.returnType.simpleString()
+            arguments = ", ".join(parameter.name for parameter in self.parameters)
+            parameters = ", ".join(map(_parameter_ddl, self.parameters))
+            body = f"RETURNS {return_type} RETURN {twin}({arguments}).{self.field}"
+            spark.sql(f"CREATE OR REPLACE TEMPORARY FUNCTION {name}({parameters}) {body}")
         else:
-            spark.udf.register(name, value.made_for(spark))
+            spark.udf.register(name, value.for_session(spark))
         return [name, twin]
 
 
-def _declared(parameter: Parameter) -> str:
+def _parameter_ddl(parameter: Parameter) -> str:
     default = "" if parameter.default is None else f" DEFAULT {parameter.default}"
-    return f"{parameter.name} {_TYPES[parameter.kind]}{default}"
+    return f"{parameter.name} {_SQL_TYPES[parameter.kind]}{default}"
 
 
-def _workspace() -> RequestSpec | None:
-    """Return how any endpoint of the workspace is asked; None where nothing says which, or who is asking."""
+def _workspace_spec() -> RequestSpec | None:
+    """Return the request spec of any endpoint in the workspace; None without a workspace or credentials."""
     try:
-        return chat_udf("any").recipe
+        return chat_udf("any").request_spec
     except ConfigError:
         return None
 
 
 def _check_prefix(prefix: object) -> None:
     if not isinstance(prefix, str) or not re.fullmatch(r"([A-Za-z_]\w*)?", prefix, re.ASCII):
-        raise ConfigError(f"prefix={prefix!r} cannot begin a function's name in SQL.", 'use letters, digits and "_".')
+        raise ConfigError(
+            f"prefix={prefix!r} cannot begin a function's name in SQL.",
+            'use letters, digits and "_", not a digit first.',
+        )

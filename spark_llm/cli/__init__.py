@@ -1,6 +1,6 @@
-"""The command line: `spark-llm check`, `enrich`, `demo`, `serve`.
+"""The command line: `spark-llm check`, `endpoints`, `enrich`, `demo` and `serve`.
 
-No work is done here: each command calls the package of its subject.
+No logic: each command calls the package of its subject.
 Begin with `main`.
 """
 

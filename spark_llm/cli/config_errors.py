@@ -1,64 +1,94 @@
-"""What is wrong in a file of settings, gathered so that all of it is said at once. Knows no file system."""
+"""The errors in a file of settings, collected so that one message has them all. Reads no file."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from inspect import signature
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import msgspec
 
 from spark_llm.errors import ConfigError
 from spark_llm.text.suggestion import did_you_mean
 
-_NONE: Mapping[str, str] = {}
+Settings = TypeVar("Settings")
 
 
 class ConfigErrors:
-    """The faults of one file. A place is a table of it, as in `columns.summary`; the top of the file is an empty one.
+    """Collects the errors of one file. A place is a table in it, as in `columns.summary`; "" is its top.
 
-    >>> faults = Faults("job.toml")
-    >>> with faults.at("budget"):
-    ...     budget = Budget(**faults.known("budget", table, ["tokens", "usd", "rows", "seconds"]))
-    >>> faults.raise_any()
+    >>> errors = ConfigErrors("job.toml")
+    >>> entries = errors.entries("", toml, {"source": str, "budget": Any}, required={"source": "name a table."})
+    >>> budget = errors.build("budget", entries["budget"], Budget)
+    >>> errors.raise_any()
     """
 
     def __init__(self, file: str) -> None:
-        """Gather the faults of a file of this name."""
+        """Collect the errors of a file of this name."""
         self._file = file
         self._found: list[ConfigError] = []
 
     def add(self, place: str, what: str, hint: str) -> None:
-        """Take note of one."""
+        """Add an error."""
         self._found.append(ConfigError(f"{self._file}{f' [{place}]' if place else ''}: {what}", hint))
 
     @contextmanager
     def at(self, place: str) -> Iterator[None]:
-        """Take note of the `ConfigError` that the block raises, and go on after the block."""
+        """Add the `ConfigError` that the block raises, and go on after the block."""
         try:
             yield
         except ConfigError as error:
             self.add(place, error.what, error.hint)
 
-    def known(
-        self, place: str, table: Mapping[str, Any], names: Iterable[str], instead: Mapping[str, str] = _NONE
+    def entries(
+        self,
+        place: str,
+        value: object,
+        types: Mapping[str, Any],
+        *,
+        required: Mapping[str, str] | None = None,
+        hints: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Return the entries of a table that have one of these names; each other one is a fault.
+        """Return the valid entries of a table. Each other entry is an error, whose message does not have its value.
 
-        `instead` has the next step for names that one might well write and that are refused. No value is repeated.
+        Args:
+            place: The table's place.
+            value: The value in the file, which has to be a table.
+            types: The known keys, and the types of their values.
+            required: The keys that must be there, and a hint for each.
+            hints: Hints for unknown keys, instead of the most similar known key.
         """
-        names = list(names)
-        for name in table:
-            if name not in names:
-                hint = did_you_mean(name, names, otherwise=f"its keys are {', '.join(names)}.")
-                self.add(place, f"{name!r} is no key of it.", instead.get(name, hint))
-        return {name: value for name, value in table.items() if name in names}
+        if not isinstance(value, Mapping):
+            self.add(place, f"{place} is not a table.", f"write it as [{place}], with keys below it.")
+            return {}
+        entries = {}
+        for key, entry in value.items():
+            if key not in types:
+                hint = did_you_mean(key, list(types), otherwise=f"the keys are {', '.join(types)}.")
+                self.add(place, f"unknown key {key!r}.", (hints or {}).get(key, hint))
+                continue
+            try:
+                entries[key] = msgspec.convert(entry, types[key])
+            except msgspec.ValidationError as error:
+                choices = ", ".join(map(repr, get_args(types[key]))) if get_origin(types[key]) is Literal else ""
+                self.add(
+                    place,
+                    f"{key} is not valid: {str(error)[0].lower()}{str(error)[1:]}.",
+                    f"write one of {choices}." if choices else "write a value of that type.",
+                )
+        for key, hint in (required or {}).items():
+            if value.get(key, {}) == {}:
+                self.add(place, f"the key {key!r} is missing.", hint)
+        return entries
 
-    def table(self, place: str, value: object) -> Mapping[str, Any]:
-        """Return a value that has to be a table; what is none is a fault, and an empty table instead."""
-        if isinstance(value, Mapping):
-            return value
-        self.add(place, f"{place} is a value, and it has to be a table.", f"write it as [{place}], with keys below it.")
-        return {}
+    def build(self, place: str, value: object, make: Callable[..., Settings]) -> Settings | None:
+        """Return `make(**value)`; None where that is an error. The keys of the table are the parameters of `make`."""
+        entries = self.entries(place, value, dict.fromkeys(signature(make).parameters, Any))
+        with self.at(place):
+            return make(**entries)
+        return None
 
     def raise_any(self) -> None:
-        """Raise one `ConfigError` with a line for each fault; where there is none, return."""
+        """Raise one `ConfigError` with a line for each error; return if there is none."""
         if self._found:
             *others, last = self._found
             raise ConfigError("\n".join([*map(str, others), last.what]), last.hint)

@@ -1,24 +1,23 @@
-"""The demonstration: customer reviews, enriched by a chat model and an embedding model, in Python and in SQL.
+"""The demo: a chat model and an embedding model enrich customer reviews, in Python and in SQL.
 
-It is what a user's own job looks like, against any endpoints; the command line hands it local ones.
+A user's own job looks like this, against any endpoints; the command line passes local ones.
 """
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from tqdm import tqdm
 
 from spark_llm.ai.sql import register_ai_functions
-from spark_llm.cli.local.spark import local_spark
+from spark_llm.cli.local.spark import STARTING, demo_session
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.enrich.api import enrich_table
+from spark_llm.enrich.progress.bar import Progress
 from spark_llm.functions import llm_classify
+from spark_llm.metering.tally import Tally
 from spark_llm.policy import Policy
 from spark_llm.protocol.identifiers import quoted
 from spark_llm.udf.factories import chat_udf, embed_udf
@@ -26,22 +25,22 @@ from spark_llm.udf.model_udf import ModelUDF
 
 REVIEWS = Path(__file__).with_name("reviews.csv")
 _MOODS = ["positive", "negative"]
-_SUMMARIES = [  # a model this small needs to be shown
+_SUMMARIES = [  # examples, which a model this small needs
     ("The mug keeps coffee hot for hours, but the lid leaks when I walk.", "Keeps coffee hot, but the lid leaks."),
     ("Ordered blue, got red, and returning it took three weeks.", "Wrong colour arrived and the return was slow."),
 ]
-_LIKENESS = "aggregate(zip_with(a.vector, b.vector, (x, y) -> double(x * y)), 0D, (sum, part) -> sum + part)"
+_COSINE = "aggregate(zip_with(a.vector, b.vector, (x, y) -> double(x * y)), 0D, (sum, part) -> sum + part)"
 
 
 class _Models(NamedTuple):
-    """What is asked about a review."""
+    """The UDFs of the three columns."""
 
     mood: ModelUDF
     summary: ModelUDF
     vector: ModelUDF
 
     def columns(self) -> dict[str, Column]:
-        """Return the columns that it becomes."""
+        """Return the columns to add to a table with a column `review`, by name."""
         return {
             "mood_answer": llm_classify("review", _MOODS, chat=self.mood),
             "summary": self.summary(_conversation(F.col("review"))),
@@ -49,14 +48,38 @@ class _Models(NamedTuple):
         }
 
 
-def run(chat: Endpoint, embed: Endpoint, answered: Callable[[], int], out: Path) -> None:
-    """Enrich the reviews into a Delta table under `out`, twice, and print what came of it.
+class _AnsweredRows:
+    """The rows that endpoints have answered since now, as the live counts of a job without chunks."""
 
-    The model is asked about each review once for its mood, once for a summary and once for a vector; the second time
-    nothing is asked. Where Delta Lake cannot be had, they are written once, as Parquet, and `answered` tells the
-    progress bar how many rows the endpoints have answered so far. What is under `out` from before is written anew.
+    def __init__(self, answered: Callable[[], int]) -> None:
+        self._answered = answered
+        self._before = answered()
+
+    def rows(self) -> int:
+        """Return how many rows are answered."""
+        return self._answered() - self._before
+
+    def counts(self) -> Mapping[str, Tally]:
+        """Return no tallies: the endpoints do not know the columns."""
+        return {}
+
+    def end(self) -> None:
+        """Do nothing."""
+
+
+def run(chat: Endpoint, embed: Endpoint, answered: Callable[[], int], out: Path) -> None:
+    """Enrich the reviews into a Delta table under `out`, twice, and print the results.
+
+    The first run sends three requests for each review: sentiment, summary and vector. The second run sends none.
+    Without Delta Lake, one run writes Parquet. An earlier demo's output under `out` is overwritten.
+
+    Args:
+        chat: A chat endpoint.
+        embed: An embedding endpoint.
+        answered: A function that returns how many rows the endpoints have answered so far, for the progress bar.
+        out: A folder for the table and for Spark's log.
     """
-    policy = Policy(max_in_flight=8, tasks=2)  # a model on two cores has little to gain from more
+    policy = Policy(max_in_flight=8, tasks=2)  # a model on two cores gains little from more
     models = _Models(
         mood=chat_udf(chat, max_tokens=48, temperature=0, policy=policy),
         summary=chat_udf(
@@ -64,32 +87,33 @@ def run(chat: Endpoint, embed: Endpoint, answered: Callable[[], int], out: Path)
         ),
         vector=embed_udf(embed, policy=policy),
     )
-    began = time.monotonic()
-    spark, lacks_delta = local_spark("spark_llm demo")
-    print(f"Spark {spark.version} on two cores, started in {time.monotonic() - began:.1f} s.", flush=True)
+    began_s = time.monotonic()
+    log = out / "spark.log"
+    print(f"{STARTING} Spark's log: {log}", flush=True)
+    spark, why_no_delta = demo_session(log)
+    print(f"Spark {spark.version} on two cores, started in {time.monotonic() - began_s:.1f} s.", flush=True)
     reviews = spark.read.csv(str(REVIEWS), header=True, inferSchema=True, multiLine=True).repartition(2, "id")
-    print(f"Asking about {reviews.count()} reviews: a mood, a summary and a vector each.", flush=True)
-    if lacks_delta:
-        print(f"{lacks_delta} Until then this writes Parquet, and cannot ask for what is missing alone.", flush=True)
-        written = _as_parquet(reviews, models, answered, out / "reviews.parquet")
+    print(f"Enriching {reviews.count()} reviews with a mood, a summary and a vector each.", flush=True)
+    if why_no_delta:
+        print(f"{why_no_delta} Until then the demo writes Parquet, and does not show a second run.", flush=True)
+        enriched = _into_parquet(reviews, models, answered, out / "reviews.parquet")
     else:
-        written = _into_delta(reviews, models, out / "reviews")
+        enriched = _into_delta(reviews, models, out / "reviews")
 
-    written = written.withColumn("mood", F.col("mood_answer.parsed"))  # from here on nothing is asked again
-    print("\nTen of them, as a model of 135 million parameters sees them:")
-    written.select("id", "product", "mood", F.col("summary.text").alias("summary")).orderBy("id").show(10, truncate=90)
-    moods = written.groupBy("mood").count().orderBy("mood").collect()
+    enriched = enriched.withColumn("mood", F.col("mood_answer.parsed"))  # read from the table: no further requests
+    print("\nTen reviews, as a model of 135 million parameters sees them:")
+    enriched.select("id", "product", "mood", F.col("summary.text").alias("summary")).orderBy("id").show(10, truncate=90)
+    moods = enriched.groupBy("mood").count().orderBy("mood").collect()
     print("Moods: " + ", ".join(f"{row['count']} {row['mood']}" for row in moods))
-    _show_nearest(written)
+    _show_nearest(enriched)
     _show_sql(spark, models.mood, embed, reviews)
 
 
 def _into_delta(reviews: DataFrame, models: _Models, path: Path) -> DataFrame:
-    """Fill the columns of a Delta table, and once more, which asks nothing; print both reports and return the table."""
+    """Run the job on a Delta table twice, print both reports, and return the table."""
     spark, place = reviews.sparkSession, path.absolute().as_posix()
     target = quoted(("delta", place))
     if (path / "_delta_log").is_dir():
-        # What a demonstration before it wrote: this one is to ask.
         spark.sql(f"DELETE FROM {target}")  # noqa: S608 -- a name in quotes
     print(f"\n{enrich_table(spark, reviews, target, 'id', models.columns())}")
     again = enrich_table(spark, reviews, target, "id", models.columns(), progress=False)
@@ -97,13 +121,13 @@ def _into_delta(reviews: DataFrame, models: _Models, path: Path) -> DataFrame:
     return spark.table(target)
 
 
-def _as_parquet(reviews: DataFrame, models: _Models, answered: Callable[[], int], path: Path) -> DataFrame:
-    """Ask and write in one go; print what it came to and return what was written."""
+def _into_parquet(reviews: DataFrame, models: _Models, answered: Callable[[], int], path: Path) -> DataFrame:
+    """Write the enriched reviews as Parquet, print the usage, and return them."""
     enriched = reviews.withColumns(models.columns())
-    began = time.monotonic()
-    with _progress(3 * reviews.count(), answered):
+    began_s = time.monotonic()
+    with Progress(3 * reviews.count(), _AnsweredRows(answered), lambda _: None, enabled=True):
         enriched.write.mode("overwrite").parquet(str(path.absolute()))
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - began_s
     print(f"\nWritten to {path.absolute()}.")
     written = reviews.sparkSession.read.parquet(str(path.absolute()))
     _show_usage(written, seconds)
@@ -111,53 +135,32 @@ def _as_parquet(reviews: DataFrame, models: _Models, answered: Callable[[], int]
 
 
 def _conversation(review: Column) -> Column:
-    """Return the conversation that asks for a summary: two that were given before, then this review."""
+    """Return the messages that ask for a summary: two examples with their answers, then this review."""
 
     def message(role: str, content: Column) -> Column:
         return F.struct(F.lit(role).alias("role"), content.alias("content"))
 
-    shown = [
+    examples = [
         message(role, F.lit(text))
         for pair in _SUMMARIES
         for role, text in zip(("user", "assistant"), pair, strict=True)
     ]
-    return F.array(*shown, message("user", review))
-
-
-@contextmanager
-def _progress(total: int, answered: Callable[[], int]) -> Iterator[None]:
-    """Show a bar of rows answered while the block runs."""
-    over = threading.Event()
-    before = answered()
-    with tqdm(total=total, unit="row", desc="Answered") as bar:
-
-        def draw() -> None:
-            while not over.wait(0.2):
-                bar.update(answered() - before - bar.n)
-
-        drawing = threading.Thread(target=draw, daemon=True)
-        drawing.start()
-        try:
-            yield
-        finally:
-            over.set()
-            drawing.join()
-            bar.update(answered() - before - bar.n)
+    return F.array(*examples, message("user", review))
 
 
 def _show_nearest(written: DataFrame) -> None:
     texts = written.select("id", "review", F.col("vector.embedding").alias("vector"))
     pairs = texts.alias("a").crossJoin(texts.alias("b")).where("a.id < b.id")
-    nearest = pairs.withColumn("likeness", F.expr(_LIKENESS)).orderBy(F.desc("likeness"))
-    pair = nearest.selectExpr("a.id AS a", "a.review AS one", "b.id AS b", "b.review AS other", "likeness").first()
+    nearest = pairs.withColumn("cosine", F.expr(_COSINE)).orderBy(F.desc("cosine"))
+    pair = nearest.selectExpr("a.id AS a", "a.review AS one", "b.id AS b", "b.review AS other", "cosine").first()
     if pair is not None:
-        print(f"\nThe nearest pair of reviews, {pair['a']} and {pair['b']} (cosine {pair['likeness']:.2f}):")
+        print(f"\nThe nearest pair of reviews, {pair['a']} and {pair['b']} (cosine {pair['cosine']:.2f}):")
         print(f"  {pair['one']}\n  {pair['other']}")
 
 
 def _show_usage(written: DataFrame, seconds: float) -> None:
-    asked = ("mood_answer", "summary", "vector")
-    answers = written.select(F.explode(F.array(*[F.struct(f"{name}.usage.*", f"{name}.error") for name in asked])))
+    columns = ("mood_answer", "summary", "vector")
+    answers = written.select(F.explode(F.array(*[F.struct(f"{name}.usage.*", f"{name}.error") for name in columns])))
     totals = answers.select("col.*").agg(
         F.count("*").alias("asked"),
         F.count("error").alias("failed"),
@@ -166,9 +169,9 @@ def _show_usage(written: DataFrame, seconds: float) -> None:
     )
     row = totals.first()
     if row is not None:
-        speed = row["asked"] / seconds
-        print(f"\n{row['asked']} rows asked, {row['failed']} failed, in {seconds:.1f} s: {speed:.1f} rows/s.")
-        print(f"Tokens as the endpoint reported them: {row['prompt']} in, {row['completion']} out.")
+        rows_per_s = row["asked"] / seconds
+        print(f"\n{row['asked']} rows asked, {row['failed']} failed, in {seconds:.1f} s: {rows_per_s:.1f} rows/s.")
+        print(f"Tokens that the endpoint reported: {row['prompt']} prompt, {row['completion']} completion.")
     errors = answers.where("col.error IS NOT NULL").groupBy("col.error.kind").count().collect()
     for error in errors:
         print(f"  {error['kind']}: {error['count']}")
@@ -182,7 +185,7 @@ SELECT id,
        llm_classify(review, array('positive', 'negative')) AS answer,
        answer.parsed AS mood,
        answer.usage.total_tokens AS tokens,
-       ai_similarity(review, 'It kept us dry.') AS nearness
+       ai_similarity(review, 'It kept us dry.') AS similarity
 FROM reviews
 WHERE product = 'tent'"""
     print(f"\nThe same in SQL:\n\n{query}\n")

@@ -1,4 +1,4 @@
-"""What `spark-llm enrich` does: a job's file read, a session made, the job run or estimated, the text returned."""
+"""`spark-llm enrich`: runs or estimates the job that a file describes, and returns the text to print."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from spark_llm.cli.job_file import JobFile
-from spark_llm.cli.session import session
+from spark_llm.cli.local.spark import job_session
 from spark_llm.enrich.api import enrich_table
 from spark_llm.enrich.estimation.estimate import estimate
 
@@ -17,24 +17,24 @@ STOPPED = 3
 
 
 class Outcome(NamedTuple):
-    """What is printed, and the exit code."""
+    """The text to print and the exit code."""
 
     text: str
     code: int
 
 
 def enrich(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Outcome:
-    """Run the job of a file, or estimate it; raises `SparkLLMError` where that cannot be."""
+    """Run the job of a file, or estimate it, and return the report; raises `SparkLLMError` where that fails."""
     job = JobFile.read(Path(arguments.job), environ)
-    with session(job.settings) as spark:
-        given = job.arguments()
+    with job_session(job.settings) as spark:
+        options = job.arguments()
         if arguments.dry_run:
-            wanted = {name: value for name, value in given.items() if name in signature(estimate).parameters}
-            estimated = estimate(spark, **wanted)
+            parameters = signature(estimate).parameters
+            estimated = estimate(spark, **{name: value for name, value in options.items() if name in parameters})
             return Outcome(_json(estimated.row()) if arguments.json else str(estimated), 0)
-        report = enrich_table(spark, **given)
-    told = {**report.row(), "notes": report.notes}
-    return Outcome(_json(told) if arguments.json else str(report), 0 if report.done else STOPPED)
+        report = enrich_table(spark, **options)
+    row = {**report.row(), "notes": report.notes}
+    return Outcome(_json(row) if arguments.json else str(report), 0 if report.done else STOPPED)
 
 
 def _json(row: Mapping[str, object]) -> str:

@@ -1,12 +1,10 @@
-"""A column of a job's file: the UDF that its table stands for, and what that is called on.
+"""Reads a column of a job's file: builds its UDF, and makes the column once there is a session.
 
-The UDF is built when the file is read, so its parameters are checked before there is a session; columns of Spark are
-made when there is one. The keys are the parameters of the function that a task stands for, read off its signature.
+Building the UDF checks its parameters. The keys of a column are the keyword parameters of its UDF, read off the
+signature, and for an AI function those of the function.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from functools import partial
 from inspect import Parameter as Argument
 from inspect import signature
 from typing import Any
@@ -26,137 +24,105 @@ from spark_llm.text.suggestion import did_you_mean
 from spark_llm.udf.factories import chat_udf, complete_udf, embed_udf
 from spark_llm.udf.model_udf import ModelUDF
 
-LateColumn = Callable[[], Column]  # to be called when there is a session
+MakeColumn = Callable[[], Column]  # to be called once there is a session
 
-_OWN = ("task", "endpoint", "input")
 _UDFS: Mapping[str, Callable[..., ModelUDF]] = {"chat": chat_udf, "complete": complete_udf, "embed": embed_udf}
-_SIMILARITY = "similarity"
-TASKS = (*_UDFS, *FUNCTIONS, _SIMILARITY)
-_OF_THE_FUNCTION = ("system", "template", "returns", "n")  # of chat_udf, and each AI function has its own
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What a task's table may hold, and what comes of it."""
-
-    udf: Callable[..., ModelUDF]
-    parameters: tuple[str, ...]  # of the UDF
-    options: tuple[Parameter, ...]  # of the AI function, after its text
-    call: Callable[[ModelUDF, Mapping[str, Any], object], LateColumn]  # the UDF, the options and the input
+TASKS = (*_UDFS, *FUNCTIONS, "similarity")
+_SET_BY_FUNCTION = ("system", "template", "returns", "n")  # parameters of chat_udf that each AI function sets itself
+_ENDPOINT = 'write a serving endpoint\'s name, a URL, or a name of [endpoints], as in endpoint = "my-endpoint".'
 
 
 def read_column(
-    faults: ConfigErrors,
-    place: str,
-    table: Mapping[str, Any],
-    endpoints: Mapping[str, Endpoint],
-    instead: Mapping[str, str],
-) -> LateColumn | None:
-    """Return the column that a table describes; None where a fault is in the way.
-
-    `instead` has the next step for keys that no table of a file may have.
-    """
-    name = table.get("task")
-    if name not in TASKS:
-        shown = "it has no task." if name is None else f"task = {name!r} is no task."
-        faults.add(place, shown, did_you_mean(name, TASKS, otherwise=f"write one of {', '.join(TASKS)}."))
+    errors: ConfigErrors, place: str, table: object, endpoints: Mapping[str, Endpoint], hints: Mapping[str, str]
+) -> MakeColumn | None:
+    """Return the column that a table describes; None if it has errors. `hints` are those for keys with secrets."""
+    task = table.get("task") if isinstance(table, Mapping) else "chat"
+    if task not in TASKS:
+        what = "the key 'task' is missing." if task is None else f"unknown task {task!r}."
+        errors.add(place, what, did_you_mean(task, TASKS, otherwise=f"the tasks are {', '.join(TASKS)}."))
         return None
-    task = _task(str(name))
-    keys = (*_OWN, *(option.name for option in task.options), *task.parameters)
-    own = dict.fromkeys(_OF_THE_FUNCTION, f'{name} has its own; with task = "chat" you write it yourself.')
-    given = faults.known(place, table, keys, instead if name in _UDFS else {**instead, **own})
-    if "policy" in given:
-        given["policy"] = _policy(faults, f"{place}.policy", given["policy"])
-    with faults.at(place):
-        options = {option.name: _option(str(name), option, given) for option in task.options}
-        parameters = {key: value for key, value in given.items() if key in task.parameters}
-        return task.call(task.udf(_endpoint(given, endpoints), **parameters), options, given.get("input"))
+    make_udf = _UDFS.get(task, embed_udf if task == "similarity" else chat_udf)
+    options = FUNCTIONS[task].parameters[1:] if task in FUNCTIONS else ()
+    set_by_function = _SET_BY_FUNCTION if task in FUNCTIONS else ()
+    parameters = [name for name in keyword_parameters(make_udf) if name not in set_by_function]
+    names = ("task", "endpoint", "input", *(option.name for option in options), *parameters)
+    entries = errors.entries(
+        place,
+        table,
+        {**dict.fromkeys(names, Any), "endpoint": str},
+        required={"endpoint": _ENDPOINT},
+        hints={**hints, **dict.fromkeys(set_by_function, f'{task} sets it; with task = "chat" you write it yourself.')},
+    )
+    if "policy" in entries:
+        entries["policy"] = errors.build(f"{place}.policy", entries["policy"], Policy) or Policy()
+    if "endpoint" not in entries:
+        return None
+    with errors.at(place):
+        values = [_option(task, option, entries) for option in options]
+        endpoint = endpoints.get(entries["endpoint"], entries["endpoint"])
+        udf = make_udf(endpoint, **{name: entries[name] for name in parameters if name in entries})
+        return _call(task, udf, values, entries.get("input"))
     return None
 
 
 def keyword_parameters(function: Callable[..., object]) -> tuple[str, ...]:
-    """Return the names of a function's parameters that are given by name alone."""
+    """Return the names of a function's keyword-only parameters."""
     return tuple(each.name for each in signature(function).parameters.values() if each.kind is Argument.KEYWORD_ONLY)
 
 
-def _task(name: str) -> _Task:
-    if name in _UDFS:
-        return _Task(_UDFS[name], keyword_parameters(_UDFS[name]), (), _call_model)
-    if name == _SIMILARITY:
-        return _Task(embed_udf, keyword_parameters(embed_udf), (), _call_similarity)
-    own = tuple(key for key in keyword_parameters(chat_udf) if key not in _OF_THE_FUNCTION)
-    return _Task(chat_udf, own, FUNCTIONS[name].parameters[1:], partial(_call_function, name))
-
-
-def _endpoint(given: Mapping[str, Any], endpoints: Mapping[str, Endpoint]) -> str | Endpoint:
-    name = given.get("endpoint")
-    if not isinstance(name, str):
-        raise ConfigError(
-            "it has no endpoint." if name is None else f"endpoint = {name!r} is no name.",
-            'write a serving endpoint\'s name, a URL, or a name of [endpoints], as in endpoint = "my-endpoint".',
-        )
-    return endpoints.get(name, name)
-
-
-def _policy(faults: ConfigErrors, place: str, value: object) -> Policy:
-    with faults.at(place):
-        return Policy(**faults.known(place, faults.table(place, value), (field.name for field in fields(Policy))))
-    return Policy()
-
-
-def _option(name: str, option: Parameter, given: Mapping[str, Any]) -> object:
-    """Return an argument of an AI function that is the same for every row; raises `ConfigError` for a wrong one."""
-    value = given.get(option.name, option.default)
+def _option(task: str, option: Parameter, entries: Mapping[str, Any]) -> object:
+    """Return an argument of an AI function, the same for every row; raises `ConfigError` if it is not valid."""
+    value = entries.get(option.name, option.default)
     if not option.accepts(value):
         kind = PARAMETER_KINDS[option.kind]
         raise ConfigError(
-            f"it has no {option.name}." if value is None else f"{option.name} = {value!r} is not {kind}.",
-            f"{name} takes {option.name}, {kind}.",
+            f"the key {option.name!r} is missing." if value is None else f"{option.name} = {value!r} is not {kind}.",
+            f"{task} takes {option.name}, {kind}.",
         )
-    function: Function = FUNCTIONS[name]
-    wrong = function.question("", value)
-    if isinstance(wrong, RowError):
-        raise ConfigError(wrong.what, wrong.hint)
+    function: Function = FUNCTIONS[task]
+    error = function.make_prompt("", value)
+    if isinstance(error, RowError):
+        raise ConfigError(error.what, error.hint)
     return value
 
 
-def _call_model(udf: ModelUDF, _: Mapping[str, Any], given: object) -> LateColumn:
-    if udf.prompt is None or isinstance(given, str):
-        expression = _expression("input", given)
-        return lambda: udf(F.expr(expression))
-    if given is not None and not isinstance(given, Mapping):
+def _call(task: str, udf: ModelUDF, options: list[object], value: object) -> MakeColumn:
+    """Return the call of a task's function on `input`, whose value in the file is `value`."""
+    if task == "similarity":
+        if not isinstance(value, list) or len(value) != 2:
+            raise ConfigError("input is not a list of two texts.", 'write both, as in input = ["question", "answer"].')
+        one, other = (_expression("input", text) for text in value)
+        return lambda: functions.llm_similarity(F.expr(one), F.expr(other), embed=udf)
+    if task not in FUNCTIONS and udf.prompt is not None and not isinstance(value, str):
+        return _call_template(udf, udf.prompt.fields, {} if value is None else value)
+    expression = _expression("input", value)
+    if task in FUNCTIONS:
+        function: Callable[..., Column] = getattr(functions, f"llm_{task}")
+        return lambda: function(F.expr(expression), *options, chat=udf)
+    return lambda: udf(F.expr(expression))
+
+
+def _call_template(udf: ModelUDF, fields: tuple[str, ...], value: object) -> MakeColumn:
+    """Return the call of a UDF with a template; a field without an expression is the column of the same name."""
+    if not isinstance(value, Mapping):
         raise ConfigError(
-            f"input = {given!r} says nothing of the template's fields.",
-            'write a table of them, as in input = {title = "title", body = "upper(body)"}, or leave it out where the'
-            " columns have the fields' names.",
+            f"input = {value!r} is not a table of the template's fields.",
+            'write an expression for each, as in input = {title = "title", body = "upper(body)"}; or leave input out'
+            " where columns have the fields' names.",
         )
-    names = udf.prompt.fields
-    texts = {name: _expression(f"input.{name}", text) for name, text in (given or {}).items()}
-    if strange := [name for name in texts if name not in names]:
-        raise ConfigError(f"input has {strange[0]!r}, no field of the template.", f"its fields are {', '.join(names)}.")
-    return lambda: udf(**{name: F.expr(texts.get(name, quoted((name,)))) for name in names})
-
-
-def _call_function(name: str, udf: ModelUDF, options: Mapping[str, Any], given: object) -> LateColumn:
-    expression = _expression("input", given)
-    function: Callable[..., Column] = getattr(functions, f"llm_{name}")
-    return lambda: function(F.expr(expression), *options.values(), chat=udf)
-
-
-def _call_similarity(udf: ModelUDF, _: Mapping[str, Any], given: object) -> LateColumn:
-    if not isinstance(given, list) or len(given) != 2:
-        raise ConfigError(
-            "similarity compares two texts." if given is None else f"input = {given!r} is not two texts.",
-            'write both, as in input = ["question", "answer"].',
-        )
-    one, other = (_expression("input", text) for text in given)
-    return lambda: functions.llm_similarity(F.expr(one), F.expr(other), embed=udf)
+    expressions = {name: _expression(f"input.{name}", text) for name, text in value.items()}
+    for name in expressions:
+        if name not in fields:
+            raise ConfigError(
+                f"input has {name!r}, which is not a field of the template.", f"the fields are {', '.join(fields)}."
+            )
+    return lambda: udf(**{name: F.expr(expressions.get(name, quoted((name,)))) for name in fields})
 
 
 def _expression(key: str, text: object) -> str:
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(
-            f"it has no {key}." if text is None else f"{key} = {text!r} is no expression of Spark SQL.",
-            f'write the column that is asked about, as in {key} = "review", or an expression: {key} = "trim(review)".',
+            f"the key {key!r} is missing." if text is None else f"{key} = {text!r} is not an expression of Spark SQL.",
+            f'write a column, as in {key} = "review", or an expression: {key} = "trim(review)".',
         )
     return text

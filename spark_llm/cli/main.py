@@ -1,6 +1,6 @@
 """The command line: `spark-llm`, or `python -m spark_llm`.
 
-A subcommand is a row in `COMMANDS`: its help, a function that adds its arguments, and one that runs it.
+A subcommand is an entry of `COMMANDS`: its help, a function that adds its arguments, and one that runs it.
 """
 
 import argparse
@@ -39,29 +39,29 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         "--models",
         choices=("real", "echo"),
         default="real",
-        help="real: SmolLM2 and MiniLM, 115 MB at the first start; echo: answers what it is asked (default: real)",
+        help="real: SmolLM2 and MiniLM, 115 MB at the first start; echo: repeats the prompt (default: real)",
     )
-    _add_token_arguments(parser, "a new one, which is printed")
+    _add_token_arguments(parser, "a new token, which is printed")
 
 
-def serve(arguments: argparse.Namespace) -> int:
+def run_serve(arguments: argparse.Namespace) -> int:
     """Serve local endpoints until Ctrl-C."""
-    from spark_llm.cli.check import token_in  # the commands that ask need it too, and --help does not
+    from spark_llm.cli.check import read_token  # imports HTTP, which --help does not need
 
     try:
-        token = token_in(arguments.token_file)
+        token = read_token(arguments.token_file)
     except SparkLLMError as error:
         print(f"spark-llm serve: {error}", file=sys.stderr)
         return 2
-    make = serving.LocalEndpoints.real if arguments.models == "real" else serving.LocalEndpoints
-    endpoints = make(token=token, port=arguments.port)
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job would ignore the first
+    make_endpoints = serving.LocalEndpoints.real if arguments.models == "real" else serving.LocalEndpoints
+    endpoints = make_endpoints(token=token, port=arguments.port)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a background job of a shell ignores SIGINT
         signal.signal(number, signal.default_int_handler)
     try:
         endpoints.start()
         print(_welcome(endpoints, shown=endpoints.token if token is None else "TOKEN"), flush=True)
         while True:
-            time.sleep(0.5)  # in steps: Windows delivers no signal to a thread that waits without end
+            time.sleep(0.5)  # Windows delivers no signal to a thread that waits without a timeout
     except KeyboardInterrupt:
         print("\nStopped.", flush=True)
         return 0
@@ -77,12 +77,15 @@ def serve(arguments: argparse.Namespace) -> int:
 def add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `demo`."""
     parser.add_argument(
-        "--out", type=Path, default=Path("spark-llm-demo"), help="folder for the result (default: ./spark-llm-demo)"
+        "--out",
+        type=Path,
+        default=Path("spark-llm-demo"),
+        help="folder for the result and Spark's log (default: ./spark-llm-demo)",
     )
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
-    """Enrich forty customer reviews with Spark and small real models on this machine: no key, no account."""
+    """Enrich forty customer reviews with Spark and small real models on this machine. Needs no key and no account."""
     try:
         from spark_llm.cli import demo
     except ImportError as error:
@@ -106,18 +109,18 @@ def run_demo(arguments: argparse.Namespace) -> int:
 def add_check_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `check`."""
     parser.add_argument("endpoint", metavar="ENDPOINT", help="a serving endpoint's name, or a URL")
-    parser.add_argument("--task", choices=("chat", "complete", "embed"), help="default: what the endpoint serves")
-    parser.add_argument("--model", help="the model, where the URL is an OpenAI-style base")
+    parser.add_argument("--task", choices=("chat", "complete", "embed"), help="default: the endpoint's own")
+    parser.add_argument("--model", help="the model, for a URL that is an OpenAI-style base")
     parser.add_argument("--served-model", help="one model behind a named endpoint")
     _add_access_arguments(parser)
 
 
-def check(arguments: argparse.Namespace) -> int:
+def run_check(arguments: argparse.Namespace) -> int:
     """Check an endpoint: its address, the credentials, its state, and one request of one token."""
     from spark_llm.cli import check
 
     try:
-        report = check.check(arguments, os.environ)
+        report = check.check_endpoint(arguments, os.environ)
     except SparkLLMError as error:
         print(f"spark-llm check: {error}", file=sys.stderr)
         return 2
@@ -131,12 +134,12 @@ def add_endpoints_arguments(parser: argparse.ArgumentParser) -> None:
     _add_access_arguments(parser)
 
 
-def list_endpoints(arguments: argparse.Namespace) -> int:
+def run_endpoints(arguments: argparse.Namespace) -> int:
     """List the serving endpoints of the workspace at DATABRICKS_HOST: name, task and state."""
     from spark_llm.cli import check
 
     try:
-        print(check.endpoints(arguments, os.environ))
+        print(check.list_workspace(arguments, os.environ))
     except SparkLLMError as error:
         print(f"spark-llm endpoints: {error}", file=sys.stderr)
         return 1
@@ -145,15 +148,15 @@ def list_endpoints(arguments: argparse.Namespace) -> int:
 
 def add_enrich_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `enrich`."""
-    parser.add_argument("job", metavar="JOB.toml", help="the job's file")
-    parser.add_argument("--dry-run", action="store_true", help="ask nothing: print how many rows, tokens and dollars")
+    parser.add_argument("job", metavar="JOB.toml", help="the file that describes the job")
+    parser.add_argument("--dry-run", action="store_true", help="send no requests; print the expected rows and cost")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
-def enrich(arguments: argparse.Namespace) -> int:
-    """Fill columns of a table as a job's file says, asking only what was not asked before.
+def run_enrich(arguments: argparse.Namespace) -> int:
+    """Fill columns of a table as a file describes, with requests only for rows that need one.
 
-    Exit codes: 0 done; 3 stopped before its end, by the budget, by failures or by the endpoint; 1 an error; 130 Ctrl-C.
+    Exit codes: 0 done; 3 stopped early, by the budget, by failures or by the endpoint; 1 an error; 130 Ctrl-C.
     """
     try:
         from spark_llm.cli import enrich
@@ -163,7 +166,7 @@ def enrich(arguments: argparse.Namespace) -> int:
     try:
         outcome = enrich.enrich(arguments, os.environ)
     except KeyboardInterrupt:
-        print("\nStopped. Run it again: what was answered is not asked again.", file=sys.stderr)
+        print("\nStopped. Run it again: rows that have an answer are not asked again.", file=sys.stderr)
         return 130
     except SparkLLMError as error:
         print(f"spark-llm enrich: {error}", file=sys.stderr)
@@ -173,30 +176,30 @@ def enrich(arguments: argparse.Namespace) -> int:
 
 
 class _NoToken(argparse.Action):
-    """Refuse a token on the command line, where every user of the machine can read it, without repeating it."""
+    """Refuses a token on the command line, where every user of the machine can read it, without repeating it."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.error(f"a token does not go on the command line: name --token-file FILE (default: {self.const})")
+        parser.error(f"a token must not be on the command line: use --token-file FILE (default: {self.const})")
 
 
 def _add_token_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     hidden = argparse.SUPPRESS
-    parser.add_argument("--token", action=_NoToken, const=default, help=hidden)  # else it would stand for --token-file
+    parser.add_argument("--token", action=_NoToken, const=default, help=hidden)  # not short for the next
     parser.add_argument("--token-file", metavar="FILE", help=f"a file with the token, - for stdin (default: {default})")
 
 
 def _add_access_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_token_arguments(parser, "DATABRICKS_TOKEN and its like, a profile")
-    parser.add_argument("--ca-bundle", metavar="FILE", help="certificates to trust besides the system's own, in PEM")
-    parser.add_argument("--allow-http", action="store_true", help="ask another machine without TLS")
+    _add_token_arguments(parser, "DATABRICKS_TOKEN or other variables, or a profile")
+    parser.add_argument("--ca-bundle", metavar="FILE", help="a PEM file of certificates to trust, besides the system's")
+    parser.add_argument("--allow-http", action="store_true", help="allow plain HTTP to another machine")
 
 
 COMMANDS = {
-    "check": Command("check an endpoint: address, credentials, state, one request", add_check_arguments, check),
-    "demo": Command("enrich a small table with local models: no key", add_demo_arguments, run_demo),
-    "endpoints": Command("list the workspace's serving endpoints", add_endpoints_arguments, list_endpoints),
-    "enrich": Command("fill columns of a table, as a job's file says", add_enrich_arguments, enrich),
-    "serve": Command("serve local endpoints for a first try, without a key", add_serve_arguments, serve),
+    "check": Command("check an endpoint: address, credentials, state, one request", add_check_arguments, run_check),
+    "demo": Command("enrich a small table with local models; needs no key", add_demo_arguments, run_demo),
+    "endpoints": Command("list the workspace's serving endpoints", add_endpoints_arguments, run_endpoints),
+    "enrich": Command("fill columns of a table, as a file describes", add_enrich_arguments, run_enrich),
+    "serve": Command("serve local endpoints for a first try; needs no key", add_serve_arguments, run_serve),
 }
 
 
@@ -220,9 +223,9 @@ def _welcome(endpoints: "serving.LocalEndpoints", *, shown: str) -> str:
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in workspace.items())
     return f"""\
 Serving {", ".join(endpoints.names)} at {endpoints.url} (OpenAI clients: {endpoints.openai_url})
-Token: {shown if shown == endpoints.token else f"that of --token-file, {shown} below"}
+Token: {shown if shown == endpoints.token else f"the one in --token-file; {shown} stands for it below"}
 
-Ask it:
+Try it:
   {shlex.join(curl)}
 
 From Spark:
@@ -238,5 +241,5 @@ Ctrl-C stops it."""
 def _port(text: str) -> int:
     port = int(text)
     if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is not within 0 to 65535")
+        raise argparse.ArgumentTypeError(f"{text} is not a port from 0 to 65535")
     return port

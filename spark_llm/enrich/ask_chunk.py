@@ -1,40 +1,52 @@
-"""One chunk of rows asked: every column of a row at the same time, and what came of it in numbers."""
+"""One chunk of rows: all columns of a row are asked at the same time, and the results are counted."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm.engine.request_spec import RequestSpec, request_specs
-from spark_llm.enrich.changes import Asking, any_of, col
+from spark_llm.enrich.changes import any_of, argument_name, col
+from spark_llm.enrich.column_types import nullable
 from spark_llm.enrich.multi_udf import LiveReporting, MultiUDF, Part
-from spark_llm.enrich.table import nullable
+from spark_llm.enrich.plan import FilledColumn, RunPlan
+from spark_llm.enrich.staging import Staging
 from spark_llm.errors import KINDS, Kind
 from spark_llm.metering.chunking import FATAL_KINDS, NOT_ROW_ERRORS
 from spark_llm.metering.tally import Tally
 
 _TOKENS = ("prompt", "completion", "cached", "total")
+_SPLITS = re.compile(r"splits=(\d+)")
 
 
 class ChunkResult(NamedTuple):
-    """What a chunk came to: rows asked and answered, each column by itself, whether all are new, and what stops all."""
+    """The results of a chunk, in numbers.
+
+    Attributes:
+        asked: Rows that were asked.
+        answered: Rows that were answered in every column.
+        columns: The tally of each column.
+        only_new: Whether the target has none of the rows.
+        fatal_error: The message of an error that every further row would get; None where there is none.
+    """
 
     asked: int
     answered: int
     columns: Mapping[str, Tally]
     only_new: bool
-    trouble: str | None = None
+    fatal_error: str | None = None
 
     @classmethod
-    def of_nothing(cls, names: Iterable[str]) -> "ChunkResult":
-        """Begin to add up."""
+    def zero(cls, names: Iterable[str]) -> "ChunkResult":
+        """Return the sum of no chunks."""
         return cls(0, 0, {name: Tally() for name in names}, only_new=True)
 
     def plus(self, other: "ChunkResult") -> "ChunkResult":
-        """Add two up."""
+        """Return the sum of two chunks."""
         columns = {name: tally.plus(other.columns[name]) for name, tally in self.columns.items()}
         only_new = self.only_new and other.only_new
         return ChunkResult(self.asked + other.asked, self.answered + other.answered, columns, only_new)
@@ -42,98 +54,113 @@ class ChunkResult(NamedTuple):
 
 @dataclass(frozen=True)
 class ChunkRunner:
-    """Asks chunks of work, in so many tasks at once."""
+    """Asks chunks of pending rows in a fixed number of Spark tasks."""
 
-    asking: Sequence[Asking]
+    plan: RunPlan
     tasks: int
     max_failure_rate: float | None
 
     @classmethod
-    def of(cls, spark: SparkSession, asking: Sequence[Asking], max_failure_rate: float | None) -> "ChunkRunner":
-        """Choose the number of tasks: what the policies say, else as many as there are cores."""
-        policies = [recipe.policy for each in asking for recipe in request_specs(each.call.udf.plan())]
+    def of(cls, spark: SparkSession, plan: RunPlan, max_failure_rate: float | None) -> "ChunkRunner":
+        """Choose the number of tasks: what the policies say, else one for each core."""
+        policies = [spec.policy for each in plan.filled for spec in request_specs(each.call.udf.plan())]
         tasks = max(policy.tasks for policy in policies)
-        if tasks == 1:  # nobody said
-            tasks = spark.range(10_000).select(F.spark_partition_id()).distinct().count()
-        return cls(asking, min([tasks, *(each.max_in_flight or tasks for each in policies)]), max_failure_rate)
+        if tasks == 1:  # the default
+            tasks = _default_parallelism(spark)
+        return cls(plan, min([tasks, *(each.max_in_flight or tasks for each in policies)]), max_failure_rate)
 
-    def answers(self, work: DataFrame, live: LiveReporting | None) -> DataFrame:
-        """Return rows of work with their answers, which are asked when the rows are written down.
+    def ask(self, work: DataFrame, live: LiveReporting | None, staging: Staging) -> tuple[DataFrame, ChunkResult]:
+        """Ask these rows and write their answers down; return the answers as they were written, and the numbers.
 
-        Columns: those of the work that a merge reads, `result`, `requests`, and `held`: nothing came of the row, for a
-        reason that is not the row's. It stays in the target as it is, and waits for the next run.
+        Columns: those of the pending rows that a MERGE reads, `result`, `requests`, and `deferred`: no column of the
+        row has a result, for a reason that is not the row's. It stays in the target as it is, for the next run.
         """
-        parts = [Part(each.name, each.call.udf, len(each.arguments)) for each in self.asking]
-        arguments = [
-            F.when(col("asks", each.name), col(f"a{i}_{j}").cast(nullable(kind)))
-            for i, each in enumerate(self.asking)
-            for j, kind in enumerate(each.types)
-        ]
-        asked = work.repartition(self.tasks, "key").withColumn(
-            "answer", MultiUDF(parts, live, self._recipe)(*arguments)
-        )
-        stopped = {each.name: _is(col("answer", each.name, "error", "kind"), NOT_ROW_ERRORS) for each in self.asking}
-        return asked.select(
-            *(name for name in ("key", "carried", "moved", "gone", "fresh", "fingerprints") if name in work.columns),
-            F.struct(*((col("writes", name) & ~held).alias(name) for name, held in stopped.items())).alias("writes"),
-            F.struct(*(_result(each).alias(each.name) for each in self.asking)).alias("result"),
-            F.struct(*(col("answer", name, "requests").alias(name) for name in stopped)).alias("requests"),
-            (~any_of(col("asks", name) & ~held for name, held in stopped.items())).alias("held"),
-        )
-
-    def counted(self, answers: DataFrame) -> ChunkResult:
-        """Count answers that were written down."""
-        names = [each.name for each in self.asking]
-        tried = any_of(_tried(name) for name in names)
-        failed = any_of(col("result", name, "error").isNotNull() for name in names)
-        row = answers.agg(
-            F.count_if(tried).alias("asked"),
-            F.count_if(tried & ~failed).alias("answered"),
-            F.min("fresh").alias("fresh"),
-            F.coalesce(*(_trouble(name) for name in names)).alias("trouble"),
-            *(count.alias(f"{i} {what}") for i, name in enumerate(names) for what, count in _counts(name).items()),
-        ).collect()[0]
-        columns = {
-            name: _tally({what: row[f"{i} {what}"] or 0 for what in _counts(name)}) for i, name in enumerate(names)
+        answers, counts = staging.write("answers", self._answers(work, live), self._counts())
+        tallies = {
+            each.name: _tally({what: counts[f"{i} {what}"] or 0 for what in _column_counts(each.name)})
+            for i, each in enumerate(self.plan.filled)
         }
-        return ChunkResult(row["asked"], row["answered"], columns, bool(row["fresh"]), row["trouble"])
+        only_new = bool(counts["only_new"])
+        return answers, ChunkResult(counts["asked"], counts["answered"], tallies, only_new, counts["fatal_error"])
 
-    def _recipe(self, recipe: RequestSpec) -> RequestSpec:
-        """Return the recipe by which a task of this many asks: it takes its part of what the user allows."""
-        policy = recipe.policy
+    def _answers(self, work: DataFrame, live: LiveReporting | None) -> DataFrame:
+        filled = self.plan.filled
+        parts = [Part(each.name, each.call.udf, len(each.arguments)) for each in filled]
+        arguments = [
+            F.when(col("asks", each.name), col(argument_name(i, j)).cast(nullable(kind)))
+            for i, each in enumerate(filled)
+            for j, kind in enumerate(each.argument_types)
+        ]
+        udf = MultiUDF(parts, live, self._task_spec)
+        asked = work.repartition(self.tasks, "key").withColumn("answer", udf(*arguments))
+        deferred = {each.name: _is(col("answer", each.name, "error", "kind"), NOT_ROW_ERRORS) for each in filled}
+        kept = ("key", "carried", "changed", "deleted", "new", "fingerprints")
+        return asked.select(
+            *(name for name in kept if name in work.columns),
+            F.struct(*((col("writes", name) & ~no).alias(name) for name, no in deferred.items())).alias("writes"),
+            F.struct(*(_result(each).alias(each.name) for each in filled)).alias("result"),
+            F.struct(*(col("answer", name, "requests").alias(name) for name in deferred)).alias("requests"),
+            (~any_of(col("asks", name) & ~no for name, no in deferred.items())).alias("deferred"),
+        )
+
+    def _counts(self) -> dict[str, Column]:
+        """Return the aggregates over answers that make a `ChunkResult`."""
+        names = [each.name for each in self.plan.filled]
+        requested = any_of(_was_requested(name) for name in names)
+        failed = any_of(col("result", name, "error").isNotNull() for name in names)
+        columns = {f"{i} {what}": count for i, name in enumerate(names) for what, count in _column_counts(name).items()}
+        return {
+            "asked": F.count_if(requested),
+            "answered": F.count_if(requested & ~failed),
+            "only_new": F.min("new"),
+            "fatal_error": F.coalesce(*(_fatal_message(name) for name in names)),
+            **columns,
+        }
+
+    def _task_spec(self, spec: RequestSpec) -> RequestSpec:
+        """Return the request spec of one of these tasks, which takes its share of what the user allows."""
+        policy = spec.policy
         rate = self.max_failure_rate if policy.max_failure_rate is None else policy.max_failure_rate
-        return replace(recipe, policy=replace(policy, tasks=self.tasks, max_failure_rate=rate))
+        return replace(spec, policy=replace(policy, tasks=self.tasks, max_failure_rate=rate))
+
+
+def _default_parallelism(spark: SparkSession) -> int:
+    """Return how many tasks run at once; Connect has no `sparkContext`, and a plan costs no job."""
+    found = _SPLITS.search(spark.sql("EXPLAIN SELECT * FROM range(1)").collect()[0][0])
+    if found:
+        return int(found[1])
+    return spark.range(10_000).select(F.spark_partition_id()).distinct().count()
 
 
 def _is(kind: Column, kinds: Iterable[Kind]) -> Column:
     return F.coalesce(kind.isin(*kinds), F.lit(False))
 
 
-def _result(each: Asking) -> Column:
-    """Return a result as its UDF gives it; a null one is a null, which a pandas UDF cannot return."""
-    result = F.struct(*(col("answer", each.name, name).alias(name) for name in each.returns.fieldNames()))
+def _result(each: FilledColumn) -> Column:
+    """Return the result of a UDF; null where a pandas UDF, which cannot return a null struct, has only null fields."""
+    result = F.struct(*(col("answer", each.name, name).alias(name) for name in each.type.fieldNames()))
     return F.when(col("answer", each.name, "attempts").isNotNull(), result)
 
 
-def _tried(name: str) -> Column:
-    """Return whether a request was due to a row: one that its task no longer asked had none."""
-    asked = col("result", name, "attempts").isNotNull()
-    return asked & ~_is(col("result", name, "error", "kind"), ["cancelled"])
+def _was_requested(name: str) -> Column:
+    """Return whether a row counts as asked: one that its task stopped asking does not."""
+    attempted = col("result", name, "attempts").isNotNull()
+    return attempted & ~_is(col("result", name, "error", "kind"), ["cancelled"])
 
 
-def _trouble(name: str) -> Column:
-    """Return what an error says that every further row would have too."""
+def _fatal_message(name: str) -> Column:
+    """Return the message of an error that every further row would get; the first by the alphabet, else null."""
     error = col("result", name, "error")
-    return F.first(F.when(_is(error["kind"], FATAL_KINDS), error["message"]), ignorenulls=True)
+    return F.min(F.when(_is(error["kind"], FATAL_KINDS), error["message"]))
 
 
-def _counts(name: str) -> dict[str, Column]:
+def _column_counts(name: str) -> dict[str, Column]:
     result = partial(col, "result", name)
     counts = {"asked": F.count(result("attempts")), "requests": F.sum(col("requests", name))}
     counts |= {f"{part}_tokens": F.sum(result("usage", f"{part}_tokens").cast("bigint")) for part in _TOKENS}
     return counts | {kind: F.count_if(result("error", "kind") == kind) for kind in KINDS}
 
 
-def _tally(counts: Mapping[str, int]) -> Tally:
+def _tally(counts: Mapping[str, Any]) -> Tally:
     failed = {kind: counts[kind] for kind in KINDS if counts[kind]}
     return Tally(failed=failed, **{name: count for name, count in counts.items() if name not in KINDS})

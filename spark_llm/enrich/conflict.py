@@ -1,7 +1,7 @@
-"""Whether a statement failed because another writer changed the table first, and when it is tried again.
+"""Conflicts with other writers: which errors are conflicts, and the pause before the next attempt.
 
-Knows no clock, no dice and no Spark: what the error says, the time and the random value are arguments. Classic Spark
-and Connect hand formats' own errors on in different classes, so the error is known by the words in its message.
+Knows no clock, no dice and no Spark: the message, the time and the random value are arguments. Classic Spark and
+Connect raise a format's own errors in different classes, so only the message tells a conflict.
 
 Sources: Delta Lake's `delta-error-classes.json` and `io.delta.exceptions`; Iceberg's `org.apache.iceberg.exceptions`
 and the checks of its `MergingSnapshotProducer`.
@@ -10,9 +10,9 @@ and the checks of its `MergingSnapshotProducer`.
 import re
 
 FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 20.0
-PATIENCE_S = 300.0  # from the first attempt
-FEWEST_ATTEMPTS = 3  # also where each takes longer than all the patience
+MAX_PAUSE_S = 20.0
+MAX_RETRY_S = 300.0  # since the first attempt
+MIN_ATTEMPTS = 3  # even where each takes longer than MAX_RETRY_S
 
 _CONFLICT = re.compile(
     r"DELTA_CONCURRENT_(?:APPEND|DELETE_DELETE|DELETE_READ|TRANSACTION|WRITE)"
@@ -24,10 +24,10 @@ _CONFLICT = re.compile(
 )
 
 
-def conflict(message: str) -> str:
-    """Return the name of the conflict with another writer that an error tells of; empty for any other error.
+def conflict_name(message: str) -> str:
+    """Return the name of the conflict that an error message reports; empty for any other error.
 
-    >>> conflict("[DELTA_CONCURRENT_APPEND.WITHOUT_HINT] Transaction conflict detected. …")
+    >>> conflict_name("[DELTA_CONCURRENT_APPEND.WITHOUT_HINT] Transaction conflict detected. …")
     'DELTA_CONCURRENT_APPEND'
     """
     found = _CONFLICT.search(message)
@@ -35,9 +35,9 @@ def conflict(message: str) -> str:
 
 
 def pause_after_conflict(attempt: int, elapsed_s: float, random_value: float) -> float | None:
-    """Return the seconds to wait after an attempt, the first of which is 1; None where no other follows.
+    """Return the seconds to wait after an attempt, counted from 1; None where it was the last.
 
-    `random_value` is one draw from [0, 1), so that two writers that met do not meet again.
+    `random_value` is one draw from [0, 1), so that two writers do not meet again.
     """
-    pause_s = random_value * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(attempt, 30))
-    return pause_s if attempt < FEWEST_ATTEMPTS or elapsed_s + pause_s <= PATIENCE_S else None
+    pause_s = random_value * min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(attempt, 30))
+    return pause_s if attempt < MIN_ATTEMPTS or elapsed_s + pause_s <= MAX_RETRY_S else None

@@ -1,15 +1,14 @@
-"""A lease on a table: one run at a time may work on it, and a table of its own says which.
+"""A lease on a target: one run at a time works on it, and the only column of a small table names that run.
 
-Its only column is named by the holder, because renaming a column is the one thing that every table format does at once
-or not at all, that needs no task of a cluster (whose cores may all be busy asking), and that means "if it is still
-this, make it that". The holder sends a heartbeat every `BEAT_S`, in a property of the table. A holder that is silent,
-or known to have ended, is followed by the next.
+Every table format renames a column atomically, without a task of the cluster, whose cores may all be busy asking; and a
+rename fails where the column has another name by now. So it is a compare-and-swap. The holder sends a heartbeat every
+`HEARTBEAT_S`, in a property of the table. The next run takes over from a holder that is silent, or whose process ended.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -19,19 +18,20 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import IntegerType, StructField, StructType
 
 from spark_llm.engine.process_identity import has_exited, own_identity
-from spark_llm.enrich.conflict import conflict
+from spark_llm.enrich.conflict import conflict_name
 from spark_llm.enrich.heartbeat import HEARTBEAT_S, SILENCE_S, HeartbeatMonitor
-from spark_llm.enrich.table import FORMAT, Table, said
+from spark_llm.enrich.spark_errors import error_text
+from spark_llm.enrich.table import FORMAT, Table
 from spark_llm.errors import ConfigError, JobFailedError
 from spark_llm.protocol.identifiers import quoted
 
 FREE = "free"
-_LOOK_S = 2.0  # between two looks at a lease that another run holds
-_JOIN_S = 10.0  # for a heartbeat that is under way; a dead session may keep it for minutes
-_SIGN = "spark_llm.sign"
+_POLL_S = 2.0  # between two looks at a lease that another run holds
+_JOIN_S = 10.0  # for a heartbeat under way; a dead session may keep it for minutes
+_HEARTBEAT = "spark_llm.sign"
 _HELD = "held_by"
-_PROPERTIES = {  # a format passes over what it does not know
-    "delta.columnMapping.mode": "name",  # so that Delta renames a column
+_PROPERTIES = {  # a format ignores those that it does not know
+    "delta.columnMapping.mode": "name",  # Delta renames a column only with it
     # Each heartbeat is a commit, and at a path the table stays: formats keep as few of them as they can.
     "delta.logRetentionDuration": "interval 1 hour",
     "delta.deletedFileRetentionDuration": "interval 1 hour",  # it may not be longer
@@ -43,37 +43,52 @@ _logger = logging.getLogger("spark_llm.enrich")
 
 
 class Lease:
-    """The right to work on a table, from when the block begins until it ends; waits while another run has it."""
+    """The right to work on a target while the `with` block runs; it waits while another run has it."""
 
-    def __init__(self, spark: SparkSession, table: Table, provider: str, run: str, tell: Callable[[str], None]) -> None:
-        """Describe it: `run` is a name of letters and digits; `tell` gets a sentence that says what is waited for."""
-        self._spark, self._table, self._provider, self._tell = spark, table, provider, tell
-        self._mine = "_".join(filter(None, [_HELD, run, own_identity()]))
-        self._over = threading.Event()
-        self._beating = threading.Thread(target=self._beat, name="spark_llm lease", daemon=True)
+    def __init__(
+        self,
+        spark: SparkSession,
+        table: Table,
+        formats: Sequence[str | None],
+        run: str,
+        notify: Callable[[str], None],
+    ) -> None:
+        """Describe a lease.
+
+        Args:
+            spark: The session.
+            table: The lease table; created in the first of `formats` that succeeds.
+            formats: Formats of tables, the best first; None is the default of the catalog.
+            run: The run's name, of letters and digits.
+            notify: Gets a sentence that says which run is waited for.
+        """
+        self._spark, self._table, self._formats, self._notify = spark, table, tuple(formats), notify
+        self._own_name = "_".join(filter(None, [_HELD, run, own_identity()]))
+        self._ended = threading.Event()
+        self._heartbeats = threading.Thread(target=self._send_heartbeats, name="spark_llm lease", daemon=True)
 
     def __enter__(self) -> "Lease":  # noqa: PYI034 -- typing.Self came with Python 3.11
         try:
-            self._wait()
-            self._beating.start()
+            self._acquire()
+            self._heartbeats.start()
         except BaseException:  # Ctrl-C, say, when it has just been taken
             self._release()
             raise
-        _logger.info("%s is taken by %s", self._table, self._mine)
+        _logger.info("%s is taken by %s", self._table, self._own_name)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
-        self._beating.join(_JOIN_S)
+        self._ended.set()
+        self._heartbeats.join(_JOIN_S)
         self._release()
 
     def check(self) -> None:
         """Raise `JobFailedError` where another run has it by now."""
         holder = self._holder()
-        if holder != self._mine:
-            _logger.warning("%s is held by %s, and no longer by %s", self._table, holder, self._mine)
+        if holder != self._own_name:
+            _logger.warning("%s is held by %s, and no longer by %s", self._table, holder, self._own_name)
             raise JobFailedError(
                 f"Another run has taken over ({holder}), because this one sent no heartbeat for {SILENCE_S:.0f} s.",
                 "wait until that one ends. Answers of this run that are not in the table yet are kept beside it, and"
@@ -81,79 +96,79 @@ class Lease:
             )
 
     def is_held(self) -> bool:
-        """Return whether this run still has it; not where a session is dead."""
+        """Return whether this run still has it; False where the session is dead."""
         try:
-            return self._holder() == self._mine
+            return self._holder() == self._own_name
         except Exception:  # noqa: BLE001 -- whatever Spark raises then
             return False
 
-    def _wait(self) -> None:
-        watch, named = HeartbeatMonitor(), ""
-        while (holder := self._holder()) != self._mine:
+    def _acquire(self) -> None:
+        monitor, reported = HeartbeatMonitor(), ""
+        while (holder := self._holder()) != self._own_name:
             if holder is None:
-                self._take(self._make, holder)
-            elif holder == FREE or self._is_gone(holder, watch):
+                self._attempt(self._create, holder)
+            elif holder == FREE or self._is_dead(holder, monitor):
                 _logger.info("%s was held by %s", self._table, holder)
-                self._take(partial(self._rename, holder, self._mine), holder)
+                self._attempt(partial(self._rename, holder, self._own_name), holder)
             else:
-                if named != holder:
+                if reported != holder:
                     _logger.info("%s is held by %s; waiting", self._table, holder)
-                    self._tell(f"Another run is at work on this table ({holder}); waiting for it to end.")
-                    named = holder
-                time.sleep(_LOOK_S)
+                    self._notify(f"Another run is at work on this table ({holder}); waiting for it to end.")
+                    reported = holder
+                time.sleep(_POLL_S)
 
     def _release(self) -> None:
         with suppress(Exception):  # the next run finds that this one has ended
-            if self._holder() != self._mine:
-                return
-            if self._table.path is None:
+            if self._table.path is not None:  # Spark drops no table of a path
+                self._rename(self._own_name, FREE)
+            elif self._holder() == self._own_name:
                 self._spark.sql(f"DROP TABLE {self._table.name}")
-            else:  # of a path Spark drops nothing
-                self._rename(self._mine, FREE)
-            _logger.info("%s is released by %s", self._table, self._mine)
+            _logger.info("%s is released by %s", self._table, self._own_name)
 
     def _holder(self) -> str | None:
-        """Return who holds it; None where there is no such table."""
+        """Return the name of the holder; None where the lease table is missing."""
         rows = self._table.read()
-        if rows is not None and self._provider != FORMAT:  # Delta's catalog looks anew each time
+        if rows is not None and self._formats != (FORMAT,):  # Delta's catalog looks anew each time
             self._table.refresh()
             rows = self._table.read()
         return None if rows is None else rows.columns[0]
 
-    def _is_gone(self, holder: str, watch: HeartbeatMonitor) -> bool:
+    def _is_dead(self, holder: str, monitor: HeartbeatMonitor) -> bool:
         process = holder.removeprefix(_HELD).partition("_")[2].partition("_")[2]  # after the name of the run
-        return has_exited(process) or watch.is_silent((holder, self._last_sign()), time.monotonic())
+        return has_exited(process) or monitor.is_silent((holder, self._last_heartbeat()), time.monotonic())
 
-    def _last_sign(self) -> str:
+    def _last_heartbeat(self) -> str:
         try:
             properties = self._spark.sql(f"SHOW TBLPROPERTIES {self._table.name}").collect()
-        except Exception:  # noqa: BLE001 -- whatever it is: the table was dropped just now
+        except Exception:  # noqa: BLE001 -- the table was dropped just now, whatever the format raises then
             return ""
-        return next((row[1] for row in properties if row[0] == _SIGN), "")
+        return next((row[1] for row in properties if row[0] == _HEARTBEAT), "")
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         for number in count(1):
-            if self._over.wait(HEARTBEAT_S):
+            if self._ended.wait(HEARTBEAT_S):
                 return
             try:
-                sign = f"'{_SIGN}' = '{self._mine} {number}'"
-                self._spark.sql(f"ALTER TABLE {self._table.name} SET TBLPROPERTIES ({sign})")
+                heartbeat = f"'{_HEARTBEAT}' = '{self._own_name} {number}'"
+                self._spark.sql(f"ALTER TABLE {self._table.name} SET TBLPROPERTIES ({heartbeat})")
             except Exception as error:  # noqa: BLE001 -- the next one will do, or another run has taken over
-                _logger.debug("heartbeat %d of %s failed: %s", number, self._mine, type(error).__name__)
+                _logger.debug("heartbeat %d of %s failed: %s", number, self._own_name, type(error).__name__)
 
-    def _make(self) -> None:
-        self._table.create(StructType([StructField(self._mine, IntegerType())]), self._provider, _PROPERTIES)
+    def _create(self) -> None:
+        self._table.create(StructType([StructField(self._own_name, IntegerType())]), self._formats, _PROPERTIES)
 
-    def _rename(self, holder: str, to: str) -> None:
-        self._spark.sql(f"ALTER TABLE {self._table.name} RENAME COLUMN {quoted((holder,))} TO {quoted((to,))}")
+    def _rename(self, holder: str, new_holder: str) -> None:
+        columns = f"{quoted((holder,))} TO {quoted((new_holder,))}"
+        self._spark.sql(f"ALTER TABLE {self._table.name} RENAME COLUMN {columns}")
 
-    def _take(self, step: Callable[[], None], before: str | None) -> None:
-        """Take a step that fails where another run was first; raise where it failed and none was."""
+    def _attempt(self, step: Callable[[], None], holder: str | None) -> None:
+        """Take a step that fails where another run was first; raise its error where no other run was."""
         try:
             step()
         except Exception as error:  # Delta's own come as they are, of no class of Spark's
-            if self._holder() == before and not conflict(str(error)):  # after a conflict one looks again
+            if self._holder() == holder and not conflict_name(str(error)):  # after a conflict one looks again
                 raise ConfigError(
-                    f"The table {self._table}, which keeps two runs apart, cannot be written: {said(error)}.",
-                    "runs need to make tables beside their target; drop that one if it is left from elsewhere.",
+                    f"The lease table {self._table}, which keeps two runs apart, cannot be written:"
+                    f" {error_text(error)}.",
+                    "a run needs to create tables beside its target; drop that one if it was left there.",
                 ) from error

@@ -1,55 +1,119 @@
-"""The MERGE that brings written-down rows into a target, put together from what the rows say of themselves.
+"""The MERGE that brings staged rows into a target, written from the columns of the rows alone.
 
-So the rows that a run left when it died are merged by the next one, whatever that one is to ask.
+So the rows that a run left behind are merged by the next one, whatever that one asks.
 """
 
-from collections.abc import Mapping
+import logging
+from contextlib import suppress
 
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import DataType, StringType, StructField, StructType
 
-from spark_llm.enrich.changes import mark_of
-from spark_llm.enrich.table import field_of, holds
+from spark_llm.enrich.column_types import accepts, field_names, find_field
+from spark_llm.enrich.lease import Lease
+from spark_llm.enrich.plan import fingerprint_name
+from spark_llm.enrich.spark_errors import error_text, retry_on_conflict
+from spark_llm.enrich.table import Table
+from spark_llm.errors import JobFailedError
 from spark_llm.protocol.identifiers import CaseFold, quoted
 
+_logger = logging.getLogger("spark_llm.enrich")
 
-def merge(target: str, staged: str, schema: StructType, *, only_new: bool = False, where: str = "true") -> str:
+
+class Merger:
+    """Merges staged rows into a target, as long as the run has its lease."""
+
+    def __init__(self, spark: SparkSession, target: Table, lease: Lease, run: str) -> None:
+        """Merge into `target`; `run` is the run's name, of letters and digits."""
+        self._spark, self._target, self._lease = spark, target, lease
+        self._view = f"spark_llm_{run}"
+
+    def check_lease(self) -> None:
+        """Raise `JobFailedError` where another run has the lease by now."""
+        self._lease.check()
+
+    def merge_answers(
+        self, answers: DataFrame, location: str, *, columns: StructType | None = None, only_new: bool = False
+    ) -> None:
+        """Merge answers that are kept in `location`; a deferred row stays in the target as it is.
+
+        `columns` are those that the target takes, by default all. Raises `JobFailedError` where the MERGE fails.
+        """
+        self._merge(
+            answers.where("NOT deferred"),
+            columns or answers.schema,
+            f"the answers are kept in {location}. Remove the cause and run it again: that merges them, and asks none of"
+            " their rows. Only where they can never be merged, drop them.",
+            only_new=only_new,
+        )
+
+    def merge_unasked(self, rows: DataFrame) -> None:
+        """Merge pending rows that are not asked. Raises `JobFailedError` where the MERGE fails."""
+        self._merge(rows, rows.schema, "nothing was asked yet. Remove the cause, and run it again.")
+
+    def _merge(self, rows: DataFrame, columns: StructType, hint: str, *, only_new: bool = False) -> None:
+        """Run a MERGE from a view, which saves Spark a look at the files; after a conflict rows need not be new."""
+
+        def act(attempt: int) -> None:
+            self._lease.check()
+            statement = merge_statement(
+                self._target.name, quoted((self._view,)), columns, only_new=only_new and attempt == 1
+            )
+            self._spark.sql(statement)
+
+        rows.createOrReplaceTempView(self._view)
+        try:
+            retry_on_conflict(act, f"the MERGE into {self._target}")
+        except JobFailedError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- Delta's own errors are of no class of Spark's
+            _logger.info("the MERGE into %s failed: %s", self._target, type(error).__name__)
+            message = f"The MERGE into {self._target} failed: {error_text(error)}."
+            raise JobFailedError(message, hint) from None  # without Java's trace
+        finally:
+            with suppress(Exception):  # the session may be dead
+                self._spark.catalog.dropTempView(self._view)
+
+
+def merge_statement(target: str, staged: str, schema: StructType, *, only_new: bool = False) -> str:
     """Return the statement that merges `staged`, which has this schema, into `target`; both are names in quotes.
 
     `only_new` says that the target has none of the rows, which is less work. The rows' columns are those of
-    `changes.to_do` and `result`, a struct with a field for each column that was asked; it may be missing.
+    `changes.pending_rows` and `result`, a struct with a field for each column that was asked; it may be missing.
     """
-    parts = {field.name: field.dataType for field in schema}
-    key, writes = _names(parts, "key"), _names(parts, "writes")
-    carried = _names(parts, "carried")
-    new = {name: _of("key", name) for name in key} | {name: _of("carried", name) for name in carried}
-    changed = {name: f"CASE WHEN s.moved THEN {_of('carried', name)} ELSE {_of_target(name)} END" for name in carried}
+    key, carried, writes = (field_names(schema, part) for part in ("key", "carried", "writes"))
+    has_results = "result" in schema.names
+    new = {name: _staged("key", name) for name in key} | {name: _staged("carried", name) for name in carried}
+    changed = {
+        name: f"CASE WHEN s.changed THEN {_staged('carried', name)} ELSE {_target(name)} END" for name in carried
+    }
     for name in writes:
-        written = _of("writes", name)
+        written = _staged("writes", name)
         for column, value in (
-            (name, _of("result", name) if "result" in parts else "NULL"),
-            (mark_of(name), _of("fingerprints", name)),
+            (name, _staged("result", name) if has_results else "NULL"),
+            (fingerprint_name(name), _staged("fingerprints", name)),
         ):
             new[column] = f"CASE WHEN {written} THEN {value} END"
-            changed[column] = f"CASE WHEN {written} THEN {value} ELSE {_of_target(column)} END"
-    same_key = " AND ".join(f"{_of_target(name)} = {_of('key', name)}" for name in key)
-    lines = [f"MERGE INTO {target} AS t", f"USING (SELECT * FROM {staged} WHERE {where}) AS s", f"ON {same_key}"]  # noqa: S608 -- all names are quoted
+            changed[column] = f"CASE WHEN {written} THEN {value} ELSE {_target(column)} END"
+    same_key = " AND ".join(f"{_target(name)} = {_staged('key', name)}" for name in key)
+    lines = [f"MERGE INTO {target} AS t", f"USING {staged} AS s", f"ON {same_key}"]
     if not only_new:
-        lines.append("WHEN MATCHED AND s.gone THEN DELETE")
-        lines.append(f"WHEN MATCHED THEN UPDATE SET {', '.join(f'{_of_target(c)} = {v}' for c, v in changed.items())}")
+        lines.append("WHEN MATCHED AND s.deleted THEN DELETE")
+        lines.append(f"WHEN MATCHED THEN UPDATE SET {', '.join(f'{_target(c)} = {v}' for c, v in changed.items())}")
     columns = ", ".join(quoted((name,)) for name in new)
-    lines.append(f"WHEN NOT MATCHED AND NOT s.gone THEN INSERT ({columns}) VALUES ({', '.join(new.values())})")  # noqa: S608 -- as above
+    lines.append(f"WHEN NOT MATCHED AND NOT s.deleted THEN INSERT ({columns}) VALUES ({', '.join(new.values())})")  # noqa: S608 -- all names are quoted
     return "\n".join(lines)
 
 
-def fitting(staged: StructType, target: StructType, same: CaseFold) -> StructType | None:
-    """Return the schema of what a target can take of answers that were written earlier: it may have been altered since.
+def mergeable_schema(staged: StructType, target: StructType, same: CaseFold) -> StructType | None:
+    """Return the columns of staged answers that the target still has, since it may have been altered.
 
-    None where it lacks the key, or all columns for the answers.
+    None where the target lacks the key, or all columns for the answers.
     """
 
     def has(name: str, kind: DataType) -> bool:
-        found = field_of(target, name, same)
-        return found is not None and holds(found.dataType, kind, same)
+        found = find_field(target, name, same)
+        return found is not None and accepts(found.dataType, kind, same)
 
     def fields(part: str) -> list[StructField]:
         kind = next((field.dataType for field in staged if field.name == part), None)
@@ -57,23 +121,18 @@ def fitting(staged: StructType, target: StructType, same: CaseFold) -> StructTyp
 
     answers = [each.name for each in fields("result") if has(each.name, each.dataType)]
     kept = {
-        "writes": [name for name in answers if has(mark_of(name), StringType())],
+        "writes": [name for name in answers if has(fingerprint_name(name), StringType())],
         "carried": [each.name for each in fields("carried") if has(each.name, each.dataType)],
     }
-    if not kept["writes"] or any(field_of(target, each.name, same) is None for each in fields("key")):
+    if not kept["writes"] or any(find_field(target, each.name, same) is None for each in fields("key")):
         return None
     parts = {part: StructType([each for each in fields(part) if each.name in names]) for part, names in kept.items()}
     return StructType([StructField(each.name, parts.get(each.name, each.dataType)) for each in staged])
 
 
-def _names(parts: Mapping[str, DataType], part: str) -> list[str]:
-    kind = parts.get(part)
-    return kind.fieldNames() if isinstance(kind, StructType) else []
-
-
-def _of(part: str, name: str) -> str:
+def _staged(part: str, name: str) -> str:
     return f"s.{quoted((part, name))}"
 
 
-def _of_target(name: str) -> str:
+def _target(name: str) -> str:
     return f"t.{quoted((name,))}"

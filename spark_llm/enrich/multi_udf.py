@@ -1,4 +1,4 @@
-"""Several UDFs as one: a row's columns are asked at the same time, where Spark would run one UDF after the other."""
+"""Several UDFs as one, so a row's columns are asked at the same time; Spark runs UDFs one after the other."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ REQUESTS = StructField("requests", IntegerType())
 
 
 class Part(NamedTuple):
-    """A column to be: its name, the UDF that fills it, and how many of all arguments are that UDF's."""
+    """A column: its name, the UDF that fills it, and the number of that UDF's arguments."""
 
     name: str
     udf: LazyUDF
@@ -29,14 +29,14 @@ class Part(NamedTuple):
 
 
 class LiveReporting(NamedTuple):
-    """Where the workers report what they have answered, and of which chunk of the table that is."""
+    """The address to which workers report their counts, and the number of the chunk."""
 
     address: Address
     chunk: int
 
 
 class PartPlan(NamedTuple):
-    """What a worker does for one column, and which arguments it reads."""
+    """A worker's plan for one column, and the places of its arguments."""
 
     name: str
     plan: Plan
@@ -53,7 +53,7 @@ class PartPlan(NamedTuple):
 
 @dataclass(frozen=True)
 class MultiUDFPlan:
-    """Run the plan of each part on its arguments, all at the same time."""
+    """The plans of all parts, which a worker runs at the same time."""
 
     parts: tuple[PartPlan, ...]
     live: LiveReporting | None = None
@@ -72,14 +72,14 @@ class MultiUDFPlan:
         address, chunk = self.live or (None, 0)
         reporter = Reporter(address, chunk, partition, attempt)
         try:
-            asks = [partial(_asked, part, run, reporter) for part, run in zip(self.parts, runs, strict=True)]
+            asks = [partial(_reported_results, part, run, reporter) for part, run in zip(self.parts, runs, strict=True)]
             yield from ask_in_parallel(batches, asks)
         finally:
             reporter.close()
 
 
-def _asked(part: PartPlan, run: Ask, reporter: Reporter, batches: Iterator[Any]) -> Results:
-    """Ask one column, and report what comes as it comes."""
+def _reported_results(part: PartPlan, run: Ask, reporter: Reporter, batches: Iterator[Any]) -> Results:
+    """Yield the results of one column, and report each chunk of them."""
     for results in run(map(part.of, batches)):
         reporter.add(part.name, results)
         yield results
@@ -88,9 +88,8 @@ def _asked(part: PartPlan, run: Ask, reporter: Reporter, batches: Iterator[Any])
 class MultiUDF(LazyUDF):
     """Several UDFs as one, which is called on the arguments of all of them, one after the other.
 
-    It gives a struct with a field for each part: what the part's UDF gives, and `requests`, how many HTTP requests the
-    row accounts for. Where a UDF gives null, its field is null; nothing else is changed by the company. What stops one
-    part's UDF stops all.
+    It returns a struct with a field for each part: the struct of the part's UDF, and `requests`, the row's HTTP
+    requests. A field is null where its UDF returns null. An exception of one part's UDF ends all.
 
     >>> both = MultiUDF([Part("mood", chat, 1), Part("vector", embed, 1)])
     >>> df.withColumn("r", both("review", "review")).select("r.mood.text", "r.vector.embedding")
@@ -100,47 +99,47 @@ class MultiUDF(LazyUDF):
         self,
         parts: Sequence[Part],
         live: LiveReporting | None = None,
-        recipe: Callable[[RequestSpec], RequestSpec] | None = None,
+        task_spec: Callable[[RequestSpec], RequestSpec] | None = None,
     ) -> None:
-        """Put them side by side; workers report to `live` while they ask.
+        """Combine the parts; workers report to `live` while they ask.
 
-        `recipe` returns the recipe that is used in place of one of a part's: the same with another policy, say.
+        `task_spec` maps the request spec of a part to the one that is used: the same with another policy, say.
         """
         super().__init__("side_by_side")
-        self.parts, self.live, self._recipe = tuple(parts), live, recipe
+        self.parts, self.live, self._task_spec = tuple(parts), live, task_spec
 
     @property
     def returnType(self) -> StructType:  # noqa: N802 -- PySpark's name
-        """The type of its column; raises `ConfigError` for a UDF that gives no struct."""
+        """The type of its column; raises `ConfigError` for a UDF that returns no struct."""
         return StructType([StructField(part.name, _with_requests(part)) for part in self.parts])
 
     def plan(self) -> MultiUDFPlan:  # type: ignore[override]  # a chunk of its rows has several columns of results
-        """Return what travels to the workers."""
+        """Return the plan that travels to the workers."""
         firsts = accumulate((part.arguments for part in self.parts), initial=0)
         plans = (part.udf.plan() for part in self.parts)
-        if self._recipe is not None:
-            plans = (with_request_specs(plan, self._recipe) for plan in plans)
+        if self._task_spec is not None:
+            plans = (with_request_specs(plan, self._task_spec) for plan in plans)
         parts = zip(self.parts, plans, firsts, strict=False)  # one more sum than there are parts
         return MultiUDFPlan(tuple(PartPlan(part.name, plan, at, part.arguments) for part, plan, at in parts), self.live)
 
     def __call__(self, *arguments: Column | str) -> Column:
-        """Return the column of structs; raises `ConfigError` where the arguments are not as many as the parts have."""
-        wanted = sum(part.arguments for part in self.parts)
-        if len(arguments) != wanted:
+        """Return the column of structs; raises `ConfigError` for another number of arguments than the parts have."""
+        expected = sum(part.arguments for part in self.parts)
+        if len(arguments) != expected:
             raise ConfigError(
-                f"The UDFs side by side were called on {len(arguments)} columns and take {wanted}.",
-                "give the arguments of each part, one part after the other.",
+                f"The combined UDFs were called on {len(arguments)} columns and take {expected}.",
+                "pass the arguments of each part, one part after the other.",
             )
-        return self.called_on(*arguments)
+        return self.tagged_column(*arguments)
 
     def __repr__(self) -> str:
         """Show the parts, without secrets."""
         return f"MultiUDF({', '.join(f'{part.name}={part.udf!r}' for part in self.parts)})"
 
-    def _to_arrow(self) -> Callable[[Any, Any], Any]:
+    def _arrow_converter(self) -> Callable[[Any, Any], Any]:
         return columns_to_arrow
 
-    def _to_pandas(self) -> Callable[[Any], Any]:
+    def _pandas_converter(self) -> Callable[[Any], Any]:
         names = {
             field.name: field.dataType.fieldNames()
             for field in self.returnType
@@ -153,8 +152,8 @@ def _with_requests(part: Part) -> DataType:
     kind = part.udf.returnType
     if not isinstance(kind, StructType):
         raise ConfigError(
-            f"The column {part.name} is filled by {part.udf.__name__}, which gives no struct but {kind.simpleString()}:"
-            " a row's error and its tokens would be lost.",
-            "use the function that gives the whole struct: it has llm_ in its name where this one has ai_.",
+            f"The column {part.name} is filled by {part.udf.__name__}, which returns {kind.simpleString()} and not a"
+            " struct: a row's error and its tokens would be lost.",
+            "use the function that returns the whole struct: its name begins with llm_ where this one begins with ai_.",
         )
     return StructType([*kind, REQUESTS])

@@ -1,4 +1,4 @@
-"""What a run over a table came to, and how that prints: as text, in a notebook and as a row of a table of runs.
+"""The report of a run, as values, as text, in a notebook, and as a row of a table of runs.
 
 Values and their text. Knows no clock and no Spark.
 """
@@ -26,7 +26,7 @@ _HEADINGS = ("column", "asked", "answered", "failed", "requests", "tokens")
 
 @dataclass(frozen=True, repr=False, kw_only=True)
 class EnrichReport:
-    """What a run of `enrich_table` did; prints as text, and as a table in a notebook.
+    """The report of a run of `enrich_table`; prints as text, and as a table in a notebook.
 
     >>> report = enrich_table(spark, "reviews", "reviews_enriched", "review_id", {"mood": chat("review")})
     >>> if not report.done:
@@ -36,17 +36,17 @@ class EnrichReport:
         run: The run's id.
         target: The table that was filled.
         started_at: When it began, in UTC.
-        seconds: How long it took.
-        rows: Rows of the source; None where Spark did not say how many they were.
-        asked: Rows that were asked, about one column or more.
-        answered: Those of them that were answered in every column that was asked.
-        left: Rows that are still to be asked, because the run was stopped.
-        recovered: Rows that an earlier run had asked when it failed or died: they were merged, and not asked again.
-        deleted: Rows that were removed from the target, because the source has them no more.
-        usd: What it cost in US dollars; None where no prices were given.
-        stopped: Why it was stopped, and what to do; None where it was not.
-        columns: What asking came to, by column.
-        notes: What became of the source's new columns, a sentence each.
+        seconds: Its duration.
+        rows: Rows of the source; None where Spark did not report them.
+        asked: Rows that were asked, for at least one column.
+        answered: Asked rows with an answer in every column that was asked.
+        left: Pending rows that a stopped run did not ask.
+        recovered: Rows that an earlier run had asked when it failed or was killed; they were merged, not asked again.
+        deleted: Rows that were removed from the target, because the source no longer has them.
+        usd: The cost in US dollars; None without prices.
+        stopped: The reason and the next step where the run stopped early; else None.
+        columns: The tally of each column.
+        notes: For each new column of the source a sentence: added, or left out and why.
     """
 
     run: str
@@ -66,12 +66,12 @@ class EnrichReport:
 
     @property
     def done(self) -> bool:
-        """Whether every row was asked that had to be."""
+        """Whether every pending row was asked."""
         return self.stopped is None
 
     @property
     def skipped(self) -> int | None:
-        """Rows of the source that needed nothing; recovered ones are among them. None where `rows` is."""
+        """Rows of the source that were not pending, recovered ones among them. None where `rows` is."""
         return None if self.rows is None else max(0, self.rows - self.asked - self.left)
 
     @property
@@ -81,12 +81,12 @@ class EnrichReport:
 
     @property
     def requests(self) -> int:
-        """Requests that were sent, tries included."""
+        """HTTP requests, every attempt included."""
         return self._total.requests
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of the questions, the cached ones among them."""
+        """Tokens of the prompts, cached ones among them."""
         return self._total.prompt_tokens
 
     @property
@@ -96,16 +96,16 @@ class EnrichReport:
 
     @property
     def cached_tokens(self) -> int:
-        """Tokens of the questions that the server had read before."""
+        """Tokens of the prompts that the server had cached."""
         return self._total.cached_tokens
 
     @property
     def total_tokens(self) -> int:
-        """All tokens, as the server added them up."""
+        """All tokens, as the server counts them."""
         return self._total.total_tokens
 
     def row(self) -> dict[str, object]:
-        """Return it as a row of a table of runs, by the names of `RUNS_DDL`."""
+        """Return the report as a row of a table of runs, with the columns of `RUNS_DDL`."""
         flat = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "notes"}
         sums = {field.name: getattr(self, field.name) for field in fields(Tally) if field.name != "asked"}
         columns = {name: {**_numbers(tally)} for name, tally in self.columns.items()}
@@ -147,7 +147,7 @@ class EnrichReport:
         return f"{'done' if self.done else 'stopped'} in {span(self.seconds)}"
 
     def _facts(self) -> dict[str, str]:
-        """Return what there is to say, in words; of most things nothing where they are 0."""
+        """Return the lines of the report as text, by their labels; most are left out where they are 0."""
         total = self._total
         failed = self.asked - self.answered
         parts = [
@@ -155,7 +155,7 @@ class EnrichReport:
             (total.cached_tokens, "of them cached"),
             (total.completion_tokens, "of answers"),
         ]
-        told = ", ".join(f"{count:,} {what}" for count, what in parts if count)
+        token_parts = ", ".join(f"{count:,} {what}" for count, what in parts if count)
         facts = {
             "rows": "unknown" if self.rows is None else f"{self.rows:,}",
             "skipped": f"{self.skipped:,} needed nothing" if self.skipped else "",
@@ -166,7 +166,9 @@ class EnrichReport:
             "failed": f"{failed:,} ({by_kind(total.failed)})" if failed else "",
             "left": f"{self.left:,} still to be asked" if self.left else "",
             "requests": f"{total.requests:,}" if total.requests else "",
-            "tokens": f"{total.total_tokens:,}" + (f" ({told})" if told else "") if total.total_tokens else "",
+            "tokens": f"{total.total_tokens:,}" + (f" ({token_parts})" if token_parts else "")
+            if total.total_tokens
+            else "",
             "cost": dollars(self.usd) if self.usd is not None else "",
         }
         return {name: fact for name, fact in facts.items() if fact}
@@ -180,6 +182,6 @@ class EnrichReport:
 
 
 def _numbers(tally: Tally) -> dict[str, int]:
-    """Return a tally's numbers flat; errors by their kind."""
+    """Return the numbers of a tally in one mapping, with errors by kind."""
     sums = {field.name: getattr(tally, field.name) for field in fields(tally) if field.name != "failed"}
     return {**sums, "answered": tally.answered, **{f"failed_{kind}": count for kind, count in tally.failed.items()}}

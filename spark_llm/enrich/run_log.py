@@ -1,29 +1,36 @@
-"""A table of runs, to which each appends its report."""
+"""The run log: a table to which each run appends its report."""
 
 from pyspark.sql import SparkSession
-from pyspark.sql.types import StructType
+from pyspark.sql.types import StructField, StructType
 
+from spark_llm.enrich.column_types import find_field, same_of
 from spark_llm.enrich.report import RUNS_DDL, EnrichReport
-from spark_llm.enrich.table import Table, field_of, persistently, said, same_of
+from spark_llm.enrich.spark_errors import error_text, retry_on_conflict
+from spark_llm.enrich.table import Table
 from spark_llm.errors import ConfigError
 from spark_llm.udf.spark_types import struct_of
 
 
-class Runs:
-    """The table that keeps what each run did; made where it is missing."""
+class RunLog:
+    """The table of reports; created where it is missing."""
 
     def __init__(self, spark: SparkSession, name: str, format: str | None = None) -> None:  # noqa: A002 -- as in `enrich_table`
-        """Find or make it; raises `ConfigError` for a table that cannot take a report."""
+        """Find or create it; raises `ConfigError` for a table that cannot take a report."""
         self._spark = spark
         self._table = Table.named(spark, "runs_table=", name)
         self._schema = struct_of(RUNS_DDL, spark)
-        there = self._table.read()
-        if there is None:
-            self._table.make(self._schema, [*self._table.formats(), *filter(None, [format])])
-        elif lacking := [f"{field.name} {field.dataType.simpleString()}" for field in self._lacking(there.schema)]:
+        known = self._table.read()
+        if known is None:
+            self._table.check_folder()
+            try:
+                self._table.create(self._schema, [*self._table.formats(), *filter(None, [format])])
+            except ConfigError:
+                if self._table.read() is None:  # else another run was first
+                    raise
+        elif missing := [f"{field.name} {field.dataType.simpleString()}" for field in self._missing(known.schema)]:
             raise ConfigError(
-                f"{self._table} is no table of runs: it lacks {', '.join(lacking)}.",
-                "name one that is not there yet, or add these columns to it.",
+                f"{self._table} is not a table of runs: it lacks {', '.join(missing)}.",
+                "name a table that does not exist yet, or add these columns to it.",
             )
 
     @property
@@ -32,24 +39,22 @@ class Runs:
         return self._table.name
 
     def append(self, report: EnrichReport) -> None:
-        """Write a report down."""
+        """Append a report; raises `ConfigError` where that fails."""
         row = self._spark.createDataFrame([report.row()], self._schema)
         try:
-            persistently(lambda _: row.writeTo(self._table.name).append(), str(self._table))
+            retry_on_conflict(lambda _: row.writeTo(self._table.name).append(), str(self._table))
         except Exception as error:
             raise ConfigError(
-                f"The run is done, and its report could not be written to {self._table}: {said(error)}.",
-                f"what it said:\n{report}",
+                f"The run is done, but its report could not be written to {self._table}: {error_text(error)}.",
+                f"keep the report:\n{report}",
             ) from error
 
-    def _lacking(self, there: StructType) -> StructType:
+    def _missing(self, known: StructType) -> list[StructField]:
+        """Return the columns of a report that the table lacks, or has with another type."""
         same = same_of(self._spark)
-        found = {field.name: field_of(there, field.name, same) for field in self._schema}
-        return StructType(
-            [
-                field
-                for field in self._schema
-                if (other := found[field.name]) is None
-                or other.dataType.simpleString() != field.dataType.simpleString()
-            ]
-        )
+
+        def has(field: StructField) -> bool:
+            found = find_field(known, field.name, same)
+            return found is not None and found.dataType.simpleString() == field.dataType.simpleString()
+
+        return [field for field in self._schema if not has(field)]

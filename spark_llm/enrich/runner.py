@@ -1,16 +1,15 @@
-"""One run over a table: what there is to do is written down, asked chunk by chunk, and merged.
+"""One run over a table: plan, stage, ask, merge, report.
 
-The order of things is what makes it cheap when a run is killed, or fails. Answers are written down before they are
-merged, so a MERGE that Spark evaluates twice asks nothing, and one that fails loses nothing: the next run merges them.
-What was merged has its fingerprint beside it, so the next run does not ask it again. Whatever ends a run costs the
-requests of one chunk at most.
+Answers are written down before they are merged. So a MERGE that Spark evaluates twice asks nothing, and one that fails
+loses nothing: the next run merges them. A merged answer has its fingerprint beside it, so the next run does not ask it
+again. Whatever ends a run, it costs the requests of one chunk at most.
 """
 
 import logging
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -23,69 +22,40 @@ from pyspark.sql.types import StructType
 from pyspark.sql.utils import is_remote
 
 from spark_llm.enrich.ask_chunk import ChunkResult, ChunkRunner
-from spark_llm.enrich.changes import Asking, Layout, pending_rows
-from spark_llm.enrich.estimation.row_cost import cost_of_a_row
+from spark_llm.enrich.changes import pending_rows
+from spark_llm.enrich.column_types import same_of
+from spark_llm.enrich.estimation.row_cost import row_cost
 from spark_llm.enrich.lease import Lease
-from spark_llm.enrich.merge import fitting, merge
+from spark_llm.enrich.merge import Merger, mergeable_schema
 from spark_llm.enrich.multi_udf import LiveReporting
+from spark_llm.enrich.plan import RunPlan, plan_run
 from spark_llm.enrich.progress.bar import Progress
 from spark_llm.enrich.report import EnrichReport
-from spark_llm.enrich.staging import Staging
-from spark_llm.enrich.table import Table, persistently, said, same_of
-from spark_llm.enrich.validate import checked, make, of_source, widen
+from spark_llm.enrich.source import Source, input_types
+from spark_llm.enrich.staging import Staging, lease_table, observed_values
+from spark_llm.enrich.table import Table, apply_plan
 from spark_llm.enrich.work_table import WorkTable
-from spark_llm.errors import JobFailedError
 from spark_llm.livecounts.counts import LiveCounts, local_address_for
 from spark_llm.metering.chunking import ChunkPlanner, Limits
 from spark_llm.metering.prices import Price, total_cost
-from spark_llm.protocol.identifiers import quoted
 from spark_llm.udf.lazy_udf import Call
-
-_ASKED = "NOT held"  # a row that is held was not asked, so it waits for the next run as it is
 
 _logger = logging.getLogger("spark_llm.enrich")
 
 
-class _Place(NamedTuple):
-    """Where a run works."""
+class Tables(NamedTuple):
+    """The rows of source and target, and the plan that fits them; `target` is None where the table is missing."""
 
-    spark: SparkSession
-    target: Table
-    beside: Staging
-    lease: Lease
-
-    def merge(self, statement: str, afresh: str, then: str) -> None:
-        """Run a MERGE, as long as the lease is held, and after a conflict with another writer `afresh`.
-
-        Raises `JobFailedError` where it fails; `then` says what to do before the next run.
-        """
-
-        def act(attempt: int) -> None:
-            self.lease.check()
-            self.spark.sql(statement if attempt == 1 else afresh)
-
-        try:
-            persistently(act, f"the MERGE into {self.target}")
-        except JobFailedError:
-            raise
-        except Exception as error:  # noqa: BLE001 -- Delta's own errors are of no class of Spark's
-            _logger.info("the MERGE into %s failed: %s", self.target, type(error).__name__)
-            raise JobFailedError(f"The MERGE into {self.target} failed: {said(error)}.", then) from None  # Java's trace
-
-    def merge_answers(self, answers: str, schema: StructType, *, only_new: bool = False) -> None:
-        """Merge answers that were written down; what was new before a conflict need not be so after it."""
-        self.merge(
-            merge(self.target.name, answers, schema, only_new=only_new, where=_ASKED),
-            merge(self.target.name, answers, schema, where=_ASKED),
-            f"the answers are kept in {answers}. Mend what the message names and run it again: that merges them, and"
-            " asks none of their rows. Only where they can never be merged, drop them.",
-        )
+    source: DataFrame
+    target: DataFrame | None
+    plan: RunPlan
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is to do, whatever the source's rows are; it can travel."""
+    """Everything that a run depends on, but for the session and the source. It is pickled for streams."""
 
+    target: tuple[str, ...]
     key: tuple[str, ...]
     calls: Mapping[str, Call]
     limits: Limits = field(default_factory=Limits)
@@ -95,108 +65,124 @@ class Job:
     progress: bool = True
     format: str | None = None
 
-    def run(self, source: DataFrame, target: Table, table: Table | None = None) -> EnrichReport:
-        """Ask what there is to ask about the source's rows, and bring it into the target.
-
-        `table` is the source where it is all of a table: it may be the target, and is read again once that is altered.
-        """
-        began_at, began_s, name = datetime.now(timezone.utc), time.monotonic(), uuid.uuid4().hex[:12]
-        spark = source.sparkSession
-        layout, asking = of_source(source, self.key, self.calls)
-        made = make(target, source.schema, layout, asking, target.formats(self.format, table))
-        checked(target, target.must_read().schema, source.schema, layout, asking)
-        provider = target.provider()
-        beside = Staging(spark, target, provider, name)
+    def run(self, spark: SparkSession, source: Source) -> EnrichReport:
+        """Ask about the rows of the source that are new or changed, and merge the answers into the target."""
+        started_at, started_s, name = datetime.now(timezone.utc), time.monotonic(), uuid.uuid4().hex[:12]
+        target = Table(spark, self.target)
+        early = self.plan(spark, source)  # every error of the columns comes before the lease is taken
+        formats = self._formats(source, target, early)
         with (
-            Lease(spark, beside.lease, provider, name, self._tell) as lease,
-            _tidied(beside, lease),
+            Lease(spark, lease_table(spark, target), formats, name, self._notify) as lease,
             _interruptible(spark, f"spark_llm {name}"),
         ):
             _logger.info("run %s on %s begins", name, target)
-            place = _Place(spark, target, beside, lease)
             target.refresh()  # the last run may have altered and filled it meanwhile
-            notes = widen(target, target.must_read().schema, source.schema, layout, asking)
-            recovered = _recover(place, merges=not made)
-            source = source if table is None else table.must_read()
-            there = target.must_read()
-            layout = checked(target, there.schema, source.schema, layout, asking)
-            known = None if made and there.isEmpty() else there
-            seen = Observation("spark_llm source")
-            counted = source.observe(seen, F.count(F.lit(1)).alias("rows"))
-            work = WorkTable(beside, self._to_do(counted, known, layout, asking))
-            _logger.info("run %s: %d rows to ask, %d to write unasked", name, work.to_ask, work.quiet)
-            if work.quiet:
-                any_asked = " OR ".join(f"asks.{quoted((column,))}" for column in self.calls)
-                unasked = merge(target.name, beside.named("work"), work.schema, where=f"NOT ({any_asked})")
-                place.merge(unasked, unasked, "nothing was asked yet. Mend what the message names, and run it again.")
-            guess = cost_of_a_row(asking, work.bytes / max(1, work.to_ask), self.prices)
-            chunks = ChunkPlanner(work.to_ask, self.limits, guess, began_s)
-            total = self._ask(place, work, chunks, asking)
+            tables = self.plan(spark, source, early)
+            plan, notes = apply_plan(tables.plan, target, formats)
+            if plan.alters_target:
+                tables = Tables(source.read(), target.read_existing(), plan)
+            staging = Staging(spark, target, target.provider(), name)
+            merger = Merger(spark, target, lease, name)
+            with _cleaned_up(staging, lease):
+                recovered = _recover(staging, merger, tables.target, target)
+                if recovered:
+                    tables = Tables(source.read(), target.read_existing(), plan)
+                seen = Observation("spark_llm source")
+                rows = tables.source.observe(seen, F.count(F.lit(1)).alias("rows"))
+                work = WorkTable(staging, self.pending(Tables(rows, tables.target, plan)), plan)
+                _logger.info("run %s: %d rows to ask, %d to write unasked", name, work.to_ask, work.unasked)
+                if work.unasked:
+                    merger.merge_unasked(work.unasked_rows)
+                guess = row_cost(plan, work.input_bytes / max(1, work.to_ask), self.prices)
+                chunks = ChunkPlanner(work.to_ask, self.limits, guess, started_s)
+                total = self._ask(spark, plan, work, chunks, staging, merger)
         _logger.info("run %s ends: %d rows asked, %d answered, %d left", name, total.asked, total.answered, chunks.left)
         return EnrichReport(
             run=name,
             target=str(target),
-            started_at=began_at,
-            seconds=time.monotonic() - began_s,
-            rows=_rows(seen, work),
+            started_at=started_at,
+            seconds=time.monotonic() - started_s,
+            rows=_source_rows(seen, work),
             asked=total.asked,
             answered=total.answered,
             left=chunks.left,
             recovered=recovered,
-            deleted=work.gone,
+            deleted=work.deleted,
             columns=total.columns,
             usd=total_cost(self.prices, total.columns),
             stopped=chunks.stopped,
             notes=notes,
         )
 
-    def waiting(self, source: DataFrame, target: Table) -> tuple[DataFrame, list[Asking]]:
-        """Return the rows with something to do, as `changes.to_do` has them, and what is asked of them."""
-        layout, asking = of_source(source, self.key, self.calls)
-        there = target.read()
-        if there is not None:
-            layout = checked(target, there.schema, source.schema, layout, asking)
-        return self._to_do(source, there, layout, asking), asking
+    def plan(self, spark: SparkSession, source: Source, early: Tables | None = None) -> Tables:
+        """Read both tables, and plan; raises `ConfigError` where source, target, key and columns do not fit together.
 
-    def _to_do(
-        self, source: DataFrame, target: DataFrame | None, layout: Layout, asking: Sequence[Asking]
-    ) -> DataFrame:
+        `early` is an earlier result; its plan still holds where the schemas are the same.
+        """
+        target = Table(spark, self.target)
+        rows, known = source.read(), target.read()
+        if early is not None and _schemas(rows, known) == _schemas(early.source, early.target):
+            return Tables(rows, known, early.plan)
+        schema, known_schema = _schemas(rows, known)
+        same = same_of(spark)
+        types = input_types(rows, self.calls, same)
+        return Tables(rows, known, plan_run(schema, known_schema, str(target), self.key, self.calls, types, same))
+
+    def pending(self, tables: Tables) -> DataFrame:
+        """Return the rows with something to do, as `changes.pending_rows` has them."""
         delete = self.on_missing == "delete"
-        return pending_rows(source, target, layout, asking, retry_errors=self.retry_errors, delete_missing=delete)
+        return pending_rows(*tables, retry_errors=self.retry_errors, delete_missing=delete)
 
-    def _ask(self, place: _Place, work: WorkTable, chunks: ChunkPlanner, asking: Sequence[Asking]) -> ChunkResult:
-        """Ask chunk by chunk, and merge the answers of each; return what they all came to."""
-        spark, _, beside, lease = place
-        total = ChunkResult.of_nothing(self.calls)
+    def _formats(self, source: Source, target: Table, early: Tables) -> list[str | None]:
+        """Return the format of the target, or those to create it in, the best first."""
+        if early.target is not None:
+            return [target.provider()]
+        target.check_folder()
+        return list(target.formats(self.format, source.table))
+
+    def _ask(  # noqa: PLR0917 -- the parts of a run
+        self,
+        spark: SparkSession,
+        plan: RunPlan,
+        work: WorkTable,
+        chunks: ChunkPlanner,
+        staging: Staging,
+        merger: Merger,
+    ) -> ChunkResult:
+        """Ask chunk by chunk, and merge the answers of each; return the sum of the chunks."""
+        total = ChunkResult.zero(self.calls)
         if not work.to_ask:
             return total
-        asker = ChunkRunner.of(spark, asking, self.limits.max_failure_rate)
+        runner = ChunkRunner.of(spark, plan, self.limits.max_failure_rate)
         with (
             LiveCounts(_driver_host(spark) if self.progress else "") as live,
             Progress(work.to_ask, live, partial(total_cost, self.prices), enabled=self.progress) as progress,
         ):
             number = 0
             while size := chunks.next(time.monotonic()):
-                lease.check()
+                merger.check_lease()
                 number += 1
                 _logger.info("chunk %d: %d rows are asked", number, size)
                 live.begin(number)
-                reported = None if live.address is None else LiveReporting(live.address, number)
-                answers = beside.write("answers", asker.answers(work.take(size), reported))
-                counted = asker.counted(answers)
-                progress.finish_chunk(size, counted.columns)
-                _logger.info("chunk %d: %d of %d rows answered", number, counted.answered, counted.asked)
-                place.merge_answers(beside.named("answers"), answers.schema, only_new=counted.only_new)
+                reporting = None if live.address is None else LiveReporting(live.address, number)
+                answers, result = runner.ask(work.take(size), reporting, staging)
+                progress.finish_chunk(size, result.columns)
+                _logger.info("chunk %d: %d of %d rows answered", number, result.answered, result.asked)
+                merger.merge_answers(answers, staging.location("answers"), only_new=result.only_new)
                 _logger.info("chunk %d: merged", number)
-                usd = total_cost(self.prices, counted.columns)
-                chunks.done(size, counted.columns, usd, time.monotonic(), counted.trouble)
-                total = total.plus(counted)
+                usd = total_cost(self.prices, result.columns)
+                chunks.done(size, result.columns, usd, time.monotonic(), result.fatal_error)
+                total = total.plus(result)
         return total
 
-    def _tell(self, text: str) -> None:
+    def _notify(self, text: str) -> None:
         if self.progress:
             with suppress(Exception):  # there may be no standard error
                 sys.stderr.write(f"spark_llm: {text}\n")
+
+
+def _schemas(source: DataFrame, target: DataFrame | None) -> tuple[StructType, StructType | None]:
+    return source.schema, None if target is None else target.schema
 
 
 def _driver_host(spark: SparkSession) -> str:
@@ -204,57 +190,54 @@ def _driver_host(spark: SparkSession) -> str:
     return local_address_for(spark.client.host) if is_remote() else spark.conf.get("spark.driver.host") or ""
 
 
-def _rows(seen: Observation, work: WorkTable) -> int | None:
-    """Return how many rows the source had; None where Spark does not say.
+def _source_rows(seen: Observation, work: WorkTable) -> int | None:
+    """Return how many rows the source had; None where Spark does not report it.
 
     Where the work was written and nothing was observed, Spark had planned an empty source away.
     """
-    try:
-        metrics = seen.get
-    except Exception as error:  # noqa: BLE001 -- a report without a number is better than none
-        if "PythonSQLUtils.toPyRow" not in str(error):  # there classic Spark stumbles over no metrics
-            return None
-        metrics = {}
-    nothing = 0 if work.to_ask == 0 and work.quiet == work.gone else None
-    return metrics.get("rows", nothing)
+    values = observed_values(seen)
+    if values is None:
+        return None
+    empty = 0 if work.to_ask == 0 and work.unasked == work.deleted else None
+    return values.get("rows", empty)
 
 
 @contextmanager
-def _tidied(beside: Staging, lease: Lease) -> Iterator[None]:
-    """Remove at the end of the block what was written beside the target, and after an error all but answers.
+def _cleaned_up(staging: Staging, lease: Lease) -> Iterator[None]:
+    """Remove the staging at the end of the block; after an error keep the answers.
 
-    What fails here hides no error of the block, and fails no run: the next run removes what is left. After Ctrl-C that
-    is all of it, because each step may have to wait for cores.
+    An error here hides no error of the block, and fails no run: the next run removes the rest. After Ctrl-C that is
+    all of it, because each step may have to wait for cores.
     """
     try:
         yield
     except Exception:
         with suppress(Exception):  # the session may be dead
             if lease.is_held():
-                beside.keep_answers()
+                staging.keep_answers()
         raise
     try:
         lease.check()
-        beside.clear()
-    except Exception as error:  # noqa: BLE001 -- as said above
-        _logger.warning("What the run wrote beside its target is not removed (%s).", type(error).__name__)
+        staging.clear()
+    except Exception as error:  # noqa: BLE001 -- see above
+        _logger.warning("The staging tables of the run are not removed (%s).", type(error).__name__)
 
 
 @contextmanager
 def _interruptible(spark: SparkSession, tag: str) -> Iterator[None]:
-    """Cancel at Ctrl-C what Spark still does for the block; else it goes on asking, as PySpark only stops waiting.
+    """Cancel at Ctrl-C the Spark jobs of the block; else they go on asking, because PySpark only stops waiting.
 
-    On Connect that is what has the tag. Classic Spark no longer knows the tag when the thread's way to Java was cut, so
-    it is all of the session, as PySpark itself means it to be. It finds no job that makes a Delta table, because what
-    such a job runs first takes the session's tag away; before Spark 4.0 it finds none. Those go on to their end, and
-    the next run merges what they wrote.
+    On Connect those are the jobs with the tag. Classic Spark no longer knows the tag when the thread's way to Java was
+    cut, so it cancels all of the session, as PySpark itself means it to be. It finds no job that creates a Delta table,
+    because the smaller jobs of such a job take the session's tag away; before Spark 4.0 it finds none. Those go on to
+    their end, and the next run merges their answers.
     """
     if is_remote():
         spark.addTag(tag)
     try:
         yield
     except KeyboardInterrupt:
-        _logger.info("Ctrl-C: what Spark does for the run is cancelled")
+        _logger.info("Ctrl-C: the Spark jobs of the run are cancelled")
         with suppress(Exception):
             _ = spark.interruptTag(tag) if is_remote() else spark.interruptAll()
         raise
@@ -263,25 +246,24 @@ def _interruptible(spark: SparkSession, tag: str) -> Iterator[None]:
             spark.removeTag(tag)
 
 
-def _recover(place: _Place, *, merges: bool) -> int:
-    """Merge what earlier runs had asked when they failed or died, and clear it; return how many rows that are.
+def _recover(staging: Staging, merger: Merger, known: DataFrame | None, target: Table) -> int:
+    """Merge what earlier runs had asked when they failed or died, and remove it; return how many rows that are.
 
-    Without `merges` it is only cleared: a target that was made anew begins empty.
+    It is only removed where the target was created just now (`known` is None): a new target begins empty.
     """
-    left, total = place.beside.left(), 0
-    there, same = place.target.must_read().schema, same_of(place.spark)
-    for each in left if merges else []:
+    abandoned, total = staging.abandoned(), 0
+    for each in abandoned if known is not None else []:
         answers = each.read("answers")
-        rows = 0 if answers is None else answers.where(_ASKED).count()
-        schema = fitting(answers.schema, there, same) if answers is not None and rows else None
-        if schema is not None:
-            place.merge_answers(each.named("answers"), schema)
+        rows = 0 if answers is None else answers.where("NOT deferred").count()
+        if answers is None or known is None or not rows:
+            continue
+        columns = mergeable_schema(answers.schema, known.schema, same_of(answers.sparkSession))
+        if columns is None:
+            _logger.warning("%d rows of an earlier run have no columns in %s any more, and are dropped", rows, target)
+        else:
+            merger.merge_answers(answers, each.location("answers"), columns=columns)
             _logger.info("%d rows of an earlier run are merged", rows)
             total += rows
-        elif rows:
-            _logger.warning(
-                "%d rows of an earlier run have no columns in %s any more, and are dropped", rows, place.target
-            )
-    for each in left:
+    for each in abandoned:
         each.clear()
     return total

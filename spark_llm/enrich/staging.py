@@ -1,128 +1,154 @@
-"""Staging: what a run writes beside its target, namely the work there is to do, and answers before they are merged.
+"""Staging: the tables that a run writes beside its target, namely pending rows, and answers before they are merged.
 
-Each run writes under its own name, so a run that has lost its lease, and does not know it yet, never touches what the
-next one writes. A table of a catalog has further tables beside it. A table of a path has a folder beside it; Spark
-cannot remove a folder, so an almost empty one remains.
+Each run writes under its own name. A run that has lost its lease, and does not know it yet, never touches the tables of
+the next one. A table of a catalog has further tables beside it. A table of a path has a folder beside it; Spark cannot
+remove a folder, so an almost empty one remains.
 """
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import BooleanType, StructField, StructType
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
-from spark_llm.enrich.table import Table, condition
+from spark_llm.enrich.spark_errors import error_condition
+from spark_llm.enrich.table import Table
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import quoted
 
-_NOTHING = StructType([StructField("nothing", BooleanType())])
+_EMPTY = "nothing"  # the one column of an emptied folder
 _PARTS = ("work", "ordered", "answers")
 _OF_A_RUN = f"(?P<run>[0-9a-z]+){{}}(?:{'|'.join(_PARTS)})"
+
+
+def lease_table(spark: SparkSession, target: Table) -> Table:
+    """Return the table whose column names the run that works on the target."""
+    if target.path is None:
+        return _sibling(spark, target, "lease")
+    return Table(spark, (target.parts[0], f"{_folder(target)}/lease"))
 
 
 class Staging:
     """The tables that one run writes beside a target."""
 
-    def __init__(self, spark: SparkSession, target: Table, provider: str, run: str) -> None:
+    def __init__(self, spark: SparkSession, target: Table, provider: str | None, run: str) -> None:
         """Keep them beside `target`, in its format; `run` is the run's name, of letters and digits."""
         self._spark, self._target, self._provider, self._run = spark, target, provider, run
-        self._made = set[str]()
+        self._written = set[str]()
 
-    @property
-    def lease(self) -> Table:
-        """The table that says which run is at work."""
-        if self._target.path is None:
-            return self._sibling("lease")
-        return Table(self._spark, (self._provider, f"{self._folder}/lease"))
+    def location(self, part: str) -> str:
+        """Return the name of a part as SQL reads it, for messages."""
+        return self._table(part).name
 
-    def named(self, what: str) -> str:
-        """Return the name, as SQL reads it, of the rows written as `what`."""
-        return self._table(what).name
+    def write(self, part: str, rows: DataFrame, counts: Mapping[str, Column]) -> tuple[DataFrame, Mapping[str, Any]]:
+        """Replace a part by these rows; return them as they were written, and aggregates over them.
 
-    def write(self, what: str, rows: DataFrame) -> DataFrame:
-        """Write rows down in place of those before, and return them as they were written.
-
-        Those before go first: while the next answers are asked, none lie there that were merged already.
+        Earlier rows go first: while the next answers are asked, the part holds none that were merged already. Spark
+        counts while it writes; where it reports nothing, the written rows are read once more.
         """
-        table = self._table(what)
-        self._made.add(what)
+        if not counts:
+            return self._write(part, rows, rows.schema), {}
+        observed = Observation(f"spark_llm {self._run} {part}")
+        aggregates = [count.alias(name) for name, count in counts.items()]
+        written = self._write(part, rows.observe(observed, *aggregates), rows.schema)
+        found = observed_values(observed)
+        return written, found or written.agg(*aggregates).collect()[0].asDict()
+
+    def _write(self, part: str, rows: DataFrame, schema: StructType) -> DataFrame:
+        table = self._table(part)
+        is_first = part not in self._written
+        self._written.add(part)
         if table.path is not None:
             rows.write.mode("overwrite").parquet(table.path)
+            return self._spark.read.schema(schema).parquet(table.path)  # a schema saves the job that infers it
+        if is_first:
+            table.create(schema, [self._provider])
         else:
-            empty = self._spark.createDataFrame([], rows.schema)
-            empty.writeTo(table.name).using(self._provider).createOrReplace()
-            rows.writeTo(table.name).append()
+            self._spark.sql(f"DELETE FROM {table.name}")  # noqa: S608 -- the name is quoted
+        rows.writeTo(table.name).append()
         return self._spark.table(table.name)
 
-    def read(self, what: str) -> DataFrame | None:
-        """Return the rows that were written as `what`; None where there are none."""
+    def read(self, part: str) -> DataFrame | None:
+        """Return the rows of a part; None where it was not written."""
         try:
-            rows = self._table(what).read()
+            rows = self._table(part).read()
         except ConfigError as error:
-            if condition(error.__cause__) == "UNABLE_TO_INFER_SCHEMA":  # a run was killed before it had any
+            if error_condition(error.__cause__) == "UNABLE_TO_INFER_SCHEMA":  # a run was killed before it had any
                 return None
             raise
-        return None if rows is None or rows.schema.fieldNames() == _NOTHING.fieldNames() else rows
+        return None if rows is None or rows.columns == [_EMPTY] else rows
 
-    def left(self) -> "list[Staging]":
-        """Return what other runs on the target have written and not removed."""
+    def abandoned(self) -> "list[Staging]":
+        """Return the staging of other runs on the target that was not removed."""
         runs = sorted(self._runs() - {self._run})
         return [Staging(self._spark, self._target, self._provider, run) for run in runs]
 
     def clear(self) -> None:
-        """Remove all of it; at a path what other runs left too, because a folder for each would remain."""
+        """Remove all parts; at a path those of all runs, because a folder for each would remain."""
         if self._target.path is None:
-            for what in _PARTS:
-                self._remove(what)
+            for part in self._written or _PARTS:  # of another run nothing is known
+                self._remove(part)
         else:
-            self._overwrite(f"{self._folder}/rows")
-        self._made.clear()
+            self._empty(f"{_folder(self._target)}/rows")
+        self._written.clear()
 
     def keep_answers(self) -> None:
-        """Remove all of it but answers, which the next run merges."""
-        answers = self.read("answers") if "answers" in self._made else None
-        waiting = {"answers"} if answers is not None and not answers.isEmpty() else set[str]()
-        for what in self._made - waiting:
-            self._remove(what)
+        """Remove all parts but answers, which the next run merges."""
+        answers = self.read("answers") if "answers" in self._written else None
+        kept = {"answers"} if answers is not None and not answers.isEmpty() else set[str]()
+        for part in self._written - kept:
+            self._remove(part)
 
-    @property
-    def _folder(self) -> str:
-        return f"{(self._target.path or '').rstrip('/')}__spark_llm"
-
-    def _table(self, what: str) -> Table:
+    def _table(self, part: str) -> Table:
         if self._target.path is None:
-            return self._sibling(f"{self._run}_{what}")
-        return Table(self._spark, ("parquet", f"{self._folder}/rows/{self._run}/{what}"))
+            return _sibling(self._spark, self._target, f"{self._run}_{part}")
+        return Table(self._spark, ("parquet", f"{_folder(self._target)}/rows/{self._run}/{part}"))
 
-    def _sibling(self, what: str) -> Table:
-        *places, name = self._target.parts
-        return Table(self._spark, (*places, f"{name}__spark_llm_{what}"))
-
-    def _remove(self, what: str) -> None:
-        table = self._table(what)
+    def _remove(self, part: str) -> None:
+        table = self._table(part)
         if table.path is None:
             self._spark.sql(f"DROP TABLE IF EXISTS {table.name}")
         else:
-            self._overwrite(table.path)
+            self._empty(table.path)
 
-    def _overwrite(self, folder: str) -> None:
-        self._spark.createDataFrame([], _NOTHING).write.mode("overwrite").parquet(folder)
+    def _empty(self, folder: str) -> None:
+        self._spark.range(0).select(F.lit(True).alias(_EMPTY)).write.mode("overwrite").parquet(folder)
 
     def _runs(self) -> set[str]:
         """Return the names of the runs that have written here."""
-        *places, name = self._target.parts
+        *parents, name = self._target.parts
         if self._target.path is None:
             pattern = re.escape(f"{name}__spark_llm_") + _OF_A_RUN.format("_")
-            where = f" IN {quoted(places)}" if places else ""
+            where = f" IN {quoted(parents)}" if parents else ""
             names = [row["tableName"] for row in self._spark.sql(f"SHOW TABLES{where} LIKE '*__spark_llm_*'").collect()]
         else:
             pattern = ".*/rows/" + _OF_A_RUN.format("/") + "/[^/]+"
             files = self._spark.read.format("binaryFile").option("recursiveFileLookup", "true")
             try:
-                names = files.load(f"{self._folder}/rows").inputFiles()
+                names = files.load(f"{_folder(self._target)}/rows").inputFiles()
             except AnalysisException as error:
-                if condition(error) != "PATH_NOT_FOUND":
+                if error_condition(error) != "PATH_NOT_FOUND":
                     raise
                 names = []
         found = (re.fullmatch(pattern, name, re.IGNORECASE) for name in names)
         return {each["run"] for each in found if each}
+
+
+def observed_values(observed: Observation) -> dict[str, Any] | None:
+    """Return the aggregates of a query that has ended: empty where Spark planned their rows away, None on an error."""
+    try:
+        return observed.get
+    except Exception as error:  # noqa: BLE001 -- a missing number must not end a run
+        return {} if "PythonSQLUtils.toPyRow" in str(error) else None  # classic Spark fails there without aggregates
+
+
+def _folder(target: Table) -> str:
+    return f"{(target.path or '').rstrip('/')}__spark_llm"
+
+
+def _sibling(spark: SparkSession, target: Table, suffix: str) -> Table:
+    *parents, name = target.parts
+    return Table(spark, (*parents, f"{name}__spark_llm_{suffix}"))

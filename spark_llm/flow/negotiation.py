@@ -119,7 +119,10 @@ class WireFormatNegotiation:
                 self._vote(wire_format, doubt.witnesses)
         elif wire_format == self.wire_format:
             self._confirmed |= self.task.required_features(_items(inputs), wire_format)
-            self._votes = {form: by for form, by in self._votes.items() if not (form ^ wire_format) & self._confirmed}
+            if self._votes:
+                self._votes = {
+                    vote: by for vote, by in self._votes.items() if not (vote ^ wire_format) & self._confirmed
+                }
             self._doubt_answers_left = self._doubt_answers_left - 1 if self._votes else 0
 
     def fallback_after_answer(self, wire_format: int, inputs: Sequence[Indexed]) -> int | None:

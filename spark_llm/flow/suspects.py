@@ -126,6 +126,8 @@ class Suspects:
         self._answer_count += 1
         if request.send_number > self._last_answered.send_number:
             self._last_answered = Answered(request.send_number, request.token)
+        if not self.waiting and not self._past_witnesses:
+            return []
         self._past_witnesses = [each for each in self._past_witnesses if each.send_number > request.send_number]
         cleared, self.waiting, waiting = [], [], self.waiting
         for suspect in waiting:

@@ -38,8 +38,8 @@ class Price:
     def cost(self, tally: Tally) -> float:
         """Return the cost of a tally in US dollars.
 
-        Tokens of the total that are in neither part, such as reasoning that a server counts separately, have the price
-        of answers; where no answer has tokens, the price of prompts.
+        Tokens of the total that are in neither part have the price of answers: they may be reasoning. Where no answer
+        has tokens, they have the price of prompts.
         """
         cached = min(tally.cached_tokens, tally.prompt_tokens)
         other = max(0, tally.total_tokens - tally.prompt_tokens - tally.completion_tokens)

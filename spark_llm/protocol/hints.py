@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from spark_llm.errors import HINT, Kind
 from spark_llm.protocol.failures import NOT_READY, STOPPED
+from spark_llm.protocol.urls import INVOCATIONS_PATH
 from spark_llm.protocol.values import RowError
 
 MAX_MESSAGE_CHARACTERS = 700
 _MAX_WHERE = 200
 _MAX_SIGN_IN = 80
 _DATABRICKS = re.compile(r"/serving-endpoints\b|/ai-gateway/")
-_NAME = re.compile(r"/serving-endpoints/([^/?]+)/(?:served-models/[^/]+/)?invocations")
 _pattern = partial(re.compile, flags=re.IGNORECASE)
 _REFUSED = (
     "the token ({sign_in}) was refused: it is revoked, expired or for another host; create a new one for this host."
@@ -120,7 +120,7 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
             " /chat/completions, /completions or /embeddings."
         ),
     ),
-    "quota": (HintRule("no credit or budget is left; see the account's billing page, then run it again."),),
+    "quota": (HintRule("no credit or budget is left; see the account's billing page."),),
     "unavailable": (
         HintRule(
             "start the endpoint, then run it again; `spark-llm check {name}` shows when it is ready.",
@@ -243,8 +243,9 @@ def with_hint(error: RowError, where: str, sign_in: str, *, stops_all: bool = Fa
     rule = None if HINT in error.message else rule_for(error, where, sign_in, stops_all=stops_all)
     if rule is None:
         return error
-    name = _NAME.search(where)
-    hint = rule.hint.format(sign_in=_cut(sign_in, _MAX_SIGN_IN), name=_cut(name[1], _MAX_SIGN_IN) if name else "NAME")
+    endpoint = INVOCATIONS_PATH.search(where)
+    name = _cut(endpoint["name"], _MAX_SIGN_IN) if endpoint else "NAME"
+    hint = rule.hint.format(sign_in=_cut(sign_in, _MAX_SIGN_IN), name=name)
     tail = f" (at {_cut(where, _MAX_WHERE)}).{HINT}{hint}"
     return error._replace(message=_cut(error.message.rstrip(". "), MAX_MESSAGE_CHARACTERS - len(tail)) + tail)
 

@@ -4,6 +4,9 @@ import ipaddress
 import re
 from urllib.parse import urlsplit, urlunsplit
 
+INVOCATIONS_PATH = re.compile(r"/serving-endpoints/(?P<name>[^/?]+)(/served-models/(?P<served>[^/]+))?/invocations")
+"""The path of a workspace's endpoint, or of one served model behind it."""
+
 _DATABRICKS_HOSTS = re.compile(r"(^|\.)(databricks\.(com|us|mil)|azuredatabricks\.net|databricks\.azure\.(us|cn))$")
 _OPENAI_HOSTS = re.compile(r"(^|\.)openai\.com$")
 _AZURE_HOSTS = re.compile(r"\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)$")

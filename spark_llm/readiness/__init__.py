@@ -1,5 +1,5 @@
-"""Whether an endpoint is ready: what `preflight` checks, from the driver and from an executor.
+"""Readiness of an endpoint: the checks of `preflight`, from the driver and from an executor.
 
-No rows are asked but one.
+Asks one short question from each place, and no rows.
 Begin with `api`.
 """

@@ -1,7 +1,7 @@
-"""The checks of an endpoint, one after the other, from wherever this runs: the driver, the command line, an executor.
+"""The checks of an endpoint, one after the other, from the driver, the command line or an executor.
 
-What goes wrong is told in a row's own words. Nothing is raised for what is wrong with the endpoint, and no request
-waits longer than it is given.
+A failed check has the message that a row would get. A problem of the endpoint never raises, and each request has a
+time limit.
 """
 
 import time
@@ -18,141 +18,141 @@ from spark_llm.protocol.json_codec import read_object
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.urls import is_route_optimised
 from spark_llm.protocol.values import Answer, Failure, Response, RowError
-from spark_llm.readiness.client import ReadinessClient, off_the_loop
-from spark_llm.readiness.probe import SAMPLE, asks_on, is_an_answer, questions
+from spark_llm.readiness.client import ReadinessClient, run_outside_loop
+from spark_llm.readiness.probe import SAMPLE, is_about_format, is_answered, probes
 from spark_llm.readiness.report import Check, Outcome, Where
-from spark_llm.readiness.target import TIMEOUT_S, Target, locate
-from spark_llm.readiness.workspace import Description, Subject, listed, unknown_name_hint
+from spark_llm.readiness.target import TIMEOUT_S, Target, check_address
+from spark_llm.readiness.workspace import Description, Subject, read_descriptions, unknown_name_hint
 from spark_llm.text.format import span
 
-DESCRIBE_S = 10.0  # a description is no model's work, and it can be done without
+DESCRIBE_TIMEOUT_S = 10.0  # a description needs no model, and the checks can do without it
 NETWORK_CHECKS = ("credentials", "description", "request")
-_MAY_BE_THE_TASK: tuple[Kind, ...] = ("invalid_request", "invalid_response", "not_found")
-_MAY_BE_THE_URL: tuple[Kind, ...] = ("invalid_request", "unauthorized", "not_found")
-_BARRED: tuple[Kind, ...] = ("connection", "timeout")
+_TASK_ERRORS: tuple[Kind, ...] = ("invalid_request", "invalid_response", "not_found")  # perhaps the wrong task
+_URL_ERRORS: tuple[Kind, ...] = ("invalid_request", "unauthorized", "not_found")  # perhaps the wrong URL
+_UNREACHABLE: tuple[Kind, ...] = ("connection", "timeout")
 
 
-class Visit:
-    """An endpoint visited from one place: its checks in order, each with what those before it found.
+class CheckRun:
+    """The network checks of an endpoint from one place, in order; each uses the findings of those before it.
 
     Attributes:
-        target: What is asked; of several tasks, the one that was found is left.
-        checks: What was found.
-        barred: Whether nothing was answered at all, which says nothing of other places.
+        target: The target; of several candidate tasks, only the one that the endpoint serves is left.
+        checks: The checks so far.
+        is_local: Whether a failure is of this place, so that another place may succeed.
     """
 
     def __init__(self, target: Target, where: Where) -> None:
-        """Ask nothing yet."""
+        """Send nothing yet."""
         self.target = target
         self.checks: list[Check] = []
-        self.barred = False
+        self.is_local = False
         self._where = where
-        self._caller = ReadinessClient(target.route)
-        self._hints: dict[Kind, str] = {}  # what the description says to a refusal
+        self._client = ReadinessClient(target.route)
+        self._hints: dict[Kind, str] = {}  # of the description, for a refused request
 
     def sign_in(self) -> None:
         """Get a token, as a worker does before its first request."""
         try:
-            token = self._caller.sign_in()
+            token = self._client.sign_in()
         except SignInError as error:
-            self._fail("credentials", error.failure.error)
+            self._add_failure("credentials", error.failure.error)
             return
-        left_s = self._caller.token_ends_at - time.time()
+        left_s = self._client.token_ends_at - time.time()
         if left_s <= 0:
-            expired = RowError(
-                "unauthorized", None, f"the token expired {_to_the_minute(-left_s)} ago", retryable=False
-            )
-            self._fail("credentials", expired)
-            self.barred = token != getattr(self.target.route.credential, "source", None)  # a worker may get another
+            message = f"the token expired {_rounded_span(-left_s)} ago"
+            expired = RowError("unauthorized", None, message, retryable=False)
+            self._add_failure("credentials", expired)
+            self.is_local = token != getattr(self.target.route.credential, "source", None)  # a worker gets its own
             return
-        lasts = f", good for another {_to_the_minute(left_s)}" if left_s < 1e9 else ""
-        self._note("credentials", "passed", _who(self.target.route) + lasts)
+        validity = f", valid for another {_rounded_span(left_s)}" if left_s < 1e9 else ""
+        self._add("credentials", "passed", _credential_summary(self.target.route) + validity)
 
     def describe(self) -> None:
-        """Ask the workspace what it knows of the endpoint. Without a description the request has the last word."""
+        """Get the workspace's description of the endpoint; without one, the request alone decides."""
         route = self.target.route
-        subject = None if is_route_optimised(route.url) else Subject.of(route.url, route.model)
+        subject = None if is_route_optimised(route.url) else Subject.from_url(route.url, route.model)
         if subject is None:
-            self._note("description", "skipped", "no workspace describes what is asked at this URL")
+            self._add("description", "skipped", "no workspace describes the endpoint of this URL")
             return
         try:
             response = self._get(subject.url)
             document = read_object(response.body)
             if response.status == 404 and document.get("error_code") == "RESOURCE_DOES_NOT_EXIST":
-                names = [each.name for each in listed(read_object(self._get(subject.list_url).body))]
-                words = f"{failure_of(response).error.message.rstrip('.')} (at {route.shown})."
-                self._note("description", "failed", words, unknown_name_hint(subject.name, names))
+                names = [each.name for each in read_descriptions(read_object(self._get(subject.list_url).body))]
+                message = f"{failure_of(response).error.message.rstrip('.')} (at {route.shown})."
+                self._add("description", "failed", message, unknown_name_hint(subject.name, names))
             elif response.succeeded and "name" in document:
-                self._judge(Description.read(document), subject.served)
+                self._check_description(Description.read(document), subject.served)
             else:
-                self._note("description", "skipped", f"there is none to be had: {_why_none(response)}")
+                self._add("description", "skipped", f"not available: {_refusal(response)}")
         except SignInError as error:
-            self._note("description", "skipped", f"there is none to be had: {error}")
+            self._add("description", "skipped", f"not available: {error}")
 
     def _get(self, url: str) -> Response:
-        return self._caller.send("GET", url, None, min(DESCRIBE_S, self.target.timeout_s))
+        return self._client.send("GET", url, None, min(DESCRIBE_TIMEOUT_S, self.target.timeout_s))
 
-    def _judge(self, described: Description, served: str | None) -> None:
-        wrong = described.wrong(served)
-        if wrong is not None:
-            self._note("description", "failed", *wrong)
+    def _check_description(self, description: Description, served: str | None) -> None:
+        problem = description.problem(served)
+        if problem is not None:
+            self._add("description", "failed", *problem)
             return
         for task in self.target.tasks:
-            if task.name == described.task:
-                self.target = self.target.only(task)
-        other_task = described.other_task(self.target.tasks[0].name)
-        self._hints |= dict.fromkeys(_MAY_BE_THE_URL, described.own_way)
-        self._hints |= dict.fromkeys(_MAY_BE_THE_TASK, other_task or described.own_way)
-        words = f"{described.name} is {described.state}" + (f" and serves {described.kind}" if described.kind else "")
-        words += "; it scales to zero, so a first answer may take minutes" if described.scales_to_zero else ""
-        self._note("description", "passed", words, described.own_way)
+            if task.name == description.task:
+                self.target = self.target.with_task(task)
+        url_hint, task_hint = description.url_hint, description.task_hint(self.target.tasks[0].name)
+        self._hints |= dict.fromkeys(_URL_ERRORS, url_hint)
+        self._hints |= dict.fromkeys(_TASK_ERRORS, task_hint or url_hint)
+        message = f"{description.name} is {description.state}"
+        message += f" and serves {description.kind}" if description.kind else ""
+        message += "; it scales to zero, so the first answer may take minutes" if description.scales_to_zero else ""
+        self._add("description", "passed", message, url_hint)
 
     def ask(self) -> None:
-        """Send one request of one token, and find the task where it is not known."""
+        """Send one request of one token for each candidate task, until the endpoint answers one."""
         errors = []
         for task in self.target.tasks:
-            target = self.target.only(task)
-            outcome, latency_s = self._answer_to(target)
-            if isinstance(outcome, Answer) or is_an_answer(outcome.error):
+            target = self.target.with_task(task)
+            outcome, latency_s = self._probe(target)
+            if isinstance(outcome, Answer) or is_answered(outcome.error):
                 self.target = target
-                self._note("request", "passed", _told(task, outcome, latency_s))
+                self._add("request", "passed", _answer_summary(task, outcome, latency_s))
                 return
             errors.append(outcome.error)
-            if outcome.error.kind not in _MAY_BE_THE_TASK and outcome.error.status != 500:
+            if outcome.error.kind not in _TASK_ERRORS and outcome.error.status != 500:
                 break
-        self._fail("request", errors[0], self._hints.get(errors[0].kind, ""))
+        self._add_failure("request", errors[0], self._hints.get(errors[0].kind, ""))
 
-    def _answer_to(self, target: Target) -> tuple[Answer | Failure, float]:
-        """Ask the task's smallest questions until one is not refused for its form or its limit."""
+    def _probe(self, target: Target) -> tuple[Answer | Failure, float]:
+        """Send probes until one is not refused for its wire format or its limit; return the outcome and its latency."""
         route, [task] = target.route, target.tasks
         outcome: Answer | Failure
-        for question, form in questions(task):
+        for probe, wire_format in probes(task):
             try:
-                body = question.encode([SAMPLE], route.model, form)
-                response = self._caller.send("POST", route.url, body, target.timeout_s)
+                body = probe.encode([SAMPLE], route.model, wire_format)
+                response = self._client.send("POST", route.url, body, target.timeout_s)
             except SignInError as error:
                 return error.failure, 0.0
-            outcome, latency_s = question.decode(response, 1), response.latency_s
+            outcome, latency_s = probe.decode(response, 1), response.latency_s
             if isinstance(outcome, Answer):
                 refusal = outcome.results[0].error
                 return (outcome if refusal is None else Failure(refusal, usage=outcome.usage)), latency_s
-            if not asks_on(question, outcome.error):
+            if not is_about_format(probe, outcome.error):
                 break
         return outcome, latency_s
 
-    def _note(self, name: str, outcome: Outcome, message: str, hint: str = "") -> None:
+    def _add(self, name: str, outcome: Outcome, message: str, hint: str = "") -> None:
         self.checks.append(Check(name, self._where, outcome, message, hint))
 
-    def _fail(self, name: str, error: RowError, hint: str = "") -> None:
-        self.barred = error.status is None or error.kind in _BARRED
-        check = Check.of_words(name, self._where, "failed", self._caller.words(error))
+    def _add_failure(self, name: str, error: RowError, hint: str = "") -> None:
+        self.is_local = error.status is None or error.kind in _UNREACHABLE
+        check = Check.from_text(name, self._where, "failed", self._client.message_of(error))
         self.checks.append(check._replace(hint=hint) if hint else check)
 
 
-class Found(NamedTuple):
-    """What the driver's checks found: of several tasks, the one that is served is left in `target`.
+class DriverChecks(NamedTuple):
+    """The driver's checks, and the target with only the task that the endpoint serves.
 
-    `failed` is a check that failed in a way that would be the same from any other place.
+    `failed` is a failed check that would fail from any other place too.
     """
 
     checks: list[Check]
@@ -160,82 +160,86 @@ class Found(NamedTuple):
     failed: Check | None
 
 
-def check_here(endpoint: Endpoint, path: str, resolve: Callable[[], Target], environ: Mapping[str, str]) -> Found:
-    """Make all checks of the driver; the arguments are those of `locate`."""
-    checks, target = locate(endpoint, path, resolve, environ)
+def run_driver_checks(
+    endpoint: Endpoint, path: str, resolve: Callable[[], Target], environ: Mapping[str, str]
+) -> DriverChecks:
+    """Run all checks of the driver; the arguments are those of `check_address`."""
+    checks, target = check_address(endpoint, path, resolve, environ)
     if target is None:
-        return Found(checks + skipped(NETWORK_CHECKS[len(checks) - 1 :], "driver", checks[-1]), None, checks[-1])
-    visited = off_the_loop(lambda: visit(target, "driver"))
-    failed = next((check for check in visited.checks if check.outcome == "failed"), None)
-    return Found(checks + visited.checks, visited.target, None if visited.barred else failed)
+        return DriverChecks(checks + skipped(NETWORK_CHECKS[len(checks) - 1 :], "driver", checks[-1]), None, checks[-1])
+    run = run_outside_loop(lambda: run_network_checks(target, "driver"))
+    failed = next((check for check in run.checks if check.outcome == "failed"), None)
+    return DriverChecks(checks + run.checks, run.target, None if run.is_local else failed)
 
 
-def visit(target: Target, where: Where) -> Visit:
-    """Make the checks that need a network; from an executor only those that may turn out differently there."""
-    visited = Visit(target, where)
-    steps = (visited.sign_in, visited.describe, visited.ask) if where == "driver" else (visited.sign_in, visited.ask)
+def run_network_checks(target: Target, where: Where) -> CheckRun:
+    """Run the checks that need a network; from an executor, only those that may turn out differently there."""
+    run = CheckRun(target, where)
+    steps = (run.sign_in, run.describe, run.ask) if where == "driver" else (run.sign_in, run.ask)
     names = NETWORK_CHECKS if where == "driver" else ("credentials", "request")
     for step in steps:
         step()
-        failed = visited.checks[-1]
-        if failed.outcome == "failed":
-            visited.checks += skipped(names[len(visited.checks) :], where, failed)
+        last = run.checks[-1]
+        if last.outcome == "failed":
+            run.checks += skipped(names[len(run.checks) :], where, last)
             break
-    return visited
+    return run
 
 
 def skipped(names: Sequence[str], where: Where, failed: Check) -> list[Check]:
-    """Return checks that cannot be done because another one failed."""
-    why = f"not done: the check of the {failed.name} failed on the {failed.where}"
-    return [Check(name, where, "skipped", why) for name in names]
+    """Return skipped checks, with the failed check as the reason."""
+    message = f"not done: the {failed.name} check failed on the {failed.where}"
+    return [Check(name, where, "skipped", message) for name in names]
 
 
-def endpoints_at(route: Route, timeout_s: float = TIMEOUT_S) -> list[Description]:
-    """Return a workspace's endpoints; raises `ConfigError` in the words of a row where it does not list them."""
-    caller = ReadinessClient(route)
+def list_endpoints(route: Route, timeout_s: float = TIMEOUT_S) -> list[Description]:
+    """Return a workspace's endpoints; raises `ConfigError` with a row's message if the request fails."""
+    client = ReadinessClient(route)
     try:
-        response = caller.send("GET", route.url, None, timeout_s)
+        response = client.send("GET", route.url, None, timeout_s)
         error = None if response.succeeded else failure_of(response).error
     except SignInError as failed:
         error = failed.failure.error
     if error is None:
-        return listed(read_object(response.body))
-    words = Check.of_words("endpoints", "driver", "failed", caller.words(error))
-    raise ConfigError(words.message, words.hint or "check DATABRICKS_HOST.")
+        return read_descriptions(read_object(response.body))
+    check = Check.from_text("endpoints", "driver", "failed", client.message_of(error))
+    raise ConfigError(check.message, check.hint or "check DATABRICKS_HOST.")
 
 
-def _who(route: Route) -> str:
-    """Say who is asking, and where the secret comes from."""
+def _credential_summary(route: Route) -> str:
+    """Return the kind of credential and its origin, without the secret."""
     credential = route.credential
     if isinstance(credential, ClientCredentials):
         return f"a token of the OAuth client {credential.client_id} ({credential.origin})"
     if credential.source is None:
-        own = [name for name, _ in route.headers if name.lower() in ("authorization", "api-key")]
-        return f"no token, but the header {own[0]}" if own else "no token is sent"
-    return f"{'a token that a function returned' if callable(credential.source) else 'a token'} ({credential.origin})"
+        headers = [name for name, _ in route.headers if name.lower() in ("authorization", "api-key")]
+        return f"no token, but the header {headers[0]}" if headers else "no token"
+    return f"{'a token from a function' if callable(credential.source) else 'a token'} ({credential.origin})"
 
 
-def _told(task: Task, outcome: Answer | Failure, latency_s: float) -> str:
-    """Say what came back, how soon, and what it cost."""
-    words = f"{task.name} was answered in " + (f"{latency_s:.1f} s" if latency_s >= 1 else f"{latency_s * 1000:.0f} ms")
-    told = []
+def _answer_summary(task: Task, outcome: Answer | Failure, latency_s: float) -> str:
+    """Return the task, the latency, the model, and the size and tokens of the answer."""
+    summary = f"{task.name} was answered in "
+    summary += f"{latency_s:.1f} s" if latency_s >= 1 else f"{latency_s * 1000:.0f} ms"
+    details = []
     if isinstance(outcome, Answer):
         [result] = outcome.results
-        words += f" by {result.model}" if result.model else ""
-        told += [f"a vector of {len(result.embedding) // 4} numbers"] if result.embedding else []
+        summary += f" by {result.model}" if result.model else ""
+        details += [f"a vector of {len(result.embedding) // 4} numbers"] if result.embedding else []
     if outcome.usage is not None and outcome.usage.total_tokens is not None:
         tokens = outcome.usage.total_tokens
-        told.append(f"{tokens} token{'' if tokens == 1 else 's'}")
-    return f"{words}: {', '.join(told)}" if told else words
+        details.append(f"{tokens} token{'' if tokens == 1 else 's'}")
+    return f"{summary}: {', '.join(details)}" if details else summary
 
 
-def _why_none(response: Response) -> str:
+def _refusal(response: Response) -> str:
+    """Return why a response is not a description."""
     if response.succeeded:
-        return "what came back is no description"
+        return "the response is not a description"
     error = failure_of(response).error
     return error.message if error.status is None else f"{error.status} {error.message}"
 
 
-def _to_the_minute(seconds: float) -> str:
-    """Return a time in two units, in whole minutes where it is longer than two."""
+def _rounded_span(seconds: float) -> str:
+    """Return a time as `span` does, in whole minutes above two minutes."""
     return span(60 * round(seconds / 60) if seconds > 120 else seconds)

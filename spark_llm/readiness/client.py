@@ -1,4 +1,4 @@
-"""Asking one request at a time, as a worker asks: by the same sign-in, TLS, proxy and headers."""
+"""Client for single requests, with a worker's sign-in, TLS, proxy and headers."""
 
 import asyncio
 import time
@@ -13,32 +13,32 @@ from spark_llm.protocol.hints import with_hint
 from spark_llm.protocol.values import Failure, Response, RowError
 from spark_llm.transport.http import send_once
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 class ReadinessClient:
-    """Whoever a route names, asking; blocks, so it is for a thread without an event loop."""
+    """Blocking client with the credential of a route; for threads without an event loop."""
 
     def __init__(self, route: Route) -> None:
-        """Ask nothing yet."""
+        """Keep the route, and send nothing yet."""
         self._route = route
         self._keeper = TokenKeeper(route.credential, route.ca_bundle)
 
     def sign_in(self) -> str | None:
-        """Get a token, as a worker does before its first request; None asks without. Raises `SignInError`."""
+        """Return a token, as a worker gets one before its first request, or None for none. Raises `SignInError`."""
         try:
             self._keeper.renew_if_needed()
         except ConfigError as error:  # the bundle of certificates
-            raise SignInError(_unusable(error)) from None
+            raise SignInError(_failure_of(error)) from None
         return self._keeper.token
 
     @property
     def token_ends_at(self) -> float:
-        """When the token ends, as far as it or whoever gave it tells; in seconds since 1970."""
+        """When the token ends, in seconds since 1970; infinity if neither the token nor its issuer says so."""
         return min(self._keeper.expires_at, Token.parse(self._keeper.token or "", time.time()).expires_at)
 
     def send(self, method: str, url: str, body: bytes | None, timeout_s: float) -> Response:
-        """Send one request; a token that is refused is replaced once, where there is another. Raises `SignInError`."""
+        """Send one request, and once more if a refused token can be replaced. Raises `SignInError`."""
         route, response = self._route, Response(0)
         for _ in range(2):
             token = self.sign_in()
@@ -54,7 +54,7 @@ class ReadinessClient:
                     ca_bundle=route.ca_bundle,
                 )
             except ConfigError as error:
-                raise SignInError(_unusable(error)) from None
+                raise SignInError(_failure_of(error)) from None
             if response.status not in (401, 403):
                 self._keeper.record_success(token)
                 break
@@ -62,24 +62,24 @@ class ReadinessClient:
                 break
         return response
 
-    def words(self, error: RowError) -> str:
-        """Return a failure in the words of a row: what came back, from where, and what to do."""
+    def message_of(self, error: RowError) -> str:
+        """Return the message that a row would get for this error, with the URL and the next step."""
         route = self._route
         return with_hint(error, route.shown, route.credential.origin, stops_all=True).message
 
 
-def _unusable(error: ConfigError) -> Failure:
+def _failure_of(error: ConfigError) -> Failure:
     return Failure(RowError("connection", None, str(error), retryable=False), final=True)
 
 
-def off_the_loop(act: Callable[[], Result]) -> Result:
-    """Do what blocks; in a thread of its own where an event loop runs in this one, as in a notebook."""
+def run_outside_loop(function: Callable[[], T]) -> T:
+    """Run a blocking function, in a thread of its own if this thread runs an event loop, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return act()
+        return function()
     pool = ThreadPoolExecutor(1)
     try:
-        return pool.submit(act).result()
+        return pool.submit(function).result()
     finally:
         pool.shutdown(wait=False)

@@ -1,7 +1,7 @@
-"""One executor, looked at: its packages, its way to an endpoint, and what a request from there becomes.
+"""The checks of an executor: its packages, its connection to the endpoint, and one request.
 
-The look around comes first, by a function that travels by value and needs the standard library alone: it runs where
-this library is missing, and says so. It is a plain Python UDF, because an Arrow one needs pyarrow there.
+Two jobs of one row run there. The first is pickled by value and needs only the standard library, so it also reports a
+missing `spark_llm`. Both are plain Python UDFs, because Arrow UDFs need pyarrow.
 """
 
 import contextlib
@@ -23,32 +23,32 @@ from spark_llm._version import __version__
 from spark_llm.endpoint.route import Route
 from spark_llm.protocol.hints import with_hint
 from spark_llm.protocol.values import RowError
-from spark_llm.readiness.checks import skipped, visit
+from spark_llm.readiness.checks import run_network_checks, skipped
 from spark_llm.readiness.report import Check
 from spark_llm.readiness.target import Target
 from spark_llm.text.excerpt import excerpt
 
-_LOST_TASK = re.compile(r"most recent failure: [^\n]*?\): ([^\n]*)")
-_DIRECTORY = re.compile(r' \(in directory "[^"]*"\)')  # long, Spark's own, and before the reason
-JOB_S = 60.0  # until an executor has taken a job of one row and done it
-THREAD = "spark_llm executor job"
-INTERRUPT_S = 1.0  # between interrupts of a job that is late
+_TASK_FAILURE = re.compile(r"most recent failure: [^\n]*?\): ([^\n]*)")
+_DIRECTORY = re.compile(r' \(in directory "[^"]*"\)')  # long, of Spark, and in front of the reason
+JOB_TIMEOUT_S = 60.0  # for an executor to start and finish a job of one row
+THREAD_NAME = "spark_llm executor job"
+INTERRUPT_INTERVAL_S = 1.0  # between interrupts of a late job
 CHECKS = ("packages", "address", "credentials", "request")
-OURS, THEIRS = "spark_llm", ("aiohttp", "msgspec", "pandas", "pyarrow")
-_INSTALL = (
+LIBRARY, DEPENDENCIES = "spark_llm", ("aiohttp", "msgspec", "pandas", "pyarrow")
+_INSTALL_HINT = (
     f"install it where the executors run: %pip install spark-llm-endpoints=={__version__} in a notebook, else the"
     " cluster's image; or send a packed environment, spark.addArtifacts('environment.tar.gz#environment', archive=True)"
     " with spark.sql.execution.pyspark.python set to environment/bin/python."
 )
 
 
-def _around(url: str, ours: str, theirs: Sequence[str]) -> Callable[[object], str]:
-    """Return a function that looks around where it runs; made here, it is pickled by value and needs no `spark_llm`.
+def _inspection(url: str, library: str, dependencies: Sequence[str]) -> Callable[[object], str]:
+    """Return a function that inspects the machine that runs it; as a closure, it is pickled by value.
 
-    Our package tells its version itself: it may be on the path without having been installed.
+    The library's version comes from the package itself, which may be on the path without being installed.
     """
 
-    def look_around(_: object) -> str:
+    def inspect_machine(_: object) -> str:
         import importlib.metadata
         import importlib.util
         import json
@@ -59,7 +59,7 @@ def _around(url: str, ours: str, theirs: Sequence[str]) -> Callable[[object], st
 
         def version(name: str) -> str | None:
             try:
-                if name == ours:
+                if name == library:
                     return str(importlib.import_module(name).__version__)
                 return importlib.metadata.version(name) if importlib.util.find_spec(name) else None
             except importlib.metadata.PackageNotFoundError:
@@ -72,134 +72,135 @@ def _around(url: str, ours: str, theirs: Sequence[str]) -> Callable[[object], st
         proxy = None if proxy_bypass(host) else getproxies().get(parts.scheme)
         if proxy:
             host = urlsplit(proxy if "://" in proxy else f"//{proxy}").hostname or ""
-        found: dict[str, object] = {"host": host, "proxy": bool(proxy), "addresses": [], "trouble": ""}
+        resolution: dict[str, object] = {"host": host, "proxy": bool(proxy), "addresses": [], "error": ""}
         try:
-            found["addresses"] = sorted({str(info[4][0]) for info in socket.getaddrinfo(host, None)})
+            resolution["addresses"] = sorted({str(info[4][0]) for info in socket.getaddrinfo(host, None)})
         except (OSError, UnicodeError) as error:
-            found["trouble"] = getattr(error, "strerror", None) or str(error)
+            resolution["error"] = getattr(error, "strerror", None) or str(error)
         return json.dumps(
             {
                 "python": platform.python_version(),
-                "versions": {name: version(name) for name in (ours, *theirs)},
-                **found,
+                "versions": {name: version(name) for name in (library, *dependencies)},
+                **resolution,
             }
         )
 
-    return look_around
+    return inspect_machine
 
 
-def look(
-    spark: SparkSession, target: Target | None, failed: Check | None = None, *, job_s: float = JOB_S
+def run_executor_checks(
+    spark: SparkSession, target: Target | None, failed: Check | None = None, *, job_timeout_s: float = JOB_TIMEOUT_S
 ) -> list[Check]:
-    """Make the checks of an executor.
+    """Run the checks of an executor.
 
-    `failed` is a check of the driver's that failed in a way that would be the same there: then nothing is asked again.
-    Where even the address is not known there is no `target`, and nothing to look at.
+    `failed` is a check of the driver that would fail there too; then no request is sent. Without a `target`, whose
+    address the driver could not find, all checks are skipped.
     """
     if target is None:
         return skipped(CHECKS, "executor", failed) if failed is not None else []
-    checks = _looked_around(spark, target, job_s)
+    checks = _inspection_checks(spark, target, job_timeout_s)
     failed = next((check for check in checks if check.outcome == "failed"), failed)
     if failed is not None:
         return checks + skipped(CHECKS[len(checks) :], "executor", failed)
     try:
-        rows = _on_an_executor(spark, _visiting(target), max(job_s, 2 * target.timeout_s))
-    except Exception as error:  # noqa: BLE001 -- whatever Spark says when it cannot run a Python function
-        failed = _no_python("credentials", error)
+        rows = _run_on_executor(spark, _visit(target), max(job_timeout_s, 2 * target.timeout_s))
+    except Exception as error:  # noqa: BLE001 -- Spark's error if it cannot run a Python function, of many types
+        failed = _job_failure("credentials", error)
         return [*checks, failed, *skipped(CHECKS[len(checks) + 1 :], "executor", failed)]
     return checks + [Check(*row) for row in rows]
 
 
-def _looked_around(spark: SparkSession, target: Target, job_s: float) -> list[Check]:
-    """Check an executor's packages, and whether it finds the host."""
+def _inspection_checks(spark: SparkSession, target: Target, job_timeout_s: float) -> list[Check]:
+    """Check an executor's packages, and whether it can resolve the host."""
     try:
-        there = _on_an_executor(spark, _around(target.route.url, OURS, THEIRS), job_s)
+        executor = _run_on_executor(spark, _inspection(target.route.url, LIBRARY, DEPENDENCIES), job_timeout_s)
     except Exception as error:  # noqa: BLE001 -- as above
-        return [_no_python("packages", error)]
-    packages = _packages(there, json.loads(_around("", OURS, THEIRS)(None)))
-    return [packages, _address(there, target.route)] if packages.outcome == "passed" else [packages]
+        return [_job_failure("packages", error)]
+    driver = json.loads(_inspection("", LIBRARY, DEPENDENCIES)(None))
+    packages = _packages_check(executor, driver)
+    return [packages, _address_check(executor, target.route)] if packages.outcome == "passed" else [packages]
 
 
-def _visiting(target: Target) -> Callable[[object], str]:
-    """Return a function that visits the endpoint where it runs, and returns its checks as JSON."""
+def _visit(target: Target) -> Callable[[object], str]:
+    """Return a function that runs the network checks on its machine, and returns them as JSON."""
 
     def visit_endpoint(_: object) -> str:
-        return json.dumps(visit(target, "executor").checks)
+        return json.dumps(run_network_checks(target, "executor").checks)
 
     return visit_endpoint
 
 
-def _on_an_executor(spark: SparkSession, function: Callable[[object], str], job_s: float) -> Any:  # noqa: ANN401 -- what JSON holds
-    """Run a function on one executor, and return the JSON that it returns; raises `TimeoutError` where that takes long.
+def _run_on_executor(spark: SparkSession, function: Callable[[object], str], job_timeout_s: float) -> Any:  # noqa: ANN401 -- what JSON holds
+    """Run a function on one executor, and return the value of its JSON; raises `TimeoutError` for a late job.
 
-    The job runs in a thread that has this one's properties in Spark. On Connect one that is late is interrupted. A
-    classic session interrupts only what has its own thread's tags, so there the job stays: it is one row.
+    The job's thread inherits this thread's Spark properties. On Connect a late job is interrupted. A classic session
+    interrupts only jobs with its own thread's tags, so there the job stays: it is one row.
     """
-    asked = udf(function, StringType(), useArrow=False).asNondeterministic()
-    found: Future[str] = Future()
+    function_udf = udf(function, StringType(), useArrow=False).asNondeterministic()
+    document: Future[str] = Future()
     tag = f"spark_llm-{uuid.uuid4().hex}"
 
     def run() -> None:
         try:
             if is_remote():
                 spark.addTag(tag)
-            found.set_result(spark.range(0, 1, 1, 1).select(asked("id")).collect()[0][0])
-        except BaseException as error:  # noqa: BLE001 -- whatever it is, the caller gets it
-            found.set_exception(error)
+            document.set_result(spark.range(0, 1, 1, 1).select(function_udf("id")).collect()[0][0])
+        except BaseException as error:  # noqa: BLE001 -- the caller gets every error
+            document.set_exception(error)
 
     def interrupt() -> None:
         with contextlib.suppress(Exception):  # the session may have ended
-            while not found.done():  # Spark interrupts what has started, and the job may not have
+            while not document.done():  # Spark interrupts only jobs that have started
                 spark.interruptTag(tag)
-                wait([found], INTERRUPT_S)
+                wait([document], INTERRUPT_INTERVAL_S)
 
-    of_session = {"session": spark} if is_remote() else {}  # PySpark 3.5 knows no such argument, and needs none
-    InheritableThread(run, daemon=True, name=THREAD, **of_session).start()
-    wait([found], job_s)
-    if not found.done():
+    session_argument = {"session": spark} if is_remote() else {}  # PySpark 3.5 neither has nor needs it
+    InheritableThread(run, daemon=True, name=THREAD_NAME, **session_argument).start()
+    wait([document], job_timeout_s)
+    if not document.done():
         if is_remote():
-            Thread(target=interrupt, daemon=True).start()  # a cluster that takes no job may take no interrupt either
-        raise TimeoutError(f"no executor did a job of one row within {job_s:g} s")
-    return json.loads(found.result())
+            Thread(target=interrupt, daemon=True).start()  # a cluster that starts no job may accept no interrupt
+        raise TimeoutError(f"no executor finished a job of one row within {job_timeout_s:g} s")
+    return json.loads(document.result())
 
 
-def _no_python(name: str, error: Exception) -> Check:
-    """Say why Spark could not run a function, in the one line of its own that says it."""
-    words = str(error).split("\n\tat ")[0].split("\nJVM stacktrace")[0]
+def _job_failure(name: str, error: Exception) -> Check:
+    """Return the failed check of a job that Spark could not run, with the one line of its error that says why."""
+    text = str(error).split("\n\tat ")[0].split("\nJVM stacktrace")[0]
     if isinstance(error, TimeoutError):
         hint = "see the cluster's page: it may be starting, or busy with other jobs."
-    elif "PYTHON_VERSION_MISMATCH" in words:
-        hint = "give the driver and the executors one Python; PYSPARK_PYTHON names the executors'."
+    elif "PYTHON_VERSION_MISMATCH" in text:
+        hint = "use one Python version on the driver and the executors; PYSPARK_PYTHON names the executors' Python."
     else:
-        hint = "see the executor's log; PYSPARK_PYTHON names the Python that it runs."
-    if "Traceback (most recent call last)" in words:
-        words = words.rstrip().rpartition("\n")[2]
-    cause = _LOST_TASK.search(words)
-    said = excerpt(_DIRECTORY.sub("", cause[1] if cause else words), 300)
-    return Check(name, "executor", "failed", f"Spark ran no Python function: {said.rstrip('.')}.", hint)
+        hint = "see the executor's log; PYSPARK_PYTHON names its Python."
+    if "Traceback (most recent call last)" in text:
+        text = text.rstrip().rpartition("\n")[2]
+    cause = _TASK_FAILURE.search(text)
+    reason = excerpt(_DIRECTORY.sub("", cause[1] if cause else text), 300)
+    return Check(name, "executor", "failed", f"Spark could not run a Python function: {reason.rstrip('.')}.", hint)
 
 
-def _packages(there: Mapping[str, Any], here: Mapping[str, Any]) -> Check:
-    """Compare the packages of an executor with the driver's."""
-    versions, ours = there["versions"], here["versions"]
+def _packages_check(executor: Mapping[str, Any], driver: Mapping[str, Any]) -> Check:
+    """Compare an executor's packages with the driver's."""
+    versions, driver_versions = executor["versions"], driver["versions"]
     if missing := [name for name, version in versions.items() if version is None]:
-        message = f"The executor's Python {there['python']} has no {', '.join(missing)}."
-        return Check("packages", "executor", "failed", message, _INSTALL)
-    if versions[OURS] != ours[OURS]:
-        message = f"The executor has spark_llm {versions[OURS]}, and the driver {ours[OURS]}."
-        return Check("packages", "executor", "failed", message, _INSTALL)
-    told = [
-        f"{name} {version}" + ("" if version == ours[name] else f" (driver: {ours[name]})")
+        message = f"The executor's Python {executor['python']} has no {', '.join(missing)}."
+        return Check("packages", "executor", "failed", message, _INSTALL_HINT)
+    if versions[LIBRARY] != driver_versions[LIBRARY]:
+        message = f"The executor has spark_llm {versions[LIBRARY]}, but the driver has {driver_versions[LIBRARY]}."
+        return Check("packages", "executor", "failed", message, _INSTALL_HINT)
+    packages = [
+        f"{name} {version}" + ("" if version == driver_versions[name] else f" (driver: {driver_versions[name]})")
         for name, version in versions.items()
     ]
-    return Check("packages", "executor", "passed", f"Python {there['python']}, {', '.join(told)}")
+    return Check("packages", "executor", "passed", f"Python {executor['python']}, {', '.join(packages)}")
 
 
-def _address(there: Mapping[str, Any], route: Route) -> Check:
-    """Say whether an executor finds the host, or the proxy that stands before it."""
-    host = f"{'the proxy ' if there['proxy'] else ''}{there['host']}"
-    if not there["trouble"]:
-        return Check("address", "executor", "passed", f"{host} is {', '.join(there['addresses'])}")
-    words = f"the name {there['host']} cannot be resolved: {there['trouble']}"
-    error = with_hint(RowError("connection", None, words, retryable=True), route.shown, "")
-    return Check.of_words("address", "executor", "failed", error.message)
+def _address_check(executor: Mapping[str, Any], route: Route) -> Check:
+    """Check that an executor resolved the host, or the proxy in front of it."""
+    host = f"{'the proxy ' if executor['proxy'] else ''}{executor['host']}"
+    if not executor["error"]:
+        return Check("address", "executor", "passed", f"{host} is {', '.join(executor['addresses'])}")
+    message = f"the name {executor['host']} cannot be resolved: {executor['error']}"
+    error = with_hint(RowError("connection", None, message, retryable=True), route.shown, "")
+    return Check.from_text("address", "executor", "failed", error.message)

@@ -1,6 +1,6 @@
-"""What a check of an endpoint found, and how that prints: first what is wrong and what to do, then everything.
+"""The report of the checks, as values and as text: failures with their hints first, then every check.
 
-Values and their text. Knows no clock, no socket and no Spark; what it is given has no secret in it.
+Knows no clock, no socket, no Spark and no secret.
 """
 
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ _COLOURS: dict[Outcome, str] = {"passed": "#1a7f37", "failed": "#b3261e", "skipp
 
 
 class Check(NamedTuple):
-    """One check: what was looked at, from where, and what came of it.
+    """One check: its subject, where it ran, and its outcome.
 
     Attributes:
-        name: What was looked at: "address", "credentials", "description", "request" or "packages".
-        where: From where: "driver" or "executor". The command line is a driver.
+        name: Its subject: "address", "credentials", "description", "request" or "packages".
+        where: "driver" or "executor". The command line counts as a driver.
         outcome: "passed", "failed" or "skipped".
-        message: What was found, or why nothing was.
-        hint: What to do about it; empty where there is nothing to do.
+        message: The finding, or the reason why the check was skipped.
+        hint: The next step; empty if there is nothing to do.
     """
 
     name: str
@@ -34,28 +34,28 @@ class Check(NamedTuple):
     hint: str = ""
 
     @classmethod
-    def of_words(cls, name: str, where: Where, outcome: Outcome, words: str) -> "Check":
-        """Make a check of a message that may end in a hint."""
-        message, _, hint = words.partition(HINT)
+    def from_text(cls, name: str, where: Where, outcome: Outcome, text: str) -> "Check":
+        """Return a check whose text is a message with or without a hint."""
+        message, _, hint = text.partition(HINT)
         return cls(name, where, outcome, message, hint)
 
     @property
-    def words(self) -> str:
-        """The message and the hint, as an error of a row has them."""
+    def text(self) -> str:
+        """The message and the hint, as in a row's error."""
         return self.message + (HINT + self.hint if self.hint else "")
 
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What `preflight` found; prints as text, and as a table in a notebook.
+    """The result of `preflight`; prints as text, and as a table in a notebook.
 
     >>> report = preflight("my-endpoint")
     >>> if not report.ok:
     ...     raise SystemExit(str(report))
 
     Attributes:
-        endpoint: What was checked, fit to print.
-        checks: Every check, in the order in which they were made.
+        endpoint: The endpoint's name or URL, without secrets.
+        checks: Every check, in the order in which they ran.
     """
 
     endpoint: str
@@ -83,20 +83,21 @@ class Report:
             if check.hint:
                 yield f"  Hint: {check.hint}"
         yield ""
-        found = ("see above" if check.outcome == "failed" else check.words for check in self.checks)
+        findings = ("see above" if check.outcome == "failed" else check.text for check in self.checks)
         yield text_table(
-            (check.where, check.name, check.outcome, words) for check, words in zip(self.checks, found, strict=True)
+            (check.where, check.name, check.outcome, finding)
+            for check, finding in zip(self.checks, findings, strict=True)
         )
 
     @property
     def _verdict(self) -> str:
         counts = {outcome: sum(check.outcome == outcome for check in self.checks) for outcome in _COLOURS}
-        told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-        return f"{'ready' if self.ok else 'not ready'} ({told})"
+        summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+        return f"{'ready' if self.ok else 'not ready'} ({summary})"
 
     def _repr_html_(self) -> str:
         checks = sorted(self.checks, key=lambda check: check.outcome != "failed")
-        table = html_table(("where", "check", "outcome", "what was found"), map(_cells, checks), left_aligned=(3,))
+        table = html_table(("where", "check", "outcome", "finding"), map(_cells, checks), left_aligned=(3,))
         return f"<p><strong>{escape(self.endpoint)}</strong>: {escape(self._verdict)}</p>{table}"
 
 

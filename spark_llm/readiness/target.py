@@ -1,4 +1,4 @@
-"""What a check asks: the address, who is asking, and the tasks that come into question."""
+"""The target of the checks: the address, the credential and the candidate tasks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,25 +18,25 @@ from spark_llm.readiness.report import Check
 from spark_llm.readiness.workspace import API
 
 TIMEOUT_S = 30.0
-TASKS: tuple[Task, ...] = (Chat(), Embed(), Complete())  # in the order in which they are tried
+TASKS: tuple[Task, ...] = (Chat(), Embed(), Complete())  # in the order of the attempts
 TASK_NAMES = tuple(task.name for task in TASKS)
 
 
 class Target(NamedTuple):
-    """What is asked: where and as whom, and the tasks that come into question; travels to executors.
+    """The route and the candidate tasks of the checks; it is pickled for executors.
 
     Attributes:
-        route: Where the first of the tasks is posted to.
-        tasks: The task; or several, of which the first that is answered is the one.
-        timeout_s: How long one request may take.
+        route: The route of the first task.
+        tasks: One task, or several candidates; the first that the endpoint answers is the endpoint's task.
+        timeout_s: Seconds for one request.
     """
 
     route: Route
     tasks: tuple[Task, ...]
     timeout_s: float = TIMEOUT_S
 
-    def only(self, task: Task) -> "Target":
-        """Return the same with one of its tasks: under an OpenAI-style base each has a path of its own."""
+    def with_task(self, task: Task) -> "Target":
+        """Return the target with one of its tasks; under an OpenAI-style base each task has its own path."""
         parts = urlsplit(self.route.url)
         route, first = self.route, self.tasks[0].route
         if len(self.tasks) > 1 and parts.path.endswith(first):
@@ -44,46 +44,46 @@ class Target(NamedTuple):
         return self._replace(route=route, tasks=(task,))
 
 
-def tasks_of(endpoint: Endpoint, told: str | None) -> tuple[Task, ...]:
-    """Return the tasks that come into question: the one that is told or that the URL's path names, else all.
+def candidate_tasks(endpoint: Endpoint, name: str | None) -> tuple[Task, ...]:
+    """Return the tasks that the endpoint may serve: the named one, or the one of the URL's path, else all.
 
-    Raises `ConfigError` for a task that there is not.
+    Raises `ConfigError` for an unknown task.
     """
-    if told is not None and told not in TASK_NAMES:
-        raise ConfigError(f"task={told!r} is no task.", f"pass one of {', '.join(TASK_NAMES)}, or leave it out.")
+    if name is not None and name not in TASK_NAMES:
+        raise ConfigError(f"Unknown task {name!r}.", f"pass one of {', '.join(TASK_NAMES)}, or leave it out.")
     path = urlsplit(endpoint.target).path.rstrip("/") if endpoint.is_url else ""
-    named = max((task for task in TASKS if path.endswith(task.route)), key=lambda task: len(task.route), default=None)
-    if told is None and named is not None:
-        return (named,)
-    return tuple(task for task in TASKS if told in (None, task.name))
+    of_path = max((task for task in TASKS if path.endswith(task.route)), key=lambda task: len(task.route), default=None)
+    if name is None and of_path is not None:
+        return (of_path,)
+    return tuple(task for task in TASKS if name in (None, task.name))
 
 
-def shown(endpoint: Endpoint) -> str:
-    """Return the endpoint's name or URL, fit to print."""
+def printable_name(endpoint: Endpoint) -> str:
+    """Return the endpoint's name, or its URL without secrets."""
     return masked_url(endpoint.target) if endpoint.is_url else endpoint.target
 
 
-def locate(
+def check_address(
     endpoint: Endpoint, path: str, resolve: Callable[[], Target], environ: Mapping[str, str]
 ) -> tuple[list[Check], Target | None]:
-    """Check the address: `resolve` finds out where the endpoint is, and who is asking; `path` is its task's.
+    """Check the address: `resolve` finds the endpoint's URL and its credential; `path` is the route of its task.
 
-    Returns the checks, and what there is to ask; None where that is not known. Where it is the credentials that are
-    wrong, and not the address, it is their check that fails.
+    Returns the checks and the target, or None if `resolve` fails. If the credential is at fault and not the address,
+    the check of the credentials fails.
     """
     try:
         target = resolve()
     except ConfigError as error:
         failed = Check("credentials", "driver", "failed", error.what, error.hint)
         try:
-            address = replace(endpoint, token=Bearer.of("anybody's")).resolve(path, environ, ()).shown
+            address = replace(endpoint, token=Bearer.of("placeholder")).resolve(path, environ, ()).shown
         except ConfigError:
             return [failed._replace(name="address")], None
         return [Check("address", "driver", "passed", address), failed], None
     return [Check("address", "driver", "passed", target.route.shown)], target
 
 
-def workspace(
+def workspace_route(
     environ: Mapping[str, str],
     providers: Sequence[CredentialsProvider],
     token: Credential | None = None,
@@ -91,20 +91,20 @@ def workspace(
     ca_bundle: str | None = None,
     allow_http: bool = False,
 ) -> Route:
-    """Return where the workspace that the environment or a login names lists its endpoints, and who is asking.
+    """Return the route of the endpoint list in the workspace that the environment or a credentials provider names.
 
-    `token` goes before what is found there. Raises `ConfigError` where there is none.
+    `token` takes precedence over the credential found there. Raises `ConfigError` without a workspace.
     """
     host = host_url(environ.get("DATABRICKS_HOST", ""))
     if not host:
-        here = (login.workspace(environ) for login in providers if login.is_available(environ))
-        found = next(filter(None, here), None)
-        if found is None:
+        workspaces = (provider.workspace(environ) for provider in providers if provider.is_available(environ))
+        workspace = next(filter(None, workspaces), None)
+        if workspace is None:
             raise ConfigError(
-                "DATABRICKS_HOST does not say at which workspace.",
+                "DATABRICKS_HOST names no workspace.",
                 "set DATABRICKS_HOST and DATABRICKS_TOKEN, or DATABRICKS_CONFIG_PROFILE.",
             )
-        host, token = found.host, token or found.credential
-    # A base is asked for a model, and a list has none: it is named, and not sent.
-    asked = Endpoint(host + API, model="any", token=token, ca_bundle=ca_bundle, allow_http=allow_http)
-    return replace(asked.resolve("", environ, providers), model=None)
+        host, token = workspace.host, token or workspace.credential
+    # A base URL needs a model, but a list has none: the route leaves it out.
+    endpoint = Endpoint(host + API, model="any", token=token, ca_bundle=ca_bundle, allow_http=allow_http)
+    return replace(endpoint.resolve("", environ, providers), model=None)

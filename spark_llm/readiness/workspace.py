@@ -1,7 +1,7 @@
-"""A workspace's own word about its endpoints: where it is asked for, and what it says. Knows no clock and no socket.
+"""A workspace's descriptions of its endpoints: their URLs and their content. Knows no clock and no socket.
 
 Source: the Databricks REST reference, Serving endpoints (`GET /api/2.0/serving-endpoints` and `/{name}`). Any document
-can be read; what it does not say is empty.
+can be read; missing fields are empty.
 """
 
 import re
@@ -9,29 +9,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from spark_llm.protocol.urls import INVOCATIONS_PATH
 from spark_llm.text.suggestion import did_you_mean
 
 API = "/api/2.0/serving-endpoints"
-LISTS_THEM = "`spark-llm endpoints` lists those of the workspace."
-_KINDS = {"chat": "chat", "completions": "complete", "embeddings": "embed"}  # the last word of llm/v1/chat
-_NAMED = re.compile(r"/serving-endpoints/(?P<name>[^/]+)(/served-models/(?P<served>[^/]+))?/invocations")
-_OPENAI = re.compile(r"/serving-endpoints/(chat/completions|completions|embeddings)")
+LIST_HINT = "`spark-llm endpoints` lists those of the workspace."
+_TASKS = {"chat": "chat", "completions": "complete", "embeddings": "embed"}  # the last word of llm/v1/chat
+_OPENAI_PATH = re.compile(r"/serving-endpoints/(chat/completions|completions|embeddings)")
 
 
 class Subject(NamedTuple):
-    """What can be described: an endpoint's name, one model behind it if that is asked, and where to ask."""
+    """The subject of a description: an endpoint's name, the served model if the URL names one, and the API's URL."""
 
     name: str
     served: str | None
     url: str
 
     @classmethod
-    def of(cls, url: str, model: str | None) -> "Subject | None":
-        """Return what is asked at this URL, with the model that requests name; None for what no workspace describes."""
+    def from_url(cls, url: str, model: str | None) -> "Subject | None":
+        """Return the endpoint at this URL, where requests name `model`; None for a URL outside a workspace's API."""
         parts = urlsplit(url)
-        if named := _NAMED.fullmatch(parts.path):
-            name, served = unquote(named["name"]), named["served"] and unquote(named["served"])
-        elif _OPENAI.fullmatch(parts.path) and model:
+        if match := INVOCATIONS_PATH.fullmatch(parts.path):
+            name, served = unquote(match["name"]), match["served"] and unquote(match["served"])
+        elif _OPENAI_PATH.fullmatch(parts.path) and model:
             name, served = model, None
         else:
             return None
@@ -40,22 +40,22 @@ class Subject(NamedTuple):
 
     @property
     def list_url(self) -> str:
-        """Where all endpoints of the workspace are listed."""
+        """The URL of the list of all endpoints in the workspace."""
         return urlunsplit(urlsplit(self.url)._replace(path=API))
 
 
 class Description(NamedTuple):
-    """What a workspace says of one endpoint.
+    """A workspace's description of one endpoint.
 
     Attributes:
         name: Its name.
-        kind: What it serves, in the workspace's words: "llm/v1/chat".
+        kind: Its task as the workspace names it: "llm/v1/chat".
         ready: Whether it takes requests.
-        update: What becomes of its configuration: "NOT_UPDATING", "IN_PROGRESS", "UPDATE_FAILED" …
-        served: The models behind it, by name.
+        update: The state of its configuration: "NOT_UPDATING", "IN_PROGRESS", "UPDATE_FAILED" …
+        served: The names of its served models.
         stopped: Whether one of them is stopped.
-        scales_to_zero: Whether one of them is started by the first request.
-        own_url: Where a route-optimised endpoint is asked; None for any other endpoint.
+        scales_to_zero: Whether one of them starts with the first request.
+        own_url: The URL of a route-optimised endpoint; None for any other endpoint.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Description(NamedTuple):
 
     @classmethod
     def read(cls, document: object) -> "Description":
-        """Read a description, as far as it is one."""
+        """Read a description; fields that are missing or of another type are empty."""
         state = _object(document, "state")
         entities = list(_objects(_object(document, "config"), "served_entities"))
         query = _object(_object(document, "data_plane_info"), "query_info")
@@ -87,73 +87,73 @@ class Description(NamedTuple):
 
     @property
     def task(self) -> str | None:
-        """The task that it serves, as this library calls it; None for a custom model, and for one that is not told."""
-        return _KINDS.get(self.kind.rpartition("/")[2])
+        """The task as this library names it; None for a custom model, and for a description without a task."""
+        return _TASKS.get(self.kind.rpartition("/")[2])
 
     @property
     def state(self) -> str:
-        """Its state in a few words."""
-        words = [] if self.update in ("", "NOT_UPDATING") else [self.update]
-        words += ["stopped"] if self.stopped and not self.ready else []
-        return ("READY" if self.ready else "NOT_READY") + (f" ({', '.join(words)})" if words else "")
+        """The state in a few words: "READY", "NOT_READY (stopped)"."""
+        details = [] if self.update in ("", "NOT_UPDATING") else [self.update]
+        details += ["stopped"] if self.stopped and not self.ready else []
+        return ("READY" if self.ready else "NOT_READY") + (f" ({', '.join(details)})" if details else "")
 
-    def wrong(self, served: str | None) -> tuple[str, str] | None:
-        """Return what keeps it, or one model behind it, from answering, and what to do; None where nothing does."""
+    def problem(self, served: str | None) -> tuple[str, str] | None:
+        """Return why the endpoint, or this served model, cannot answer, and a hint; None if it can."""
         if not self.ready:
-            return f"The endpoint {self.name} is {self.state}.", self._until_ready
+            return f"The endpoint {self.name} is {self.state}.", self._not_ready_hint
         if served is not None and self.served and served not in self.served:
             models = ", ".join(self.served)
-            return f"The endpoint {self.name} has no served model {served!r}.", f"it has {models}: name one of these."
+            return f"The endpoint {self.name} has no served model {served!r}.", f"name one of {models}."
         return None
 
-    def other_task(self, asked: str) -> str:
-        """Return what to do where `asked` ("chat") is refused because the endpoint is for another task; else nothing.
+    def task_hint(self, task: str) -> str:
+        """Return the hint if the endpoint refuses `task` ("chat") because it serves another one; else "".
 
-        Some endpoints answer more than the task that they are described by, so the endpoint has the last word.
+        Some endpoints answer more tasks than their description names, so only a refusal shows a mismatch.
         """
-        if self.task in (None, asked):
+        if self.task in (None, task):
             return ""
         return (
-            f"the endpoint {self.name} serves {self.task} ({self.kind}), and {asked} was asked of it: use"
-            f" {self.task}_udf, or name an endpoint for {asked}; {LISTS_THEM}"
+            f"the endpoint {self.name} serves {self.task} ({self.kind}), not {task}: use {self.task}_udf, or name an"
+            f" endpoint for {task}; {LIST_HINT}"
         )
 
     @property
-    def _until_ready(self) -> str:
+    def _not_ready_hint(self) -> str:
         if self.update == "IN_PROGRESS":
             return "it is being deployed; check again when its page under Serving says Ready."
         if self.update in ("UPDATE_FAILED", "UPDATE_CANCELED"):
-            return "its last update did not succeed; the Events on its page under Serving say why."
+            return "its last update failed; see the Events on its page under Serving."
         return "start it on its page under Serving, then check again."
 
     @property
-    def own_way(self) -> str:
-        """How a route-optimised endpoint wants to be asked; empty for any other."""
+    def url_hint(self) -> str:
+        """The hint for a route-optimised endpoint, which has a URL of its own; empty for any other."""
         if self.own_url is None:
             return ""
-        return f"it is route-optimised: ask {self.own_url} with an OAuth token, such as ClientCredentials get."
+        return f"it is route-optimised: use {self.own_url} with an OAuth token, for example ClientCredentials(…)."
 
 
-def listed(document: object) -> list[Description]:
-    """Read a list of endpoints."""
+def read_descriptions(document: object) -> list[Description]:
+    """Read the list of endpoints."""
     return [Description.read(entry) for entry in _objects(document, "endpoints")]
 
 
 def unknown_name_hint(name: str, names: Sequence[str]) -> str:
-    """Return the hint for an endpoint that the workspace does not have: the most similar names, and how to list all."""
-    return f"{did_you_mean(name, names, otherwise='check the name;', max_suggestions=3)} {LISTS_THEM}"
+    """Return the hint for an unknown endpoint name: the most similar names, and how to list all."""
+    return f"{did_you_mean(name, names, otherwise='check the name;', max_suggestions=3)} {LIST_HINT}"
 
 
 def _object(document: object, name: str) -> Mapping[str, Any]:
-    found = document.get(name) if isinstance(document, Mapping) else None
-    return found if isinstance(found, dict) else {}
+    value = document.get(name) if isinstance(document, Mapping) else None
+    return value if isinstance(value, dict) else {}
 
 
 def _objects(document: object, name: str) -> Iterator[Mapping[str, Any]]:
-    found = document.get(name) if isinstance(document, Mapping) else None
-    yield from (entry for entry in found if isinstance(entry, dict)) if isinstance(found, list) else ()
+    value = document.get(name) if isinstance(document, Mapping) else None
+    yield from (entry for entry in value if isinstance(entry, dict)) if isinstance(value, list) else ()
 
 
 def _text(document: object, name: str) -> str:
-    found = document.get(name) if isinstance(document, Mapping) else None
-    return " ".join(found.split())[:500] if isinstance(found, str) else ""
+    value = document.get(name) if isinstance(document, Mapping) else None
+    return " ".join(value.split())[:500] if isinstance(value, str) else ""

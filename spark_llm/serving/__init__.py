@@ -5,7 +5,8 @@
 ...     endpoints.invocations("chat"), endpoints.token
 
 It shares no code with the client: each implements the documented wire format by itself. Names load at first use, so
-the import costs nothing.
+the import costs nothing. Imports go down only: `endpoints`, `stock`, `http`, `auth`, `catalog`, `scenario`, `models`,
+`protocol`. Begin with `endpoints`.
 """
 
 import importlib

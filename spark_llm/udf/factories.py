@@ -1,6 +1,6 @@
-"""The three UDFs: `chat_udf`, `complete_udf` and `embed_udf`.
+"""The public UDF factories: `chat_udf`, `complete_udf` and `embed_udf`.
 
-Their parameters are checked and written down here; what they return is a `ModelUDF`.
+They check their parameters, encode them as JSON, and return a `ModelUDF`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from spark_llm.protocol.task import Task
 
-_DEFAULT = Policy()
+_DEFAULT_POLICY = Policy()
 
 
-def _udf(
+def _build_udf(
     name: str,
     task: "Task",
     endpoint: str | Endpoint,
@@ -41,9 +41,11 @@ def _udf(
     if isinstance(endpoint, str):
         endpoint = Endpoint(endpoint)
     if not isinstance(endpoint, Endpoint):
-        raise ConfigError(f"{endpoint!r} is no endpoint.", "pass an endpoint's name, a URL or an Endpoint.")
+        raise ConfigError(f"endpoint={endpoint!r} is not an endpoint.", "pass its name, a URL or an Endpoint.")
     if not isinstance(policy, Policy):
-        raise ConfigError(f"policy={policy!r} is no Policy.", "pass Policy(…), for example Policy(max_in_flight=32).")
+        raise ConfigError(
+            f"policy={policy!r} is not a Policy.", "pass Policy(…), for example Policy(max_in_flight=32)."
+        )
     return ModelUDF(name, task, endpoint, policy, schema, prompt=prompt, ddl=ddl)
 
 
@@ -62,57 +64,57 @@ def chat_udf(
     n: int | None = None,
     response_format: Mapping[str, object] | None = None,
     extra_body: Mapping[str, object] | None = None,
-    policy: Policy = _DEFAULT,
+    policy: Policy = _DEFAULT_POLICY,
 ) -> ModelUDF:
-    """Ask a chat model about each row.
+    """Return a UDF that asks a chat model about each row.
 
-    The column is a string, the user's message; or an `array<struct<role:string,content:string>>`, a conversation. A
-    null is answered by null and costs nothing. A row that could not be answered carries its `error`; the job goes on.
+    The column is a string (the user's message) or an `array<struct<role:string,content:string>>` (a conversation). A
+    null gives null and costs nothing. A row that fails carries its `error`, and the job goes on.
 
     >>> chat = chat_udf("my-endpoint", system="Answer in one word: is the review positive or negative?", max_tokens=8)
     >>> df.withColumn("mood", chat("review")).select("review", "mood.text", "mood.usage.total_tokens", "mood.error")
 
-    With a `template` the message is written from several columns, given by name or as one struct that has the fields.
-    What is given by name is cast as Spark casts it to a string; in a struct the fields are strings already. A null in
-    any field makes its row null. Braces in the data are data. Then `system` is a template too, filled from the same
-    columns. Where the template is one field and nothing else, that may be a conversation, which `system` leads.
+    A `template` writes the message from several columns, passed by name or as one struct with the template's fields.
+    Spark casts columns passed by name to strings; the fields of a struct must be strings. A null in any field makes
+    the row null. Braces in the data stay as they are. `system` is then a template of the same columns. A template of
+    one field alone also takes a conversation, and `system` becomes its first message.
 
     >>> brief = chat_udf("my-endpoint", template="Summarise {title} ({year}): {body}", system="Answer in {language}.")
     >>> df.withColumn("brief", brief(title="title", year="year", body=F.trim("body"), language=F.lit("Dutch")))
     >>> reply = chat_udf("my-endpoint", template="{turns}", system="You are {persona}.")
     >>> df.withColumn("reply", reply(turns="messages", persona="role"))
 
-    With `returns` the answer is JSON of that type, and the column `parsed` has it as a struct, exactly. The request
-    carries the type's JSON schema; a server that does not know `response_format`, as its first answer shows, is asked
-    in words. An answer that does not fit is asked for again, `Policy.reask` times; then the row's error is
-    `schema_mismatch`, with the answer in `text`. Every try's tokens are in `usage`.
+    With `returns` the model answers in JSON, and the field `parsed` holds it as a struct with exact values. The request
+    carries the type's JSON schema. If the first answer shows that the server does not know `response_format`, the
+    schema goes into the prompt. A mismatched answer is requested again, `Policy.reask` times. Then the row's error is
+    `schema_mismatch`, with the answer in `text`. `usage` counts the tokens of every attempt.
 
     >>> judge = chat_udf("my-endpoint", returns="mood STRING, stars INT, topics ARRAY<STRING>")
     >>> df.withColumn("judged", judge("review")).select("review", "judged.parsed.*", "judged.error")
 
     Args:
         endpoint: A serving endpoint's name, a URL or an `Endpoint`.
-        system: Instructions before the message; a conversation's own system message takes their place.
-        template: The message, with the names of fields in braces; `{{` and `}}` are braces.
-        returns: The type of the answer: DDL, a `StructType`, or a pydantic model. A column's COMMENT and a field's
-            description are told to the model. Workers do not need pydantic, and run no validators.
-        max_tokens: The most tokens of an answer. Where an endpoint reserves them, a tight number is faster.
-        max_completion_tokens: The same under the name that reasoning models take.
+        system: Instructions before the message; a conversation's own system message replaces them.
+        template: The message, with field names in braces; `{{` and `}}` are literal braces.
+        returns: The answer's type: DDL, a `StructType`, or a pydantic model. A column's COMMENT and a field's
+            description go to the model. Workers do not need pydantic, and run no validators.
+        max_tokens: Maximum tokens of an answer. A tight limit is faster if the endpoint reserves tokens.
+        max_completion_tokens: The same limit, under the name that reasoning models take.
         temperature: 0 to 2; 0 for the likeliest answer.
-        top_p: The share of likely tokens to choose from, above 0, up to 1.
-        seed: For answers that repeat, where the server can.
-        stop: A string, or several, before which the answer ends.
-        n: Answers to each row. More than one adds `choices`, an array of strings, null for each that is no answer.
-        response_format: The request's field of that name, as it is.
-        extra_body: Further fields of the request's top level.
-        policy: Limits and patience; see `Policy`.
+        top_p: Probability mass of the tokens to sample from, above 0, up to 1.
+        seed: Makes answers repeat, if the server supports it.
+        stop: One string or several; the answer ends before the first of them.
+        n: Answers per row. More than one adds `choices`, an array of strings with null for each failed answer.
+        response_format: The request field of that name, sent unchanged.
+        extra_body: Further top-level fields of the request.
+        policy: Limits, retries and error handling; see `Policy`.
 
     Returns:
         A callable for columns of `schemas.CHAT`: `text`, `finish_reason`, `usage` (tokens), `model`, `request_id`,
         `attempts`, `latency_ms` and `error`; with `returns` also `parsed`.
 
     Raises:
-        ConfigError: The endpoint or a parameter cannot be right. Nothing is asked to find out.
+        ConfigError: The endpoint or a parameter is invalid. The check sends no request.
     """
     parameters = {
         "max_tokens": max_tokens,
@@ -129,12 +131,12 @@ def chat_udf(
     ddl = check_text("returns", returns) if isinstance(returns, str) else None
     output = None if returns is None or ddl else structured_output_of(returns)
     if returns is not None and (response_format is not None or "response_format" in (extra_body or ())):
-        raise ConfigError("returns= and response_format both say what the answer is.", "give one of them.")
+        raise ConfigError("returns= and response_format= both set the answer's format.", "give one of them.")
     task = Chat(instructions, encode_parameters(parameters, extra_body), n or 1, output)
     schema = schemas.with_choices(schemas.CHAT) if task.n > 1 else schemas.CHAT
     if output is not None:
         schema = schemas.with_parsed(schema, spark_type(output.shape))
-    return _udf("chat_udf", task, endpoint, policy, schema, prompt=prompt, ddl=ddl)
+    return _build_udf("chat_udf", task, endpoint, policy, schema, prompt=prompt, ddl=ddl)
 
 
 def complete_udf(
@@ -148,12 +150,12 @@ def complete_udf(
     stop: str | Sequence[str] | None = None,
     n: int | None = None,
     extra_body: Mapping[str, object] | None = None,
-    policy: Policy = _DEFAULT,
+    policy: Policy = _DEFAULT_POLICY,
 ) -> ModelUDF:
-    r"""Continue each row's prompt with a completion model.
+    r"""Return a UDF that continues each row's prompt with a completion model.
 
-    The column is a string, the prompt as the model sees it; or, with a `template`, the columns that fill it. Nulls,
-    errors, templates and the parameters are those of `chat_udf`.
+    The column is a string, the prompt as the model sees it. With a `template`, several columns fill the prompt. Nulls,
+    errors, templates and parameters work as in `chat_udf`.
 
     >>> complete = complete_udf("my-endpoint", max_tokens=32, stop="\n")
     >>> df.withColumn("next", complete("prompt")).select("next.text", "next.error")
@@ -164,7 +166,7 @@ def complete_udf(
         A callable for columns of `schemas.COMPLETE`.
 
     Raises:
-        ConfigError: The endpoint or a parameter cannot be right. Nothing is asked to find out.
+        ConfigError: The endpoint or a parameter is invalid. The check sends no request.
     """
     parameters = {
         "max_tokens": max_tokens,
@@ -177,7 +179,7 @@ def complete_udf(
     prompt = None if template is None else PromptBuilder.parse(template)
     task = Complete(encode_parameters(parameters, extra_body), n or 1)
     schema = schemas.with_choices(schemas.COMPLETE) if task.n > 1 else schemas.COMPLETE
-    return _udf("complete_udf", task, endpoint, policy, schema, prompt=prompt)
+    return _build_udf("complete_udf", task, endpoint, policy, schema, prompt=prompt)
 
 
 def embed_udf(
@@ -186,36 +188,36 @@ def embed_udf(
     dimensions: int | None = None,
     instruction: str | None = None,
     extra_body: Mapping[str, object] | None = None,
-    policy: Policy = _DEFAULT,
+    policy: Policy = _DEFAULT_POLICY,
 ) -> ModelUDF:
-    """Turn each text into a vector.
+    """Return a UDF that turns each text into a vector.
 
-    Texts travel `Policy.batch_size` to a request. A null or blank text is answered by null and costs nothing. Rows that
-    shared a request share its tokens out by length, exactly. An input that the server refuses is found by halving its
-    batch; its neighbours are answered.
+    One request carries `Policy.batch_size` texts. A null or blank text gives null and costs nothing. The rows of a
+    request split its tokens by length, and the parts add up exactly. Halving the batch isolates an input that the
+    server refuses; the other inputs get their vectors.
 
     >>> embed = embed_udf("my-embedding-endpoint")
     >>> df.withColumn("vector", embed("text")).select("vector.embedding", "vector.error")
 
     Args:
         endpoint: A serving endpoint's name, a URL or an `Endpoint`.
-        dimensions: The vector's length, for models that offer several.
-        instruction: What the vectors are for, for models that take it with the texts.
-        extra_body: Further fields of the request's top level.
-        policy: Limits and patience; see `Policy`.
+        dimensions: Length of the vectors, for models that offer several.
+        instruction: Purpose of the vectors, for models that take an instruction.
+        extra_body: Further top-level fields of the request.
+        policy: Limits, retries and error handling; see `Policy`.
 
     Returns:
         A callable for columns of `schemas.EMBED`: `embedding` (array of float32), `usage`, `model`, `attempts`,
         `latency_ms` and `error`.
 
     Raises:
-        ConfigError: The endpoint or a parameter cannot be right. Nothing is asked to find out.
+        ConfigError: The endpoint or a parameter is invalid. The check sends no request.
     """
     task = Embed(encode_parameters({"dimensions": dimensions, "instruction": instruction}, extra_body))
-    return _udf("embed_udf", task, endpoint, policy, schemas.EMBED)
+    return _build_udf("embed_udf", task, endpoint, policy, schemas.EMBED)
 
 
-_WITH_DEFAULTS: Mapping[str, Callable[..., ModelUDF]] = {
+_FACTORIES: Mapping[str, Callable[..., ModelUDF]] = {
     "chat": chat_udf,
     "complete": complete_udf,
     "embed": embed_udf,
@@ -223,8 +225,8 @@ _WITH_DEFAULTS: Mapping[str, Callable[..., ModelUDF]] = {
 
 
 def model_udf(task: str, model: str | Endpoint | ModelUDF) -> ModelUDF:
-    """Return the UDF of a model, with the task's defaults for an endpoint; raises `ConfigError` for another task's."""
-    udf = model if isinstance(model, ModelUDF) else _WITH_DEFAULTS[task](model)
+    """Return a model's UDF, with the task's defaults for an endpoint; raises `ConfigError` for another task's UDF."""
+    udf = model if isinstance(model, ModelUDF) else _FACTORIES[task](model)
     if udf.task != task:
-        raise ConfigError(f"{task}= was given a UDF that asks for {udf.task}.", f"pass it as {udf.task}=.")
+        raise ConfigError(f"{task}= got a UDF for the task {udf.task!r}.", f"pass it as {udf.task}=.")
     return udf

@@ -1,9 +1,9 @@
-"""Spark's own UDFs, made late: an Arrow UDF where the server has them, else a pandas UDF.
+"""Base class of the UDFs: it becomes an Arrow UDF if the server supports these, else a pandas UDF.
 
-Spark's UDF object is bound to the session that it was made in, and cannot be made before a Connect session exists. So
-ours makes Spark's when it is called on columns or registered.
+Spark binds a UDF object to the session that made it, and cannot make one before a Connect session exists. So a
+`LazyUDF` makes Spark's UDF when it is called on columns or registered.
 
-PySpark reads the type hints of the functions below when it makes a UDF: what they name is imported for real.
+PySpark reads the type hints of the functions below when it makes a UDF, so their names are real imports.
 """
 
 import os
@@ -26,58 +26,58 @@ from spark_llm.protocol.values import Result
 from spark_llm.udf.columns import to_arrow, to_pandas
 from spark_llm.udf.spark_types import arrow_type
 
-FLUSH_ARRAYS = 90  # empty batches that fill the worker's output buffer of 64 KB, so that it is sent
-_TAG = "_spark_llm_call"
-Results = Iterator[list[Result | None]]  # in the rows' order; an empty list is a beat
+FLUSH_ARRAYS = 90  # empty batches that fill the worker's output buffer of 64 KB, so that Spark sends it
+_CALL_ATTRIBUTE = "_spark_llm_call"
+Results = Iterator[list[Result | None]]  # in the rows' order; an empty list asks for a flush
 
 
 class Plan(Protocol):
-    """What a worker does with a UDF's columns; it travels, so it is made of values.
+    """The work of a UDF on one worker; it is pickled, so it is made of values.
 
-    A batch is one column, or a tuple where the UDF was called on several.
+    A batch is one column, or a tuple of columns for a UDF that was called on several.
     """
 
     @property
     def canonical(self) -> Any:  # noqa: ANN401 -- what JSON holds
-        """What is asked of each row, as `protocol.canonical` writes it; table jobs know by it what was asked before."""
+        """The request in the form of `protocol.canonical`; table jobs compare it with the one of earlier runs."""
 
     def arrow(self, batches: Iterator[Any]) -> Results:
-        """Answer the rows of Arrow arrays."""
+        """Yield the results for rows in Arrow arrays."""
 
     def pandas(self, batches: Iterator[Any]) -> Results:
-        """Answer the rows of pandas series and frames."""
+        """Yield the results for rows in pandas series and frames."""
 
 
 class LazyUDF(ABC):
-    """A UDF that becomes Spark's when it is called or registered; it goes through `spark.udf.register` as it is."""
+    """A UDF that becomes Spark's when it is called or registered; `spark.udf.register` takes it as it is."""
 
     deterministic = False
-    """Spark must not ask a row again because a plan was written differently: it may if this were True."""
+    """False, because Spark may evaluate a deterministic UDF twice, and each evaluation sends requests."""
 
     def __init__(self, name: str, field: str | None = None) -> None:
-        """Name it; it gives structs, or of each result only this `field`."""
+        """Set the name; with a `field` the UDF returns only this field of each result, else a struct."""
         self.__name__ = name
         self._field = field
 
     @property
     @abstractmethod
     def returnType(self) -> DataType:  # noqa: N802 -- PySpark's name
-        """The type of its column."""
+        """The type of the result column."""
 
     @abstractmethod
     def plan(self) -> Plan:
-        """Return what travels to the workers."""
+        """Return the plan that workers run."""
 
     @property
     def func(self) -> Any:  # noqa: ANN401 -- what PySpark calls a UDF's function
-        """The function that workers run, for `spark.udf.register`."""
-        return self.made_for(active_session()).func
+        """The function that workers run; `spark.udf.register` reads it once."""
+        return self.for_session(active_session()).func
 
     @property
     def evalType(self) -> int:  # noqa: N802 -- PySpark's name
-        """How Spark hands rows over, for `spark.udf.register`."""
+        """The kind of batches that Spark passes, for `spark.udf.register`."""
         if is_at_least(active_session().version, 4, 1):
-            from pyspark.sql.pandas.functions import ArrowUDFType  # as in `on`
+            from pyspark.sql.pandas.functions import ArrowUDFType  # as in `for_version`
 
             return ArrowUDFType.SCALAR_ITER
         return PandasUDFType.SCALAR_ITER
@@ -86,54 +86,54 @@ class LazyUDF(ABC):
         """Return this UDF: it is nondeterministic already."""
         return self
 
-    def made_for(self, spark: SparkSession) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
-        """Make Spark's UDF for this session."""
-        return self.on(spark.version)
+    def for_session(self, spark: SparkSession) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
+        """Return Spark's UDF for this session."""
+        return self.for_version(spark.version)
 
-    def on(self, spark_version: str) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
-        """Make Spark's UDF for a server of this version: an Arrow UDF from 4.1 on, a pandas UDF before."""
+    def for_version(self, spark_version: str) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
+        """Return Spark's UDF for a server of this version: an Arrow UDF from 4.1 on, a pandas UDF before."""
         if is_at_least(spark_version, 4, 1):
-            from pyspark.sql.pandas.functions import arrow_udf  # PySpark 3.5 and 4.0 have none
+            from pyspark.sql.pandas.functions import arrow_udf  # PySpark 3.5 and 4.0 lack it
 
-            vectorised: Any = arrow_udf  # its overloads know no struct made of an iterator, nor do those of pandas_udf
-            run = _arrow_function(self.plan(), self.returnType, self._field, self._to_arrow())
+            make_udf: Any = arrow_udf  # the overloads of both accept no iterator of structs
+            function = _arrow_function(self.plan(), self.returnType, self._field, self._arrow_converter())
         else:
-            vectorised = pandas_udf
-            run = _pandas_function(self.plan(), self._field, self._to_pandas())
-        run.__name__ = run.__qualname__ = self.__name__
-        return vectorised(run, self.returnType).asNondeterministic()
+            make_udf = pandas_udf
+            function = _pandas_function(self.plan(), self._field, self._pandas_converter())
+        function.__name__ = function.__qualname__ = self.__name__
+        return make_udf(function, self.returnType).asNondeterministic()
 
-    def _to_arrow(self) -> Callable[[Any, pa.StructType], pa.StructArray]:
-        """Return what lays results out as Arrow; it travels."""
+    def _arrow_converter(self) -> Callable[[Any, pa.StructType], pa.StructArray]:
+        """Return the function that converts results to Arrow; it is pickled with the plan."""
         return to_arrow
 
-    def _to_pandas(self) -> Callable[[Any], pd.DataFrame]:
-        """Return what lays results out as pandas; it travels."""
-        kind, field = self.returnType, self._field
-        names = kind.fieldNames() if field is None and isinstance(kind, StructType) else [field or ""]
+    def _pandas_converter(self) -> Callable[[Any], pd.DataFrame]:
+        """Return the function that converts results to pandas; it is pickled with the plan."""
+        data_type, field = self.returnType, self._field
+        names = data_type.fieldNames() if field is None and isinstance(data_type, StructType) else [field or ""]
         return partial(to_pandas, names=names)
 
-    def called_on(self, *arguments: Column | str) -> Column:
-        """Return the column of results, tagged with the call: a table job reads off it what is asked."""
-        column: Column = self.made_for(active_session())(*arguments)
-        vars(column)[_TAG] = Call(self, arguments)
+    def tagged_column(self, *arguments: Column | str) -> Column:
+        """Return the result column, with the `Call` as an attribute that table jobs read."""
+        column: Column = self.for_session(active_session())(*arguments)
+        vars(column)[_CALL_ATTRIBUTE] = Call(self, arguments)
         return column
 
 
 class Call(NamedTuple):
-    """One of our UDFs, and the columns that it was called on."""
+    """A UDF of this library with the columns that it was called on."""
 
     udf: LazyUDF
     arguments: tuple[Column | str, ...]
 
 
 def call_of(column: Column) -> Call | None:
-    """Return the call that a column is the direct result of; None where it is not one of ours."""
-    return vars(column).get(_TAG)
+    """Return the call whose direct result the column is; None for a column of other origin."""
+    return vars(column).get(_CALL_ATTRIBUTE)
 
 
 def active_session() -> SparkSession:
-    """Return the session that a UDF is made for: its server, and not the client, decides what UDFs there are."""
+    """Return the active session, whose server decides which kinds of UDF exist; raises `ConfigError` without one."""
     try:
         return SparkSession.active()
     except PySparkRuntimeError:
@@ -143,61 +143,63 @@ def active_session() -> SparkSession:
 
 
 def is_at_least(spark_version: str, major: int, minor: int) -> bool:
-    """Return whether a version is this one or a later one; one without numbers is not."""
+    """Return whether a version is at least this one; False for a version without numbers."""
     numbers = re.match(r"(\d+)\.(\d+)", spark_version)
     return numbers is not None and (int(numbers[1]), int(numbers[2])) >= (major, minor)
 
 
 def _arrow_function(
-    plan: Plan, schema: DataType, field: str | None, lay_out: Callable[[Any, pa.StructType], pa.StructArray]
+    plan: Plan, schema: DataType, field: str | None, convert: Callable[[Any, pa.StructType], pa.StructArray]
 ) -> Any:  # noqa: ANN401 -- a function that PySpark inspects
     def run(batches: Iterator[pa.Array]) -> Iterator[pa.Array]:
-        kind = arrow_type(schema)
-        whole = kind if field is None else pa.struct([pa.field(field, kind)])
+        data_type = arrow_type(schema)
+        struct_type = data_type if field is None else pa.struct([pa.field(field, data_type)])
 
-        def write(results: list[Result | None]) -> pa.Array:
-            array = lay_out(results, whole)
+        def batch_of(results: list[Result | None]) -> pa.Array:
+            array = convert(results, struct_type)
             return array if field is None else array.field(0)
 
-        yield from _written(plan.arrow(batches), write, write([]))
+        yield from _output_batches(plan.arrow(batches), batch_of, batch_of([]))
 
     return run
 
 
-def _pandas_function(plan: Plan, field: str | None, lay_out: Callable[[Any], pd.DataFrame]) -> Any:  # noqa: ANN401 -- a function that PySpark inspects
+def _pandas_function(plan: Plan, field: str | None, convert: Callable[[Any], pd.DataFrame]) -> Any:  # noqa: ANN401 -- a function that PySpark inspects
     def run(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
-        def write(results: list[Result | None]) -> Any:  # noqa: ANN401 -- a frame, or a series
-            frame = lay_out(results)
+        def batch_of(results: list[Result | None]) -> Any:  # noqa: ANN401 -- a frame, or a series
+            frame = convert(results)
             return frame if field is None else frame[field]
 
-        # A beat's frames have no columns: Spark makes none of them then, and it costs a tenth.
-        nothing = pd.DataFrame() if field is None else pd.Series([], dtype=object)
-        yield from _written(plan.pandas(batches), write, nothing)
+        # An empty frame without columns costs Spark a tenth of one with columns.
+        empty_batch = pd.DataFrame() if field is None else pd.Series([], dtype=object)
+        yield from _output_batches(plan.pandas(batches), batch_of, empty_batch)
 
     return run
 
 
-def _written(answers: Results, write: Callable[[list[Result | None]], Any], nothing: object) -> Iterator[Any]:
-    """Yield results as `write` makes them, and for a beat enough of `nothing` to be sent.
+def _output_batches(
+    chunks: Results, batch_of: Callable[[list[Result | None]], Any], empty_batch: object
+) -> Iterator[Any]:
+    """Yield each chunk of results as a batch, and for an empty chunk as many empty batches as flush the output.
 
-    Where Spark has hung up, as it does after a LIMIT, the worker ends here: Spark's own end of it would try the broken
-    pipe once more and print a traceback.
+    After a LIMIT Spark closes the worker's pipe. Then the worker exits here, because Spark's own shutdown would write
+    to the broken pipe once more and print a traceback.
     """
     try:
-        for results in answers:
+        for results in chunks:
             if results:
-                yield write(results)
+                yield batch_of(results)
             else:
-                yield from [nothing] * FLUSH_ARRAYS
+                yield from [empty_batch] * FLUSH_ARRAYS
     except SparkLLMError as error:
         if TaskContext.get() is not None:
-            # Its message says all. These are Spark's own settings, of a worker that ends now: 4.0 and later leave the
-            # traceback out, and 3.5 its own part of it.
+            # The message says everything, and the worker ends now. These settings of Spark hide the traceback: from
+            # 4.0 on all of it, in 3.5 Spark's own frames.
             os.environ.update(SPARK_HIDE_TRACEBACK="1", SPARK_SIMPLIFIED_TRACEBACK="1")
         raise error.with_traceback(None) from None
-    except GeneratorExit as ended:
-        if isinstance(answers, Generator):
-            answers.close()
-        if isinstance(ended.__context__, ConnectionError) and TaskContext.get() is not None:
+    except GeneratorExit as closed:
+        if isinstance(chunks, Generator):
+            chunks.close()
+        if isinstance(closed.__context__, ConnectionError) and TaskContext.get() is not None:
             os._exit(0)
         raise

@@ -1,4 +1,4 @@
-"""A model as a function of columns: our own callable, which becomes Spark's UDF late."""
+"""`ModelUDF`: a model as a function of columns, returned by the public UDF factories."""
 
 import contextlib
 import os
@@ -30,67 +30,67 @@ from spark_llm.udf.columns import arrow_rows, pandas_rows
 from spark_llm.udf.lazy_udf import LazyUDF, Results, active_session
 from spark_llm.udf.returns import structured_output_of
 from spark_llm.udf.spark_types import spark_type, struct_of
-from spark_llm.udf.template_columns import arrow_prompts, by_name, pandas_prompts
+from spark_llm.udf.template_columns import arrow_prompts, pandas_prompts, template_struct
 
 PROVIDERS = (Profile(), Runtime())
 
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """Ask about each row of one column, or of the struct that fills a template."""
+    """Plan of a `ModelUDF`: each row is one column's value, or the struct that fills a template."""
 
-    recipe: RequestSpec
+    spec: RequestSpec
 
     @property
     def canonical(self) -> dict[str, Any]:
-        """What the model is asked, without who asks it and how hard."""
-        task, route, prompt = self.recipe.task, self.recipe.route, self.recipe.prompt
+        """The request without the credentials and the policy."""
+        task, route, prompt = self.spec.task, self.spec.route, self.spec.prompt
         return canonical_model(route.url, route.model, task, prompt)
 
     def arrow(self, batches: Iterator[Any]) -> Results:
-        """Answer the rows of Arrow arrays."""
-        prompt, chat = self.recipe.prompt, self.recipe.task.name == "chat"
-        return self._answers(
+        """Yield the results for rows in Arrow arrays."""
+        prompt, chat = self.spec.prompt, self.spec.task.name == "chat"
+        return self._results(
             arrow_rows(batches, conversations=chat) if prompt is None else arrow_prompts(batches, prompt)
         )
 
     def pandas(self, batches: Iterator[Any]) -> Results:
-        """Answer the rows of pandas series and frames."""
-        prompt, chat = self.recipe.prompt, self.recipe.task.name == "chat"
-        return self._answers(
+        """Yield the results for rows in pandas series and frames."""
+        prompt, chat = self.spec.prompt, self.spec.task.name == "chat"
+        return self._results(
             pandas_rows(batches, conversations=chat) if prompt is None else pandas_prompts(batches, prompt)
         )
 
-    def _answers(self, rows: Iterator[Sequence[Item | None]]) -> Results:
-        return engine_for(self.recipe).stream(self.recipe.task, self._named(rows))
+    def _results(self, rows: Iterator[Sequence[Item | None]]) -> Results:
+        return engine_for(self.spec).stream(self.spec.task, self._with_named_errors(rows))
 
-    def _named(self, rows: Iterator[Sequence[Item | None]]) -> Iterator[Sequence[Item | None]]:
-        """Yield the rows; an error of their type names the UDF."""
+    def _with_named_errors(self, rows: Iterator[Sequence[Item | None]]) -> Iterator[Sequence[Item | None]]:
+        """Yield the rows; an `InputTypeError` gets the UDF's name in front."""
         try:
             yield from rows
         except InputTypeError as error:
-            raise InputTypeError(f"{self.recipe.task.name}_udf: {error.what}", error.hint) from None
+            raise InputTypeError(f"{self.spec.task.name}_udf: {error.what}", error.hint) from None
 
 
 @dataclass(frozen=True)
-class Typed:
-    """A task, and the type of the column that it fills."""
+class TypedTask:
+    """A task with the type of its result column."""
 
     task: Task
     schema: StructType
 
-    def with_ddl(self, ddl: str, spark: SparkSession) -> "Typed":
-        """Return a chat with answers of the type that the session reads in `ddl`; raises `ConfigError`."""
+    def with_ddl(self, ddl: str, spark: SparkSession) -> "TypedTask":
+        """Return a chat whose answers have the type that the session reads in `ddl`; raises `ConfigError`."""
         if not isinstance(self.task, Chat):
             return self
         output = structured_output_of(struct_of(ddl, spark))
-        return Typed(replace(self.task, output=output), schemas.with_parsed(self.schema, spark_type(output.shape)))
+        return TypedTask(replace(self.task, output=output), schemas.with_parsed(self.schema, spark_type(output.shape)))
 
 
 class ModelUDF(LazyUDF):
-    """A model as a function of a column. Call it on one; register it with `spark.udf.register("name", it)`.
+    """A model as a function of a column. Call it on one, or register it with `spark.udf.register("name", udf)`.
 
-    One with a template is a function of its fields: call it on the columns by name, or on one struct that has them.
+    With a template it is a function of the template's fields: call it on columns by name, or on one struct.
 
     >>> chat = chat_udf("my-endpoint")
     >>> df.withColumn("answer", chat("question")).select("answer.text", "answer.error")
@@ -98,7 +98,7 @@ class ModelUDF(LazyUDF):
     >>> df.withColumn("summary", brief(title="title", body=F.upper("body"))).select("summary.text")
     """
 
-    _resolving = threading.RLock()  # of the class, so that a UDF can be pickled
+    _lock = threading.RLock()  # of the class, so that a UDF can be pickled
 
     def __init__(
         self,
@@ -111,78 +111,77 @@ class ModelUDF(LazyUDF):
         prompt: PromptBuilder | None = None,
         ddl: str | None = None,
     ) -> None:
-        """Keep the request; Spark's UDF is made later.
+        """Keep the task and resolve the endpoint, without a network or a session.
 
-        Raises `ConfigError` for a token function that cannot travel. Where only a login knows the credential, it is
-        asked later too: a UDF is built without a network. And Spark reads a type in `ddl`, of the answers, when there
-        is a session.
+        A sign-in that needs the network happens at first use, and so does parsing `ddl`, the answer type, which needs a
+        session. Raises `ConfigError` for a token function that cannot be pickled.
         """
         super().__init__(name)
-        check_travels(endpoint)
+        check_picklable(endpoint)
         self.endpoint = endpoint
         self.policy = policy
-        self._untyped, self._prompt, self._ddl = Typed(task, schema), prompt, ddl
+        self._untyped, self._prompt, self._ddl = TypedTask(task, schema), prompt, ddl
         self._typed = self._untyped if ddl is None else None
         self._route: Route | None = None
         with contextlib.suppress(SignInDeferredError):
-            self._route = self._resolved(allow_sign_in=False)
+            self._route = self._resolve_route(allow_sign_in=False)
 
     @property
     def task(self) -> str:
-        """What it asks for: "chat", "complete" or "embed"."""
+        """The task's name: "chat", "complete" or "embed"."""
         return self._untyped.task.name
 
     @property
     def codec(self) -> Task:
         """The task with its parameters; raises `ConfigError` as `returnType` does."""
-        return self._read().task
+        return self._typed_task().task
 
     @property
     def prompt(self) -> PromptBuilder | None:
-        """Its templates; None where it is called on one column."""
+        """The templates; None for a UDF of one column."""
         return self._prompt
 
     @property
     def returnType(self) -> StructType:  # noqa: N802 -- PySpark's name
-        """The type of its column; raises `ConfigError` where that depends on a DDL string that Spark cannot read."""
-        return self._read().schema
+        """The type of the result column; raises `ConfigError` for a DDL string that Spark cannot parse."""
+        return self._typed_task().schema
 
     @property
-    def recipe(self) -> RequestSpec:
-        """What travels to the workers; raises `ConfigError` where the login that it needs fails."""
+    def request_spec(self) -> RequestSpec:
+        """The request spec that workers get; raises `ConfigError` if a sign-in fails."""
         task = self.codec
-        with self._resolving:
+        with self._lock:
             if self._route is None:
-                self._route = self._resolved(allow_sign_in=True)
+                self._route = self._resolve_route(allow_sign_in=True)
             return RequestSpec(task, self._route, self.policy, self._prompt)
 
-    def made_for(self, spark: SparkSession) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
-        """Make Spark's UDF for this session, which reads the DDL string where none has before."""
-        self._read(spark)
-        return super().made_for(spark)
+    def for_session(self, spark: SparkSession) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
+        """Return Spark's UDF for this session, which parses the DDL string if no session has yet."""
+        self._typed_task(spark)
+        return super().for_session(spark)
 
-    def _read(self, spark: SparkSession | None = None) -> Typed:
-        """Return the task and the type of its column; a session reads the DDL string once, the active one by default.
+    def _typed_task(self, spark: SparkSession | None = None) -> TypedTask:
+        """Return the task and the column's type; the first session (by default the active one) parses the DDL string.
 
-        The lock holds other threads until it has: all see the same type.
+        The lock makes all threads see the same type.
         """
-        with self._resolving:
+        with self._lock:
             if self._typed is None:
                 self._typed = self._untyped.with_ddl(self._ddl or "", spark or active_session())
             return self._typed
 
-    def _resolved(self, *, allow_sign_in: bool) -> Route:
+    def _resolve_route(self, *, allow_sign_in: bool) -> Route:
         return self.endpoint.resolve(self._untyped.task.route, os.environ, PROVIDERS, allow_sign_in=allow_sign_in)
 
     def __call__(self, column: Column | str | None = None, /, **columns: Column | str) -> Column:
-        """Return the column of answers; the struct's fields are `returnType`'s.
+        """Return the result column, a struct with the fields of `returnType`.
 
-        Raises `ConfigError` where `columns` are not the fields of the UDF's template.
+        Raises `ConfigError` if `columns` are not the template's fields.
         """
-        return self.called_on(self.argument(column, **columns))
+        return self.tagged_column(self.argument(column, **columns))
 
     def argument(self, column: Column | str | None = None, /, **columns: Column | str) -> Column | str:
-        """Return what Spark's UDF is called on: the one column, or a struct of the columns that fill the template."""
+        """Return the one argument of Spark's UDF: the column, or the struct of the columns that fill the template."""
         if columns and self._prompt is None:
             raise ConfigError(
                 f"This {self.__name__} has no template, so it takes no columns by name ({', '.join(columns)}).",
@@ -191,7 +190,7 @@ class ModelUDF(LazyUDF):
                 else 'build it with template=, as in template="Summarise {title}", or call it on one column.',
             )
         if self._prompt is not None and columns and column is None:
-            return by_name(self._prompt, columns)
+            return template_struct(self._prompt, columns)
         if columns or column is None:
             raise ConfigError(
                 f"{self.__name__} was called on {'both one column and columns by name' if columns else 'no column'}.",
@@ -200,28 +199,28 @@ class ModelUDF(LazyUDF):
         return column
 
     def __repr__(self) -> str:
-        """Show the UDF and its recipe, without secrets."""
+        """Show the UDF and its request spec, without secrets."""
         parts = [(self._typed or self._untyped).task, self._prompt, self._route or self.endpoint, self.policy]
-        shown = [repr(part) for part in parts if part is not None]
+        arguments = [repr(part) for part in parts if part is not None]
         if self._typed is None:
-            shown.insert(-2, f"returns={self._ddl!r}")
-        return f"{self.__name__}({', '.join(shown)})"
+            arguments.insert(-2, f"returns={self._ddl!r}")
+        return f"{self.__name__}({', '.join(arguments)})"
 
     def plan(self) -> ModelPlan:
-        """Return what travels to the workers."""
-        return ModelPlan(self.recipe)
+        """Return the plan that workers run."""
+        return ModelPlan(self.request_spec)
 
 
-def check_travels(endpoint: Endpoint) -> None:
-    """Raise `ConfigError` for a token function that Spark cannot pickle, and so cannot send to the workers."""
+def check_picklable(endpoint: Endpoint) -> None:
+    """Raise `ConfigError` for a token function that Spark cannot pickle and so cannot send to the workers."""
     token = endpoint.token.source if isinstance(endpoint.token, Bearer) else endpoint.token
     try:
         cloudpickle.dumps(token)  # type: ignore[no-untyped-call]  # PySpark gives it no types
-    except Exception as error:  # noqa: BLE001 -- whatever the user's objects raise when they are pickled
+    except Exception as error:  # noqa: BLE001 -- the user's objects may raise anything when they are pickled
         name = getattr(token, "__qualname__", type(token).__qualname__)
-        reason = f": {error}" if type(error) is TypeError else ""  # Python's own words; others may quote a secret
+        reason = f": {error}" if type(error) is TypeError else ""  # Python's own message; others may quote a secret
         raise ConfigError(
             f"The token function {name} cannot be sent to the workers ({type(error).__name__}{reason}).",
-            "pass a function that makes its client, its locks and its files when it is called, and holds none before;"
-            " or pass the token as a string, or ClientCredentials(…).",
+            "create clients, locks and files inside the function, not before it is called; or pass the token as a"
+            " string, or ClientCredentials(…).",
         ) from None

@@ -1,4 +1,4 @@
-"""What `returns=` may be: a struct of Spark's, or a pydantic model. DDL becomes a struct where there is a session."""
+"""The answer type that a user gives as `returns=`: a `StructType` or a pydantic model. DDL needs a session first."""
 
 from pyspark.sql.types import StructType
 
@@ -9,12 +9,12 @@ from spark_llm.udf.spark_types import shape_of
 
 
 def structured_output_of(returns: object) -> StructuredOutput:
-    """Return how answers of this type are asked for and read; raises `ConfigError` for what is no type of answers."""
+    """Return the structured output for an answer type; raises `ConfigError` for any other object."""
     if isinstance(returns, StructType):
         return StructuredOutput("answer", shape_of(returns))
     if isinstance(returns, type) and is_model(returns):
         return StructuredOutput(returns.__name__, shape_of_model(returns))
     raise ConfigError(
-        f"returns={returns!r} is no type of an answer.",
+        f"returns={returns!r} is not an answer type.",
         'pass DDL, as in returns="mood STRING, stars INT", a StructType, or the class of a pydantic model.',
     )

@@ -1,7 +1,7 @@
-"""Spark's types as the types of typed answers, and the way back.
+"""Conversion between Spark types and answer types (`protocol.structured.schema`).
 
-What Spark holds and a JSON schema cannot say is refused here, by its path: `a.b` is a field of a field, `a[]` an
-array's element and `a{}` a map's value.
+A Spark type that JSON Schema cannot express raises `ConfigError` with its path: `a.b` is a field of a field, `a[]` an
+array's element, and `a{}` a map's value.
 """
 
 import re
@@ -60,31 +60,31 @@ _SCALARS: dict[str, DataType] = {
     "timestamp": TimestampType(),
     "timestamp_ntz": TimestampNTZType(),
 }
-_PLAIN = "strings, numbers, booleans, dates, timestamps, arrays, structs, and maps with string keys"
-_INSTEAD = {
-    "binary": "take a string, and decode it with unbase64() or unhex()",
+_SUPPORTED = "strings, numbers, booleans, dates, timestamps, arrays, structs, and maps with string keys"
+_ALTERNATIVES = {
+    "binary": "use a string, and decode it with unbase64() or unhex()",
     "char": "leave the length out, as in STRING, and check it on the column",
     "varchar": "leave the length out, as in STRING, and check it on the column",
-    "variant": "take a string, and read it with parse_json()",
-    "time": "take a string, and cast it",
+    "variant": "use a string, and read it with parse_json()",
+    "time": "use a string, and cast it",
     "void": "give it a type",
 }
-_SPARKS_WORDS = re.compile(r"\[[A-Z_.]+\] *(?P<words>[^\n]*?)(?: *SQLSTATE[^\n]*| *\n|$)")
-_A_STRUCT = re.compile(r"(?is)(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:struct\s*<|`value`|value[\s:])")
+_SPARK_ERROR = re.compile(r"\[[A-Z_.]+\] *(?P<message>[^\n]*?)(?: *SQLSTATE[^\n]*| *\n|$)")
+_STRUCT_DDL = re.compile(r"(?is)(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:struct\s*<|`value`|value[\s:])")
 
 
 def shape_of(schema: StructType) -> Struct:
-    """Return the type of answers for a struct of Spark's; a field's comment is told to the model.
+    """Return the answer type for a Spark struct; comments become descriptions, which the model sees.
 
-    Raises `ConfigError`, with the path, for a type that a JSON schema cannot say.
+    Raises `ConfigError`, with the path, for a type that JSON Schema cannot express.
     """
     return _struct(schema, "")
 
 
 def spark_type(shape: Shape) -> DataType:  # noqa: PLR0911 -- one for each kind of shape
-    """Return the type of the column that holds answers of a shape.
+    """Return the type of the column that holds answers of this shape.
 
-    Descriptions are no comments there: Spark 3.5 fails a job whose pandas UDF has one in its type.
+    It has no comments: Spark 3.5 fails a job whose pandas UDF has one in its type.
     """
     match shape:
         case Scalar(kind=kind):
@@ -105,113 +105,120 @@ def spark_type(shape: Shape) -> DataType:  # noqa: PLR0911 -- one for each kind 
             return spark_type(inner)
 
 
-def arrow_type(kind: DataType) -> Any:  # noqa: ANN401 -- an Arrow type
-    """Return the Arrow type that Spark expects of an Arrow UDF: timestamps in UTC, as PySpark 4.2 has to be told."""
+def arrow_type(data_type: DataType) -> Any:  # noqa: ANN401 -- an Arrow type
+    """Return the Arrow type that Spark expects of an Arrow UDF; PySpark 4.2 needs UTC as an argument."""
     zone = {"timezone": "UTC"} if "timezone" in signature(to_arrow_type).parameters else {}
-    return to_arrow_type(kind, **zone)  # type: ignore[arg-type]  # another parameter than in older ones
+    return to_arrow_type(data_type, **zone)  # type: ignore[arg-type]  # another parameter than in older ones
 
 
-def spark_name(kind: Any) -> str:  # noqa: ANN401 -- an Arrow type
-    """Return an Arrow type's name in SQL, as in "map<string,int>"; its own where Spark has none."""
+def spark_name(data_type: Any) -> str:  # noqa: ANN401 -- an Arrow type
+    """Return an Arrow type's name in SQL, as in "map<string,int>"; Arrow's name for a type that Spark lacks."""
     try:
-        return from_arrow_type(kind).simpleString()
+        return from_arrow_type(data_type).simpleString()
     except PySparkTypeError:
-        return str(kind)
+        return str(data_type)
 
 
 def struct_of(ddl: str, spark: SparkSession) -> StructType:
-    """Return the struct that a DDL string means to the session's server, which may be another version than the client.
+    """Return the struct that the session's server reads in a DDL string; client and server versions may differ.
 
-    Raises `ConfigError` with Spark's words for DDL that it does not take, and for DDL of a type that is no struct.
+    Raises `ConfigError` with Spark's message for invalid DDL, and for DDL of another type than a struct.
     """
     try:
         schema = spark.createDataFrame([], ddl).schema
     except PySparkTypeError:  # Spark Connect, for an array or a map
-        raise _no_struct(ddl) from None
+        raise _not_a_struct(ddl) from None
     except Exception as error:  # noqa: BLE001 -- Spark's own, or with classic Spark also its bridge's to Java
         raise ConfigError(
-            f"returns={excerpt(ddl)!r} is no DDL that Spark takes: {_words(error)}",
-            'write a name and a type for each field, as in "mood STRING, stars INT"; a name with other signs than'
-            " letters, digits and _ stands in `backticks`.",
+            f"returns={excerpt(ddl)!r} is not valid DDL: {_spark_message(error)}",
+            'write a name and a type for each field, as in "mood STRING, stars INT"; put a name that has other'
+            " characters than letters, digits and _ in `backticks`.",
         ) from None
-    if schema.names == ["value"] and not _A_STRUCT.match(ddl):  # what Spark makes of any other type
-        raise _no_struct(ddl)
+    if schema.names == ["value"] and not _STRUCT_DDL.match(ddl):  # Spark wraps any other type in such a struct
+        raise _not_a_struct(ddl)
     return schema
 
 
-def _no_struct(ddl: str) -> ConfigError:
+def _not_a_struct(ddl: str) -> ConfigError:
     return ConfigError(
-        f"returns={excerpt(ddl)!r} is no struct.", f'give its value a name, as in "found {excerpt(ddl)}".'
+        f"returns={excerpt(ddl)!r} is not a struct.", f'give the value a name, as in "found {excerpt(ddl)}".'
     )
 
 
-def _words(error: Exception) -> str:
-    """Return the sentence of Spark's error, without its class, its state and its stack."""
-    told = str(error)
-    found = _SPARKS_WORDS.search(told)
-    return excerpt(found["words"] if found else told) or type(error).__name__
+def _spark_message(error: Exception) -> str:
+    """Return the message of Spark's error, without its class, its SQL state and its stack."""
+    text = str(error)
+    match = _SPARK_ERROR.search(text)
+    return excerpt(match["message"] if match else text) or type(error).__name__
 
 
 def _struct(schema: StructType, path: str) -> Struct:
     if not schema.fields:
-        raise ConfigError(f"{_named(path)} is a struct without fields.", "give it one, or leave it out.")
-    check_distinct(f"{_named(path)} has two fields", schema.names)
+        raise ConfigError(f"{_subject(path)} is a struct without fields.", "add a field, or leave the struct out.")
+    check_distinct(f"{_subject(path)} has two fields", schema.names)
     fields = []
     for field in schema.fields:
         _check_name(field.name, path)
-        where = f"{path}.{field.name}" if path else field.name
+        field_path = f"{path}.{field.name}" if path else field.name
         comment = (field.metadata or {}).get("comment")
-        shape = _or_null(_shape(field.dataType, where), nullable=field.nullable)
+        shape = _nullable_if(_shape(field.dataType, field_path), nullable=field.nullable)
         fields.append(Field(field.name, shape, comment if isinstance(comment, str) else None))
     return Struct(tuple(fields))
 
 
 def _check_name(name: str, path: str) -> None:
     if not name:
-        raise ConfigError(f"{_named(path)} has a field without a name.", "name it.")
+        raise ConfigError(f"{_subject(path)} has a field without a name.", "name the field.")
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise ConfigError(f"{_named(path)} has a field {name!r}, which is no text.", "rename it.") from None
+        raise ConfigError(
+            f"{_subject(path)} has a field {name!r}, which is not valid Unicode.", "rename the field."
+        ) from None
 
 
-def _shape(kind: DataType, path: str) -> Shape:
-    name = kind.typeName()
-    match kind:
+def _shape(data_type: DataType, path: str) -> Shape:
+    name = data_type.typeName()
+    match data_type:
         case StructType():
-            return _struct(kind, path)
+            return _struct(data_type, path)
         case ArrayType():
-            return Array(_or_null(_shape(kind.elementType, f"{path}[]"), nullable=kind.containsNull))
-        case MapType() if not _is_plain_string(kind.keyType):
+            return Array(_nullable_if(_shape(data_type.elementType, f"{path}[]"), nullable=data_type.containsNull))
+        case MapType() if not _is_plain_string(data_type.keyType):
             raise ConfigError(
-                f"{path} is {_told(kind)}, and the keys of JSON objects are strings.",
-                "take a map with string keys, or an array of structs with a field for the key.",
+                f"{path} is {_type_name(data_type)}, but the keys of JSON objects are strings.",
+                "use a map with string keys, or an array of structs with a field for the key.",
             )
         case MapType():
-            return Map(_or_null(_shape(kind.valueType, f"{path}{{}}"), nullable=kind.valueContainsNull))
-        case DecimalType() if 0 <= kind.scale <= kind.precision <= 38 and kind.precision > 0:
-            return Number(kind.precision, kind.scale)
-        case StringType() if not _is_plain_string(kind):
+            return Map(_nullable_if(_shape(data_type.valueType, f"{path}{{}}"), nullable=data_type.valueContainsNull))
+        case DecimalType() if 0 <= data_type.scale <= data_type.precision <= 38 and data_type.precision > 0:
+            return Number(data_type.precision, data_type.scale)
+        case StringType() if not _is_plain_string(data_type):
             raise ConfigError(
-                f"{path} is {_told(kind)}, and an answer has no collation.", "take STRING, and collate() the column."
+                f"{path} is {_type_name(data_type)}, but answers have no collation.",
+                "use STRING, and apply collate() to the column.",
             )
-        case _ if name in SCALARS and type(kind) is type(_SCALARS[name]):
+        case _ if name in SCALARS and type(data_type) is type(_SCALARS[name]):
             return Scalar(name)
-    instead = _INSTEAD.get(name.partition("(")[0], "take a string, and cast it")
-    raise ConfigError(f"{path} is {_told(kind)}, which no JSON schema can say.", f"{instead}; there are {_PLAIN}.")
+    alternative = _ALTERNATIVES.get(name.partition("(")[0], "use a string, and cast it")
+    raise ConfigError(
+        f"{path} is {_type_name(data_type)}, which JSON Schema cannot express.",
+        f"{alternative}; supported types are {_SUPPORTED}.",
+    )
 
 
-def _or_null(shape: Shape, *, nullable: bool) -> Shape:
+def _nullable_if(shape: Shape, *, nullable: bool) -> Shape:
     return Nullable(shape) if nullable else shape
 
 
-def _is_plain_string(kind: DataType) -> bool:
-    return type(kind) is StringType and kind.simpleString() == "string"  # not char, varchar, nor one with a collation
+def _is_plain_string(data_type: DataType) -> bool:
+    """Return whether a type is STRING without a collation, and neither CHAR nor VARCHAR."""
+    return type(data_type) is StringType and data_type.simpleString() == "string"
 
 
-def _named(path: str) -> str:
+def _subject(path: str) -> str:
     return path or "The answer's type"
 
 
-def _told(kind: DataType) -> str:
-    return excerpt(kind.simpleString(), 60)
+def _type_name(data_type: DataType) -> str:
+    return excerpt(data_type.simpleString(), 60)

@@ -1,4 +1,4 @@
-"""The arguments of several columns, read from Arrow and from pandas alike."""
+"""Arguments of several columns, read alike from Arrow and from pandas."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,12 +24,12 @@ TYPES = (pa.string(), pa.list_(pa.string()), pa.int32())
 
 
 def arrow(columns: Sequence[Sequence[Any]]) -> tuple[pa.Array, ...]:
-    """Return the columns as Spark hands them to an Arrow UDF."""
+    """Return the columns as Spark passes them to an Arrow UDF."""
     return tuple(pa.array(column, kind) for column, kind in zip(columns, TYPES, strict=False))
 
 
 def pandas(columns: Sequence[Sequence[Any]]) -> tuple[pd.Series, ...]:
-    """Return them as Spark hands them to a pandas UDF."""
+    """Return the columns as Spark passes them to a pandas UDF."""
     return tuple(array.to_pandas() for array in arrow(columns))
 
 
@@ -43,16 +43,16 @@ def read(batch: Any, *, parameters: Sequence[Parameter] = ALL) -> list[tuple[Any
 
 @pytest.mark.parametrize("as_batch", [arrow, pandas])
 @given(st.lists(ROWS, min_size=1, max_size=20))
-def test_rows_come_out_as_they_went_in(as_batch: Any, rows: list[tuple[Any, ...]]) -> None:  # noqa: ANN401 -- a function
-    """Texts, lists of texts and whole numbers, with nulls in every place."""
+def test_rows_are_unchanged(as_batch: Any, rows: list[tuple[Any, ...]]) -> None:  # noqa: ANN401 -- a function
+    """Texts, lists of texts and whole numbers keep their values, with nulls in every place."""
     columns = list(zip(*rows, strict=True))
 
     assert rows == read(as_batch(columns))
 
 
 @pytest.mark.parametrize("as_batch", [arrow, pandas])
-def test_what_is_left_out_has_its_default(as_batch: Any) -> None:  # noqa: ANN401 -- a function
-    """From the last parameter on; a null that is given is a null."""
+def test_a_missing_argument_has_its_default(as_batch: Any) -> None:  # noqa: ANN401 -- a function
+    """The last arguments may be left out; an explicit null stays null."""
     assert [("a", ["x"], 50), ("b", ["y"], 50)] == read(as_batch([["a", "b"], [["x"], ["y"]]]))
     assert [("a", ["x"], None)] == read(as_batch([["a"], [["x"]], [None]]))
     assert [("a",)] == read(as_batch([["a"]])[0], parameters=ALL[:1])  # Spark hands one column over as it is
@@ -60,7 +60,7 @@ def test_what_is_left_out_has_its_default(as_batch: Any) -> None:  # noqa: ANN40
 
 @pytest.mark.parametrize("as_batch", [arrow, pandas])
 def test_a_batch_is_read_in_slices(as_batch: Any) -> None:  # noqa: ANN401 -- a function
-    """All rows of it, in order."""
+    """The slices have all rows, in order."""
     texts = [f"row {number}" for number in range(1_300)]
 
     assert texts == [row[0] for row in read(as_batch([texts, [["x"]] * 1_300]))]
@@ -82,8 +82,8 @@ def test_a_batch_is_read_in_slices(as_batch: Any) -> None:  # noqa: ANN401 -- a 
         (tuple(pa.array(["a"]) for _ in range(4)), "it was called on 4 columns"),
     ],
 )
-def test_a_column_of_another_type_is_refused(batch: Any, found: str) -> None:  # noqa: ANN401 -- of either kind
-    """With what was found, and a next step; before anything is asked."""
+def test_a_wrong_type_raises(batch: Any, found: str) -> None:  # noqa: ANN401 -- of either kind
+    """The message has the type that was found and a hint; no request is sent."""
     with pytest.raises(InputTypeError, match=found) as refused:
         read(batch)
 
@@ -91,7 +91,7 @@ def test_a_column_of_another_type_is_refused(batch: Any, found: str) -> None:  #
     assert refused.value.hint
 
 
-def test_a_column_of_nulls_may_be_of_any_type() -> None:
-    """As `NULL` is in SQL."""
+def test_a_null_column_may_have_any_type() -> None:
+    """So may `NULL` in SQL."""
     assert [(None, None, 50)] == read((pa.nulls(1), pa.nulls(1)))
     assert [(None, None, 50)] == read((pd.Series([None]), pd.Series([None])))

@@ -1,4 +1,4 @@
-"""What the AI functions ask: the row's text as it is, the options in the instructions, and the type of the answer."""
+"""Prompts of the AI functions: the row's text unchanged, options in the instructions, and the answer's type."""
 
 import json
 import string
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.ai import prompts
-from spark_llm.ai.catalog import FUNCTIONS, LABELS_MOST, SENTIMENTS
+from spark_llm.ai.catalog import FUNCTIONS, MAX_LABELS, SENTIMENTS
 from spark_llm.errors import KINDS
 from spark_llm.protocol.chat import Chat
 from spark_llm.protocol.json_codec import write_json
@@ -31,33 +31,33 @@ OPTIONS: dict[str, st.SearchStrategy[list[Any]]] = {
 }
 
 
-def asked(name: str, *arguments: Any) -> Item | RowError | None:  # noqa: ANN401 -- any argument
-    """Return what one row asks."""
-    [row] = FUNCTIONS[name].asked([[argument] for argument in arguments])
+def prompt_of(name: str, *arguments: Any) -> Item | RowError | None:  # noqa: ANN401 -- any argument
+    """Return the prompt of one row."""
+    [row] = FUNCTIONS[name].prompts([[argument] for argument in arguments])
     return row
 
 
-def told(name: str, *arguments: Any) -> str:  # noqa: ANN401 -- any argument
-    """Return the instructions of one row's question."""
-    row = asked(name, *arguments)
+def instructions_of(name: str, *arguments: Any) -> str:  # noqa: ANN401 -- any argument
+    """Return the instructions of one row's prompt."""
+    row = prompt_of(name, *arguments)
     assert isinstance(row, Prompt)
     assert row.system is not None
     return row.system
 
 
-def output_of(question: object) -> StructuredOutput:
-    """Return the type that a question wants its answer to have."""
-    assert isinstance(question, Prompt)
-    assert isinstance(question.output, StructuredOutput)
-    return question.output
+def structured_output_of(prompt: object) -> StructuredOutput:
+    """Return the structured output that a prompt asks for."""
+    assert isinstance(prompt, Prompt)
+    assert isinstance(prompt.output, StructuredOutput)
+    return prompt.output
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 @given(st.data(), TEXTS)
 def test_the_rows_text_is_the_users_message(name: str, data: st.DataObject, content: str) -> None:
-    """Exactly, whatever stands in it; and whether a type is asked for is what the function says."""
+    """The text is unchanged, and `typed` says whether the prompt asks for structured output."""
     options = data.draw(OPTIONS[name])
-    row = asked(name, content, *options)
+    row = prompt_of(name, content, *options)
 
     assert content == (row.content if isinstance(row, Prompt) else row)
     assert FUNCTIONS[name].typed == (isinstance(row, Prompt) and row.output is not None)
@@ -66,9 +66,9 @@ def test_the_rows_text_is_the_users_message(name: str, data: st.DataObject, cont
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 @given(st.data(), TEXTS)
-def test_every_question_can_be_sent(name: str, data: st.DataObject, content: str) -> None:
-    """In every wire form, as JSON, for what a string column can hold."""
-    item = asked(name, content, *data.draw(OPTIONS[name]))
+def test_every_prompt_can_be_sent(name: str, data: st.DataObject, content: str) -> None:
+    """Every wire format encodes it as JSON, for any text that a string column can hold."""
+    item = prompt_of(name, content, *data.draw(OPTIONS[name]))
     task = Chat(output_per_prompt=FUNCTIONS[name].typed)
     assert item is not None
     assert not isinstance(item, RowError)
@@ -81,13 +81,13 @@ def test_every_question_can_be_sent(name: str, data: st.DataObject, content: str
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
-def test_a_null_in_any_argument_asks_nothing(name: str) -> None:
-    """The other rows are asked."""
+def test_a_null_in_any_argument_gives_no_prompt(name: str) -> None:
+    """Only the rows without nulls have prompts."""
     samples = {"text": "fr", "texts": ["a"], "whole": 3}
     whole = [samples[parameter.kind] for parameter in FUNCTIONS[name].parameters]
     for place in range(len(whole)):
         lacking = [None if number == place else value for number, value in enumerate(whole)]
-        rows = FUNCTIONS[name].asked([list(pair) for pair in zip(whole, lacking, strict=True)])
+        rows = FUNCTIONS[name].prompts([list(pair) for pair in zip(whole, lacking, strict=True)])
 
         assert rows[0] is not None
         assert rows[1] is None
@@ -95,10 +95,10 @@ def test_a_null_in_any_argument_asks_nothing(name: str) -> None:
 
 @given(LABELS, TEXTS)
 def test_an_answer_is_one_of_the_labels(labels: list[str], other: str) -> None:
-    """Every label is, nothing else is, and the model is told them all."""
-    question = asked("classify", "text", labels)
-    output = output_of(question)
-    instructions = told("classify", "text", labels)
+    """The answer's type accepts every label and nothing else, and the instructions list all labels."""
+    prompt = prompt_of("classify", "text", labels)
+    output = structured_output_of(prompt)
+    instructions = instructions_of("classify", "text", labels)
 
     assert labels == [output.parse(json.dumps({"answer": label})) for label in labels]
     assert isinstance(output.parse(json.dumps({"answer": other})), Mismatch) != (other in labels)
@@ -106,17 +106,17 @@ def test_an_answer_is_one_of_the_labels(labels: list[str], other: str) -> None:
 
 
 @given(LABELS)
-def test_what_is_extracted_has_each_label(labels: list[str]) -> None:
-    """Each by its name, null where the text has none of it."""
-    output = output_of(asked("extract", "text", labels))
+def test_extracted_values_have_every_label(labels: list[str]) -> None:
+    """The answer has a value or null under each label."""
+    output = structured_output_of(prompt_of("extract", "text", labels))
     found = {label: None if number % 2 else f"found {number}" for number, label in enumerate(labels)}
 
     assert found == output.parse(json.dumps(found))
 
 
 def test_a_sentiment_is_one_of_four() -> None:
-    """And no fifth."""
-    output = output_of(asked("analyze_sentiment", "text"))
+    """The answer's type accepts the four sentiments and nothing else."""
+    output = structured_output_of(prompt_of("analyze_sentiment", "text"))
 
     assert list(SENTIMENTS) == [output.parse(f'{{"answer": "{each}"}}') for each in SENTIMENTS]
     assert isinstance(output.parse('{"answer": "sad"}'), Mismatch)
@@ -130,12 +130,12 @@ def test_a_sentiment_is_one_of_four() -> None:
         (["a", None], "null or blank"),
         (["a", " "], "null or blank"),
         (["a", "b", "a"], "twice"),
-        ([str(number) for number in range(LABELS_MOST + 1)], "more than"),
+        ([str(number) for number in range(MAX_LABELS + 1)], "more than"),
     ],
 )
-def test_labels_that_no_row_could_be_asked_with_are_the_rows_error(name: str, labels: list[Any], why: str) -> None:
-    """With what is wrong, and a next step; nothing is asked, and asking again would not help."""
-    row = asked(name, "text", labels)
+def test_invalid_labels_are_the_rows_error(name: str, labels: list[Any], why: str) -> None:
+    """The error names the problem and a next step, and is not retryable."""
+    row = prompt_of(name, "text", labels)
 
     assert isinstance(row, RowError)
     assert why in row.what
@@ -145,30 +145,30 @@ def test_labels_that_no_row_could_be_asked_with_are_the_rows_error(name: str, la
 
 
 @pytest.mark.parametrize(("name", "option"), [("summarize", -1), ("translate", "  ")])
-def test_so_is_another_option_that_says_nothing(name: str, option: object) -> None:
-    """A negative number of words, a language without a name."""
-    row = asked(name, "text", option)
+def test_another_invalid_option_is_the_rows_error(name: str, option: object) -> None:
+    """A negative number of words and an empty language are errors with a hint."""
+    row = prompt_of(name, "text", option)
 
     assert isinstance(row, RowError)
     assert row.hint
 
 
-def test_options_are_told() -> None:
-    """The number of words, the language by its name, and the labels as JSON, so that a comma in one ends nothing."""
+def test_options_are_in_the_instructions() -> None:
+    """The instructions have the number of words, the language's name, and the labels as JSON strings."""
     system = {
-        name: told(name, "text", option)
+        name: instructions_of(name, "text", option)
         for name, option in (("summarize", 12), ("translate", "fr"), ("mask", ["a, b", "c"]))
     }
 
     assert "12 words" in system["summarize"]
     assert "French" in system["translate"]
     assert '"a, b", "c"' in system["mask"]
-    assert "words" not in told("summarize", "text", 0)
-    assert "Klingon" in told("translate", "text", "Klingon")
+    assert "words" not in instructions_of("summarize", "text", 0)
+    assert "Klingon" in instructions_of("translate", "text", "Klingon")
 
 
 def test_every_prompt_is_filled_in() -> None:
-    """The file of prompts has no field that nobody fills in."""
+    """The prompts have no other fields than those that the catalog fills."""
     fields = {
         name: {field for _, field, _, _ in string.Formatter().parse(getattr(prompts, name)) if field}
         for name in vars(prompts)

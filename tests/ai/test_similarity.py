@@ -1,4 +1,4 @@
-"""What a row of `ai_similarity` gets from the results of its two texts."""
+"""Results of `ai_similarity` from the results of a row's two embeddings."""
 
 import math
 from array import array
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.ai.similarity import in_pairs
+from spark_llm.ai.similarity import similarities
 from spark_llm.protocol.values import Result, RowError, Usage
 
 NUMBERS = st.floats(-100, 100, width=32).map(lambda number: number or 1.0)
@@ -18,23 +18,23 @@ VECTORS = st.integers(1, 6).flatmap(
 ERROR = RowError("timeout", None, "slow", retryable=True)
 
 
-def embedded(vector: list[float], tokens: int = 1) -> Result:
-    """Return what an embedded text gets."""
+def embedding(vector: list[float], tokens: int = 1) -> Result:
+    """Return the result of an embedded text."""
     usage = Usage(prompt_tokens=tokens, total_tokens=tokens)
     return Result(embedding=array("f", vector).tobytes(), usage=usage, model="m", attempts=1, latency_ms=float(tokens))
 
 
-def compared(one: Result | None, other: Result | None) -> Result | None:
+def similarity_of(one: Result | None, other: Result | None) -> Result | None:
     """Return the result of one pair."""
-    [[result]] = in_pairs(iter([[one, other]]))
+    [[result]] = similarities(iter([[one, other]]))
     return result
 
 
 @given(VECTORS)
-def test_it_is_the_cosine(pair: tuple[list[float], list[float]]) -> None:
-    """Of the angle between the vectors: within -1 and 1, the same both ways, and 1 for equal ones, exactly."""
+def test_the_result_is_the_cosine(pair: tuple[list[float], list[float]]) -> None:
+    """The cosine is within -1 and 1, symmetric, and exactly 1 for equal vectors."""
     a, b = pair
-    both = [compared(embedded(one), embedded(other)) for one, other in ((a, b), (b, a), (a, a))]
+    both = [similarity_of(embedding(one), embedding(other)) for one, other in ((a, b), (b, a), (a, a))]
     forth, back, same = (result.parsed for result in both if result)
     dot = math.fsum(x * y for x, y in zip(a, b, strict=True))
 
@@ -45,21 +45,23 @@ def test_it_is_the_cosine(pair: tuple[list[float], list[float]]) -> None:
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=8))
-def test_pairs_do_not_depend_on_where_chunks_end(sizes: list[int]) -> None:
-    """However the engine hands results out, each row has its own two; an empty chunk is a beat and passes."""
+def test_pairs_do_not_depend_on_chunk_sizes(sizes: list[int]) -> None:
+    """Each row gets its own two embeddings for any chunk sizes, and an empty chunk passes through."""
     sizes = [*sizes, 1 if sum(sizes) % 2 else 0]
-    results: list[Result | None] = [embedded([1.0, number]) for number in range(sum(sizes))]
+    results: list[Result | None] = [embedding([1.0, number]) for number in range(sum(sizes))]
     ends = [sum(sizes[:place]) for place in range(len(sizes) + 1)]
     chunks = [results[start:end] for start, end in pairwise(ends)]
-    out = list(in_pairs(iter(chunks)))
+    out = list(similarities(iter(chunks)))
 
-    assert [compared(*results[at : at + 2]) for at in range(0, len(results), 2)] == [r for chunk in out for r in chunk]
+    assert [similarity_of(*results[at : at + 2]) for at in range(0, len(results), 2)] == [
+        r for chunk in out for r in chunk
+    ]
     assert sizes.count(0) == out.count([])
 
 
-def test_both_texts_are_accounted_for() -> None:
-    """Tokens and requests add up; the time is the longer one's."""
-    result = compared(embedded([1.0], tokens=3), embedded([2.0], tokens=5))
+def test_usage_of_both_texts_adds_up() -> None:
+    """Tokens and requests add up; the latency is the longer one."""
+    result = similarity_of(embedding([1.0], tokens=3), embedding([2.0], tokens=5))
 
     assert result is not None
     assert (8, 2, 5.0, "m", None) == (
@@ -72,19 +74,19 @@ def test_both_texts_are_accounted_for() -> None:
 
 
 @pytest.mark.parametrize("failed", [(True, False), (False, True), (True, True)])
-def test_a_text_that_failed_fails_its_pair(failed: tuple[bool, bool]) -> None:
-    """With the error, and what the other one has cost."""
-    result = compared(*[Result(error=ERROR, attempts=1) if each else embedded([1.0]) for each in failed])
+def test_a_failed_text_fails_its_pair(failed: tuple[bool, bool]) -> None:
+    """The pair has the error, and the usage of the other text."""
+    result = similarity_of(*[Result(error=ERROR, attempts=1) if each else embedding([1.0]) for each in failed])
 
     assert result is not None
     assert (ERROR, None, 2) == (result.error, result.parsed, result.attempts)
     assert (failed == (True, True)) == (result.usage is None)
 
 
-def test_vectors_that_have_no_angle_are_an_error() -> None:
-    """One of zeros, or two of different lengths."""
+def test_vectors_without_an_angle_are_an_error() -> None:
+    """A zero vector, or two vectors of different lengths, have no cosine."""
     for other in ([0.0, 0.0], [1.0]):
-        result = compared(embedded([1.0, 1.0]), embedded(other))
+        result = similarity_of(embedding([1.0, 1.0]), embedding(other))
 
         assert result is not None
         assert result.parsed is None
@@ -92,6 +94,10 @@ def test_vectors_that_have_no_angle_are_an_error() -> None:
         assert result.error.kind == "invalid_response"
 
 
-def test_a_null_makes_a_null() -> None:
-    """Whichever of the two it is."""
-    assert [None] * 3 == [compared(None, None), compared(None, embedded([1.0])), compared(embedded([1.0]), None)]
+def test_a_null_gives_null() -> None:
+    """Either text may be the null."""
+    assert [None] * 3 == [
+        similarity_of(None, None),
+        similarity_of(None, embedding([1.0])),
+        similarity_of(embedding([1.0]), None),
+    ]

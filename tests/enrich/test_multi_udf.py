@@ -1,4 +1,4 @@
-"""Columns of a row asked at the same time, of endpoints on loopback; no Spark session is needed."""
+"""Columns of a row are asked at the same time, at endpoints on loopback; no Spark session is needed."""
 
 import pickle
 import threading
@@ -30,7 +30,7 @@ PATIENCE_S = 10.0  # how long something may take that should be done at once
 
 @pytest.fixture(autouse=True)
 def _registry() -> Iterator[None]:
-    """Close what a test put into the worker's registry."""
+    """Close the engines that a test put into the worker's registry."""
     yield
     ENGINES.close()
 
@@ -53,13 +53,13 @@ def chat(endpoints: LocalEndpoints, name: str, policy: Policy = Policy()) -> Mod
 
 
 def two(endpoints: LocalEndpoints, policy: Policy = Policy()) -> MultiUDFPlan:
-    """Return what a worker does for two chat columns, each with its argument."""
+    """Return a worker's plan for two chat columns, each with its argument."""
     parts = [Part(name, chat(endpoints, name, policy), 1) for name in ("mood", "topic")]
     return MultiUDF(parts).plan()
 
 
 def both(*rows: Sequence[str | None]) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Make batches of two arguments: the rows, and the rows with a mark."""
+    """Yield batches of two arguments: the rows, and the rows with an exclamation mark."""
     for each in rows:
         marked = [None if row is None else f"{row}!" for row in each]
         yield pa.array(each, pa.string()), pa.array(marked, pa.string())
@@ -141,7 +141,7 @@ def test_one_part_is_the_udf_as_it_is(endpoints: LocalEndpoints) -> None:
 
 @pytest.mark.waits
 def test_a_slow_column_holds_a_fast_one_back(endpoints: LocalEndpoints) -> None:
-    """A column whose neighbour hangs asks as much as it may be ahead, and not the whole of an endless input."""
+    """A column whose neighbour hangs asks as many rows as it may read ahead, and not the whole of an endless input."""
     endpoints.hold("!")
     read = 0
 
@@ -163,7 +163,7 @@ def test_a_slow_column_holds_a_fast_one_back(endpoints: LocalEndpoints) -> None:
 
 
 def test_a_column_of_the_wrong_type_stops_both_before_the_first_request(endpoints: LocalEndpoints) -> None:
-    """The part's own words are raised in the caller's thread."""
+    """The part's own error is raised in the caller's thread."""
     plan = two(endpoints)
     with pytest.raises(InputTypeError, match=r"one string column.*it was called on bigint"):
         texts(plan.arrow(iter([(pa.array([1]), pa.array([2]))])))
@@ -173,7 +173,7 @@ def test_a_column_of_the_wrong_type_stops_both_before_the_first_request(endpoint
 
 @pytest.mark.waits
 def test_a_reader_that_goes_leaves_nothing_in_flight(endpoints: LocalEndpoints) -> None:
-    """Both columns are called off, nothing more is sent, and no thread is left."""
+    """Both columns are cancelled, nothing more is sent, and no thread is left."""
     endpoints.hold("held")
     chunks = two(endpoints).arrow(both(["a", *["held"] * 2, *[f"held {number}" for number in range(500)]]))
     first = next(chunk for chunk in chunks if chunk)
@@ -200,7 +200,7 @@ def test_requests_of_all_columns_add_up(endpoints: LocalEndpoints) -> None:
 
 
 def test_workers_report_what_each_column_has(endpoints: LocalEndpoints) -> None:
-    """The driver hears of every row and request, by column; a null is no row that was asked."""
+    """The driver counts every row and request, by column; a null does not count as asked."""
     with LiveCounts("127.0.0.1") as live:
         assert live.address is not None
         live.begin(7)
@@ -228,12 +228,12 @@ def test_its_type_is_its_parts_types_with_requests(endpoints: LocalEndpoints) ->
 
 def laid_out(udf: MultiUDF, chunk: ParallelResults) -> tuple[list[Any], list[Any]]:
     """Return the rows that Spark gets, from an Arrow UDF and from a pandas UDF."""
-    arrays = udf._to_arrow()(chunk, arrow_type(udf.returnType))  # noqa: SLF001 -- what its functions write
-    return arrays.to_pylist(), udf._to_pandas()(chunk).to_dict("records")  # noqa: SLF001
+    arrays = udf._arrow_converter()(chunk, arrow_type(udf.returnType))  # noqa: SLF001 -- the rows that Spark gets
+    return arrays.to_pylist(), udf._pandas_converter()(chunk).to_dict("records")  # noqa: SLF001
 
 
 def test_a_null_of_one_part_is_a_null_of_its_field(endpoints: LocalEndpoints) -> None:
-    """Its neighbour's answer stands, with the requests that it took; so it is on both paths."""
+    """Its neighbour has its answer and its requests, from an Arrow UDF and from a pandas UDF."""
     udf = MultiUDF([Part("mood", chat(endpoints, "mood"), 1), Part("v", embed_udf(at(endpoints, "embed")), 1)])
     vector = Result(embedding=b"\0\0\x80?", attempts=2, requests=3)
     arrow, pandas = laid_out(udf, [[None, Result(text="a", requests=1)], [vector, None]])
@@ -243,17 +243,17 @@ def test_a_null_of_one_part_is_a_null_of_its_field(endpoints: LocalEndpoints) ->
         assert [([1.0], 3), None] == [row["v"] and (list(row["v"]["embedding"]), row["v"]["requests"]) for row in rows]
 
 
-def test_no_rows_are_laid_out_as_none(endpoints: LocalEndpoints) -> None:
-    """A beat is an array of the right type without rows."""
+def test_no_rows_become_an_empty_array(endpoints: LocalEndpoints) -> None:
+    """A flush is an array of the right type without rows."""
     udf = MultiUDF([Part("mood", chat(endpoints, "mood"), 1), Part("topic", chat(endpoints, "topic"), 1)])
     kind = arrow_type(udf.returnType)
-    array = udf._to_arrow()([], kind)  # noqa: SLF001 -- what its function writes
+    array = udf._arrow_converter()([], kind)  # noqa: SLF001 -- the array that Spark gets
 
     assert (0, kind) == (len(array), array.type)
 
 
-def test_what_travels_prints_no_secret(endpoints: LocalEndpoints) -> None:
-    """The plan is a value that can be pickled, and neither it nor the UDF shows the token or the reports' secret."""
+def test_the_plan_prints_no_secret(endpoints: LocalEndpoints) -> None:
+    """The plan can be pickled, and neither it nor the UDF shows the token or the secret of the live counts."""
     address = Address("127.0.0.1", 9, b"sixteen letters!")
     parts = [Part("mood", chat(endpoints, "mood"), 1), Part("topic", chat(endpoints, "topic"), 1)]
     udf = MultiUDF(parts, LiveReporting(address, 1))
@@ -266,33 +266,33 @@ def test_what_travels_prints_no_secret(endpoints: LocalEndpoints) -> None:
         assert "sixteen" not in shown
 
 
-def test_recipes_can_be_changed_on_their_way(endpoints: LocalEndpoints) -> None:
-    """Each part's recipe is asked as the caller says; the parts' UDFs stay as they were."""
+def test_request_specs_can_be_replaced(endpoints: LocalEndpoints) -> None:
+    """Each part is asked by the spec that `task_spec` returns; the parts' UDFs stay as they were."""
     parts = [Part("mood", chat(endpoints, "mood"), 1), Part("topic", chat(endpoints, "topic"), 1)]
-    udf = MultiUDF(parts, recipe=lambda recipe: replace(recipe, policy=Policy(max_in_flight=3)))
+    udf = MultiUDF(parts, task_spec=lambda spec: replace(spec, policy=Policy(max_in_flight=3)))
     endpoints.latency_s = 0.02
     rows = numbered(30)
 
     assert [(row, f"{row}!") for row in rows] == texts(udf.plan().arrow(both(rows)))
     assert {3} == {each.max_in_flight for each in endpoints.stats.endpoints.values()}
-    assert {Policy()} == {recipe.policy for part in parts for recipe in request_specs(part.udf.plan())}
+    assert {Policy()} == {spec.policy for part in parts for spec in request_specs(part.udf.plan())}
 
 
 def value_of(endpoints: LocalEndpoints) -> LazyUDF:
-    """Return a function that gives a text and no struct."""
-    return chat_function("gen", chat(endpoints, "mood")).value("text")
+    """Return a function that returns a text and not a struct."""
+    return chat_function("gen", chat(endpoints, "mood")).field("text")
 
 
 def test_a_function_without_its_error_is_refused(endpoints: LocalEndpoints) -> None:
-    """A text alone does not say why it is missing, nor what it cost."""
+    """A text alone has neither its error nor its cost."""
     udf = MultiUDF([Part("mood", value_of(endpoints), 1), Part("topic", complete_udf(at(endpoints, "topic")), 1)])
 
-    with pytest.raises(ConfigError, match=r"The column mood .*no struct but string.*llm_"):
+    with pytest.raises(ConfigError, match=r"The column mood .*string and not a struct.*llm_"):
         _ = udf.returnType
 
 
 def test_a_wrong_number_of_arguments_is_refused(endpoints: LocalEndpoints) -> None:
-    """A call says how many it takes."""
+    """The error says how many columns the call takes."""
     udf = MultiUDF([Part("mood", chat(endpoints, "mood"), 1), Part("french", value_of(endpoints), 2)])
 
     with pytest.raises(ConfigError, match="called on 2 columns and take 3"):

@@ -1,4 +1,4 @@
-"""The report of a run: what it says, as text, in a notebook and in a table of runs."""
+"""The report of a run, as text, in a notebook and in a table of runs."""
 
 import re
 from dataclasses import replace
@@ -88,7 +88,7 @@ class Page(HTMLParser):
 
 
 def page_of(report: EnrichReport) -> Page:
-    """Read what a notebook shows."""
+    """The text of an HTML page."""
     page = Page()
     page.feed(report._repr_html_())
     page.close()
@@ -96,7 +96,7 @@ def page_of(report: EnrichReport) -> Page:
 
 
 def test_a_report_says_first_how_it_ended() -> None:
-    """Then why and what to do, then what was done, and column by column where there are several."""
+    """The reason and the next step follow, then the numbers, and those of each column where there are several."""
     assert """\
 `main`.`reviews_enriched`: stopped in 8 min 20 s
 
@@ -121,7 +121,7 @@ vector   1,200     1,199       1        19    200,000""" == str(STOPPED) == repr
 
 
 def test_notes_come_last() -> None:
-    """What became of the source's new columns, a line each; a name in one is no tag."""
+    """Each new column of the source has a line; a name in it is never read as HTML."""
     noted = EnrichReport(**{**vars(NOTHING), "notes": ("'<b>' was added.", "'c' was left out.")})
 
     assert f"{NOTHING}\n\n'<b>' was added.\n'c' was left out." == str(noted)
@@ -160,10 +160,10 @@ def test_what_adds_up_is_added_up() -> None:
 def test_a_notebook_shows_what_the_text_says(report: EnrichReport) -> None:
     """Every word of it, in plain tags; whatever a table or a column is called, no name becomes a tag."""
     page = page_of(report)
-    said = [*re.split(r"  +|\n", str(report)), *(part for part in (report.stopped or "").split(HINT) if part)]
+    texts = [*re.split(r"  +|\n", str(report)), *(part for part in (report.stopped or "").split(HINT) if part)]
     shown = re.sub(r"\s+", "", page.text)
 
-    missing = [words for words in said if re.sub(r"\s+", "", words.removesuffix(":")) not in shown]
+    missing = [words for words in texts if re.sub(r"\s+", "", words.removesuffix(":")) not in shown]
     assert [] == missing
     assert page.tags <= {"p", "strong", "table", "thead", "tbody", "tr", "th", "td"}
 
@@ -183,7 +183,7 @@ def test_a_name_is_no_tag() -> None:
 
 
 def test_a_table_of_runs_stays_as_it_is() -> None:
-    """A table made by an earlier version takes the reports of this one: what is new goes into its maps."""
+    """A table of an earlier version takes the reports of this one: new numbers go into its maps."""
     assert (
         """\
 run string, target string, started_at timestamp, seconds double, stopped string, rows bigint, asked bigint, \

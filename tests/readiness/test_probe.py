@@ -1,4 +1,4 @@
-"""The smallest question of each task: what is asked, and in which order."""
+"""Probe requests of each task: their content and their order."""
 
 import json
 
@@ -13,7 +13,7 @@ from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.json_codec import read_json, write_json
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import RowError
-from spark_llm.readiness.probe import SAMPLE, asks_on, is_an_answer, questions
+from spark_llm.readiness.probe import SAMPLE, is_about_format, is_answered, probes
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 FIELDS = st.dictionaries(
@@ -22,9 +22,9 @@ FIELDS = st.dictionaries(
 
 
 def bodies(task: Task) -> list[dict[str, object]]:
-    """Return the requests that a task's questions make, without what is asked."""
-    asked = [json.loads(question.encode([SAMPLE], None, form)) for question, form in questions(task)]
-    return [{name: value for name, value in body.items() if name not in ("messages", "prompt")} for body in asked]
+    """Return the requests of a task's probes, without the input."""
+    requests = [json.loads(probe.encode([SAMPLE], None, wire_format)) for probe, wire_format in probes(task)]
+    return [{name: value for name, value in body.items() if name not in ("messages", "prompt")} for body in requests]
 
 
 @pytest.mark.parametrize(
@@ -46,26 +46,28 @@ def bodies(task: Task) -> list[dict[str, object]]:
         (Embed(), [{"input": [SAMPLE], "encoding_format": "base64"}, {"input": [SAMPLE]}]),
     ],
 )
-def test_what_is_asked_in_which_order(task: Task, expected: list[dict[str, object]]) -> None:
-    """One token under the user's name for the limit, else under each; last the user's own; vectors in each form."""
+def test_the_probes_and_their_order(task: Task, expected: list[dict[str, object]]) -> None:
+    """The limit is one token under the user's name or under each name; then come the user's own parameters."""
     assert expected == bodies(task)
 
 
 @given(st.sampled_from([Chat, Complete]), FIELDS)
-def test_the_first_question_is_the_udfs_own_with_one_token(kind: type[Chat | Complete], fields: dict[str, int]) -> None:
-    """Every other parameter stays as it is, and none is asked twice."""
+def test_the_first_probe_is_the_udfs_request_with_one_token(
+    kind: type[Chat | Complete], fields: dict[str, int]
+) -> None:
+    """All other parameters stay, and no probe is sent twice."""
     task = kind(parameters=write_json(fields))
-    asked = [read_json(question.parameters) for question, _ in questions(task) if isinstance(question, kind)]
+    requests = [read_json(probe.parameters) for probe, _ in probes(task) if isinstance(probe, kind)]
     own = {name: value for name, value in fields.items() if name not in LIMITS}
 
-    assert own == {name: value for name, value in asked[0].items() if name not in LIMITS}
-    assert {1} == {value for name, value in asked[0].items() if name in LIMITS}
-    assert len(asked) == len({write_json(each) for each in asked})
-    assert all(each == fields or 1 in (each.get(name) for name in LIMITS) for each in asked)
+    assert own == {name: value for name, value in requests[0].items() if name not in LIMITS}
+    assert {1} == {value for name, value in requests[0].items() if name in LIMITS}
+    assert len(requests) == len({write_json(each) for each in requests})
+    assert all(each == fields or 1 in (each.get(name) for name in LIMITS) for each in requests)
 
 
 @pytest.mark.parametrize(
-    ("task", "words", "expected"),
+    ("task", "message", "expected"),
     [
         (Chat(), "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", True),
         (Chat(), "`max_tokens` must be greater than `thinking.budget_tokens`", True),
@@ -74,15 +76,15 @@ def test_the_first_question_is_the_udfs_own_with_one_token(kind: type[Chat | Com
         (Embed(), "Unknown field 'encoding_format'", True),
     ],
 )
-def test_only_a_refusal_of_the_form_is_asked_again(task: Task, words: str, expected: bool) -> None:  # noqa: FBT001 -- a table
-    """A refusal that speaks of tokens may be about the limit; any of vectors may be about their form."""
-    assert expected == asks_on(task, RowError("invalid_request", 400, words, retryable=False))
+def test_a_refusal_of_the_wire_format_leads_to_the_next_probe(task: Task, message: str, expected: bool) -> None:  # noqa: FBT001 -- a table
+    """A refusal about tokens may be about the limit; any refusal of an embedding may be about its format."""
+    assert expected == is_about_format(task, RowError("invalid_request", 400, message, retryable=False))
 
 
 @given(st.sampled_from([kind for kind in KINDS if kind != "invalid_request"]), st.text())
-def test_nothing_else_is_asked_again(kind: Kind, words: str) -> None:
-    """What was not refused for what it says is no better in other words."""
-    assert not asks_on(Embed(), RowError(kind, 400, words, retryable=False))
+def test_other_errors_end_the_probes(kind: Kind, message: str) -> None:
+    """Another wire format helps only against an invalid request."""
+    assert not is_about_format(Embed(), RowError(kind, 400, message, retryable=False))
 
 
 @pytest.mark.parametrize(
@@ -95,5 +97,5 @@ def test_nothing_else_is_asked_again(kind: Kind, words: str) -> None:
     ],
 )
 def test_too_few_tokens_are_an_answer(error: RowError, expected: bool) -> None:  # noqa: FBT001 -- a table
-    """The model was reached, and that is what is asked."""
-    assert expected == is_an_answer(error)
+    """The error proves that the model was reached."""
+    assert expected == is_answered(error)

@@ -1,4 +1,4 @@
-"""A report: what it says first, and that it says everything, as text and in a notebook."""
+"""The report as text and as HTML: failures first, and every check."""
 
 from html.parser import HTMLParser
 
@@ -7,47 +7,47 @@ from hypothesis import strategies as st
 
 from spark_llm.readiness.report import Check, Report
 
-WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)
+TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)
 CHECKS = st.builds(
     Check,
     name=st.sampled_from(["address", "credentials", "description", "request", "packages"]),
     where=st.sampled_from(["driver", "executor"]),
     outcome=st.sampled_from(["passed", "failed", "skipped"]),
-    message=WORDS,
-    hint=WORDS | st.just(""),
+    message=TEXTS,
+    hint=TEXTS | st.just(""),
 )
-REPORTS = st.builds(Report, WORDS, st.lists(CHECKS, min_size=1, max_size=8).map(tuple))
+REPORTS = st.builds(Report, TEXTS, st.lists(CHECKS, min_size=1, max_size=8).map(tuple))
 BROKEN = Report(
     "my-endpoint",
     (
         Check("address", "driver", "passed", "https://host/serving-endpoints/my-endpoint/invocations"),
         Check("credentials", "driver", "passed", "a token (DATABRICKS_TOKEN)"),
-        Check("description", "driver", "skipped", "there is none to be had: 403 no"),
+        Check("description", "driver", "skipped", "not available: 403 no"),
         Check("request", "driver", "failed", "Invalid access token.", "make a new one for this host."),
     ),
 )
 
 
-class Text(HTMLParser):
+class PageReader(HTMLParser):
     """The text of a page, and its tags."""
 
     def __init__(self) -> None:
-        """Begin with nothing read."""
+        """Read nothing yet."""
         super().__init__()
         self.text = ""
         self.tags: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note a tag."""
+        """Keep a tag."""
         self.tags.add(tag)
 
     def handle_data(self, data: str) -> None:
-        """Note a text."""
+        """Keep a text."""
         self.text += data
 
 
-def test_a_report_says_first_what_is_wrong() -> None:
-    """Then what to do, and then everything that was looked at."""
+def test_a_report_begins_with_failures() -> None:
+    """Then come the hints, and then every check."""
     assert """\
 my-endpoint: not ready (2 passed, 1 failed, 1 skipped)
 
@@ -56,13 +56,13 @@ FAILED request (driver): Invalid access token.
 
 driver  address      passed   https://host/serving-endpoints/my-endpoint/invocations
 driver  credentials  passed   a token (DATABRICKS_TOKEN)
-driver  description  skipped  there is none to be had: 403 no
+driver  description  skipped  not available: 403 no
 driver  request      failed   see above""" == str(BROKEN) == repr(BROKEN)
     assert not BROKEN.ok
 
 
 def test_a_report_without_a_failure_is_ready() -> None:
-    """What was skipped is no failure."""
+    """A skipped check is not a failure."""
     report = Report("e", BROKEN.checks[:3])
 
     assert (True, ()) == (report.ok, report.failed)
@@ -70,8 +70,8 @@ def test_a_report_without_a_failure_is_ready() -> None:
 
 
 @given(REPORTS)
-def test_everything_is_in_the_text(report: Report) -> None:
-    """No message and no hint is lost, and `ok` is whether nothing failed."""
+def test_the_text_has_every_check(report: Report) -> None:
+    """It has every message and every hint, and `ok` says whether no check failed."""
     text = str(report)
 
     assert report.ok == all(check.outcome != "failed" for check in report.checks)
@@ -79,17 +79,17 @@ def test_everything_is_in_the_text(report: Report) -> None:
 
 
 @given(REPORTS)
-def test_everything_is_in_the_page(report: Report) -> None:
-    """A notebook shows the same, in a table, and no text becomes a tag."""
-    page = Text()
+def test_the_page_has_every_check(report: Report) -> None:
+    """A notebook shows every message and hint in a table, and no text becomes a tag."""
+    page = PageReader()
     page.feed(report._repr_html_())
 
     assert [] == [check for check in report.checks if check.message not in page.text or check.hint not in page.text]
     assert page.tags <= {"p", "strong", "table", "thead", "tbody", "tr", "th", "td", "br", "em"}
 
 
-def test_a_page_escapes_what_servers_say() -> None:
-    """A message is a server's words."""
+def test_a_page_escapes_messages() -> None:
+    """Messages quote servers."""
     page = Report("<e>", (Check("request", "driver", "failed", "<script>alert(1)</script>", "<b>"),))._repr_html_()
 
     assert "&lt;script&gt;" in page
@@ -97,10 +97,10 @@ def test_a_page_escapes_what_servers_say() -> None:
     assert "<b>" not in page
 
 
-@given(WORDS, WORDS)
-def test_the_words_of_a_row_are_kept(message: str, hint: str) -> None:
-    """A message with its hint is cut in two, and put together again as it was."""
-    check = Check.of_words("request", "driver", "failed", f"{message}. Hint: {hint}")
+@given(TEXTS, TEXTS)
+def test_a_rows_message_round_trips(message: str, hint: str) -> None:
+    """A message with a hint is split in two, and joined unchanged."""
+    check = Check.from_text("request", "driver", "failed", f"{message}. Hint: {hint}")
 
-    assert f"{message}. Hint: {hint}" == check.words
+    assert f"{message}. Hint: {hint}" == check.text
     assert check.hint

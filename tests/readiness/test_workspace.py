@@ -1,4 +1,4 @@
-"""A workspace's word about its endpoints: any document is read, and what it says is judged."""
+"""Descriptions of endpoints by a workspace: any document can be read, and problems are found."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.readiness.workspace import Description, Subject, listed, unknown_name_hint
+from spark_llm.readiness.workspace import Description, Subject, read_descriptions, unknown_name_hint
 from tests.support.strategies import JSON
 
 HOST = "https://adb-1.2.azuredatabricks.net"
 API = f"{HOST}/api/2.0/serving-endpoints"
 
 
-def described(**fields: object) -> Description:
-    """Read a description of a chat endpoint that is ready, with these fields in place of its own."""
+def description(**fields: object) -> Description:
+    """Return the description of a ready chat endpoint with these fields."""
     return Description.read({"name": "e", "task": "llm/v1/chat", "state": {"ready": "READY"}, **fields})
 
 
@@ -34,11 +34,11 @@ def described(**fields: object) -> Description:
         ("/", None, None),
     ],
 )
-def test_what_is_asked_says_where_it_is_described(
+def test_a_url_leads_to_its_description(
     path: str, model: str | None, expected: tuple[str, str | None, str] | None
 ) -> None:
-    """A workspace's URLs name an endpoint in the path or as the model; no other URL is described."""
-    subject = Subject.of(HOST + path, model)
+    """A workspace's URL names the endpoint in its path or as the model; other URLs have no description."""
+    subject = Subject.from_url(HOST + path, model)
 
     assert expected == subject
     assert subject is None or subject.list_url == API
@@ -46,19 +46,23 @@ def test_what_is_asked_says_where_it_is_described(
 
 @given(JSON)
 def test_any_document_is_read(document: Any) -> None:  # noqa: ANN401 -- a JSON document has any type
-    """What a server sends never raises; what it does not say is empty, and no reason to refuse."""
-    for found in [Description.read(document), *listed(document), *listed({"endpoints": document})]:
-        wrong = found.wrong("m")
-        assert wrong is None or all(wrong)
+    """A server's document never raises; missing fields are empty and are not a problem."""
+    for found in [
+        Description.read(document),
+        *read_descriptions(document),
+        *read_descriptions({"endpoints": document}),
+    ]:
+        problem = found.problem("m")
+        assert problem is None or all(problem)
         assert found.task in ("chat", "complete", "embed", None)
         assert found.state.startswith(("READY", "NOT_READY"))
-    assert None is Description.read([document]).wrong(None)
+    assert None is Description.read([document]).problem(None)
 
 
 @given(JSON, st.sampled_from(["state", "config", "task", "data_plane_info", "endpoint_url", "route_optimized"]))
 def test_any_field_may_be_of_another_type(value: Any, name: str) -> None:  # noqa: ANN401 -- as above
-    """One field that is not as documented spoils none of the others."""
-    found = described(**{name: value})
+    """A field of another type leaves the others readable."""
+    found = description(**{name: value})
 
     assert "e" == found.name
     assert name == "task" or found.task == "chat"
@@ -75,62 +79,66 @@ def test_any_field_may_be_of_another_type(value: Any, name: str) -> None:  # noq
         ("", None),
     ],
 )
-def test_kinds_are_tasks(kind: str, task: str | None) -> None:
-    """Agents that chat are asked like models that chat; what is of no known kind is not judged."""
-    found = described(task=kind)
+def test_the_workspaces_task_names(kind: str, task: str | None) -> None:
+    """Agents that chat count as chat; an unknown kind has no task and no hint."""
+    found = description(task=kind)
 
     assert task == found.task
-    assert [] == [name for name in ("chat", "complete", "embed") if task is None and found.other_task(name)]
+    assert [] == [name for name in ("chat", "complete", "embed") if task is None and found.task_hint(name)]
 
 
-def test_another_task_is_named_with_the_udf_for_it() -> None:
-    """Both tasks are named, and what to do."""
-    hint = described(task="llm/v1/embeddings").other_task("chat")
+def test_the_hint_for_another_task_names_its_udf() -> None:
+    """The hint names both tasks."""
+    hint = description(task="llm/v1/embeddings").task_hint("chat")
 
-    assert hint.startswith("the endpoint e serves embed (llm/v1/embeddings), and chat was asked of it: use embed_udf,")
-    assert "" == described().other_task("chat")
+    assert hint.startswith("the endpoint e serves embed (llm/v1/embeddings), not chat: use embed_udf,")
+    assert "" == description().task_hint("chat")
 
 
 @pytest.mark.parametrize(
-    ("state", "told", "hint"),
+    ("state", "shown_state", "hint"),
     [
         ({"ready": "NOT_READY", "config_update": "IN_PROGRESS"}, "NOT_READY (IN_PROGRESS)", "it is being deployed"),
-        ({"ready": "NOT_READY", "config_update": "UPDATE_FAILED"}, "NOT_READY (UPDATE_FAILED)", "its last update did"),
+        (
+            {"ready": "NOT_READY", "config_update": "UPDATE_FAILED"},
+            "NOT_READY (UPDATE_FAILED)",
+            "its last update failed",
+        ),
         ({"ready": "NOT_READY", "config_update": "NOT_UPDATING"}, "NOT_READY", "start it on its page"),
     ],
 )
-def test_an_endpoint_that_is_not_ready_says_what_it_waits_for(state: object, told: str, hint: str) -> None:
-    """The state is told as it is, and each has its own next step."""
-    wrong = described(state=state).wrong(None)
+def test_each_state_has_its_hint(state: object, shown_state: str, hint: str) -> None:
+    """The message has the workspace's state, and each state has its own next step."""
+    problem = description(state=state).problem(None)
 
-    assert wrong is not None
-    assert f"The endpoint e is {told}." == wrong[0]
-    assert wrong[1].startswith(hint)
+    assert problem is not None
+    assert f"The endpoint e is {shown_state}." == problem[0]
+    assert problem[1].startswith(hint)
 
 
-def test_an_endpoint_that_is_updated_while_it_answers_is_ready() -> None:
-    """What runs goes on while a new configuration is deployed."""
-    found = described(state={"ready": "READY", "config_update": "IN_PROGRESS"})
+def test_an_endpoint_that_answers_during_an_update_is_ready() -> None:
+    """The old configuration answers until the new one is deployed."""
+    found = description(state={"ready": "READY", "config_update": "IN_PROGRESS"})
 
-    assert None is found.wrong(None)
+    assert None is found.problem(None)
     assert "READY (IN_PROGRESS)" == found.state
 
 
-def test_a_stopped_endpoint_is_told_by_its_models() -> None:
-    """The state of the endpoint has no word for it; those of its models have."""
+def test_served_models_show_that_an_endpoint_is_stopped() -> None:
+    """The state of the endpoint does not show it; the states of its models do."""
     entities = [{"name": "e-1", "state": {"deployment": "DEPLOYMENT_STOPPED"}, "scale_to_zero_enabled": True}]
-    found = described(state={"ready": "NOT_READY"}, config={"served_entities": entities})
+    found = description(state={"ready": "NOT_READY"}, config={"served_entities": entities})
 
     assert ("NOT_READY (stopped)", ("e-1",), True) == (found.state, found.served, found.scales_to_zero)
 
 
-def test_a_served_model_is_looked_for() -> None:
-    """One that is not there is wrong; where none is named, there is no telling."""
-    found = described(config={"served_entities": [{"name": "e-1"}, {"name": "e-2"}]})
+def test_an_unknown_served_model_is_a_problem() -> None:
+    """Without a list of served models it is not."""
+    found = description(config={"served_entities": [{"name": "e-1"}, {"name": "e-2"}]})
 
-    assert None is found.wrong("e-2")
-    assert ("The endpoint e has no served model 'e-3'.", "it has e-1, e-2: name one of these.") == found.wrong("e-3")
-    assert None is described().wrong("e-3")
+    assert None is found.problem("e-2")
+    assert ("The endpoint e has no served model 'e-3'.", "name one of e-1, e-2.") == found.problem("e-3")
+    assert None is description().problem("e-3")
 
 
 @pytest.mark.parametrize(
@@ -143,11 +151,11 @@ def test_a_served_model_is_looked_for() -> None:
     ],
 )
 def test_a_route_optimised_endpoint_has_a_url_of_its_own(fields: dict[str, object], url: str | None) -> None:
-    """It is told in one of two places, and only such an endpoint is asked there."""
-    found = described(**fields)
+    """The description has it in one of two places, and only for such an endpoint."""
+    found = description(**fields)
 
     assert url == found.own_url
-    assert ("OAuth" in found.own_way) == (url is not None)
+    assert ("OAuth" in found.url_hint) == (url is not None)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +167,6 @@ def test_a_route_optimised_endpoint_has_a_url_of_its_own(fields: dict[str, objec
         ("x", [], "check the name; "),
     ],
 )
-def test_a_name_that_is_not_there_has_near_ones(name: str, names: list[str], hint: str) -> None:
-    """The nearest are named first, and how to see them all last."""
+def test_an_unknown_name_has_similar_ones(name: str, names: list[str], hint: str) -> None:
+    """The hint begins with the similar names and ends with the command that lists all."""
     assert f"{hint}`spark-llm endpoints` lists those of the workspace." == unknown_name_hint(name, names)

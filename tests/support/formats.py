@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, cast
 
-from spark_llm.cli.local.delta import delta_settings
+from spark_llm.cli.local.spark import delta_settings
 
 Format = Literal["delta", "iceberg"]
 FORMAT = cast("Format", os.environ.get("SPARK_LLM_TEST_FORMAT", "delta"))

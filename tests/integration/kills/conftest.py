@@ -1,4 +1,4 @@
-"""What the tests that kill drivers share: endpoints that count, and drivers that end with the test."""
+"""Fixtures of the tests that kill drivers: drivers that end with the test."""
 
 import json
 import os
@@ -18,9 +18,9 @@ CHUNK_ROWS = 500
 
 @pytest.fixture
 def start_driver(endpoints: LocalEndpoints, tmp_path: Path) -> Iterator[Callable[[int], Driver]]:
-    """Start drivers that all have the same to do: fill `tmp_path / "target"` from a source of so many rows."""
+    """Return a function that starts a driver, which fills `tmp_path / "target"` from a source of so many rows."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])}
-    told = {
+    options = {
         "folder": str(tmp_path),
         "text": "concat('row ', id)",
         "chunk_rows": CHUNK_ROWS,
@@ -30,7 +30,7 @@ def start_driver(endpoints: LocalEndpoints, tmp_path: Path) -> Iterator[Callable
     with ExitStack() as stack:
 
         def start(rows: int) -> Driver:
-            command = [sys.executable, "-m", "tests.integration.kills.job", json.dumps({**told, "rows": rows})]
+            command = [sys.executable, "-m", "tests.integration.kills.job", json.dumps({**options, "rows": rows})]
             return stack.enter_context(Driver(command, tmp_path, environment))
 
         yield start

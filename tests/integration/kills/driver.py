@@ -1,4 +1,4 @@
-"""A Spark driver in a process of its own, which a test listens to, tells to begin, and kills."""
+"""A Spark driver in a process of its own, whose output a test reads, and which it starts and kills."""
 
 import json
 import os
@@ -12,16 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-_SHOWN = 40  # last lines of a driver that did not do what it was to
+_SHOWN = 40  # last lines of a driver that failed
 _END_S = 30.0
 
 
 class DriverEndedError(Exception):
-    """A driver ended, or kept silent, before it said what a test waits for."""
+    """A driver ended, or printed nothing, before the line that a test waits for."""
 
 
 class Driver:
-    """A program that logs what it does, line by line, and whose last line of JSON is its answer.
+    """A program that logs line by line, and whose last line of JSON is its answer.
 
     >>> with Driver(command, folder, os.environ) as driver:
     ...     driver.wait_for(READY)
@@ -34,7 +34,7 @@ class Driver:
         """Start it, in a process group of its own."""
         self._lines: list[str] = []
         self._ended = False
-        self._said = threading.Condition()
+        self._changed = threading.Condition()
         self._process = subprocess.Popen(
             command,
             cwd=folder,
@@ -50,44 +50,44 @@ class Driver:
         self._reader.start()
 
     def begin(self) -> None:
-        """Tell it to begin with what it has got ready for."""
+        """Let it begin its job."""
         if self._process.stdin is not None:
             self._process.stdin.write("begin\n")
             self._process.stdin.flush()
 
     @property
     def lines(self) -> int:
-        """How many lines it has said so far."""
-        with self._said:
+        """The number of lines it has printed so far."""
+        with self._changed:
             return len(self._lines)
 
     @property
-    def story(self) -> str:
-        """What it said last, for those who ask why it did not do what it was to."""
-        with self._said:
-            return "\n".join(["It said last:", *self._lines[-_SHOWN:]])
+    def last_lines(self) -> str:
+        """Its last lines, for the message of a failure."""
+        with self._changed:
+            return "\n".join(["Its last lines:", *self._lines[-_SHOWN:]])
 
     def wait_for(self, pattern: str, *, after: int = 0, timeout_s: float = 300.0) -> str:
-        """Return the first line, of those after so many, that has the pattern, as soon as it is said."""
+        """Return the first line with the pattern, after the first `after` lines; wait until it is printed."""
         wanted = re.compile(pattern)
 
         def found() -> str | None:
             return next((line for line in self._lines[after:] if wanted.search(line)), None)
 
-        with self._said:
-            self._said.wait_for(lambda: found() is not None or self._ended, timeout_s)
+        with self._changed:
+            self._changed.wait_for(lambda: found() is not None or self._ended, timeout_s)
             line = found()
         if line is None:
-            raise DriverEndedError(f"It did not say {pattern!r}. {self.story}")
+            raise DriverEndedError(f"It did not print {pattern!r}. {self.last_lines}")
         return line
 
     def answer(self, timeout_s: float = 600.0) -> Any:  # noqa: ANN401 -- what JSON holds
-        """Wait until it has ended by itself, and return what it answered."""
+        """Wait until it has ended by itself, and return its answer."""
         code = self._process.wait(timeout_s)
         self._reader.join(_END_S)
         answers = [line for line in self._lines if line.startswith("{")]
         if code or not answers:
-            raise DriverEndedError(f"It ended with {code}. {self.story}")
+            raise DriverEndedError(f"It ended with {code}. {self.last_lines}")
         return json.loads(answers[-1])
 
     def kill(self) -> None:
@@ -113,9 +113,9 @@ class Driver:
     def _read(self) -> None:
         """Read to the end, so that it never waits for its reader."""
         for line in self._process.stdout or ():
-            with self._said:
+            with self._changed:
                 self._lines.append(line.rstrip())
-                self._said.notify_all()
-        with self._said:
+                self._changed.notify_all()
+        with self._changed:
             self._ended = True
-            self._said.notify_all()
+            self._changed.notify_all()

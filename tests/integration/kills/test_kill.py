@@ -1,4 +1,4 @@
-"""Drivers that are killed, and run again, on a real Delta table: no row is lost, and few are paid for again."""
+"""Drivers that are killed and run again, on a real Delta table: no row is lost, and few are paid twice."""
 
 import random
 from collections import Counter
@@ -19,17 +19,17 @@ pytestmark = pytest.mark.waits
 StartDriver = Callable[[int], Driver]
 
 ROWS = 5_000
-LOGGED = {  # what a driver logs when
-    "answered": r" FileFormatWriter: Start to commit write Job",  # a chunk's answers are in files, none of them final
+LOGGED = {  # the log line of each moment
+    "answered": r" FileFormatWriter: Start to commit write Job",  # the files of a chunk's answers are not final yet
     "written": r" FileFormatWriter: Write Job \S+ committed",
     "merging": r" MergeIntoCommand: DELTA: MERGE operation",
     "merged": r" OptimisticTransaction: .*Committed delta .*/target/_delta_log",
 }
-KEPT = ("written", "merging")  # by then all that was asked is written down, and no more is asked yet
+KEPT = ("written", "merging")  # moments at which all answers are written down, and the next chunk is not asked yet
 
 
 class Moment(NamedTuple):
-    """When a driver is killed: the endpoint has been asked so often, by all drivers, and `then` this is logged."""
+    """When a driver is killed: after this many requests of all drivers, and `then` at a log line."""
 
     requests: int
     then: str = ""
@@ -38,24 +38,24 @@ class Moment(NamedTuple):
         return f"{self.requests} {self.then}".rstrip()
 
     def wait(self, endpoints: LocalEndpoints, driver: Driver) -> None:
-        """Return when it has come."""
+        """Wait until the moment has come."""
         try:
             endpoints.wait_for(lambda stats: stats.requests >= self.requests, timeout_s=300)
         except TimeoutError as error:
-            raise DriverEndedError(driver.story) from error
+            raise DriverEndedError(driver.last_lines) from error
         if self.then:
             driver.wait_for(LOGGED[self.then], after=driver.lines)
 
 
 def moments(seed: int, rows: int, *then: str) -> tuple[Moment, ...]:
-    """Return a moment for each of these, all over the run."""
+    """Return a moment for each of these, at random over the run."""
     dice = random.Random(seed)
     requests = sorted(dice.sample(range(1, rows), len(then)))
     return tuple(map(Moment, requests, dice.sample(then, len(then))))
 
 
 def names(kills: Sequence[Moment]) -> str:
-    """Return the moments as a test's name, for those who look for the one that fails."""
+    """Return the moments as the name of a test."""
     return ", ".join(map(str, kills))
 
 
@@ -68,7 +68,7 @@ def asked(endpoints: LocalEndpoints) -> list[str]:
 def run_killed(
     endpoints: LocalEndpoints, start_driver: StartDriver, rows: int, kills: Sequence[Moment]
 ) -> tuple[list[Counter[str]], Mapping[str, Any]]:
-    """Kill a driver at each moment and let one end; return what each has asked, and what the last one answers."""
+    """Kill a driver at each moment and let one end; return the texts that each asked, and the answer of the last."""
     ends = [0]
     driver = start_driver(rows)
     for kill in kills:
@@ -89,7 +89,7 @@ def run_killed(
 
 
 def beside(target: Path) -> dict[str, list[str]]:
-    """Return the folders in and beside the target's own, and what those beside have in them."""
+    """Return the folders beside the target, and the folders in them."""
     return {
         folder.name: sorted(each.name for each in folder.iterdir() if each.is_dir())
         for folder in target.parent.glob(f"{target.name}_*")
@@ -105,7 +105,7 @@ def check(
     *,
     rows: int,
 ) -> None:
-    """Assert that nothing was lost, that a kill cost a chunk at most, and that nothing lies about."""
+    """Assert that no row was lost, that a kill cost a chunk at most, and that nothing was left behind."""
     *killed, last = drivers
     again = [set(each) & set().union(*drivers[number:]) for number, each in enumerate(killed, 1)]
     report = answer["report"]
@@ -125,7 +125,7 @@ def check(
 def test_a_killed_driver_costs_a_chunk_at_most(
     kills: Sequence[Moment], endpoints: LocalEndpoints, start_driver: StartDriver, tmp_path: Path
 ) -> None:
-    """Killed as it asks and then as it merges, a job comes to its end: every row once, at most a chunk paid twice."""
+    """A job that is killed as it asks and as it merges ends well: every row is there once, few are paid twice."""
     drivers, answer = run_killed(endpoints, start_driver, 1_500, kills)
 
     check(endpoints, kills, drivers, answer, tmp_path, rows=1_500)
@@ -136,7 +136,7 @@ def test_a_killed_driver_costs_a_chunk_at_most(
 def test_a_driver_killed_ten_times_loses_nothing(
     kills: Sequence[Moment], endpoints: LocalEndpoints, start_driver: StartDriver, tmp_path: Path
 ) -> None:
-    """Killed ten times, in all that it does, a job comes to its end; and one more run has nothing to ask."""
+    """A job that is killed ten times, in each of its steps, ends well; one more run has nothing to ask."""
     drivers, answer = run_killed(endpoints, start_driver, ROWS, kills)
     before = endpoints.stats.requests
     one_more = start_driver(ROWS)
@@ -149,7 +149,7 @@ def test_a_driver_killed_ten_times_loses_nothing(
 
 @pytest.mark.slow
 def test_two_drivers_at_once_pay_once(endpoints: LocalEndpoints, start_driver: StartDriver) -> None:
-    """Of two jobs that begin on one target at the same time, one asks every row, and the other waits and asks none."""
+    """Of two jobs that begin on one target at the same time, one asks every row; the other waits and asks none."""
     rows = 2_000
     both = []
     for _ in range(2):

@@ -43,7 +43,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(params=["arrow", "pandas"])
 def ask(request: pytest.FixtureRequest) -> "Ask":
     """How a UDF is called: as it is, an Arrow UDF on the Spark of the tests, or as on a Spark before 4.1."""
-    return (lambda udf: udf) if request.param == "arrow" else (lambda udf: udf.on("3.5.0"))
+    return (lambda udf: udf) if request.param == "arrow" else (lambda udf: udf.for_version("3.5.0"))
 
 
 @pytest.fixture

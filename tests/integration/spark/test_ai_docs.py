@@ -1,4 +1,4 @@
-"""The page on the AI functions is a promise that runs: its code, what it says of costs, and of what Spark refuses."""
+"""Runs the page on the AI functions: its code, its costs, and the statements that Spark refuses."""
 
 import json
 import re
@@ -25,20 +25,20 @@ REVIEWS = ("'It is fast.'", "'It broke.'", "'Where is my order?'", "NULL")
 SQL_FUNCTIONS = is_at_least(pyspark.__version__, 4, 0)
 
 
-def say(request: ChatRequest) -> str:
-    """Answer with the first value that the schema allows for each field, or with what was said."""
+def answer(request: ChatRequest) -> str:
+    """Return the first value that the schema allows for each field, or the last message."""
     if request.response_format is None:
         return last_message(request)
-    return json.dumps(_first(request.response_format["json_schema"]["schema"]))
+    return json.dumps(_first_value(request.response_format["json_schema"]["schema"]))
 
 
-def _first(schema: dict) -> object:  # type: ignore[type-arg]  # a JSON Schema
+def _first_value(schema: dict) -> object:  # type: ignore[type-arg]  # a JSON Schema
     """Return the first value of a schema."""
     kinds = {"string": "something", "integer": 4, "number": 1.5}
     if "enum" in schema:
         return schema["enum"][0]
     if "properties" in schema:
-        return {name: _first(field) for name, field in schema["properties"].items()}
+        return {name: _first_value(field) for name, field in schema["properties"].items()}
     return kinds[schema["type"] if isinstance(schema["type"], str) else schema["type"][0]]
 
 
@@ -50,13 +50,13 @@ def endpoints(spark: SparkSession) -> Iterator[LocalEndpoints]:
         "CREATE OR REPLACE TEMPORARY VIEW reviews AS SELECT /*+ REPARTITION(1) */ id, CAST(review AS STRING) AS review"
         f" FROM VALUES {rows} AS r(id, review)"
     )
-    with LocalEndpoints({"my-endpoint": ReplyModel(say), "my-embedding-endpoint": Echo()}) as started:
+    with LocalEndpoints({"my-endpoint": ReplyModel(answer), "my-embedding-endpoint": Echo()}) as started:
         yield started
 
 
 @pytest.fixture
 def sql(spark: SparkSession, endpoints: LocalEndpoints) -> SparkSession:
-    """The session with the functions, in another way than by the page's own code."""
+    """The session with the functions, registered without the page's own code."""
     chat, embed = Endpoint(endpoints.invocations("my-endpoint"), token=endpoints.token), "my-embedding-endpoint"
     register_ai_functions(spark, chat=chat, embed=endpoint(endpoints, embed), endpoints={"my-endpoint": chat})
     return spark
@@ -65,7 +65,7 @@ def sql(spark: SparkSession, endpoints: LocalEndpoints) -> SparkSession:
 def test_the_page_on_ai_functions_runs(
     spark: SparkSession, endpoints: LocalEndpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every block runs from top to bottom; each statement asks, and has a row for each that it is about."""
+    """Every block runs from top to bottom; each statement sends requests and returns a row for each of its rows."""
     monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
     monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
     names = {"spark": spark, "df": spark.table("reviews")}
@@ -87,7 +87,7 @@ PLAIN = "VALUES (1, 'a'), (2, 'b'), (3, 'c') AS r(id, review)"
 
 
 @pytest.mark.parametrize(
-    ("statement", "asked"),
+    ("statement", "requests"),
     [
         (f"SELECT ai_classify(review, {LABELS}) FROM reviews", 3),
         (f"SELECT ai_classify(review, {LABELS}) FROM reviews WHERE ai_classify(review, {LABELS}) = 'praise'", 6),
@@ -107,13 +107,13 @@ PLAIN = "VALUES (1, 'a'), (2, 'b'), (3, 'c') AS r(id, review)"
         ("SELECT ai_summarize(review, -1), ai_translate(review, ''), ai_mask(review, array('x', 'x')) FROM reviews", 0),
     ],
 )
-def test_a_statement_costs_what_the_page_says(
-    statement: str, asked: int, sql: SparkSession, endpoints: LocalEndpoints
+def test_a_statement_costs_the_pages_number_of_requests(
+    statement: str, requests: int, sql: SparkSession, endpoints: LocalEndpoints
 ) -> None:
-    """Three reviews and a null: so many requests does each way of writing it take."""
+    """The table has three reviews and a null."""
     assert len(REVIEWS) >= len(sql.sql(statement).collect())
 
-    assert asked == endpoints.stats.requests
+    assert requests == endpoints.stats.requests
 
 
 REFUSED = [
@@ -142,10 +142,10 @@ REFUSED_OF_SQL_FUNCTIONS = [
 
 
 @pytest.mark.parametrize(("statement", "condition"), [*REFUSED, *(REFUSED_OF_SQL_FUNCTIONS if SQL_FUNCTIONS else [])])
-def test_spark_refuses_what_the_page_says(
+def test_spark_refuses_the_pages_statements(
     statement: str, condition: str, sql: SparkSession, endpoints: LocalEndpoints
 ) -> None:
-    """With the condition that the page names, before anything is asked."""
+    """The error has the condition that the page names, before any request."""
     with pytest.raises(Exception, match=rf"\[[A-Z_.]*{condition}"):
         sql.sql(statement).collect()
 
@@ -164,14 +164,14 @@ def test_spark_refuses_what_the_page_says(
         "SELECT ai_gen(r) FROM (SELECT explode(array(review)) AS r FROM reviews)",
     ],
 )
-def test_what_the_page_writes_instead_is_answered(instead: str, sql: SparkSession, endpoints: LocalEndpoints) -> None:
-    """The other spelling runs, and asks."""
+def test_the_pages_alternatives_run(instead: str, sql: SparkSession, endpoints: LocalEndpoints) -> None:
+    """The other spelling runs and sends requests."""
     assert sql.sql(instead).collect()
     assert endpoints.stats.requests > 0
 
 
-def test_an_extract_is_a_map_whose_fields_have_names(sql: SparkSession) -> None:
-    """`.name` works and `.*` does not; `from_json` makes a struct of it; a label that was not asked for is null."""
+def test_an_extract_is_a_map(sql: SparkSession) -> None:
+    """`.name` works and `.*` does not; `from_json` makes a struct of it; an unknown label is null."""
     found = "SELECT ai_extract('It is fast.', array('a', 'b')) AS f"
     struct = f"SELECT f, from_json(to_json(f), 'a STRING') AS s FROM ({found})"
     with pytest.raises(Exception, match=r"(?i)star expand"):
@@ -182,7 +182,7 @@ def test_an_extract_is_a_map_whose_fields_have_names(sql: SparkSession) -> None:
 
 
 def test_every_function_is_on_the_page(sql: SparkSession, endpoints: LocalEndpoints) -> None:
-    """With its twin; only the function under `ai_query` is left out, which is nobody's to call."""
+    """The page has every function and its twin, except the internal one under `ai_query`."""
     chat, page = endpoint(endpoints, "my-endpoint"), Path(ROOT, PAGE).read_text("utf-8")
     names = register_ai_functions(sql, chat=chat, embed=endpoint(endpoints, "my-embedding-endpoint"))
 

@@ -1,4 +1,4 @@
-"""The AI functions in SQL and as functions of columns, against a model whose answers can be told beforehand."""
+"""The AI functions in SQL and as functions of columns, with a model of known answers."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -26,30 +26,32 @@ NAMES = {
 }
 
 
-def say(request: ChatRequest) -> str:
-    """Answer with how many messages there were, and what was said; a type with its first value.
+def answer(request: ChatRequest) -> str:
+    """Return the number of messages with the user's text, or the first value of a type.
 
-    A text with "odd" in it gets another label than it may have, however often it is asked.
+    A text with "odd" in it gets an unknown label at every attempt.
     """
-    said = next(message.text for message in request.messages if message.role == "user")
+    text = next(message.text for message in request.messages if message.role == "user")
     if request.response_format is None:
-        return f"{len(request.messages)}: {said}"
+        return f"{len(request.messages)}: {text}"
     fields = request.response_format["json_schema"]["schema"]["properties"]
     if "answer" not in fields:
-        return json.dumps({name: said.split()[0] if name == "who" else None for name in fields})
-    return json.dumps({"answer": "another" if "odd" in said else fields["answer"]["enum"][0]})
+        return json.dumps({name: text.split()[0] if name == "who" else None for name in fields})
+    return json.dumps({"answer": "another" if "odd" in text else fields["answer"]["enum"][0]})
 
 
 @pytest.fixture
 def endpoints() -> Iterator[LocalEndpoints]:
-    """Endpoints of this model and of `Echo`'s vectors."""
-    with LocalEndpoints({"chat": ReplyModel(say), "other": ReplyModel(lambda _: "other"), "embed": Echo()}) as started:
+    """Endpoints of this model, and of `Echo`'s vectors."""
+    with LocalEndpoints(
+        {"chat": ReplyModel(answer), "other": ReplyModel(lambda _: "other"), "embed": Echo()}
+    ) as started:
         yield started
 
 
 @pytest.fixture
 def sql(spark: SparkSession, endpoints: LocalEndpoints) -> SparkSession:
-    """The session, with all functions registered."""
+    """The session with all functions registered."""
     names = register_ai_functions(
         spark, chat=endpoint(endpoints), embed=endpoint(endpoints, "embed"), endpoints={"mine": endpoint(endpoints)}
     )
@@ -60,7 +62,7 @@ def sql(spark: SparkSession, endpoints: LocalEndpoints) -> SparkSession:
 
 
 def rows_of(sql: SparkSession, query: str) -> list[tuple[Any, ...]]:
-    """Return what a query gives."""
+    """Return the rows of a query."""
     return [tuple(row) for row in sql.sql(query).collect()]
 
 
@@ -84,7 +86,7 @@ def rows_of(sql: SparkSession, query: str) -> list[tuple[Any, ...]]:
 def test_every_function_gives_its_documented_type(
     call: str, expected: object, kind: str, sql: SparkSession, endpoints: LocalEndpoints
 ) -> None:
-    """A value for a text, a null for a null; a request for the value, and none for the null."""
+    """A text gives a value for one request; a null gives null for none."""
     df = sql.sql(f"SELECT {call} AS value, t FROM VALUES ('Jo came'), (CAST(NULL AS STRING)) AS x(t)")
 
     assert {"Jo came": expected, None: None} == {row["t"]: row["value"] for row in df.collect()}
@@ -93,13 +95,13 @@ def test_every_function_gives_its_documented_type(
 
 
 def test_arguments_have_names_and_defaults(sql: SparkSession, endpoints: LocalEndpoints) -> None:
-    """`max_words` is 50 where it is left out, and 0 is no limit."""
+    """`max_words` is 50 by default, and 0 sets no limit."""
     rows_of(
         sql,
         """SELECT ai_summarize('a'), ai_summarize('b', max_words => 7), ai_summarize(max_words => 0, content => 'c'),
         ai_classify('d', labels => array('x')), ai_query(request => 'e', endpoint => 'mine')""",
     )
-    system = {last: first for first, last in _told(endpoints)}
+    system = {last: first for first, last in _instructions_and_texts(endpoints)}
 
     assert "50 words" in system["a"]
     assert "7 words" in system["b"]
@@ -107,8 +109,8 @@ def test_arguments_have_names_and_defaults(sql: SparkSession, endpoints: LocalEn
     assert '"x"' in system["d"]
 
 
-def test_a_label_that_was_not_given_is_never_taken(sql: SparkSession, endpoints: LocalEndpoints) -> None:
-    """It is asked for again once; then the value is null, and the twin says why and what it has cost."""
+def test_an_unknown_label_is_never_returned(sql: SparkSession, endpoints: LocalEndpoints) -> None:
+    """The row is sent once more; then the value is null, and the twin has the error and the usage."""
     query = """SELECT t, ai_classify(t, array('new', 'old')) AS class, llm_classify(t, array('new', 'old')) AS twin
         FROM VALUES ('even'), ('odd') AS x(t)"""
     rows = {row["t"]: row for row in sql.sql(query).collect()}
@@ -121,8 +123,8 @@ def test_a_label_that_was_not_given_is_never_taken(sql: SparkSession, endpoints:
     assert 2 * (1 + 2) == endpoints.stats.requests
 
 
-def test_wrong_labels_are_the_rows_error(sql: SparkSession, endpoints: LocalEndpoints) -> None:
-    """Each row has labels of its own; one that has none is not asked, and the others are."""
+def test_invalid_labels_are_the_rows_error(sql: SparkSession, endpoints: LocalEndpoints) -> None:
+    """Each row has its own labels; a row with invalid labels sends no request."""
     query = """SELECT t, r.parsed, r.error.message FROM (SELECT t, llm_classify(t, l) AS r FROM VALUES
         ('a', array('x')), ('b', CAST(array() AS ARRAY<STRING>)), ('c', array('y', 'y')), ('d', NULL) AS v(t, l))"""
     found = {t: (parsed, message and message.partition(" Hint: ")[0]) for t, parsed, message in rows_of(sql, query)}
@@ -136,8 +138,8 @@ def test_wrong_labels_are_the_rows_error(sql: SparkSession, endpoints: LocalEndp
     assert 1 == endpoints.stats.requests
 
 
-def test_a_filter_on_a_label_asks_once(sql: SparkSession, endpoints: LocalEndpoints) -> None:
-    """A function is as nondeterministic as its UDF: Spark asks no row twice because a plan was written differently."""
+def test_a_filter_on_a_label_sends_each_row_once(sql: SparkSession, endpoints: LocalEndpoints) -> None:
+    """Functions are nondeterministic like their UDFs, so Spark evaluates them once per row."""
     sql.range(40).selectExpr("concat('row ', id) AS t").createOrReplaceTempView("ai_texts")
     sql.sql(
         "CREATE OR REPLACE TEMPORARY VIEW ai_answers AS SELECT t, ai_classify(t, array('x', 'y')) AS c FROM ai_texts"
@@ -151,7 +153,7 @@ def test_a_filter_on_a_label_asks_once(sql: SparkSession, endpoints: LocalEndpoi
 def test_ai_query_asks_the_endpoint_that_it_names(
     spark: SparkSession, endpoints: LocalEndpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `endpoints` has, else what the workspace has; each row may name another one."""
+    """Names are looked up in `endpoints`, else in the workspace; each row may name another one."""
     monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
     monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
     brief = chat_udf(endpoint(endpoints), system="Be brief.", policy=Policy(max_in_flight=2))
@@ -171,13 +173,16 @@ def test_ai_query_asks_the_endpoint_that_it_names(
     ("name", "why"),
     [
         ("NULL", "its name is null. Hint: name one of 'mine'"),
-        ("'yours'", "knows no endpoint 'yours', and no workspace to look it up at. Hint: name one of 'mine'"),
+        (
+            "'yours'",
+            "does not know the endpoint 'yours', and there is no workspace to look it up in. Hint: name one of 'mine'",
+        ),
     ],
 )
-def test_a_name_that_says_no_endpoint_fails_before_anything_is_asked(
+def test_an_unknown_endpoint_name_raises_before_any_request(
     name: str, why: str, sql: SparkSession, endpoints: LocalEndpoints
 ) -> None:
-    """With the names that there are."""
+    """The message lists the known names."""
     with pytest.raises(Exception, match=f"InputTypeError: ai_query .*{why}"):
         rows_of(sql, f"SELECT try_ai_query({name}, t) FROM VALUES ('a'), ('b') AS x(t)")
 
@@ -209,20 +214,20 @@ def test_the_functions_of_columns_are_the_same(
     spark: SparkSession,
     endpoints: LocalEndpoints,
 ) -> None:
-    """The `ai_` ones give the value, the `llm_` ones the struct; options are values or columns."""
+    """The `ai_` functions give the value, the `llm_` functions the struct; options are values or columns."""
     df = spark.createDataFrame([("Jo came", ["x"], 9)], "t STRING, labels ARRAY<STRING>, words INT")
     value = call(partial(endpoint, endpoints), chat_udf(endpoint(endpoints)))
 
     assert [expected] == [row["value"] for row in df.select(value.alias("value")).collect()]
 
 
-def test_on_a_spark_before_4_the_names_are_udfs(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """Pandas UDFs, which give the value itself, by the places of their arguments, with their defaults."""
+def test_before_spark_4_the_functions_are_udfs(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """They are pandas UDFs that return the value, with positional arguments and defaults."""
     chat, embed = chat_udf(endpoint(endpoints)), embed_udf(endpoint(endpoints, "embed"))
-    asked = query_function(known_endpoints({"mine": chat}), None, raises=True)
+    query_or_fail = query_function(known_endpoints({"mine": chat}), None, raises=True)
 
     def old(udf: AIFunction, field: str) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
-        return udf.value(field).on("3.5.0")
+        return udf.field(field).for_version("3.5.0")
 
     df = spark.createDataFrame([(1, "Jo came", ["x"]), (2, None, ["x"])], "id INT, t STRING, labels ARRAY<STRING>")
     columns: list[Column] = [
@@ -232,8 +237,8 @@ def test_on_a_spark_before_4_the_names_are_udfs(spark: SparkSession, endpoints: 
         old(chat_function("summarize", chat), "text")("t"),
         old(chat_function("summarize", chat), "text")("t", F.lit(3)),
         old(similarity_function(embed), "parsed")("t", F.lit("Jo came")),
-        old(asked, "text")(F.lit("mine"), "t"),
-        chat_function("classify", chat).on("3.5.0")("t", "labels")["usage"]["total_tokens"],
+        old(query_or_fail, "text")(F.lit("mine"), "t"),
+        chat_function("classify", chat).for_version("3.5.0")("t", "labels")["usage"]["total_tokens"],
     ]
     found = [dict(tuple(row) for row in df.select("id", column).collect()) for column in columns]
     extracted = {"who": "Jo", "where": None}
@@ -242,8 +247,8 @@ def test_on_a_spark_before_4_the_names_are_udfs(spark: SparkSession, endpoints: 
     assert [{1: value, 2: None} for value in expected] == found
 
 
-def test_similarity_ranks_by_the_vectors(sql: SparkSession) -> None:
-    """As the cosine of what the endpoint gives; a blank text has none, and costs nothing."""
+def test_similarity_is_the_cosine_of_the_vectors(sql: SparkSession) -> None:
+    """A blank text has no similarity and costs nothing."""
     a, b = echo_vector("a"), echo_vector("b")
     dot, lengths = sum(x * y for x, y in zip(a, b, strict=True)), sum(x * x for x in a) * sum(y * y for y in b)
     [(near, same, blank)] = rows_of(
@@ -274,8 +279,8 @@ def test_similarity_ranks_by_the_vectors(sql: SparkSession) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_registered_is_refused(given: dict[str, Any], spark: SparkSession) -> None:
-    """With a next step, and nothing registered."""
+def test_an_invalid_registration_raises(given: dict[str, Any], spark: SparkSession) -> None:
+    """The message has a hint, and no function is registered."""
     with pytest.raises(ConfigError, match=r" Hint: .+\."):
         register_ai_functions(spark, **({"prefix": "refused_"} | given))
 
@@ -298,13 +303,13 @@ def test_what_cannot_be_registered_is_refused(given: dict[str, Any], spark: Spar
         lambda chat: ai.ai_gen("t", chat=embed_udf(chat)),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_where_it_is_written(call: Any) -> None:  # noqa: ANN401 -- a function
-    """In Python, where labels are values, nothing has to run to find out."""
+def test_an_invalid_value_raises_in_the_call(call: Any) -> None:  # noqa: ANN401 -- a function
+    """In Python, where options are values, no job has to run first."""
     with pytest.raises(ConfigError, match=r" Hint: .+\."):
         call(Endpoint("https://host/invocations"))
 
 
-def _told(endpoints: LocalEndpoints) -> list[tuple[str, str]]:
-    """Return of each request its instructions and its text."""
+def _instructions_and_texts(endpoints: LocalEndpoints) -> list[tuple[str, str]]:
+    """Return each request's instructions and text."""
     bodies: list[Any] = [recorded.body for recorded in endpoints.requests]
     return [(body["messages"][0]["content"], body["messages"][-1]["content"]) for body in bodies]

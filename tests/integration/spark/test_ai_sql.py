@@ -1,7 +1,7 @@
-"""The AI functions as SQL that was written for Databricks, on open-source Spark with small real models.
+"""SQL written for Databricks, run with the AI functions on open-source Spark and small real models.
 
-The statements, and what is true of each, are in `ai_functions.sql`. The models are weak: what is held is the form of
-their answers, and not how good they are.
+The statements and their facts are in `ai_functions.sql`. The models are weak, so the tests check the form of their
+answers and not the quality.
 """
 
 import re
@@ -28,7 +28,7 @@ FACTS = ("gives", "rows", "asks", "holds", "since", "runs")
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement, the sentence above it, and the facts that are to be true of it."""
+    """A statement, the sentence above it, and its facts."""
 
     sentence: str
     sql: str
@@ -45,7 +45,7 @@ class Statement:
 
     @property
     def makes_view(self) -> bool:
-        """Whether others need it to have run."""
+        """Whether other statements need it."""
         return self.sql.startswith("CREATE")
 
     @property
@@ -87,7 +87,7 @@ def real(spark: SparkSession) -> Iterator[LocalEndpoints]:
 
 @pytest.mark.parametrize("statement", QUERIES)
 def test_a_statement_for_databricks_runs(statement: Statement, spark: SparkSession, real: LocalEndpoints) -> None:
-    """It has the columns, the rows and the values that it should have, and asks what it has to ask and no more."""
+    """It has the expected columns, rows and values, and sends exactly the expected requests."""
     real.reset()
     answers = spark.sql(statement.sql)
     assert statement.facts["gives"] == ", ".join(f"{name} {kind}" for name, kind in answers.dtypes)
@@ -100,7 +100,7 @@ def test_a_statement_for_databricks_runs(statement: Statement, spark: SparkSessi
 
 
 def test_every_function_is_on_the_page() -> None:
-    """No function that is registered is left out, and no fact is misspelt."""
+    """The page has every registered function, and every fact has a known name."""
     names = set(re.findall(r"\b(?:try_)?ai_\w+(?=\()", " ".join(statement.sql for statement in STATEMENTS)))
     functions = ("gen", "classify", "extract", "summarize", "translate", "analyze_sentiment", "fix_grammar", "mask")
 

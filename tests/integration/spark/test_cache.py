@@ -1,4 +1,4 @@
-"""A cache on real Spark, classic or Connect: what Spark computes twice is paid for once."""
+"""A cache on Spark, classic or Connect: a second evaluation costs nothing."""
 
 from pathlib import Path
 
@@ -15,13 +15,15 @@ pytestmark = pytest.mark.one_kind
 ROWS = 200
 
 
-def test_a_second_action_asks_nothing(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask, tmp_path: Path) -> None:
-    """The same DataFrame, read again: every row is found, says the same, and costs nothing."""
+def test_a_second_action_sends_no_request(
+    spark: SparkSession, endpoints: LocalEndpoints, ask: Ask, tmp_path: Path
+) -> None:
+    """A second read of the DataFrame finds every row with the same answer."""
     chat = ask(chat_udf(endpoint(endpoints), policy=Policy(cache=tmp_path / "cache")))
     df = spark.sql(f"SELECT concat('row ', id % 150) AS p FROM range(0, {ROWS}, 1, 2)").withColumn("r", chat("p"))
     first, second = (df.select("p", "r.text", "r.usage.total_tokens").collect() for _ in range(2))
 
-    assert 150 <= endpoints.stats.requests <= ROWS  # a text that both tasks have at the same time is asked by both
+    assert 150 <= endpoints.stats.requests <= ROWS  # both tasks may send the same text at the same time
     requests = endpoints.stats.requests
     third = df.select("r.text", "r.usage.total_tokens", "r.attempts", "r.error").collect()
 
@@ -32,10 +34,10 @@ def test_a_second_action_asks_nothing(spark: SparkSession, endpoints: LocalEndpo
 
 
 @pytest.mark.parametrize("batch_size", [64, 7])
-def test_sorting_by_the_answer_pays_once(
+def test_sorting_by_the_answer_costs_one_evaluation(
     spark: SparkSession, endpoints: LocalEndpoints, ask: Ask, tmp_path: Path, batch_size: int
 ) -> None:
-    """Spark computes the column twice, to find the ranges and to sort: the second time every row is found."""
+    """Spark evaluates the column twice, for the ranges and for the sort; the second time the cache has every row."""
     policy = Policy(cache=str(tmp_path), batch_size=batch_size)
     embed = ask(embed_udf(endpoint(endpoints, "embed"), policy=policy))
     df = spark.sql(f"SELECT concat('row ', id) AS p FROM range(0, {ROWS}, 1, 2)").withColumn("r", embed("p"))
@@ -59,7 +61,7 @@ def fail_once(frames):
     yield from frames
     if not once.exists():
         once.touch()
-        raise RuntimeError("the first try of the task ends here")
+        raise RuntimeError("the first attempt of the task ends here")
 
 chat = chat_udf(Endpoint(os.environ["URL"], token=os.environ["TOKEN"]), policy=Policy(cache=os.environ["FOLDER"]))
 df = spark.sql("SELECT concat('row ', id) AS p FROM range(0, 100, 1, 1)").select("p", chat("p").text.alias("text"))
@@ -70,10 +72,8 @@ spark.stop()
 
 
 @pytest.mark.slow
-def test_a_task_that_is_tried_again_asks_nothing_again(
-    endpoints: LocalEndpoints, session_kind: SessionKind, tmp_path: Path
-) -> None:
-    """A task that fails after its rows were answered finds them all at its next try."""
+def test_a_retried_task_sends_no_request(endpoints: LocalEndpoints, session_kind: SessionKind, tmp_path: Path) -> None:
+    """The second attempt of a task finds all answers of the first."""
     job = run_alone(
         RETRIED,
         session_kind,

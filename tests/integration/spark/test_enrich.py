@@ -1,4 +1,4 @@
-"""Tables filled from an endpoint that counts: what is asked, what is written, and what is never paid twice."""
+"""Tables that are filled from an endpoint that counts: which rows are asked, written, and never paid twice."""
 
 import os
 import re
@@ -26,10 +26,10 @@ from tests.integration.spark.asking import Run, chat, endpoint, texts, written
 
 
 @pytest.mark.one_kind
-def test_only_what_is_new_is_asked(
+def test_only_pending_rows_are_asked(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
-    """Rows that are new, changed or failed for a while; one that was answered never again, and a null never."""
+    """New and changed rows and rows with a retryable error are asked; answered rows and nulls are not."""
     source, target = written(texts(spark, 50), place("source")), place("target")
     asked = chat_udf(endpoint(endpoints), policy=Policy(max_tries=1))
     endpoints.faults = Faults("ok*5 500*3")
@@ -51,20 +51,20 @@ def test_only_what_is_new_is_asked(
 
 
 @pytest.mark.slow
-def test_only_what_another_prompt_needs_is_asked_again(
+def test_a_change_of_case_asks_nothing_and_another_prompt_asks_all(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
-    """Names in other letters are the same names, and a column that is new in the source is filled: nothing is asked."""
+    """Names in another case are the same names, and a new column of the source is filled without a request."""
     source, target = written(texts(spark, 50), place("source")), place("target")
     asked = chat(endpoints)
     assert 45 == run(source, target, {"answer": asked("text")})[0]
 
     loud = spark.table(source).select(F.col("id").alias("ID"), F.col("text").alias("TEXT"), F.lit("en").alias("Lang"))
-    requests, told = run(loud, target, {"ANSWER": asked("Text")}, key="Id", retry_errors=False)
-    assert (0, 0, 50) == (requests, told.asked, told.skipped)
+    requests, report = run(loud, target, {"ANSWER": asked("Text")}, key="Id", retry_errors=False)
+    assert (0, 0, 50) == (requests, report.asked, report.skipped)
     assert ["id", "text", "team", "answer", "answer_fingerprint", "Lang"] == spark.table(target).columns
     assert 50 == spark.table(target).where("lang = 'en' AND team = 'x'").count()
-    assert [True] == [note.startswith("'Lang' is new in the source, and was added to ") for note in told.notes]
+    assert [True] == [note.startswith("'Lang' is new in the source, and was added to ") for note in report.notes]
     requests, nothing = run(spark.table(source).where("false"), target, {"answer": asked("text")})
     assert (0, 0, 0) == (requests, nothing.rows, nothing.deleted)
     again = chat_udf(endpoint(endpoints), system="Be brief.", policy=Policy(max_in_flight=4))
@@ -76,7 +76,7 @@ def test_only_what_another_prompt_needs_is_asked_again(
 def test_columns_are_asked_one_by_one_and_kept_beside_the_source(
     spark: SparkSession, endpoints: LocalEndpoints, run: Run
 ) -> None:
-    """Another column asks for itself alone; what goes along follows the source; what a run wrote for itself is gone."""
+    """A new column asks only itself; carried columns follow the source; the run's own tables are removed."""
     spark.sql("DROP TABLE IF EXISTS enriched")
     rows = texts(spark, 20).withColumn("tags", F.create_map(F.lit("a"), "id"))
     columns = {"brief": llm_summarize("text", chat=chat(endpoints))}
@@ -109,7 +109,7 @@ def test_columns_are_asked_one_by_one_and_kept_beside_the_source(
 def test_a_table_is_filled_in_place(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
-    """A target may be the source itself: it gets the columns for answers, and nothing else in it changes."""
+    """A target may be the source itself: it gets the columns for answers, and the others stay as they are."""
     tickets = written(texts(spark, 10).withColumnRenamed("id", "a.b"), place("in place"))
 
     assert 9 == run(tickets, tickets, {"answer": chat(endpoints)("text")}, key="`a.b`")[0]
@@ -121,7 +121,7 @@ def test_a_table_is_filled_in_place(
 def test_the_sources_columns_may_change(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
-    """A new one is filled, or the report says why not; one of another type is an error; one that has gone stays."""
+    """A new column is filled, or the report says why not; another type is an error; a removed column stays."""
     rows, target = texts(spark, 10), place("target")
     answer = {"answer": chat(endpoints)("text")}
     run(rows, target, answer)
@@ -147,14 +147,14 @@ def test_the_sources_columns_may_change(
 def test_case_counts_where_the_session_says_so(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
-    """With `spark.sql.caseSensitive`, `ID` is no key of a source with `id`; a table that has no two cases says so."""
+    """With `spark.sql.caseSensitive` a source with `id` lacks the key `ID`; a table without case says so."""
     target = place("target")
     run(texts(spark, 10), target, {"answer": chat(endpoints)("text")})
     spark.conf.set("spark.sql.caseSensitive", "true")
     try:
         for options, words in (
-            ({"key": "ID"}, "'ID' is no column of the source"),
-            ({"columns": {"Answer": chat(endpoints)("text")}}, "takes no further columns"),
+            ({"key": "ID"}, "The source lacks the key 'ID'"),
+            ({"columns": {"Answer": chat(endpoints)("text")}}, "Columns cannot be added"),
         ):
             with pytest.raises(ConfigError, match=words):
                 run(texts(spark, 10), target, **({"columns": {"answer": chat(endpoints)("text")}} | options))
@@ -171,7 +171,7 @@ def test_case_counts_where_the_session_says_so(
 def test_the_source_is_read_once(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
-    """A source that asks an endpoint itself pays once for each row, whatever is counted, checked and sorted."""
+    """A source that asks an endpoint itself pays once for each row, although rows are counted, checked and sorted."""
     rows = (
         texts(spark, 40).where("text IS NOT NULL").repartition(2).withColumn("first", chat(endpoints)("text")["text"])
     )
@@ -186,7 +186,7 @@ def test_the_source_is_read_once(
 def test_a_budget_stops_a_run(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
-    """What is left says so, and is asked by the next run; a broken endpoint stops it before every row was tried."""
+    """The report has the rows that are left, and the next run asks them; a broken endpoint stops a run early."""
     source, target = written(texts(spark, 100), place("source")), place("target")
     answer = {"answer": chat(endpoints)("text")}
     requests, report = run(source, target, answer, budget=Budget(rows=30), chunk_rows=20)
@@ -233,7 +233,7 @@ def test_two_runs_at_once_pay_once(
 def test_a_run_that_was_killed_is_not_waited_for(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
-    """What it had written down is merged and not asked; what it had begun to make is made."""
+    """Its staged answers are merged and not asked again; a table that it had begun to create is created."""
     source, target = written(texts(spark, 20), place("source")), place("target")
     run(spark.table(source).where("id < 5"), target, {"answer": chat(endpoints)("text")})
     run(spark.table(source).where("id BETWEEN 10 AND 14"), place("other"), {"answer": chat(endpoints)("text")})
@@ -255,9 +255,9 @@ def test_a_run_that_was_killed_is_not_waited_for(
         F.struct("answer").alias("result"),
         F.struct(F.col("answer_fingerprint").alias("answer")).alias("fingerprints"),
         F.struct(F.lit(True).alias("answer")).alias("writes"),
-        *(F.lit(False).alias(name) for name in ("moved", "gone", "held")),
+        *(F.lit(False).alias(name) for name in ("changed", "deleted", "deferred")),
     )
-    beside.write("answers", left)
+    beside.write("answers", left, {})
 
     requests, report = run(source, target, {"answer": chat(endpoints)("text")})
     assert (18 - 5 - 5, 5, 20) == (requests, report.recovered, spark.table(target).count())
@@ -269,7 +269,7 @@ def test_a_run_that_was_killed_is_not_waited_for(
 def test_a_stream_asks_once(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], tmp_path: Path
 ) -> None:
-    """Started again from its checkpoint it asks what is new; started from none, it asks nothing that was answered."""
+    """From its checkpoint a stream asks only new rows; without one it asks no answered row again."""
     source, target = written(texts(spark, 20), place("source")), place("target")
 
     def stream(checkpoint: str) -> int:
@@ -290,14 +290,14 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("a column that is no call", {"columns": lambda _: {"a": F.col("text")}}, "direct result"),
     ("a field of an answer", {"columns": lambda ask: {"a": ask("text")["text"]}}, "direct result"),
     ("a function without tokens", {"columns": lambda ask: {"a": ai_gen("text", chat=ask)}}, "direct result"),
-    ("no columns", {"columns": {}}, "asks nothing"),
+    ("no columns", {"columns": {}}, "names no columns"),
     ("a new column with a blank", {"columns": lambda ask: {"a b": ask("text")}}, "'a b'"),
     ("a new column with SQL", {"columns": lambda ask: {"a` INT); DROP": ask("text")}}, "DROP"),
     ("an input that is missing", {"columns": lambda ask: {"a": ask("body")}}, "cannot be read from the source"),
     ("an input that is a number", {"columns": lambda ask: {"a": ask("id")}}, "string"),
-    ("a name that the source has", {"columns": lambda ask: {"team": ask("text")}}, "of its own"),
-    ("the key as a column", {"columns": lambda ask: {"id": ask("text")}}, "key cannot be filled"),
-    ("a key that is missing", {"key": "no"}, "'no' is no column of the source"),
+    ("a name that the source has", {"columns": lambda ask: {"team": ask("text")}}, "of another type, string"),
+    ("the key as a column", {"columns": lambda ask: {"id": ask("text")}}, "key column cannot be filled"),
+    ("a key that is missing", {"key": "no"}, "The source lacks the key 'no'"),
     ("a key inside a column", {"key": "a.b"}, "not the name of one column"),
     ("no key", {"key": []}, "names no column"),
     ("a key that is given twice", {"key": ["id", "ID"]}, "key= has 'id' and 'ID', which are one name"),
@@ -314,20 +314,20 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     (
         "a key where a fingerprint goes",
         {"columns": lambda ask: {"i": ask("text")}, "key": "I_fingerprint"},
-        "key cannot",
+        "key column cannot",
     ),
     ("a source with a name twice", {"more": "TEXT"}, "The source has the columns 'text' and 'TEXT'"),
     ("no format", {"format": "a b"}, "format='a b' is not the name"),
-    ("a format that is unknown", {"format": "nothing", "target": "made_as_nothing"}, "cannot be made as nothing"),
+    ("a format that is unknown", {"format": "nothing", "target": "created_as_nothing"}, "cannot be created as nothing"),
     ("a format of another path", {"format": "iceberg"}, "is not a table of format='iceberg'"),
-    ("a key with duplicates", {"key": "team"}, "does not tell rows apart: 'x'"),
+    ("a key with duplicates", {"key": "team"}, "does not identify rows: 'x'"),
     ("a key with nulls", {"key": ["id", "text"]}, "is null in 2 rows"),
     ("a source that is missing", {"source": "no_such_table"}, "There is no table no_such_table"),
     ("a source that is a folder", {"source": "delta.`{folder}`"}, "There is no table"),
     ("a name with SQL in it", {"source": "t; DROP TABLE t"}, "not a table's name"),
     ("a name with a blank", {"target": "my table"}, "not a table's name"),
     ("a name in quotes", {"target": "'t'"}, "not a table's name"),
-    ("a schema that is missing", {"target": "no_such_schema.t"}, "cannot be made"),
+    ("a schema that is missing", {"target": "no_such_schema.t"}, "cannot be created"),
     ("a target that is a folder", {"target": "delta.`{folder}`"}, "a folder with files in it"),
     ("a target without the key", {"target": "{other}"}, "lacks the key 'id'"),
     ("a target with another type", {"target": "{typed}"}, "of another type, int"),
@@ -343,7 +343,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.fixture(scope="module")
 def wrong_targets(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
-    """Tables that cannot be filled, each for a reason of its own."""
+    """Tables that cannot be filled, each for a reason of another type, string."""
     folder = tmp_path_factory.mktemp("wrong")
     (folder / "not a table.txt").write_text("text")
     places = {name: f"delta.`{folder}/{name}`" for name in ("other", "typed", "keyed")}
@@ -357,10 +357,10 @@ def wrong_targets(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory)
     spark.sql("DROP TABLE a_parquet")
 
 
-def test_what_cannot_be_is_one_error_before_the_first_request(
+def test_arguments_that_do_not_fit_are_an_error_before_the_first_request(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], wrong_targets: Mapping[str, str]
 ) -> None:
-    """Each says what is wrong and ends in a next step; nothing was asked, and what was made is no table of answers."""
+    """Each error says what is wrong and ends in a next step; no request was sent."""
     ask = chat(endpoints)
     vars(ask)["raising"] = chat_udf(endpoint(endpoints), policy=Policy(on_error="raise"))
     rows = texts(spark, 20).withColumn("i_fingerprint", F.col("id"))
@@ -377,9 +377,9 @@ def test_what_cannot_be_is_one_error_before_the_first_request(
         try:
             enrich_table(spark, **{**arguments, "columns": asked}, progress=False)
         except (ConfigError, InputTypeError) as error:
-            said = str(error)
+            message = str(error)
         else:
-            said = "nothing"
-        assert words in said, what
-        assert "Hint: " in said, what
+            message = "no error"
+        assert words in message, what
+        assert "Hint: " in message, what
     assert 0 == endpoints.stats.requests

@@ -1,4 +1,4 @@
-"""Table jobs that fail and do not die: what was written down is merged by the next run, and no row is paid twice."""
+"""Table jobs that fail: the next run merges their staged answers, and no row is paid twice."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from spark_llm import JobFailedError
 from spark_llm.enrich.lease import Lease
-from spark_llm.enrich.staging import Staging
+from spark_llm.enrich.staging import Staging, lease_table
 from spark_llm.enrich.table import Table
 from spark_llm.serving import LocalEndpoints
 from tests.conftest import SessionKind
@@ -30,31 +30,31 @@ def questions(spark: SparkSession, count: int = 20) -> DataFrame:
 
 @contextmanager
 def at(message: str, act: Callable[[], object]) -> Iterator[None]:
-    """Do something at the moment that a job in the block logs a message: what that raises, the job meets there."""
+    """Act when a job in the block logs a message; an error of `act` is raised in the job."""
 
-    class Moment(logging.Handler):
+    class ActingHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if message in record.getMessage():
                 act()
 
-    logger, moment = logging.getLogger("spark_llm.enrich"), Moment()
+    logger, handler = logging.getLogger("spark_llm.enrich"), ActingHandler()
     before = logger.level
     logger.setLevel(logging.DEBUG)
-    logger.addHandler(moment)
+    logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(moment)
+        logger.removeHandler(handler)
         logger.setLevel(before)
 
 
 def interrupt() -> None:
-    """Raise what Ctrl-C raises."""
+    """Raise `KeyboardInterrupt`, as Ctrl-C does."""
     raise KeyboardInterrupt
 
 
-def right(spark: SparkSession, target: str) -> int:
-    """Return how many rows of a table have the answer to their own text."""
+def right_answers(spark: SparkSession, target: str) -> int:
+    """Return how many rows of a table have the answer of their own text."""
     return spark.table(target).where("answer.text = concat('row ', id)").count()
 
 
@@ -75,7 +75,7 @@ def target(request: pytest.FixtureRequest, spark: SparkSession, place: Callable[
 def test_answers_outlive_a_merge_that_fails(
     spark: SparkSession, endpoints: LocalEndpoints, target: str, run: Run
 ) -> None:
-    """The error says why, and where they are; when that is mended they are merged, and nothing is asked again."""
+    """The error has the cause and their location; without the cause the next run merges them, and asks nothing."""
     columns = {"answer": chat(endpoints)("text")}
     spark.sql(f"CREATE TABLE {target} (id BIGINT) USING delta")
     spark.sql(f"ALTER TABLE {target} ADD CONSTRAINT low CHECK (id < 10)")
@@ -86,15 +86,15 @@ def test_answers_outlive_a_merge_that_fails(
 
     requests, report = run(questions(spark), target, columns)
     assert (0, 0, 18, 18) == (requests, report.asked, report.recovered, report.rows)
-    assert 18 == right(spark, target) == spark.table(target).count()
+    assert 18 == right_answers(spark, target) == spark.table(target).count()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["chunk 2: 9 of 9 rows answered", "chunk 2: merged"])
-def test_what_was_written_outlives_ctrl_c(
+def test_staged_answers_outlive_ctrl_c(
     spark: SparkSession, endpoints: LocalEndpoints, target: str, run: Run, moment: str
 ) -> None:
-    """Between the writing of a chunk and its MERGE, or after it: the next run begins at once, and asks nothing."""
+    """After Ctrl-C before a MERGE, or after it, the next run begins at once, and asks nothing."""
     columns = {"answer": chat(endpoints)("text")}
     with at(moment, interrupt), pytest.raises(KeyboardInterrupt):
         run(questions(spark), target, columns, chunk_rows=9)
@@ -102,11 +102,11 @@ def test_what_was_written_outlives_ctrl_c(
         requests, report = run(questions(spark), target, columns, chunk_rows=9)
 
     assert (0, 9) == (requests, report.recovered)
-    assert 18 == right(spark, target) == spark.table(target).count()
+    assert 18 == right_answers(spark, target) == spark.table(target).count()
 
 
 def cancel(spark: SparkSession, session_kind: SessionKind) -> None:
-    """Cancel what Spark does, as a person does on its page."""
+    """Cancel all Spark jobs, as a person does in the Spark UI."""
     if session_kind == "connect":
         spark.interruptAll()
     else:
@@ -115,19 +115,19 @@ def cancel(spark: SparkSession, session_kind: SessionKind) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["Ctrl-C", "cancelled"])
-def test_a_chunk_that_is_broken_off_costs_its_own_requests(  # noqa: PLR0917 -- fixtures and a parameter
+def test_an_interrupted_chunk_costs_its_own_requests(  # noqa: PLR0917 -- fixtures and a parameter
     spark: SparkSession, session_kind: SessionKind, endpoints: LocalEndpoints, target: str, run: Run, how: str
 ) -> None:
-    """By Ctrl-C while Spark is at work, or by a job that is cancelled: only what was being asked is asked again.
+    """After Ctrl-C while Spark works, or a cancelled job, only the rows in flight are asked again.
 
-    Classic Spark does not find a job that makes a Delta table by its session: it goes on to its end, and what it wrote
-    is found by the next run.
+    Classic Spark does not find a job that creates a Delta table by its session: it goes on to its end, and the next run
+    merges its answers.
     """
     text = F.concat(F.when(F.col("id") < 9, "open ").otherwise("held "), "id")
     rows = spark.range(18).select("id", text.alias("text"))
     columns = {"answer": chat(endpoints)("text")}
 
-    def break_off() -> None:
+    def interrupt_job() -> None:
         endpoints.wait_for(lambda stats: stats.rows_answered == 9 and stats.in_flight > 0, timeout_s=120)
         if how == "cancelled":
             cancel(spark, session_kind)
@@ -135,11 +135,11 @@ def test_a_chunk_that_is_broken_off_costs_its_own_requests(  # noqa: PLR0917 -- 
             os.kill(os.getpid(), signal.SIGINT)
 
     endpoints.hold("held")
-    breaking = threading.Thread(target=break_off, daemon=True)
-    breaking.start()
+    interrupter = threading.Thread(target=interrupt_job, daemon=True)
+    interrupter.start()
     with pytest.raises(KeyboardInterrupt if how == "Ctrl-C" else Exception):
         run(rows, target, columns, chunk_rows=9)
-    breaking.join()
+    interrupter.join()
     endpoints.release()
     endpoints.wait_for(lambda stats: stats.in_flight == 0, timeout_s=60)
     assert 9 == spark.table(target).where("answer.text = text").count()
@@ -152,15 +152,17 @@ def test_a_chunk_that_is_broken_off_costs_its_own_requests(  # noqa: PLR0917 -- 
 
 @pytest.mark.slow
 def test_a_run_that_lost_its_lease_touches_nothing(spark: SparkSession, endpoints: LocalEndpoints, run: Run) -> None:
-    """It merges nothing, and leaves what the next holder has written; its own answers are merged by a later run."""
+    """It merges nothing, and leaves the staging of the next holder; a later run merges its answers."""
     columns = {"answer": chat(endpoints)("text")}
     spark.sql("CREATE OR REPLACE TABLE taken (id BIGINT) USING delta")
     winner = Staging(spark, Table.named(spark, "target=", "taken"), "delta", "winner")
 
+    lease = lease_table(spark, Table.named(spark, "target=", "taken"))
+
     def take_over() -> None:
-        holder = spark.table(winner.lease.name).columns[0]
-        spark.sql(f"ALTER TABLE {winner.lease.name} RENAME COLUMN {holder} TO held_by_winner")
-        winner.write("answers", spark.range(3))
+        holder = spark.table(lease.name).columns[0]
+        spark.sql(f"ALTER TABLE {lease.name} RENAME COLUMN {holder} TO held_by_winner")
+        winner.write("answers", spark.range(3), {})
 
     with at("chunk 1: 18 of 18 rows answered", take_over), pytest.raises(JobFailedError, match="held_by_winner"):
         run(questions(spark), "taken", columns)
@@ -169,7 +171,7 @@ def test_a_run_that_lost_its_lease_touches_nothing(spark: SparkSession, endpoint
     assert (3, 0) == (kept.count(), spark.table("taken").count())
 
     winner.clear()
-    spark.sql(f"DROP TABLE {winner.lease.name}")
+    spark.sql(f"DROP TABLE {lease.name}")
     requests, report = run(questions(spark), "taken", columns)
     assert (0, 18) == (requests, report.recovered)
     assert ["taken"] == [row["tableName"] for row in spark.sql("SHOW TABLES LIKE 'taken*'").collect()]
@@ -177,10 +179,10 @@ def test_a_run_that_lost_its_lease_touches_nothing(spark: SparkSession, endpoint
 
 
 @pytest.mark.slow
-def test_a_merge_that_meets_another_writer_is_tried_again(
+def test_a_merge_that_conflicts_with_another_writer_is_retried(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
-    """Until it succeeds: the job does not fail, the other writer's change stays, and nothing is asked again."""
+    """The job does not fail, the other writer's change stays, and nothing is asked again."""
     target, columns = place("target"), {"answer": chat(endpoints)("text")}
     spark.sql(f"CREATE TABLE {target} (id BIGINT, note STRING) USING delta")
     spark.sql(f"INSERT INTO {target} SELECT id, 'old' FROM range(9)")
@@ -190,7 +192,7 @@ def test_a_merge_that_meets_another_writer_is_tried_again(
         for number in range(1_000):
             if met.is_set():
                 return
-            with suppress(Exception):  # it may be the one that was slower
+            with suppress(Exception):  # this writer may be the slower one
                 spark.sql(f"UPDATE {target} SET note = 'new {number}'")
             writing.set()
 
@@ -205,15 +207,15 @@ def test_a_merge_that_meets_another_writer_is_tried_again(
     met.set()
     writer.join()
 
-    assert (18, 18, 18) == (requests, report.answered, right(spark, target))
+    assert (18, 18, 18) == (requests, report.answered, right_answers(spark, target))
     assert 9 == spark.table(target).where("note LIKE 'new%'").count()
 
 
 @pytest.mark.slow
-def test_answers_are_merged_into_what_the_target_is_by_then(
+def test_answers_are_merged_into_a_target_that_was_altered(
     spark: SparkSession, endpoints: LocalEndpoints, target: str, run: Run
 ) -> None:
-    """Columns that it has no more are left out; one that was dropped and is made anew begins empty."""
+    """Columns that it no longer has are left out; a target that was dropped begins empty."""
     columns = {"answer": chat(endpoints)("text"), "other": chat(endpoints)("text")}
     by_name = "TBLPROPERTIES ('delta.columnMapping.mode' = 'name')"
     spark.sql(f"CREATE TABLE {target} (id BIGINT, team STRING) USING delta {by_name}")
@@ -222,7 +224,7 @@ def test_answers_are_merged_into_what_the_target_is_by_then(
     for name in ("team", "other", "other_fingerprint"):
         spark.sql(f"ALTER TABLE {target} DROP COLUMN {name}")
     requests, report = run(questions(spark), target, {"answer": columns["answer"]})
-    assert (0, 18, 18) == (requests, report.recovered, right(spark, target))
+    assert (0, 18, 18) == (requests, report.recovered, right_answers(spark, target))
 
     spark.sql(f"UPDATE {target} SET answer_fingerprint = NULL")
     with at("chunk 1: 18 of 18 rows answered", interrupt), pytest.raises(KeyboardInterrupt):
@@ -239,10 +241,10 @@ def test_answers_are_merged_into_what_the_target_is_by_then(
 @pytest.mark.slow
 @pytest.mark.one_kind
 def test_a_lease_keeps_its_log_short(spark: SparkSession, place: Callable[[str], str]) -> None:
-    """A day of heartbeats is gone from the log some days later, though nobody ever drops the table."""
+    """Heartbeats of some days ago are gone from the log, although the table is never dropped."""
     table = Table.named(spark, "target=", place("lease"))
     assert table.path is not None
-    with Lease(spark, table, "delta", "run", print):
+    with Lease(spark, table, ["delta"], "run", print):
         for number in range(12):
             spark.sql(f"ALTER TABLE {table.name} SET TBLPROPERTIES ('spark_llm.sign' = 'old {number}')")
         log = Path(table.path) / "_delta_log"
@@ -253,7 +255,7 @@ def test_a_lease_keeps_its_log_short(spark: SparkSession, place: Callable[[str],
             spark.sql(f"ALTER TABLE {table.name} SET TBLPROPERTIES ('spark_llm.sign' = 'new {number}')")
         commits = [int(commit.stem) for commit in log.glob("*.json")]
 
-    assert 10 == min(commits)  # there the last checkpoint is that is as old
+    assert 10 == min(commits)  # the last checkpoint of those days
 
 
 DEAD_SESSION = """
@@ -296,8 +298,8 @@ except TheRealError:
 def test_a_clean_up_that_fails_hides_no_error(
     endpoints: LocalEndpoints, tmp_path: Path, place: Callable[[str], str]
 ) -> None:
-    """Where the session has died with the job, what the job raised is what one sees."""
-    told = f"{endpoints.invocations('chat')} {endpoints.token} {tmp_path}"
-    ended = run_alone(DEAD_SESSION, told, tmp_path)
+    """Where the session died with the job, the user sees the job's error."""
+    arguments = f"{endpoints.invocations('chat')} {endpoints.token} {tmp_path}"
+    ended = run_alone(DEAD_SESSION, arguments, tmp_path)
 
     assert "the real error" in ended.stdout, ended.stderr[-2_000:]

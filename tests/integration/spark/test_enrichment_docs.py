@@ -1,4 +1,4 @@
-"""The page on filling a table's columns is a promise that runs: its code, and what it says is asked and left."""
+"""The page on table jobs runs: its code, and its claims about requests and tables."""
 
 from collections.abc import Iterator
 from pathlib import Path

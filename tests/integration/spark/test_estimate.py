@@ -1,4 +1,4 @@
-"""What a run would ask, held against an endpoint that counts and against the run itself."""
+"""Estimates, compared with an endpoint that counts and with the run itself."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ TEN_BYTES = "ten bytes!"
 
 
 def test_before_a_first_run_tokens_are_guessed(spark: SparkSession, endpoints: LocalEndpoints, tmp_path: Path) -> None:
-    """A question at four bytes a token, an answer at its longest, or unknown; nothing is asked, and no table made."""
+    """A prompt has a token for four bytes, an answer its maximum, or it is unknown; no request, no table."""
     rows = spark.createDataFrame([(n, TEN_BYTES * 4 if n else None) for n in range(9)], "id int, text string")
     chat = endpoint(endpoints)
     found = estimate(
@@ -53,7 +53,7 @@ def test_before_a_first_run_tokens_are_guessed(spark: SparkSession, endpoints: L
 
 @pytest.mark.slow
 def test_after_a_run_tokens_are_measured(spark: SparkSession, tmp_path: Path) -> None:
-    """What answers took, for the rows that wait: questions by their length, answers by their number."""
+    """Tokens of earlier answers are scaled to the pending rows: prompts by length, answers by number."""
     target = f"delta.`{tmp_path}/target`"
     text = F.concat(F.lit(TEN_BYTES), F.lpad(F.col("id").cast("string"), 2, "0"))
     rows = spark.range(30).select("id", text.alias("text"))
@@ -86,22 +86,22 @@ def test_after_a_run_tokens_are_measured(spark: SparkSession, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("ids", "words"),
     [
-        ([1, 2, 2], r"The key \(id\) does not tell rows apart: 2 of the rows share theirs with another. Hint: "),
-        ([1, None], r"The key \(id\) is null in 1 of the rows. Hint: "),
+        ([1, 2, 2], r"The key \(id\) does not identify rows: 2 rows share one\. Hint: "),
+        ([1, None], r"The key \(id\) is null in 1 rows\. Hint: "),
     ],
 )
 def test_a_key_that_would_stop_the_run_stops_its_estimate(
     spark: SparkSession, endpoints: LocalEndpoints, tmp_path: Path, ids: list[int], words: str
 ) -> None:
-    """A dry run finds what the run would."""
+    """An estimate finds the errors of a run."""
     rows = spark.createDataFrame([(n, TEN_BYTES) for n in ids], "id int, text string")
 
     with pytest.raises(ConfigError, match=words):
         estimate(spark, rows, f"delta.`{tmp_path}/target`", "id", {"a": chat_udf(endpoint(endpoints))("text")})
 
 
-def test_a_source_without_rows_is_no_trouble(spark: SparkSession, endpoints: LocalEndpoints, tmp_path: Path) -> None:
-    """There is nothing to ask, and that is said."""
+def test_a_source_without_rows_is_estimated(spark: SparkSession, endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """The estimate has nothing to ask."""
     rows = spark.createDataFrame([], "id int, text string")
     found = estimate(spark, rows, f"delta.`{tmp_path}/target`", "id", {"a": chat_udf(endpoint(endpoints))("text")})
 
@@ -109,7 +109,7 @@ def test_a_source_without_rows_is_no_trouble(spark: SparkSession, endpoints: Loc
 
 
 @pytest.mark.parametrize("sample_rows", [0, True, 1.5])
-def test_a_sample_has_rows(spark: SparkSession, endpoints: LocalEndpoints, sample_rows: int) -> None:
-    """A wrong number is refused before anything is read."""
+def test_a_sample_has_at_least_one_row(spark: SparkSession, endpoints: LocalEndpoints, sample_rows: int) -> None:
+    """A wrong number is an error before any table is read."""
     with pytest.raises(ConfigError, match=r"sample_rows=.* is not a whole number of at least 1"):
         estimate(spark, "s", "t", "id", {"a": chat_udf(endpoint(endpoints))("x")}, sample_rows=sample_rows)

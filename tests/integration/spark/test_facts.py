@@ -1,6 +1,6 @@
-"""Answers are paid for once, however they are used: an endpoint counts the requests of common queries.
+"""Common queries cost one request per distinct row, as the endpoint counts.
 
-Where Spark makes it cost more or less is in `test_price.py`.
+`test_price.py` has the queries that cost more or less.
 """
 
 from collections.abc import Callable
@@ -13,16 +13,16 @@ from spark_llm.serving import LocalEndpoints
 from tests.integration.spark.asking import Ask, chat
 
 DISTINCT = 20  # texts
-ROWS = 2 * DISTINCT  # each text is in two rows of one task: there equal rows are asked once
+ROWS = 2 * DISTINCT  # each text is in two rows of one task, which sends equal rows once
 HALF = ROWS // 2  # the rows of one of the two tasks
 TEXTS = {f"row {number}" for number in range(DISTINCT)}
 
 
 @pytest.fixture
 def answers(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> DataFrame:
-    """Rows and their answers, of which none has been asked for yet: `id`, the prompt `p` and the answer `r`.
+    """Rows with `id`, the prompt `p` and the answer `r`, before any request.
 
-    SQL finds the prompts in the view `prompts`, the function as `facts_chat`, and its answers in the view `answers`.
+    In SQL there are the views `prompts` and `answers`, and the function `facts_chat`.
     """
     udf = ask(chat(endpoints))
     prompts = spark.sql(f"SELECT id, concat('row ', id div 2) AS p FROM range(0, {ROWS}, 1, 2)")
@@ -55,19 +55,19 @@ QUERIES: dict[str, Callable[[DataFrame], DataFrame]] = {
 
 
 def texts(df: DataFrame) -> set[str]:
-    """Read all of the rows, and return their texts."""
+    """Read all rows, and return their texts."""
     return {row["text"] for row in df.collect()}
 
 
 @pytest.mark.parametrize("use", QUERIES)
 def test_an_answer_costs_one_request(answers: DataFrame, endpoints: LocalEndpoints, use: str) -> None:
-    """What a query does with the answers changes nothing: each distinct row is asked once."""
+    """Each distinct row is sent once in every query."""
     assert TEXTS == texts(QUERIES[use](answers))
     assert DISTINCT == endpoints.stats.requests
 
 
-def test_an_answer_that_spark_keeps_costs_one_request(answers: DataFrame, endpoints: LocalEndpoints) -> None:
-    """After `df.cache()` neither a second action nor an order by the answer costs anything."""
+def test_a_cached_answer_costs_one_request(answers: DataFrame, endpoints: LocalEndpoints) -> None:
+    """After `df.cache()` a second action and an order by the answer cost nothing."""
     kept = answers.cache()
     try:
         assert ROWS == kept.count()
@@ -79,8 +79,8 @@ def test_an_answer_that_spark_keeps_costs_one_request(answers: DataFrame, endpoi
 
 
 @pytest.mark.parametrize(("look", "most"), [("whole rows", 3), ("a field", DISTINCT // 2)])
-def test_a_look_costs_what_it_takes(answers: DataFrame, endpoints: LocalEndpoints, look: str, most: int) -> None:
-    """Spark takes whole rows before it asks: 6 rows of 3 texts cost 3; of a field of them, no more than one task's."""
+def test_a_few_rows_cost_few_requests(answers: DataFrame, endpoints: LocalEndpoints, look: str, most: int) -> None:
+    """6 whole rows of 3 texts cost 3 requests; a field of them costs at most one task's requests."""
     looked_at = answers if look == "whole rows" else answers.select("id", F.struct("r.text").alias("r"))
     rows = looked_at.take(6)
 

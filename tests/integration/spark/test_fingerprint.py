@@ -1,4 +1,4 @@
-"""Fingerprints of rows on real Spark: golden values, a twin in plain Python, and nulls where nothing is asked."""
+"""Fingerprints of rows on real Spark: golden values, the same in plain Python, and nulls where nothing is asked."""
 
 import hashlib
 import random
@@ -46,7 +46,7 @@ class Values(NamedTuple):
 PIECES = ["", "a", "B", "é", "\U0001f642", "\0", "n", "t1:", "l0:", "i5:", "\t", "\u2003", "{b}", "`", "'", "\\"]
 
 
-def drawn(dice: random.Random) -> Values:
+def random_values(dice: random.Random) -> Values:
     """Draw a row of pieces that mean something to the form, some of them null."""
 
     def words() -> str | None:
@@ -70,7 +70,7 @@ ROWS = [
     Values(text="a"),
     Values(other="a", labels=["a"], most=1),
     Values(),
-    *(drawn(DICE) for _ in range(60)),
+    *(random_values(DICE) for _ in range(60)),
 ]
 BROKEN = b"caf\xe9"  # Latin-1, and no UTF-8
 
@@ -108,7 +108,7 @@ def talk(messages: Sequence[tuple[str | None, str | None] | None]) -> bytes:
 
 
 def columns(udf: ModelUDF, **named: str) -> list[Column]:
-    """Return what a UDF with a template is called on: the struct of these columns."""
+    """Return the argument of a UDF with a template: the struct of these columns."""
     return [cast("Column", udf.argument(**named))]
 
 
@@ -116,7 +116,7 @@ Form = Callable[[Values], bytes | None]
 
 
 class Case(NamedTuple):
-    """A UDF, what it is called on, the form of a row's input, and the digits of the first row's."""
+    """A UDF, its arguments, the canonical form of a row's input, and the digits of the first row's."""
 
     udf: LazyUDF
     arguments: Callable[[], list[Column]]
@@ -248,7 +248,7 @@ def rows(spark: SparkSession) -> DataFrame:
     return frame
 
 
-def found(spark: SparkSession) -> list[list[str | None]]:
+def spark_fingerprints(spark: SparkSession) -> list[list[str | None]]:
     """Return the fingerprints of all rows, case by case."""
     frame = rows(spark)
     arguments = {name: case.arguments() for name, case in CASES.items()}
@@ -260,7 +260,7 @@ def found(spark: SparkSession) -> list[list[str | None]]:
 
 @pytest.fixture
 def other_settings(spark: SparkSession) -> Iterator[None]:
-    """Set what changes Spark's sizes, casts and concatenations, for one test."""
+    """Set other sizes, casts and concatenations of Spark, for one test."""
     before = {name: spark.conf.get(name) or "" for name in OTHER_SETTINGS}
     for name, value in OTHER_SETTINGS.items():
         spark.conf.set(name, value)
@@ -269,12 +269,12 @@ def other_settings(spark: SparkSession) -> Iterator[None]:
         spark.conf.set(name, value)
 
 
-def twins() -> list[list[str | None]]:
-    """Return the same by Python."""
-    return [[twin(case, row) for row in ROWS] for case in CASES.values()]
+def python_fingerprints() -> list[list[str | None]]:
+    """Return the fingerprints of all cases and rows, by Python."""
+    return [[python_fingerprint(case, row) for row in ROWS] for case in CASES.values()]
 
 
-def twin(case: Case, row: Values) -> str | None:
+def python_fingerprint(case: Case, row: Values) -> str | None:
     """Return the fingerprint of a row's input by Python; None where it asks nothing."""
     form = case.form(row)
     if form is None:
@@ -282,11 +282,11 @@ def twin(case: Case, row: Values) -> str | None:
     return f"1-{spec_digest(case.udf.plan().canonical)}-{hashlib.sha256(form).hexdigest()[:32]}"
 
 
-def test_fingerprints_are_what_they_were(spark: SparkSession) -> None:
-    """The first row of each case has its golden digits, and all rows are what the form says, or null."""
-    fingerprints = found(spark)
+def test_fingerprints_are_the_same_in_every_version(spark: SparkSession) -> None:
+    """The first row of each case has its golden digits, and every row has the digits of its canonical form, or null."""
+    fingerprints = spark_fingerprints(spark)
 
-    assert dict(zip(CASES, twins(), strict=True)) == dict(zip(CASES, fingerprints, strict=True))
+    assert dict(zip(CASES, python_fingerprints(), strict=True)) == dict(zip(CASES, fingerprints, strict=True))
     assert {name: case.golden for name, case in CASES.items()} == {
         name: first and first.rpartition("-")[2] for name, (first, *_) in zip(CASES, fingerprints, strict=True)
     }
@@ -294,8 +294,8 @@ def test_fingerprints_are_what_they_were(spark: SparkSession) -> None:
 
 @pytest.mark.usefixtures("other_settings")
 def test_settings_change_no_fingerprint(spark: SparkSession) -> None:
-    """Whatever the session says of sizes, casts and letters, a row's fingerprint is the same."""
-    assert twins() == found(spark)
+    """A row has the same fingerprint under other settings for sizes, casts and case."""
+    assert python_fingerprints() == spark_fingerprints(spark)
 
 
 @pytest.mark.parametrize(
@@ -318,26 +318,26 @@ def test_settings_change_no_fingerprint(spark: SparkSession) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_asked_is_refused_on_the_driver(
+def test_a_type_that_workers_refuse_raises_on_the_driver(
     spark: SparkSession, udf: LazyUDF, arguments: list[str], words: str
 ) -> None:
-    """A type that the workers refuse raises in their words, before there is a job."""
+    """It raises the workers' own error, before a Spark job starts."""
     frame = spark.createDataFrame([], SCHEMA)
 
     with pytest.raises(InputTypeError, match=words + "Hint: "):
         fingerprint(udf.plan(), typed(frame, [F.expr(argument) for argument in arguments]))
 
 
-def test_a_list_by_name_is_refused_as_the_conversation_that_it_is_not(spark: SparkSession) -> None:
-    """Where a field may be a conversation, a list by name is looked at as it is, not as its text."""
+def test_a_list_is_not_read_as_a_conversation(spark: SparkSession) -> None:
+    """A field that may be a conversation checks the type of a list by name, not that of its text."""
     frame = spark.createDataFrame([], SCHEMA)
 
     with pytest.raises(InputTypeError, match=r"and turns is array<.*>\. Hint: "):
         fingerprint(TURNS.plan(), typed(frame, columns(TURNS, turns="labels")))
 
 
-def test_who_asks_and_how_hard_is_no_part_of_a_fingerprint() -> None:
-    """Another token, header, certificate, policy or name of a field on the wire leaves the recipe as it was."""
+def test_credentials_and_policies_are_not_in_a_fingerprint() -> None:
+    """Another token, header, certificate, policy or wire field name leaves the recipe as it was."""
     other = Endpoint(MODELS, model="small", token="other", headers={"X-Team": "data"})
     policy = Policy(max_in_flight=3, timeout_s=5, reask=0, dedupe=False)
 

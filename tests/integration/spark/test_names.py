@@ -1,4 +1,4 @@
-"""Names of tables and columns against the parsers of the Spark that runs."""
+"""Names of tables and columns, compared with Spark's own parsers."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -18,21 +18,21 @@ COUNT = 300
 
 @pytest.fixture
 def jvm(spark: SparkSession, session_kind: str) -> Any:  # noqa: ANN401 -- the bridge to Java
-    """Java's side of the session, which Spark Connect has none of."""
+    """Java's side of the session, which Spark Connect lacks."""
     if session_kind == "connect":
         pytest.skip("Spark Connect has no door to Spark's parsers; they are the same")
     return spark._jvm  # noqa: SLF001 -- Spark's own parsers are what this file compares with
 
 
 def names() -> Iterator[str]:
-    """Yield names made of pieces that mean something to a parser; none has a comment, which we refuse."""
+    """Yield names made of pieces that matter to a parser; none has a comment, which the library refuses."""
     dice = random.Random(7)
     made = ("".join(dice.choices(PIECES, k=dice.randint(1, 7))) for _ in range(COUNT))
     return (name for name in made if "--" not in name)
 
 
-def read(parts_of: Callable[[str], Any], name: str) -> tuple[str, ...] | None:
-    """Return what one of Spark's parsers makes of a name; None where it refuses it."""
+def spark_parts(parts_of: Callable[[str], Any], name: str) -> tuple[str, ...] | None:
+    """Return the parts of a name in one of Spark's parsers; None if it refuses the name."""
     try:
         parts = parts_of(name)
     except Exception:  # noqa: BLE001 -- Spark's refusals, or Java's
@@ -40,36 +40,36 @@ def read(parts_of: Callable[[str], Any], name: str) -> tuple[str, ...] | None:
     return tuple(parts.apply(place) for place in range(parts.size()))
 
 
-def ours(name: str) -> tuple[str, ...] | None:
-    """Return the parts of a table's name as we read it; None where we refuse it."""
+def table_parts(name: str) -> tuple[str, ...] | None:
+    """Return the parts of a table's name in this library; None if it refuses the name."""
     try:
         return parse_table_name("source=", name)
     except ConfigError:
         return None
 
 
-def our_column(name: str) -> tuple[str, ...] | None:
-    """Return a column's bare name as we read it; None where we refuse it."""
+def column_part(name: str) -> tuple[str, ...] | None:
+    """Return a column's bare name in this library; None if it refuses the name."""
     try:
         return (parse_column_name("key=", name),)
     except ConfigError:
         return None
 
 
-def test_a_tables_name_is_read_as_spark_reads_it(spark: SparkSession, jvm: Any) -> None:  # noqa: ANN401 -- the bridge to Java
-    """Of hundreds of names both make the same parts, or both refuse."""
+def test_table_names_are_read_as_spark_does(spark: SparkSession, jvm: Any) -> None:  # noqa: ANN401 -- the bridge to Java
+    """For hundreds of names both give the same parts, or both refuse."""
     parser = spark._jsparkSession.sessionState().sqlParser()  # noqa: SLF001 -- see above
-    theirs = {name: read(parser.parseMultipartIdentifier, name) for name in names()}
+    theirs = {name: spark_parts(parser.parseMultipartIdentifier, name) for name in names()}
 
-    assert theirs == {name: ours(name) for name in theirs}
+    assert theirs == {name: table_parts(name) for name in theirs}
     assert {True, False} == {parts is None for parts in theirs.values()}
 
 
-def test_a_columns_name_is_read_as_spark_reads_it(jvm: Any) -> None:  # noqa: ANN401 -- the bridge to Java
-    """What is one part to Spark is that part to us, and all else is refused; so are all columns at once."""
+def test_column_names_are_read_as_spark_does(jvm: Any) -> None:  # noqa: ANN401 -- the bridge to Java
+    """A name of one part is that part; all others are refused, also `*`."""
     spark_reads = jvm.org.apache.spark.sql.catalyst.analysis.UnresolvedAttribute.parseAttributeName
-    theirs = {name: read(spark_reads, name) for name in names() if name != "*"}
+    theirs = {name: spark_parts(spark_reads, name) for name in names() if name != "*"}
 
     assert {name: parts if parts and len(parts) == 1 else None for name, parts in theirs.items()} == {
-        name: our_column(name) for name in theirs
+        name: column_part(name) for name in theirs
     }

@@ -1,4 +1,4 @@
-"""`preflight` on a session: an executor is looked at, asked from, and told apart from the driver."""
+"""`preflight` with a session: the checks of an executor, apart from those of the driver."""
 
 import os
 import shlex
@@ -16,9 +16,9 @@ from pyspark.sql import SparkSession
 from spark_llm import ConfigError, Endpoint, chat_udf, complete_udf, embed_udf, preflight
 from spark_llm._version import __version__
 from spark_llm.auth.credentials import ClientCredentials
-from spark_llm.readiness.executor import THREAD, look
+from spark_llm.readiness.executor import THREAD_NAME, run_executor_checks
 from spark_llm.readiness.report import Check, Report
-from spark_llm.readiness.target import Target, tasks_of
+from spark_llm.readiness.target import Target, candidate_tasks
 from spark_llm.serving import LocalEndpoints
 from spark_llm.udf.model_udf import ModelUDF
 from tests.conftest import ROOT, SessionKind
@@ -27,7 +27,7 @@ from tests.integration.spark.asking import chat, endpoint
 EXECUTOR = ("packages", "address", "credentials", "request")
 
 
-def there(report: Report, name: str) -> Check:
+def executor_check(report: Report, name: str) -> Check:
     """Return the executor's check of that name."""
     [found] = [check for check in report.checks if (check.where, check.name) == ("executor", name)]
     return found
@@ -42,22 +42,22 @@ def outcomes(report: Report, where: str) -> list[str]:
     ("make", "name"),
     [(chat_udf, "chat"), (complete_udf, "complete"), (embed_udf, "embed")],
 )
-def test_a_udf_that_is_ready_is_ready_from_an_executor(
+def test_a_ready_udf_is_ready_from_an_executor(
     spark: SparkSession, endpoints: LocalEndpoints, make: Callable[[Endpoint], ModelUDF], name: str
 ) -> None:
-    """Packages, address, credentials and one request: all of it from there too, and no token in the report."""
+    """Packages, address, credentials and request pass there too, and the report hides the token."""
     report = preflight(make(endpoint(endpoints, name)), spark)
 
     assert report.ok, report
     assert (["passed"] * 4, ["passed"] * 4) == (outcomes(report, "driver"), outcomes(report, "executor"))
-    assert f"spark_llm {__version__}" in there(report, "packages").message
-    assert there(report, "request").message.startswith(f"{name} was answered in ")
+    assert f"spark_llm {__version__}" in executor_check(report, "packages").message
+    assert executor_check(report, "request").message.startswith(f"{name} was answered in ")
     assert 2 == endpoints.stats.requests
     assert endpoints.token not in str(report) + report._repr_html_()
 
 
-def test_a_udfs_own_parameters_go_from_the_executor(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """With one token in place of the user's limit."""
+def test_an_executor_sends_the_udfs_own_parameters(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """The limit is one token in place of the user's."""
     udf = chat_udf(endpoint(endpoints), system="Be brief.", max_completion_tokens=64, temperature=0.0)
 
     assert preflight(udf, spark).ok
@@ -67,7 +67,7 @@ def test_a_udfs_own_parameters_go_from_the_executor(spark: SparkSession, endpoin
 
 
 def test_an_oauth_client_signs_in_on_the_executor(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """Each place gets a token of its own."""
+    """The driver and the executor each get a token."""
     client = ClientCredentials(endpoints.client_id, endpoints.client_secret, f"{endpoints.url}/oidc/v1/token")
     report = preflight(Endpoint(endpoints.invocations("embed"), token=client), spark)
 
@@ -76,8 +76,8 @@ def test_an_oauth_client_signs_in_on_the_executor(spark: SparkSession, endpoints
     assert endpoints.client_secret not in str(report)
 
 
-def test_without_a_session_only_the_driver_is_looked_at(endpoints: LocalEndpoints) -> None:
-    """A name, a URL, an Endpoint and a UDF can all be given."""
+def test_without_a_session_only_the_driver_is_checked(endpoints: LocalEndpoints) -> None:
+    """An Endpoint and a UDF can both be checked."""
     for given in (endpoint(endpoints), chat(endpoints)):
         report = preflight(given)
         assert report.ok
@@ -85,17 +85,17 @@ def test_without_a_session_only_the_driver_is_looked_at(endpoints: LocalEndpoint
 
 
 def test_a_string_is_an_endpoint(endpoints: LocalEndpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name is looked up where the environment says, and the task is found."""
+    """A name is looked up in the environment's workspace, and the task is found."""
     monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
     monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
 
     assert [True, True] == [preflight(given).ok for given in ("embed", endpoints.invocations("complete"))]
 
 
-def test_a_udf_of_a_login_that_fails_is_reported(
+def test_a_failed_sign_in_is_in_the_report(
     endpoints: LocalEndpoints, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A profile that cannot sign in is no exception here: it is what the report is for."""
+    """A profile that cannot sign in is a failed check and not an exception."""
     pytest.importorskip("databricks.sdk")
     profiles = tmp_path / "databrickscfg"
     profiles.write_text(f"[broken]\nhost = {endpoints.url}\nauth_type = no-such-login\n")
@@ -111,30 +111,30 @@ def test_a_udf_of_a_login_that_fails_is_reported(
 
 
 @pytest.mark.parametrize(
-    ("given", "options", "words"),
+    ("given", "options", "message"),
     [
-        (7, {}, "An object of type int is no endpoint."),
-        ({"token": "t"}, {}, "An object of type dict is no endpoint."),
+        (7, {}, "An object of type int is not an endpoint."),
+        ({"token": "t"}, {}, "An object of type dict is not an endpoint."),
         ("a b", {}, "is neither an endpoint's name nor a URL."),
-        ("chat", {"spark": 7}, "An object of type int is no Spark session."),
-        ("chat", {"task": "sing"}, "task='sing' is no task."),
-        ("chat", {"timeout_s": 0}, "timeout_s=0 is no time"),
-        ("chat", {"timeout_s": 31}, "timeout_s=31 is no time"),
-        ("chat", {"timeout_s": True}, "timeout_s=True is no time"),
+        ("chat", {"spark": 7}, "An object of type int is not a Spark session."),
+        ("chat", {"task": "sing"}, "Unknown task 'sing'."),
+        ("chat", {"timeout_s": 0}, "timeout_s=0 is not a number of seconds"),
+        ("chat", {"timeout_s": 31}, "timeout_s=31 is not a number of seconds"),
+        ("chat", {"timeout_s": True}, "timeout_s=True is not a number of seconds"),
     ],
 )
-def test_what_is_no_argument_raises(given: Any, options: dict[str, Any], words: str) -> None:  # noqa: ANN401 -- every wrong type
-    """Only what was given is a reason to raise, and the message ends in a next step."""
+def test_an_invalid_argument_raises(given: Any, options: dict[str, Any], message: str) -> None:  # noqa: ANN401 -- every wrong type
+    """Only arguments raise, and the message ends in a hint."""
     with pytest.raises(ConfigError, match=r" Hint: .+\.$") as raised:
         preflight(given, **options)
 
-    assert words in str(raised.value)
+    assert message in str(raised.value)
 
 
-def test_a_task_beside_a_udf_must_be_its_own(endpoints: LocalEndpoints) -> None:
-    """The UDF knows what it asks for."""
+def test_the_task_must_be_the_udfs_own(endpoints: LocalEndpoints) -> None:
+    """A UDF has a task of its own."""
     assert preflight(chat(endpoints), task="chat").ok
-    with pytest.raises(ConfigError, match="task='embed' goes with no UDF that asks for chat"):
+    with pytest.raises(ConfigError, match="task='embed' does not match the UDF, whose task is 'chat'"):
         preflight(chat(endpoints), task="embed")
 
 
@@ -142,53 +142,53 @@ def test_a_task_beside_a_udf_must_be_its_own(endpoints: LocalEndpoints) -> None:
     ("token", "failed"),
     [("wrong", "request"), ("e30.eyJleHAiOjF9.x", "credentials")],  # the second says that it ended in 1970
 )
-def test_what_failed_for_good_is_not_asked_again(
+def test_a_final_failure_is_not_repeated(
     spark: SparkSession, endpoints: LocalEndpoints, token: str, failed: str
 ) -> None:
-    """A token that is refused or over would be so there as well; the packages are looked at all the same."""
+    """A refused or expired token would fail there too; the packages are checked all the same."""
     report = preflight(Endpoint(endpoints.invocations("chat"), token=token), spark)
 
     assert ["passed", "passed", "skipped", "skipped"] == outcomes(report, "executor")
-    assert f"not done: the check of the {failed} failed on the driver" == there(report, "request").message
+    assert f"not done: the {failed} check failed on the driver" == executor_check(report, "request").message
     assert [failed] == [check.name for check in report.failed]
 
 
-def test_an_address_that_is_not_known_leaves_nothing_to_look_at(spark: SparkSession) -> None:
-    """Everything of the executor is skipped."""
+def test_an_unknown_address_skips_the_executor(spark: SparkSession) -> None:
+    """All checks of the executor are skipped."""
     report = preflight(Endpoint("http://far.example/v1", model="m"), spark)
 
     assert ["skipped"] * 4 == outcomes(report, "executor")
 
 
-def test_a_host_that_an_executor_does_not_find_is_said(spark: SparkSession) -> None:
-    """In a row's words, from both places."""
+def test_an_unresolved_host_fails_on_both_places(spark: SparkSession) -> None:
+    """Both failures have a row's message."""
     report = preflight(Endpoint("https://nowhere.invalid/v1", model="m"), spark, task="chat")
     [driver, executor] = report.failed
 
     assert ("address", "executor") == (executor.name, executor.where)
-    assert driver.words == executor.words
+    assert driver.text == executor.text
 
 
-class OnWorkers:
-    """A token that only workers can get: it is refused in the process that made it."""
+class WorkerToken:
+    """A token function that fails in the process that made it."""
 
     def __init__(self, token: str) -> None:
-        """Keep the token, and where it is of no use."""
+        """Keep the token, and the process that must not use it."""
         self._token = token
         self._driver = os.getpid()
 
     def __call__(self) -> str:
         """Return the token."""
         if os.getpid() == self._driver:
-            raise PermissionError("not here")
+            raise PermissionError("only on workers")
         return self._token
 
 
-def test_what_only_the_driver_cannot_do_is_tried_on_the_executor(
+def test_a_failure_of_the_driver_alone_does_not_skip_the_executor(
     spark: SparkSession, endpoints: LocalEndpoints
 ) -> None:
-    """A token function is called on workers: where the driver's call fails, an executor's may not."""
-    report = preflight(Endpoint(endpoints.invocations("chat"), token=OnWorkers(endpoints.token)), spark)
+    """A token function may fail on the driver and work on an executor."""
+    report = preflight(Endpoint(endpoints.invocations("chat"), token=WorkerToken(endpoints.token)), spark)
 
     assert ["credentials"] == [check.name for check in report.failed]
     assert ["passed"] * 4 == outcomes(report, "executor")
@@ -196,7 +196,7 @@ def test_what_only_the_driver_cannot_do_is_tried_on_the_executor(
 
 @pytest.fixture
 def bare_python(spark: SparkSession, tmp_path: Path) -> Iterator[Path]:
-    """Let the session's workers run a Python that has no package of ours, nor any that is installed."""
+    """Let the session's workers run a Python without this library and without installed packages."""
     python = tmp_path / "python"
     python.write_text(
         "#!/bin/sh\n"
@@ -211,20 +211,20 @@ def bare_python(spark: SparkSession, tmp_path: Path) -> Iterator[Path]:
     spark.conf.unset("spark.sql.execution.pyspark.python")
 
 
-def test_packages_that_are_missing_are_named(spark: SparkSession, endpoints: LocalEndpoints, bare_python: Path) -> None:
-    """The look around runs where nothing of this library is, and says how to bring it there."""
+def test_missing_packages_are_named(spark: SparkSession, endpoints: LocalEndpoints, bare_python: Path) -> None:
+    """The first job runs without this library, and the hint says how to install it."""
     report = preflight(chat(endpoints), spark)
 
     assert ["failed", "skipped", "skipped", "skipped"] == outcomes(report, "executor")
-    assert "has no spark_llm, aiohttp, msgspec, pandas, pyarrow." in there(report, "packages").message
-    assert f"%pip install spark-llm-endpoints=={__version__}" in there(report, "packages").hint
-    assert "spark.addArtifacts(" in there(report, "packages").hint
+    assert "has no spark_llm, aiohttp, msgspec, pandas, pyarrow." in executor_check(report, "packages").message
+    assert f"%pip install spark-llm-endpoints=={__version__}" in executor_check(report, "packages").hint
+    assert "spark.addArtifacts(" in executor_check(report, "packages").hint
 
 
-def test_another_version_on_the_executor_is_said(
+def test_another_version_on_the_executor_fails(
     spark: SparkSession, endpoints: LocalEndpoints, bare_python: Path, tmp_path: Path
 ) -> None:
-    """What travels is made by one version and read by another: both are named."""
+    """The message has both versions, since pickles need the same one."""
     shutil.copytree(Path(ROOT, "spark_llm"), tmp_path / "spark_llm", ignore=shutil.ignore_patterns("__pycache__"))
     version = tmp_path / "spark_llm" / "_version.py"
     version.write_text(version.read_text().replace(__version__, "0.0.1"))
@@ -234,27 +234,30 @@ def test_another_version_on_the_executor_is_said(
     report = preflight(chat(endpoints), spark)
 
     assert ["failed", "skipped", "skipped", "skipped"] == outcomes(report, "executor")
-    assert f"The executor has spark_llm 0.0.1, and the driver {__version__}." == there(report, "packages").message
-    assert f"spark-llm-endpoints=={__version__}" in there(report, "packages").hint
+    assert (
+        f"The executor has spark_llm 0.0.1, but the driver has {__version__}."
+        == executor_check(report, "packages").message
+    )
+    assert f"spark-llm-endpoints=={__version__}" in executor_check(report, "packages").hint
 
 
-def test_a_python_that_cannot_run_is_said(spark: SparkSession, endpoints: LocalEndpoints, bare_python: Path) -> None:
-    """Spark's own words for it, in one line."""
+def test_a_broken_python_fails(spark: SparkSession, endpoints: LocalEndpoints, bare_python: Path) -> None:
+    """The message is one line of Spark's error."""
     bare_python.unlink()
     report = preflight(chat(endpoints), spark)
-    failed = there(report, "packages")
+    failed = executor_check(report, "packages")
 
     assert "failed" == failed.outcome
-    assert failed.message.startswith("Spark ran no Python function: ")
+    assert failed.message.startswith("Spark could not run a Python function: ")
     assert "No such file or directory" in failed.message
     assert "\n" not in failed.message
     assert "PYSPARK_PYTHON" in failed.hint
 
 
-def test_a_cluster_without_a_free_executor_is_not_waited_for(
+def test_a_busy_cluster_is_bounded_by_the_timeout(
     spark: SparkSession, session_kind: SessionKind, endpoints: LocalEndpoints
 ) -> None:
-    """Where no executor takes the job in time the report says so, and on Connect the job is taken back."""
+    """The report says that no executor was free, and on Connect the job is interrupted."""
     busy = chat(endpoints)
     endpoints.hold("held")
     held = spark.range(0, 2, 1, 2).selectExpr("concat('held ', id) AS p").select(busy("p").alias("r"))
@@ -264,11 +267,11 @@ def test_a_cluster_without_a_free_executor_is_not_waited_for(
     try:
         endpoints.wait_for(lambda stats: stats.in_flight == 2, timeout_s=60)
         place = endpoint(endpoints)
-        target = Target(place.resolve("/chat/completions", {}), tasks_of(place, "chat"))
+        target = Target(place.resolve("/chat/completions", {}), candidate_tasks(place, "chat"))
         began = time.monotonic()
-        checks = look(spark, target, job_s=0.5)
+        checks = run_executor_checks(spark, target, job_timeout_s=0.5)
         took_s = time.monotonic() - began
-        late = [thread for thread in threading.enumerate() if thread.name == THREAD]
+        late = [thread for thread in threading.enumerate() if thread.name == THREAD_NAME]
         for thread in late:
             thread.join(timeout=10 if session_kind == "connect" else 0)
         waiting = [thread for thread in late if thread.is_alive()]
@@ -277,7 +280,10 @@ def test_a_cluster_without_a_free_executor_is_not_waited_for(
         job.join(timeout=60)
 
     assert ["failed", "skipped", "skipped", "skipped"] == [check.outcome for check in checks]
-    assert "Spark ran no Python function: no executor did a job of one row within 0.5 s." == checks[0].message
+    assert (
+        "Spark could not run a Python function: no executor finished a job of one row within 0.5 s."
+        == checks[0].message
+    )
     assert "see the cluster's page" in checks[0].hint
     assert took_s < 10
     if session_kind == "connect":
@@ -288,7 +294,7 @@ def test_a_cluster_without_a_free_executor_is_not_waited_for(
 def test_the_token_is_in_no_plan_and_no_log(
     spark: SparkSession, event_log_dir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What travels to the executor stays out of the event log, of what is printed, and of the report."""
+    """The event log, the output and the report hide the token."""
     secret = "dapi-5ecret-of-a-preflight"
     with LocalEndpoints(token=secret) as endpoints:
         report = preflight(chat(endpoints), spark)

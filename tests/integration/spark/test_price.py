@@ -1,6 +1,6 @@
-"""What each way of writing a query costs, where Spark's plan makes it more or less: counted by the endpoint.
+"""Requests that each way of writing a query costs, if Spark's plan makes it more or less than one per row.
 
-What costs one request a row, as one would think, is in `test_facts.py`.
+`test_facts.py` has the queries that cost one request per row.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def _read_once(df: DataFrame) -> DataFrame:
 
 
 def read(spark: SparkSession, query: Query, udf: ModelUDF) -> None:
-    """Read what a query gives for 200 distinct rows in two tasks."""
+    """Read a query of 200 distinct rows in two tasks."""
     df = spark.range(ROWS, numPartitions=2).selectExpr("id", "concat('row ', id) AS p")
     df.createOrReplaceTempView("price_prompts")
     register(spark, chat=udf, prefix="price_")
@@ -63,8 +63,10 @@ def read(spark: SparkSession, query: Query, udf: ModelUDF) -> None:
 
 
 @pytest.mark.parametrize("written", QUERIES)
-def test_a_query_costs_what_the_readme_says(spark: SparkSession, endpoints: LocalEndpoints, written: str) -> None:
-    """The requests for 200 rows are those that the README tells, however Spark plans the query."""
+def test_a_query_costs_the_readmes_number_of_requests(
+    spark: SparkSession, endpoints: LocalEndpoints, written: str
+) -> None:
+    """The README has the requests for 200 rows."""
     requests, query = QUERIES[written]
     read(spark, query, chat(endpoints))
 
@@ -72,10 +74,10 @@ def test_a_query_costs_what_the_readme_says(spark: SparkSession, endpoints: Loca
 
 
 @pytest.mark.parametrize("written", TWICE)
-def test_what_spark_computes_twice_is_found_in_a_cache(
+def test_a_cache_pays_once_for_a_second_evaluation(
     spark: SparkSession, endpoints: LocalEndpoints, written: str, tmp_path: Path
 ) -> None:
-    """Where Spark computes the answers twice, 200 rows cost 400 requests; with a cache, 200."""
+    """If Spark evaluates the UDF twice, 200 rows cost 400 requests, and 200 with a cache."""
     read(spark, TWICE[written], chat(endpoints))
     twice = endpoints.stats.requests
     read(spark, TWICE[written], chat_udf(endpoint(endpoints), policy=Policy(cache=tmp_path)))
@@ -84,10 +86,10 @@ def test_what_spark_computes_twice_is_found_in_a_cache(
 
 
 @pytest.mark.parametrize("written", ["a chain", "side by side"])
-def test_a_look_at_two_answers_asks_a_partition_of_the_first(
+def test_a_few_rows_of_two_answers_send_a_partition_of_the_first(
     spark: SparkSession, endpoints: LocalEndpoints, written: str
 ) -> None:
-    """Spark reads the first answers of a whole partition before it reads one of the second: 100, and a few."""
+    """Spark reads the first answers of a whole partition (100) before it starts the second."""
     udf = chat(endpoints)
     df = spark.range(ROWS, numPartitions=2).selectExpr("concat('row ', id) AS p").withColumn("r", udf("p"))
     df.withColumn("s", udf("r.text" if written == "a chain" else "p")).select("r.text", "s.text").show(3)
@@ -97,7 +99,7 @@ def test_a_look_at_two_answers_asks_a_partition_of_the_first(
 
 
 def test_spark_refuses_the_udf_in_a_join_condition(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """In JOIN ON Spark refuses a nondeterministic expression by the name in the README, and nothing is asked."""
+    """Spark names the README's error in JOIN ON before any request."""
     df = spark.range(3).selectExpr("id", "'x' AS p")
     with pytest.raises(Exception, match="INVALID_NON_DETERMINISTIC_EXPRESSIONS"):
         df.alias("a").join(df.alias("b"), chat(endpoints)("a.p")["text"] == F.col("b.p")).collect()

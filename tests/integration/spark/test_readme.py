@@ -1,4 +1,4 @@
-"""The README and the pages are promises that run: their code, in order, against local endpoints of the same names."""
+"""The code of the README and of the pages runs in order, against local endpoints of the same names."""
 
 import re
 from decimal import Decimal
@@ -24,7 +24,7 @@ def blocks_of(page: str) -> list[tuple[str, str]]:
 
 
 def test_the_readme_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every block of Python and SQL in the README runs from top to bottom, and what it asks is answered."""
+    """Every block of Python and SQL in the README runs from top to bottom, and the endpoints answer it."""
     blocks = blocks_of("README.md")
     rows = [(1, "good"), (2, "bad"), (3, None)]
     df = spark.createDataFrame(rows, "review_id int, review string").repartition(1)

@@ -1,4 +1,4 @@
-"""What must hold around a job: UDFs older than their session, secrets, and jobs that are ended."""
+"""Around a job: UDFs older than their session, sign-in, and cancelled jobs."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ builder = builder.remote("local[1]") if sys.argv[1] == "connect" else builder.ma
 spark = builder.getOrCreate()
 print("ANSWER", spark.sql("SELECT 'early bird' AS p").select(CHAT("p").alias("r")).select("r.text").first()[0])
 rows = spark.range(2_000, numPartitions=1).selectExpr("concat('row ', id) AS p")
-for udf in (CHAT, CHAT.on("3.5.0")):  # Arrow, then pandas
+for udf in (CHAT, CHAT.for_version("3.5.0")):  # Arrow, then pandas
     for _ in range(3):
         rows.select(udf("p").alias("r")).where("r.error IS NULL").select("r.text").show(3)
 spark.stop()
@@ -36,27 +36,27 @@ spark.stop()
 
 @pytest.fixture(scope="module")
 def looks(spark: SparkSession, session_kind: SessionKind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Looks]:
-    """What a program printed that looks at a few of its answers, several times."""
-    assert spark is not None  # it finds its Java
+    """The output of a program that reads a few of its answers, several times."""
+    assert spark is not None  # the session finds its Java
     with LocalEndpoints(latency_s=0.005) as endpoints:
         url, token = endpoints.invocations("chat"), endpoints.token
         yield run_alone(MODULE_LEVEL, session_kind, tmp_path_factory.mktemp("looks"), URL=url, TOKEN=token)
 
 
 def test_a_udf_may_be_older_than_its_session(looks: Looks) -> None:
-    """A UDF built at module level, before any session exists, works in the session that comes."""
+    """A UDF built at module level, before any session exists, works in the later session."""
     assert "ANSWER early bird" in looks.stdout, looks.stderr
 
 
-def test_a_look_at_a_few_rows_ends_quietly(looks: Looks) -> None:
-    """Spark hangs up on the worker when it has its rows; nothing on stderr looks like a failure."""
+def test_reading_a_few_rows_ends_quietly(looks: Looks) -> None:
+    """Spark closes the worker's pipe when it has its rows, and stderr shows no failure."""
     assert 6 == looks.stdout.count("only showing top 3 rows"), looks.stderr
     assert "Traceback" not in looks.stderr
     assert "BrokenPipeError" not in looks.stderr
 
 
-def test_without_a_session_the_next_step_is_said() -> None:
-    """Called on a column where there is no session, the UDF says to make one."""
+def test_a_call_without_a_session_raises() -> None:
+    """The hint says how to make one."""
     code = "from spark_llm import chat_udf, Endpoint; chat_udf(Endpoint('http://127.0.0.1:1/v1', model='m'))('p')"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
@@ -68,7 +68,7 @@ def test_without_a_session_the_next_step_is_said() -> None:
 PROFILE = """
 import os, sys
 from spark_llm import Endpoint, chat_udf
-udf = chat_udf("chat")  # neither the workspace nor a token is known yet: the profile's server is not asked
+udf = chat_udf("chat")  # neither the workspace nor a token is known yet, and the profile does not sign in
 print("BUILT", udf)
 from pyspark.sql import SparkSession
 builder = SparkSession.builder.config("spark.ui.enabled", "false").config("spark.log.level", "OFF")
@@ -79,12 +79,12 @@ spark.stop()
 """
 
 
-@pytest.mark.slow  # a session of its own, and what it shows does not depend on Spark
-@pytest.mark.usefixtures("spark")  # it finds the Java
-def test_a_login_is_asked_when_the_udf_is_used(
+@pytest.mark.slow  # it starts a session of its own, and does not depend on the kind of Spark
+@pytest.mark.usefixtures("spark")  # the session finds the Java
+def test_a_profile_signs_in_when_the_udf_is_used(
     session_kind: SessionKind, endpoints: LocalEndpoints, tmp_path: Path
 ) -> None:
-    """A UDF of a name is built without a network; its profile is signed in with when it is called on a column."""
+    """Building a UDF needs no network; the first call on a column signs in."""
     client = f"client_id = {endpoints.client_id}\nclient_secret = {endpoints.client_secret}\n"
     (tmp_path / ".databrickscfg").write_text(f"[DEFAULT]\nhost = {endpoints.url}\n{client}")
     done = run_alone(PROFILE, session_kind, tmp_path, HOME=str(tmp_path))
@@ -94,10 +94,10 @@ def test_a_login_is_asked_when_the_udf_is_used(
     assert "Endpoint('chat')" in done.stdout
 
 
-def test_a_task_on_databricks_asks_with_its_own_token(
+def test_a_task_on_databricks_uses_its_own_token(
     spark: SparkSession, session_kind: SessionKind, endpoints: LocalEndpoints
 ) -> None:
-    """The runtime gives each task a token; the driver's is what remains where there is none."""
+    """The runtime gives each task a token; without one, the driver's is used."""
     if session_kind == "connect":
         pytest.skip("A Connect client sets no properties of tasks; Databricks' own server does.")
     answered, refused = (
@@ -115,10 +115,10 @@ def test_a_task_on_databricks_asks_with_its_own_token(
 
 
 @pytest.mark.parametrize("make", [chat_udf, embed_udf])
-def test_a_job_that_is_cancelled_leaves_nothing_in_flight(
+def test_a_cancelled_job_leaves_nothing_in_flight(
     spark: SparkSession, session_kind: SessionKind, make: type, endpoints: LocalEndpoints
 ) -> None:
-    """When the user interrupts a job, its requests are called off and no more are sent."""
+    """An interrupt cancels the requests in flight, and no more are sent."""
     name = "chat" if make is chat_udf else "embed"
     udf = make(endpoint(endpoints, name), policy=Policy(batch_size=4))
     endpoints.hold("held")
@@ -132,7 +132,7 @@ def test_a_job_that_is_cancelled_leaves_nothing_in_flight(
 
     running = threading.Thread(target=job, daemon=True)
     running.start()
-    # When no more is answered, only what is held is in flight: none of it left can only mean that it was called off.
+    # Then only held requests are in flight, and only a cancellation can end them.
     endpoints.wait_for(lambda stats: stats.rows_answered == 20 and stats.in_flight > 0, timeout_s=60)
     if session_kind == "connect":
         spark.interruptAll()
@@ -141,6 +141,6 @@ def test_a_job_that_is_cancelled_leaves_nothing_in_flight(
     running.join(timeout=60)
     assert failed.is_set()
     over = endpoints.wait_for(lambda stats: stats.in_flight == 0, timeout_s=30)
-    spark.range(10).collect()  # time for a worker that had gone on to be seen
+    spark.range(10).collect()  # time for a worker that goes on to show it
 
     assert over.requests == endpoints.stats.requests

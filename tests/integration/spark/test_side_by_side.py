@@ -1,4 +1,4 @@
-"""Several of a row's columns asked at the same time, on Spark: as an Arrow UDF and as a pandas UDF."""
+"""Several columns of a row asked in parallel on Spark, as an Arrow UDF and as a pandas UDF."""
 
 from threading import Event, Thread
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.one_kind
 
 
 def test_columns_of_every_kind_in_one(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """A chat, a vector, a typed answer, a template and a function of two, each with its own nulls and its requests."""
+    """A chat, a vector, a typed answer, a template and a function of two arguments keep their nulls and requests."""
     typed = chat_udf(endpoint(endpoints), returns="n int, tags array<string>")
     brief = chat_udf(endpoint(endpoints), template="{id}: {text}")
     parts = [
@@ -41,22 +41,22 @@ def test_columns_of_every_kind_in_one(spark: SparkSession, endpoints: LocalEndpo
     for number, row in rows.items():
         text = None if number % 4 == 0 else f"row {number}"
         brief_said = None if text is None else f"{number}: {text}"
-        assert (text, brief_said) == (said(row["chat"]), said(row["a brief"]))
+        assert (text, brief_said) == (text_of(row["chat"]), text_of(row["a brief"]))
         assert (None if text is None else [pytest.approx(part) for part in echo_vector(text)]) == (
             row["vector"] and row["vector"]["embedding"]
         )
         assert Row(n=number, tags=["a"]) == row["typed"]["parsed"]
-        assert (text is None) == (said(row["french"]) is None)
+        assert (text is None) == (text_of(row["french"]) is None)
     assert endpoints.stats.requests == sum(part["requests"] for row in rows.values() for part in row if part)
 
 
-def said(answer: Row | None) -> str | None:
+def text_of(answer: Row | None) -> str | None:
     """Return the text of an answer."""
     return None if answer is None else answer["text"]
 
 
-def test_a_column_of_the_wrong_type_says_so(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """The part's own words end the job."""
+def test_a_wrong_type_raises(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
+    """The exception has the part's own message."""
     call = ask(MultiUDF([Part("a", chat(endpoints), 1), Part("b", chat(endpoints), 1)]))  # type: ignore[arg-type]
 
     with pytest.raises(PySparkException, match="takes one string column"):
@@ -64,8 +64,8 @@ def test_a_column_of_the_wrong_type_says_so(spark: SparkSession, endpoints: Loca
     assert 0 == endpoints.stats.requests
 
 
-def test_both_endpoints_are_asked_at_once(spark: SparkSession) -> None:
-    """One of two columns is not begun when the other has ended: each endpoint holds its answer until both are asked."""
+def test_both_endpoints_are_asked_in_parallel(spark: SparkSession) -> None:
+    """Each endpoint holds its answer until both have a request in flight."""
     with LocalEndpoints({"mood": Echo(), "topic": Echo()}) as endpoints:
         endpoints.hold("why")
 
@@ -85,7 +85,7 @@ def test_both_endpoints_are_asked_at_once(spark: SparkSession) -> None:
 
 
 def test_each_task_reports_for_its_partition(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """The driver adds up what the tasks of several partitions say: none takes another's place."""
+    """The driver adds the counts of all partitions' tasks."""
     with LiveCounts("127.0.0.1") as live:
         assert live.address is not None
         live.begin(3)

@@ -1,4 +1,4 @@
-"""Models as SQL functions, registered by `register` and by Spark's own `spark.udf.register`."""
+"""Models as SQL functions, registered by `register` and by `spark.udf.register`."""
 
 import pytest
 from pyspark.sql import SparkSession
@@ -9,7 +9,7 @@ from tests.integration.spark.asking import chat, endpoint
 
 
 def test_endpoints_become_sql_functions(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """Endpoints and UDFs of ours are functions by the names that `register` returns; they give structs."""
+    """Endpoints and UDFs become functions with the returned names, which give structs."""
     names = register(
         spark,
         chat=chat_udf(endpoint(endpoints), system="Be brief."),
@@ -24,7 +24,7 @@ def test_endpoints_become_sql_functions(spark: SparkSession, endpoints: LocalEnd
 
 
 def test_a_lateral_alias_names_the_answer_once(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """`SELECT f(p) AS r, r.text, r.error` asks each row once; nulls in SQL are nulls."""
+    """`SELECT f(p) AS r, r.text, r.error` sends each row once; nulls in SQL stay null."""
     register(spark, chat=endpoint(endpoints), prefix="one_")
     query = "SELECT one_chat(p) AS r, r.text, r.error.kind FROM VALUES ('a'), ('b'), (NULL) AS x(p)"
     rows = spark.sql(query).drop("r").collect()
@@ -34,7 +34,7 @@ def test_a_lateral_alias_names_the_answer_once(spark: SparkSession, endpoints: L
 
 
 def test_sparks_own_register_takes_the_udfs(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """A UDF of ours goes through `spark.udf.register` as it is, and stays nondeterministic."""
+    """`spark.udf.register` takes a UDF as it is, and the function stays nondeterministic."""
     spark.udf.register("ask_it", chat(endpoints))
     spark.udf.register("embed_it", embed_udf(endpoint(endpoints, "embed")))
     spark.range(10).selectExpr("id", "concat('row ', id) AS prompt").createOrReplaceTempView("prompts")
@@ -47,8 +47,8 @@ def test_sparks_own_register_takes_the_udfs(spark: SparkSession, endpoints: Loca
     assert [8] == [row[0] for row in spark.sql("SELECT size(embed_it('x').embedding)").collect()]
 
 
-def test_a_function_serves_a_view(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """A temporary view over a registered function answers when it is read."""
+def test_a_view_may_use_a_function(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """A temporary view sends requests when it is read."""
     register(spark, chat=endpoint(endpoints), prefix="view_")
     spark.sql("CREATE OR REPLACE TEMPORARY VIEW answered AS SELECT view_chat('hello') AS r")
     assert 0 == endpoints.stats.requests
@@ -56,8 +56,8 @@ def test_a_function_serves_a_view(spark: SparkSession, endpoints: LocalEndpoints
     assert ["hello"] == [row["text"] for row in spark.table("answered").select("r.text").collect()]
 
 
-def test_register_refuses_what_cannot_be(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """Nothing at all, a UDF of another task, a bad prefix and a bad endpoint are errors that end in a hint."""
+def test_invalid_registrations_raise(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """No model, another task's UDF, a bad prefix and a bad endpoint raise with a hint."""
     complete = complete_udf(endpoint(endpoints, "complete"))
     for given in ({}, {"chat": complete}, {"chat": complete, "prefix": "1 "}, {"embed": "https://host/v1"}):
         with pytest.raises(ConfigError, match="Hint: "):

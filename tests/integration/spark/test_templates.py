@@ -1,4 +1,4 @@
-"""Templates on real Spark, classic or Connect, as Arrow and as pandas UDFs: columns by name, structs, SQL, nulls."""
+"""Templates on Spark, classic or Connect, as Arrow and as pandas UDFs: columns by name, structs, SQL, nulls."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,13 +20,13 @@ BOOKS = """
         (1, 'Dune', 'sand'), (2, NULL, 'x'), (3, 'Emma', NULL), (4, '{body}', '{title} {{ }'), (5, '', '')
     AS books(id, title, body)
 """
-TOLD = {1: "Sum {Dune}: SAND", 2: None, 3: None, 4: "Sum {{body}}: {TITLE} {{ }", 5: "Sum {}: "}
+FILLED = {1: "Sum {Dune}: SAND", 2: None, 3: None, 4: "Sum {{body}}: {TITLE} {{ }", 5: "Sum {}: "}
 CONVERSATIONS = "id int, turns array<struct<role:string,content:string>>, mood string"
 
 
 @pytest.fixture
 def fill(ask: Ask) -> Fill:
-    """How a UDF with a template is called: as it is, or on what its own call makes, as on a Spark before 4.1."""
+    """Call a UDF with a template as it is, or on its own struct as a pandas UDF."""
 
     def filled(udf: ModelUDF) -> Callable[..., Column]:
         made = ask(udf)
@@ -41,30 +41,30 @@ def sums(endpoints: LocalEndpoints) -> ModelUDF:
 
 
 def test_columns_by_name_fill_the_template(spark: SparkSession, endpoints: LocalEndpoints, fill: Fill) -> None:
-    """Each row asks its own text, once; a null field asks nothing; braces in the data are data."""
+    """Each row sends its own text once; a null field sends none; braces in the data stay text."""
     df = spark.sql(BOOKS).repartition(1)
     answers = df.withColumn("r", fill(sums(endpoints))(title="title", body=F.upper("body")))
 
-    assert TOLD == {row["id"]: row["text"] for row in answers.select("id", "r.text").collect()}
+    assert FILLED == {row["id"]: row["text"] for row in answers.select("id", "r.text").collect()}
     assert 3 == endpoints.stats.requests
-    assert {text for text in TOLD.values() if text is not None} == {
+    assert {text for text in FILLED.values() if text is not None} == {
         recorded.body["messages"][0]["content"]  # type: ignore[index]
         for recorded in endpoints.requests
     }
 
 
 def test_a_struct_fills_the_template(spark: SparkSession, endpoints: LocalEndpoints, fill: Fill) -> None:
-    """A struct column with the fields, in any order and among others, asks the same; a null struct is a null row."""
+    """A struct may have the fields in any order, and others; a null struct is a null row."""
     book = F.when(F.col("id") != 3, F.struct("id", F.upper("body").alias("body"), "title"))
     df = spark.sql(BOOKS).select("id", book.alias("book"))
     answers = df.withColumn("r", fill(sums(endpoints))("book")).select("id", "r.text", "r.error")
 
-    assert TOLD == {row["id"]: row["text"] for row in answers.collect()}
+    assert FILLED == {row["id"]: row["text"] for row in answers.collect()}
     assert 3 == endpoints.stats.requests
 
 
-def test_a_null_field_gives_a_null_struct_where_spark_can(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """With Arrow UDFs the whole answer is null, as for a null in a column of texts."""
+def test_a_null_field_gives_a_null_struct_with_arrow(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """With Arrow UDFs the whole result is null, as for a null in a column of texts."""
     answer = sums(endpoints)(title="title", body="body")
 
     assert [2, 3] == sorted(
@@ -73,10 +73,8 @@ def test_a_null_field_gives_a_null_struct_where_spark_can(spark: SparkSession, e
 
 
 @pytest.mark.parametrize("ansi", ["true", "false"])
-def test_other_types_are_written_as_spark_writes_them(
-    spark: SparkSession, endpoints: LocalEndpoints, fill: Fill, ansi: str
-) -> None:
-    """Numbers, booleans, dates, times, decimals and intervals are what CAST makes of them in this very session."""
+def test_other_types_are_cast_by_spark(spark: SparkSession, endpoints: LocalEndpoints, fill: Fill, ansi: str) -> None:
+    """Numbers, booleans, dates, times, decimals and intervals become the text that CAST gives in this session."""
     df = spark.sql("""
         SELECT 7 AS whole, 1e21D AS double, 0.1F AS float, 1E-9BD AS decimal, true AS yes, DATE'2024-02-29' AS day,
                TIMESTAMP'2024-03-31 01:30:00.120Z' AS moment, TIMESTAMP_NTZ'2024-03-31 02:30:00' AS local,
@@ -89,9 +87,9 @@ def test_other_types_are_written_as_spark_writes_them(
     spark.conf.set("spark.sql.ansi.enabled", ansi)
     try:
         udf = complete_udf(endpoint(endpoints, "complete"), template=template)
-        told = df.select(F.concat_ws("|", *(F.col(name).cast("string") for name in df.columns)).alias("told"))
+        cast_by_spark = df.select(F.concat_ws("|", *(F.col(name).cast("string") for name in df.columns)).alias("text"))
         row = df.select(fill(udf)(**by_name).alias("r")).select("r.text").first()
-        assert told.first() == row
+        assert cast_by_spark.first() == row
         assert row is not None
         assert "7|1.0E21|0.1|" == row[0][:13]
         assert "2024-03-30 23:00:00.12" in row[0]
@@ -111,10 +109,10 @@ def test_other_types_are_written_as_spark_writes_them(
         ("CAST(NULL AS ARRAY<STRING>)", "array<string>"),
     ],
 )
-def test_what_is_no_text_is_refused_by_name(
+def test_unsupported_types_raise_with_the_columns_name(
     spark: SparkSession, endpoints: LocalEndpoints, fill: Fill, column: str, kind: str
 ) -> None:
-    """Arrays, structs, maps and bytes raise one exception that says which column and what to do; nothing is asked."""
+    """Arrays, structs, maps and bytes raise one exception with the column and a hint; no request is sent."""
     df = spark.sql(BOOKS).select(fill(sums(endpoints))(title="title", body=F.expr(column)))
     with pytest.raises(Exception, match=r"InputTypeError: .*strings, and body is .*Hint: .*to_json") as raised:
         df.collect()
@@ -137,10 +135,10 @@ def test_what_is_no_text_is_refused_by_name(
         ("struct(title, array(body) AS body)", "fields are strings, and body is .*"),
     ],
 )
-def test_a_struct_that_does_not_fit_is_refused(
+def test_a_struct_without_the_fields_raises(
     spark: SparkSession, endpoints: LocalEndpoints, fill: Fill, column: str, words: str
 ) -> None:
-    """A column that is no struct, a field that is missing, one that is no string: before the first request."""
+    """Another type, a missing field or a field of another type raises before the first request."""
     df = spark.sql(BOOKS).where("id = 1").select(fill(sums(endpoints))(F.expr(column)))
     with pytest.raises(Exception, match=rf"InputTypeError: The template.* {words}\. Hint: .+\.") as raised:
         df.collect()
@@ -149,8 +147,8 @@ def test_a_struct_that_does_not_fit_is_refused(
     assert 0 == endpoints.stats.requests
 
 
-def test_nulls_without_a_type_are_null_rows(spark: SparkSession, endpoints: LocalEndpoints, fill: Fill) -> None:
-    """`lit(None)` in place of the struct or of a field asks nothing."""
+def test_untyped_nulls_give_null_rows(spark: SparkSession, endpoints: LocalEndpoints, fill: Fill) -> None:
+    """`lit(None)` in place of the struct or of a field sends no request."""
     udf = fill(sums(endpoints))
     for column in (udf(F.lit(None)), udf(title=F.lit(None), body="body")):
         assert [None] * 5 == [row[0] for row in spark.sql(BOOKS).select(column.alias("r")).select("r.text").collect()]
@@ -159,7 +157,7 @@ def test_nulls_without_a_type_are_null_rows(spark: SparkSession, endpoints: Loca
 
 
 def test_instructions_are_a_template_too(spark: SparkSession, endpoints: LocalEndpoints, fill: Fill) -> None:
-    """Fields of `system` are filled from the same call; a null in one of them is a null row."""
+    """The columns of the call also fill `system`; a null in one of its fields is a null row."""
     udf = chat_udf(endpoint(endpoints), template="About {title}", system="In {language}, {{not}} {title}.")
     column = fill(udf)(title="title", language=F.when(F.col("id") != 5, F.concat(F.lit("no. "), "id")))
     answers = spark.sql(BOOKS).withColumn("r", column).select("id", "r.text")
@@ -177,7 +175,7 @@ def test_instructions_are_a_template_too(spark: SparkSession, endpoints: LocalEn
 def test_instructions_without_a_field_are_the_same_for_all(
     spark: SparkSession, endpoints: LocalEndpoints, fill: Fill
 ) -> None:
-    """With a template their braces are doubled; without one they are text, as ever."""
+    """With a template their braces are doubled; without one they are plain text."""
     udf = chat_udf(endpoint(endpoints), template="{title}", system="Answer {{json}}.")
     plain = chat_udf(endpoint(endpoints), system="Answer {json}.")
     df = spark.sql(BOOKS).where("id = 1")
@@ -195,7 +193,7 @@ def test_a_conversation_has_instructions_of_its_row(
     fill: Fill,
     by_name: bool,  # noqa: FBT001 -- both ways
 ) -> None:
-    """A template of one field alone takes a conversation; its own system message comes first, nulls ask nothing."""
+    """A template of one field takes a conversation; its own system message takes precedence, and nulls cost nothing."""
     hi, own = Row(role="user", content="hi {mood}"), Row(role="system", content="Own.")
     rows = [(1, [hi], "kind"), (2, [own, hi], "kind"), (3, None, "kind"), (4, [hi], None), (5, [hi, hi], "curt")]
     df = spark.createDataFrame(rows, CONVERSATIONS).repartition(1)
@@ -207,10 +205,8 @@ def test_a_conversation_has_instructions_of_its_row(
     assert 3 == endpoints.stats.requests
 
 
-def test_a_conversation_may_be_put_together_in_the_call(
-    spark: SparkSession, endpoints: LocalEndpoints, fill: Fill
-) -> None:
-    """An array of structs that is made in place works too, with and without a name for the answer."""
+def test_a_conversation_may_be_built_in_the_call(spark: SparkSession, endpoints: LocalEndpoints, fill: Fill) -> None:
+    """An inline array of structs works, with and without an alias for the result."""
     udf = fill(chat_udf(endpoint(endpoints), template="{turns}", system="Be {mood}."))
     turns = F.array(F.struct(F.lit("user").alias("role"), F.col("title").alias("content")))
     df = spark.sql(BOOKS).where("id = 1")
@@ -219,7 +215,7 @@ def test_a_conversation_may_be_put_together_in_the_call(
 
 
 def test_a_template_of_one_field_takes_any_text(spark: SparkSession, endpoints: LocalEndpoints, fill: Fill) -> None:
-    """Where a conversation could be, texts and numbers are what they always are, and other arrays are refused."""
+    """Such a field also takes texts and numbers, and refuses other arrays."""
     udf = fill(chat_udf(endpoint(endpoints), template="{turns}", system="No. {id}"))
     df = spark.sql(BOOKS).where("id = 1")
     texts = [df.select(udf(turns=name, id="id").alias("r")).select("r.text").first() for name in ("title", "id")]
@@ -233,7 +229,7 @@ def test_a_template_of_one_field_takes_any_text(spark: SparkSession, endpoints: 
 
 
 def test_sql_takes_a_struct(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """A registered function, by `register` or by Spark, takes `struct` and `named_struct`; nulls are nulls."""
+    """A registered function takes `struct` and `named_struct`; nulls stay null."""
     register(
         spark,
         chat=sums(endpoints),
@@ -250,7 +246,7 @@ def test_sql_takes_a_struct(spark: SparkSession, endpoints: LocalEndpoints) -> N
     """
     rows = spark.sql(query).collect()
 
-    assert TOLD == {row["id"]: row["by_struct"] for row in rows} == {row["id"]: row["by_name"] for row in rows}
+    assert FILLED == {row["id"]: row["by_struct"] for row in rows} == {row["id"]: row["by_name"] for row in rows}
     assert {"1 of Dune", None, "3 of Emma", "4 of {body}", "5 of "} == {row["completed"] for row in rows}
     with pytest.raises(Exception, match=r"InputTypeError: .*and body is int.* Hint: .*CAST"):
         spark.sql("SELECT template_chat(struct(title, id AS body)) FROM template_books").collect()
@@ -258,8 +254,8 @@ def test_sql_takes_a_struct(spark: SparkSession, endpoints: LocalEndpoints) -> N
         spark.sql("SELECT template_chat(title, body) FROM template_books").collect()
 
 
-def test_rows_that_become_equal_are_asked_once(spark: SparkSession, endpoints: LocalEndpoints, fill: Fill) -> None:
-    """What counts is the text that is asked, whatever columns it came from."""
+def test_rows_with_equal_texts_are_sent_once(spark: SparkSession, endpoints: LocalEndpoints, fill: Fill) -> None:
+    """Rows are compared by the filled text and not by their columns."""
     df = spark.range(40, numPartitions=1).selectExpr("CAST(id % 2 AS STRING) AS a", "IF(id % 2 = 0, 1, 0) AS b")
     policy = Policy(max_in_flight=4)
     udf = chat_udf(endpoint(endpoints), template="{a}{b}", policy=policy)
@@ -269,7 +265,7 @@ def test_rows_that_become_equal_are_asked_once(spark: SparkSession, endpoints: L
 
 
 def test_an_answer_fills_the_next_template(spark: SparkSession, endpoints: LocalEndpoints, fill: Fill) -> None:
-    """A column that is itself an answer is asked once a row, though its type is asked for too."""
+    """A column of answers costs one request per row, although the struct also reads its type."""
     first = chat_udf(endpoint(endpoints))("title")
     udf = fill(chat_udf(endpoint(endpoints), template="{turns}", system="Think of {body}"))
     column = udf(turns=first["text"], body="body")
@@ -279,8 +275,8 @@ def test_an_answer_fills_the_next_template(spark: SparkSession, endpoints: Local
     assert 4 == endpoints.stats.requests
 
 
-def test_strange_texts_arrive_as_they_are(spark: SparkSession, endpoints: LocalEndpoints, fill: Fill) -> None:
-    """Emoji, quotes, NUL, line ends, JSON and a megabyte: each stands in its text as it is."""
+def test_unusual_texts_are_unchanged(spark: SparkSession, endpoints: LocalEndpoints, fill: Fill) -> None:
+    """Emoji, quotes, NUL, line ends, JSON and a megabyte fill the template unchanged."""
     strange = ["👩‍🚀 日本語", "\"'`\\\n\r\0", '{"a": "{title}"}', "%s {0} $1", "x" * 1_000_000]
     df = spark.createDataFrame(list(enumerate(strange)), "id int, title string").repartition(1)
     udf = fill(chat_udf(endpoint(endpoints), template="«{title}»"))
@@ -289,8 +285,8 @@ def test_strange_texts_arrive_as_they_are(spark: SparkSession, endpoints: LocalE
     assert {number: f"«{text}»" for number, text in enumerate(strange)} == {row["id"]: row["text"] for row in answers}
 
 
-def test_text_that_is_no_utf8_is_replaced_and_answered(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """On the Arrow path, in a field as in a column."""
+def test_invalid_utf8_is_replaced_and_answered(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """The Arrow path replaces it in a field as in a column."""
     df = spark.sql("SELECT cast(X'61FF62' AS string) AS title, 'fine' AS body")
 
     assert ("Sum {a\N{REPLACEMENT CHARACTER}b}: fine",) == df.select(
@@ -298,8 +294,8 @@ def test_text_that_is_no_utf8_is_replaced_and_answered(spark: SparkSession, endp
     ).select("r.text").first()
 
 
-def test_a_call_that_does_not_fit_is_refused_at_once(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """Names that are not the template's, both ways at once, none, and values raise `ConfigError` where one stands."""
+def test_a_wrong_call_raises(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """Wrong names, no columns, a column beside names, and values raise `ConfigError` in the call."""
     assert spark is not None
     wrong: list[tuple[list[Any], dict[str, Any], str]] = [
         ([], {"title": "title"}, "fields title, body; the UDF was called with title"),
@@ -308,16 +304,16 @@ def test_a_call_that_does_not_fit_is_refused_at_once(spark: SparkSession, endpoi
         (["book"], {"title": "title", "body": "body"}, "both one column and columns by name"),
         ([], {}, "called on no column"),
         ([None], {}, "called on no column"),
-        ([], {"title": "title", "body": 5}, "body=5 is no column"),
-        ([], {"title": None, "body": "body"}, "title=None is no column"),
+        ([], {"title": "title", "body": 5}, "body=5 is not a column"),
+        ([], {"title": None, "body": "body"}, "title=None is not a column"),
     ]
     for given, by_name, words in wrong:
         with pytest.raises(ConfigError, match=rf"{words}.* Hint: .+\.$"):
             sums(endpoints)(*given, **by_name)
 
 
-def test_without_a_template_there_are_no_names(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """Columns by name are refused, with the way to name them where there is one."""
+def test_columns_by_name_need_a_template(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """The message names the columns, and the hint says how to build a template."""
     assert spark is not None
     for udf in (chat_udf(endpoint(endpoints)), complete_udf(endpoint(endpoints))):
         with pytest.raises(ConfigError, match=r"no template, .*\(title, body\)\. Hint: build it with template="):
@@ -329,8 +325,8 @@ def test_without_a_template_there_are_no_names(spark: SparkSession, endpoints: L
 
 
 @pytest.mark.parametrize("given", [{"template": "{title"}, {"template": "title"}, {"template": "{t}", "system": "{"}])
-def test_a_broken_template_is_refused_when_the_udf_is_built(endpoints: LocalEndpoints, given: dict[str, Any]) -> None:
-    """Before any session or endpoint is asked."""
+def test_a_broken_template_raises_when_the_udf_is_built(endpoints: LocalEndpoints, given: dict[str, Any]) -> None:
+    """It needs no session and sends no request."""
     with pytest.raises(ConfigError, match=r"Hint: .+\.$"):
         chat_udf(endpoint(endpoints), **given)
     if "system" not in given:
@@ -338,8 +334,8 @@ def test_a_broken_template_is_refused_when_the_udf_is_built(endpoints: LocalEndp
             complete_udf(endpoint(endpoints), **given)
 
 
-def test_a_udf_shows_its_templates(endpoints: LocalEndpoints) -> None:
-    """The repr has them as they were written."""
+def test_the_repr_shows_the_templates(endpoints: LocalEndpoints) -> None:
+    """The repr has them as the user wrote them."""
     shown = repr(chat_udf(endpoint(endpoints), template="Sum {title}", system="In {language}"))
 
     assert "'Sum {title}'" in shown
@@ -348,7 +344,7 @@ def test_a_udf_shows_its_templates(endpoints: LocalEndpoints) -> None:
 
 
 def test_any_name_may_be_a_field(spark: SparkSession, endpoints: LocalEndpoints, fill: Fill) -> None:
-    """Also those that Python or Spark have a use for."""
+    """Names with a meaning in Python or Spark work too."""
     names = ("self", "column", "class", "naïve", "_")
     df = spark.sql(BOOKS).where("id = 1")
     udf = fill(chat_udf(endpoint(endpoints), template=" ".join(f"{{{name}}}" for name in names)))

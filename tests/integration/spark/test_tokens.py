@@ -1,4 +1,4 @@
-"""Tokens in a job of two workers: what ends, what is renewed, and what stops."""
+"""Tokens in a job of two workers: expiry, renewal and revocation."""
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -15,8 +15,8 @@ def rows(spark: SparkSession, count: int) -> DataFrame:
     return spark.range(count, numPartitions=2).selectExpr("concat('row ', id) AS p")
 
 
-def test_a_token_that_expires_in_mid_job_costs_one_renewal_a_worker(spark: SparkSession) -> None:
-    """Each worker's first token is good for 50 of its 250 requests: one more is got, and no row is lost."""
+def test_an_expired_token_costs_one_renewal_per_worker(spark: SparkSession) -> None:
+    """Each worker's first token is valid for 50 of 250 requests; it gets one more, and no row fails."""
 
     def expire(number: int) -> After | None:
         return After(requests=50) if number < 2 else None
@@ -30,8 +30,8 @@ def test_a_token_that_expires_in_mid_job_costs_one_renewal_a_worker(spark: Spark
         assert (500, 4) == (len(answers), endpoints.tokens_issued)
 
 
-def test_a_token_that_was_revoked_stops_the_job_at_once(spark: SparkSession) -> None:
-    """Every row is `unauthorized`, with what to do about it, for no more than three requests a worker."""
+def test_a_revoked_token_stops_the_job(spark: SparkSession) -> None:
+    """Every row is `unauthorized` with a hint, after at most three requests per worker."""
     with LocalEndpoints() as endpoints:
         chat = chat_udf(Endpoint(endpoints.invocations("chat"), token=endpoints.token))
         endpoints.revoke()

@@ -29,14 +29,14 @@ EXPECTED = ("good", 4, Decimal("19.90"), date(2026, 2, 28), ["taste", "price"], 
 
 
 class Mood(Enum):
-    """How a review sounds."""
+    """The mood of a review."""
 
     GOOD = "good"
     BAD = "bad"
 
 
 class Review(BaseModel):
-    """What is asked about a review."""
+    """The answer about a review."""
 
     mood: Mood
     stars: int = Field(ge=1, le=5, description="what the review would give")
@@ -48,7 +48,7 @@ class Review(BaseModel):
 
 @pytest.fixture
 def endpoints() -> Iterator[LocalEndpoints]:
-    """An endpoint that knows one answer, and for a bad row none."""
+    """An endpoint with one answer, which does not fit for a bad row."""
     model = ReplyModel(lambda request: "{}" if request.messages[0].text == "bad" else ANSWER)
     with LocalEndpoints({"chat": model}) as started:
         yield started
@@ -56,7 +56,7 @@ def endpoints() -> Iterator[LocalEndpoints]:
 
 @pytest.mark.parametrize("kind", ["DDL", "StructType", "model"])
 def test_an_answer_is_a_struct_of_its_type(kind: str, spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """`parsed` holds the values exactly; a null row is null, and one whose answer does not fit keeps the text."""
+    """`parsed` has exact values; a null row is null, and a mismatched row keeps its text."""
     schema = spark.createDataFrame([], DDL).schema
     returns = {"DDL": DDL, "StructType": schema, "model": Review}[kind]
     review = chat_udf(endpoint(endpoints), returns=returns)  # type: ignore[arg-type]  # one of the three
@@ -69,8 +69,8 @@ def test_an_answer_is_a_struct_of_its_type(kind: str, spark: SparkSession, endpo
     assert 1 + 2 == endpoints.stats.requests
 
 
-def test_a_typed_udf_goes_to_sql(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """By `register`, and by Spark's own; its fields have names there."""
+def test_a_typed_udf_works_in_sql(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """Registered by `register` or by Spark, it has named fields."""
     review = chat_udf(endpoint(endpoints), returns=DDL)
     register(spark, chat=review, prefix="typed_")
     spark.udf.register("judge", chat_udf(endpoint(endpoints), returns=Review))
@@ -81,7 +81,7 @@ def test_a_typed_udf_goes_to_sql(spark: SparkSession, endpoints: LocalEndpoints)
 
 @pytest.mark.usefixtures("spark")
 def test_the_type_is_part_of_the_udf(endpoints: LocalEndpoints) -> None:
-    """With `n`, `choices` comes before it; the type is read when there is a session."""
+    """`choices` comes before `parsed`, and the type is parsed once there is a session."""
     review = chat_udf(endpoint(endpoints), returns="stars INT COMMENT 'from 1 to 5'", n=2)
     before = repr(review)
     names = review.returnType.fieldNames()
@@ -92,7 +92,7 @@ def test_the_type_is_part_of_the_udf(endpoints: LocalEndpoints) -> None:
 
 
 class Circle(BaseModel):
-    """A model inside itself."""
+    """A model that contains itself."""
 
     inner: "Circle | None"
 
@@ -101,10 +101,10 @@ class Circle(BaseModel):
     ("returns", "why"),
     [
         (" ", "returns="),
-        (5, "no type of an answer"),
-        (Review.model_construct(), "no type of an answer"),
-        (list[Review], "no type of an answer"),
-        (IntegerType(), "no type of an answer"),
+        (5, "is not an answer type"),
+        (Review.model_construct(), "is not an answer type"),
+        (list[Review], "is not an answer type"),
+        (IntegerType(), "is not an answer type"),
         (StructType([]), "without fields"),
         (StructType([StructField("a", BinaryType())]), "a"),
         (StructType([StructField("a", ArrayType(BinaryType()))]), "a"),
@@ -112,8 +112,8 @@ class Circle(BaseModel):
     ],
     ids=str,
 )
-def test_a_type_that_no_answer_can_have_is_refused(returns: Any, why: str) -> None:  # noqa: ANN401 -- anything
-    """Where the UDF is built, by its path, with a next step."""
+def test_an_unsupported_answer_type_raises(returns: Any, why: str) -> None:  # noqa: ANN401 -- anything
+    """It raises when the UDF is built, with the type's path and a hint."""
     with pytest.raises(ConfigError, match=why) as refused:
         chat_udf("https://host/invocations", returns=returns)
 
@@ -123,8 +123,8 @@ def test_a_type_that_no_answer_can_have_is_refused(returns: Any, why: str) -> No
 @pytest.mark.parametrize(
     "ddl", ["stars", "INT", "array<string>", "a BINARY", "a INT, a STRING", "a INT, A INT", "a INTERVAL DAY"]
 )
-def test_ddl_that_is_no_type_of_answers_is_refused_at_the_call(ddl: str, spark: SparkSession) -> None:
-    """Only Spark can read it, so it is read when there is a session; before anything runs."""
+def test_unsupported_ddl_raises_at_the_call(ddl: str, spark: SparkSession) -> None:
+    """Only Spark can parse DDL, so it raises in the call, before any job."""
     review = chat_udf("https://host/invocations", returns=ddl)
     with pytest.raises(ConfigError, match=r" Hint: .+\."):
         review("t")
@@ -132,15 +132,15 @@ def test_ddl_that_is_no_type_of_answers_is_refused_at_the_call(ddl: str, spark: 
         spark.udf.register("never", review)
 
 
-def test_two_words_for_the_answers_type_are_refused() -> None:
-    """`returns` and the raw field."""
+def test_two_answer_formats_raise() -> None:
+    """`returns` and `response_format` exclude each other."""
     for given in ({"response_format": {"type": "json_object"}}, {"extra_body": {"response_format": {"type": "text"}}}):
         with pytest.raises(ConfigError, match="give one of them"):
             chat_udf("https://host/invocations", returns=StructType([StructField("a", LongType())]), **given)
 
 
 def test_a_field_may_have_any_name(spark: SparkSession) -> None:
-    """With spaces, dots and letters of any script."""
+    """Spaces, dots and letters of any script work."""
     names = ["a b", "a.b", "ü", "null", "select"]
     answer = '{"a b": "1", "a.b": "2", "ü": "3", "null": "4", "select": "5"}'
     struct = StructType([StructField(name, StringType()) for name in names])
@@ -150,8 +150,8 @@ def test_a_field_may_have_any_name(spark: SparkSession) -> None:
         assert [("1", "2", "3", "4", "5")] == [tuple(row["parsed"]) for row in answers.select("r.parsed").collect()]
 
 
-def test_threads_may_share_a_udf_whose_type_spark_reads(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """Whoever comes first, all see one type with one `parsed`, and it travels with the task that goes with it."""
+def test_threads_may_share_a_udf_with_ddl(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """All threads see one type with one `parsed`, and the task that belongs to it."""
     threads = 4
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(25):
@@ -159,7 +159,7 @@ def test_threads_may_share_a_udf_whose_type_spark_reads(spark: SparkSession, end
 
             def look(number: int, review: ModelUDF = review, together: Barrier = together) -> tuple[list[str], int]:
                 together.wait(timeout=60)
-                task = review.recipe.task if number % 2 else review.codec
+                task = review.request_spec.task if number % 2 else review.codec
                 return review.returnType.names, hash(task)
 
             seen = set(map(repr, pool.map(look, range(threads))))
@@ -170,7 +170,7 @@ def test_threads_may_share_a_udf_whose_type_spark_reads(spark: SparkSession, end
 def test_register_reads_ddl_for_its_own_session(
     spark: SparkSession, session_kind: SessionKind, endpoints: LocalEndpoints
 ) -> None:
-    """The session that a function is registered for says what a type means, and not the one that is active."""
+    """The session of `register`, and not the active one, parses the type."""
     if session_kind == "connect":
         pytest.skip("A Connect client makes no second session of its server.")
     other = spark.newSession()

@@ -1,4 +1,4 @@
-"""Typed answers on real Spark: DDL as the session reads it, and values of every type, exact in the column."""
+"""Typed answers on Spark: DDL as the session reads it, and exact values of every type."""
 
 import json
 from datetime import datetime, timezone
@@ -54,14 +54,14 @@ LOOK = """
 
 
 def micros(text: str) -> int:
-    """Return a moment as Spark counts it, by Python's own calendar."""
+    """Return a time in microseconds since 1970, by Python's calendar."""
     since = datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=timezone.utc)
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
 def test_every_value_is_exact(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask, zone: str) -> None:
-    """The first and the last years, nulls inside maps and arrays, 38 digits: as the answer had them, in any zone."""
+    """First and last years, nulls inside maps and arrays, and 38 digits are exact, in any time zone."""
     udf = ask(chat_udf(endpoint(endpoints), returns=struct_of(DDL, spark)))
     price = f'"price": {FIRST["price"]}'
     text = json.dumps(FIRST).replace(json.dumps({"price": FIRST["price"]})[1:-1], price)
@@ -101,8 +101,8 @@ def _order(row: Any) -> tuple[bool, bool]:  # noqa: ANN401 -- a Row
     return row["nothing"], row["text"] is not None
 
 
-def test_a_row_that_does_not_fit_has_no_value(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """Its error says why, and its neighbours are read, where a field may not be null too."""
+def test_a_mismatched_row_has_no_value(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
+    """It has an error, and other rows are read, also with a NOT NULL field."""
     udf = ask(chat_udf(endpoint(endpoints), returns=struct_of("n INT NOT NULL, d DECIMAL(3,1)", spark)))
     rows = ['{"n": 1, "d": 1.25}', '{"n": 2, "d": 1.2}', "nothing"]
     df = spark.createDataFrame([(row,) for row in rows], "prompt string").repartition(1)
@@ -131,8 +131,8 @@ def test_a_row_that_does_not_fit_has_no_value(spark: SparkSession, endpoints: Lo
         DDL,
     ],
 )
-def test_ddl_is_what_spark_reads(spark: SparkSession, ddl: str) -> None:
-    """In every spelling that the server takes; comments and NOT NULL too."""
+def test_ddl_is_read_by_spark(spark: SparkSession, ddl: str) -> None:
+    """Every spelling of the server works, with comments and NOT NULL."""
     struct = struct_of(ddl, spark)
     column = spark_type(shape_of(struct))
 
@@ -141,8 +141,8 @@ def test_ddl_is_what_spark_reads(spark: SparkSession, ddl: str) -> None:
     assert [(each.name, each.nullable) for each in struct] == [(each.name, each.nullable) for each in column]  # type: ignore[attr-defined]  # a struct
 
 
-def test_a_comment_is_told_and_stays_out_of_the_column(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """It is the description of its field in the request; the type of the column has none."""
+def test_a_comment_is_sent_and_stays_out_of_the_column(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """It is the field's description in the request, and the column's type has none."""
     udf = chat_udf(endpoint(endpoints), returns="cm INT COMMENT 'Its height, in cm'")
     df = spark.createDataFrame([('{"cm": 7}',)], "prompt string").select(udf("prompt").alias("r"))
     found = df.select("r.parsed.cm").collect()
@@ -154,9 +154,9 @@ def test_a_comment_is_told_and_stays_out_of_the_column(spark: SparkSession, endp
 
 
 @pytest.mark.parametrize("ddl", ["int", "array<string>", "map<string,int>", "array<struct<value:int>>", "decimal(3,1)"])
-def test_ddl_of_no_struct_is_refused(spark: SparkSession, ddl: str) -> None:
-    """And how to make it one is said."""
-    with pytest.raises(ConfigError, match=r"is no struct. Hint: .+\.$"):
+def test_ddl_of_another_type_raises(spark: SparkSession, ddl: str) -> None:
+    """The hint shows how to make it a struct."""
+    with pytest.raises(ConfigError, match=r"is not a struct. Hint: .+\.$"):
         struct_of(ddl, spark)
 
 
@@ -164,9 +164,9 @@ def test_ddl_of_no_struct_is_refused(spark: SparkSession, ddl: str) -> None:
     "ddl",
     ["a", "a nope", "a int,,", "struct<a:int", "a decimal(40,2)", "a char(3)", "a int b", "a int comment", "ü int"],
 )
-def test_ddl_that_spark_does_not_take_is_refused(spark: SparkSession, ddl: str) -> None:
-    """In Spark's words, on a line, without its stack."""
-    with pytest.raises(ConfigError, match=r"^returns='.*' is no DDL that Spark takes: .+ Hint: .+\.$") as caught:
+def test_invalid_ddl_raises(spark: SparkSession, ddl: str) -> None:
+    """The message quotes Spark in one line, without the stack."""
+    with pytest.raises(ConfigError, match=r"^returns='.*' is not valid DDL: .+ Hint: .+\.$") as caught:
         struct_of(ddl, spark)
 
     assert "\n" not in str(caught.value)

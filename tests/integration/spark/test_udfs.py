@@ -1,4 +1,4 @@
-"""The UDFs on real Spark, classic or Connect, as Arrow and as pandas UDFs; the endpoint counts the requests."""
+"""The UDFs on Spark, classic or Connect, as Arrow and as pandas UDFs; the endpoint counts the requests."""
 
 import json
 
@@ -13,13 +13,13 @@ from spark_llm.udf.lazy_udf import call_of
 from tests.integration.spark.asking import Ask, chat, endpoint
 
 
-def frame(spark: SparkSession, rows: int, partitions: int = 2) -> DataFrame:
+def prompts(spark: SparkSession, rows: int, partitions: int = 2) -> DataFrame:
     """Return so many distinct prompts."""
     return spark.range(rows, numPartitions=partitions).select("id", F.concat(F.lit("row "), "id").alias("prompt"))
 
 
 def test_chat_answers_each_row(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """The answer's fields stand beside the row that asked, and a null asks nothing."""
+    """Each row has the fields of its own answer, and a null sends no request."""
     df = spark.createDataFrame([(1, "one word"), (2, None), (3, "three")], "id int, prompt string")
     answers = df.withColumn("r", ask(chat(endpoints))("prompt"))
     answers = answers.select("id", "r.text", "r.finish_reason", "r.usage.*", "r.model", "r.attempts", "r.error").cache()
@@ -36,7 +36,7 @@ def test_chat_answers_each_row(spark: SparkSession, endpoints: LocalEndpoints, a
     assert 2 == endpoints.stats.requests
 
 
-def test_a_null_gives_a_null_struct_where_spark_can(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+def test_a_null_gives_a_null_struct_with_arrow(spark: SparkSession, endpoints: LocalEndpoints) -> None:
     """With Arrow UDFs the whole struct is null for a null row."""
     df = spark.createDataFrame([(None,), ("x",)], "prompt string").repartition(1)
     rows = df.select(chat(endpoints)("prompt").isNull().alias("nothing"), "prompt").collect()
@@ -45,7 +45,7 @@ def test_a_null_gives_a_null_struct_where_spark_can(spark: SparkSession, endpoin
 
 
 def test_a_conversation_is_a_column_of_messages(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """An array of structs with role and content is sent as the messages; its own system message takes precedence."""
+    """An array of structs is sent as the messages; its own system message takes precedence."""
     messages = [
         Row(role="system", content="Own."),
         Row(role="user", content="hi"),
@@ -71,8 +71,8 @@ def test_completions_continue_each_prompt(spark: SparkSession, endpoints: LocalE
 
 
 def test_vectors_are_exact(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """Each text gets its own vector, float for float, over many requests; blanks and nulls cost nothing."""
-    df = frame(spark, 500).withColumn("text", F.when(F.col("id") % 10 == 0, F.lit(" ")).otherwise(F.col("prompt")))
+    """Each text gets its own vector, exact in float32, over many requests; blanks and nulls cost nothing."""
+    df = prompts(spark, 500).withColumn("text", F.when(F.col("id") % 10 == 0, F.lit(" ")).otherwise(F.col("prompt")))
     rows = (
         df.withColumn("r", ask(embed_udf(endpoint(endpoints, "embed")))("text")).select("text", "r.embedding").collect()
     )
@@ -85,7 +85,7 @@ def test_vectors_are_exact(spark: SparkSession, endpoints: LocalEndpoints, ask: 
 
 
 def test_more_choices_add_a_column(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """`n` above one adds `choices`, of which `text` is the first."""
+    """`n` above one adds `choices`, whose first element is `text`."""
     udf = chat_udf(endpoint(endpoints), n=3)
     [row] = spark.sql("SELECT 'a' AS p").select(ask(udf)("p").alias("r")).select("r.text", "r.choices").collect()
 
@@ -93,8 +93,8 @@ def test_more_choices_add_a_column(spark: SparkSession, endpoints: LocalEndpoint
 
 
 def test_the_columns_have_the_published_schemas(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """What Spark sees is `schemas.CHAT`, `COMPLETE` and `EMBED`."""
-    df = frame(spark, 1)
+    """Spark sees `schemas.CHAT`, `COMPLETE` and `EMBED`."""
+    df = prompts(spark, 1)
     udfs = {
         chat(endpoints): schemas.CHAT,
         complete_udf(endpoint(endpoints, "complete")): schemas.COMPLETE,
@@ -105,19 +105,19 @@ def test_the_columns_have_the_published_schemas(spark: SparkSession, endpoints: 
     assert list(udfs.values()) == [udf.returnType for udf in udfs]
 
 
-def test_filtering_and_selecting_asks_each_row_once(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """The natural way to read the result does not double the bill."""
-    df = frame(spark, 100).withColumn("r", ask(chat(endpoints))("prompt"))
+def test_a_filter_on_the_result_sends_each_row_once(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
+    """A filter on the result and a selected field do not double the requests."""
+    df = prompts(spark, 100).withColumn("r", ask(chat(endpoints))("prompt"))
 
     assert 100 == len(df.filter("r.error is null").select("r.text").collect())
     assert 100 == endpoints.stats.requests
 
 
 def test_rows_of_a_flaky_endpoint_are_all_answered(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """Refusals and faults cost requests, and no row: the count of requests is rows plus faults."""
+    """Every refusal and fault costs one more request, and no row fails."""
     endpoints.faults = Faults("ok*9 429 503 500 cut garbage html ok*9 429*3")
     df = (
-        frame(spark, 200)
+        prompts(spark, 200)
         .withColumn("r", ask(chat(endpoints))("prompt"))
         .select("prompt", "r.text", "r.attempts")
         .cache()
@@ -128,11 +128,11 @@ def test_rows_of_a_flaky_endpoint_are_all_answered(spark: SparkSession, endpoint
     assert 209 == df.agg(F.sum("attempts")).first()[0]  # type: ignore[index]
 
 
-def test_a_bad_row_costs_one_row_and_says_why(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """A row that the endpoint refuses carries a typed error; its neighbours in the batch are answered."""
+def test_a_refused_row_fails_alone(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
+    """The row has a typed error, and the other rows of its batch are answered."""
     endpoints.faults = Faults(poison="row 17")
     embed = embed_udf(endpoint(endpoints, "embed"), policy=Policy(batch_size=10))
-    rows = frame(spark, 60).withColumn("r", ask(embed)("prompt")).select("id", "r.embedding", "r.error.*").collect()
+    rows = prompts(spark, 60).withColumn("r", ask(embed)("prompt")).select("id", "r.embedding", "r.error.*").collect()
     bad = [row for row in rows if row["kind"] is not None]
 
     assert [(17, None, "invalid_request", 400, False)] == [
@@ -141,10 +141,10 @@ def test_a_bad_row_costs_one_row_and_says_why(spark: SparkSession, endpoints: Lo
     assert 59 == sum(row["embedding"] is not None for row in rows)
 
 
-def test_usage_sums_to_what_was_billed(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """Summed over all rows, `usage` is the endpoint's own count, refused tries and shared requests included."""
+def test_usage_sums_to_the_billed_tokens(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
+    """The sum of `usage` is the endpoint's own count, with refused attempts and shared requests."""
     endpoints.faults = Faults("ok 429 500 ok cut", poison="row 33")
-    df = frame(spark, 300)
+    df = prompts(spark, 300)
     both = [ask(chat(endpoints))("prompt"), ask(embed_udf(endpoint(endpoints, "embed")))("prompt")]
     for column in both:
         endpoints.reset()
@@ -154,20 +154,25 @@ def test_usage_sums_to_what_was_billed(spark: SparkSession, endpoints: LocalEndp
 
 
 @pytest.mark.parametrize("read", ["show", "first", "take"])
-def test_a_look_at_a_few_rows_asks_few(spark: SparkSession, endpoints: LocalEndpoints, read: str) -> None:
-    """`show(5)`, `first()` and `take(5)` of 20,000 rows ask at most 64, and nothing more afterwards."""
+def test_a_few_rows_cost_a_few_requests(spark: SparkSession, endpoints: LocalEndpoints, read: str) -> None:
+    """`show(5)`, `first()` and `take(5)` of 20,000 rows send at most 64 requests, and none afterwards."""
     endpoints.latency_s = 0.005
-    # A filter on the answer keeps Spark from putting its LIMIT before the UDF.
-    df = frame(spark, 20_000).withColumn("r", chat(endpoints)("prompt")).where("r.error is null").select("id", "r.text")
+    # With a filter on the answer Spark does not move its LIMIT in front of the UDF.
+    df = (
+        prompts(spark, 20_000)
+        .withColumn("r", chat(endpoints)("prompt"))
+        .where("r.error is null")
+        .select("id", "r.text")
+    )
     if read == "show":
         df.show(5)
     else:
         assert "row 0" == (df.first() if read == "first" else df.take(5)[0])["text"]  # type: ignore[index]
-    frame(spark, 10).collect()  # Spark ends the worker a moment after it has its rows
+    prompts(spark, 10).collect()  # Spark ends the worker shortly after it has its rows
     over = endpoints.wait_for(lambda stats: stats.in_flight == 0)
 
     assert over.requests <= 64
-    frame(spark, 10).collect()  # time for a worker that had gone on to be seen
+    prompts(spark, 10).collect()  # time for a worker that goes on to show it
     assert over.requests == endpoints.stats.requests
 
 
@@ -180,10 +185,8 @@ WRONG_TYPES = {
 }
 
 
-def test_a_column_of_the_wrong_type_is_refused_before_the_first_request(
-    spark: SparkSession, endpoints: LocalEndpoints, ask: Ask
-) -> None:
-    """One short exception names the UDF, says what it takes and ends in a hint; nothing is asked."""
+def test_a_wrong_type_raises_before_the_first_request(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
+    """One short exception names the UDF, the types that it takes and a hint."""
     for name in ("int", "array<string>"):
         with pytest.raises(Exception, match=r"InputTypeError: chat_udf: .* one string column.*Hint: ") as raised:
             spark.range(3).select(ask(chat(endpoints))(F.expr(WRONG_TYPES[name]))).collect()
@@ -192,8 +195,8 @@ def test_a_column_of_the_wrong_type_is_refused_before_the_first_request(
     assert 0 == endpoints.stats.requests
 
 
-def test_the_refusal_of_a_type_is_short(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """It has the type as SQL names it, and no traceback where Spark leaves it out when it is asked to: from 4.0 on."""
+def test_a_type_error_is_short(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """It has the type as SQL names it, and from Spark 4.0 on no traceback."""
     register(spark, chat=chat(endpoints), embed=endpoint(endpoints, "embed"), prefix="short_")
     register_ai_functions(spark, chat=endpoint(endpoints), prefix="short_")
     calls = {f"chat_udf: .*called on {name}": chat(endpoints)(F.expr(column)) for name, column in WRONG_TYPES.items()}
@@ -215,12 +218,12 @@ def test_the_refusal_of_a_type_is_short(spark: SparkSession, endpoints: LocalEnd
     assert 0 == endpoints.stats.requests
 
 
-def test_an_endpoint_that_is_not_there_costs_three_requests_a_task(
+def test_an_unknown_endpoint_costs_three_requests_per_task(
     spark: SparkSession, endpoints: LocalEndpoints, ask: Ask
 ) -> None:
-    """`not_found` stands in every row, after three requests from each of the two tasks."""
+    """Every row has `not_found`, after three requests from each of the two tasks."""
     udf = chat_udf(endpoint(endpoints, "nobody"))
-    df = frame(spark, 1_000).withColumn("r", ask(udf)("prompt"))
+    df = prompts(spark, 1_000).withColumn("r", ask(udf)("prompt"))
 
     assert [("not_found", 404, 1_000)] == [
         tuple(row) for row in df.groupBy("r.error.kind", "r.error.status").count().collect()
@@ -239,16 +242,16 @@ STRANGE = {
 }
 
 
-def test_strange_texts_arrive_as_they_are(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """Blank, very long, emoji, NUL and JSON inside the text: each gets its own answer, and harms no neighbour."""
+def test_unusual_texts_are_unchanged(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
+    """Blank, very long, emoji, NUL and JSON: each text gets its own answer, and no other row is affected."""
     df = spark.createDataFrame(list(STRANGE.items()), "name string, prompt string").repartition(1)
     rows = df.withColumn("r", ask(chat(endpoints))("prompt")).select("name", "r.text", "r.error").collect()
 
     assert STRANGE == {row["name"]: row["text"] for row in rows if row["error"] is None}
 
 
-def test_text_that_is_no_utf8_is_replaced_and_answered(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """On the Arrow path bytes that are no UTF-8 become replacement characters; the neighbours are as they were."""
+def test_invalid_utf8_is_replaced_and_answered(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """On the Arrow path invalid bytes become replacement characters; other rows are unchanged."""
     df = spark.sql("SELECT explode(array(cast(X'61FF62' AS string), 'fine')) AS prompt").repartition(1)
 
     assert {"a\N{REPLACEMENT CHARACTER}b", "fine"} == {
@@ -257,25 +260,27 @@ def test_text_that_is_no_utf8_is_replaced_and_answered(spark: SparkSession, endp
 
 
 def test_on_error_raise_fails_the_job(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """With `on_error="raise"` the first failed row ends the task with its reason."""
+    """With `on_error="raise"` the first failed row ends the task with its error."""
     endpoints.faults = Faults(poison="row 3")
     udf = chat_udf(endpoint(endpoints), policy=Policy(on_error="raise"))
     with pytest.raises(Exception, match="RowFailedError: A row was not answered: invalid_request"):
-        frame(spark, 10).select(ask(udf)("prompt")).collect()
+        prompts(spark, 10).select(ask(udf)("prompt")).collect()
 
 
-def test_a_row_can_be_asked_in_a_condition(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """A condition inside the call asks only the rows that it lets through."""
+def test_a_condition_inside_the_call_limits_the_requests(
+    spark: SparkSession, endpoints: LocalEndpoints, ask: Ask
+) -> None:
+    """Only the rows that meet the condition are sent."""
     udf = ask(chat(endpoints))
-    df = frame(spark, 100).withColumn("r", udf(F.when(F.col("id") < 10, F.col("prompt"))))
+    df = prompts(spark, 100).withColumn("r", udf(F.when(F.col("id") < 10, F.col("prompt"))))
 
     assert 10 == df.where("r.text is not null").count()
     assert 10 == endpoints.stats.requests
 
 
-def test_two_udfs_stand_in_one_select(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """Chat and embeddings of the same row come back side by side."""
-    df = frame(spark, 50).select(
+def test_two_udfs_in_one_select(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
+    """Chat answers and embeddings come back in the same row."""
+    df = prompts(spark, 50).select(
         "prompt",
         ask(chat(endpoints))("prompt").alias("c"),
         ask(embed_udf(endpoint(endpoints, "embed")))("prompt").alias("e"),
@@ -287,8 +292,8 @@ def test_two_udfs_stand_in_one_select(spark: SparkSession, endpoints: LocalEndpo
     ]
 
 
-def test_a_udf_reads_well(endpoints: LocalEndpoints) -> None:
-    """The repr shows what is asked of whom, and no token."""
+def test_the_repr_shows_the_request_without_the_token(endpoints: LocalEndpoints) -> None:
+    """The repr has the instructions and the URL, and hides the token."""
     shown = repr(chat_udf(endpoint(endpoints), system="Be brief.", max_tokens=5))
 
     assert "chat_udf(" in shown
@@ -298,24 +303,24 @@ def test_a_udf_reads_well(endpoints: LocalEndpoints) -> None:
 
 
 def test_a_column_knows_its_call(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """The column that a call returns carries the UDF and what it was called on, for jobs that read them off."""
-    udf, prompt = chat(endpoints), frame(spark, 1)["prompt"]
+    """The column of a call has the UDF and its arguments, for table jobs."""
+    udf, prompt = chat(endpoints), prompts(spark, 1)["prompt"]
 
     assert (udf, (prompt,)) == call_of(udf(prompt))
     assert call_of(udf(prompt)["text"]) is None
 
 
-def test_a_udf_goes_through_a_join_and_a_group(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
-    """Results can be joined, grouped and kept like any column."""
-    df = frame(spark, 20).withColumn("r", ask(chat(endpoints))("prompt")).select("id", "r.text").cache()
-    joined = df.join(frame(spark, 20), "id").where("text = prompt")
+def test_results_can_be_joined_and_grouped(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:
+    """Results can be joined, grouped and cached like any column."""
+    df = prompts(spark, 20).withColumn("r", ask(chat(endpoints))("prompt")).select("id", "r.text").cache()
+    joined = df.join(prompts(spark, 20), "id").where("text = prompt")
 
     assert 20 == joined.groupBy((F.col("id") % 2).alias("odd")).count().agg(F.sum("count")).first()[0]  # type: ignore[index]
     assert 20 == endpoints.stats.requests
 
 
 def test_parameters_are_sent_as_given(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """What is given is in the request's top level, and what is not given is not."""
+    """The request's top level has the given parameters and no others."""
     udf = chat_udf(
         Endpoint(endpoints.openai_url, model="chat", token=endpoints.token),
         max_tokens=7,
@@ -339,9 +344,9 @@ def test_parameters_are_sent_as_given(spark: SparkSession, endpoints: LocalEndpo
     ] == [json.loads(json.dumps(recorded.body)) for recorded in endpoints.requests]
 
 
-def test_spark_refuses_the_udf_where_it_may_not_stand(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """Inside an aggregate Spark refuses a nondeterministic UDF by name, before anything is asked."""
-    df = frame(spark, 5)
+def test_spark_refuses_the_udf_in_an_aggregate(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """Spark names the error before any request, because the UDF is nondeterministic."""
+    df = prompts(spark, 5)
     with pytest.raises(Exception, match="AGGREGATE_FUNCTION_WITH_NONDETERMINISTIC_EXPRESSION"):
         df.agg(F.max(chat(endpoints)("prompt")["text"])).collect()
 

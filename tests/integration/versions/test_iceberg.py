@@ -21,7 +21,7 @@ CHUNK_ROWS = 300
 ROWS = 4 * CHUNK_ROWS
 MERGING = r" SparkWrite: Committing .* to table ice\.\w+\.target$"
 TESTS = (
-    "test_only_what_is_new_is_asked",
+    "test_only_pending_rows_are_asked",
     "test_columns_are_asked_one_by_one_and_kept_beside_the_source",
     "test_a_table_is_filled_in_place",
     "test_the_source_is_read_once",

@@ -1,0 +1,234 @@
+"""Plans of the AI functions: the work of each function on one worker."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple
+
+from spark_llm.ai.arguments import Arguments, Columns
+from spark_llm.ai.catalog import Function, Parameter
+from spark_llm.ai.similarity import similarities
+from spark_llm.endpoint.endpoint import is_name
+from spark_llm.engine.parallel_columns import ParallelResults, ask_in_parallel
+from spark_llm.engine.registry import engine_for
+from spark_llm.engine.request_spec import RequestSpec
+from spark_llm.engine.row_stream import raise_if_failed
+from spark_llm.errors import InputTypeError
+from spark_llm.protocol.canonical import canonical_function, canonical_model
+from spark_llm.protocol.urls import invocations_url
+from spark_llm.protocol.values import Row
+from spark_llm.udf.lazy_udf import Results
+
+SIMILARITY_PARAMETERS = (Parameter("expr1"), Parameter("expr2"))
+QUERY_PARAMETERS = (Parameter("endpoint"), Parameter("request"))
+MAX_LANES = 16  # endpoints that one task asks in parallel; further endpoints share a lane
+
+
+class ArgumentsPlan(ABC):
+    """Base of the plans: reads a function's arguments and answers them slice by slice."""
+
+    def arrow(self, batches: Iterator[Any]) -> Results:
+        """Yield the results for rows in Arrow arrays."""
+        return self._results(self._arguments.arrow(batches))
+
+    def pandas(self, batches: Iterator[Any]) -> Results:
+        """Yield the results for rows in pandas series."""
+        return self._results(self._arguments.pandas(batches))
+
+    @property
+    @abstractmethod
+    def _arguments(self) -> Arguments:
+        """The reader of the arguments."""
+
+    @abstractmethod
+    def _results(self, slices: Iterator[Columns]) -> Results:
+        """Yield the results for the rows of all slices, in order."""
+
+
+@dataclass(frozen=True)
+class FunctionPlan(ArgumentsPlan):
+    """Plan of a function that the catalog has: each row's arguments become a prompt."""
+
+    spec: RequestSpec
+    function: Function
+
+    @property
+    def canonical(self) -> dict[str, Any]:
+        """The function, its parameters, and the user's choices for its model."""
+        names = _parameter_names(self.function.parameters)
+        return canonical_function(f"ai_{self.function.name}", names, _model_words(self.spec))
+
+    @property
+    def _arguments(self) -> Arguments:
+        return Arguments(f"ai_{self.function.name}", self.function.parameters)
+
+    def _results(self, slices: Iterator[Columns]) -> Results:
+        return engine_for(self.spec).stream(self.spec.task, map(self.function.prompts, slices))
+
+
+@dataclass(frozen=True)
+class SimilarityPlan(ArgumentsPlan):
+    """Plan of `ai_similarity`: embeds both texts of a row and compares the vectors."""
+
+    spec: RequestSpec
+
+    @property
+    def canonical(self) -> dict[str, Any]:
+        """The function, its parameters, and the user's choices for its model."""
+        return canonical_function("ai_similarity", _parameter_names(SIMILARITY_PARAMETERS), _model_words(self.spec))
+
+    @property
+    def _arguments(self) -> Arguments:
+        return Arguments("ai_similarity", SIMILARITY_PARAMETERS)
+
+    def _results(self, slices: Iterator[Columns]) -> Results:
+        return similarities(engine_for(self.spec).stream(self.spec.task, map(self._texts, slices)))
+
+    def _texts(self, columns: Columns) -> list[Row]:
+        """Return the two texts of each row, one after the other; two nulls if the row lacks one of them."""
+        skips = self.spec.task.skips
+        pairs = (
+            pair if all(text is not None and not skips(text) for text in pair) else (None, None)
+            for pair in zip(*columns, strict=True)
+        )
+        return [text for pair in pairs for text in pair]
+
+
+class _Row(NamedTuple):
+    """A request with its endpoint and its lane; None in both for a row that sends no request."""
+
+    lane: int
+    name: str | None
+    request: str | None
+
+
+class _Slice(NamedTuple):
+    """Some rows, and the number of lanes: a power of two, so that it grows in few steps."""
+
+    rows: list[_Row]
+    lanes: int
+
+
+def _merge_lanes(chunks: Iterator[ParallelResults]) -> Results:
+    """Yield the one result of each row from the results of all lanes; an empty chunk passes through."""
+    for chunk in chunks:
+        yield [next((result for result in row if result is not None), None) for row in zip(*chunk, strict=True)]
+
+
+@dataclass(frozen=True)
+class QueryPlan(ArgumentsPlan):
+    """Plan of `ai_query`: each row names the endpoint that it asks.
+
+    Endpoints are asked in parallel, each in its own lane and through its own engine; the rows keep their order. Beyond
+    `MAX_LANES` endpoints, several share a lane and take turns.
+    """
+
+    known: tuple[tuple[str, RequestSpec], ...]
+    workspace: RequestSpec | None  # for any endpoint of the workspace; None without a workspace
+    raises: bool
+
+    @property
+    def canonical(self) -> dict[str, Any]:
+        """The function, its parameters, and every endpoint that a row may name."""
+        known = {name: _model_words(spec) for name, spec in self.known}
+        workspace = (
+            None if self.workspace is None else _model_words(self.workspace) | {"endpoint": _host(self.workspace)}
+        )
+        endpoints = {"endpoints": known, "workspace": workspace}
+        return canonical_function("ai_query", _parameter_names(QUERY_PARAMETERS), endpoints)
+
+    @property
+    def _arguments(self) -> Arguments:
+        return Arguments("ai_query", QUERY_PARAMETERS)
+
+    def _results(self, slices: Iterator[Columns]) -> Results:
+        for lanes, group in groupby(self._with_lanes(slices), key=attrgetter("lanes")):
+            yield from _merge_lanes(ask_in_parallel(group, [partial(self._lane, lane) for lane in range(lanes)]))
+
+    def _with_lanes(self, slices: Iterator[Columns]) -> Iterator[_Slice]:
+        """Yield slices with the lane of each row: an endpoint has its own, as long as there are lanes."""
+        lanes: dict[str, int] = {}
+        for endpoints, requests in slices:
+            rows: list[_Row] = []
+            for endpoint, request in zip(endpoints, requests, strict=True):
+                if request is None:
+                    rows.append(_Row(0, None, None))
+                    continue
+                name = endpoint if endpoint in lanes else self._check_name(endpoint)
+                if len(lanes) < MAX_LANES:
+                    lanes.setdefault(name, len(lanes))
+                rows.append(_Row(lanes.get(name, hash(name) % MAX_LANES), name, request))
+            yield _Slice(rows, 1 << (max(1, len(lanes)) - 1).bit_length())
+
+    def _lane(self, lane: int, slices: Iterator[_Slice]) -> Results:
+        """Yield the results of one lane, one endpoint after the other; None for rows of other lanes."""
+        for name, runs in groupby(self._runs(lane, slices), key=itemgetter(0)):
+            requests = (run for _, run in runs)
+            if name is None:
+                for run in requests:
+                    yield [None for _ in run]
+                continue
+            spec = self._spec_of(name)
+            for results in engine_for(spec).stream(spec.task, requests):
+                if self.raises:
+                    raise_if_failed(
+                        results, "use try_ai_query, which returns null, or llm_query, which returns the error."
+                    )
+                yield results
+
+    def _runs(self, lane: int, slices: Iterator[_Slice]) -> Iterator[tuple[str | None, list[str | None]]]:
+        """Yield runs of rows with the same endpoint; rows of other lanes join the run before, without a request."""
+        name: str | None = None
+        for each in slices:
+            run: list[str | None] = []
+            for row in each.rows:
+                if row.lane == lane and row.name is not None and row.name != name:
+                    if run:
+                        yield name, run
+                    name, run = row.name, []
+                run.append(row.request if row.lane == lane else None)
+            yield name, run
+
+    def _check_name(self, name: str | None) -> str:
+        """Return an endpoint's name; raises `InputTypeError` for a null, and for a name that cannot be looked up."""
+        if name is None:
+            raise InputTypeError("ai_query cannot choose an endpoint: its name is null.", f"{self._name_hint}.")
+        if self.workspace is None and name not in dict(self.known):
+            raise InputTypeError(
+                f"ai_query does not know the endpoint {name!r}, and there is no workspace to look it up in.",
+                f"{self._name_hint}.",
+            )
+        return name
+
+    @property
+    def _name_hint(self) -> str:
+        names = ", ".join(repr(name) for name, _ in self.known)
+        if names:
+            return f"name one of {names}"
+        return 'register an endpoint, as in register_ai_functions(spark, endpoints={"my-endpoint": …})'
+
+    def _spec_of(self, name: str) -> RequestSpec:
+        known = dict(self.known)
+        if name in known or self.workspace is None:
+            return known[name]
+        if not is_name(name):
+            raise InputTypeError(
+                f"{name!r} is not an endpoint's name.", f"{self._name_hint}, or an endpoint of the workspace."
+            )
+        url = invocations_url(_host(self.workspace), name, None)
+        return replace(self.workspace, route=replace(self.workspace.route, url=url))
+
+
+def _host(workspace: RequestSpec) -> str:
+    return workspace.route.url.partition("/serving-endpoints/")[0]
+
+
+def _parameter_names(parameters: tuple[Parameter, ...]) -> list[str]:
+    return [parameter.name for parameter in parameters]
+
+
+def _model_words(spec: RequestSpec) -> dict[str, Any]:
+    return canonical_model(spec.route.url, spec.route.model, spec.task, spec.prompt)

@@ -1,0 +1,101 @@
+"""Types of columns: found by name, compared, and written as SQL."""
+
+from pyspark.sql import SparkSession
+from pyspark.sql.types import (
+    ArrayType,
+    ByteType,
+    DataType,
+    IntegerType,
+    LongType,
+    MapType,
+    ShortType,
+    StructField,
+    StructType,
+)
+
+from spark_llm.protocol.identifiers import CaseFold, quoted
+
+_WHOLE_NUMBERS: list[type[DataType]] = [ByteType, ShortType, IntegerType, LongType]  # from narrow to wide
+
+
+def same_of(spark: SparkSession) -> CaseFold:
+    """Return the function that maps names to what the session compares: `spark.sql.caseSensitive` says which."""
+    return str if spark.conf.get("spark.sql.caseSensitive") == "true" else str.lower
+
+
+def find_field(schema: StructType, name: str, same: CaseFold) -> StructField | None:
+    """Return the column that Spark finds under a name; None where there is none."""
+    return next((field for field in schema if same(field.name) == same(name)), None)
+
+
+def accepts(column: DataType, value: DataType, same: CaseFold) -> bool:
+    """Return whether a column holds every value of a type. Its whole numbers may be wider, as in Iceberg tables."""
+    match column, value:
+        case StructType(fields=fields), StructType(fields=others):
+            return len(fields) == len(others) and all(
+                same(field.name) == same(other.name) and accepts(field.dataType, other.dataType, same)
+                for field, other in zip(fields, others, strict=True)
+            )
+        case ArrayType(), ArrayType():
+            return accepts(column.elementType, value.elementType, same)
+        case MapType(), MapType():
+            return accepts(column.keyType, value.keyType, same) and accepts(column.valueType, value.valueType, same)
+    if type(column) in _WHOLE_NUMBERS and type(value) in _WHOLE_NUMBERS:
+        return _WHOLE_NUMBERS.index(type(column)) >= _WHOLE_NUMBERS.index(type(value))
+    return column.simpleString() == value.simpleString()
+
+
+def ddl(kind: DataType) -> str:
+    """Return a type as SQL, with every name in back-quotes."""
+    if isinstance(kind, StructType):
+        return f"STRUCT<{', '.join(f'{quoted((field.name,))}: {ddl(field.dataType)}' for field in kind)}>"
+    if isinstance(kind, ArrayType):
+        return f"ARRAY<{ddl(kind.elementType)}>"
+    if isinstance(kind, MapType):
+        return f"MAP<{ddl(kind.keyType)}, {ddl(kind.valueType)}>"
+    return kind.simpleString()
+
+
+def column_ddl(schema: StructType) -> str:
+    """Return columns as `CREATE TABLE` and `ADD COLUMNS` list them."""
+    return ", ".join(f"{quoted((field.name,))} {ddl(field.dataType)}" for field in schema)
+
+
+def nullable(kind: DataType) -> DataType:
+    """Return the type with every part nullable."""
+    if isinstance(kind, StructType):
+        return StructType([StructField(field.name, nullable(field.dataType)) for field in kind])
+    if isinstance(kind, ArrayType):
+        return ArrayType(nullable(kind.elementType))
+    if isinstance(kind, MapType):
+        return MapType(kind.keyType, nullable(kind.valueType))
+    return kind
+
+
+def numbered(kind: DataType) -> DataType:
+    """Return the type with numbers for the names of struct fields, which every table format can hold.
+
+    A cast gives the names back: Spark casts structs field by field, in order.
+    """
+    if isinstance(kind, StructType):
+        return StructType([StructField(f"f{index}", numbered(field.dataType)) for index, field in enumerate(kind)])
+    if isinstance(kind, ArrayType):
+        return ArrayType(numbered(kind.elementType))
+    if isinstance(kind, MapType):
+        return MapType(numbered(kind.keyType), numbered(kind.valueType))
+    return kind
+
+
+def is_comparable(kind: DataType) -> bool:
+    """Return whether Spark compares values of a type: it compares no maps and no variants."""
+    if isinstance(kind, StructType):
+        return all(is_comparable(field.dataType) for field in kind)
+    if isinstance(kind, ArrayType):
+        return is_comparable(kind.elementType)
+    return not isinstance(kind, MapType) and kind.typeName() != "variant"
+
+
+def field_names(schema: StructType, struct: str) -> list[str]:
+    """Return the names of a struct column's fields; none where the column is missing or has another type."""
+    kind = next((field.dataType for field in schema if field.name == struct), None)
+    return kind.fieldNames() if isinstance(kind, StructType) else []

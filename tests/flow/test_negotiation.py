@@ -49,9 +49,9 @@ def test_requests_go_one_by_one_until_one_is_answered(task: Task) -> None:
 
 def test_another_tasks_answers_confirm_nothing() -> None:
     """With the window wide open, a task with other parameters still begins with one request."""
-    scheduler, form = begun(Policy())
+    scheduler, negotiation = begun(Policy())
     for number in range(100):
-        scheduler.add("known", pack(number), form)
+        scheduler.add("known", pack(number), negotiation)
     while len(scheduler):
         for request in scheduler.ready(1.0):
             scheduler.on_answer(request, answer(request), 1.0, 1.0)
@@ -82,27 +82,27 @@ def test_silence_opens_no_more_than_the_ceiling() -> None:
 @given(st.floats(0, 1e9))
 def test_silence_keeps_the_time_that_it_names(start: float) -> None:
     """At that time one more may go, and never later; there is one as long as fewer than 16 are in flight."""
-    form = WireFormatNegotiation(CHAT, 1)
-    form.on_send(start)
-    while (opens_at := form.opens_at()) is not None:
-        opened = form.max_in_flight(opens_at)
+    negotiation = WireFormatNegotiation(CHAT, 1)
+    negotiation.on_send(start)
+    while (opens_at := negotiation.opens_at()) is not None:
+        opened = negotiation.max_in_flight(opens_at)
 
         assert opened is not None
-        assert form.in_flight < opened <= 16
-        form.on_send(opens_at)
+        assert negotiation.in_flight < opened <= 16
+        negotiation.on_send(opens_at)
 
-    assert 16 == form.in_flight
+    assert 16 == negotiation.in_flight
 
 
 def test_the_silence_begins_with_the_first_request_in_flight() -> None:
     """Without a request in flight, time that passes lets none go."""
-    form = WireFormatNegotiation(CHAT, 1)
-    form.on_send(0.0)
-    form.on_return()
+    negotiation = WireFormatNegotiation(CHAT, 1)
+    negotiation.on_send(0.0)
+    negotiation.on_return()
 
-    assert (1, None) == (form.max_in_flight(100.0), form.opens_at())
-    form.on_send(100.0)
-    assert (1, 2) == (form.max_in_flight(101.9), form.max_in_flight(102.0))
+    assert (1, None) == (negotiation.max_in_flight(100.0), negotiation.opens_at())
+    negotiation.on_send(100.0)
+    assert (1, 2) == (negotiation.max_in_flight(101.9), negotiation.max_in_flight(102.0))
 
 
 @EACH_REFUSAL
@@ -130,32 +130,35 @@ def test_prompts_go_alone_where_arrays_are_refused(format_unsupported: Failure) 
 @pytest.mark.parametrize("forms", [(), (0,)], ids=["arrays", "single prompts"])
 def test_one_prompt_confirms_nothing_about_arrays(forms: tuple[int, ...]) -> None:
     """A single prompt is encoded alike in both formats: its answer does not show whether arrays are accepted."""
-    scheduler, form = begun(Policy(), COMPLETE)
-    scheduler.add("task", pack(*range(1, 9)), form)
+    scheduler, negotiation = begun(Policy(), COMPLETE)
+    scheduler.add("task", pack(*range(1, 9)), negotiation)
     (first,) = scheduler.ready(1.0)
     scheduler.on_failure(first, WRONG_COUNT, 1.0, lambda: 0.0) if forms else scheduler.on_answer(
         first, answer(first), 1.0, 1
     )
 
     assert 8 == len(first.inputs)
-    assert (1 if forms else 8) == form.max_inputs
+    assert (1 if forms else 8) == negotiation.max_inputs
 
 
 def test_one_refused_prompt_says_nothing_about_arrays() -> None:
     """The other format would be refused alike, so the prompt fails at once, and arrays stay."""
-    scheduler, form = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(COMPLETE, 64)
-    scheduler.add("task", pack(0), form)
+    scheduler, negotiation = (
+        RequestScheduler(ConcurrencyLimiter(Policy()), Policy()),
+        WireFormatNegotiation(COMPLETE, 64),
+    )
+    scheduler.add("task", pack(0), negotiation)
     (request,) = scheduler.ready(0.0)
 
     assert isinstance(scheduler.on_failure(request, BAD_INPUT, 0.0, lambda: 0.0), Verdict)
-    assert 0 == form.wire_format
+    assert 0 == negotiation.wire_format
 
 
 def test_requests_in_the_old_format_are_sent_in_the_new_one() -> None:
     """Requests in flight when the format is found are sent again, and count as no fault."""
-    scheduler, form = begun(Policy(max_tries=1), COMPLETE)
-    scheduler.add("task", pack(*range(1, 9)), form)
-    scheduler.add("task", pack(*range(9, 17)), form)
+    scheduler, negotiation = begun(Policy(max_tries=1), COMPLETE)
+    scheduler.add("task", pack(*range(1, 9)), negotiation)
+    scheduler.add("task", pack(*range(9, 17)), negotiation)
     early, late = scheduler.ready(0.0)
     scheduler.on_failure(early, WRONG_COUNT, 1.0, lambda: 0.0)
     for request in scheduler.ready(1.0):
@@ -167,9 +170,9 @@ def test_requests_in_the_old_format_are_sent_in_the_new_one() -> None:
 
 def test_a_late_refusal_of_the_old_format_is_no_error() -> None:
     """Two texts are in flight in the first format, since it was silent: neither fails because it is unknown."""
-    scheduler, form = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(EMBED, 1)
-    scheduler.add("task", pack(0), form)
-    scheduler.add("task", pack(1), form)
+    scheduler, negotiation = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(EMBED, 1)
+    scheduler.add("task", pack(0), negotiation)
+    scheduler.add("task", pack(1), negotiation)
     early, late = [*scheduler.ready(0.0), *scheduler.ready(2.0)]
     scheduler.on_failure(early, BAD_FORMAT, 3.0, lambda: 0.0)
     (again,) = scheduler.ready(4.0)
@@ -209,24 +212,24 @@ def test_a_confirmed_format_is_not_doubted() -> None:
 
 def test_a_wrong_count_in_a_confirmed_format_is_a_fault() -> None:
     """A server that accepts arrays and sends too few choices for one gets a retry, as after any fault."""
-    scheduler, form = begun(Policy(), EMBED)
-    scheduler.add("task", pack(1, 2), form)
+    scheduler, negotiation = begun(Policy(), EMBED)
+    scheduler.add("task", pack(1, 2), negotiation)
     (request,) = scheduler.ready(0.0)
 
     assert None is scheduler.on_failure(request, WRONG_COUNT, 0.0, lambda: 0.0)
-    assert (1, 0) == (request.attempts.faults, form.wire_format)
+    assert (1, 0) == (request.attempts.faults, negotiation.wire_format)
 
 
 def test_a_second_table_uses_the_format_of_the_first() -> None:
     """A negotiation outlives its table: nothing is found out twice."""
     policy = Policy(batch_size=4)
-    scheduler, form = RequestScheduler(ConcurrencyLimiter(policy), policy), WireFormatNegotiation(EMBED, 4)
-    scheduler.add("first", pack(0, 1, 2), form)
+    scheduler, negotiation = RequestScheduler(ConcurrencyLimiter(policy), policy), WireFormatNegotiation(EMBED, 4)
+    scheduler.add("first", pack(0, 1, 2), negotiation)
     (request,) = scheduler.ready(0.0)
     scheduler.on_failure(request, BAD_FORMAT, 0.0, lambda: 0.0)
     (request,) = scheduler.ready(0.0)
     scheduler.on_answer(request, answer(request), 0.0, 1.0)
-    scheduler.add("second", pack(0), form)
-    scheduler.add("second", pack(1), form)
+    scheduler.add("second", pack(0), negotiation)
+    scheduler.add("second", pack(1), negotiation)
 
     assert [1, 1] == [request.wire_format for request in scheduler.ready(1.0)]

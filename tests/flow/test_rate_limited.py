@@ -60,11 +60,11 @@ def test_a_row_that_gives_up_alone_stops_no_other() -> None:
 
 def test_retry_after_holds_back_everything() -> None:
     """After a Retry-After no request of the worker goes before that time."""
-    scheduler, form = begun(Policy())
-    scheduler.add("task", ROW, form)
-    scheduler.add("another task", NEXT_ROW, form)
+    scheduler, negotiation = begun(Policy())
+    scheduler.add("task", ROW, negotiation)
+    scheduler.add("another task", NEXT_ROW, negotiation)
     first, second = scheduler.ready(0.0)
-    scheduler.add("another task", LAST_ROW, form)
+    scheduler.add("another task", LAST_ROW, negotiation)
     scheduler.on_answer(second, answer(second), 0.9, 0.9)
     scheduler.on_failure(first, rate_limited(9.0), 1.0, lambda: 0.0)
 
@@ -98,9 +98,9 @@ def test_a_retry_after_of_a_day_for_all_rows_stops_the_task(begins: float) -> No
 
 def test_retry_after_does_not_hold_back_the_controller() -> None:
     """Answers during the pause still widen the window: it holds back requests, not the controller."""
-    scheduler, form = begun(Policy(max_in_flight=64))
+    scheduler, negotiation = begun(Policy(max_in_flight=64))
     for number in range(100):
-        scheduler.add("task", pack(number), form)
+        scheduler.add("task", pack(number), negotiation)
     out = scheduler.ready(0.0)
     while scheduler.limiter.window < 16:
         first = out.pop()

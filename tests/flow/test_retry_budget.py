@@ -43,9 +43,9 @@ def spent(now: float = 0.0) -> RetryBudget:
 
 def in_outage() -> tuple[RequestScheduler, list[Request]]:
     """Return a scheduler in an outage that began at time 0, and the requests in flight from before."""
-    scheduler, form = begun(Policy())
+    scheduler, negotiation = begun(Policy())
     for number in range(1, 200):
-        scheduler.add("task", pack(number), form)
+        scheduler.add("task", pack(number), negotiation)
     out: list[Request] = []
     while len(out) < 32:
         out += scheduler.ready(0.0)

@@ -115,9 +115,9 @@ def test_what_is_not_the_inputs_fault_never_splits_a_batch(failure: Failure, *, 
     """A batch that was rate limited, or broke off, is sent again whole."""
     policy = Policy()
     fresh = RequestScheduler(ConcurrencyLimiter(policy), policy), WireFormatNegotiation(EMBED, 64)
-    scheduler, form = begun(policy, EMBED) if answered else fresh
+    scheduler, negotiation = begun(policy, EMBED) if answered else fresh
     inputs = pack(*range(8))
-    scheduler.add("task", inputs, form)
+    scheduler.add("task", inputs, negotiation)
     for try_ in range(3):
         (request,) = scheduler.ready(100.0 * try_)
         assert None is scheduler.on_failure(request, failure, 100.0 * try_, lambda: 0.5)
@@ -127,9 +127,9 @@ def test_what_is_not_the_inputs_fault_never_splits_a_batch(failure: Failure, *, 
 
 def test_a_waiting_retry_holds_no_slot() -> None:
     """While one request waits out a refusal, another may start."""
-    scheduler, form = begun(Policy(max_in_flight=1))
-    scheduler.add("task", ROW, form)
-    scheduler.add("task", NEXT_ROW, form)
+    scheduler, negotiation = begun(Policy(max_in_flight=1))
+    scheduler.add("task", ROW, negotiation)
+    scheduler.add("task", NEXT_ROW, negotiation)
     (first,) = scheduler.ready(0.0)
     scheduler.on_failure(first, REFUSED, 0.0, lambda: 0.8)
 
@@ -139,9 +139,9 @@ def test_a_waiting_retry_holds_no_slot() -> None:
 
 def test_a_retry_whose_time_has_come_goes_first() -> None:
     """A row that was rate limited is not put behind all those that were never sent."""
-    scheduler, form = begun(Policy(max_in_flight=1))
+    scheduler, negotiation = begun(Policy(max_in_flight=1))
     for row in (ROW, NEXT_ROW, LAST_ROW):
-        scheduler.add("task", row, form)
+        scheduler.add("task", row, negotiation)
     (first,) = scheduler.ready(0.0)
     scheduler.on_failure(first, REFUSED, 0.0, lambda: 0.8)
 
@@ -151,9 +151,9 @@ def test_a_retry_whose_time_has_come_goes_first() -> None:
 
 def test_before_the_first_answer_a_new_row_waits_for_the_retry() -> None:
     """As long as nothing was answered, the row that was asked first is asked again before any other."""
-    scheduler, form = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(CHAT, 1)
-    scheduler.add("task", ROW, form)
-    scheduler.add("task", NEXT_ROW, form)
+    scheduler, negotiation = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(CHAT, 1)
+    scheduler.add("task", ROW, negotiation)
+    scheduler.add("task", NEXT_ROW, negotiation)
     (first,) = scheduler.ready(0.0)
     scheduler.on_failure(first, BROKEN, 0.0, lambda: 0.8)
 
@@ -164,10 +164,10 @@ def test_before_the_first_answer_a_new_row_waits_for_the_retry() -> None:
 
 def test_no_time_is_named_where_only_an_outcome_helps() -> None:
     """With every slot taken, or nothing in the queue, there is no next time."""
-    scheduler, form = begun(Policy(max_in_flight=1))
+    scheduler, negotiation = begun(Policy(max_in_flight=1))
     before = scheduler.next_due(0.0)
-    scheduler.add("task", ROW, form)
-    scheduler.add("task", NEXT_ROW, form)
+    scheduler.add("task", ROW, negotiation)
+    scheduler.add("task", NEXT_ROW, negotiation)
     scheduler.ready(0.0)
 
     assert [None, None] == [before, scheduler.next_due(0.0)]
@@ -175,9 +175,9 @@ def test_no_time_is_named_where_only_an_outcome_helps() -> None:
 
 def test_one_tasks_silence_does_not_hide_anothers_retry() -> None:
     """The time returned is the earliest of all: a retry's, where the first new request has to wait."""
-    scheduler, form = begun(Policy(), owner="known")
+    scheduler, negotiation = begun(Policy(), owner="known")
     silent = WireFormatNegotiation(CHAT, 1)
-    scheduler.add("known", ROW, form)
+    scheduler.add("known", ROW, negotiation)
     (known,) = scheduler.ready(0.0)
     scheduler.add("silent", ROW, silent)
     scheduler.add("silent", NEXT_ROW, silent)
@@ -190,10 +190,10 @@ def test_one_tasks_silence_does_not_hide_anothers_retry() -> None:
 
 def test_drop_removes_the_requests_of_one_owner() -> None:
     """A task that ends removes its own requests from the queue, sent before or not, and nothing else."""
-    scheduler, form = begun(Policy(max_in_flight=1))
-    scheduler.add("leaves", ROW, form)
-    scheduler.add("stays", NEXT_ROW, form)
-    scheduler.add("leaves", LAST_ROW, form)
+    scheduler, negotiation = begun(Policy(max_in_flight=1))
+    scheduler.add("leaves", ROW, negotiation)
+    scheduler.add("stays", NEXT_ROW, negotiation)
+    scheduler.add("leaves", LAST_ROW, negotiation)
     (waiting,) = scheduler.ready(0.0)
     scheduler.on_failure(waiting, BROKEN, 0.0, lambda: 0.9)
     dropped = scheduler.drop("leaves")
@@ -205,10 +205,10 @@ def test_drop_removes_the_requests_of_one_owner() -> None:
 
 def test_a_cancelled_request_frees_its_slot() -> None:
     """A cancelled request is not in flight any more, and says nothing about the endpoint."""
-    scheduler, form = begun(Policy())
+    scheduler, negotiation = begun(Policy())
     window = scheduler.limiter.window
-    scheduler.add("task", ROW, form)
+    scheduler.add("task", ROW, negotiation)
     (request,) = scheduler.ready(0.0)
     scheduler.on_cancel(request)
 
-    assert (0, window, 0) == (scheduler.limiter.in_flight, scheduler.limiter.window, form.in_flight)
+    assert (0, window, 0) == (scheduler.limiter.in_flight, scheduler.limiter.window, negotiation.in_flight)

@@ -130,10 +130,10 @@ def test_equal_inputs_are_not_different_witnesses() -> None:
 @EACH_STATUS
 def test_rows_that_come_one_by_one_are_witnesses_together(status: int) -> None:
     """Where the queue is empty a row gets its error at once, and the third in a row ends the task."""
-    scheduler, form = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(CHAT, 1)
+    scheduler, negotiation = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(CHAT, 1)
     ends = []
     for number in range(WITNESSES_BEFORE_ANSWERS):
-        scheduler.add("task", pack(number), form)
+        scheduler.add("task", pack(number), negotiation)
         (request,) = scheduler.ready(float(number))
         ends += [scheduler.on_failure(request, refusal(status), float(number), lambda: 0.0)]
         ends += [verdict for _, verdict in scheduler.judge.verdicts(float(number), nothing_more)]
@@ -144,9 +144,9 @@ def test_rows_that_come_one_by_one_are_witnesses_together(status: int) -> None:
 
 def test_an_answer_with_another_token_is_no_evidence() -> None:
     """A row refused with a token that was replaced since is sent again with the new one."""
-    scheduler, form = begun(Policy(max_in_flight=2))
-    scheduler.add("task", pack(1), form)
-    scheduler.add("task", pack(2), form)
+    scheduler, negotiation = begun(Policy(max_in_flight=2))
+    scheduler.add("task", pack(1), negotiation)
+    scheduler.add("task", pack(2), negotiation)
     refused, later = scheduler.ready(1.0)
     refused.token, later.token = "old", "new"
 
@@ -158,9 +158,9 @@ def test_an_answer_with_another_token_is_no_evidence() -> None:
 
 def test_refusals_of_an_old_token_are_no_witnesses_of_the_new() -> None:
     """One row that is refused with the new token does not end the task: those of the old are asked again with it."""
-    scheduler, form = begun(Policy(max_in_flight=16))
+    scheduler, negotiation = begun(Policy(max_in_flight=16))
     for number in range(WITNESSES_AFTER_ANSWERS):
-        scheduler.add("task", pack(number), form)
+        scheduler.add("task", pack(number), negotiation)
     *old, new = scheduler.ready(1.0)
     for request in old:
         request.token = "old"
@@ -173,9 +173,9 @@ def test_refusals_of_an_old_token_are_no_witnesses_of_the_new() -> None:
 
 def test_a_later_request_that_was_answered_before_counts_too() -> None:
     """The answer may come first: the row is refused alone, and its error says so."""
-    scheduler, form = begun(Policy(max_in_flight=2))
-    scheduler.add("task", pack(1), form)
-    scheduler.add("task", pack(2), form)
+    scheduler, negotiation = begun(Policy(max_in_flight=2))
+    scheduler.add("task", pack(1), negotiation)
+    scheduler.add("task", pack(2), negotiation)
     refused, later = scheduler.ready(1.0)
     scheduler.on_answer(later, answer(later), 2.0, 1.0)
     scheduler.on_failure(refused, refusal(403), 3.0, lambda: 0.0)
@@ -189,15 +189,15 @@ def test_a_later_request_that_was_answered_before_counts_too() -> None:
 def test_the_last_refused_row_is_sent_again_where_a_token_can_be_renewed(renews: bool) -> None:  # noqa: FBT001 -- a table
     """Answers beside it may be older than the end of the token; one such attempt is enough."""
     policy = Policy(max_in_flight=2)
-    scheduler, form = (
+    scheduler, negotiation = (
         RequestScheduler(ConcurrencyLimiter(policy), policy, renews=renews),
         WireFormatNegotiation(CHAT, 1),
     )
-    scheduler.add("task", pack(0), form)
+    scheduler.add("task", pack(0), negotiation)
     (first,) = scheduler.ready(0.0)
     scheduler.on_answer(first, answer(first), 1.0, 1.0)
-    scheduler.add("task", pack(1), form)
-    scheduler.add("task", pack(2), form)
+    scheduler.add("task", pack(1), negotiation)
+    scheduler.add("task", pack(2), negotiation)
     refused, beside = scheduler.ready(1.0)
     scheduler.on_failure(refused, refusal(403), 2.0, lambda: 0.0)
     scheduler.on_answer(beside, answer(beside), 3.0, 1.0)
@@ -213,9 +213,9 @@ def test_the_last_refused_row_is_sent_again_where_a_token_can_be_renewed(renews:
 
 def test_an_answer_to_an_older_request_clears_nothing() -> None:
     """It may be older than the end of the token: the row goes on waiting for a later one."""
-    scheduler, form = begun(Policy(max_in_flight=2))
+    scheduler, negotiation = begun(Policy(max_in_flight=2))
     for number in (1, 2, 3):
-        scheduler.add("task", pack(number), form)
+        scheduler.add("task", pack(number), negotiation)
     older, refused = scheduler.ready(1.0)
     scheduler.on_failure(refused, refusal(403), 2.0, lambda: 0.0)
     scheduler.on_answer(older, answer(older), 3.0, 2.0)

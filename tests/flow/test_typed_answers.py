@@ -150,8 +150,8 @@ class SimulatedSender:
         """Put the row in the queue."""
         policy = Policy(reask=reask)
         self.scheduler = RequestScheduler(ConcurrencyLimiter(policy), policy)
-        self.form = WireFormatNegotiation(Chat(output=REPLY), 1)
-        self.scheduler.add(None, [(0, "row")], self.form)
+        self.negotiation = WireFormatNegotiation(Chat(output=REPLY), 1)
+        self.scheduler.add(None, [(0, "row")], self.negotiation)
         self.dialects: list[int] = []
         self.request: Request | None = None
 
@@ -159,7 +159,7 @@ class SimulatedSender:
         """Send the row, and give it an answer; return whether that settles it."""
         [self.request] = self.scheduler.ready(now=float(len(self.dialects)))
         self.dialects.append(self.request.wire_format)
-        read = self.form.task.parse_output(answer(text), [self.request.inputs[0][1]], self.request.wire_format)
+        read = self.negotiation.task.parse_output(answer(text), [self.request.inputs[0][1]], self.request.wire_format)
         assert isinstance(read, Answer)
         return self.scheduler.on_answer(self.request, read, now=float(len(self.dialects)), latency_s=0.1)
 

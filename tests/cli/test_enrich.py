@@ -147,7 +147,11 @@ def test_a_job_whose_rows_fail_ends_with_3(
             'columns.x = {task = "chat", endpoint = "chat", input = "rev)"}',
             "cannot be read from the source: [PARSE_SYNTAX_ERROR]",
         ),
-        ("reviews", 'columns.x = {task = "chat", endpoint = "chat", input = "stars"}', "What 'x' is asked of cannot"),
+        (
+            "reviews",
+            'columns.x = {task = "chat", endpoint = "chat", input = "stars"}',
+            "The input of 'x' cannot be read",
+        ),
         (
             "reviews",
             'columns.x = {task = "chat", endpoint = "chat", input = "raise_error(\'oh\')"}',

@@ -163,7 +163,7 @@ class Job:
                 merger.check_lease()
                 number += 1
                 _logger.info("chunk %d: %d rows are asked", number, size)
-                live.begin(number)
+                live.begin(number, self.calls)
                 reporting = None if live.address is None else LiveReporting(live.address, number)
                 answers, result = runner.ask(work.take(size), reporting, staging)
                 progress.finish_chunk(size, result.columns)

@@ -11,7 +11,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -81,10 +81,13 @@ class LiveCounts:
         with contextlib.suppress(OSError):  # a socket neither fails a job nor hides its error
             self._resources.close()
 
-    def begin(self, chunk: int) -> None:
-        """Reset the counts and count the tasks of this chunk only; each chunk has a number of its own."""
+    def begin(self, chunk: int, columns: Iterable[str] = ()) -> None:
+        """Reset the counts and count the tasks of this chunk only; each chunk has a number of its own.
+
+        A row is done when all its `columns` are; without their names, those count that have reported.
+        """
         with self._lock:
-            self._running.begin(chunk)
+            self._running.begin(chunk, columns)
 
     def end(self) -> None:
         """Reset the counts, and count nothing until the next chunk begins."""

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from spark_llm.errors import KINDS
@@ -89,11 +89,12 @@ class RunningCounts:
         """Count nothing yet; later, only datagrams that are signed with this secret."""
         self._secret = secret
         self._chunk: int | None = None
+        self._columns: tuple[str, ...] = ()
         self._latest: dict[int, tuple[int, dict[str, Count]]] = {}  # by partition: the attempt, and its columns
 
-    def begin(self, chunk: int) -> None:
-        """Reset the counts, and count this chunk only."""
-        self._chunk, self._latest = chunk, {}
+    def begin(self, chunk: int, columns: Iterable[str] = ()) -> None:
+        """Reset the counts, and count this chunk only; a row is not done before all `columns` have reported it."""
+        self._chunk, self._columns, self._latest = chunk, tuple(columns), {}
 
     def end(self) -> None:
         """Reset the counts, and count nothing until the next chunk begins."""
@@ -128,7 +129,8 @@ class RunningCounts:
         return [counts for _, counts in self._latest.values()]
 
     def _column_names(self) -> list[str]:
-        return list(dict.fromkeys(name for counts in self._partition_counts() for name in counts))
+        reported = (name for counts in self._partition_counts() for name in counts)
+        return list(dict.fromkeys([*self._columns, *reported]))
 
 
 def _signed(secret: bytes, sender: Sender, columns: Sequence[str]) -> bytes:

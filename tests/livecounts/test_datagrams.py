@@ -207,6 +207,16 @@ def test_a_row_is_done_when_its_slowest_column_is() -> None:
     assert 3 == running(datagram(0, 1, mood=3, topic=10), datagram(1, 2, mood=9)).rows()
 
 
+def test_a_row_is_not_done_before_every_column_has_reported() -> None:
+    """A column whose first datagram is still to come is the slowest."""
+    counts = RunningCounts(SECRET)
+    counts.begin(1, ["mood", "topic"])
+    counts.receive(datagram(0, 1, mood=3))
+
+    assert 0 == counts.rows()
+    assert {"mood": 3, "topic": 0} == asked(counts)
+
+
 def test_rows_that_ask_only_some_columns_are_done_too() -> None:
     """A column counts the rows that ask it nothing."""
     columns = {"mood": Count.of([Result()] * 8), "topic": Count.of([None, Result(), *[None] * 6])}

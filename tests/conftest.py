@@ -24,6 +24,7 @@ ROOT = str(Path(__file__).parents[1])
 SessionKind = Literal["classic", "connect"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests marked `slow` unless `-m` names them; group the others for parallel processes."""
     if "slow" not in config.getoption("markexpr"):

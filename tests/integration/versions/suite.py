@@ -40,6 +40,8 @@ LEFT_OUT = (
         LeftOut(test, _NO_DELTA, since=(4, 3))
         for test in (
             "test_enrich.py",
+            "test_enrich_errors.py",
+            "test_enrich_failures.py",
             "test_enrichment_docs.py",
             "test_estimate.py",
             "test_readme.py::test_the_readme_runs",

@@ -1,8 +1,9 @@
-"""What every test may ask for: one Spark session for the whole run, classic or Connect."""
+"""Fixtures of every test, such as one Spark session for the whole run, classic or Connect."""
 
 import os
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 # The same examples on every run and on every machine; `--hypothesis-profile=explore` looks for new ones.
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=25)
-settings.register_profile("quick", deadline=None, derandomize=True, max_examples=30)
+settings.register_profile("quick", deadline=None, derandomize=True, max_examples=10)
 settings.register_profile("explore", deadline=None, max_examples=2_000)
 settings.load_profile("steady")
 
@@ -35,6 +36,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:  # one process has the Spark session; of the others a file stays together
             group = "spark" if item.get_closest_marker("spark") else item.nodeid.split("::")[0]
             item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many tests of `tests/integration/spark` passed on this Spark, as README.md has it."""
+    passed = (report.nodeid for report in terminalreporter.stats.get("passed", ()))
+    if tests := [test for test in passed if test.startswith("tests/integration/spark/")]:
+        from tests.support.passed import Passed, table
+
+        kind: SessionKind = "connect" if os.environ.get("SPARK_LLM_TEST_SESSION") == "connect" else "classic"
+        terminalreporter.section("passed on this Spark")
+        for line in table([Passed.of(version("pyspark"), kind, tests)]):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture

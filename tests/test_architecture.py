@@ -240,6 +240,7 @@ def library() -> House:
     return read(Path(__file__).parents[1] / "spark_llm")
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("rule", [*RULES, every_module_is_used], ids=lambda rule: rule.__name__)
 def test_the_library_keeps_the_rule(rule: Callable[[House], Iterator[str]], library: House) -> None:
     """Every module of the library keeps to the plan."""

@@ -51,6 +51,7 @@ def run(*names: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.waits
 def test_a_benchmark_runs_to_its_end() -> None:
     """A short run prints a line for each figure, and does not write the page of results."""
     before = PAGE.read_bytes() if PAGE.exists() else None
@@ -70,6 +71,7 @@ def test_every_benchmark_runs_to_its_end() -> None:
     assert (0, []) == (completed.returncode, [row for row in ROWS if row not in completed.stdout]), completed.stderr
 
 
+@pytest.mark.waits
 def test_an_unknown_benchmark_is_an_error() -> None:
     """An unknown name ends the command with the list of measurements."""
     run = subprocess.run(

@@ -22,6 +22,7 @@ for name, before in first.items():
 """
 
 
+@pytest.mark.waits
 def test_no_submodule_shadows_a_public_name() -> None:
     """A public function stays one after all modules are loaded."""
     done = subprocess.run([sys.executable, "-c", TWICE], cwd=ROOT, capture_output=True, text=True, check=False)

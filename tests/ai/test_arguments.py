@@ -41,6 +41,7 @@ def read(batch: Any, *, parameters: Sequence[Parameter] = ALL) -> list[tuple[Any
     return [row for columns in slices for row in zip(*columns, strict=True)]
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("as_batch", [arrow, pandas])
 @given(st.lists(ROWS, min_size=1, max_size=20))
 def test_rows_are_unchanged(as_batch: Any, rows: list[tuple[Any, ...]]) -> None:  # noqa: ANN401 -- a function

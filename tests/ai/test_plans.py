@@ -57,6 +57,7 @@ def texts_of(chunks: Iterator[list[Result | None]]) -> list[str | None]:
     return texts([result for chunk in chunks for result in chunk])
 
 
+@pytest.mark.waits
 def test_alternating_endpoints_are_asked_in_parallel(endpoints: LocalEndpoints) -> None:
     """All endpoints have many requests in flight at once; rows keep their order and their nulls."""
     endpoints.latency_s = 0.02
@@ -72,6 +73,7 @@ def test_alternating_endpoints_are_asked_in_parallel(endpoints: LocalEndpoints) 
     assert 24 == endpoints.stats.max_in_flight
 
 
+@pytest.mark.waits
 def test_a_late_name_gets_a_lane(endpoints: LocalEndpoints) -> None:
     """The first name has one lane; a second and a third name get theirs when they come."""
     rows = [("a" if number < 600 else NAMES[number % 3], f"row {number}") for number in range(1_200)]
@@ -91,6 +93,7 @@ def test_each_row_is_answered_by_the_endpoint_that_it_names(endpoints: LocalEndp
         assert sorted(request for wanted, request in rows if wanted == name) == sorted(contents)
 
 
+@pytest.mark.waits
 def test_a_hundred_names_need_few_engines(endpoints: LocalEndpoints) -> None:
     """Names share a bounded number of lanes, idle engines are closed, and rows keep their order."""
     at_a = spec_of(endpoints, "a")
@@ -121,6 +124,7 @@ def test_a_wrong_name_raises_before_its_slice_is_sent(name: str | None, why: str
     assert 0 == endpoints.stats.requests
 
 
+@pytest.mark.waits
 def test_a_failed_row_raises_with_raises(endpoints: LocalEndpoints) -> None:
     """The exception comes from any lane, and nothing stays in flight in the others."""
     endpoints.hold("held")

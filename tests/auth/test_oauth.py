@@ -113,6 +113,7 @@ def test_a_token_is_renewed_before_it_expires() -> None:
         assert 2 == endpoints.tokens_issued
 
 
+@pytest.mark.waits
 def test_rows_that_are_refused_for_their_content_cost_few_tokens(endpoints: LocalEndpoints) -> None:
     """A 403 may be about the prompt: after a futile renewal, the next such row gets no new token."""
     endpoints.latency_s = 0.01
@@ -151,6 +152,7 @@ def test_a_token_that_expires_near_the_end_of_the_task_is_renewed(last: int) -> 
         assert [3] == [number for number, kind in enumerate(kinds(ask(asked, [rows]))) if kind]
 
 
+@pytest.mark.waits
 def test_after_a_revocation_each_slot_sends_one_request_at_most(endpoints: LocalEndpoints) -> None:
     """A fixed token cannot be renewed: requests in flight are refused, and no other is sent."""
     endpoints.latency_s = 0.01

@@ -61,6 +61,7 @@ def warning_messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(
     "task",
     [CHAT, Chat(system="Be brief.", parameters=b'{"n":3}', n=3), Complete(), Embed()],
@@ -133,6 +134,7 @@ def test_an_answer_cut_by_max_tokens_is_cached(endpoints: LocalEndpoints, tmp_pa
     assert ("one two", "length", 1) == (found.text, found.finish_reason, endpoints.stats.requests)
 
 
+@pytest.mark.waits
 def test_cached_embeddings_are_found_whatever_the_batch_size(endpoints: LocalEndpoints, tmp_path: Path) -> None:
     """Vectors of batches of 7 are found by a task with batches of 64."""
     task = Embed()
@@ -290,6 +292,7 @@ def test_an_unusable_folder_costs_one_warning_and_no_row(
     assert endpoints.token not in caplog.text
 
 
+@pytest.mark.waits
 def test_after_damage_the_process_goes_on_without_a_cache(
     endpoints: LocalEndpoints, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -393,6 +396,7 @@ def test_a_full_disk_costs_one_warning(tmp_path: Path) -> None:
     assert 1 == done.stderr.count("Hint:"), done.stderr
 
 
+@pytest.mark.waits
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.lists(st.lists(st.integers(0, 20), max_size=8), max_size=8))
 def test_a_task_finds_the_answers_of_those_before(tmp_path: Path, rounds: list[list[int]]) -> None:

@@ -98,6 +98,7 @@ TestStore = StoreMachine.TestCase
 TestStore.settings = settings(max_examples=50, stateful_step_count=20, deadline=None)
 
 
+@pytest.mark.waits
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(1, 80), st.sampled_from([0, 100, 4_000, 20_000])), min_size=1, max_size=12))
 def test_the_file_stays_within_its_size_and_the_oldest_entries_go_first(
@@ -385,6 +386,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         return {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix.endswith(("sqlite3", "-wal"))}
 
 
+@pytest.mark.waits
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(st.data())
 def test_damage_anywhere_is_found_or_does_no_harm(tmp_path: Path, sound: dict[str, bytes], data: st.DataObject) -> None:

@@ -228,6 +228,7 @@ def test_a_workspace_that_does_not_answer_ends_with_1(
     assert SECRET not in err
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("arguments", [["check", "chat"], ["endpoints"]])
 def test_neither_loads_spark(workspace: LocalEndpoints, arguments: list[str]) -> None:
     """A machine without pyspark can check an endpoint; pandas and pyarrow are not loaded either."""

@@ -31,6 +31,7 @@ def models() -> LocalEndpoints:
     return LocalEndpoints({"chat": ReplyModel(schema_example), "embed": Echo()})
 
 
+@pytest.mark.waits
 @pytest.mark.spark
 def test_the_demo_fills_a_table_and_prints_it(
     spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]

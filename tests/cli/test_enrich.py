@@ -101,6 +101,7 @@ def test_the_example_runs_and_asks_once(
     )
 
 
+@pytest.mark.waits
 @pytest.mark.spark
 def test_the_python_on_the_page_runs(
     reviews: SparkSession, endpoints: LocalEndpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -124,6 +125,7 @@ def test_the_python_on_the_page_runs(
     assert "none.toml cannot be read" in ran.stderr
 
 
+@pytest.mark.waits
 @pytest.mark.spark
 def test_a_job_whose_rows_fail_ends_with_3(
     reviews: SparkSession, endpoints: LocalEndpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -137,6 +139,7 @@ def test_a_job_whose_rows_fail_ends_with_3(
     assert "more than max_failure_rate=0.1 allows: 30 rows are left. Hint: " in report["stopped"]
 
 
+@pytest.mark.waits
 @pytest.mark.spark
 @pytest.mark.parametrize(
     "case",

@@ -108,6 +108,7 @@ def test_a_token_that_is_not_in_a_file_is_refused(
     assert "t0p-s3cret" not in err
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_it_cleanly(number: signal.Signals) -> None:
     """Ctrl-C, or a service manager's SIGTERM, ends `serve` with exit code 0 and nothing on stderr."""
@@ -128,6 +129,7 @@ def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"spark-llm: Port {port} is in use. Hint: --port 0 takes any free one.\n" == capsys.readouterr().err
 
 
+@pytest.mark.waits
 def test_weights_that_cannot_be_downloaded_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("fault", ["429", "503", "429@0.1", "500", "garbage", "cut", "html"])
 def test_a_passing_fault_is_retried(endpoints: LocalEndpoints, fault: str) -> None:
     """Rate limits, cuts and garbage cost further attempts and no row; each row counts its attempts."""
@@ -75,6 +76,7 @@ def test_a_hung_request_is_cancelled_and_retried(endpoints: LocalEndpoints) -> N
     assert 4 == endpoints.stats.requests
 
 
+@pytest.mark.waits
 def test_a_row_that_only_meets_faults_fails_after_max_tries(endpoints: LocalEndpoints) -> None:
     """Faults spend `max_tries`; the error is the last one's."""
     endpoints.faults = Faults("500", cycle=True)
@@ -116,6 +118,7 @@ def test_a_wrong_token_is_refused_once_a_row(endpoints: LocalEndpoints) -> None:
     assert "wrong-secret" not in repr(results)
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(
     ("status", "kind"), [(401, "invalid_request"), (402, "quota"), (403, "invalid_request"), (404, "invalid_request")]
 )
@@ -163,6 +166,7 @@ def test_a_token_function_that_fails_is_called_once_and_stops_the_task(endpoints
     assert (1, 0) == (len(calls), endpoints.stats.requests)
 
 
+@pytest.mark.waits
 def test_a_refused_connection_is_the_rows_error() -> None:
     """It is tried `max_tries` times and shows in the row with its kind."""
     with socket.socket() as free:
@@ -239,6 +243,7 @@ def test_an_answer_that_spent_its_tokens_is_truncated(endpoints: LocalEndpoints)
     assert 3 == endpoints.stats.requests
 
 
+@pytest.mark.waits
 def test_one_bad_row_in_ten_thousand_costs_at_most_fourteen_requests(endpoints: LocalEndpoints) -> None:
     """9,999 vectors and one typed error: halving its batch finds the bad row."""
     endpoints.faults = Faults(poison="poison")
@@ -251,6 +256,7 @@ def test_one_bad_row_in_ten_thousand_costs_at_most_fourteen_requests(endpoints: 
     assert endpoints.stats.requests <= -(-10_000 // 64) + 14
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(("name", "task"), [("chat", CHAT), ("complete", Complete()), ("embed", Embed())])
 def test_a_request_that_is_refused_as_a_whole_is_not_sent_for_every_row(
     endpoints: LocalEndpoints, name: str, task: Task
@@ -318,6 +324,7 @@ def test_prompts_travel_together_where_the_endpoint_takes_them(endpoints: LocalE
     assert endpoints.stats.requests <= 12
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("fault", ["half", "errorbody", "drip"])
 def test_an_unreadable_answer_is_retried(endpoints: LocalEndpoints, fault: str) -> None:
     """A 200 that a proxy cut or that holds an error is retried; a slow one is an answer."""
@@ -349,6 +356,7 @@ def test_an_outage_ends_with_every_row_answered(endpoints: LocalEndpoints) -> No
     assert sum(result.attempts for result in results if result) <= 2_200
 
 
+@pytest.mark.waits
 def test_an_unreachable_endpoint_ends_the_task(endpoints: LocalEndpoints) -> None:
     """Without any answer the first row's attempts, and one of each of two others, are enough."""
     endpoints.stop()
@@ -438,6 +446,7 @@ def test_requests_a_minute_follow_the_policy(endpoints: LocalEndpoints) -> None:
     assert 50 <= 10 + 10 * (time.monotonic() - began)
 
 
+@pytest.mark.waits
 def test_too_many_failures_stop_the_task(endpoints: LocalEndpoints) -> None:
     """After `max_failure_rate` the other rows are not sent: cancelled, and retryable."""
     endpoints.faults = Faults(poison="bad")

@@ -20,6 +20,7 @@ from tests.support.asking import CHAT, ask, comes_true, distinct, engine, engine
 from tests.support.reply_model import ReplyModel
 
 
+@pytest.mark.waits
 def test_results_come_in_the_order_of_the_rows_whatever_order_the_answers_came_in(endpoints: LocalEndpoints) -> None:
     """Order in is order out, across batches, with nulls in their places."""
     endpoints.latency_s = lambda number: 0.02 * (number * 7 % 5)
@@ -52,6 +53,7 @@ def test_a_slow_row_holds_one_slot_and_no_batch(endpoints: LocalEndpoints) -> No
     assert 100 == endpoints.stats.requests
 
 
+@pytest.mark.waits
 def test_no_more_requests_are_in_flight_than_the_policy_allows(endpoints: LocalEndpoints) -> None:
     """`max_in_flight` divided by `tasks` is the most of one task, and it is reached."""
     endpoints.latency_s = 0.02
@@ -60,6 +62,7 @@ def test_no_more_requests_are_in_flight_than_the_policy_allows(endpoints: LocalE
     assert 4 == endpoints.stats.max_in_flight
 
 
+@pytest.mark.waits
 def test_the_window_grows_from_one_by_itself(endpoints: LocalEndpoints) -> None:
     """Without a number the window doubles from one request while the endpoint answers."""
     endpoints.latency_s = 0.02
@@ -135,6 +138,7 @@ def test_input_is_read_no_further_than_the_window_needs(endpoints: LocalEndpoint
     assert 100 == read
 
 
+@pytest.mark.waits
 def test_the_next_task_finds_the_window_and_the_connections_of_the_last(endpoints: LocalEndpoints) -> None:
     """An engine begins the next stream with the window that it has found."""
     endpoints.latency_s = 0.02

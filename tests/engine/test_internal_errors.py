@@ -181,6 +181,7 @@ def test_a_token_function_that_ends_its_thread_is_a_row_error(endpoints: LocalEn
     assert asked.is_alive
 
 
+@pytest.mark.waits
 def test_an_engine_that_is_closed_under_a_stream_ends_it(endpoints: LocalEndpoints) -> None:
     """No row waits for a closed engine."""
     endpoints.hold("row")
@@ -208,6 +209,7 @@ def test_a_closed_engine_leaves_no_thread_and_no_socket(endpoints: LocalEndpoint
     assert comes_true(lambda: Held.now().is_within(before))
 
 
+@pytest.mark.waits
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it forks with threads, as workers may
 def test_a_fork_does_not_wait_for_the_engine_of_its_parent(endpoints: LocalEndpoints) -> None:
     """Its thread is not in the child, whose rows have errors; the parent's engine goes on."""

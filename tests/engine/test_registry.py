@@ -36,6 +36,7 @@ def ask(engines: EngineRegistry, asked: RequestSpec, rows: int = 3) -> list[str 
     return texts([result for chunk in chunks for result in chunk])
 
 
+@pytest.mark.waits
 def test_a_cell_that_is_run_200_times_leaves_few_engines(endpoints: LocalEndpoints, engines: EngineRegistry) -> None:
     """Each run makes a new token function; threads and sockets are those of the idle engines."""
     ask(engines, spec_for(endpoints))

@@ -27,6 +27,7 @@ def requests(results: Sequence[Result | None]) -> list[int]:
     return [0 if result is None else result.requests for result in results]
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("faults", ["", "429*2 503 ok cut", "ok 500 garbage html", "503@0.05 ok*3 half"])
 @pytest.mark.parametrize(("name", "task"), [("chat", Chat()), ("complete", COMPLETE), ("embed", EMBED)])
 def test_the_sum_over_the_rows_is_what_the_server_counted(
@@ -50,6 +51,7 @@ def test_a_batch_is_one_request(endpoints: LocalEndpoints) -> None:
     assert 2 == endpoints.stats.requests
 
 
+@pytest.mark.waits
 def test_halves_of_a_refused_batch_are_counted(endpoints: LocalEndpoints) -> None:
     """Bad inputs among good ones: the search for them is in the sum."""
     endpoints.faults = Faults(poison="cyanide")

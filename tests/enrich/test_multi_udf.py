@@ -89,6 +89,7 @@ def test_both_columns_of_a_row_are_in_flight_at_once(endpoints: LocalEndpoints) 
     assert [("row", "row!")] == got
 
 
+@pytest.mark.waits
 def test_two_columns_have_a_window_each(endpoints: LocalEndpoints) -> None:
     """A hundred rows at ten in flight a column: twenty are in flight together, ten of them at each endpoint."""
     endpoints.latency_s = 0.05
@@ -99,6 +100,7 @@ def test_two_columns_have_a_window_each(endpoints: LocalEndpoints) -> None:
     assert {10} == {each.max_in_flight for each in endpoints.stats.endpoints.values()}
 
 
+@pytest.mark.waits
 def test_rows_keep_their_order_and_their_nulls(endpoints: LocalEndpoints) -> None:
     """Across batches, with a null in one column or in both, whatever order the answers come in."""
     endpoints.latency_s = lambda number: 0.005 * (number * 7 % 5)
@@ -187,6 +189,7 @@ def test_a_reader_that_goes_leaves_nothing_in_flight(endpoints: LocalEndpoints) 
     assert "spark_llm column" not in [thread.name for thread in threading.enumerate()]
 
 
+@pytest.mark.waits
 def test_requests_of_all_columns_add_up(endpoints: LocalEndpoints) -> None:
     """Over the columns' rows, with faults, they are what the server counted, in all and at each endpoint."""
     endpoints.faults = Faults("429*2 503 ok cut ok*9 500", poison="cyanide")

@@ -37,6 +37,7 @@ def refuses_each(request: Request, now: float, dice: random.Random) -> Outcome:
     return Failure(RowError("invalid_request", 400, why, retryable=False))
 
 
+@pytest.mark.waits
 @WITH_FORMS
 @settings(max_examples=settings().max_examples // 5)  # of 10,000 rows each
 @given(at=st.integers(0, ROWS - 1) | st.integers(0, 64))

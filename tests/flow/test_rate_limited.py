@@ -36,6 +36,7 @@ def test_rate_limiting_spends_no_attempts(failure: Failure, begins: float, seed:
     assert len(play.sent) <= 100 * 10
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("failure", [REFUSED, AWAY, rate_limited(20.0)], ids=["429", "503", "Retry-After"])
 @pytest.mark.parametrize("begins", [0.0, 5.0])
 def test_rate_limiting_without_an_answer_stops_the_task(failure: Failure, begins: float) -> None:

@@ -142,6 +142,7 @@ def test_a_cancelled_request_is_not_a_probe() -> None:
     assert [] == scheduler.ready(100.0)
 
 
+@pytest.mark.waits
 @settings(max_examples=settings().max_examples // 5)  # of 5,000 rows each
 @given(st.floats(2.0, 50.0), st.sampled_from([(0.9, 1.1), (0.5, 2.0)]), st.integers(0, 2**32))
 def test_an_outage_loses_no_row(begins: float, latency_s: tuple[float, float], seed: int) -> None:

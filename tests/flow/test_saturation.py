@@ -83,6 +83,7 @@ def test_a_queue_is_found_where_it_begins(servers: int) -> None:
     assert servers <= level <= 1.25 * servers + 1
 
 
+@pytest.mark.waits
 @settings(max_examples=30)
 @given(SEEDS, st.sampled_from((1, 4, 10, 40, 100)), st.floats(0.1, 0.5))
 def test_a_queue_is_found_whatever_the_spread(seed: int, servers: int, sigma: float) -> None:
@@ -92,6 +93,7 @@ def test_a_queue_is_found_whatever_the_spread(seed: int, servers: int, sigma: fl
     assert 0.85 * servers <= level <= 1.5 * servers + 40
 
 
+@pytest.mark.waits
 @settings(max_examples=30)
 @given(SEEDS, st.floats(0, 0.3))
 def test_a_level_that_loses_throughput_is_left_again(seed: int, sigma: float) -> None:
@@ -117,6 +119,7 @@ def test_no_lower_level_is_tried_where_nothing_queues() -> None:
     assert min(asking.ask(queues(40), 10_000)) >= 40
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("factor", [0.5, 3.0])
 def test_a_queue_behind_which_the_model_changed_keeps_its_level(factor: float) -> None:
     """All latencies three times as long, or half, are no longer line: the number of servers is what it was."""

@@ -52,6 +52,7 @@ def nothing_more(owner: object) -> bool:
     return False
 
 
+@pytest.mark.waits
 @EACH_STATUS
 @given(share=st.sampled_from([0.005, 0.02, 0.1, 0.3]), window=WINDOWS, seed=SEEDS)
 @example(share=0.3, window=2, seed=1634179933)  # eight refused rows follow the first five answers
@@ -92,6 +93,7 @@ def test_an_endpoint_that_refuses_all_gets_three_requests(
     assert len(play.sent) <= 2 * WITNESSES_BEFORE_ANSWERS
 
 
+@pytest.mark.waits
 @EACH_STATUS
 @given(share=st.sampled_from([0.0, 0.02, 0.3]), dies_at=st.floats(1.0, 20.0), window=WINDOWS, seed=SEEDS)
 def test_an_endpoint_that_dies_gets_a_few_more_requests(

@@ -147,6 +147,7 @@ def test_a_long_mistake_is_cut_in_the_error() -> None:
     assert len(str(raised.value)) < 300
 
 
+@pytest.mark.waits
 def test_huge_rows_and_templates_are_filled_quickly() -> None:
     """Megabytes of data, a million doubled braces and ten thousand fields take linear time."""
     huge = "{body} é\0" * 1_500_000

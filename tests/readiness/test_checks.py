@@ -221,6 +221,7 @@ def _unknown() -> Iterator[str]:
     yield "https://nowhere.invalid/v1"
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(
     ("place", "message", "hint"),
     [
@@ -668,6 +669,7 @@ def test_a_token_replaces_a_header_of_its_name() -> None:
     assert "no token, but the header authorization" == check_named(basic, "credentials").message
 
 
+@pytest.mark.waits
 def test_a_hanging_workspace_is_bounded_by_the_timeout() -> None:
     """The limit for one request holds for the description too."""
     with _silent() as url:

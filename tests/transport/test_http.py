@@ -86,6 +86,7 @@ def test_a_secret_in_an_error_is_masked(sent: dict[str, Any], status: int) -> No
     assert "No key is like *** or *** or *** or ***." == failure_of(response).error.message
 
 
+@pytest.mark.waits
 def test_a_truncated_message_has_no_part_of_a_secret() -> None:
     """A message is masked before it is truncated."""
     for length in range(470, 500):

@@ -224,6 +224,7 @@ def test_a_broken_answer_is_a_fault(answer: bytes, status: int, fault: str, deta
     assert "\n" not in response.detail
 
 
+@pytest.mark.waits
 def test_a_missing_answer_is_a_time_out_and_frees_its_connection() -> None:
     """Each overdue request closes its connection and gives its place in the pool to the next."""
 

@@ -14,6 +14,7 @@ def test_a_text_is_returned_unchanged(text: str) -> None:
     assert text == check_text("system", text)
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("value", ["", " ", "\n", None, 7, b"a", ["a"]])
 def test_blank_texts_and_other_values_are_refused(value: object) -> None:
     """Blank instructions are a mistake, found when the UDF is built."""

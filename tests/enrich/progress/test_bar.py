@@ -196,6 +196,7 @@ def test_a_terminal_gets_a_bar() -> None:
     assert re.search(r"100%\|█+\| 200/200 rows .*2,000 tokens, 24 failed.*\r\n$", ended)
 
 
+@pytest.mark.waits
 def test_a_thread_draws_while_a_chunk_runs() -> None:
     """The bar moves within a chunk, while the job waits for Spark; the thread ends with the job."""
     chunk = Chunk()

@@ -1,8 +1,6 @@
 """Every test in this folder needs a Spark session, and is marked so."""
 
-import os
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +8,12 @@ import pytest
 
 from spark_llm.serving import LocalEndpoints
 from tests.support import formats
-from tests.support.passed import Passed, table
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
     from spark_llm.enrich.report import EnrichReport
-    from tests.conftest import SessionKind
     from tests.integration.spark.asking import Ask, Run
-
-FOLDER = "tests/integration/spark/"
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
@@ -30,19 +24,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("spark")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how many of this folder's tests passed on this Spark, as README.md has it."""
-    tests = [report.nodeid for report in terminalreporter.stats.get("passed", ()) if report.nodeid.startswith(FOLDER)]
-    if tests:
-        kind: SessionKind = "connect" if os.environ.get("SPARK_LLM_TEST_SESSION") == "connect" else "classic"
-        terminalreporter.section("passed on this Spark")
-        for line in table([Passed.of(version("pyspark"), kind, tests)]):
-            terminalreporter.write_line(line)
-
-
 @pytest.fixture(params=["arrow", "pandas"])
 def ask(request: pytest.FixtureRequest) -> "Ask":
-    """How a UDF is called: as it is, an Arrow UDF on the Spark of the tests, or as on a Spark before 4.1."""
+    """Return the UDF as it is, an Arrow UDF on the Spark of the tests, or as on a Spark before 4.1."""
     return (lambda udf: udf) if request.param == "arrow" else (lambda udf: udf.for_version("3.5.0"))
 
 

@@ -378,6 +378,7 @@ RIGHT: dict[str, Any] = {
 }
 
 
+@pytest.mark.waits
 @given(st.sets(st.sampled_from(list(RIGHT)), max_size=3), TICKETS)
 def test_answers_are_parsed_as_pydantic_does(changed: set[str], drawn: dict[str, Any]) -> None:
     """Pydantic's strict mode accepts and refuses the same answers."""

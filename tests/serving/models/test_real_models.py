@@ -41,6 +41,7 @@ def _cosine(one: Sequence[float], two: Sequence[float]) -> float:
     return sum(a * b for a, b in zip(one, two, strict=True))
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(
     ("review", "sentiment"),
     [
@@ -57,6 +58,7 @@ def test_a_schema_constrains_the_reply(review: str, sentiment: str, client: Clie
     assert "smollm2-135m-instruct" == response["model"]
 
 
+@pytest.mark.waits
 def test_usage_is_the_sum_over_prompts_and_copies(client: Client) -> None:
     """Usage counts the tokens of all replies, and those of each prompt once."""
     sampling = {"max_tokens": 4, "temperature": 0}
@@ -73,6 +75,7 @@ def test_usage_is_the_sum_over_prompts_and_copies(client: Client) -> None:
     assert 4 * 4 == both["usage"]["completion_tokens"]
 
 
+@pytest.mark.waits
 def test_copies_differ_and_a_seed_repeats_them(client: Client) -> None:
     """With a seed, n replies differ from each other and are repeatable."""
     body = chat_body("Name an animal.", n=3, seed=5, temperature=1.5, max_tokens=8)
@@ -109,6 +112,7 @@ def test_an_invalid_schema_is_refused(client: Client) -> None:
     assert (400, True) == (refused.status_code, "zork" in refused.json()["message"])
 
 
+@pytest.mark.waits
 def test_generation_ends_when_the_client_hangs_up(client: Client) -> None:
     """A client that hangs up frees its slots, so the next request gets an answer soon."""
     before = client.endpoints.stats.disconnects
@@ -136,6 +140,7 @@ def test_similar_texts_have_similar_vectors(client: Client) -> None:
     assert _cosine(one, three) < 0.3
 
 
+@pytest.mark.waits
 def test_a_long_batch_keeps_its_order(client: Client) -> None:
     """150 texts get vectors in order, including an empty one and one over 256 tokens."""
     texts = [f"Number {number}" for number in range(147)] + ["", "word " * 400, "Number 3"]
@@ -153,6 +158,7 @@ def test_other_dimensions_are_refused(client: Client) -> None:
     assert [200, 400] == [client.query("embed", {"input": "a", "dimensions": each}).status_code for each in (384, 256)]
 
 
+@pytest.mark.waits
 def test_the_models_can_be_started_again(client: Client) -> None:
     """Endpoints with real models stop soon in the middle of a reply, and can start again."""
     waiting = client.chat_in_background(ENDLESS, temperature=0)
@@ -166,6 +172,7 @@ def test_the_models_can_be_started_again(client: Client) -> None:
     assert 200 == client.chat("hi", max_tokens=2).status_code
 
 
+@pytest.mark.waits
 def test_a_real_reply_is_streamed_token_by_token(client: Client) -> None:
     """The pieces are tokens with growing usage, and join to the unstreamed reply."""
     body = chat_body("Say hello.", max_tokens=12, temperature=0, n=2, seed=1)

@@ -94,6 +94,7 @@ def test_a_valid_wait_fits_into_a_header(wait: str) -> None:
         assert b"null" not in refused.body
 
 
+@pytest.mark.waits
 def test_random_faults_repeat_with_the_seed() -> None:
     """Random faults depend on seed and number alone, and have the frequency of their rates."""
     rates = {"503": 0.05, "429@1": 0.02, "cut": 0.01}

@@ -13,6 +13,7 @@ from tests.support.local_client import POST_PATHS, Client, chat_body
 CHAT = chat_body("hello big world")
 
 
+@pytest.mark.waits
 def test_every_counter_is_exact_under_load(client: Client) -> None:
     """With 16 clients and a fault in one request of four, the counters equal those of the clients."""
     client.endpoints.faults = Faults("ok*6 429 503", cycle=True)

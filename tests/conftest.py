@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # The same examples on every run and on every machine; `--hypothesis-profile=explore` looks for new ones.
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=25)
-settings.register_profile("quick", deadline=None, derandomize=True, max_examples=10)
+settings.register_profile("quick", deadline=None, derandomize=True, max_examples=5)
 settings.register_profile("explore", deadline=None, max_examples=2_000)
 settings.load_profile("steady")
 

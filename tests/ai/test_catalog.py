@@ -52,6 +52,7 @@ def structured_output_of(prompt: object) -> StructuredOutput:
     return prompt.output
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 @given(st.data(), TEXTS)
 def test_the_rows_text_is_the_users_message(name: str, data: st.DataObject, content: str) -> None:

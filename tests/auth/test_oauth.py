@@ -79,6 +79,7 @@ def test_one_token_serves_all_udfs_of_a_worker(endpoints: LocalEndpoints) -> Non
     assert 1 == endpoints.tokens_issued
 
 
+@pytest.mark.waits
 def test_a_token_that_expires_in_a_job_is_renewed_and_no_row_is_lost() -> None:
     """It is valid for 50 of 500 requests; requests in flight with it are sent again."""
     expire = lambda number: After(requests=50) if number == 0 else None  # noqa: E731
@@ -92,6 +93,7 @@ def test_a_token_that_expires_in_a_job_is_renewed_and_no_row_is_lost() -> None:
         assert stats.requests <= 500 + 32
 
 
+@pytest.mark.waits
 def test_a_job_may_need_many_tokens() -> None:
     """Each token is valid for 100 requests; later requests get the next one, and no row is lost."""
     with LocalEndpoints(issued_tokens_expire=After(requests=100)) as endpoints:
@@ -127,6 +129,7 @@ def test_rows_that_are_refused_for_their_content_cost_few_tokens(endpoints: Loca
     assert endpoints.stats.requests <= 520
 
 
+@pytest.mark.waits
 def test_a_token_that_expires_among_refused_rows_is_renewed() -> None:
     """After a futile renewal, an expired token costs no row: many requests are refused with it."""
     rows: list[Item | None] = [f"{'bad' if number % 10 == 5 else 'row'} {number}" for number in range(500)]
@@ -140,6 +143,7 @@ def test_a_token_that_expires_among_refused_rows_is_renewed() -> None:
         assert endpoints.tokens_issued <= 12
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("last", range(24, 31))
 def test_a_token_that_expires_near_the_end_of_the_task_is_renewed(last: int) -> None:
     """With too few rows left to show whether a refusal is about all, the last one renews the token."""
@@ -174,6 +178,7 @@ def test_after_a_revocation_each_slot_sends_one_request_at_most(endpoints: Local
     assert len(messages(results)) == 1
 
 
+@pytest.mark.waits
 def test_a_client_whose_tokens_are_all_refused_gets_two(endpoints: LocalEndpoints) -> None:
     """A second token in a row without an answer is the last."""
     with LocalEndpoints(issued_tokens_expire=After(requests=0)) as refusing:

@@ -79,6 +79,7 @@ def test_a_cached_answer_is_not_asked_again(endpoints: LocalEndpoints, tmp_path:
     assert [None] == [result for result in second if result is None or result.error is not None]
 
 
+@pytest.mark.waits
 def test_a_run_counts_the_tokens_that_it_was_billed(endpoints: LocalEndpoints, tmp_path: Path) -> None:
     """A cached row has 0 tokens and 0 attempts; the others have their cost."""
     bill = [total_tokens(results_of_a_task(endpoints, tmp_path, distinct(count))) for count in (30, 30, 50)]

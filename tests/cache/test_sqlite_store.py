@@ -94,7 +94,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert young == store.get([key(number) for number in range(10)], self.now)
 
 
-TestStore = StoreMachine.TestCase
+TestStore = pytest.mark.waits(StoreMachine.TestCase)
 TestStore.settings = settings(max_examples=50, stateful_step_count=20, deadline=None)
 
 

@@ -42,6 +42,7 @@ def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.kill()
 
 
+@pytest.mark.waits
 def test_the_printed_commands_work() -> None:
     """The endpoint answers the printed curl command; the Python lines have the same URL and token."""
     with serving() as (_, printed):
@@ -64,6 +65,7 @@ def test_the_printed_commands_work() -> None:
     assert [f"DATABRICKS_HOST={curl[1].partition('/serving-endpoints')[0]}", f"DATABRICKS_TOKEN={token}"] == export[1:]
 
 
+@pytest.mark.waits
 def test_a_token_is_read_from_a_file(tmp_path: Path) -> None:
     """Requests need that token, with any characters; neither `ps` nor the output shows it."""
     (tmp_path / "token").write_text('it\'s"mine"\n', encoding="utf-8")

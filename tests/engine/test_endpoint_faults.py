@@ -101,6 +101,7 @@ def test_rate_limiting_spends_time_and_no_attempts(endpoints: LocalEndpoints) ->
     assert ("rate_limited", 429) == (result.error.kind, result.error.status)
 
 
+@pytest.mark.waits
 def test_a_missing_endpoint_gets_three_requests(endpoints: LocalEndpoints) -> None:
     """A 404 of three rows stops the task, and every row says not_found."""
     results = ask(engine(endpoints, "nobody"), [distinct(500)])
@@ -282,6 +283,7 @@ def test_a_bad_beginning_does_not_stop_the_task(endpoints: LocalEndpoints) -> No
     assert [0, 1, 2, 70, 150] == [number for number, kind in enumerate(kinds(results)) if kind]
 
 
+@pytest.mark.waits
 def test_equal_rows_are_sent_once(endpoints: LocalEndpoints) -> None:
     """As many requests as distinct rows, also while they are in flight, and the tokens add up to the bill."""
     endpoints.latency_s = 0.02
@@ -304,6 +306,7 @@ def test_equal_rows_are_all_sent_with_a_temperature(endpoints: LocalEndpoints) -
     assert 1 == endpoints.stats.requests
 
 
+@pytest.mark.waits
 def test_the_duplicates_of_a_failed_row_are_sent(endpoints: LocalEndpoints) -> None:
     """The failure of one row is not its duplicates'."""
     endpoints.faults = Faults("ok 500*2")
@@ -314,6 +317,7 @@ def test_the_duplicates_of_a_failed_row_are_sent(endpoints: LocalEndpoints) -> N
     assert ["unavailable", None, None] == kinds(results)
 
 
+@pytest.mark.waits
 def test_prompts_travel_together_where_the_endpoint_takes_them(endpoints: LocalEndpoints) -> None:
     """Completions send eight prompts in a request, and each row has its own answer."""
     task = Complete()

@@ -162,6 +162,7 @@ def test_the_system_message_reaches_the_model(endpoints: LocalEndpoints) -> None
     assert ["Be brief.\nhello"] == texts(ask(engine(endpoints, task=task), [["hello"]], task))
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("fails", [False, True])
 def test_requests_go_on_while_a_token_is_renewed_early(endpoints: LocalEndpoints, *, fails: bool) -> None:
     """The old token is valid: all rows are answered with it while the token function hangs."""

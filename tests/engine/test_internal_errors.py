@@ -107,6 +107,7 @@ def messages(results: Sequence[Result | None]) -> set[str]:
     return {result.error.message for result in results if result is not None and result.error is not None}
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("error", NAMED)
 @pytest.mark.parametrize(
     "where", ["fallback_format", "max_inputs", "required_features", "encode", "decode", "parse_output", "reask"]
@@ -125,6 +126,7 @@ def test_an_exception_anywhere_ends_the_stream_and_not_the_engine(
     assert distinct(30) == texts(in_time(lambda: ask(asked, [distinct(30)])))
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("where", ["results", "tokens"])
 def test_an_impossible_answer_ends_the_stream(where: str, endpoints: LocalEndpoints) -> None:
     """A codec without results, or with tokens that are not numbers, ends the stream and loses no slot."""
@@ -135,6 +137,7 @@ def test_an_impossible_answer_ends_the_stream(where: str, endpoints: LocalEndpoi
     assert distinct(30) == texts(in_time(lambda: ask(asked, [distinct(30)])))
 
 
+@pytest.mark.waits
 def test_one_broken_stream_leaves_the_others_alone(endpoints: LocalEndpoints) -> None:
     """Two streams share an engine: what ends the one costs the other nothing."""
     endpoints.latency_s = 0.01

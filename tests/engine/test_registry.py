@@ -126,6 +126,7 @@ def test_the_keepers_of_tokens_go_with_their_engines(endpoints: LocalEndpoints, 
     assert 2 == len(asked)
 
 
+@pytest.mark.waits
 def test_the_log_of_an_engine_shows_its_life_and_no_secret(
     endpoints: LocalEndpoints, engines: EngineRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -269,6 +269,7 @@ def test_the_plan_prints_no_secret(endpoints: LocalEndpoints) -> None:
         assert "sixteen" not in shown
 
 
+@pytest.mark.waits
 def test_request_specs_can_be_replaced(endpoints: LocalEndpoints) -> None:
     """Each part is asked by the spec that `task_spec` returns; the parts' UDFs stay as they were."""
     parts = [Part("mood", chat(endpoints, "mood"), 1), Part("topic", chat(endpoints, "topic"), 1)]

@@ -76,6 +76,7 @@ def test_a_bad_prompt_fails_alone(bad_rows: set[int], forms: tuple[int, ...]) ->
     assert {BAD_INPUT.error} >= set(play.errors.values())
 
 
+@pytest.mark.waits
 def test_a_bad_prompt_does_not_end_the_arrays() -> None:
     """Where it was a prompt that was refused and not the array, the others go on by eights."""
     sent = [len(Play(texts(800), Server(bad_rows={at}), Policy(), COMPLETE).sent) for at in range(8)]

@@ -150,6 +150,7 @@ def embed_twice(dedupe: Dedupe, texts: int) -> None:
         assert [1, 2] == [len(to_send), len(settled)]
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(("answers", "answer_bytes"), [(10_000, 1_000_000), (100, 10**9), (0, 10**9), (10_000, 0)])
 def test_the_bound_holds_in_real_memory(answers: int, answer_bytes: int) -> None:
     """What the process holds afterwards is what was allowed, and nothing of rows long gone."""

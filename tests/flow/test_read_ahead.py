@@ -97,6 +97,7 @@ def test_a_preview_is_cheap_however_slow_the_model(latency_s: float) -> None:
     assert Reading(10_000, 6, 512, lambda row: latency_s).sent <= 64
 
 
+@pytest.mark.waits
 @settings(max_examples=30)
 @given(window=st.integers(1, 512), latency_s=st.floats(0.01, 2.0))
 def test_a_full_read_soon_has_its_full_width(window: int, latency_s: float) -> None:
@@ -116,6 +117,7 @@ def test_a_head_that_hangs_does_not_hold_the_rest() -> None:
     assert 0.75 * 60 * 15 / 0.1 <= in_that_minute
 
 
+@pytest.mark.waits
 @settings(max_examples=10)
 @given(st.integers(1, 64), st.sets(st.integers(0, 3_000), max_size=5), st.floats(5.0, 400.0))
 def test_memory_is_bounded(window: int, hung: set[int], hangs_s: float) -> None:

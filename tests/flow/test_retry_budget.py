@@ -226,6 +226,7 @@ def test_a_permanent_error_of_the_endpoint_stops_the_task(kind: Kind) -> None:
     assert {failure.error} == set(play.errors.values())
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(
     "failure",
     [

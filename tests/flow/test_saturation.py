@@ -65,6 +65,7 @@ class SimulatedSender:
         return fmean(self.ask(latency_of, answers)[answers // 2 :])
 
 
+@pytest.mark.waits
 @settings(max_examples=30)
 @given(SEEDS, st.floats(0, 0.5))
 def test_an_idle_endpoint_has_no_saturation(seed: int, sigma: float) -> None:
@@ -131,6 +132,7 @@ def test_a_queue_behind_which_the_model_changed_keeps_its_level(factor: float) -
         assert 34 <= level <= 80
 
 
+@pytest.mark.waits
 def test_a_queue_that_lost_servers_is_found_again() -> None:
     """Latencies drift away from what they were at the level that is kept, so it looks again: from 40 servers to 10."""
     levels = []
@@ -142,6 +144,7 @@ def test_a_queue_that_lost_servers_is_found_again() -> None:
     assert all(8 <= level <= 30 for level in levels)
 
 
+@pytest.mark.waits
 def test_a_queue_that_gained_servers_is_found_by_probing() -> None:
     """A level that is kept is probed above from time to time: from 10 servers to 40."""
     for seed in range(5):
@@ -193,6 +196,7 @@ def test_a_level_is_never_below_one(answers: list[tuple[int, float, bool, bool]]
         assert knee.level >= 1
 
 
+@pytest.mark.waits
 @given(SEEDS, st.floats(0, 0.5))
 @settings(max_examples=20)
 def test_a_queue_that_nobody_notices_is_none(seed: int, sigma: float) -> None:

@@ -68,6 +68,7 @@ def test_refused_rows_end_nothing(status: int, share: float, window: int, seed: 
     assert 300 == len(play.sent)
 
 
+@pytest.mark.waits
 @EACH_STATUS
 @EACH_TASK
 @given(bad=st.sets(st.integers(0, 199), max_size=2), seed=SEEDS)

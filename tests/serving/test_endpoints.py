@@ -76,6 +76,7 @@ def test_importing_the_fixture_loads_nothing_heavy() -> None:
     assert ("[]\n", "") == (completed.stdout, completed.stderr)
 
 
+@pytest.mark.waits
 def test_the_fixture_has_new_endpoints_for_each_test(tmp_path: Path) -> None:
     """A project with the library has the fixture, and each test gets counters at zero."""
     (tmp_path / "test_theirs.py").write_text(
@@ -97,6 +98,7 @@ def test_the_fixture_has_new_endpoints_for_each_test(tmp_path: Path) -> None:
     assert "2 passed" in completed.stdout
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -73,6 +73,7 @@ CARRIERS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("status", [200, 401, 500])
 @pytest.mark.parametrize("sent", CARRIERS, ids=str)
 def test_a_secret_in_an_error_is_masked(sent: dict[str, Any], status: int) -> None:

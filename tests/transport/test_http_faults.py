@@ -139,6 +139,7 @@ def test_https_to_a_port_of_plain_http_is_named() -> None:
     assert response.detail.startswith(f"no TLS with {server.authority}: ")
 
 
+@pytest.mark.waits
 def test_a_slow_connection_is_not_a_slow_answer() -> None:
     """Without an answer to the handshake, the fault is `connection`, after half of the time."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -249,6 +250,7 @@ def test_a_missing_answer_is_a_time_out_and_frees_its_connection() -> None:
     assert (200, None) == (fine.status, fine.fault)
 
 
+@pytest.mark.waits
 def test_an_answer_that_stops_half_way_is_a_time_out() -> None:
     """If only the head arrives, the fault is `timeout`, with the status of the head."""
 
@@ -265,6 +267,7 @@ def test_an_answer_that_stops_half_way_is_a_time_out() -> None:
     assert (200, "timeout") == (response.status, response.fault)
 
 
+@pytest.mark.waits
 def test_every_overdue_request_times_out() -> None:
     """Requests that wait for a place in the pool time out too."""
 

@@ -103,6 +103,7 @@ def test_a_list_covers_what_its_entries_cover(entries: list[str], between: str, 
     assert alone == is_exempt(host.upper(), port, between.join(entries[::-1]).upper())
 
 
+@pytest.mark.waits
 @given(st.text("[]:./*%0aé² ,", max_size=12) | TEXTS, st.text("[]:./*%0aé²", max_size=12) | TEXTS)
 def test_no_list_raises(no_proxy: str, host: str) -> None:
     """Any text of a variable can be read, and `*` at its end covers every host."""

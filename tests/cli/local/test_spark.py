@@ -88,6 +88,7 @@ sys.stderr.write("after\\n")
 """
 
 
+@pytest.mark.waits
 def test_the_output_of_a_failed_start_is_in_the_log(tmp_path: Path) -> None:
     """The log has it, the error names the log, and later output of this process is shown."""
     java, log = tmp_path / "bin" / "java", tmp_path / "out" / "spark.log"

@@ -245,6 +245,7 @@ print(progress.state().rows)
 """
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(
     ("close", "shell"), [("sys.stderr.close()", 'exec "$0" "$@"'), ("", 'exec "$0" "$@" 2>&-')], ids=["closed", "none"]
 )

@@ -10,6 +10,7 @@ from tests.integration.clients.client import BODIES, Client, Workspace
 from tests.integration.clients.clients import SDK, OpenAIAtV1, OpenAIClient, SDKWithOAuth
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("client", [OpenAIClient, OpenAIAtV1])
 @pytest.mark.parametrize(
     ("fault", "raised"),

@@ -26,6 +26,7 @@ EXPECTED: dict[str, object] = {
 WITH_CURL = [pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed.")]
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(
     ("client", "column"),
     [

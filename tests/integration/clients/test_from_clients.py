@@ -31,6 +31,7 @@ CONSTRUCTORS: list[tuple[Callable[..., Endpoint], type[Any]]] = [
 ]
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(("constructor", "client"), CONSTRUCTORS, ids=lambda value: value.__name__)
 @pytest.mark.parametrize("task", TASKS)
 def test_an_endpoint_from_a_client_uses_its_path(

@@ -122,6 +122,7 @@ def test_a_revocation_ends_old_tokens_and_no_new_ones() -> None:
     assert [None, None, INVALID_TOKEN] == [store.authorize(each, 0) for each in ("sesame", store.issue(0).value, old)]
 
 
+@pytest.mark.waits
 def test_the_oldest_tokens_are_forgotten() -> None:
     """The store keeps a bounded number of issued tokens."""
     store = token_store()

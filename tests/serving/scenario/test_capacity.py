@@ -130,6 +130,7 @@ def test_many_requests_share_a_few_slots(client: Client) -> None:
     assert 3 == client.endpoints.stats.max_in_work
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("capacity", [ONE, ONE_BY_ONE])
 def test_a_client_that_hangs_up_frees_its_slot(capacity: Capacity, client: Client) -> None:
     """A request whose client has hung up is no longer in work."""

@@ -1,0 +1,36 @@
+"""The pages name files that exist: paths in code marks, and links to other pages and their headings."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PAGES = sorted([*Path(ROOT).glob("*.md"), *Path(ROOT, "docs").rglob("*.md")])
+PATH = re.compile(r"`([\w./-]+/[\w.-]+\.py)`")
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+USER_FILES = ("/local_disk0/",)  # paths of the reader's own
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_page_names_files_that_exist(page: Path) -> None:
+    """A path is relative to the checkout or to the package."""
+    paths = [path for path in PATH.findall(page.read_text(encoding="utf-8")) if not path.startswith(USER_FILES)]
+
+    assert [] == [path for path in paths if not (Path(ROOT, path).is_file() or Path(ROOT, "spark_llm", path).is_file())]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_pages_links_lead_somewhere(page: Path) -> None:
+    """To a file of the checkout, and to a heading of its page."""
+    links = [(page.parent / file if file else page, anchor) for file, anchor in LINK.findall(page.read_text("utf-8"))]
+
+    assert [] == [str(file) for file, _ in links if not file.exists()]
+    assert [] == [f"{file}#{anchor}" for file, anchor in links if anchor and anchor not in anchors(file)]

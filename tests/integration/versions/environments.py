@@ -77,6 +77,8 @@ class SparkEnvironment:
             "PYTHONDONTWRITEBYTECODE": "1",  # several Pythons read one checkout
             "PYTHONPATH": ROOT,
             "SPARK_LOCAL_IP": "127.0.0.1",
+            # A Java of a package does not trust the certificate of a company's proxy: the user may name a trust store.
+            **({"JAVA_TOOL_OPTIONS": options} if (options := os.environ.get("JAVA_TOOL_OPTIONS")) else {}),
             **own,
         }
 

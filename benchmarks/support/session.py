@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import pyspark
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
@@ -17,6 +18,7 @@ from pyspark.sql.types import StructType
 from benchmarks.support.counters import Counters
 from benchmarks.support.endpoint_process import EndpointProcess, endpoint_process
 from spark_llm.cli.local.java import ensure_java
+from spark_llm.cli.local.spark import delta_settings
 
 ColumnFunction = Callable[[str], Column]  # a UDF, ours or a baseline's, called with a column's name
 
@@ -31,6 +33,8 @@ SETTINGS = {
     "spark.sql.shuffle.partitions": "1",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
+    # Delta Lake for the sessions that configure it: the JVM of all sessions reads its packages once, when it starts.
+    **{name: value for name, value in delta_settings(pyspark.__version__).items() if name == "spark.jars.packages"},
 }
 
 

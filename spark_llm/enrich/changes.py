@@ -164,9 +164,9 @@ def key_counts(key: Sequence[str]) -> dict[str, Column]:
     return {"null_keys": F.count_if(no_key), "repeated": F.count_if(col("copies") > 1)}
 
 
-def asked_columns(plan: RunPlan) -> list[Column]:
-    """Return for each column to fill whether a pending row asks it."""
-    return [col("asks", each.name) for each in plan.filled]
+def asked_condition(plan: RunPlan) -> str:
+    """Return the SQL condition that a pending row asks one of the columns to fill."""
+    return " OR ".join(quoted(("asks", each.name)) for each in plan.filled)
 
 
 def _struct(names: Sequence[str]) -> Column:

@@ -40,28 +40,40 @@ class Merger:
         `columns` are those that the target takes, by default all. Raises `JobFailedError` where the MERGE fails.
         """
         self._merge(
-            answers.where("NOT deferred"),
+            answers,
+            location,
+            "NOT deferred",
             columns or answers.schema,
             f"the answers are kept in {location}. Remove the cause and run it again: that merges them, and asks none of"
             " their rows. Only where they can never be merged, drop them.",
             only_new=only_new,
         )
 
-    def merge_unasked(self, rows: DataFrame) -> None:
-        """Merge pending rows that are not asked. Raises `JobFailedError` where the MERGE fails."""
-        self._merge(rows, rows.schema, "nothing was asked yet. Remove the cause, and run it again.")
+    def merge_unasked(self, pending: DataFrame, location: str, asked: str) -> None:
+        """Merge those pending rows, kept in `location`, that are not `asked`, a condition of SQL.
 
-    def _merge(self, rows: DataFrame, columns: StructType, hint: str, *, only_new: bool = False) -> None:
-        """Run a MERGE from a view, which saves Spark a look at the files; after a conflict rows need not be new."""
+        Raises `JobFailedError` where the MERGE fails.
+        """
+        hint = "nothing was asked yet. Remove the cause, and run it again."
+        self._merge(pending, location, f"NOT ({asked})", pending.schema, hint)
+
+    def _merge(
+        self, rows: DataFrame, location: str, where: str, columns: StructType, hint: str, *, only_new: bool = False
+    ) -> None:
+        """Run a MERGE of the rows that fulfil a condition; after a conflict rows need not be new.
+
+        A view of staged files saves Spark a look at them. From a view of a catalog's table Spark 4.1 plans no MERGE.
+        """
+        is_view = self._target.path is not None
+        staged = quoted((self._view,)) if is_view else f"(SELECT * FROM {location} WHERE {where})"  # noqa: S608 -- names are quoted
 
         def act(attempt: int) -> None:
             self._lease.check()
-            statement = merge_statement(
-                self._target.name, quoted((self._view,)), columns, only_new=only_new and attempt == 1
-            )
+            statement = merge_statement(self._target.name, staged, columns, only_new=only_new and attempt == 1)
             self._spark.sql(statement)
 
-        rows.createOrReplaceTempView(self._view)
+        if is_view:
+            rows.where(where).createOrReplaceTempView(self._view)
         try:
             retry_on_conflict(act, f"the MERGE into {self._target}")
         except JobFailedError:

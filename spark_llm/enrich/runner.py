@@ -92,7 +92,7 @@ class Job:
                 work = WorkTable(staging, self.pending(Tables(rows, tables.target, plan)), plan)
                 _logger.info("run %s: %d rows to ask, %d to write unasked", name, work.to_ask, work.unasked)
                 if work.unasked:
-                    merger.merge_unasked(work.unasked_rows)
+                    merger.merge_unasked(work.rows, staging.location("work"), work.asked)
                 guess = row_cost(plan, work.input_bytes / max(1, work.to_ask), self.prices)
                 chunks = ChunkPlanner(work.to_ask, self.limits, guess, started_s)
                 total = self._ask(spark, plan, work, chunks, staging, merger)

@@ -6,7 +6,7 @@ from itertools import accumulate
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_llm.enrich.changes import any_of, asked_columns, col, key_counts
+from spark_llm.enrich.changes import asked_condition, col, key_counts
 from spark_llm.enrich.plan import RunPlan
 from spark_llm.enrich.staging import Staging
 from spark_llm.errors import ConfigError
@@ -19,6 +19,8 @@ class WorkTable:
     """The pending rows. Neighbours in a chunk are neighbours in the target's files too.
 
     Attributes:
+        rows: The pending rows as they were written.
+        asked: The SQL condition that a row asks something.
         to_ask: How many rows are to be asked.
         unasked: How many rows are to be written without being asked.
         deleted: How many of those are to be deleted.
@@ -28,33 +30,28 @@ class WorkTable:
     def __init__(self, staging: Staging, pending: DataFrame, plan: RunPlan) -> None:
         """Write down what `changes.pending_rows` finds; raises `ConfigError` where the key does not identify rows."""
         self._staging = staging
-        self._asked = any_of(asked_columns(plan))
+        self.asked = asked_condition(plan)
         self._in_order: DataFrame | None = None
         self._partition_starts: list[int] = []
         self._taken = 0
         aggregates = {
-            "to_ask": F.count_if(self._asked),
-            "unasked": F.count_if(~self._asked),
+            "to_ask": F.count_if(F.expr(self.asked)),
+            "unasked": F.count_if(~F.expr(self.asked)),
             "deleted": F.count_if("deleted"),
             "input_bytes": F.coalesce(F.sum("size"), F.lit(0)),
             **key_counts(plan.key),
         }
-        self._rows, counts = staging.write("work", pending, aggregates)
+        self.rows, counts = staging.write("work", pending, aggregates)
         self.to_ask, self.unasked, self.deleted, self.input_bytes = (
             int(counts[name]) for name in ("to_ask", "unasked", "deleted", "input_bytes")
         )
         if counts["null_keys"] or counts["repeated"]:
             raise self._key_error(plan, counts["null_keys"], counts["repeated"])
 
-    @property
-    def unasked_rows(self) -> DataFrame:
-        """The rows that are written without being asked."""
-        return self._rows.where(~self._asked)
-
     def take(self, count: int) -> DataFrame:
         """Return the next rows to ask."""
         if count == self.to_ask:
-            return self._rows.where(self._asked)
+            return self.rows.where(self.asked)
         if self._in_order is None:
             self._in_order = self._sorted()
         first, end = self._row_number(self._taken), self._row_number(self._taken + count)
@@ -63,7 +60,7 @@ class WorkTable:
 
     def _sorted(self) -> DataFrame:
         """Write the rows to ask once more, in the order of the key, and numbered."""
-        rows = self._rows.where(self._asked).repartitionByRange("key").sortWithinPartitions("key")
+        rows = self.rows.where(self.asked).repartitionByRange("key").sortWithinPartitions("key")
         numbered, _ = self._staging.write("ordered", rows.withColumn("row_number", F.monotonically_increasing_id()), {})
         counts = numbered.groupBy(F.shiftright("row_number", _ROW_BITS).alias("partition")).count().collect()
         sizes = {row["partition"]: row["count"] for row in counts}
@@ -84,7 +81,7 @@ class WorkTable:
                 f"The key ({key}) is null in {null_keys:,} row{'s' * (null_keys > 1)}.",
                 "leave such rows out of the source, or name a key that every row has.",
             )
-        some = self._rows.where(col("copies") > 1).select("key.*").distinct().limit(3).collect()
+        some = self.rows.where(col("copies") > 1).select("key.*").distinct().limit(3).collect()
         return ConfigError(
             f"The key ({key}) does not identify rows: {'; '.join(', '.join(map(repr, row)) for row in some)}"
             f"{' and others are' if repeated > 6 else ' is' if len(some) == 1 else ' are'} there more than once.",

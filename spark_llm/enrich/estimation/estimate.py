@@ -12,7 +12,7 @@ from pyspark.sql.types import DataType
 
 from spark_llm.engine.request_spec import request_specs
 from spark_llm.enrich.api import job_of
-from spark_llm.enrich.changes import any_of, argument_name, asked_columns, col, key_counts, text_size
+from spark_llm.enrich.changes import any_of, argument_name, asked_condition, col, key_counts, text_size
 from spark_llm.enrich.column_types import find_field, same_of
 from spark_llm.enrich.estimation.report import ColumnEstimate, Estimate
 from spark_llm.enrich.estimation.row_cost import BYTES_PER_TOKEN, instruction_bytes, max_answer_tokens
@@ -106,11 +106,12 @@ def _pending_counts(job: Job, tables: Tables) -> Mapping[str, int]:
         plan = plan.without(field.name for field in plan.added_carried)
     pending = job.pending(Tables(tables.source, tables.target, plan))
     sums = []
-    for index, (each, asked) in enumerate(zip(plan.filled, asked_columns(plan), strict=True)):
+    for index, each in enumerate(plan.filled):
+        asked = col("asks", each.name)
         size = _bytes([(col(argument_name(index, place)), kind) for place, kind in enumerate(each.argument_types)])
         sums += [F.count_if(asked).alias(f"rows_{index}"), _sum(F.when(asked, size)).alias(f"bytes_{index}")]
     counts = pending.agg(
-        F.count_if(any_of(asked_columns(plan))).alias("to_ask"),
+        F.count_if(F.expr(asked_condition(plan))).alias("to_ask"),
         F.count_if("deleted").alias("deleted"),
         *(count.alias(name) for name, count in key_counts(plan.key).items()),
         *sums,

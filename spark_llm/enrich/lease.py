@@ -167,6 +167,8 @@ class Lease:
             step()
         except Exception as error:  # Delta's own come as they are, of no class of Spark's
             if self._holder() == holder and not conflict_name(str(error)):  # after a conflict one looks again
+                if isinstance(error, ConfigError):  # it says why the table cannot be created
+                    raise
                 raise ConfigError(
                     f"The lease table {self._table}, which keeps two runs apart, cannot be written:"
                     f" {error_text(error)}.",

@@ -128,7 +128,7 @@ class Table:
         heading, _, reason = plan.partition("Error occurred during query planning:")
         if reason and not heading.strip():
             raise ConfigError(
-                f"Spark cannot merge into {self}: {excerpt(reason.strip(), 300)}",
+                f"Spark cannot merge into {self}: {excerpt(reason, 300) or 'its format has no MERGE.'}",
                 "name a table of a format with MERGE, such as Delta.",
             )
 
@@ -174,10 +174,14 @@ class Table:
                 empty = self._spark.createDataFrame([], schema).write.format(provider).options(**properties)
                 empty.mode("error").save(self.path)
         except Exception as error:
+            hint = "name an existing table, or a place where you may create one."
+            if "DATA_SOURCE_NOT_FOUND" in str(error):  # an error of Java's, of no class of PySpark's
+                hint = (
+                    "Delta Lake needs spark.jars.packages, spark.sql.extensions and spark.sql.catalog.spark_catalog in"
+                    " the session's settings; format= names another format of the session."
+                )
             raise ConfigError(
-                f"The table {self} cannot be created{f' as {provider}' if provider else ''}: {error_text(error)}.",
-                "name an existing table, or a place where you may create one; format= names a format of the session,"
-                ' such as "delta" or "iceberg".',
+                f"The table {self} cannot be created{f' as {provider}' if provider else ''}: {error_text(error)}.", hint
             ) from error
 
     def add_columns(self, fields: Sequence[StructField]) -> None:

@@ -57,6 +57,7 @@ ENDPOINT_KEYS: Mapping[str, Any] = {  # the fields of `Endpoint`, with environme
     "headers_env": dict[str, str],
     "allow_http": bool,
 }
+_INVALID_ENDPOINT = Endpoint("http://127.0.0.1:9/v1", model="none")
 _REQUIRED = {
     "source": 'name the table to read, as in source = "main.reviews".',
     "target": 'name the table to fill, as in target = "main.reviews_enriched"; the job creates it if it is missing.',
@@ -137,6 +138,7 @@ def _check_options(errors: ConfigErrors, options: dict[str, Any], columns: list[
 def _endpoints(errors: ConfigErrors, tables: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Endpoint]:
     endpoints = {}
     for name, table in tables.items():
+        endpoints[name] = _INVALID_ENDPOINT  # columns that name it are no further errors
         entries = errors.entries(f"endpoints.{name}", table, ENDPOINT_KEYS, hints=SECRET_HINTS)
         with errors.at(f"endpoints.{name}"):
             endpoints[name] = _endpoint(entries, environ)

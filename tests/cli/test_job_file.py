@@ -230,6 +230,16 @@ def test_an_error_has_its_place_and_a_hint(job: Mapping[str, Any], expected: str
     assert expected in refusal(job)
 
 
+def test_an_endpoint_with_an_error_is_reported_once() -> None:
+    """A column that names it is no second error, and its own errors are reported as well."""
+    message = refusal({**JOB, "endpoints": {"llama": {}}, "columns": {"a": COLUMN, "b": {**COLUMN, "n": 0}}})
+
+    assert ["[endpoints.llama]: it has neither", "[columns.b]: n=0 is not"] == [
+        re.search(r"\[.*?\]: \S+ \S+ \S+", line)[0]  # type: ignore[index]  # each line has its place
+        for line in message.splitlines()
+    ]
+
+
 def test_all_errors_are_reported_at_once() -> None:
     """Each error has a line, so a file is corrected in one go."""
     message = refusal({"source": 5, "kye": "id", "columns": {"a": {"task": "sing"}, "b": {"task": "chat", "n": 0}}})

@@ -14,6 +14,7 @@ from spark_llm.enrich.column_types import accepts, find_field, nullable
 from spark_llm.enrich.fingerprint import fingerprint
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import CaseFold, check_distinct
+from spark_llm.text.names import column_list
 from spark_llm.udf.lazy_udf import Call
 
 InputTypes = Mapping[str, Sequence[DataType]]
@@ -119,16 +120,11 @@ def fingerprint_name(column: str) -> str:
     return f"{column}_fingerprint"
 
 
-def name_list(names: Iterable[str]) -> str:
-    """Return names as a message lists them."""
-    return ", ".join(map(repr, names)) or "no columns"
-
-
 def _key_name(source: StructType, name: str, same: CaseFold) -> str:
     field = find_field(source, name, same)
     if field is None:
         raise ConfigError(
-            f"The source lacks the key {name!r}; it has {name_list(source.names)}.",
+            f"The source lacks the key {name!r}; it has {column_list(source.names)}.",
             "name the column, or the columns, that identify a row.",
         )
     return field.name
@@ -157,25 +153,27 @@ def _check_target(target: StructType, target_name: str, plan: RunPlan, kept: Seq
     for name in plan.key:
         if find_field(target, name, plan.same) is None:
             raise ConfigError(
-                f"{target_name} lacks the key {name!r}; it has {name_list(target.names)}.",
+                f"{target_name} lacks the key {name!r}; it has {column_list(target.names)}.",
                 "name a key that source and target have, or a target that does not exist yet.",
             )
-    for field in kept:
-        found = find_field(target, field.name, plan.same)
-        if found is not None and not accepts(found.dataType, field.dataType, plan.same):
-            raise ConfigError(
-                f"{field.name!r} is {found.dataType.simpleString()} in {target_name}, and"
-                f" {field.dataType.simpleString()} in the source.",
-                "cast the column in the source or drop it there; or change its type in the target.",
-            )
-    for field in _answer_fields(plan.filled):
-        found = find_field(target, field.name, plan.same)
-        if found is not None and not accepts(found.dataType, field.dataType, plan.same):
-            raise ConfigError(
-                f"{target_name} has a column {field.name!r} of another type, {found.dataType.simpleString()}, and not"
-                f" {field.dataType.simpleString()}.",
-                "give the answers another name, or rename or drop that column.",
-            )
+    for name, expected, found in _other_types(target, kept, plan.same):
+        raise ConfigError(
+            f"{name!r} is {found} in {target_name}, and {expected} in the source.",
+            "cast the column in the source or drop it there; or change its type in the target.",
+        )
+    for name, expected, found in _other_types(target, _answer_fields(plan.filled), plan.same):
+        raise ConfigError(
+            f"{target_name} has a column {name!r} of another type, {found}, and not {expected}.",
+            "give the answers another name, or rename or drop that column.",
+        )
+
+
+def _other_types(target: StructType, fields: Iterable[StructField], same: CaseFold) -> Iterator[tuple[str, str, str]]:
+    """Yield the name, the type and the target's type of each field that the target's column does not accept."""
+    for field in fields:
+        found = find_field(target, field.name, same)
+        if found is not None and not accepts(found.dataType, field.dataType, same):
+            yield field.name, field.dataType.simpleString(), found.dataType.simpleString()
 
 
 def _answer_fields(filled: Iterable[FilledColumn]) -> Iterator[StructField]:

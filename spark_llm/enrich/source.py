@@ -7,11 +7,12 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_llm.enrich.plan import InputTypes, name_list
+from spark_llm.enrich.plan import InputTypes
 from spark_llm.enrich.spark_errors import error_text
 from spark_llm.enrich.table import Table
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import CaseFold, check_distinct
+from spark_llm.text.names import column_list
 from spark_llm.udf.lazy_udf import Call
 
 
@@ -56,6 +57,6 @@ def input_types(source: DataFrame, calls: Mapping[str, Call], same: CaseFold) ->
         except AnalysisException as error:
             raise ConfigError(
                 f"The input of {name!r} cannot be read from the source: {error_text(error)}.",
-                f"the source has {name_list(source.columns)}.",
+                f"the source has {column_list(source.columns)}.",
             ) from error
     return types

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from spark_llm.errors import ConfigError
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.tally import Tally
+from spark_llm.text.names import column_list
 from spark_llm.text.suggestion import did_you_mean
 from spark_llm.validation.numbers import is_number
 
@@ -76,11 +77,11 @@ def parse_prices(prices: object, columns: Sequence[str], budget: Budget | None =
         if name not in columns:
             raise ConfigError(
                 f"prices= names {name!r}, which is not a column.",
-                did_you_mean(name, columns, otherwise=f"the columns are {_listed(columns)}."),
+                did_you_mean(name, columns, otherwise=f"the columns are {column_list(columns)}."),
             )
     if missing := [name for name in columns if name not in prices]:
         raise ConfigError(
-            f"prices= has no price for {_listed(missing)}.",
+            f"prices= has no price for {column_list(missing)}.",
             "give each column a price, 0 for a free one, or one price for all columns.",
         )
     return {name: _price(f"prices[{name!r}]=", prices[name]) for name in columns}
@@ -102,7 +103,3 @@ def _price(name: str, value: object) -> Price:
 
 def _is_price(number: object) -> bool:
     return is_number(number) and 0 <= number <= _MAX_PRICE
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names))

@@ -76,7 +76,7 @@ def check_address(
     except ConfigError as error:
         failed = Check("credentials", "driver", "failed", error.what, error.hint)
         try:
-            address = replace(endpoint, token=Bearer.of("placeholder")).resolve(path, environ, ()).shown
+            address = replace(endpoint, token=Bearer.of("unused")).resolve(path, environ, ()).shown
         except ConfigError:
             return [failed._replace(name="address")], None
         return [Check("address", "driver", "passed", address), failed], None

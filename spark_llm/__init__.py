@@ -12,26 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from spark_llm._version import __version__
 
-_MODULE_OF = {
-    "Budget": "metering.budget",
-    "ConfigError": "errors",
-    "Endpoint": "endpoint.endpoint",
-    "EnrichReport": "enrich.report",
-    "InputTypeError": "errors",
-    "JobFailedError": "errors",
-    "Policy": "policy",
-    "RowFailedError": "errors",
-    "SparkLLMError": "errors",
-    "chat_udf": "udf.factories",
-    "complete_udf": "udf.factories",
-    "embed_udf": "udf.factories",
-    "enrich_stream": "enrich.api",
-    "enrich_table": "enrich.api",
-    "estimate": "enrich.estimation.estimate",
-    "preflight": "readiness.api",
-    "register": "ai.sql",
-    "register_ai_functions": "ai.sql",
+_NAMES_OF = {  # the names that each module defines
+    "ai.sql": "register register_ai_functions",
+    "endpoint.endpoint": "Endpoint",
+    "enrich.api": "enrich_stream enrich_table",
+    "enrich.estimation.estimate": "estimate",
+    "enrich.report": "EnrichReport",
+    "errors": "ConfigError InputTypeError JobFailedError RowFailedError SparkLLMError",
+    "metering.budget": "Budget",
+    "policy": "Policy",
+    "readiness.api": "preflight",
+    "udf.factories": "chat_udf complete_udf embed_udf",
 }
+_MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
 _MODULES = ("functions", "schemas", "serving")
 
 __all__ = [

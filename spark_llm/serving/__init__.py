@@ -12,36 +12,21 @@ the import costs nothing. Imports go down only: `endpoints`, `stock`, `http`, `a
 import importlib
 from typing import TYPE_CHECKING, Any
 
-_MODULE_OF = {
-    "After": "scenario.capacity",
-    "Capacity": "scenario.capacity",
-    "ChatModel": "models.base",
-    "ChatRequest": "protocol.requests",
-    "Choice": "protocol.requests",
-    "CompletionModel": "models.base",
-    "CompletionRequest": "protocol.requests",
-    "Echo": "models.echo",
-    "EmbeddingModel": "models.base",
-    "EmbeddingRequest": "protocol.requests",
-    "Fault": "scenario.faults",
-    "Faults": "scenario.faults",
-    "LocalEndpoints": "endpoints",
-    "MiniLM": "models.minilm",
-    "Model": "models.base",
-    "Piece": "protocol.requests",
-    "Quota": "scenario.capacity",
-    "Recorded": "scenario.stats",
-    "Refused": "protocol.errors",
-    "ServingEndpoint": "catalog",
-    "SmolLM2": "models.smollm2",
-    "Stats": "scenario.stats",
-    "StreamingModel": "models.base",
-    "Texts": "protocol.requests",
-    "Usage": "protocol.requests",
-    "Vectors": "protocol.requests",
-    "echo_vector": "models.echo",
-    "real_endpoints": "stock",
+_NAMES_OF = {  # the names that each module defines
+    "catalog": "ServingEndpoint",
+    "endpoints": "LocalEndpoints",
+    "models.base": "ChatModel CompletionModel EmbeddingModel Model StreamingModel",
+    "models.echo": "Echo echo_vector",
+    "models.minilm": "MiniLM",
+    "models.smollm2": "SmolLM2",
+    "protocol.errors": "Refused",
+    "protocol.requests": "ChatRequest Choice CompletionRequest EmbeddingRequest Piece Texts Usage Vectors",
+    "scenario.capacity": "After Capacity Quota",
+    "scenario.faults": "Fault Faults",
+    "scenario.stats": "Recorded Stats",
+    "stock": "real_endpoints",
 }
+_MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
 
 __all__ = [
     "After",

@@ -1,7 +1,7 @@
 """The catalog of served endpoints: their models, tasks and state."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -75,40 +75,13 @@ class Deployment:
         return cls(name, endpoint_id, entities, tasks, endpoint.route_optimized)
 
 
-class Catalog:
-    """The deployments, by the names of their endpoints."""
+Catalog = dict[str, Deployment]
+"""The deployments, by the names of their endpoints."""
 
-    def __init__(self, endpoints: Mapping[str, Model | ServingEndpoint]) -> None:
-        self._deployments = {
-            name: Deployment.of(name, each if isinstance(each, ServingEndpoint) else ServingEndpoint(each))
-            for name, each in endpoints.items()
-        }
 
-    def __iter__(self) -> Iterator[Deployment]:
-        """Iterate over the deployments, in the order in which they were given."""
-        return iter(self._deployments.values())
-
-    def get(self, name: str) -> Deployment | None:
-        """Return the deployment with this name, if there is one."""
-        return self._deployments.get(name)
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the endpoints."""
-        return list(self._deployments)
-
-    @property
-    def names_by_id(self) -> dict[str, str]:
-        """The names of the endpoints, by their ids."""
-        return {each.id: each.name for each in self}
-
-    @property
-    def models(self) -> list[Model]:
-        """Every model, once."""
-        return list({id(model): model for each in self for model in each.entities.values()}.values())
-
-    def set_ready(self, name: str, *, ready: bool) -> None:
-        """Start or stop an endpoint; raises `ValueError` for an unknown name."""
-        if (deployment := self.get(name)) is None:
-            raise ValueError(f"unknown endpoint {name!r}. Hint: these are served: {', '.join(self.names)}.")
-        deployment.ready = ready
+def deploy(endpoints: Mapping[str, Model | ServingEndpoint]) -> Catalog:
+    """Deploy endpoints, each under its name; raises `ValueError` as `Deployment.of` does."""
+    return {
+        name: Deployment.of(name, each if isinstance(each, ServingEndpoint) else ServingEndpoint(each))
+        for name, each in endpoints.items()
+    }

@@ -6,11 +6,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from types import TracebackType
 
 from spark_llm.serving.auth.oauth import TokenEndpoint
 from spark_llm.serving.auth.tokens import HOUR_S, IssuedTokenExpiry, Token, TokenStore
-from spark_llm.serving.catalog import Catalog, ServingEndpoint
+from spark_llm.serving.catalog import ServingEndpoint, deploy
 from spark_llm.serving.http.app import Application
 from spark_llm.serving.http.invocations import InvocationHandler, Latency
 from spark_llm.serving.http.server import HOST, Server
@@ -66,7 +65,7 @@ class LocalEndpoints:
         capacity: Capacity = UNLIMITED,
         port: int = 0,
     ) -> None:
-        self._catalog = Catalog(echo_endpoints() if models is None else models)
+        self._catalog = deploy(echo_endpoints() if models is None else models)
         plain = _new_token(token or f"local-{secrets.token_hex(16)}", token_expires)
         self._tokens = TokenStore(plain, issued_expire=issued_tokens_expire)
         self._invocations = InvocationHandler(
@@ -74,7 +73,8 @@ class LocalEndpoints:
         )
         if clients is None:
             clients = {f"client-{secrets.token_hex(8)}": secrets.token_hex(16)}
-        token_endpoint = TokenEndpoint(clients, self._tokens, self._catalog.names_by_id)
+        names_by_id = {each.id: name for name, each in self._catalog.items()}
+        token_endpoint = TokenEndpoint(clients, self._tokens, names_by_id)
         self._clients = token_endpoint.clients
         self._app = Application(self._catalog, self._tokens, self._invocations, token_endpoint)
         self._port = port
@@ -97,7 +97,8 @@ class LocalEndpoints:
             if self._server is not None:
                 return self
             with ExitStack() as stack:
-                for model in self._catalog.models:
+                models = {id(model): model for each in self._catalog.values() for model in each.entities.values()}
+                for model in models.values():  # each once
                     if isinstance(model, AbstractContextManager):
                         stack.enter_context(model)
                 self._server = Server(self._app.build(), self._port)
@@ -117,9 +118,7 @@ class LocalEndpoints:
     def __enter__(self) -> "LocalEndpoints":  # noqa: PYI034 -- typing.Self came with Python 3.11
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def __repr__(self) -> str:
@@ -185,7 +184,9 @@ class LocalEndpoints:
 
     def set_ready(self, name: str, ready: bool) -> None:  # noqa: FBT001 -- the name says which value it sets
         """Stop an endpoint, which then refuses every request, or start it again; raises `ValueError` if unknown."""
-        self._on_loop(lambda: self._catalog.set_ready(name, ready=ready))
+        if (deployment := self._catalog.get(name)) is None:
+            raise ValueError(f"unknown endpoint {name!r}. Hint: these are served: {', '.join(self.names)}.")
+        self._on_loop(lambda: setattr(deployment, "ready", ready))
 
     @property
     def faults(self) -> Faults:
@@ -221,7 +222,7 @@ class LocalEndpoints:
     @property
     def names(self) -> list[str]:
         """The names of the endpoints."""
-        return self._catalog.names
+        return list(self._catalog)
 
     def invocations(self, name: str) -> str:
         """Return the invocations URL of one endpoint."""

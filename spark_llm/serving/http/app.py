@@ -7,6 +7,7 @@ signing in (`/.well-known`, `/oidc`, `/openapi.json`): they are equal on every m
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
@@ -24,12 +25,11 @@ from spark_llm.serving.http.descriptions import (
     model_list,
     workspace_config,
 )
-from spark_llm.serving.http.invocations import InvocationHandler
+from spark_llm.serving.http.invocations import InvocationHandler, read_body
 from spark_llm.serving.http.loopback import page_refusal
 from spark_llm.serving.http.routes import ROUTES
 from spark_llm.serving.protocol.credentials import token_of
 from spark_llm.serving.protocol.errors import (
-    TOO_LARGE,
     ErrorResponse,
     Refused,
     dialect_of,
@@ -43,6 +43,7 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+@dataclass
 class Application:
     """Serves endpoints over HTTP; used on one event loop only.
 
@@ -53,36 +54,30 @@ class Application:
         token_endpoint: The OAuth token endpoint.
     """
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        tokens: TokenStore,
-        invocations: InvocationHandler,
-        token_endpoint: TokenEndpoint,
-    ) -> None:
-        self.catalog = catalog
-        self.tokens = tokens
-        self.invocations = invocations
-        self.token_endpoint = token_endpoint
-        self._created_ms = int(time.time() * 1000)
+    catalog: Catalog
+    tokens: TokenStore
+    invocations: InvocationHandler
+    token_endpoint: TokenEndpoint
+    _created_ms: int = field(default_factory=lambda: int(time.time() * 1000), init=False)
 
     def build(self) -> web.Application:
         """Return the aiohttp application."""
         app = web.Application(client_max_size=MAX_BODY_BYTES)
+        endpoints = _document(lambda _: endpoint_list(self.catalog, self._created_ms))
         for route in ROUTES:
             app.router.add_post(route.path, _local_only(partial(self.invocations.handle, route=route)))
         for path, handler in {
-            "/v1/models": self._authenticated(self._models),
+            "/v1/models": self._authenticated(_document(lambda _: model_list(self.catalog, self._created_ms))),
             "/v1/models/{name}": self._authenticated(self._model),
-            ENDPOINTS_PATH: self._authenticated(self._endpoints),
-            f"{ENDPOINTS_PATH}/": self._authenticated(self._endpoints),
+            ENDPOINTS_PATH: self._authenticated(endpoints),
+            f"{ENDPOINTS_PATH}/": self._authenticated(endpoints),
             f"{ENDPOINTS_PATH}/{{name}}": self._authenticated(self._endpoint),
             f"{ENDPOINTS_PATH}/{{name}}/openapi": self._authenticated(self._endpoint_openapi),
-            "/stats": self._authenticated(self._stats),
-            "/health": self._health,
-            "/openapi.json": self._openapi,
-            "/.well-known/databricks-config": self._workspace,
-            "/oidc/.well-known/oauth-authorization-server": self._authorization_server,
+            "/stats": self._authenticated(_document(lambda _: self.invocations.stats.snapshot())),
+            "/health": _document(lambda _: {"status": "OK"}),
+            "/openapi.json": _document(openapi.server_document),
+            "/.well-known/databricks-config": _document(workspace_config),
+            "/oidc/.well-known/oauth-authorization-server": _document(self.token_endpoint.metadata),
         }.items():
             app.router.add_get(path, _local_only(handler))
         app.router.add_post("/oidc/v1/token", _local_only(self._token))
@@ -101,16 +96,10 @@ class Application:
     def _deployment(self, request: web.Request) -> Deployment | None:
         return self.catalog.get(request.match_info["name"])
 
-    async def _models(self, _request: web.Request) -> web.Response:
-        return _json(model_list(self.catalog, self._created_ms))
-
     async def _model(self, request: web.Request) -> web.Response:
         if (deployment := self._deployment(request)) is None:
             return _error(endpoint_not_found(request.match_info["name"], "openai"), request)
         return _json(model_detail(deployment, self._created_ms))
-
-    async def _endpoints(self, _request: web.Request) -> web.Response:
-        return _json(endpoint_list(self.catalog, self._created_ms))
 
     async def _endpoint(self, request: web.Request) -> web.Response:
         if (deployment := self._deployment(request)) is None:
@@ -122,28 +111,11 @@ class Application:
             return _resource_not_found(request)
         return _json(openapi.endpoint_document(deployment, _base_url(request)))
 
-    async def _stats(self, _request: web.Request) -> web.Response:
-        return _json(self.invocations.stats.snapshot())
-
-    async def _health(self, _request: web.Request) -> web.Response:
-        return _json({"status": "OK"})
-
-    async def _openapi(self, request: web.Request) -> web.Response:
-        return _json(openapi.server_document(_base_url(request)))
-
-    async def _workspace(self, request: web.Request) -> web.Response:
-        return _json(workspace_config(_base_url(request)))
-
-    async def _authorization_server(self, request: web.Request) -> web.Response:
-        return _json(self.token_endpoint.metadata(_base_url(request)))
-
     async def _token(self, request: web.Request) -> web.Response:
         try:
-            body = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            return _error(TOO_LARGE, request)
-        except web.RequestPayloadError as error:
-            return _error(Refused.bad_request(f"The request body cannot be read: {error}").refusal, request)
+            body = await read_body(request)
+        except Refused as refused:
+            return _error(refused.refusal, request)
         authorization = request.headers.get("Authorization", "")
         response = self.token_endpoint.respond(body, request.content_type, authorization, time.monotonic())
         return _json(response.document, response.status, response.headers)
@@ -163,6 +135,15 @@ def _local_only(handler: Handler) -> Handler:
         return await handler(request) if refusal is None else _error(refusal, request)
 
     return check
+
+
+def _document(make: Callable[[str], object]) -> Handler:
+    """Return the handler of a document that is made from the server's address."""
+
+    async def respond(request: web.Request) -> web.StreamResponse:
+        return _json(make(_base_url(request)))
+
+    return respond
 
 
 def _base_url(request: web.Request) -> str:

@@ -3,7 +3,6 @@
 Values in, values out; the fields and their values are those of the Databricks REST reference.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -19,9 +18,9 @@ CREATOR = "local"
 Document = dict[str, Any]
 
 
-def endpoint_list(catalog: Iterable[Deployment], created_ms: int) -> Document:
+def endpoint_list(catalog: Catalog, created_ms: int) -> Document:
     """Return the list of `GET /api/2.0/serving-endpoints`, with a summary of each endpoint."""
-    return {"endpoints": [_endpoint_summary(each, created_ms) for each in catalog]}
+    return {"endpoints": [_endpoint_summary(each, created_ms) for each in catalog.values()]}
 
 
 def endpoint_detail(deployment: Deployment, base_url: str, created_ms: int) -> Document:
@@ -48,7 +47,7 @@ def endpoint_detail(deployment: Deployment, base_url: str, created_ms: int) -> D
 
 def model_list(catalog: Catalog, created_ms: int) -> Document:
     """Return the endpoints as an OpenAI list of models."""
-    return {"object": "list", "data": [model_detail(each, created_ms) for each in catalog]}
+    return {"object": "list", "data": [model_detail(each, created_ms) for each in catalog.values()]}
 
 
 def model_detail(deployment: Deployment, created_ms: int) -> Document:

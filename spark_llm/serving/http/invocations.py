@@ -124,7 +124,7 @@ class InvocationHandler:
         name, body = http_request.match_info.get("name", ""), None
         try:
             self._authorize(http_request, route, self.catalog.get(name))
-            body = parse_object(await _read_body(http_request))
+            body = parse_object(await read_body(http_request))
             name = name or _endpoint_name(body)
         finally:
             stats.record(_record(http_request, name, body))
@@ -227,7 +227,8 @@ def _record(http_request: web.Request, endpoint: str, body: Mapping[str, object]
     return Recorded(endpoint, body, headers, http_request.path_qs)
 
 
-async def _read_body(http_request: web.Request) -> bytes:
+async def read_body(http_request: web.Request) -> bytes:
+    """Return the whole body of a request; raises `Refused` for one that is too large or cannot be read."""
     try:
         return await http_request.read()
     except web.HTTPRequestEntityTooLarge:

@@ -30,8 +30,8 @@ def server_document(base_url: str) -> Document:
 
 def endpoint_document(deployment: Deployment, base_url: str) -> Document:
     """Return the description of one endpoint's query routes, with only the schemas that they use."""
-    schema_pairs = [_task_schemas(task.request_type.__name__) for task in deployment.tasks]
-    requests, responses = ([pair[side] for pair in schema_pairs] for side in (0, 1))
+    requests = [task.request_type.__name__ for task in deployment.tasks]
+    responses = [name.replace("Request", "Response") for name in requests]
     operation = {
         "requestBody": {"required": True, "content": _json_content(requests)},
         "responses": {"200": {"description": "The answer.", "content": _json_content(responses)}},
@@ -41,12 +41,8 @@ def endpoint_document(deployment: Deployment, base_url: str) -> Document:
         "info": {"title": deployment.name, "version": "1"},
         "servers": [{"url": f"{base_url}/serving-endpoints/{deployment.name}"}],
         "paths": {f"/served-models/{name}/invocations": {"post": operation} for name in deployment.entities},
-        "components": {"schemas": _schemas_used([name for pair in schema_pairs for name in pair])},
+        "components": {"schemas": _schemas_used([*requests, *responses])},
     }
-
-
-def _task_schemas(request_schema: str) -> tuple[str, str]:
-    return request_schema, request_schema.replace("Request", "Response")
 
 
 def _json_content(names: list[str]) -> Document:

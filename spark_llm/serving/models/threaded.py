@@ -5,7 +5,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Any
 
 
@@ -25,9 +24,7 @@ class ThreadedModel(ABC):
         self._stopping.clear()
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix=type(self).__name__)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopping.set()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)

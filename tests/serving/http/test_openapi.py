@@ -8,7 +8,7 @@ import pytest
 from spark_llm.serving import Echo, LocalEndpoints, ServingEndpoint
 from spark_llm.serving.auth.oauth import TokenEndpoint
 from spark_llm.serving.auth.tokens import Token, TokenStore
-from spark_llm.serving.catalog import Catalog
+from spark_llm.serving.catalog import deploy
 from spark_llm.serving.http.app import Application
 from spark_llm.serving.http.invocations import InvocationHandler
 from spark_llm.serving.scenario.capacity import Capacity
@@ -34,7 +34,7 @@ def document(shared: Client) -> dict[str, Any]:
 def routes() -> set[tuple[str, str]]:
     """Return the methods and paths of the application."""
     tokens = TokenStore(Token("x", expires=None, now=0), issued_expire=None)
-    catalog = Catalog({"chat": Echo()})
+    catalog = deploy({"chat": Echo()})
     invocations = InvocationHandler(catalog, tokens, faults=Faults(), latency_s=0, capacity=Capacity())
     app = Application(catalog, tokens, invocations, TokenEndpoint({"me": "x"}, tokens, {})).build()
     return {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None}

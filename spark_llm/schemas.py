@@ -12,25 +12,18 @@ from pyspark.sql.types import (
     StructType,
 )
 
+
+def _struct(**fields: DataType) -> StructType:
+    return StructType([StructField(name, kind) for name, kind in fields.items()])
+
+
 USAGE = StructType(
     [StructField(f"{name}_tokens", IntegerType()) for name in ("prompt", "completion", "total", "cached", "reasoning")]
 )
 """Tokens as the server reported them; over all rows they add up to the billed tokens."""
 
-ERROR = StructType(
-    [
-        StructField("kind", StringType()),
-        StructField("status", IntegerType()),
-        StructField("message", StringType()),
-        StructField("retryable", BooleanType()),
-    ]
-)
+ERROR = _struct(kind=StringType(), status=IntegerType(), message=StringType(), retryable=BooleanType())
 """Why a row failed: one of `errors.KINDS`, the HTTP status, the message; null for an answered row."""
-
-
-def _struct(**fields: DataType) -> StructType:
-    return StructType([StructField(name, kind) for name, kind in fields.items()])
-
 
 CHAT = _struct(
     text=StringType(),

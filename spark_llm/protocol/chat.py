@@ -24,7 +24,7 @@ from spark_llm.protocol.json_codec import request_body, write_json
 from spark_llm.protocol.parameters import is_repeatable
 from spark_llm.protocol.reasoning import split_reasoning
 from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
-from spark_llm.protocol.task import FOLDED, PLAIN
+from spark_llm.protocol.task import FOLDED, PLAIN, Task
 from spark_llm.protocol.values import Answer, Content, Failure, Item, Outcome, Prompt, Response, Result, RowError
 
 _JSON_CUT = "the answer ran out of tokens before its JSON was complete; raise max_tokens"
@@ -40,7 +40,7 @@ _TEMPLATE_ERROR = re.compile(
 
 
 @dataclass(frozen=True)
-class Chat:
+class Chat(Task):
     """A chat task: its instructions, its parameters as a JSON object, and the number of answers to each prompt.
 
     Answers are texts, unless `output` gives their type; with `output_per_prompt` each `Prompt` has a type of its own.
@@ -79,10 +79,6 @@ class Chat:
         if about_roles and not wire_format & FOLDED and self._has_system_message(item, wire_format):
             return wire_format | FOLDED
         return None if wire_format & PLAIN or self._parts(item)[2] is None else wire_format | PLAIN
-
-    def skips(self, item: Item) -> bool:  # noqa: ARG002 -- the protocol's signature
-        """Return False: a blank text is sent too, since the instructions may give it a meaning."""
-        return False
 
     def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:
         """Write one conversation; its own system message takes the place of `system`."""

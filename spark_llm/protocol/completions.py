@@ -12,14 +12,14 @@ from functools import cached_property
 from spark_llm.protocol.choices import read_choices
 from spark_llm.protocol.json_codec import request_body, write_json
 from spark_llm.protocol.parameters import is_repeatable
-from spark_llm.protocol.task import PLAIN
-from spark_llm.protocol.values import Item, Outcome, Response, Result, RowError
+from spark_llm.protocol.task import PLAIN, Task
+from spark_llm.protocol.values import Item, Outcome, Response, RowError
 
 _MAX_PROMPTS = 8  # every prompt of a request waits for the slowest, so more of them gain little
 
 
 @dataclass(frozen=True)
-class Complete:
+class Complete(Task):
     """A completion task: its parameters as a JSON object, and the number of answers to each prompt."""
 
     parameters: bytes = b"{}"
@@ -45,10 +45,6 @@ class Complete:
         """Return the format of single prompts for an array that was refused."""
         return PLAIN if len(items) > 1 else None
 
-    def skips(self, item: Item) -> bool:  # noqa: ARG002 -- the protocol's signature
-        """Return False: a blank prompt is sent too."""
-        return False
-
     def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:  # noqa: ARG002 -- the number of items decides
         """Write the prompts: several as an array, one as a string."""
         prompt = items[0] if len(items) == 1 else items
@@ -57,14 +53,6 @@ class Complete:
     def decode(self, response: Response, count: int) -> Outcome:
         """Read each prompt's choices; an answer that is empty because its tokens ran out is `truncated`."""
         return read_choices(response, self.n, _choice_text, count)
-
-    def parse_output(self, outcome: Outcome, items: Sequence[Item], wire_format: int) -> Outcome:  # noqa: ARG002 -- the protocol's signature
-        """Return the outcome unchanged: completions have no structured output."""
-        return outcome
-
-    def reask(self, item: Item, result: Result) -> Item:  # noqa: ARG002 -- the protocol's signature
-        """Return the prompt unchanged: completions have no structured output."""
-        return item
 
 
 def _choice_text(choice: Mapping[str, object]) -> tuple[str | None, RowError | None]:

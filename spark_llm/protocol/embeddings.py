@@ -21,12 +21,12 @@ import msgspec
 from spark_llm.protocol.failures import document_of, invalid_response_failure
 from spark_llm.protocol.fields import count_of, header_of, string_of, usage_of
 from spark_llm.protocol.json_codec import read_json, request_body, write_json
-from spark_llm.protocol.task import PLAIN
+from spark_llm.protocol.task import PLAIN, Task
 from spark_llm.protocol.values import Answer, Failure, Item, Outcome, Response, Result, RowError
 
 
 @dataclass(frozen=True)
-class Embed:
+class Embed(Task):
     """An embedding task: its parameters as a JSON object."""
 
     parameters: bytes = b"{}"
@@ -96,14 +96,6 @@ class Embed:
     @cached_property
     def _dimensions(self) -> int | None:
         return count_of(read_json(self.parameters).get("dimensions"))
-
-    def parse_output(self, outcome: Outcome, items: Sequence[Item], wire_format: int) -> Outcome:  # noqa: ARG002 -- the protocol's signature
-        """Return the outcome unchanged: embeddings have no structured output."""
-        return outcome
-
-    def reask(self, item: Item, result: Result) -> Item:  # noqa: ARG002 -- the protocol's signature
-        """Return the text unchanged: embeddings have no structured output."""
-        return item
 
 
 def _in_order(data: list[dict[str, Any]], count: int) -> list[dict[str, Any]] | str:

@@ -41,8 +41,9 @@ class Task(Protocol):
         Without a message it is the next format in which the request differs.
         """
 
-    def skips(self, item: Item) -> bool:
-        """Whether this input is never sent, and its result is null."""
+    def skips(self, item: Item) -> bool:  # noqa: ARG002 -- for those that skip some
+        """Whether this input is never sent, and its result is null; by default all are sent, blank ones too."""
+        return False
 
     def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:
         """Write a request's body, for one item or for as many as `max_inputs` allows."""
@@ -50,8 +51,10 @@ class Task(Protocol):
     def decode(self, response: Response, count: int) -> Outcome:
         """Read the response to a request of `count` inputs."""
 
-    def parse_output(self, outcome: Outcome, items: Sequence[Item], wire_format: int) -> Outcome:
+    def parse_output(self, outcome: Outcome, items: Sequence[Item], wire_format: int) -> Outcome:  # noqa: ARG002 -- as above
         """Parse the texts of an answer as structured output; a task without it returns the outcome unchanged."""
+        return outcome
 
-    def reask(self, item: Item, result: Result) -> Item:
-        """Return the next prompt after an answer that does not fit its type."""
+    def reask(self, item: Item, result: Result) -> Item:  # noqa: ARG002 -- as above
+        """Return the next prompt after an answer that does not fit its type; without types it is the same."""
+        return item

@@ -30,18 +30,22 @@ MAX_LANES = 16  # endpoints that one task asks in parallel; further endpoints sh
 class ArgumentsPlan(ABC):
     """Base of the plans: reads a function's arguments and answers them slice by slice."""
 
+    @property
+    @abstractmethod
+    def signature(self) -> tuple[str, tuple[Parameter, ...]]:
+        """The function's name in SQL, and its parameters."""
+
     def arrow(self, batches: Iterator[Any]) -> Results:
         """Yield the results for rows in Arrow arrays."""
-        return self._results(self._arguments.arrow(batches))
+        return self._results(Arguments(*self.signature).arrow(batches))
 
     def pandas(self, batches: Iterator[Any]) -> Results:
         """Yield the results for rows in pandas series."""
-        return self._results(self._arguments.pandas(batches))
+        return self._results(Arguments(*self.signature).pandas(batches))
 
-    @property
-    @abstractmethod
-    def _arguments(self) -> Arguments:
-        """The reader of the arguments."""
+    def _canonical(self, models: dict[str, Any]) -> dict[str, Any]:
+        name, parameters = self.signature
+        return canonical_function(name, [parameter.name for parameter in parameters], models)
 
     @abstractmethod
     def _results(self, slices: Iterator[Columns]) -> Results:
@@ -58,12 +62,12 @@ class FunctionPlan(ArgumentsPlan):
     @property
     def canonical(self) -> dict[str, Any]:
         """The function, its parameters, and the user's choices for its model."""
-        names = _parameter_names(self.function.parameters)
-        return canonical_function(f"ai_{self.function.name}", names, _model_words(self.spec))
+        return self._canonical(_model_words(self.spec))
 
     @property
-    def _arguments(self) -> Arguments:
-        return Arguments(f"ai_{self.function.name}", self.function.parameters)
+    def signature(self) -> tuple[str, tuple[Parameter, ...]]:
+        """The name and the parameters that the catalog has."""
+        return f"ai_{self.function.name}", self.function.parameters
 
     def _results(self, slices: Iterator[Columns]) -> Results:
         return engine_for(self.spec).stream(self.spec.task, map(self.function.prompts, slices))
@@ -75,14 +79,12 @@ class SimilarityPlan(ArgumentsPlan):
 
     spec: RequestSpec
 
+    signature = "ai_similarity", SIMILARITY_PARAMETERS
+
     @property
     def canonical(self) -> dict[str, Any]:
         """The function, its parameters, and the user's choices for its model."""
-        return canonical_function("ai_similarity", _parameter_names(SIMILARITY_PARAMETERS), _model_words(self.spec))
-
-    @property
-    def _arguments(self) -> Arguments:
-        return Arguments("ai_similarity", SIMILARITY_PARAMETERS)
+        return self._canonical(_model_words(self.spec))
 
     def _results(self, slices: Iterator[Columns]) -> Results:
         return similarities(engine_for(self.spec).stream(self.spec.task, map(self._texts, slices)))
@@ -130,6 +132,8 @@ class QueryPlan(ArgumentsPlan):
     workspace: RequestSpec | None  # for any endpoint of the workspace; None without a workspace
     raises: bool
 
+    signature = "ai_query", QUERY_PARAMETERS
+
     @property
     def canonical(self) -> dict[str, Any]:
         """The function, its parameters, and every endpoint that a row may name."""
@@ -137,12 +141,7 @@ class QueryPlan(ArgumentsPlan):
         workspace = (
             None if self.workspace is None else _model_words(self.workspace) | {"endpoint": _host(self.workspace)}
         )
-        endpoints = {"endpoints": known, "workspace": workspace}
-        return canonical_function("ai_query", _parameter_names(QUERY_PARAMETERS), endpoints)
-
-    @property
-    def _arguments(self) -> Arguments:
-        return Arguments("ai_query", QUERY_PARAMETERS)
+        return self._canonical({"endpoints": known, "workspace": workspace})
 
     def _results(self, slices: Iterator[Columns]) -> Results:
         for lanes, group in groupby(self._with_lanes(slices), key=attrgetter("lanes")):
@@ -224,10 +223,6 @@ class QueryPlan(ArgumentsPlan):
 
 def _host(workspace: RequestSpec) -> str:
     return workspace.route.url.partition("/serving-endpoints/")[0]
-
-
-def _parameter_names(parameters: tuple[Parameter, ...]) -> list[str]:
-    return [parameter.name for parameter in parameters]
 
 
 def _model_words(spec: RequestSpec) -> dict[str, Any]:

@@ -21,13 +21,12 @@ from spark_llm.policy import Policy
 from spark_llm.protocol.identifiers import quoted
 from spark_llm.protocol.values import RowError
 from spark_llm.text.suggestion import did_you_mean
-from spark_llm.udf.factories import chat_udf, complete_udf, embed_udf
+from spark_llm.udf.factories import FACTORIES, chat_udf, embed_udf
 from spark_llm.udf.model_udf import ModelUDF
 
 MakeColumn = Callable[[], Column]  # to be called once there is a session
 
-_UDFS: Mapping[str, Callable[..., ModelUDF]] = {"chat": chat_udf, "complete": complete_udf, "embed": embed_udf}
-TASKS = (*_UDFS, *FUNCTIONS, "similarity")
+TASKS = (*FACTORIES, *FUNCTIONS, "similarity")
 _SET_BY_FUNCTION = ("system", "template", "returns", "n")  # parameters of chat_udf that each AI function sets itself
 _ENDPOINT = 'write a serving endpoint\'s name, a URL, or a name of [endpoints], as in endpoint = "my-endpoint".'
 
@@ -41,7 +40,7 @@ def read_column(
         what = "the key 'task' is missing." if task is None else f"unknown task {task!r}."
         errors.add(place, what, did_you_mean(task, TASKS, otherwise=f"the tasks are {', '.join(TASKS)}."))
         return None
-    make_udf = _UDFS.get(task, embed_udf if task == "similarity" else chat_udf)
+    make_udf = FACTORIES.get(task, embed_udf if task == "similarity" else chat_udf)
     options = FUNCTIONS[task].parameters[1:] if task in FUNCTIONS else ()
     set_by_function = _SET_BY_FUNCTION if task in FUNCTIONS else ()
     parameters = [name for name in keyword_parameters(make_udf) if name not in set_by_function]

@@ -23,13 +23,7 @@ from pyspark.sql.types import ArrayType, BinaryType, DataType, StringType, Struc
 
 from spark_llm.ai.arguments import Arguments
 from spark_llm.ai.catalog import Parameter
-from spark_llm.ai.plans import (
-    QUERY_PARAMETERS,
-    SIMILARITY_PARAMETERS,
-    FunctionPlan,
-    QueryPlan,
-    SimilarityPlan,
-)
+from spark_llm.ai.plans import ArgumentsPlan, QueryPlan, SimilarityPlan
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import spec_digest
 from spark_llm.protocol.template import PromptBuilder
@@ -72,8 +66,7 @@ def check_arrow_types(plan: Plan, arguments: Sequence[Argument]) -> None:
         case ModelPlan(spec=spec):
             rows = arrow_rows(iter([_empty_batch(arguments)]), conversations=spec.task.name == "chat")
         case _:
-            name, parameters = _function_parameters(plan)
-            rows = Arguments(name, parameters).arrow(iter([_empty_batch(arguments)]))
+            rows = Arguments(*_signature(plan)).arrow(iter([_empty_batch(arguments)]))
     for _ in rows:
         pass
 
@@ -87,7 +80,7 @@ def _canonical_inputs(plan: Plan, arguments: Sequence[Argument]) -> list[Column]
             [(column, kind)] = arguments
             form = _conversation(column) if isinstance(kind, ArrayType) else _text(column)
             return [_unless_blank(column, form) if spec.task.name == "embed" else form]
-    forms = _function_inputs(_function_parameters(plan)[1], arguments)
+    forms = _function_inputs(_signature(plan)[1], arguments)
     match plan:
         case SimilarityPlan():
             return [_unless_blank(column, form) for (column, _), form in zip(arguments, forms, strict=True)]
@@ -98,16 +91,11 @@ def _canonical_inputs(plan: Plan, arguments: Sequence[Argument]) -> list[Column]
             return forms
 
 
-def _function_parameters(plan: Plan) -> tuple[str, Sequence[Parameter]]:
+def _signature(plan: Plan) -> tuple[str, Sequence[Parameter]]:
     """Return the name of an AI function, and its parameters."""
-    match plan:
-        case FunctionPlan(function=function):
-            return f"ai_{function.name}", function.parameters
-        case SimilarityPlan():
-            return "ai_similarity", SIMILARITY_PARAMETERS
-        case QueryPlan():
-            return "ai_query", QUERY_PARAMETERS
-    raise NotImplementedError(f"The inputs of {type(plan).__name__} have no canonical form yet.")
+    if not isinstance(plan, ArgumentsPlan):
+        raise NotImplementedError(f"The inputs of {type(plan).__name__} have no canonical form yet.")
+    return plan.signature
 
 
 def _function_inputs(parameters: Sequence[Parameter], arguments: Sequence[Argument]) -> list[Column]:

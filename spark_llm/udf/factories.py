@@ -217,16 +217,13 @@ def embed_udf(
     return _build_udf("embed_udf", task, endpoint, policy, schemas.EMBED)
 
 
-_FACTORIES: Mapping[str, Callable[..., ModelUDF]] = {
-    "chat": chat_udf,
-    "complete": complete_udf,
-    "embed": embed_udf,
-}
+FACTORIES: Mapping[str, Callable[..., ModelUDF]] = {"chat": chat_udf, "complete": complete_udf, "embed": embed_udf}
+"""The factory of each task."""
 
 
 def model_udf(task: str, model: str | Endpoint | ModelUDF) -> ModelUDF:
     """Return a model's UDF, with the task's defaults for an endpoint; raises `ConfigError` for another task's UDF."""
-    udf = model if isinstance(model, ModelUDF) else _FACTORIES[task](model)
+    udf = model if isinstance(model, ModelUDF) else FACTORIES[task](model)
     if udf.task != task:
         raise ConfigError(f"{task}= got a UDF for the task {udf.task!r}.", f"pass it as {udf.task}=.")
     return udf

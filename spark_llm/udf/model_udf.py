@@ -120,7 +120,8 @@ class ModelUDF(LazyUDF):
         check_picklable(endpoint)
         self.endpoint = endpoint
         self.policy = policy
-        self._untyped, self._prompt, self._ddl = TypedTask(task, schema), prompt, ddl
+        self.prompt = prompt  # the templates; None for a UDF of one column
+        self._untyped, self._ddl = TypedTask(task, schema), ddl
         self._typed = self._untyped if ddl is None else None
         self._route: Route | None = None
         with contextlib.suppress(SignInDeferredError):
@@ -137,11 +138,6 @@ class ModelUDF(LazyUDF):
         return self._typed_task().task
 
     @property
-    def prompt(self) -> PromptBuilder | None:
-        """The templates; None for a UDF of one column."""
-        return self._prompt
-
-    @property
     def returnType(self) -> StructType:  # noqa: N802 -- PySpark's name
         """The type of the result column; raises `ConfigError` for a DDL string that Spark cannot parse."""
         return self._typed_task().schema
@@ -153,7 +149,7 @@ class ModelUDF(LazyUDF):
         with self._lock:
             if self._route is None:
                 self._route = self._resolve_route(allow_sign_in=True)
-            return RequestSpec(task, self._route, self.policy, self._prompt)
+            return RequestSpec(task, self._route, self.policy, self.prompt)
 
     def for_session(self, spark: SparkSession) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
         """Return Spark's UDF for this session, which parses the DDL string if no session has yet."""
@@ -182,15 +178,15 @@ class ModelUDF(LazyUDF):
 
     def argument(self, column: Column | str | None = None, /, **columns: Column | str) -> Column | str:
         """Return the one argument of Spark's UDF: the column, or the struct of the columns that fill the template."""
-        if columns and self._prompt is None:
+        if columns and self.prompt is None:
             raise ConfigError(
                 f"This {self.__name__} has no template, so it takes no columns by name ({', '.join(columns)}).",
                 "call it on one column."
                 if self.task == "embed"
                 else 'build it with template=, as in template="Summarise {title}", or call it on one column.',
             )
-        if self._prompt is not None and columns and column is None:
-            return template_struct(self._prompt, columns)
+        if self.prompt is not None and columns and column is None:
+            return template_struct(self.prompt, columns)
         if columns or column is None:
             raise ConfigError(
                 f"{self.__name__} was called on {'both one column and columns by name' if columns else 'no column'}.",
@@ -200,7 +196,7 @@ class ModelUDF(LazyUDF):
 
     def __repr__(self) -> str:
         """Show the UDF and its request spec, without secrets."""
-        parts = [(self._typed or self._untyped).task, self._prompt, self._route or self.endpoint, self.policy]
+        parts = [(self._typed or self._untyped).task, self.prompt, self._route or self.endpoint, self.policy]
         arguments = [repr(part) for part in parts if part is not None]
         if self._typed is None:
             arguments.insert(-2, f"returns={self._ddl!r}")

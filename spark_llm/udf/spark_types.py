@@ -48,17 +48,11 @@ from spark_llm.protocol.structured.schema import (
 from spark_llm.text.excerpt import excerpt
 
 _SCALARS: dict[str, DataType] = {
-    "string": StringType(),
-    "boolean": BooleanType(),
-    "byte": ByteType(),
-    "short": ShortType(),
-    "integer": IntegerType(),
-    "long": LongType(),
-    "float": FloatType(),
-    "double": DoubleType(),
-    "date": DateType(),
-    "timestamp": TimestampType(),
-    "timestamp_ntz": TimestampNTZType(),
+    data_type.typeName(): data_type
+    for data_type in (
+        *(StringType(), BooleanType(), ByteType(), ShortType(), IntegerType(), LongType(), FloatType(), DoubleType()),
+        *(DateType(), TimestampType(), TimestampNTZType()),
+    )
 }
 _SUPPORTED = "strings, numbers, booleans, dates, timestamps, arrays, structs, and maps with string keys"
 _ALTERNATIVES = {

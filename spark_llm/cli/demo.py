@@ -6,7 +6,6 @@ A user's own job looks like this, against any endpoints; the command line passes
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -30,22 +29,6 @@ _SUMMARIES = [  # examples, which a model this small needs
     ("Ordered blue, got red, and returning it took three weeks.", "Wrong colour arrived and the return was slow."),
 ]
 _COSINE = "aggregate(zip_with(a.vector, b.vector, (x, y) -> double(x * y)), 0D, (sum, part) -> sum + part)"
-
-
-class _Models(NamedTuple):
-    """The UDFs of the three columns."""
-
-    mood: ModelUDF
-    summary: ModelUDF
-    vector: ModelUDF
-
-    def columns(self) -> dict[str, Column]:
-        """Return the columns to add to a table with a column `review`, by name."""
-        return {
-            "mood_answer": llm_classify("review", _MOODS, chat=self.mood),
-            "summary": self.summary(_conversation(F.col("review"))),
-            "vector": self.vector("review"),
-        }
 
 
 class _AnsweredRows:
@@ -80,25 +63,27 @@ def run(chat: Endpoint, embed: Endpoint, answered: Callable[[], int], out: Path)
         out: A folder for the table and for Spark's log.
     """
     policy = Policy(max_in_flight=8, tasks=2)  # a model on two cores gains little from more
-    models = _Models(
-        mood=chat_udf(chat, max_tokens=48, temperature=0, policy=policy),
-        summary=chat_udf(
-            chat, system="Summarize the review in one short sentence.", max_tokens=32, temperature=0, policy=policy
-        ),
-        vector=embed_udf(embed, policy=policy),
-    )
+    mood = chat_udf(chat, max_tokens=48, temperature=0, policy=policy)
+    instructions = "Summarize the review in one short sentence."
+    summary = chat_udf(chat, system=instructions, max_tokens=32, temperature=0, policy=policy)
+    vector = embed_udf(embed, policy=policy)
     began_s = time.monotonic()
     log = out / "spark.log"
     print(f"{STARTING} Spark's log: {log}", flush=True)
     spark, why_no_delta = demo_session(log)
     print(f"Spark {spark.version} on two cores, started in {time.monotonic() - began_s:.1f} s.", flush=True)
     reviews = spark.read.csv(str(REVIEWS), header=True, inferSchema=True, multiLine=True).repartition(2, "id")
+    columns = {
+        "mood_answer": llm_classify("review", _MOODS, chat=mood),
+        "summary": summary(_conversation(F.col("review"))),
+        "vector": vector("review"),
+    }
     print(f"Enriching {reviews.count()} reviews with a mood, a summary and a vector each.", flush=True)
     if why_no_delta:
         print(f"{why_no_delta} Until then the demo writes Parquet, and does not show a second run.", flush=True)
-        enriched = _into_parquet(reviews, models, answered, out / "reviews.parquet")
+        enriched = _into_parquet(reviews, columns, answered, out / "reviews.parquet")
     else:
-        enriched = _into_delta(reviews, models, out / "reviews")
+        enriched = _into_delta(reviews, columns, out / "reviews")
 
     enriched = enriched.withColumn("mood", F.col("mood_answer.parsed"))  # read from the table: no further requests
     print("\nTen reviews, as a model of 135 million parameters sees them:")
@@ -106,24 +91,26 @@ def run(chat: Endpoint, embed: Endpoint, answered: Callable[[], int], out: Path)
     moods = enriched.groupBy("mood").count().orderBy("mood").collect()
     print("Moods: " + ", ".join(f"{row['count']} {row['mood']}" for row in moods))
     _show_nearest(enriched)
-    _show_sql(spark, models.mood, embed, reviews)
+    _show_sql(spark, mood, embed, reviews)
 
 
-def _into_delta(reviews: DataFrame, models: _Models, path: Path) -> DataFrame:
+def _into_delta(reviews: DataFrame, columns: Mapping[str, Column], path: Path) -> DataFrame:
     """Run the job on a Delta table twice, print both reports, and return the table."""
     spark, place = reviews.sparkSession, path.absolute().as_posix()
     target = quoted(("delta", place))
     if (path / "_delta_log").is_dir():
         spark.sql(f"DELETE FROM {target}")  # noqa: S608 -- a name in quotes
-    print(f"\n{enrich_table(spark, reviews, target, 'id', models.columns())}")
-    again = enrich_table(spark, reviews, target, "id", models.columns(), progress=False)
+    print(f"\n{enrich_table(spark, reviews, target, 'id', columns)}")
+    again = enrich_table(spark, reviews, target, "id", columns, progress=False)
     print(f"\nThe same job once more: {again.asked} rows asked, {again.skipped} needed nothing, {again.seconds:.1f} s.")
     return spark.table(target)
 
 
-def _into_parquet(reviews: DataFrame, models: _Models, answered: Callable[[], int], path: Path) -> DataFrame:
+def _into_parquet(
+    reviews: DataFrame, columns: Mapping[str, Column], answered: Callable[[], int], path: Path
+) -> DataFrame:
     """Write the enriched reviews as Parquet, print the usage, and return them."""
-    enriched = reviews.withColumns(models.columns())
+    enriched = reviews.withColumns(dict(columns))
     began_s = time.monotonic()
     with Progress(3 * reviews.count(), _AnsweredRows(answered), lambda _: None, enabled=True):
         enriched.write.mode("overwrite").parquet(str(path.absolute()))
@@ -152,10 +139,10 @@ def _show_nearest(written: DataFrame) -> None:
     texts = written.select("id", "review", F.col("vector.embedding").alias("vector"))
     pairs = texts.alias("a").crossJoin(texts.alias("b")).where("a.id < b.id")
     nearest = pairs.withColumn("cosine", F.expr(_COSINE)).orderBy(F.desc("cosine"))
-    pair = nearest.selectExpr("a.id AS a", "a.review AS one", "b.id AS b", "b.review AS other", "cosine").first()
-    if pair is not None:
-        print(f"\nThe nearest pair of reviews, {pair['a']} and {pair['b']} (cosine {pair['cosine']:.2f}):")
-        print(f"  {pair['one']}\n  {pair['other']}")
+    shown = nearest.selectExpr("a.id AS a", "a.review AS one", "b.id AS b", "b.review AS other", "cosine")
+    [pair] = shown.take(1)
+    print(f"\nThe nearest pair of reviews, {pair['a']} and {pair['b']} (cosine {pair['cosine']:.2f}):")
+    print(f"  {pair['one']}\n  {pair['other']}")
 
 
 def _show_usage(written: DataFrame, seconds: float) -> None:
@@ -167,11 +154,10 @@ def _show_usage(written: DataFrame, seconds: float) -> None:
         F.sum("prompt_tokens").alias("prompt"),
         F.sum("completion_tokens").alias("completion"),
     )
-    row = totals.first()
-    if row is not None:
-        rows_per_s = row["asked"] / seconds
-        print(f"\n{row['asked']} rows asked, {row['failed']} failed, in {seconds:.1f} s: {rows_per_s:.1f} rows/s.")
-        print(f"Tokens that the endpoint reported: {row['prompt']} prompt, {row['completion']} completion.")
+    [row] = totals.collect()
+    rows_per_s = row["asked"] / seconds
+    print(f"\n{row['asked']} rows asked, {row['failed']} failed, in {seconds:.1f} s: {rows_per_s:.1f} rows/s.")
+    print(f"Tokens that the endpoint reported: {row['prompt']} prompt, {row['completion']} completion.")
     errors = answers.where("col.error IS NOT NULL").groupBy("col.error.kind").count().collect()
     for error in errors:
         print(f"  {error['kind']}: {error['count']}")

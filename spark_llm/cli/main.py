@@ -23,11 +23,12 @@ from spark_llm.errors import SparkLLMError
 
 
 class Command(NamedTuple):
-    """One subcommand; `run` returns the exit code."""
+    """One subcommand; `run` returns the exit code, which is `error_code` where it raises an error of this library."""
 
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    error_code: int = 1
 
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,11 +49,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
     """Serve local endpoints until Ctrl-C."""
     from spark_llm.cli.check import read_token  # imports HTTP, which --help does not need
 
-    try:
-        token = read_token(arguments.token_file)
-    except SparkLLMError as error:
-        print(f"spark-llm serve: {error}", file=sys.stderr)
-        return 2
+    token = read_token(arguments.token_file)
     make_endpoints = serving.LocalEndpoints.real if arguments.models == "real" else serving.LocalEndpoints
     endpoints = make_endpoints(token=token, port=arguments.port)
     for number in (signal.SIGINT, signal.SIGTERM):  # a background job of a shell ignores SIGINT
@@ -89,8 +86,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     try:
         from spark_llm.cli import demo
     except ImportError as error:
-        print(f"spark-llm: {error}. Hint: pip install 'spark-llm-endpoints[demo]'", file=sys.stderr)
-        return 1
+        raise SparkLLMError(f"{error}.", "pip install 'spark-llm-endpoints[demo]'") from None
     try:
         print(f"{ensure_java()}.", flush=True)
         with serving.LocalEndpoints.real() as endpoints:
@@ -100,7 +96,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130
-    except (OSError, ImportError, RuntimeError, SparkLLMError) as error:
+    except (OSError, ImportError, RuntimeError) as error:
         print(f"spark-llm: {error}", file=sys.stderr)
         return 1
     return 0
@@ -119,11 +115,7 @@ def run_check(arguments: argparse.Namespace) -> int:
     """Check an endpoint: its address, the credentials, its state, and one request of one token."""
     from spark_llm.cli import check
 
-    try:
-        report = check.check_endpoint(arguments, os.environ)
-    except SparkLLMError as error:
-        print(f"spark-llm check: {error}", file=sys.stderr)
-        return 2
+    report = check.check_endpoint(arguments, os.environ)
     print(report)
     return 0 if report.ok else 1
 
@@ -138,11 +130,7 @@ def run_endpoints(arguments: argparse.Namespace) -> int:
     """List the serving endpoints of the workspace at DATABRICKS_HOST: name, task and state."""
     from spark_llm.cli import check
 
-    try:
-        print(check.list_workspace(arguments, os.environ))
-    except SparkLLMError as error:
-        print(f"spark-llm endpoints: {error}", file=sys.stderr)
-        return 1
+    print(check.list_workspace(arguments, os.environ))
     return 0
 
 
@@ -161,16 +149,12 @@ def run_enrich(arguments: argparse.Namespace) -> int:
     try:
         from spark_llm.cli import enrich
     except ImportError as error:
-        print(f"spark-llm enrich: {error}. Hint: pip install 'spark-llm-endpoints[spark,java]'", file=sys.stderr)
-        return 1
+        raise SparkLLMError(f"{error}.", "pip install 'spark-llm-endpoints[spark,java]'") from None
     try:
         outcome = enrich.enrich(arguments, os.environ)
     except KeyboardInterrupt:
         print("\nStopped. Run it again: rows that have an answer are not asked again.", file=sys.stderr)
         return 130
-    except SparkLLMError as error:
-        print(f"spark-llm enrich: {error}", file=sys.stderr)
-        return 1
     print(outcome.text)
     return outcome.code
 
@@ -195,11 +179,11 @@ def _add_access_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS = {
-    "check": Command("check an endpoint: address, credentials, state, one request", add_check_arguments, run_check),
+    "check": Command("check an endpoint: address, credentials, state, one request", add_check_arguments, run_check, 2),
     "demo": Command("enrich a small table with local models; needs no key", add_demo_arguments, run_demo),
     "endpoints": Command("list the workspace's serving endpoints", add_endpoints_arguments, run_endpoints),
     "enrich": Command("fill columns of a table, as a file describes", add_enrich_arguments, run_enrich),
-    "serve": Command("serve local endpoints for a first try; needs no key", add_serve_arguments, run_serve),
+    "serve": Command("serve local endpoints for a first try; needs no key", add_serve_arguments, run_serve, 2),
 }
 
 
@@ -211,7 +195,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, command in COMMANDS.items():
         command.add_arguments(subparsers.add_parser(name, help=command.help, description=command.run.__doc__))
     parsed = parser.parse_args(arguments)
-    return COMMANDS[parsed.command].run(parsed)
+    command = COMMANDS[parsed.command]
+    try:
+        return command.run(parsed)
+    except SparkLLMError as error:
+        print(f"spark-llm {parsed.command}: {error}", file=sys.stderr)
+        return command.error_code
 
 
 def _welcome(endpoints: "serving.LocalEndpoints", *, shown: str) -> str:

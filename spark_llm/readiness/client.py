@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from spark_llm.auth.tokens import SignInError, Token, TokenKeeper
@@ -22,6 +23,8 @@ class ReadinessClient:
     def __init__(self, route: Route) -> None:
         """Keep the route, and send nothing yet."""
         self._route = route
+        headers = dict(route.headers)
+        self._send_once = partial(send_once, headers=headers, azure=route.azure, ca_bundle=route.ca_bundle)
         self._keeper = TokenKeeper(route.credential, route.ca_bundle)
 
     def sign_in(self) -> str | None:
@@ -39,20 +42,11 @@ class ReadinessClient:
 
     def send(self, method: str, url: str, body: bytes | None, timeout_s: float) -> Response:
         """Send one request, and once more if a refused token can be replaced. Raises `SignInError`."""
-        route, response = self._route, Response(0)
+        response = Response(0)
         for _ in range(2):
             token = self.sign_in()
             try:
-                response = send_once(
-                    method,
-                    url,
-                    headers=dict(route.headers),
-                    body=body,
-                    token=token,
-                    azure=route.azure,
-                    timeout_s=timeout_s,
-                    ca_bundle=route.ca_bundle,
-                )
+                response = self._send_once(method, url, body=body, token=token, timeout_s=timeout_s)
             except ConfigError as error:
                 raise SignInError(_failure_of(error)) from None
             if response.status not in (401, 403):

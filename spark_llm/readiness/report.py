@@ -83,10 +83,9 @@ class Report:
             if check.hint:
                 yield f"  Hint: {check.hint}"
         yield ""
-        findings = ("see above" if check.outcome == "failed" else check.text for check in self.checks)
         yield text_table(
-            (check.where, check.name, check.outcome, finding)
-            for check, finding in zip(self.checks, findings, strict=True)
+            (check.where, check.name, check.outcome, "see above" if check.outcome == "failed" else check.text)
+            for check in self.checks
         )
 
     @property

@@ -43,8 +43,7 @@ class Java:
     @property
     def major(self) -> int:
         """The major version: 17 for `17.0.15`, 8 for `1.8.0_392`."""
-        first, second = (int(number) for number in re.findall(r"\d+", self.version + ".0")[:2])
-        return second if first == 1 and second else first
+        return int(re.findall(r"\d+", self.version.removeprefix("1."))[0])
 
 
 def ensure_java() -> Java:

@@ -153,29 +153,27 @@ class TokenKeeper:
 def _token_from_function(source: Any, now: float) -> Token:  # noqa: ANN401 -- the user's function
     """Return the checked token of a token function; raise `SignInError` if it fails."""
     try:
+        return Token.parse(valid_secret(_returned_text(source), "The token that the token function returned"), now)
+    except ConfigError as error:
+        failure = Failure(RowError("unauthorized", None, str(error), retryable=False), never_sent=True)
+        raise SignInError(failure) from None
+
+
+def _returned_text(source: Any) -> str:  # noqa: ANN401 -- the user's function
+    """Call a token function, and return its text; raise `ConfigError` if it raises, or returns something else."""
+    try:
         value = source()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 -- sys.exit() in it would end the engine's thread
         _logger.debug("the token function raised %s: %s", type(error).__name__, error)
-        raise _sign_in_error(
-            ConfigError(
-                f"The token function raised {type(error).__name__}.",
-                "call it alone on a worker; the logger spark_llm.auth has the text of the error, at DEBUG.",
-            )
+        raise ConfigError(
+            f"The token function raised {type(error).__name__}.",
+            "call it alone on a worker; the logger spark_llm.auth has the text of the error, at DEBUG.",
         ) from None
     if not isinstance(value, str):
-        raise _sign_in_error(
-            ConfigError(f"The token function returned a {type(value).__name__}.", "return the token as a string.")
-        )
-    try:
-        return Token.parse(valid_secret(value, "The token that the token function returned"), now)
-    except ConfigError as error:
-        raise _sign_in_error(error) from None
-
-
-def _sign_in_error(error: ConfigError) -> SignInError:
-    return SignInError(Failure(RowError("unauthorized", None, str(error), retryable=False), never_sent=True))
+        raise ConfigError(f"The token function returned a {type(value).__name__}.", "return the token as a string.")
+    return value
 
 
 def _token_for_client(client: ClientCredentials, ca_bundle: str | None, now: float) -> Token:

@@ -4,7 +4,7 @@ One query over source and target finds them. It is written down at once, so Spar
 for each kind of column, so no name of the user's meets one of these.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -12,8 +12,9 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StringType
 
-from spark_llm.enrich.column_types import is_comparable, numbered
+from spark_llm.enrich.column_types import is_comparable, nullable
 from spark_llm.enrich.plan import RunPlan, fingerprint_name
+from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import quoted
 
 
@@ -41,7 +42,7 @@ def pending_rows(
         *([_struct(plan.carried).alias("carried")] if plan.carried else []),
         F.struct(*(each.fingerprint.alias(each.name) for each in plan.filled)).alias("fingerprints"),
         *(
-            argument.cast(numbered(kind)).alias(argument_name(i, j))
+            argument.cast(nullable(kind, numbered=True)).alias(argument_name(i, j))
             for i, each in enumerate(plan.filled)
             for j, (argument, kind) in enumerate(zip(each.arguments, each.argument_types, strict=True))
         ),
@@ -162,6 +163,23 @@ def key_counts(key: Sequence[str]) -> dict[str, Column]:
     """Return aggregates over pending rows: `null_keys`, and `repeated` for rows that share their key."""
     no_key = any_of(col("key", name).isNull() for name in key)
     return {"null_keys": F.count_if(no_key), "repeated": F.count_if(col("copies") > 1)}
+
+
+def check_key(pending: DataFrame, key: Sequence[str], counts: Mapping[str, int]) -> None:
+    """Raise `ConfigError` where the key does not identify the pending rows; `counts` has their `key_counts`."""
+    named = f"The key ({', '.join(key)})"
+    if null_keys := counts["null_keys"]:
+        raise ConfigError(
+            f"{named} is null in {null_keys:,} row{'s' * (null_keys > 1)}.",
+            "leave such rows out of the source, or name a key that every row has.",
+        )
+    if repeated := counts["repeated"]:
+        some = pending.where(col("copies") > 1).select("key.*").distinct().limit(3).collect()
+        raise ConfigError(
+            f"{named} does not identify rows: {'; '.join(', '.join(map(repr, row)) for row in some)}"
+            f"{' and others are' if repeated > 6 else ' is' if len(some) == 1 else ' are'} there more than once.",
+            "name all columns that identify a row, or make the source's rows distinct first.",
+        )
 
 
 def asked_condition(plan: RunPlan) -> str:

@@ -1,5 +1,7 @@
 """Types of columns: found by name, compared, and written as SQL."""
 
+from functools import partial
+
 from pyspark.sql import SparkSession
 from pyspark.sql.types import (
     ArrayType,
@@ -26,6 +28,12 @@ def same_of(spark: SparkSession) -> CaseFold:
 def find_field(schema: StructType, name: str, same: CaseFold) -> StructField | None:
     """Return the column that Spark finds under a name; None where there is none."""
     return next((field for field in schema if same(field.name) == same(name)), None)
+
+
+def has_column(schema: StructType, field: StructField, same: CaseFold) -> bool:
+    """Return whether a table has this column, with a type that holds every value of it."""
+    found = find_field(schema, field.name, same)
+    return found is not None and accepts(found.dataType, field.dataType, same)
 
 
 def accepts(column: DataType, value: DataType, same: CaseFold) -> bool:
@@ -61,28 +69,20 @@ def column_ddl(schema: StructType) -> str:
     return ", ".join(f"{quoted((field.name,))} {ddl(field.dataType)}" for field in schema)
 
 
-def nullable(kind: DataType) -> DataType:
-    """Return the type with every part nullable."""
-    if isinstance(kind, StructType):
-        return StructType([StructField(field.name, nullable(field.dataType)) for field in kind])
-    if isinstance(kind, ArrayType):
-        return ArrayType(nullable(kind.elementType))
-    if isinstance(kind, MapType):
-        return MapType(kind.keyType, nullable(kind.valueType))
-    return kind
+def nullable(kind: DataType, *, numbered: bool = False) -> DataType:
+    """Return the type with every part nullable.
 
-
-def numbered(kind: DataType) -> DataType:
-    """Return the type with numbers for the names of struct fields, which every table format can hold.
-
-    A cast gives the names back: Spark casts structs field by field, in order.
+    Where it is `numbered`, struct fields have numbers for names, which every table format can hold. A cast gives the
+    names back: Spark casts structs field by field, in order.
     """
+    part = partial(nullable, numbered=numbered)
     if isinstance(kind, StructType):
-        return StructType([StructField(f"f{index}", numbered(field.dataType)) for index, field in enumerate(kind)])
+        names = [f"f{place}" for place, _ in enumerate(kind)] if numbered else kind.names
+        return StructType([StructField(name, part(field.dataType)) for name, field in zip(names, kind, strict=True)])
     if isinstance(kind, ArrayType):
-        return ArrayType(numbered(kind.elementType))
+        return ArrayType(part(kind.elementType))
     if isinstance(kind, MapType):
-        return MapType(numbered(kind.keyType), numbered(kind.valueType))
+        return MapType(part(kind.keyType), part(kind.valueType))
     return kind
 
 
@@ -95,7 +95,7 @@ def is_comparable(kind: DataType) -> bool:
     return not isinstance(kind, MapType) and kind.typeName() != "variant"
 
 
-def field_names(schema: StructType, struct: str) -> list[str]:
-    """Return the names of a struct column's fields; none where the column is missing or has another type."""
+def fields_of(schema: StructType, struct: str) -> list[StructField]:
+    """Return the fields of a struct column; none where the column is missing or has another type."""
     kind = next((field.dataType for field in schema if field.name == struct), None)
-    return kind.fieldNames() if isinstance(kind, StructType) else []
+    return kind.fields if isinstance(kind, StructType) else []

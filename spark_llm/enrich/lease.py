@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from types import TracebackType
 
 from pyspark.sql import SparkSession
 from pyspark.sql.types import IntegerType, StructField, StructType
@@ -77,9 +76,7 @@ class Lease:
         _logger.info("%s is taken by %s", self._table, self._own_name)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._heartbeats.join(_JOIN_S)
         self._release()

@@ -7,9 +7,9 @@ import logging
 from contextlib import suppress
 
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import DataType, StringType, StructField, StructType
+from pyspark.sql.types import StringType, StructField, StructType
 
-from spark_llm.enrich.column_types import accepts, field_names, find_field
+from spark_llm.enrich.column_types import fields_of, find_field, has_column
 from spark_llm.enrich.lease import Lease
 from spark_llm.enrich.plan import fingerprint_name
 from spark_llm.enrich.spark_errors import error_text, retry_on_conflict
@@ -93,7 +93,7 @@ def merge_statement(target: str, staged: str, schema: StructType, *, only_new: b
     `only_new` says that the target has none of the rows, which is less work. The rows' columns are those of
     `changes.pending_rows` and `result`, a struct with a field for each column that was asked; it may be missing.
     """
-    key, carried, writes = (field_names(schema, part) for part in ("key", "carried", "writes"))
+    key, carried, writes = ([each.name for each in fields_of(schema, part)] for part in ("key", "carried", "writes"))
     has_results = "result" in schema.names
     new = {name: _staged("key", name) for name in key} | {name: _staged("carried", name) for name in carried}
     changed = {
@@ -123,22 +123,15 @@ def mergeable_schema(staged: StructType, target: StructType, same: CaseFold) -> 
     None where the target lacks the key, or all columns for the answers.
     """
 
-    def has(name: str, kind: DataType) -> bool:
-        found = find_field(target, name, same)
-        return found is not None and accepts(found.dataType, kind, same)
+    def kept(part: str) -> list[StructField]:
+        return [field for field in fields_of(staged, part) if has_column(target, field, same)]
 
-    def fields(part: str) -> list[StructField]:
-        kind = next((field.dataType for field in staged if field.name == part), None)
-        return list(kind) if isinstance(kind, StructType) else []
-
-    answers = [each.name for each in fields("result") if has(each.name, each.dataType)]
-    kept = {
-        "writes": [name for name in answers if has(fingerprint_name(name), StringType())],
-        "carried": [each.name for each in fields("carried") if has(each.name, each.dataType)],
-    }
-    if not kept["writes"] or any(find_field(target, each.name, same) is None for each in fields("key")):
+    fingerprints = {each.name: StructField(fingerprint_name(each.name), StringType()) for each in kept("result")}
+    answered = {name for name, fingerprint in fingerprints.items() if has_column(target, fingerprint, same)}
+    writes = [each for each in fields_of(staged, "writes") if each.name in answered]
+    if not writes or any(find_field(target, each.name, same) is None for each in fields_of(staged, "key")):
         return None
-    parts = {part: StructType([each for each in fields(part) if each.name in names]) for part, names in kept.items()}
+    parts = {"writes": StructType(writes), "carried": StructType(kept("carried"))}
     return StructType([StructField(each.name, parts.get(each.name, each.dataType)) for each in staged])
 
 

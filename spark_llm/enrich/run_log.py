@@ -1,9 +1,8 @@
 """The run log: a table to which each run appends its report."""
 
 from pyspark.sql import SparkSession
-from pyspark.sql.types import StructField, StructType
 
-from spark_llm.enrich.column_types import find_field, same_of
+from spark_llm.enrich.column_types import has_column, same_of
 from spark_llm.enrich.report import RUNS_DDL, EnrichReport
 from spark_llm.enrich.spark_errors import error_text, retry_on_conflict
 from spark_llm.enrich.table import Table
@@ -27,9 +26,10 @@ class RunLog:
             except ConfigError:
                 if self._table.read() is None:  # else another run was first
                     raise
-        elif missing := [f"{field.name} {field.dataType.simpleString()}" for field in self._missing(known.schema)]:
+        elif missing := [field for field in self._schema if not has_column(known.schema, field, same_of(spark))]:
+            columns = ", ".join(f"{field.name} {field.dataType.simpleString()}" for field in missing)
             raise ConfigError(
-                f"{self._table} is not a table of runs: it lacks {', '.join(missing)}.",
+                f"{self._table} is not a table of runs: it lacks {columns}.",
                 "name a table that does not exist yet, or add these columns to it.",
             )
 
@@ -48,13 +48,3 @@ class RunLog:
                 f"The run is done, but its report could not be written to {self._table}: {error_text(error)}.",
                 f"keep the report:\n{report}",
             ) from error
-
-    def _missing(self, known: StructType) -> list[StructField]:
-        """Return the columns of a report that the table lacks, or has with another type."""
-        same = same_of(self._spark)
-
-        def has(field: StructField) -> bool:
-            found = find_field(known, field.name, same)
-            return found is not None and found.dataType.simpleString() == field.dataType.simpleString()
-
-        return [field for field in self._schema if not has(field)]

@@ -6,10 +6,9 @@ from itertools import accumulate
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_llm.enrich.changes import asked_condition, col, key_counts
+from spark_llm.enrich.changes import asked_condition, check_key, col, key_counts
 from spark_llm.enrich.plan import RunPlan
 from spark_llm.enrich.staging import Staging
-from spark_llm.errors import ConfigError
 
 _ROW_BITS = 33  # of `monotonically_increasing_id`; the partition's number stands above them
 _MAX_ROW_NUMBER = 2**63 - 1
@@ -45,8 +44,7 @@ class WorkTable:
         self.to_ask, self.unasked, self.deleted, self.input_bytes = (
             int(counts[name]) for name in ("to_ask", "unasked", "deleted", "input_bytes")
         )
-        if counts["null_keys"] or counts["repeated"]:
-            raise self._key_error(plan, counts["null_keys"], counts["repeated"])
+        check_key(self.rows, plan.key, counts)
 
     def take(self, count: int) -> DataFrame:
         """Return the next rows to ask."""
@@ -73,17 +71,3 @@ class WorkTable:
             return _MAX_ROW_NUMBER
         partition = bisect_right(self._partition_starts, index) - 1
         return (partition << _ROW_BITS) + index - self._partition_starts[partition]
-
-    def _key_error(self, plan: RunPlan, null_keys: int, repeated: int) -> ConfigError:
-        key = ", ".join(plan.key)
-        if null_keys:
-            return ConfigError(
-                f"The key ({key}) is null in {null_keys:,} row{'s' * (null_keys > 1)}.",
-                "leave such rows out of the source, or name a key that every row has.",
-            )
-        some = self.rows.where(col("copies") > 1).select("key.*").distinct().limit(3).collect()
-        return ConfigError(
-            f"The key ({key}) does not identify rows: {'; '.join(', '.join(map(repr, row)) for row in some)}"
-            f"{' and others are' if repeated > 6 else ' is' if len(some) == 1 else ' are'} there more than once.",
-            "name all columns that identify a row, or make the source's rows distinct first.",
-        )

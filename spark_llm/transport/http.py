@@ -219,13 +219,11 @@ def _ssl_context(ca_bundle: str | None) -> ssl.SSLContext | None:
     if ca_bundle is None:
         return None
     context = ssl.create_default_context()
+    text, path = (ca_bundle, None) if "-----BEGIN" in ca_bundle else (None, ca_bundle)
     try:
-        if "-----BEGIN" in ca_bundle:
-            context.load_verify_locations(cadata=ca_bundle)
-        else:
-            context.load_verify_locations(cafile=ca_bundle)
+        context.load_verify_locations(cafile=path, cadata=text)
     except (OSError, ValueError) as error:
-        source = ca_bundle if "-----BEGIN" not in ca_bundle else "its text"
+        source = path or "its text"
         reason = error.strerror if isinstance(error, FileNotFoundError) else "no certificates in PEM"
         raise ConfigError(
             f"ca_bundle cannot be used: {source}: {reason}.",

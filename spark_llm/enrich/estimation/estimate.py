@@ -12,7 +12,7 @@ from pyspark.sql.types import DataType
 
 from spark_llm.engine.request_spec import request_specs
 from spark_llm.enrich.api import job_of
-from spark_llm.enrich.changes import any_of, argument_name, asked_condition, col, key_counts, text_size
+from spark_llm.enrich.changes import any_of, argument_name, asked_condition, check_key, col, key_counts, text_size
 from spark_llm.enrich.column_types import find_field, same_of
 from spark_llm.enrich.estimation.report import ColumnEstimate, Estimate
 from spark_llm.enrich.estimation.row_cost import BYTES_PER_TOKEN, instruction_bytes, max_answer_tokens
@@ -20,7 +20,6 @@ from spark_llm.enrich.plan import FilledColumn, RunPlan
 from spark_llm.enrich.runner import Job, Tables
 from spark_llm.enrich.source import Source
 from spark_llm.enrich.table import Table
-from spark_llm.errors import ConfigError
 from spark_llm.metering.chunking import Limits
 from spark_llm.metering.prices import Price, Prices
 from spark_llm.metering.tally import Tally
@@ -105,27 +104,18 @@ def _pending_counts(job: Job, tables: Tables) -> Mapping[str, int]:
     if tables.target is not None:  # columns that a run would add are not there to be compared
         plan = plan.without(field.name for field in plan.added_carried)
     pending = job.pending(Tables(tables.source, tables.target, plan))
-    sums = []
+    counts = {
+        "to_ask": F.count_if(F.expr(asked_condition(plan))),
+        "deleted": F.count_if("deleted"),
+        **key_counts(plan.key),
+    }
     for index, each in enumerate(plan.filled):
         asked = col("asks", each.name)
         size = _bytes([(col(argument_name(index, place)), kind) for place, kind in enumerate(each.argument_types)])
-        sums += [F.count_if(asked).alias(f"rows_{index}"), _sum(F.when(asked, size)).alias(f"bytes_{index}")]
-    counts = pending.agg(
-        F.count_if(F.expr(asked_condition(plan))).alias("to_ask"),
-        F.count_if("deleted").alias("deleted"),
-        *(count.alias(name) for name, count in key_counts(plan.key).items()),
-        *sums,
-    ).collect()[0]
-    null_keys, repeated = counts["null_keys"], counts["repeated"]
-    if null_keys or repeated:
-        wrong = (
-            f"is null in {null_keys:,} rows" if null_keys else f"does not identify rows: {repeated:,} rows share one"
-        )
-        raise ConfigError(
-            f"The key ({', '.join(plan.key)}) {wrong}.",
-            "name all columns that identify a row, and leave rows without a key out of the source.",
-        )
-    return dict(counts.asDict())
+        counts |= {f"rows_{index}": F.count_if(asked), f"bytes_{index}": _sum(F.when(asked, size))}
+    [row] = pending.agg(*(count.alias(name) for name, count in counts.items())).collect()
+    check_key(pending, plan.key, row.asDict())
+    return row.asDict()
 
 
 def _sample(target: DataFrame, each: FilledColumn, max_rows: int) -> _Sample | None:

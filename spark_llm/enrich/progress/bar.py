@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TextIO
 
 from tqdm import tqdm
@@ -45,13 +44,12 @@ class State(NamedTuple):
     def details(self) -> str:
         """Tokens, errors by kind and cost; each only where there is some."""
         failed = sum(self.tally.failed.values())
-        return ", ".join(
-            [
-                *([f"{self.tally.total_tokens:,} tokens"] if self.tally.total_tokens else []),
-                *([f"{failed:,} failed ({by_kind(self.tally.failed)})"] if failed else []),
-                *([dollars(self.usd)] if self.usd is not None else []),
-            ]
+        parts = (
+            f"{self.tally.total_tokens:,} tokens" if self.tally.total_tokens else "",
+            f"{failed:,} failed ({by_kind(self.tally.failed)})" if failed else "",
+            "" if self.usd is None else dollars(self.usd),
         )
+        return ", ".join(filter(None, parts))
 
 
 class Progress:
@@ -103,9 +101,7 @@ class Progress:
         self._attempt(self._open)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(_JOIN_S)

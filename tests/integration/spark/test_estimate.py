@@ -86,8 +86,8 @@ def test_after_a_run_tokens_are_measured(spark: SparkSession, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("ids", "words"),
     [
-        ([1, 2, 2], r"The key \(id\) does not identify rows: 2 rows share one\. Hint: "),
-        ([1, None], r"The key \(id\) is null in 1 rows\. Hint: "),
+        ([1, 2, 2], r"The key \(id\) does not identify rows: 2 is there more than once\. Hint: "),
+        ([1, None], r"The key \(id\) is null in 1 row\. Hint: "),
     ],
 )
 def test_a_key_that_would_stop_the_run_stops_its_estimate(

@@ -10,7 +10,7 @@ Names are loaded on first use, so that `import spark_llm` loads no Spark, no pan
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from spark_llm._version import __version__
+from spark_llm._version import __version__ as __version__
 
 _NAMES_OF = {  # the names that each module defines
     "ai.sql": "register register_ai_functions",
@@ -26,44 +26,32 @@ _NAMES_OF = {  # the names that each module defines
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
 _MODULES = ("functions", "schemas", "serving")
-
-__all__ = [
-    "Budget",
-    "ConfigError",
-    "Endpoint",
-    "EnrichReport",
-    "InputTypeError",
-    "JobFailedError",
-    "Policy",
-    "RowFailedError",
-    "SparkLLMError",
-    "__version__",
-    "chat_udf",
-    "complete_udf",
-    "embed_udf",
-    "enrich_stream",
-    "enrich_table",
-    "estimate",
-    "functions",
-    "preflight",
-    "register",
-    "register_ai_functions",
-    "schemas",
-    "serving",
-]
+_NAMES = (*_MODULE_OF, *_MODULES, "__version__")
 
 if TYPE_CHECKING:
-    from spark_llm import functions, schemas, serving
-    from spark_llm.ai.sql import register, register_ai_functions
-    from spark_llm.endpoint.endpoint import Endpoint
-    from spark_llm.enrich.api import enrich_stream, enrich_table
-    from spark_llm.enrich.estimation.estimate import estimate
-    from spark_llm.enrich.report import EnrichReport
-    from spark_llm.errors import ConfigError, InputTypeError, JobFailedError, RowFailedError, SparkLLMError
-    from spark_llm.metering.budget import Budget
-    from spark_llm.policy import Policy
-    from spark_llm.readiness.api import preflight
-    from spark_llm.udf.factories import chat_udf, complete_udf, embed_udf
+    from spark_llm import functions as functions
+    from spark_llm import schemas as schemas
+    from spark_llm import serving as serving
+    from spark_llm.ai.sql import register as register
+    from spark_llm.ai.sql import register_ai_functions as register_ai_functions
+    from spark_llm.endpoint.endpoint import Endpoint as Endpoint
+    from spark_llm.enrich.api import enrich_stream as enrich_stream
+    from spark_llm.enrich.api import enrich_table as enrich_table
+    from spark_llm.enrich.estimation.estimate import estimate as estimate
+    from spark_llm.enrich.report import EnrichReport as EnrichReport
+    from spark_llm.errors import ConfigError as ConfigError
+    from spark_llm.errors import InputTypeError as InputTypeError
+    from spark_llm.errors import JobFailedError as JobFailedError
+    from spark_llm.errors import RowFailedError as RowFailedError
+    from spark_llm.errors import SparkLLMError as SparkLLMError
+    from spark_llm.metering.budget import Budget as Budget
+    from spark_llm.policy import Policy as Policy
+    from spark_llm.readiness.api import preflight as preflight
+    from spark_llm.udf.factories import chat_udf as chat_udf
+    from spark_llm.udf.factories import complete_udf as complete_udf
+    from spark_llm.udf.factories import embed_udf as embed_udf
+else:  # a type checker has the names above
+    __all__ = list(_NAMES)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 -- any public name
@@ -78,4 +66,4 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 -- any public name
 
 def __dir__() -> list[str]:
     """Return the public names, loaded or not."""
-    return sorted(__all__)
+    return sorted(_NAMES)

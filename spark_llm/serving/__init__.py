@@ -28,59 +28,38 @@ _NAMES_OF = {  # the names that each module defines
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
 
-__all__ = [
-    "After",
-    "Capacity",
-    "ChatModel",
-    "ChatRequest",
-    "Choice",
-    "CompletionModel",
-    "CompletionRequest",
-    "Echo",
-    "EmbeddingModel",
-    "EmbeddingRequest",
-    "Fault",
-    "Faults",
-    "LocalEndpoints",
-    "MiniLM",
-    "Model",
-    "Piece",
-    "Quota",
-    "Recorded",
-    "Refused",
-    "ServingEndpoint",
-    "SmolLM2",
-    "Stats",
-    "StreamingModel",
-    "Texts",
-    "Usage",
-    "Vectors",
-    "echo_vector",
-    "real_endpoints",
-]
 
 if TYPE_CHECKING:
-    from spark_llm.serving.catalog import ServingEndpoint
-    from spark_llm.serving.endpoints import LocalEndpoints
-    from spark_llm.serving.models.base import ChatModel, CompletionModel, EmbeddingModel, Model, StreamingModel
-    from spark_llm.serving.models.echo import Echo, echo_vector
-    from spark_llm.serving.models.minilm import MiniLM
-    from spark_llm.serving.models.smollm2 import SmolLM2
-    from spark_llm.serving.protocol.errors import Refused
-    from spark_llm.serving.protocol.requests import (
-        ChatRequest,
-        Choice,
-        CompletionRequest,
-        EmbeddingRequest,
-        Piece,
-        Texts,
-        Usage,
-        Vectors,
-    )
-    from spark_llm.serving.scenario.capacity import After, Capacity, Quota
-    from spark_llm.serving.scenario.faults import Fault, Faults
-    from spark_llm.serving.scenario.stats import Recorded, Stats
-    from spark_llm.serving.stock import real_endpoints
+    from spark_llm.serving.catalog import ServingEndpoint as ServingEndpoint
+    from spark_llm.serving.endpoints import LocalEndpoints as LocalEndpoints
+    from spark_llm.serving.models.base import ChatModel as ChatModel
+    from spark_llm.serving.models.base import CompletionModel as CompletionModel
+    from spark_llm.serving.models.base import EmbeddingModel as EmbeddingModel
+    from spark_llm.serving.models.base import Model as Model
+    from spark_llm.serving.models.base import StreamingModel as StreamingModel
+    from spark_llm.serving.models.echo import Echo as Echo
+    from spark_llm.serving.models.echo import echo_vector as echo_vector
+    from spark_llm.serving.models.minilm import MiniLM as MiniLM
+    from spark_llm.serving.models.smollm2 import SmolLM2 as SmolLM2
+    from spark_llm.serving.protocol.errors import Refused as Refused
+    from spark_llm.serving.protocol.requests import ChatRequest as ChatRequest
+    from spark_llm.serving.protocol.requests import Choice as Choice
+    from spark_llm.serving.protocol.requests import CompletionRequest as CompletionRequest
+    from spark_llm.serving.protocol.requests import EmbeddingRequest as EmbeddingRequest
+    from spark_llm.serving.protocol.requests import Piece as Piece
+    from spark_llm.serving.protocol.requests import Texts as Texts
+    from spark_llm.serving.protocol.requests import Usage as Usage
+    from spark_llm.serving.protocol.requests import Vectors as Vectors
+    from spark_llm.serving.scenario.capacity import After as After
+    from spark_llm.serving.scenario.capacity import Capacity as Capacity
+    from spark_llm.serving.scenario.capacity import Quota as Quota
+    from spark_llm.serving.scenario.faults import Fault as Fault
+    from spark_llm.serving.scenario.faults import Faults as Faults
+    from spark_llm.serving.scenario.stats import Recorded as Recorded
+    from spark_llm.serving.scenario.stats import Stats as Stats
+    from spark_llm.serving.stock import real_endpoints as real_endpoints
+else:  # a type checker has the names above
+    __all__ = list(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 -- a public name of any type
@@ -92,4 +71,4 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 -- a public name of any type
 
 def __dir__() -> list[str]:
     """Return the public names, loaded or not."""
-    return sorted(__all__)
+    return sorted(_MODULE_OF)

@@ -25,23 +25,18 @@ _MAX_BODY = 20_000  # bytes of a body that is not JSON
 _MAX_SUBJECT = 200  # characters in which the message names a stopped endpoint; later ones may quote the request
 _RETRYABLE = frozenset[Kind](("rate_limited", "unavailable", "timeout", "connection", "invalid_response"))
 _THROTTLING_STATUSES = frozenset((503, 529))
-_BY_STATUS: dict[int, Kind] = {
-    401: "unauthorized",
-    402: "quota",
-    403: "unauthorized",
-    404: "not_found",
-    405: "not_found",
-    407: "unauthorized",
-    408: "timeout",
-    409: "unavailable",  # a conflict with another change, which ends by itself
-    410: "not_found",
-    421: "not_found",  # the host name belongs to another server
-    424: "unavailable",  # text-generation-inference: the model failed while it generated
-    425: "unavailable",
-    429: "rate_limited",
-    499: "unavailable",  # gRPC's "cancelled", as gateways write it
-    501: "invalid_request",  # llama.cpp: the server was started for another task
+_STATUSES: dict[Kind, tuple[int, ...]] = {
+    "unauthorized": (401, 403, 407),
+    "quota": (402,),
+    "not_found": (404, 405, 410, 421),  # 421: the host name belongs to another server
+    "timeout": (408,),
+    # 409: a conflict with another change, which ends by itself. 424: text-generation-inference, where the model failed
+    # while it generated. 499: gRPC's "cancelled", as gateways write it.
+    "unavailable": (409, 424, 425, 499),
+    "rate_limited": (429,),
+    "invalid_request": (501,),  # llama.cpp: the server was started for another task
 }
+_BY_STATUS = {status: kind for kind, statuses in _STATUSES.items() for status in statuses}
 _UNAMBIGUOUS_STATUSES = frozenset((401, 403, 404, 407))
 
 # Messages of an endpoint that takes no requests: Databricks, Hugging Face, KServe and proxied clusters.
@@ -57,89 +52,77 @@ NOT_READY = re.compile(
 )
 
 
-def _any_of(*patterns: str, flags: int = re.IGNORECASE) -> re.Pattern[str]:
-    return re.compile("|".join(patterns), flags)
+def _evidence(kind: Kind, *patterns: str, flags: int = re.IGNORECASE) -> tuple[Kind, re.Pattern[str]]:
+    return kind, re.compile("|".join(patterns), flags)
 
 
 # Codes and messages that say more than the status; the first match gives the kind. They do not apply to 401, 403 and
 # 404, which are unambiguous.
 _KIND_PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     # DashScope writes `insufficient_quota` for a limit of tokens per minute
-    ("rate_limited", _any_of(r"Allocated quota exceeded, please increase")),
-    (
+    _evidence("rate_limited", r"Allocated quota exceeded, please increase"),
+    _evidence(
         "quota",
-        _any_of(
-            r"insufficient_quota|billing_hard_limit",  # OpenAI
-            r"credit balance",  # Anthropic
-            r"budget_exceeded",  # LiteLLM
-            r"exceeded_current_quota_error|\bArrearage\b",  # Moonshot; DashScope
-        ),
+        r"insufficient_quota|billing_hard_limit",  # OpenAI
+        r"credit balance",  # Anthropic
+        r"budget_exceeded",  # LiteLLM
+        r"exceeded_current_quota_error|\bArrearage\b",  # Moonshot; DashScope
     ),
-    (
+    _evidence(
         "unauthorized",
-        _any_of(
-            r"\b(invalid_client|invalid_grant|unauthorized_client|invalid_api_key|API_KEY_INVALID)\b|io\.jsonwebtoken\.",
-            flags=0,
-        ),
+        r"\b(invalid_client|invalid_grant|unauthorized_client|invalid_api_key|API_KEY_INVALID)\b|io\.jsonwebtoken\.",
+        flags=0,
     ),
-    (
+    _evidence(
         "content_filter",
-        _any_of(
-            r"content_filter|content management policy|ResponsibleAIPolicyViolation",  # OpenAI, Azure, Moonshot
-            r"\binvalid_prompt\b|violating our usage policy|content_policy_violation",  # OpenAI
-            r"guardrail",  # Databricks, Bedrock
-            r"content filtering policy",  # Anthropic
-            r"Content Exists Risk",  # DeepSeek
-            r"data_?inspection_?failed|may contain inappropriate content",  # DashScope
-            r"violates usage guidelines|SAFETY_CHECK_TYPE",  # xAI, under 400 too
-            r"PROHIBITED_CONTENT",  # Gemini
-            r"\b1301\b.{0,200}(sensitive|敏感)",  # Zhipu
-            r"new_sensitive",  # MiniMax
-            r"ContentPolicyViolationError",  # LiteLLM, of any of them
-        ),
+        r"content_filter|content management policy|ResponsibleAIPolicyViolation",  # OpenAI, Azure, Moonshot
+        r"\binvalid_prompt\b|violating our usage policy|content_policy_violation",  # OpenAI
+        r"guardrail",  # Databricks, Bedrock
+        r"content filtering policy",  # Anthropic
+        r"Content Exists Risk",  # DeepSeek
+        r"data_?inspection_?failed|may contain inappropriate content",  # DashScope
+        r"violates usage guidelines|SAFETY_CHECK_TYPE",  # xAI, under 400 too
+        r"PROHIBITED_CONTENT",  # Gemini
+        r"\b1301\b.{0,200}(sensitive|敏感)",  # Zhipu
+        r"new_sensitive",  # MiniMax
+        r"ContentPolicyViolationError",  # LiteLLM, of any of them
     ),
-    (
+    _evidence(
         "context_length",
-        _any_of(
-            r"context_length_exceeded|context (length|window|size|limit)",  # OpenAI, Anthropic, and many others
-            r"maximum (context|model) length",  # OpenAI, vLLM, Mistral
-            r"(prompt|input) is too long|(prompt|input) token count",  # Anthropic, Bedrock; Gemini, Copilot, Titan
-            r"reduce the length of (the|your) (messages|prompt|input)",  # OpenAI, vLLM, Cerebras
-            r"string_above_max_length(?!.*\bInvalid '(?!messages|input|prompt))",  # OpenAI, not of a parameter
-            r"Invalid '(messages|input|prompt)[^']*': string too long",
-            r"max_tokens_per_request|request too large for",  # OpenAI; OpenAI and Groq, without the numbers
-            r"maximum prompt length is",  # xAI
-            r"too many tokens: (?!max tokens must)",  # Cohere, not its parameter; no colon: Bedrock's rate limit
-            r"too many tokens overall|max allowed tokens per submitted batch",  # Mistral's embeddings, Voyage's
-            r"max_tokens must be at least 1, got -",  # vLLM: the prompt leaves no room
-            r"input length .{0,80}exceeds|range of input length should be",  # SGLang, NIM, Ollama; DashScope
-            r"exceeded model token limit",  # Moonshot
-            r"prompt exceeds max(imum)? length",  # Zhipu
-            r"tokens_limit_reached",  # GitHub Models
-            r"expected maxLength: \d+, actual: \d+",  # Bedrock's Titan
-            r"input tokens \d+ cannot exceed",  # watsonx
-            r"can only afford [1-9]|prompt tokens limit exceeded",  # OpenRouter's 402 for one request
-            r"exceed_context_size|too large to process",  # llama.cpp
-            r"must have less than \d+ tokens|inputs` tokens \+ `max_new_tokens`",  # text-generation-inference, TEI
-            r"ContextWindowExceededError",  # LiteLLM, of any of them
-        ),
+        r"context_length_exceeded|context (length|window|size|limit)",  # OpenAI, Anthropic, and many others
+        r"maximum (context|model) length",  # OpenAI, vLLM, Mistral
+        r"(prompt|input) is too long|(prompt|input) token count",  # Anthropic, Bedrock; Gemini, Copilot, Titan
+        r"reduce the length of (the|your) (messages|prompt|input)",  # OpenAI, vLLM, Cerebras
+        r"string_above_max_length(?!.*\bInvalid '(?!messages|input|prompt))",  # OpenAI, not of a parameter
+        r"Invalid '(messages|input|prompt)[^']*': string too long",
+        r"max_tokens_per_request|request too large for",  # OpenAI; OpenAI and Groq, without the numbers
+        r"maximum prompt length is",  # xAI
+        r"too many tokens: (?!max tokens must)",  # Cohere, not its parameter; no colon: Bedrock's rate limit
+        r"too many tokens overall|max allowed tokens per submitted batch",  # Mistral's embeddings, Voyage's
+        r"max_tokens must be at least 1, got -",  # vLLM: the prompt leaves no room
+        r"input length .{0,80}exceeds|range of input length should be",  # SGLang, NIM, Ollama; DashScope
+        r"exceeded model token limit",  # Moonshot
+        r"prompt exceeds max(imum)? length",  # Zhipu
+        r"tokens_limit_reached",  # GitHub Models
+        r"expected maxLength: \d+, actual: \d+",  # Bedrock's Titan
+        r"input tokens \d+ cannot exceed",  # watsonx
+        r"can only afford [1-9]|prompt tokens limit exceeded",  # OpenRouter's 402 for one request
+        r"exceed_context_size|too large to process",  # llama.cpp
+        r"must have less than \d+ tokens|inputs` tokens \+ `max_new_tokens`",  # text-generation-inference, TEI
+        r"ContextWindowExceededError",  # LiteLLM, of any of them
     ),
-    (
+    _evidence(
         "rate_limited",
-        _any_of(
-            r"REQUEST_LIMIT_EXCEEDED|RESOURCE_EXHAUSTED|rate_limit_exceeded|rate limit(\(s\))? exceeded"
-            r"|too many requests|exceeded .{0,60}rate limit|exceeding rate limit",
-        ),
+        r"REQUEST_LIMIT_EXCEEDED|RESOURCE_EXHAUSTED|rate_limit_exceeded|rate limit(\(s\))? exceeded"
+        r"|too many requests|exceeded .{0,60}rate limit|exceeding rate limit",
     ),
-    (
-        "not_found",  # the URL's scheme is wrong: nginx and Go answer 400
-        _any_of(r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server"),
-    ),
+    # the URL's scheme is wrong: nginx and Go answer 400
+    _evidence("not_found", r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server"),
 )
 # A 403 about one input and not about the login: OpenRouter's moderation names the input, xAI the failed check.
-_INPUT_REFUSED = _any_of(r"flagged_input|violates usage guidelines|SAFETY_CHECK_TYPE")
+_INPUT_REFUSED = re.compile(r"flagged_input|violates usage guidelines|SAFETY_CHECK_TYPE", re.IGNORECASE)
 # OpenAI and Groq, in a 429 or a 413: the limit per minute, and the tokens that this request alone needs.
-_LIMIT_AND_REQUEST = _any_of(r"\blimit:? (\d[\d,]{0,20})\b.{0,80}?\brequested:? (\d[\d,]{0,20})")
+_LIMIT_AND_REQUEST = re.compile(r"\blimit:? (\d[\d,]{0,20})\b.{0,80}?\brequested:? (\d[\d,]{0,20})", re.IGNORECASE)
 
 
 def document_of(response: Response, field: str, *, format_unsupported: bool = False) -> dict[str, Any] | Failure:

@@ -132,31 +132,28 @@ def to_arrow(results: Sequence[Result | None], data_type: pa.StructType) -> pa.S
     empty = Result()
     filled = [empty if result is None else result for result in results]
     arrays = [_field_array(field, [getattr(result, field.name) for result in filled]) for field in fields]
-    return pa.StructArray.from_arrays(
-        arrays, fields=fields, mask=pa.array([result is None for result in results], pa.bool_())
-    )
+    return pa.StructArray.from_arrays(arrays, fields=fields, mask=_nulls(results))
 
 
 def _field_array(field: pa.Field, values: list[Any]) -> pa.Array:
     if pa.types.is_struct(field.type) and field.name != "parsed":  # the value of `parsed` is a dict already
-        nulls = [value is None for value in values]
-        if all(nulls):
+        nulls = _nulls(values)
+        if nulls.true_count == len(values):
             return pa.nulls(len(values), field.type)
         columns = zip(*[(None,) * field.type.num_fields if value is None else value for value in values], strict=True)
         arrays = [pa.array(column, part.type) for column, part in zip(columns, field.type, strict=True)]
-        return pa.StructArray.from_arrays(arrays, fields=list(field.type), mask=pa.array(nulls, pa.bool_()))
+        return pa.StructArray.from_arrays(arrays, fields=list(field.type), mask=nulls)
     if field.name == "embedding":
         lengths = (0 if value is None else len(value) // 4 for value in values)
         offsets = pa.array(accumulate(lengths, initial=0), pa.int32())
-        floats = pa.Array.from_buffers(
-            pa.float32(),
-            offsets[-1].as_py(),
-            [None, pa.py_buffer(b"".join(value for value in values if value is not None))],
-        )
-        return pa.ListArray.from_arrays(
-            offsets, floats, type=field.type, mask=pa.array([value is None for value in values], pa.bool_())
-        )
+        data = pa.py_buffer(b"".join(value for value in values if value is not None))
+        floats = pa.Array.from_buffers(pa.float32(), offsets[-1].as_py(), [None, data])
+        return pa.ListArray.from_arrays(offsets, floats, type=field.type, mask=_nulls(values))
     return pa.array(values, field.type)
+
+
+def _nulls(values: Sequence[object]) -> pa.BooleanArray:
+    return pa.array([value is None for value in values], pa.bool_())
 
 
 def to_pandas(results: Sequence[Result | None], names: Sequence[str]) -> pd.DataFrame:
@@ -167,9 +164,8 @@ def to_pandas(results: Sequence[Result | None], names: Sequence[str]) -> pd.Data
         name: pd.Series([_pandas_value(getattr(result, name)) for result in filled], dtype=object) for name in names
     }
     if "attempts" in columns:
-        columns["attempts"] = pd.Series(
-            [None if result is None else result.attempts for result in results], dtype=object
-        )
+        attempts = [None if result is None else result.attempts for result in results]
+        columns["attempts"] = pd.Series(attempts, dtype=object)
     frame: pd.DataFrame = pd.DataFrame(columns)
     return frame
 
@@ -185,19 +181,15 @@ def columns_to_arrow(columns: Sequence[Sequence[Result | None]], data_type: pa.S
 
 def columns_to_pandas(columns: Sequence[Sequence[Result | None]], names: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """Convert the results of several columns to a frame whose cells are None, or dicts with the keys `names`."""
-    frame: pd.DataFrame = pd.DataFrame(
-        {
-            column: pd.Series(
-                [None if result is None else _result_dict(result, fields) for result in results], dtype=object
-            )
-            for results, (column, fields) in zip(columns, names.items(), strict=True)
-        }
-    )
+    cells_of = {}
+    for results, (column, fields) in zip(columns, names.items(), strict=True):
+        cells = [
+            None if result is None else {name: _pandas_value(getattr(result, name)) for name in fields}
+            for result in results
+        ]
+        cells_of[column] = pd.Series(cells, dtype=object)
+    frame: pd.DataFrame = pd.DataFrame(cells_of)
     return frame
-
-
-def _result_dict(result: Result, names: Sequence[str]) -> dict[str, Any]:
-    return {name: _pandas_value(getattr(result, name)) for name in names}
 
 
 def _pandas_value(value: Any) -> Any:  # noqa: ANN401 -- any field of a result

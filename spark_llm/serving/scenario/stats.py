@@ -66,42 +66,22 @@ class _Counters:
     """The counters of `Stats`, while they change."""
 
     def __init__(self) -> None:
-        self.requests = self.rows_asked = self.rows_answered = self.prompt_tokens = self.completion_tokens = 0
-        self.total_tokens = self.in_flight = self.max_in_flight = self.disconnects = 0
-        self.in_work = self.max_in_work = 0
+        self.amounts = {each.name: 0 for each in fields(Stats) if each.name not in ("by_status", "endpoints")}
         self.by_status: dict[int, int] = {}
         self.endpoints: dict[str, _Counters] = {}
 
-    def begin(self) -> None:
-        self.requests += 1
-        self.in_flight += 1
-        self.max_in_flight = max(self.max_in_flight, self.in_flight)
-
-    def begin_work(self) -> None:
-        self.in_work += 1
-        self.max_in_work = max(self.max_in_work, self.in_work)
-
-    def end_work(self) -> None:
-        self.in_work -= 1
-
-    def end(self, status: int, rows: int, usage: Usage | None) -> None:
-        self.in_flight -= 1
-        self.by_status[status] = self.by_status.get(status, 0) + 1
-        self.rows_answered += rows
-        if usage is not None:
-            self.prompt_tokens += usage.prompt_tokens
-            self.completion_tokens += usage.completion_tokens
-            self.total_tokens += usage.total_tokens
-
-    def disconnect(self) -> None:
-        self.in_flight -= 1
-        self.disconnects += 1
+    def add(self, amounts: Mapping[str, int], status: int | None = None) -> None:
+        """Add to the counters of these names, and count the status of a response; a maximum follows its counter."""
+        if status is not None:
+            self.by_status[status] = self.by_status.get(status, 0) + 1
+        for name, amount in amounts.items():
+            self.amounts[name] += amount
+        for name in ("in_flight", "in_work"):
+            self.amounts[f"max_{name}"] = max(self.amounts[f"max_{name}"], self.amounts[name])
 
     def snapshot(self) -> Stats:
-        values: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(Stats)}
-        values["by_status"] = dict(sorted(self.by_status.items()))
-        values["endpoints"] = {name: counters.snapshot() for name, counters in sorted(self.endpoints.items())}
-        return Stats(**values)
+        endpoints = {name: counters.snapshot() for name, counters in sorted(self.endpoints.items())}
+        return Stats(**self.amounts, by_status=dict(sorted(self.by_status.items())), endpoints=endpoints)
 
 
 class RequestStats:
@@ -113,8 +93,8 @@ class RequestStats:
         self._counters = [total]
         self._recorded = recorded
         with change:
-            self.number = total.requests
-            total.begin()
+            self.number = total.amounts["requests"]
+            total.add({"requests": 1, "in_flight": 1})
             change.notify_all()
 
     def record(self, request: Recorded) -> None:
@@ -128,37 +108,42 @@ class RequestStats:
         with self._change:
             counters = self._counters[0].endpoints.setdefault(name, _Counters())
             self._counters.append(counters)
-            counters.begin()
+            counters.add({"requests": 1, "in_flight": 1})
             self._change.notify_all()
 
     def add_rows(self, rows: int) -> None:
         """Count the rows of the request."""
-        with self._change:
-            for counters in self._counters:
-                counters.rows_asked += rows
-            self._change.notify_all()
+        self._add(rows_asked=rows)
 
     @contextmanager
     def in_work(self) -> Iterator[None]:
         """Count the request as in work until the block ends."""
-        self._update(_Counters.begin_work)
+        self._add(in_work=1)
         try:
             yield
         finally:
-            self._update(_Counters.end_work)
+            self._add(in_work=-1)
 
     def end(self, status: int, rows: int = 0, usage: Usage | None = None) -> None:
         """Count the response, and the rows and tokens that it answers."""
-        self._update(lambda counters: counters.end(status, rows, usage))
+        usage = usage or Usage(0)
+        self._add(
+            status,
+            in_flight=-1,
+            rows_answered=rows,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            total_tokens=usage.total_tokens,
+        )
 
     def disconnect(self) -> None:
         """Count that the client hung up."""
-        self._update(_Counters.disconnect)
+        self._add(in_flight=-1, disconnects=1)
 
-    def _update(self, count: Callable[[_Counters], None]) -> None:
+    def _add(self, status: int | None = None, **amounts: int) -> None:
         with self._change:
             for counters in self._counters:
-                count(counters)
+                counters.add(amounts, status)
             self._change.notify_all()
 
 

@@ -5,7 +5,6 @@ Knows no clock, no socket, no Spark and no secret: of a token it gets the origin
 
 import re
 from collections.abc import Container, Mapping
-from functools import partial
 from typing import NamedTuple
 
 from spark_llm.errors import HINT, Kind
@@ -17,7 +16,6 @@ MAX_MESSAGE_CHARACTERS = 700
 _MAX_WHERE = 200
 _MAX_SIGN_IN = 80
 _DATABRICKS = re.compile(r"/serving-endpoints\b|/ai-gateway/")
-_pattern = partial(re.compile, flags=re.IGNORECASE)
 _REFUSED = (
     "the token ({sign_in}) was refused: it is revoked, expired or for another host; create a new one for this host."
 )
@@ -28,8 +26,8 @@ class HintRule(NamedTuple):
     """A hint, and the conditions under which an error gets it; a condition that is left out always holds."""
 
     hint: str  # {sign_in} and the {name} of a Databricks endpoint are filled in
-    message: re.Pattern[str] | None = None  # found in the message
-    url: re.Pattern[str] | None = None  # found in the URL
+    message: str | None = None  # a regular expression that is found in the message, whatever its case
+    on_databricks: bool = False  # only where the URL is of Databricks
     statuses: Container[int] | None = None
     signed_in: bool | None = None  # whether a token was sent
     stops_all: bool = False  # only where the error stopped the whole task
@@ -41,21 +39,19 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
         HintRule(
             "a rate limit of 0 turns the endpoint off; have it raised, or use another endpoint: `spark-llm endpoints`"
             " lists them.",
-            message=_pattern(r"rate limit (of|set to) 0\b"),
+            message=r"rate limit (of|set to) 0\b",
         ),
         HintRule(
             "an IP access list blocks the workers; have their outgoing addresses added to it.",
-            message=_pattern(r"\bIP (ACL|access list)|\bsource IP\b"),
+            message=r"\bIP (ACL|access list)|\bsource IP\b",
         ),
         HintRule(
             "a network rule blocks the workers; ask the network's administrator to allow connections to this host.",
-            message=_pattern(
-                r"network policy|network access|virtual network|firewall|private (endpoint|link)|public access"
-            ),
+            message=r"network policy|network access|virtual network|firewall|private (endpoint|link)|public access",
         ),
         HintRule(
             "the endpoint's own key for its provider was refused; the endpoint's owner has to renew it.",
-            message=_pattern(r"provider behind the endpoint"),
+            message=r"provider behind the endpoint",
         ),
         HintRule(
             "the endpoint's own key for the service behind it was refused; the endpoint's owner has to renew it.",
@@ -72,29 +68,27 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
         ),
         HintRule(
             "the token ({sign_in}) lacks the scope that the message names; create a token with that scope.",
-            message=_pattern(r"\bscopes?\b"),
+            message=r"\bscopes?\b",
         ),
         HintRule(
             "the client's id or secret ({sign_in}) was refused; check both, and whether the secret was revoked.",
-            message=_pattern(r"invalid_client|client authentication|^signing in at"),
+            message=r"invalid_client|client authentication|^signing in at",
         ),
         HintRule(
             "the token ({sign_in}) has expired; create a new one, or pass a token= that renews itself:"
             " ClientCredentials, or a function.",
-            message=_pattern(r"\bexpired|\blapsed"),
+            message=r"\bexpired|\blapsed",
         ),
         HintRule(_REFUSED, statuses=(401,)),
         HintRule(
             _REFUSED,
-            message=_pattern(
-                r"invalid (access )?token|incorrect api key|api key not valid|jsonwebtoken|invalid_(api_key|grant)"
-            ),
+            message=r"invalid (access )?token|incorrect api key|api key not valid|jsonwebtoken|invalid_(api_key|grant)",
         ),
-        HintRule(_WRONG_TASK, message=_pattern(r"embeddings from this model")),
+        HintRule(_WRONG_TASK, message=r"embeddings from this model"),
         HintRule(
             "the identity behind {sign_in} needs CAN QUERY on the endpoint; grant it on the endpoint's page, under"
             " Permissions.",
-            url=_DATABRICKS,
+            on_databricks=True,
         ),
         HintRule("the identity behind {sign_in} lacks the permission; have it granted, or use another token."),
     ),
@@ -103,17 +97,19 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
             "use the address that the redirect leads to: often https:// for http://; a sign-in page means a wrong URL.",
             statuses=range(300, 400),
         ),
-        HintRule("write https:// in the URL.", message=_pattern(r"HTTP request (was sent )?to (an )?HTTPS")),
+        HintRule("write https:// in the URL.", message=r"HTTP request (was sent )?to (an )?HTTPS"),
         HintRule(
             "the URL accepts no POST; end it in /invocations, /chat/completions, /completions or /embeddings.",
             statuses=(405,),
         ),
         HintRule("the server has another host name; check the host in the URL.", statuses=(421,)),
-        HintRule(_WRONG_TASK, message=_pattern(r"\bchat model\b|did you mean to use v1/")),
-        HintRule("check the endpoint's name; `spark-llm endpoints` lists the workspace's endpoints.", url=_DATABRICKS),
+        HintRule(_WRONG_TASK, message=r"\bchat model\b|did you mean to use v1/"),
+        HintRule(
+            "check the endpoint's name; `spark-llm endpoints` lists the workspace's endpoints.", on_databricks=True
+        ),
         HintRule(
             "check the model's name, Endpoint(…, model=…); most servers list theirs at /v1/models.",
-            message=_pattern(r"\bmodel\b|\bdeployment\b"),
+            message=r"\bmodel\b|\bdeployment\b",
         ),
         HintRule(
             "check the URL: a base URL, like https://host/v1, needs model=…; any other ends in /invocations,"
@@ -124,19 +120,21 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
     "unavailable": (
         HintRule(
             "start the endpoint, then run it again; `spark-llm check {name}` shows when it is ready.",
-            message=STOPPED,
-            url=_DATABRICKS,
+            message=STOPPED.pattern,
+            on_databricks=True,
         ),
-        HintRule("start it where it is hosted, then run it again.", message=STOPPED),
+        HintRule("start it where it is hosted, then run it again.", message=STOPPED.pattern),
         HintRule(
             "`spark-llm check {name}` shows when it is ready; Policy(give_up_after_s=…) waits longer.",
-            message=NOT_READY,
-            url=_DATABRICKS,
+            message=NOT_READY.pattern,
+            on_databricks=True,
         ),
-        HintRule("wait until it is deployed, or allow a longer wait: Policy(give_up_after_s=…).", message=NOT_READY),
+        HintRule(
+            "wait until it is deployed, or allow a longer wait: Policy(give_up_after_s=…).", message=NOT_READY.pattern
+        ),
         HintRule(
             "`spark-llm check {name}` shows its state; once it answers, run the failed rows again.",
-            url=_DATABRICKS,
+            on_databricks=True,
             stops_all=True,
         ),
         HintRule(
@@ -153,32 +151,32 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
     "connection": (
         HintRule(
             "check the host's spelling; if it is right, the workers need a DNS that knows it, or a proxy, HTTPS_PROXY.",
-            message=_pattern(r"cannot be resolved"),
+            message=r"cannot be resolved",
         ),
         HintRule(
             "trust the issuer of its certificate: Endpoint(…, ca_bundle=…), or SSL_CERT_FILE on the workers.",
-            message=_pattern(r"certificate verify failed"),
+            message=r"certificate verify failed",
         ),
-        HintRule("write http://, or the port that uses TLS.", message=_pattern(r"\bno TLS with\b")),
+        HintRule("write http://, or the port that uses TLS.", message=r"\bno TLS with\b"),
         HintRule(
             "the port belongs to another protocol; try https://, or check the port.",
-            message=_pattern(r"\bis not HTTP\b"),
+            message=r"\bis not HTTP\b",
         ),
         HintRule(
             "check HTTPS_PROXY in the workers' environment; NO_PROXY names the hosts to reach without it.",
-            message=_pattern(r"\bproxy\b"),
+            message=r"\bproxy\b",
         ),
         HintRule(
             "nothing listens there; check the host and the port. To a worker, localhost is the worker itself.",
-            message=_pattern(r"\brefused\b"),
+            message=r"\brefused\b",
         ),
         HintRule(
             "the workers cannot reach it; look for a firewall, or name the proxy in HTTPS_PROXY on the workers.",
-            message=_pattern(r"no connection to .+ within|unreachable|timed out|no route"),
+            message=r"no connection to .+ within|unreachable|timed out|no route",
         ),
         HintRule(
             "raise the workers' limit of open files (ulimit -n), or lower Policy(max_in_flight=…).",
-            message=_pattern(r"too many open files"),
+            message=r"too many open files",
         ),
         HintRule("check the URL, and look at the server's log.", stops_all=True),
     ),
@@ -189,7 +187,7 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
         HintRule(
             "one request exceeds the limit per minute; shorten the text, lower max_tokens or Policy(batch_size=…), or"
             " have the limit raised.",
-            message=_pattern(r"\blimit:? [\d,]+\b.*\brequested:? [\d,]+|request too large for"),
+            message=r"\blimit:? [\d,]+\b.*\brequested:? [\d,]+|request too large for",
         ),
         HintRule("lower max_tokens, or add credit to the account.", statuses=(402,)),
         HintRule("shorten the text, lower max_tokens, or use a model with a longer context."),
@@ -197,18 +195,14 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
     "invalid_request": (
         HintRule(
             _WRONG_TASK,
-            message=_pattern(
-                r"missing required (chat|completions?|embeddings?) parameter|does not work with the specified model"
-                r"|support (the )?(chat|completions?|embeddings?)\b|\b(embedding|chat) models?\b"
-                r"|\b(messages|prompt|input): field required|unknown field \W*(messages|prompt|inputs?)\b"
-            ),
+            message=r"missing required (chat|completions?|embeddings?) parameter|does not work with the specified model"
+            r"|support (the )?(chat|completions?|embeddings?)\b|\b(embedding|chat) models?\b"
+            r"|\b(messages|prompt|input): field required|unknown field \W*(messages|prompt|inputs?)\b",
         ),
         HintRule(
             "leave out the field that the message names: a parameter of the UDF, or a field of extra_body.",
-            message=_pattern(
-                r"unsupported[ _](parameter|value)|unknown field|unrecognized|extra inputs|unexpected keyword"
-                r"|is not supported|not permitted"
-            ),
+            message=r"unsupported[ _](parameter|value)|unknown field|unrecognized|extra inputs|unexpected keyword"
+            r"|is not supported|not permitted",
         ),
         HintRule(
             "the server accepts no request of that size; lower Policy(batch_size=…), or shorten the text.",
@@ -223,11 +217,11 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
     "invalid_response": (
         HintRule(
             "the server ignores the parameter; leave dimensions out, or use a model that can shorten its vectors.",
-            message=_pattern(r"dimensions=\d+ was requested"),
+            message=r"dimensions=\d+ was requested",
         ),
         HintRule(
             "the server may take one text at a time; set Policy(batch_size=1).",
-            message=_pattern(r"vectors for \d+ inputs|the vectors' indexes"),
+            message=r"vectors for \d+ inputs|the vectors' indexes",
         ),
         HintRule("the server there may not be a model server; check the URL's host and path.", stops_all=True),
     ),
@@ -261,8 +255,8 @@ def _fits(rule: HintRule, error: RowError, where: str, sign_in: str, *, stops_al
         (stops_all or not rule.stops_all)
         and rule.signed_in in (None, bool(sign_in))
         and (rule.statuses is None or error.status in rule.statuses)
-        and (rule.url is None or bool(rule.url.search(where)))
-        and (rule.message is None or bool(rule.message.search(error.message)))
+        and (not rule.on_databricks or bool(_DATABRICKS.search(where)))
+        and (rule.message is None or bool(re.search(rule.message, error.message, re.IGNORECASE)))
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from inspect import signature
 from pathlib import Path
-from typing import NamedTuple
 
 from spark_llm.cli.job_file import JobFile
 from spark_llm.cli.local.spark import job_session
@@ -16,25 +15,21 @@ from spark_llm.enrich.estimation.estimate import estimate
 STOPPED = 3
 
 
-class Outcome(NamedTuple):
-    """The text to print and the exit code."""
+def enrich(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[str, int]:
+    """Run the job of a file, or estimate it; return the text to print and the exit code.
 
-    text: str
-    code: int
-
-
-def enrich(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Outcome:
-    """Run the job of a file, or estimate it, and return the report; raises `SparkLLMError` where that fails."""
+    Raises `SparkLLMError` where that fails.
+    """
     job = JobFile.read(Path(arguments.job), environ)
     with job_session(job.settings) as spark:
         options = job.arguments()
         if arguments.dry_run:
             parameters = signature(estimate).parameters
             estimated = estimate(spark, **{name: value for name, value in options.items() if name in parameters})
-            return Outcome(_json(estimated.row()) if arguments.json else str(estimated), 0)
+            return _json(estimated.row()) if arguments.json else str(estimated), 0
         report = enrich_table(spark, **options)
     row = {**report.row(), "notes": report.notes}
-    return Outcome(_json(row) if arguments.json else str(report), 0 if report.done else STOPPED)
+    return _json(row) if arguments.json else str(report), 0 if report.done else STOPPED
 
 
 def _json(row: Mapping[str, object]) -> str:

@@ -151,12 +151,12 @@ def run_enrich(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         raise SparkLLMError(f"{error}.", "pip install 'spark-llm-endpoints[spark,java]'") from None
     try:
-        outcome = enrich.enrich(arguments, os.environ)
+        text, code = enrich.enrich(arguments, os.environ)
     except KeyboardInterrupt:
         print("\nStopped. Run it again: rows that have an answer are not asked again.", file=sys.stderr)
         return 130
-    print(outcome.text)
-    return outcome.code
+    print(text)
+    return code
 
 
 class _NoToken(argparse.Action):

@@ -6,14 +6,13 @@ for each kind of column, so no name of the user's meets one of these.
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
-from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StringType
 
 from spark_llm.enrich.column_types import is_comparable, nullable
-from spark_llm.enrich.plan import RunPlan, fingerprint_name
+from spark_llm.enrich.plan import RunPlan
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import quoted
 
@@ -48,68 +47,51 @@ def pending_rows(
         ),
     )
     if target is None:
-        false, null = F.lit(False), F.lit(None).cast("string")
-        compared = _Compared(
-            rows.select("*", F.lit(True).alias("new"), false.alias("deleted")),
-            {each.name: null for each in plan.filled},
-            {each.name: false for each in plan.filled},
-            false,
-        )
+        new, false = F.lit(True), F.lit(False)
+        flags = new.alias("new"), false.alias("deleted"), false.alias("changed")
+        compared = rows.select("*", *_answered(None, plan), *flags)
     else:
         compared = _compared(rows, target, plan, delete_missing=delete_missing)
     return _with_flags(compared, plan, retry_errors=retry_errors)
 
 
-class _Compared(NamedTuple):
-    """The source's rows joined to the target's, with the columns that the comparison rests on.
+def _answered(target: DataFrame | None, plan: RunPlan) -> tuple[Column, Column]:
+    """Return two structs, by the columns to fill: the target's fingerprints, and whether its errors are retryable.
 
-    Attributes:
-        rows: The rows, with `new` and `deleted`.
-        fingerprints: The fingerprint that the target has, by column to fill.
-        retryable: Whether the target has a retryable error, by column to fill.
-        changed: Whether a carried column differs.
+    A column that the target lacks is null in both.
     """
+    found = {plan.same(name) for name in target.columns} if target is not None else set[str]()
+    null = F.lit(None)
+    fingerprints, retryable = [], []
+    for each in plan.filled:
+        fingerprint = col(each.fingerprint_name) if plan.same(each.fingerprint_name) in found else null.cast("string")
+        fingerprints.append(fingerprint.alias(each.name))
+        error = col(each.name, "error", "retryable") if plan.same(each.name) in found else null.cast("boolean")
+        retryable.append(error.alias(each.name))
+    return F.struct(*fingerprints).alias("t_fingerprints"), F.struct(*retryable).alias("t_retryable")
 
-    rows: DataFrame
-    fingerprints: dict[str, Column]
-    retryable: dict[str, Column]
-    changed: Column
 
-
-def _compared(rows: DataFrame, target: DataFrame, plan: RunPlan, *, delete_missing: bool) -> _Compared:
+def _compared(rows: DataFrame, target: DataFrame, plan: RunPlan, *, delete_missing: bool) -> DataFrame:
+    """Return the source's rows joined to the target's, with `new`, `deleted` and `changed`."""
     kinds = {plan.same(field.name): field.dataType for field in target.schema}
-    marked = [each.name for each in plan.filled if plan.same(each.fingerprint_name) in kinds]
-    answered = [name for name in marked if plan.same(name) in kinds]
-    fingerprints = F.struct(*(col(fingerprint_name(name)).alias(name) for name in marked)).alias("t_fingerprints")
-    retryable = F.struct(*(col(name, "error", "retryable").alias(name) for name in answered)).alias("t_retryable")
     known = target.select(
         _struct(plan.key).alias("t_key"),
         *([_struct(plan.carried).alias("t_carried")] if plan.carried else []),
-        *([fingerprints] if marked else []),
-        *([retryable] if answered else []),
+        *_answered(target, plan),
         F.lit(True).alias("in_target"),
     )
     same_key = reduce(Column.__and__, [col("key", name) == col("t_key", name) for name in plan.key])
-    flags = {"new": col("in_target").isNull(), "deleted": F.lit(False)}
+    new = col("in_target").isNull()
+    differences = (
+        _differ(col("carried", name), col("t_carried", name), kinds[plan.same(name)]) for name in plan.carried
+    )
+    flags = {"new": new, "deleted": F.lit(False), "changed": ~new & any_of(differences)}
     if delete_missing:
         flags |= {"deleted": col("key").isNull(), "key": F.coalesce("key", "t_key")}
-    joined = rows.join(known, same_key, "full" if delete_missing else "left").withColumns(flags)
-    differences = [
-        _differ(col("carried", name), col("t_carried", name), kinds[plan.same(name)]) for name in plan.carried
-    ]
-    null, false = F.lit(None).cast("string"), F.lit(False)
-    return _Compared(
-        joined,
-        {each.name: col("t_fingerprints", each.name) if each.name in marked else null for each in plan.filled},
-        {
-            each.name: F.coalesce(col("t_retryable", each.name), false) if each.name in answered else false
-            for each in plan.filled
-        },
-        ~col("new") & any_of(differences),
-    )
+    return rows.join(known, same_key, "full" if delete_missing else "left").withColumns(flags)
 
 
-def _with_flags(compared: _Compared, plan: RunPlan, *, retry_errors: bool) -> DataFrame:
+def _with_flags(compared: DataFrame, plan: RunPlan, *, retry_errors: bool) -> DataFrame:
     """Return the rows with something to do; rows with a faulty key are among them, so that they can be counted.
 
     The copies of a key are counted after the join, so that both share one partitioning. A key that is twice in the
@@ -117,8 +99,8 @@ def _with_flags(compared: _Compared, plan: RunPlan, *, retry_errors: bool) -> Da
     """
     writes = {}
     for each in plan.filled:
-        stale = ~col("fingerprints", each.name).eqNullSafe(compared.fingerprints[each.name])
-        retried = col("fingerprints", each.name).isNotNull() & compared.retryable[each.name]
+        stale = ~col("fingerprints", each.name).eqNullSafe(col("t_fingerprints", each.name))
+        retried = col("fingerprints", each.name).isNotNull() & F.coalesce(col("t_retryable", each.name), F.lit(False))
         writes[each.name] = ~col("deleted") & (stale | retried if retry_errors else stale)
     asks = {each.name: writes[each.name] & col("fingerprints", each.name).isNotNull() for each in plan.filled}
     sizes = [
@@ -132,12 +114,12 @@ def _with_flags(compared: _Compared, plan: RunPlan, *, retry_errors: bool) -> Da
         "copies": F.count(F.lit(1)).over(same_key),
         "writes": F.struct(*(condition.alias(name) for name, condition in writes.items())),
         "asks": F.struct(*(condition.alias(name) for name, condition in asks.items())),
-        "changed": compared.changed & ~col("deleted"),
+        "changed": col("changed") & ~col("deleted"),
         "size": reduce(Column.__add__, sizes, F.lit(0)).cast("bigint"),
     }
     is_written = any_of(col("writes", name) for name in writes)
     return (
-        compared.rows.withColumns(flags)
+        compared.withColumns(flags)
         .where(col("new") | col("changed") | col("deleted") | is_written | faulty)
         .select(
             "key",

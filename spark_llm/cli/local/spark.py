@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import pyspark
 from pyspark.errors import PySparkRuntimeError
@@ -101,17 +100,11 @@ def job_session(settings: Mapping[str, str]) -> Iterator[SparkSession]:
             spark.stop()
 
 
-class DemoSpark(NamedTuple):
-    """A session, and why it has no Delta Lake, with a hint; an empty text if it has."""
-
-    session: SparkSession
-    why_no_delta: str
-
-
-def demo_session(log: Path) -> DemoSpark:
+def demo_session(log: Path) -> tuple[SparkSession, str]:
     """Return the active session, or start one on two cores of this machine that listens on loopback only.
 
-    Spark downloads Delta Lake from Maven Central once. Without access to it, the session comes without Delta Lake.
+    The text says why the session has no Delta Lake, with a hint; it is empty if it has. Spark downloads Delta Lake from
+    Maven Central once. Without access to it, the session comes without Delta Lake.
     Everything that Spark prints goes into the file `log`. Raises `JobFailedError` where Spark does not start.
     """
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
@@ -134,7 +127,7 @@ def demo_session(log: Path) -> DemoSpark:
                 raise JobFailedError("Spark does not start.", f"its log says why: {log}.") from error
     if not why and "delta" not in (session.conf.get("spark.sql.extensions", None) or ""):
         why = f"The active session has no Delta Lake.{HINT}stop it first."
-    return DemoSpark(session, why)
+    return session, why
 
 
 def why_no_package(log: str) -> str:
@@ -150,10 +143,7 @@ def why_no_package(log: str) -> str:
 def _start(settings: Mapping[str, str], *, own_python: bool = True) -> SparkSession:
     if own_python:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else workers run the python3 of the PATH
-    builder = SparkSession.builder
-    for name, value in settings.items():
-        builder = builder.config(name, value)
-    return builder.getOrCreate()
+    return SparkSession.builder.config(map=dict(settings)).getOrCreate()
 
 
 @contextmanager

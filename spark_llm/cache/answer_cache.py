@@ -117,7 +117,7 @@ class WriteBehindStore:
                 if not entries or self._closed.is_set() or self._pending_bytes > MAX_PENDING_BYTES:
                     return
                 self._pending.update(entries)
-                self._pending_bytes += sum(entry.size_bytes for entry in entries.values())
+                self._pending_bytes += sum(len(answer) + len(vector or b"") for answer, vector in entries.values())
                 if self._writer is None:
                     writer = threading.Thread(target=self._write, name="spark_llm cache", daemon=True)
                     writer.start()

@@ -19,11 +19,6 @@ class Entry(NamedTuple):
     answer: bytes
     vector: bytes | None
 
-    @property
-    def size_bytes(self) -> int:
-        """The size of both parts."""
-        return len(self.answer) + len(self.vector or b"")
-
 
 class Keys:
     """Cache keys of one task's requests: SHA-256 of task, URL, model, further headers and the body for one input.

@@ -160,11 +160,7 @@ class Endpoint:
     def __repr__(self) -> str:
         """Show the endpoint without its secrets."""
         shown = [repr(masked_url(self.target) if self.is_url else self.target)]
-        shown += [
-            f"{name}={value!r}"
-            for name, value in (("model", self.model), ("served_model", self.served_model))
-            if value is not None
-        ]
+        shown += [f"{name}={getattr(self, name)!r}" for name in ("model", "served_model") if getattr(self, name)]
         shown += [f"{name}=***" for name in ("token", "headers", "ca_bundle") if getattr(self, name)]
         return f"Endpoint({', '.join(shown)}{', allow_http=True' if self.allow_http else ''})"
 

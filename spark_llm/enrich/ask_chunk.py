@@ -40,11 +40,6 @@ class ChunkResult(NamedTuple):
     only_new: bool
     fatal_error: str | None = None
 
-    @classmethod
-    def zero(cls, names: Iterable[str]) -> "ChunkResult":
-        """Return the sum of no chunks."""
-        return cls(0, 0, {name: Tally() for name in names}, only_new=True)
-
     def plus(self, other: "ChunkResult") -> "ChunkResult":
         """Return the sum of two chunks."""
         columns = {name: tally.plus(other.columns[name]) for name, tally in self.columns.items()}

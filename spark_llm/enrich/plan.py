@@ -65,11 +65,6 @@ class RunPlan:
     added_answers: tuple[StructField, ...] = ()
     added_carried: tuple[StructField, ...] = ()
 
-    @property
-    def alters_target(self) -> bool:
-        """Whether an existing target lacks columns."""
-        return bool(self.added_answers or self.added_carried)
-
     def without(self, names: Iterable[str]) -> "RunPlan":
         """Return the plan without these columns of the source."""
         left_out = set(names)

@@ -38,6 +38,7 @@ from spark_llm.enrich.work_table import WorkTable
 from spark_llm.livecounts.counts import LiveCounts, local_address_for
 from spark_llm.metering.chunking import ChunkPlanner, Limits
 from spark_llm.metering.prices import Price, total_cost
+from spark_llm.metering.tally import Tally
 from spark_llm.udf.lazy_udf import Call
 
 _logger = logging.getLogger("spark_llm.enrich")
@@ -79,7 +80,7 @@ class Job:
             target.refresh()  # the last run may have altered and filled it meanwhile
             tables = self.plan(spark, source, early)
             plan, notes = apply_plan(tables.plan, target, formats)
-            if plan.alters_target:
+            if plan.added_answers or plan.added_carried:
                 tables = Tables(source.read(), target.read_existing(), plan)
             staging = Staging(spark, target, target.provider(), name)
             merger = Merger(spark, target, lease, name)
@@ -150,7 +151,7 @@ class Job:
         merger: Merger,
     ) -> ChunkResult:
         """Ask chunk by chunk, and merge the answers of each; return the sum of the chunks."""
-        total = ChunkResult.zero(self.calls)
+        total = ChunkResult(0, 0, {name: Tally() for name in self.calls}, only_new=True)
         if not work.to_ask:
             return total
         runner = ChunkRunner.of(spark, plan, self.limits.max_failure_rate)

@@ -10,12 +10,17 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType
 
-from spark_llm.engine.request_spec import request_specs
 from spark_llm.enrich.api import job_of
 from spark_llm.enrich.changes import any_of, argument_name, asked_condition, check_key, col, key_counts, text_size
 from spark_llm.enrich.column_types import find_field, same_of
 from spark_llm.enrich.estimation.report import ColumnEstimate, Estimate
-from spark_llm.enrich.estimation.row_cost import BYTES_PER_TOKEN, instruction_bytes, max_answer_tokens
+from spark_llm.enrich.estimation.row_cost import (
+    guessed_prompt_tokens,
+    guessed_tally,
+    instruction_bytes,
+    max_answer_tokens,
+    task_of,
+)
 from spark_llm.enrich.plan import FilledColumn, RunPlan
 from spark_llm.enrich.runner import Job, Tables
 from spark_llm.enrich.source import Source
@@ -158,22 +163,19 @@ def _arguments(target: DataFrame, each: FilledColumn) -> list[tuple[Column, Data
 
 
 def _column_estimate(each: FilledColumn, wanted: _Texts, sample: _Sample | None, price: Price | None) -> ColumnEstimate:
-    task = next(request_specs(each.call.udf.plan())).task
-    answer_tokens = max_answer_tokens(task)
-    instructions = instruction_bytes(task)
+    task = task_of(each)
     if not wanted.rows:
         tally: Tally | None = Tally()
         prompt, rests_on = 0, "nothing to ask"
     elif sample is not None:
-        tally = _scaled(sample, wanted, instructions)
+        tally = _scaled(sample, wanted, instruction_bytes(task))
         prompt = tally.prompt_tokens
         count, earlier = sample.tally.asked, "earlier " if sample.earlier else ""
         rests_on = f"measured on {count:,} {earlier}answer{'s' * (count > 1)}"
     else:
-        prompt = int((wanted.bytes + wanted.rows * instructions) / BYTES_PER_TOKEN) + wanted.rows
-        answer = None if answer_tokens is None else answer_tokens * wanted.rows
-        tally = None if answer is None else Tally(wanted.rows, {}, prompt, answer, 0, prompt + answer)
-        rests_on = "guessed from the length of the texts" + _answer_note(answer_tokens)
+        prompt = guessed_prompt_tokens(task, wanted.rows, wanted.bytes)
+        tally = guessed_tally(task, wanted.rows, wanted.bytes)
+        rests_on = "guessed from the length of the texts" + _answer_note(max_answer_tokens(task))
     completion = None if tally is None else tally.total_tokens - tally.prompt_tokens
     usd = None if tally is None or price is None else price.cost(tally)
     return ColumnEstimate(wanted.rows, prompt, completion, usd, rests_on)

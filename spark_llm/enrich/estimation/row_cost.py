@@ -10,9 +10,8 @@ from spark_llm.metering.tally import Tally
 from spark_llm.protocol.json_codec import read_json
 from spark_llm.protocol.task import Task
 
-BYTES_PER_TOKEN = (
-    4  # of English, as a rule of thumb; few languages and tokenizers have more tokens than one for 2 bytes
-)
+# Of English, as a rule of thumb; few languages and tokenizers have more tokens than one for 2 bytes.
+BYTES_PER_TOKEN = 4
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens")
 
 
@@ -20,7 +19,7 @@ def row_cost(plan: RunPlan, bytes_per_row: float, prices: Mapping[str, Price]) -
     """Return the tokens of a row with inputs this long, over all columns, and their cost; None for no limit."""
     tallies = {}
     for each in plan.filled:
-        tally = _tally(each, bytes_per_row / len(plan.filled))
+        tally = guessed_tally(task_of(each), 1, bytes_per_row / len(plan.filled))
         if tally is None:
             return PerRow()
         tallies[each.name] = tally
@@ -29,19 +28,23 @@ def row_cost(plan: RunPlan, bytes_per_row: float, prices: Mapping[str, Price]) -
     return PerRow(tokens, usd)
 
 
-def _tally(each: FilledColumn, input_bytes: float) -> Tally | None:
-    """Return the tokens of one column of a row; None where the answer has no limit."""
-    task = next(request_specs(each.call.udf.plan())).task
+def task_of(each: FilledColumn) -> Task:
+    """Return the task that fills a column."""
+    return next(request_specs(each.call.udf.plan())).task
+
+
+def guessed_tally(task: Task, rows: int, input_bytes: float) -> Tally | None:
+    """Return the tokens of rows whose inputs have this length in all; None where the answer has no limit."""
     answer_tokens = max_answer_tokens(task)
     if answer_tokens is None:
         return None
-    prompt_tokens = int((input_bytes + instruction_bytes(task)) / BYTES_PER_TOKEN) + 1
-    return Tally(
-        asked=1,
-        prompt_tokens=prompt_tokens,
-        completion_tokens=answer_tokens,
-        total_tokens=prompt_tokens + answer_tokens,
-    )
+    prompt, completion = guessed_prompt_tokens(task, rows, input_bytes), rows * answer_tokens
+    return Tally(rows, {}, prompt, completion, 0, prompt + completion)
+
+
+def guessed_prompt_tokens(task: Task, rows: int, input_bytes: float) -> int:
+    """Return the tokens of the prompts of rows whose inputs have this length in all."""
+    return int((input_bytes + rows * instruction_bytes(task)) / BYTES_PER_TOKEN) + rows
 
 
 def instruction_bytes(task: Task) -> int:

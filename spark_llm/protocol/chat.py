@@ -8,7 +8,6 @@ message, or the head of the user's message where a model has no system role.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from spark_llm.protocol.choices import TOOL_CALL, read_choices
 from spark_llm.protocol.conversation import (
@@ -21,7 +20,6 @@ from spark_llm.protocol.conversation import (
 from spark_llm.protocol.fields import string_of, text_of
 from spark_llm.protocol.finish_reason import ending_of
 from spark_llm.protocol.json_codec import request_body, write_json
-from spark_llm.protocol.parameters import is_repeatable
 from spark_llm.protocol.reasoning import split_reasoning
 from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
 from spark_llm.protocol.task import FOLDED, PLAIN, Task
@@ -56,11 +54,6 @@ class Chat(Task):
 
     name = "chat"
     route = "/chat/completions"
-
-    @cached_property
-    def repeatable(self) -> bool:
-        """Whether equal conversations may share one answer: not with a temperature above 0 and no seed."""
-        return is_repeatable(self.parameters)
 
     def max_inputs(self, wire_format: int, batch_size: int) -> int:  # noqa: ARG002 -- the protocol's signature
         """Return 1: a request carries one conversation."""

@@ -7,11 +7,9 @@ with too few choices; it then gets one prompt a request.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from spark_llm.protocol.choices import read_choices
 from spark_llm.protocol.json_codec import request_body, write_json
-from spark_llm.protocol.parameters import is_repeatable
 from spark_llm.protocol.task import PLAIN, Task
 from spark_llm.protocol.values import Item, Outcome, Response, RowError
 
@@ -27,11 +25,6 @@ class Complete(Task):
 
     name = "complete"
     route = "/completions"
-
-    @cached_property
-    def repeatable(self) -> bool:
-        """Whether equal prompts may share one answer: not with a temperature above 0 and no seed."""
-        return is_repeatable(self.parameters)
 
     def max_inputs(self, wire_format: int, batch_size: int) -> int:
         """Return that a request carries up to eight prompts as an array, and one without it."""

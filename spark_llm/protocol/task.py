@@ -5,8 +5,10 @@ answer become a `Failure`. Tasks know no socket, no clock and no Spark.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol
 
+from spark_llm.protocol.parameters import is_repeatable
 from spark_llm.protocol.values import Item, Outcome, Response, Result
 
 # A wire format is a sum of flags. Each flag leaves out a feature that some servers do not know; 0 uses all features.
@@ -26,8 +28,13 @@ class Task(Protocol):
         """The path that follows an OpenAI-style base URL."""
 
     @property
+    def parameters(self) -> bytes:
+        """The fields of a request that the user sets, as a JSON object."""
+
+    @cached_property
     def repeatable(self) -> bool:
-        """Whether equal requests may share one answer."""
+        """Whether equal requests may share one answer: by default not with a temperature above 0 and no seed."""
+        return is_repeatable(self.parameters)
 
     def max_inputs(self, wire_format: int, batch_size: int) -> int:
         """How many inputs one request may carry in a wire format, where the user allows `batch_size`."""

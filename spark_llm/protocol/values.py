@@ -5,6 +5,7 @@ Plain values. This file decides nothing, and knows no wire format, no clock and 
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from spark_llm.errors import HINT, Kind
@@ -53,14 +54,9 @@ class Usage(NamedTuple):
 def _apportion(total: int, weights: Sequence[int]) -> list[int]:
     """Return whole parts of `total`, each within one of its exact share: differences of rounded running sums."""
     weights = weights if any(weights) else [1] * len(weights)
-    sum_of_weights = sum(weights)
-    parts, previous, running = [], 0, 0
-    for weight in weights:
-        running += weight
-        upto = total * running // sum_of_weights
-        parts.append(upto - previous)
-        previous = upto
-    return parts
+    sums = list(accumulate(weights, initial=0))
+    rounded = [total * running // sums[-1] for running in sums]
+    return [upto - previous for previous, upto in pairwise(rounded)]
 
 
 class RowError(NamedTuple):

@@ -56,6 +56,6 @@ def max_answer_tokens(task: Task) -> int | None:
     """Return the most tokens that an answer may have; None where it has no limit."""
     if task.name == "embed":
         return 0
-    parameters = read_json(getattr(task, "parameters", b"{}"))
+    parameters = read_json(task.parameters)
     maximum = next((parameters[name] for name in _MAX_TOKENS if isinstance(parameters.get(name), int)), None)
     return None if maximum is None else maximum * getattr(task, "n", 1)

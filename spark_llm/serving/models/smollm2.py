@@ -94,11 +94,9 @@ class SmolLM2(ThreadedModel):
         jobs = [job for body in bodies for job in _copies(body, request.n, request.seed)]
         return jobs, [_Reply() for _ in jobs]
 
-    def _handler(self, job: dict[str, Any]) -> Callable[..., Any]:
+    def _handler(self, job: dict[str, Any]) -> Any:  # noqa: ANN401 -- a function of the engine, which has no types
         """Return the engine's method for a chat or for a completion."""
-        engine = self._engine
-        method: Callable[..., Any] = engine.handle_chat_completions if "messages" in job else engine.handle_completions
-        return method
+        return self._engine.handle_chat_completions if "messages" in job else self._engine.handle_completions
 
     def _start(self) -> None:
         try:

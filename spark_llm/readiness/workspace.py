@@ -5,7 +5,7 @@ can be read; missing fields are empty.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
@@ -70,19 +70,17 @@ class Description(NamedTuple):
     @classmethod
     def read(cls, document: object) -> "Description":
         """Read a description; fields that are missing or of another type are empty."""
-        state = _object(document, "state")
-        entities = list(_objects(_object(document, "config"), "served_entities"))
-        query = _object(_object(document, "data_plane_info"), "query_info")
-        own_url = _text(document, "endpoint_url") or _text(query, "endpoint_url")
+        entities = _objects(document, "config", "served_entities")
+        own_url = _text(document, "endpoint_url") or _text(document, "data_plane_info", "query_info", "endpoint_url")
         return cls(
             name=_text(document, "name"),
             kind=_text(document, "task"),
-            ready=_text(state, "ready") != "NOT_READY",
-            update=_text(state, "config_update"),
+            ready=_text(document, "state", "ready") != "NOT_READY",
+            update=_text(document, "state", "config_update"),
             served=tuple(filter(None, (_text(entity, "name") for entity in entities))),
-            stopped=any("STOPPED" in _text(_object(entity, "state"), "deployment") for entity in entities),
+            stopped=any("STOPPED" in _text(entity, "state", "deployment") for entity in entities),
             scales_to_zero=any(entity.get("scale_to_zero_enabled") is True for entity in entities),
-            own_url=own_url if isinstance(document, Mapping) and document.get("route_optimized") is True else None,
+            own_url=own_url if _at(document, "route_optimized") is True else None,
         )
 
     @property
@@ -144,16 +142,18 @@ def unknown_name_hint(name: str, names: Sequence[str]) -> str:
     return f"{did_you_mean(name, names, otherwise='check the name;', max_suggestions=3)} {LIST_HINT}"
 
 
-def _object(document: object, name: str) -> Mapping[str, Any]:
-    value = document.get(name) if isinstance(document, Mapping) else None
-    return value if isinstance(value, dict) else {}
+def _at(document: object, *path: str) -> object:
+    """Return the value at the end of a path of names; None where there is none."""
+    for name in path:
+        document = document.get(name) if isinstance(document, Mapping) else None
+    return document
 
 
-def _objects(document: object, name: str) -> Iterator[Mapping[str, Any]]:
-    value = document.get(name) if isinstance(document, Mapping) else None
-    yield from (entry for entry in value if isinstance(entry, dict)) if isinstance(value, list) else ()
+def _objects(document: object, *path: str) -> list[dict[str, Any]]:
+    value = _at(document, *path)
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
-def _text(document: object, name: str) -> str:
-    value = document.get(name) if isinstance(document, Mapping) else None
+def _text(document: object, *path: str) -> str:
+    value = _at(document, *path)
     return " ".join(value.split())[:500] if isinstance(value, str) else ""

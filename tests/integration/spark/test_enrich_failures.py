@@ -18,7 +18,7 @@ from spark_llm import JobFailedError
 from spark_llm.enrich.lease import Lease
 from spark_llm.enrich.staging import Staging, lease_table
 from spark_llm.enrich.table import Table
-from spark_llm.serving import LocalEndpoints
+from spark_llm.serving import Faults, LocalEndpoints
 from tests.conftest import SessionKind
 from tests.integration.spark.asking import Run, chat, run_alone, texts
 
@@ -87,6 +87,24 @@ def test_answers_outlive_a_merge_that_fails(
     requests, report = run(questions(spark), target, columns)
     assert (0, 0, 18, 18) == (requests, report.asked, report.recovered, report.rows)
     assert 18 == right_answers(spark, target) == spark.table(target).count()
+
+
+@pytest.mark.one_kind
+def test_rows_that_a_stopped_task_did_not_send_are_asked_by_the_next_run(
+    spark: SparkSession, endpoints: LocalEndpoints, target: str, run: Run
+) -> None:
+    """A request that is refused as a whole stops the run; the next one asks exactly the other rows."""
+    columns = {"answer": chat(endpoints)("text")}
+    endpoints.faults = Faults("400", cycle=True)
+    _, stopped = run(questions(spark, 100), target, columns)
+    refused = stopped.failed["invalid_request"]
+    assert (refused, 90 - refused) == (stopped.asked, stopped.left)
+    assert "its tasks stopped: " in str(stopped.stopped)
+
+    endpoints.faults = Faults("")
+    requests, report = run(questions(spark, 100), target, columns)
+    assert (90 - refused, 90 - refused, True) == (requests, report.answered, report.done)
+    assert 90 - refused == right_answers(spark, target)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import NamedTuple
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, Observation, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StringType
 
@@ -28,13 +28,20 @@ def argument_name(column: int, argument: int) -> str:
 
 
 def pending_rows(
-    source: DataFrame, target: DataFrame | None, plan: RunPlan, *, retry_errors: bool, delete_missing: bool
+    source: DataFrame,
+    target: DataFrame | None,
+    plan: RunPlan,
+    *,
+    retry_errors: bool,
+    delete_missing: bool,
+    errors: Observation | None = None,
 ) -> DataFrame:
     """Return the rows with something to ask or to write; all rows of the source where `target` is None, or empty.
 
     Columns: `key`, `carried`, `fingerprints`; `asks` (the columns to ask), `writes` (the columns to write: also a null
     where an input became null); `new` (the target lacks the row), `changed` (a carried column differs), `deleted` (the
     source lacks the row); `copies` of the key, `size` of the inputs to ask in bytes, and the arguments (`a0_0` …).
+    `errors` observes `kept`: how many other rows of the source keep an error in the target.
     """
     rows = source.select(
         _struct(plan.key).alias("key"),
@@ -51,12 +58,12 @@ def pending_rows(
         compared = _Compared(
             rows.select("*", F.lit(True).alias("new"), false.alias("deleted")),
             {each.name: null for each in plan.filled},
-            {each.name: false for each in plan.filled},
+            {each.name: null.cast("boolean") for each in plan.filled},
             false,
         )
     else:
         compared = _compared(rows, target, plan, delete_missing=delete_missing)
-    return _with_flags(compared, plan, retry_errors=retry_errors)
+    return _with_flags(compared, plan, errors, retry_errors=retry_errors)
 
 
 class _Compared(NamedTuple):
@@ -65,7 +72,7 @@ class _Compared(NamedTuple):
     Attributes:
         rows: The rows, with `new` and `deleted`.
         fingerprints: The fingerprint that the target has, by column to fill.
-        retryable: Whether the target has a retryable error, by column to fill.
+        retryable: Whether the target's error is retryable, by column to fill; null where it has none.
         changed: Whether a carried column differs.
     """
 
@@ -96,29 +103,33 @@ def _compared(rows: DataFrame, target: DataFrame, plan: RunPlan, *, delete_missi
     differences = [
         _differ(col("carried", name), col("t_carried", name), kinds[plan.same(name)]) for name in plan.carried
     ]
-    null, false = F.lit(None).cast("string"), F.lit(False)
+    null = F.lit(None)
     return _Compared(
         joined,
-        {each.name: col("t_fingerprints", each.name) if each.name in marked else null for each in plan.filled},
         {
-            each.name: F.coalesce(col("t_retryable", each.name), false) if each.name in answered else false
+            each.name: col("t_fingerprints", each.name) if each.name in marked else null.cast("string")
+            for each in plan.filled
+        },
+        {
+            each.name: col("t_retryable", each.name) if each.name in answered else null.cast("boolean")
             for each in plan.filled
         },
         ~col("new") & any_of(differences),
     )
 
 
-def _with_flags(compared: _Compared, plan: RunPlan, *, retry_errors: bool) -> DataFrame:
+def _with_flags(compared: _Compared, plan: RunPlan, errors: Observation | None, *, retry_errors: bool) -> DataFrame:
     """Return the rows with something to do; rows with a faulty key are among them, so that they can be counted.
 
     The copies of a key are counted after the join, so that both share one partitioning. A key that is twice in the
     source or in the target is twice there.
     """
-    writes = {}
+    writes, keeps_error = {}, []
     for each in plan.filled:
         stale = ~col("fingerprints", each.name).eqNullSafe(compared.fingerprints[each.name])
-        retried = col("fingerprints", each.name).isNotNull() & compared.retryable[each.name]
+        retried = col("fingerprints", each.name).isNotNull() & F.coalesce(compared.retryable[each.name], F.lit(False))
         writes[each.name] = ~col("deleted") & (stale | retried if retry_errors else stale)
+        keeps_error.append(compared.retryable[each.name].isNotNull() & ~writes[each.name])
     asks = {each.name: writes[each.name] & col("fingerprints", each.name).isNotNull() for each in plan.filled}
     sizes = [
         F.when(asks[each.name], text_size(col(argument_name(i, j)), kind)).otherwise(0)
@@ -135,15 +146,14 @@ def _with_flags(compared: _Compared, plan: RunPlan, *, retry_errors: bool) -> Da
         "size": reduce(Column.__add__, sizes, F.lit(0)).cast("bigint"),
     }
     is_written = any_of(col("writes", name) for name in writes)
-    return (
-        compared.rows.withColumns(flags)
-        .where(col("new") | col("changed") | col("deleted") | is_written | faulty)
-        .select(
-            "key",
-            *(["carried"] if plan.carried else []),
-            *("fingerprints", "asks", "writes", "new", "changed", "deleted", "copies", "size"),
-            *(argument_name(i, j) for i, each in enumerate(plan.filled) for j, _ in enumerate(each.arguments)),
-        )
+    rows = compared.rows.withColumns(flags)
+    if errors is not None:
+        rows = rows.observe(errors, F.count_if(any_of(keeps_error) & ~col("deleted")).alias("kept"))
+    return rows.where(col("new") | col("changed") | col("deleted") | is_written | faulty).select(
+        "key",
+        *(["carried"] if plan.carried else []),
+        *("fingerprints", "asks", "writes", "new", "changed", "deleted", "copies", "size"),
+        *(argument_name(i, j) for i, each in enumerate(plan.filled) for j, _ in enumerate(each.arguments)),
     )
 
 

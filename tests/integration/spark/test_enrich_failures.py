@@ -98,13 +98,17 @@ def test_rows_that_a_stopped_task_did_not_send_are_asked_by_the_next_run(
     endpoints.faults = Faults("400", cycle=True)
     _, stopped = run(questions(spark, 100), target, columns)
     refused = stopped.failed["invalid_request"]
-    assert (refused, 90 - refused) == (stopped.asked, stopped.left)
+    assert (refused, 90 - refused, 0) == (stopped.asked, stopped.left, stopped.still_failed)
     assert "its tasks stopped: " in str(stopped.stopped)
 
     endpoints.faults = Faults("")
     requests, report = run(questions(spark, 100), target, columns)
     assert (90 - refused, 90 - refused, True) == (requests, report.answered, report.done)
     assert 90 - refused == right_answers(spark, target)
+
+    requests, report = run(questions(spark, 100), target, columns)
+    assert (0, refused) == (requests, report.still_failed)
+    assert f"still failed  {refused} with the error of an earlier run" in str(report)
 
 
 @pytest.mark.slow

@@ -230,6 +230,20 @@ def test_an_error_has_its_place_and_a_hint(job: Mapping[str, Any], expected: str
     assert expected in refusal(job)
 
 
+@pytest.mark.parametrize("name", ["llam", "llama !"])
+def test_a_name_like_that_of_an_endpoint_of_the_file_is_suggested(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is no endpoint of a workspace; other errors of the column keep their own hints."""
+    monkeypatch.delenv("DATABRICKS_HOST", raising=False)
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", "none")
+    message = refusal({**JOB, "columns": {"a": {**COLUMN, "endpoint": name}}})
+    assert "[columns.a]: " in message
+    assert " Hint: did you mean 'llama'? Else " in message
+
+    monkeypatch.setenv("DATABRICKS_HOST", "https://example.com")
+    monkeypatch.setenv("DATABRICKS_TOKEN", "t")
+    assert "did you mean" not in refusal({**JOB, "columns": {"a": {**COLUMN, "endpoint": "llam", "n": 0}}})
+
+
 def test_an_endpoint_with_an_error_is_reported_once() -> None:
     """A column that names it is no second error, and its own errors are reported as well."""
     message = refusal({**JOB, "endpoints": {"llama": {}}, "columns": {"a": COLUMN, "b": {**COLUMN, "n": 0}}})

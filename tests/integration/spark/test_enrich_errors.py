@@ -68,6 +68,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("a target without MERGE", {"target": "a_parquet"}, "cannot merge into a_parquet: its format has no MERGE"),
     ("a chunk of no rows", {"chunk_rows": 0}, "chunk_rows=0"),
     ("dollars without prices", {"budget": Budget(usd=1)}, "prices"),
+    ("a flag that is a text", {"retry_errors": "no"}, "retry_errors='no' is neither True nor False"),
+    ("a bar that is a text", {"show": "no"}, "progress='no' is neither True nor False"),
     ("another way to go missing", {"on_missing": "drop"}, "on_missing='drop'"),
     ("a policy that raises", {"columns": lambda ask: {"a": ask.raising("text")}}, "on_error"),
 ]
@@ -107,7 +109,8 @@ def test_arguments_that_do_not_fit_are_an_error_before_the_first_request(
                 arguments[name] = wrong_targets.get(arguments[name].strip("{}"), arguments[name])
         asked = columns(ask) if callable(columns) else columns
         try:
-            enrich_table(spark, **{**arguments, "columns": asked}, progress=False)
+            shown = arguments.pop("show", False)
+            enrich_table(spark, **{**arguments, "columns": asked}, progress=shown)
         except (ConfigError, InputTypeError) as error:
             message = str(error)
         else:

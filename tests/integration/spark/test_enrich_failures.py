@@ -111,6 +111,31 @@ def test_rows_that_a_stopped_task_did_not_send_are_asked_by_the_next_run(
     assert f"still failed  {refused} with the error of an earlier run" in str(report)
 
 
+FIRST_LOOK = """
+from pathlib import Path
+from pyspark.sql import SparkSession
+from spark_llm.enrich.staging import Staging
+from spark_llm.enrich.table import Table
+spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+spark.range(1).write.parquet("t__spark_llm/rows/abc/answers")
+for name in ("t", "missing"):
+    staging = Staging(spark, Table(spark, ("delta", str(Path.cwd() / name))), None, "own")
+    print("FOUND", name, [each.location("answers")[-12:] for each in staging.abandoned()])
+spark.stop()
+"""
+
+
+@pytest.mark.one_kind
+def test_the_first_run_into_a_path_logs_no_missing_folder(spark: SparkSession, tmp_path: Path) -> None:
+    """Spark warns, with a trace, of one path that it cannot find; the staging of earlier runs is found all the same."""
+    assert spark is not None  # the session finds its Java
+    done = run_alone(FIRST_LOOK, "classic", tmp_path)
+
+    assert "FOUND t ['abc/answers`']\nFOUND missing []\n" == done.stdout, done.stderr
+    assert "FileNotFoundException" not in done.stderr
+    assert "FileStreamSink" not in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["chunk 2: 9 of 9 rows answered", "chunk 2: merged"])
 def test_staged_answers_outlive_ctrl_c(

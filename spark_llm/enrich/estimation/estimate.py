@@ -47,7 +47,8 @@ def estimate(
 
     It asks, writes and creates nothing. It counts the rows by the query with which a run begins. Their tokens follow
     from the answers in the target, where there are any: tokens of a prompt grow with its length, those of an answer are
-    the mean. Else a prompt is guessed at a token for four bytes, and an answer at `max_tokens`.
+    the mean. Else a prompt is guessed at a token for four bytes of its request, with the instructions and the JSON
+    around the text, and an answer at `max_tokens`.
 
     Args:
         spark: The session.
@@ -183,7 +184,8 @@ def _column_estimate(each: FilledColumn, wanted: _Texts, sample: _Sample | None,
         prompt = int((wanted.bytes + wanted.rows * instructions) / BYTES_PER_TOKEN) + wanted.rows
         answer = None if answer_tokens is None else answer_tokens * wanted.rows
         tally = None if answer is None else Tally(wanted.rows, {}, prompt, answer, 0, prompt + answer)
-        rests_on = "guessed from the length of the texts" + _answer_note(answer_tokens)
+        around = f" and {instructions // BYTES_PER_TOKEN + 1:,} tokens around each" if instructions else ""
+        rests_on = f"guessed from the length of the texts{around}" + _answer_note(answer_tokens)
     completion = None if tally is None else tally.total_tokens - tally.prompt_tokens
     usd = None if tally is None or price is None else price.cost(tally)
     return ColumnEstimate(wanted.rows, prompt, completion, usd, rests_on)

@@ -28,7 +28,7 @@ class WorkTable:
     """
 
     def __init__(self, staging: Staging, pending: DataFrame, plan: RunPlan) -> None:
-        """Write down what `changes.pending_rows` finds; raises `ConfigError` where the key does not identify rows."""
+        """Write down what `changes.pending_rows` finds; raises `ConfigError` where the key is null or not unique."""
         self._staging = staging
         self.asked = asked_condition(plan)
         self._in_order: DataFrame | None = None
@@ -82,8 +82,9 @@ class WorkTable:
                 "leave such rows out of the source, or name a key that every row has.",
             )
         some = self.rows.where(col("copies") > 1).select("key.*").distinct().limit(3).collect()
+        verb = "and others occur" if repeated > 6 and len(some) == 3 else "occurs" if len(some) == 1 else "occur"
         return ConfigError(
-            f"The key ({key}) does not identify rows: {'; '.join(', '.join(map(repr, row)) for row in some)}"
-            f"{' and others are' if repeated > 6 else ' is' if len(some) == 1 else ' are'} there more than once.",
-            "name all columns that identify a row, or make the source's rows distinct first.",
+            f"The key ({key}) is not unique: {'; '.join(', '.join(map(repr, row)) for row in some)} {verb} more than"
+            " once in the source or in the target.",
+            "name all columns that identify a row, or remove the duplicates first.",
         )

@@ -101,7 +101,7 @@ class _Sample:
 
 
 def _pending_counts(job: Job, tables: Tables) -> Mapping[str, int]:
-    """Count the pending rows in one query; raises `ConfigError` where the key does not identify rows."""
+    """Count the pending rows in one query; raises `ConfigError` where the key is null or not unique."""
     plan: RunPlan = tables.plan
     if tables.target is not None:  # columns that a run would add are not there to be compared
         plan = plan.without(field.name for field in plan.added_carried)
@@ -120,7 +120,9 @@ def _pending_counts(job: Job, tables: Tables) -> Mapping[str, int]:
     null_keys, repeated = counts["null_keys"], counts["repeated"]
     if null_keys or repeated:
         wrong = (
-            f"is null in {null_keys:,} rows" if null_keys else f"does not identify rows: {repeated:,} rows share one"
+            f"is null in {null_keys:,} rows"
+            if null_keys
+            else f"is not unique: {repeated:,} rows have a key that another row has too"
         )
         raise ConfigError(
             f"The key ({', '.join(plan.key)}) {wrong}.",

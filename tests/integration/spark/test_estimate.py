@@ -90,7 +90,7 @@ def test_after_a_run_tokens_are_measured(spark: SparkSession, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("ids", "words"),
     [
-        ([1, 2, 2], r"The key \(id\) does not identify rows: 2 rows share one\. Hint: "),
+        ([1, 2, 2], r"The key \(id\) is not unique: 2 rows have a key that another row has too\. Hint: "),
         ([1, None], r"The key \(id\) is null in 1 rows\. Hint: "),
     ],
 )

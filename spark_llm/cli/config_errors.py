@@ -31,14 +31,15 @@ class ConfigErrors:
     >>> errors.raise_any()
     """
 
-    def __init__(self, file: str) -> None:
-        """Collect the errors of a file of this name."""
+    def __init__(self, file: str, reword: Callable[[str], str] = str) -> None:
+        """Collect the errors of a file of this name, with their hints reworded."""
         self._file = file
+        self._reword = reword
         self._found: list[ConfigError] = []
 
     def add(self, place: str, what: str, hint: str) -> None:
         """Add an error."""
-        self._found.append(ConfigError(f"{self._file}{f' [{place}]' if place else ''}: {what}", hint))
+        self._found.append(ConfigError(f"{self._file}{f' [{place}]' if place else ''}: {what}", self._reword(hint)))
 
     @contextmanager
     def at(self, place: str) -> Iterator[None]:

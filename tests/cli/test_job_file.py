@@ -217,6 +217,7 @@ def test_every_ai_function_is_a_task() -> None:
         (with_column(task="classify", labels=["a", "a"]), "a label is in the list twice. Hint: "),
         (with_column(task="summarize", max_words="5"), "max_words = '5' is not a whole number. Hint: "),
         (with_column(task="similarity"), "input is not a list of two texts. Hint: "),
+        ({**JOB, "endpoints": {"llama": {"url": URL}}}, 'Hint: pass model = "NAME", or a URL that ends in '),
         ({**JOB, "endpoints": {"a": {}}}, "[endpoints.a]: it has neither a name nor a url. Hint: "),
         ({**JOB, "endpoints": {"a": {"url": URL, "name": "b"}}}, "[endpoints.a]: it has both a name and a url. Hint: "),
         ({**JOB, "endpoints": {"a": {"ulr": URL}}}, "unknown key 'ulr'. Hint: did you mean 'url'?"),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from spark_llm.errors import ConfigError
+from spark_llm.validation.flags import check_flag
 from spark_llm.validation.numbers import check_number, check_whole
 
 MAX_IN_FLIGHT = 512  # the limit where the user sets none
@@ -73,10 +74,8 @@ class Policy:
             self._check_number("tokens_per_minute", 1.0, unit="tokens a minute")
         if self.max_failure_rate is not None:
             self._check_number("max_failure_rate", 0.001, 1.0)
-        if not isinstance(self.dedupe, (bool, type(None))):
-            raise ConfigError(
-                f"Policy(dedupe={self.dedupe!r}) is neither True nor False.", "leave it out for the default."
-            )
+        if self.dedupe is not None:
+            check_flag("dedupe", self.dedupe, owner="Policy")
         if self.cache is not None:
             object.__setattr__(self, "cache", _folder(self.cache))  # a string, so that equal policies share an engine
             if self.dedupe is False:

@@ -1,6 +1,7 @@
 """Fixtures of every test, such as one Spark session for the whole run, classic or Connect."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -23,6 +24,11 @@ settings.load_profile("steady")
 
 ROOT = str(Path(__file__).parents[1])
 SessionKind = Literal["classic", "connect"]
+
+
+def pytest_configure() -> None:
+    """Let SIGINT raise `KeyboardInterrupt`, which tests send: a shell starts a background job with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

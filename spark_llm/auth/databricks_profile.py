@@ -28,13 +28,13 @@ class Profile:
         return bool(host) and wanted in ("", host)
 
     def workspace(self, environ: Mapping[str, str]) -> Workspace:
-        """Sign in with the profile; raise `ConfigError` if databricks-sdk cannot."""
+        """Authenticate with the profile; raise `ConfigError` if databricks-sdk cannot."""
         name, _ = _selected_profile(environ)
         return _sign_in(name)
 
 
 def workspace_of_profile(name: str) -> Workspace:
-    """Sign in with a profile by its name; raise `ConfigError` if databricks-sdk is missing or fails."""
+    """Authenticate with a profile by its name; raise `ConfigError` if databricks-sdk is missing or fails."""
     if not _sdk_is_installed():
         raise ConfigError(
             f"The profile {name!r} is read by databricks-sdk, which is not installed.",
@@ -58,7 +58,7 @@ def _credential(config: Any, origin: str) -> Credential:  # noqa: ANN401 -- as a
     scheme, _, token = config.authenticate().get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise ConfigError(
-            f"{origin} signs in by {config.auth_type}, which gives no token that could travel to the workers.",
+            f"{origin} authenticates by {config.auth_type}, which gives no token that could travel to the workers.",
             "use a personal access token or an OAuth client (DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET).",
         )
     return Bearer.of(token, f"{origin}: {config.auth_type}, as it was when the UDF was made")
@@ -73,7 +73,7 @@ def _sign_in(name: str) -> Workspace:
         raise
     except Exception as error:
         raise ConfigError(
-            f"databricks-sdk cannot sign in with the profile {name!r}: {type(error).__name__}.",
+            f"databricks-sdk cannot authenticate with the profile {name!r}: {type(error).__name__}.",
             f"run databricks auth profiles, or databricks auth login --profile {name}.",
         ) from error
 

@@ -235,7 +235,8 @@ def _token_failure(response: Response, url: str, client: ClientCredentials) -> S
     failure = failure_of(response)
     secrets = (client.client_secret, quote_plus(client.client_secret), _basic_credentials(client))
     place = urlsplit(url)._replace(query="").geturl()
-    error = failure.error._replace(message=f"signing in at {place}: {without_secrets(failure.error.message, secrets)}")
+    reason = without_secrets(failure.error.message, secrets)
+    error = failure.error._replace(message=f"requesting a token at {place}: {reason}")
     if error.kind in _TRANSIENT:
         return SignInError(Failure(error, failure.throttled, failure.retry_after_s))
     return SignInError(Failure(error._replace(kind="unauthorized", retryable=False), never_sent=True))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from spark_llm.cache.entry import Entry, Keys, decoded_answer, encoded_answer
 from spark_llm.cache.sqlite_store import DamagedError, Store
+from spark_llm.errors import HINT
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.dedupe import shared_result
 from spark_llm.protocol.task import PLAIN
@@ -23,10 +24,23 @@ FLUSH_INTERVAL_S = 0.25  # answers of this time are written together
 MAX_PENDING_BYTES = 16 * 2**20  # of answers that wait to be written; beyond it, new ones are not kept
 CLOSE_TIMEOUT_S = 6.0  # for the last write of a task, where another process may have the file locked
 WRITE_BUSY_TIMEOUT_S = 5.0  # for a file that another process has locked
+FOLDER_HINT = "name a folder on a local disk with free space that the worker can write to."
 _READ_BUSY_TIMEOUT_S = 1.0  # rows wait for it
 
 _logger = logging.getLogger(__name__)
 _damaged_folders: set[Path] = set()  # this process uses no cache there any more
+
+
+def check_folder(folder: str) -> str:
+    """Open and write the cache in `folder` as a task does; return its path, or raise what a task would meet."""
+    path = _expanded(folder)
+    with contextlib.closing(Store(path, busy_timeout_s=_READ_BUSY_TIMEOUT_S)) as store:
+        store.put({}, time.time())
+    return str(path)
+
+
+def _expanded(folder: str) -> Path:
+    return Path(os.path.expanduser(folder))  # noqa: PTH111 -- Path's own raises where there is no home
 
 
 class Cache:
@@ -83,7 +97,7 @@ class WriteBehindStore:
         self, folder: str, *, flush_interval_s: float = FLUSH_INTERVAL_S, busy_timeout_s: float = WRITE_BUSY_TIMEOUT_S
     ) -> None:
         """Find and keep answers in `folder`; a write waits `busy_timeout_s` for a lock of another process."""
-        self._folder = Path(os.path.expanduser(folder))  # noqa: PTH111 -- Path's own raises where there is no home
+        self._folder = _expanded(folder)
         self._flush_interval_s = flush_interval_s
         self._busy_timeout_s = busy_timeout_s
         self._reader: Store | None = None
@@ -171,8 +185,7 @@ class WriteBehindStore:
         except Exception as error:  # noqa: BLE001 -- a cache is a convenience: no task fails by it
             self._failed = True
             self._warn(
-                f"The cache in {self._folder} is not used for the rest of this task: {error}."
-                " Hint: name a folder on a local disk with free space that the worker can write to."
+                f"The cache in {self._folder} is not used for the rest of this task: {error}.{HINT}{FOLDER_HINT}"
             )
 
     def _warn(self, message: str) -> None:

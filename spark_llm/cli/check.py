@@ -6,10 +6,12 @@ Tokens come from a file or from standard input: every user of a machine can read
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from spark_llm.auth.credentials import Bearer, valid_secret
+from spark_llm.cli.option_words import COMMAND_LINE, reworded
 from spark_llm.endpoint.endpoint import PROVIDERS, Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.readiness.checks import list_endpoints, run_driver_checks
@@ -18,6 +20,16 @@ from spark_llm.readiness.target import Target, candidate_tasks, printable_name, 
 from spark_llm.text.table import text_table
 
 
+@contextmanager
+def _option_words() -> Iterator[None]:
+    """Name options in the hint of a `ConfigError` of the block."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(error.what, reworded(error.hint, COMMAND_LINE)) from None
+
+
+@_option_words()
 def check_endpoint(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Report:
     """Check the endpoint that the arguments name, and return the report; raises `ConfigError` for invalid arguments."""
     endpoint = Endpoint(
@@ -33,9 +45,11 @@ def check_endpoint(arguments: argparse.Namespace, environ: Mapping[str, str]) ->
     found = run_driver_checks(
         endpoint, path, lambda: Target(endpoint.resolve(path, environ, PROVIDERS), tasks), environ
     )
-    return Report(printable_name(endpoint), tuple(found.checks))
+    checks = (check._replace(hint=reworded(check.hint, COMMAND_LINE)) for check in found.checks)
+    return Report(printable_name(endpoint), tuple(checks))
 
 
+@_option_words()
 def list_workspace(arguments: argparse.Namespace, environ: Mapping[str, str]) -> str:
     """Return the workspace's endpoints as text; raises `ConfigError` if the workspace does not list them."""
     token = _bearer(arguments.token_file)

@@ -11,6 +11,15 @@ from spark_llm.errors import ConfigError
 from spark_llm.text.suggestion import did_you_mean
 
 Settings = TypeVar("Settings")
+_EXAMPLES: Mapping[Any, str] = {  # in TOML, by type
+    str: '{key} = "…"',
+    str | list[str]: '{key} = "…", or {key} = ["…", "…"]',
+    list[str]: '{key} = ["…", "…"]',
+    int: "{key} = 100",
+    int | float: "{key} = 0.5",
+    bool: "{key} = true",
+    dict[str, str]: '{key} = {{NAME = "…"}}',
+}
 
 
 class ConfigErrors:
@@ -22,14 +31,15 @@ class ConfigErrors:
     >>> errors.raise_any()
     """
 
-    def __init__(self, file: str) -> None:
-        """Collect the errors of a file of this name."""
+    def __init__(self, file: str, reword: Callable[[str], str] = str) -> None:
+        """Collect the errors of a file of this name, with their hints reworded."""
         self._file = file
+        self._reword = reword
         self._found: list[ConfigError] = []
 
     def add(self, place: str, what: str, hint: str) -> None:
         """Add an error."""
-        self._found.append(ConfigError(f"{self._file}{f' [{place}]' if place else ''}: {what}", hint))
+        self._found.append(ConfigError(f"{self._file}{f' [{place}]' if place else ''}: {what}", self._reword(hint)))
 
     @contextmanager
     def at(self, place: str) -> Iterator[None]:
@@ -69,11 +79,10 @@ class ConfigErrors:
             try:
                 entries[key] = msgspec.convert(entry, types[key])
             except msgspec.ValidationError as error:
-                choices = ", ".join(map(repr, get_args(types[key]))) if get_origin(types[key]) is Literal else ""
                 self.add(
                     place,
                     f"{key} is not valid: {str(error)[0].lower()}{str(error)[1:]}.",
-                    f"write one of {choices}." if choices else "write a value of that type.",
+                    _type_hint(key, types[key]),
                 )
         for key, hint in (required or {}).items():
             if value.get(key, {}) == {}:
@@ -92,3 +101,12 @@ class ConfigErrors:
         if self._found:
             *others, last = self._found
             raise ConfigError("\n".join([*map(str, others), last.what]), last.hint)
+
+
+def _type_hint(key: str, kind: Any) -> str:  # noqa: ANN401 -- any type hint
+    """Return how to write a value of this type."""
+    if get_origin(kind) is Literal:
+        return f"write one of {', '.join(map(repr, get_args(kind)))}."
+    if kind in _EXAMPLES:
+        return f"write it as in {_EXAMPLES[kind].format(key=key)}."
+    return f"write it as a table: [{key}], with keys below it."

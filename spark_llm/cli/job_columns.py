@@ -4,7 +4,9 @@ Building the UDF checks its parameters. The keys of a column are the keyword par
 signature, and for an AI function those of the function.
 """
 
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from inspect import Parameter as Argument
 from inspect import signature
 from typing import Any
@@ -14,6 +16,7 @@ from pyspark.sql import functions as F
 
 from spark_llm import functions
 from spark_llm.ai.catalog import FUNCTIONS, PARAMETER_KINDS, Function, Parameter
+from spark_llm.auth.credentials import SignInDeferredError
 from spark_llm.cli.config_errors import ConfigErrors
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
@@ -58,7 +61,7 @@ def read_column(
         return None
     with errors.at(place):
         values = [_option(task, option, entries) for option in options]
-        endpoint = endpoints.get(entries["endpoint"], entries["endpoint"])
+        endpoint = _endpoint(entries["endpoint"], endpoints)
         udf = make_udf(endpoint, **{name: entries[name] for name in parameters if name in entries})
         return _call(task, udf, values, entries.get("input"))
     return None
@@ -67,6 +70,21 @@ def read_column(
 def keyword_parameters(function: Callable[..., object]) -> tuple[str, ...]:
     """Return the names of a function's keyword-only parameters."""
     return tuple(each.name for each in signature(function).parameters.values() if each.kind is Argument.KEYWORD_ONLY)
+
+
+def _endpoint(name: str, endpoints: Mapping[str, Endpoint]) -> Endpoint:
+    """Return the endpoint of the file or of the environment; one that neither has may be a misspelt one of the file."""
+    if name in endpoints:
+        return endpoints[name]
+    suggestion = did_you_mean(name, list(endpoints), otherwise="")
+    try:
+        endpoint = Endpoint(name)
+        if suggestion and not endpoint.is_url:
+            with suppress(SignInDeferredError):
+                endpoint.resolve("", os.environ, allow_sign_in=False)
+    except ConfigError as error:
+        raise ConfigError(error.what, f"{suggestion} Else {error.hint}" if suggestion else error.hint) from None
+    return endpoint
 
 
 def _option(task: str, option: Parameter, entries: Mapping[str, Any]) -> object:

@@ -6,12 +6,14 @@ It checks everything that needs no session, and reports all errors at once.
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from spark_llm.auth.credentials import Bearer
 from spark_llm.cli.config_errors import ConfigErrors
 from spark_llm.cli.job_columns import MakeColumn, read_column
+from spark_llm.cli.option_words import JOB_FILE, reworded
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.enrich.plan import check_names
 from spark_llm.errors import ConfigError
@@ -84,7 +86,7 @@ class JobFile:
     @classmethod
     def read(cls, path: Path, environ: Mapping[str, str]) -> "JobFile":
         """Read a file, with tokens from `environ`. Raises `ConfigError` with a line for each error in the file."""
-        toml, errors = _toml(path), ConfigErrors(path.name)
+        toml, errors = _toml(path), ConfigErrors(path.name, partial(reworded, words=JOB_FILE))
         options = errors.entries("", toml, JOB_KEYS, required=_REQUIRED, hints=SECRET_HINTS)
         settings = dict(_flat(options.pop("spark", {})))
         endpoints = _endpoints(errors, options.pop("endpoints", {}), environ)

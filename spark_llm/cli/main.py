@@ -21,6 +21,8 @@ from spark_llm.cli.local.java import ensure_java
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import SparkLLMError
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
 
 class Command(NamedTuple):
     """One subcommand; `run` returns the exit code, which is `error_code` where it raises an error of this library."""
@@ -52,8 +54,8 @@ def run_serve(arguments: argparse.Namespace) -> int:
     token = read_token(arguments.token_file)
     make_endpoints = serving.LocalEndpoints.real if arguments.models == "real" else serving.LocalEndpoints
     endpoints = make_endpoints(token=token, port=arguments.port)
-    for number in (signal.SIGINT, signal.SIGTERM):  # a background job of a shell ignores SIGINT
-        signal.signal(number, signal.default_int_handler)
+    for number in _STOPPING:  # a background job of a shell ignores SIGINT
+        signal.signal(number, _stop)
     try:
         endpoints.start()
         print(_welcome(endpoints, shown=endpoints.token if token is None else "TOKEN"), flush=True)
@@ -225,6 +227,13 @@ As a workspace, for databricks-sdk, MLflow and `spark-llm check chat`:
   export {variables}
 
 Ctrl-C stops it."""
+
+
+def _stop(*_: object) -> None:
+    """Stop as Ctrl-C does; a further signal ends the process at once, without a traceback."""
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_DFL)
+    raise KeyboardInterrupt
 
 
 def _port(text: str) -> int:

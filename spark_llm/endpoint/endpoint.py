@@ -30,6 +30,8 @@ from spark_llm.protocol.urls import (
     is_workspace,
     masked_url,
 )
+from spark_llm.transport.certificates import check_ca_bundle
+from spark_llm.validation.flags import check_flag
 
 _KNOWN_ROUTES = ("/invocations", "/chat/completions", "/completions", "/embeddings")
 _NAME = re.compile(r"(?!\.+$)[\w.-]{1,255}", re.ASCII)
@@ -60,7 +62,7 @@ class Endpoint:
         headers: Further headers of every request, such as a gateway's; their values are never printed. With an
             Authorization header among them, no other source of a token is used.
         ca_bundle: Certificates to trust besides the system's own: the text of a PEM file, which travels to the workers,
-            or a path that exists there.
+            or a path that exists there. A text is parsed at once; a path is first read on the workers.
         allow_http: Allow requests without TLS to another machine; the network in between can read all of them.
 
     Raises `ConfigError` for an invalid value.
@@ -126,11 +128,9 @@ class Endpoint:
             )
         as_credential(self.token)
         check_headers(self.headers)
-        if self.ca_bundle is not None and (not isinstance(self.ca_bundle, str) or not self.ca_bundle.strip()):
-            raise ConfigError(
-                f"Endpoint(ca_bundle={self.ca_bundle!r}) is not a bundle of certificates.",
-                "pass the text of a PEM file, or its path.",
-            )
+        if self.ca_bundle is not None:
+            check_ca_bundle(self.ca_bundle)
+        check_flag("allow_http", self.allow_http, owner="Endpoint")
         self._check_target()
 
     def _check_target(self) -> None:

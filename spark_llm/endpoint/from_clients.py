@@ -51,7 +51,7 @@ def _key_or_function(client: Any) -> Any:  # noqa: ANN401 -- a token, a function
             return key
     if client.api_key == "no-token":
         raise ConfigError(
-            "This client is signed in by databricks-sdk, not by a key.",
+            "This client authenticates by databricks-sdk, not by a key.",
             "use Endpoint.from_workspace(WorkspaceClient(), name).",
         )
     return None

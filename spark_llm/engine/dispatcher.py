@@ -15,7 +15,7 @@ from spark_llm.endpoint.route import Route
 from spark_llm.engine.endpoint_client import EndpointClient
 from spark_llm.engine.loop_thread import LoopThread, engine_error, log_unexpected
 from spark_llm.engine.process_identity import max_connections
-from spark_llm.engine.row_stream import Stream, open_stream
+from spark_llm.engine.row_stream import Stream, open_stream, unanswered_error
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.limiter import ConcurrencyLimiter
 from spark_llm.flow.log import Flow, FlowLog
@@ -204,13 +204,15 @@ class Dispatcher:
             self._scheduler.add(stream, batch, stream.negotiation)
 
     def _stop(self, stream: Stream, error: RowError) -> None:
-        """Give this error to every row of the stream that is not in flight."""
+        """End every row of the stream that is not in flight, since no further row is sent after this error."""
         stream.buffer.stop(error)
+        unanswered = unanswered_error(error)
         while dropped := self._scheduler.drop(stream):
             for request in dropped:
                 if request.attempts.sent == 0:
                     stream.buffer.remove_unsent(len(request.inputs))
-                self._deliver(stream, request.results(error, None))
+                failed_too = request.attempts.sent and error.retryable  # its own failure may pass as well
+                self._deliver(stream, request.results(error if failed_too else unanswered, None))
 
     def _abort(self, stream: Stream, error: RowError) -> None:
         """Give this error to every row of the stream that has no result, and cancel its requests."""

@@ -17,6 +17,7 @@ from spark_llm.flow.batcher import Batcher, Indexed
 from spark_llm.flow.dedupe import Dedupe
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.retry import FAILURE_ROWS, FailureRate
+from spark_llm.metering.chunking import NOT_ROW_ERRORS
 from spark_llm.policy import Policy
 from spark_llm.protocol.values import Result, Row, RowError
 
@@ -126,6 +127,17 @@ def raise_if_failed(results: Iterable[Result | None], hint: str) -> None:
         if result is not None and result.error is not None:
             error = result.error
             raise RowFailedError(f"A row was not answered: {error.kind} (status {error.status}): {error.message}", hint)
+
+
+def unanswered_error(cause: RowError) -> RowError:
+    """Return the error of the rows that a stopped task had not answered.
+
+    A `cause` that is true of every row is theirs too. Any other was met by other rows: these can be sent again.
+    """
+    if cause.kind in NOT_ROW_ERRORS:
+        return cause
+    message = f"the task stopped before this row was answered; last: {cause.kind}: {cause.message}"
+    return RowError("cancelled", None, message, retryable=True)
 
 
 def _failure_rate_error(last: RowError | None) -> RowError:

@@ -20,6 +20,7 @@ from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import Limits
 from spark_llm.protocol.identifiers import check_format, check_new_column, parse_column_name, parse_table_name
 from spark_llm.udf.lazy_udf import Call, call_of
+from spark_llm.validation.flags import check_flag
 
 if TYPE_CHECKING:
     from pyspark.sql.streaming.query import StreamingQuery
@@ -244,9 +245,9 @@ def job_of(  # noqa: PLR0917 -- as in `enrich_table`
         calls,
         limits,
         price_list.parse_prices(prices, list(calls), limits.budget),
-        retry_errors=retry_errors,
+        retry_errors=check_flag("retry_errors", retry_errors),
         on_missing=on_missing,
-        progress=progress,
+        progress=check_flag("progress", progress),
         format=format,
     )
 

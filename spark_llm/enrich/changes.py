@@ -7,7 +7,7 @@ for each kind of column, so no name of the user's meets one of these.
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, Observation, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StringType
 
@@ -28,13 +28,20 @@ def argument_name(column: int, argument: int) -> str:
 
 
 def pending_rows(
-    source: DataFrame, target: DataFrame | None, plan: RunPlan, *, retry_errors: bool, delete_missing: bool
+    source: DataFrame,
+    target: DataFrame | None,
+    plan: RunPlan,
+    *,
+    retry_errors: bool,
+    delete_missing: bool,
+    errors: Observation | None = None,
 ) -> DataFrame:
     """Return the rows with something to ask or to write; all rows of the source where `target` is None, or empty.
 
     Columns: `key`, `carried`, `fingerprints`; `asks` (the columns to ask), `writes` (the columns to write: also a null
     where an input became null); `new` (the target lacks the row), `changed` (a carried column differs), `deleted` (the
     source lacks the row); `copies` of the key, `size` of the inputs to ask in bytes, and the arguments (`a0_0` …).
+    `errors` observes `kept`: how many other rows of the source keep an error in the target.
     """
     rows = source.select(
         _struct(plan.key).alias("key"),
@@ -52,21 +59,23 @@ def pending_rows(
         compared = rows.select("*", *_answered(None, plan), *flags)
     else:
         compared = _compared(rows, target, plan, delete_missing=delete_missing)
-    return _with_flags(compared, plan, retry_errors=retry_errors)
+    return _with_flags(compared, plan, errors, retry_errors=retry_errors)
 
 
 def _answered(target: DataFrame | None, plan: RunPlan) -> tuple[Column, Column]:
     """Return two structs, by the columns to fill: the target's fingerprints, and whether its errors are retryable.
 
-    A column that the target lacks is null in both.
+    A column that the target lacks is null in both, and a row without an error is null in the second.
     """
     found = {plan.same(name) for name in target.columns} if target is not None else set[str]()
     null = F.lit(None)
     fingerprints, retryable = [], []
     for each in plan.filled:
-        fingerprint = col(each.fingerprint_name) if plan.same(each.fingerprint_name) in found else null.cast("string")
+        has_fingerprint = plan.same(each.fingerprint_name) in found
+        has_error = has_fingerprint and plan.same(each.name) in found
+        fingerprint = col(each.fingerprint_name) if has_fingerprint else null.cast("string")
+        error = col(each.name, "error", "retryable") if has_error else null.cast("boolean")
         fingerprints.append(fingerprint.alias(each.name))
-        error = col(each.name, "error", "retryable") if plan.same(each.name) in found else null.cast("boolean")
         retryable.append(error.alias(each.name))
     return F.struct(*fingerprints).alias("t_fingerprints"), F.struct(*retryable).alias("t_retryable")
 
@@ -91,17 +100,19 @@ def _compared(rows: DataFrame, target: DataFrame, plan: RunPlan, *, delete_missi
     return rows.join(known, same_key, "full" if delete_missing else "left").withColumns(flags)
 
 
-def _with_flags(compared: DataFrame, plan: RunPlan, *, retry_errors: bool) -> DataFrame:
+def _with_flags(compared: DataFrame, plan: RunPlan, errors: Observation | None, *, retry_errors: bool) -> DataFrame:
     """Return the rows with something to do; rows with a faulty key are among them, so that they can be counted.
 
     The copies of a key are counted after the join, so that both share one partitioning. A key that is twice in the
     source or in the target is twice there.
     """
-    writes = {}
+    writes, keeps_error = {}, []
     for each in plan.filled:
+        retryable = col("t_retryable", each.name)
         stale = ~col("fingerprints", each.name).eqNullSafe(col("t_fingerprints", each.name))
-        retried = col("fingerprints", each.name).isNotNull() & F.coalesce(col("t_retryable", each.name), F.lit(False))
+        retried = col("fingerprints", each.name).isNotNull() & F.coalesce(retryable, F.lit(False))
         writes[each.name] = ~col("deleted") & (stale | retried if retry_errors else stale)
+        keeps_error.append(retryable.isNotNull() & ~writes[each.name])
     asks = {each.name: writes[each.name] & col("fingerprints", each.name).isNotNull() for each in plan.filled}
     sizes = [
         F.when(asks[each.name], text_size(col(argument_name(i, j)), kind)).otherwise(0)
@@ -118,15 +129,14 @@ def _with_flags(compared: DataFrame, plan: RunPlan, *, retry_errors: bool) -> Da
         "size": reduce(Column.__add__, sizes, F.lit(0)).cast("bigint"),
     }
     is_written = any_of(col("writes", name) for name in writes)
-    return (
-        compared.withColumns(flags)
-        .where(col("new") | col("changed") | col("deleted") | is_written | faulty)
-        .select(
-            "key",
-            *(["carried"] if plan.carried else []),
-            *("fingerprints", "asks", "writes", "new", "changed", "deleted", "copies", "size"),
-            *(argument_name(i, j) for i, each in enumerate(plan.filled) for j, _ in enumerate(each.arguments)),
-        )
+    rows = compared.withColumns(flags)
+    if errors is not None:
+        rows = rows.observe(errors, F.count_if(any_of(keeps_error) & ~col("deleted")).alias("kept"))
+    return rows.where(col("new") | col("changed") | col("deleted") | is_written | faulty).select(
+        "key",
+        *(["carried"] if plan.carried else []),
+        *("fingerprints", "asks", "writes", "new", "changed", "deleted", "copies", "size"),
+        *(argument_name(i, j) for i, each in enumerate(plan.filled) for j, _ in enumerate(each.arguments)),
     )
 
 
@@ -157,10 +167,11 @@ def check_key(pending: DataFrame, key: Sequence[str], counts: Mapping[str, int])
         )
     if repeated := counts["repeated"]:
         some = pending.where(col("copies") > 1).select("key.*").distinct().limit(3).collect()
+        verb = "and others occur" if repeated > 6 and len(some) == 3 else "occurs" if len(some) == 1 else "occur"
         raise ConfigError(
-            f"{named} does not identify rows: {'; '.join(', '.join(map(repr, row)) for row in some)}"
-            f"{' and others are' if repeated > 6 else ' is' if len(some) == 1 else ' are'} there more than once.",
-            "name all columns that identify a row, or make the source's rows distinct first.",
+            f"{named} is not unique: {'; '.join(', '.join(map(repr, row)) for row in some)} {verb} more than"
+            " once in the source or in the target.",
+            "name all columns that identify a row, or remove the duplicates first.",
         )
 
 

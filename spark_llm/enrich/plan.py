@@ -12,7 +12,7 @@ from pyspark.sql.types import DataType, StringType, StructField, StructType
 
 from spark_llm.enrich.column_types import accepts, find_field, nullable
 from spark_llm.enrich.fingerprint import fingerprint
-from spark_llm.errors import ConfigError
+from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.protocol.identifiers import CaseFold, check_distinct
 from spark_llm.text.names import column_list
 from spark_llm.udf.lazy_udf import Call
@@ -138,7 +138,12 @@ def _filled_column(
             "give the answers another name, or drop that column.",
         )
     arguments = tuple(F.col(each) if isinstance(each, str) else each for each in call.arguments)
-    digest = fingerprint(call.udf.plan(), list(zip(arguments, types, strict=True)))
+    try:
+        digest = fingerprint(call.udf.plan(), list(zip(arguments, types, strict=True)))
+    except InputTypeError as error:
+        inputs = [each for each in call.arguments if isinstance(each, str)]
+        place = f"columns[{name!r}]{f' on {column_list(inputs)}' if inputs else ''}"
+        raise InputTypeError(f"{place}: {error.what}", error.hint) from None
     return FilledColumn(name, kind, call, arguments, tuple(types), digest)
 
 

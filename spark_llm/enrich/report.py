@@ -46,6 +46,8 @@ class EnrichReport:
         usd: The cost in US dollars; None without prices.
         stopped: The reason and the next step where the run stopped early; else None.
         columns: The tally of each column.
+        still_failed: Rows that keep the error of an earlier run: their input and recipe are the same, and the error is
+            not retryable, or `retry_errors` is False. None where Spark did not report them.
         notes: For each new column of the source a sentence: added, or left out and why.
     """
 
@@ -62,6 +64,7 @@ class EnrichReport:
     usd: float | None
     stopped: str | None
     columns: Mapping[str, Tally]
+    still_failed: int | None = None
     notes: Sequence[str] = ()
 
     @property
@@ -106,7 +109,8 @@ class EnrichReport:
 
     def row(self) -> dict[str, object]:
         """Return the report as a row of a table of runs, with the columns of `RUNS_DDL`."""
-        flat = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "notes"}
+        flat = {field.name: getattr(self, field.name) for field in fields(self)}
+        del flat["notes"], flat["still_failed"]
         sums = {field.name: getattr(self, field.name) for field in fields(Tally) if field.name != "asked"}
         columns = {name: {**_numbers(tally)} for name, tally in self.columns.items()}
         return {**flat, **sums, "failed": dict(self.failed), "skipped": self.skipped, "columns": columns}
@@ -159,6 +163,7 @@ class EnrichReport:
         facts = {
             "rows": "unknown" if self.rows is None else f"{self.rows:,}",
             "skipped": f"{self.skipped:,} needed nothing" if self.skipped else "",
+            "still failed": f"{self.still_failed:,} with the error of an earlier run" if self.still_failed else "",
             "recovered": f"{self.recovered:,} from a run that failed or died" if self.recovered else "",
             "deleted": f"{self.deleted:,} that the source has no more" if self.deleted else "",
             "asked": f"{self.asked:,}",

@@ -88,9 +88,9 @@ class Job:
                 recovered = _recover(staging, merger, tables.target, target)
                 if recovered:
                     tables = Tables(source.read(), target.read_existing(), plan)
-                seen = Observation("spark_llm source")
+                seen, errors = Observation("spark_llm source"), Observation("spark_llm errors")
                 rows = tables.source.observe(seen, F.count(F.lit(1)).alias("rows"))
-                work = WorkTable(staging, self.pending(Tables(rows, tables.target, plan)), plan)
+                work = WorkTable(staging, self.pending(Tables(rows, tables.target, plan), errors), plan)
                 _logger.info("run %s: %d rows to ask, %d to write unasked", name, work.to_ask, work.unasked)
                 if work.unasked:
                     merger.merge_unasked(work.rows, staging.location("work"), work.asked)
@@ -104,6 +104,7 @@ class Job:
             started_at=started_at,
             seconds=time.monotonic() - started_s,
             rows=_source_rows(seen, work),
+            still_failed=(observed_values(errors) or {}).get("kept"),
             asked=total.asked,
             answered=total.answered,
             left=chunks.left,
@@ -129,10 +130,10 @@ class Job:
         types = input_types(rows, self.calls, same)
         return Tables(rows, known, plan_run(schema, known_schema, str(target), self.key, self.calls, types, same))
 
-    def pending(self, tables: Tables) -> DataFrame:
+    def pending(self, tables: Tables, errors: Observation | None = None) -> DataFrame:
         """Return the rows with something to do, as `changes.pending_rows` has them."""
         delete = self.on_missing == "delete"
-        return pending_rows(*tables, retry_errors=self.retry_errors, delete_missing=delete)
+        return pending_rows(*tables, retry_errors=self.retry_errors, delete_missing=delete, errors=errors)
 
     def _formats(self, source: Source, target: Table, early: Tables) -> list[str | None]:
         """Return the format of the target, or those to create it in, the best first."""

@@ -127,8 +127,9 @@ class Staging:
         else:
             pattern = ".*/rows/" + _OF_A_RUN.format("/") + "/[^/]+"
             files = self._spark.read.format("binaryFile").option("recursiveFileLookup", "true")
-            try:
-                names = files.load(f"{_folder(self._target)}/rows").inputFiles()
+            folder = f"{_folder(self._target)}/rows"
+            try:  # Spark logs a warning, with a trace, for one path that does not exist, but not for a list
+                names = files.load([folder, folder]).inputFiles()
             except AnalysisException as error:
                 if error_condition(error) != "PATH_NOT_FOUND":
                     raise

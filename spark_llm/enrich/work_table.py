@@ -27,7 +27,7 @@ class WorkTable:
     """
 
     def __init__(self, staging: Staging, pending: DataFrame, plan: RunPlan) -> None:
-        """Write down what `changes.pending_rows` finds; raises `ConfigError` where the key does not identify rows."""
+        """Write down what `changes.pending_rows` finds; raises `ConfigError` where the key is null or not unique."""
         self._staging = staging
         self.asked = asked_condition(plan)
         self._in_order: DataFrame | None = None

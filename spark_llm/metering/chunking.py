@@ -156,6 +156,7 @@ class ChunkPlanner:
         fatal = [kind for kind in FATAL_KINDS if last.failed.get(kind, 0)]
         if fatal and sum(last.failed[kind] for kind in fatal) > FATAL_SHARE * last.answered:
             message, _, hint = (fatal_error or "").partition(HINT)
+            message = message.rstrip(".")
             self._stop(
                 f"the endpoint of column {name!r} answers no row ({': '.join(filter(None, [fatal[0], message]))})",
                 f"{hint} Then run it again: {_RUN_AGAIN}" if hint else f"fix that, and run it again: {_RUN_AGAIN}",

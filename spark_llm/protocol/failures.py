@@ -64,6 +64,7 @@ _KIND_PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     _evidence(
         "quota",
         r"insufficient_quota|billing_hard_limit",  # OpenAI
+        r"exceeded your current quota(?!(?s:.*)please retry in)",  # OpenAI; Gemini, for the quota of a day
         r"credit balance",  # Anthropic
         r"budget_exceeded",  # LiteLLM
         r"exceeded_current_quota_error|\bArrearage\b",  # Moonshot; DashScope
@@ -162,13 +163,16 @@ def failure_of(response: Response, document: object = None) -> Failure:
     status = next((level.status for level in innermost_first if level.status), response.status)
     evidence = " ".join(level.evidence for level in levels) or message
     state = _endpoint_state(status, levels, message)
-    kind = "unavailable" if state else _kind(status, evidence)
-    waits = kind == "rate_limited" or (kind == "unavailable" and status in _THROTTLING_STATUSES)
     in_body = next((level.retry_after_s for level in levels if level.retry_after_s is not None), None)
+    retry_after_s = _retry_after_s(response.headers, in_body)
+    kind = "unavailable" if state else _kind(status, evidence)
+    if kind == "quota" and status == 429 and retry_after_s:  # the quota of a minute, which comes back
+        kind = "rate_limited"
+    waits = kind == "rate_limited" or (kind == "unavailable" and status in _THROTTLING_STATUSES)
     return Failure(
         RowError(kind, response.status, _full_message(response, message, levels), retryable=kind in _RETRYABLE),
         throttled=state == "not ready" or (waits and not state),
-        retry_after_s=_retry_after_s(response.headers, in_body),
+        retry_after_s=retry_after_s,
         usage=next((level.usage for level in levels if level.usage), None),
         final=state == "stopped",
     )

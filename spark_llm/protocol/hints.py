@@ -72,7 +72,7 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
         ),
         HintRule(
             "the client's id or secret ({sign_in}) was refused; check both, and whether the secret was revoked.",
-            message=r"invalid_client|client authentication|^signing in at",
+            message=r"invalid_client|client authentication|^requesting a token at",
         ),
         HintRule(
             "the token ({sign_in}) has expired; create a new one, or pass a token= that renews itself:"

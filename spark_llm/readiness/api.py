@@ -31,7 +31,8 @@ def preflight(
 
     Args:
         endpoint: A serving endpoint's name, a URL, an `Endpoint`, or a UDF of this library.
-        spark: A session; with it, an executor's packages and its connection to the endpoint are checked too.
+        spark: A session; with it, an executor's packages, its connection to the endpoint and the UDF's cache folder are
+            checked too.
         task: "chat", "complete" or "embed". Default: the UDF's task, or the task that the endpoint serves.
         timeout_s: Seconds for one request, up to 30.
 
@@ -60,9 +61,11 @@ def preflight(
         raise ConfigError(f"task={task!r} does not match the UDF, whose task is {udf.task!r}.", "leave task out.")
     tasks = candidate_tasks(place, task if udf is None else udf.task)
 
+    cache = None if udf is None or udf.policy.cache is None else os.fspath(udf.policy.cache)
+
     def resolve() -> Target:
         if udf is not None:
-            return Target(udf.request_spec.route, (udf.request_spec.task,), timeout_s)
+            return Target(udf.request_spec.route, (udf.request_spec.task,), timeout_s, cache)
         return Target(place.resolve(tasks[0].route, os.environ, PROVIDERS), tasks, timeout_s)
 
     driver = run_driver_checks(place, tasks[0].route, resolve, os.environ)

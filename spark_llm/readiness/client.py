@@ -1,4 +1,4 @@
-"""Client for single requests, with a worker's sign-in, TLS, proxy and headers."""
+"""Client for single requests, with a worker's authentication, TLS, proxy and headers."""
 
 import asyncio
 import time

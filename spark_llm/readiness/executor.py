@@ -1,4 +1,4 @@
-"""The checks of an executor: its packages, its connection to the endpoint, and one request.
+"""The checks of an executor: its packages, its connection to the endpoint, one request, and the cache folder.
 
 Two jobs of one row run there. The first is pickled by value and needs only the standard library, so it also reports a
 missing `spark_llm`. Both are plain Python UDFs, because Arrow UDFs need pyarrow.
@@ -20,6 +20,7 @@ from pyspark.sql.types import StringType
 from pyspark.sql.utils import is_remote
 
 from spark_llm._version import __version__
+from spark_llm.cache.answer_cache import FOLDER_HINT, check_folder
 from spark_llm.endpoint.route import Route
 from spark_llm.protocol.hints import with_hint
 from spark_llm.protocol.values import RowError
@@ -98,15 +99,16 @@ def run_executor_checks(
     """
     if target is None:
         return skipped(CHECKS, "executor", failed) if failed is not None else []
+    names = CHECKS if target.cache is None else (*CHECKS, "cache")
     checks = _inspection_checks(spark, target, job_timeout_s)
     failed = next((check for check in checks if check.outcome == "failed"), failed)
     if failed is not None:
-        return checks + skipped(CHECKS[len(checks) :], "executor", failed)
+        return checks + skipped(names[len(checks) :], "executor", failed)
     try:
         rows = _run_on_executor(spark, _visit(target), max(job_timeout_s, 2 * target.timeout_s))
     except Exception as error:  # noqa: BLE001 -- Spark's error if it cannot run a Python function, of many types
         failed = _job_failure("credentials", error)
-        return [*checks, failed, *skipped(CHECKS[len(checks) + 1 :], "executor", failed)]
+        return [*checks, failed, *skipped(names[len(checks) + 1 :], "executor", failed)]
     return checks + [Check(*row) for row in rows]
 
 
@@ -122,12 +124,21 @@ def _inspection_checks(spark: SparkSession, target: Target, job_timeout_s: float
 
 
 def _visit(target: Target) -> Callable[[object], str]:
-    """Return a function that runs the network checks on its machine, and returns them as JSON."""
+    """Return a function that runs the network and cache checks on its machine, and returns them as JSON."""
 
     def visit_endpoint(_: object) -> str:
-        return json.dumps(run_network_checks(target, "executor").checks)
+        cache = [] if target.cache is None else [_cache_check(target.cache)]
+        return json.dumps(run_network_checks(target, "executor").checks + cache)
 
     return visit_endpoint
+
+
+def _cache_check(folder: str) -> Check:
+    """Check that a worker can use the folder of the cache; one that cannot goes on without it, and logs that."""
+    try:
+        return Check("cache", "executor", "passed", f"{check_folder(folder)} can be written to")
+    except Exception as error:  # noqa: BLE001 -- of the system, of SQLite, or of a damaged file: none fails a task
+        return Check("cache", "executor", "failed", f"The cache in {folder} cannot be used: {error}.", FOLDER_HINT)
 
 
 def _run_on_executor(spark: SparkSession, function: Callable[[object], str], job_timeout_s: float) -> Any:  # noqa: ANN401 -- what JSON holds

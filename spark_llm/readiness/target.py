@@ -29,11 +29,13 @@ class Target(NamedTuple):
         route: The route of the first task.
         tasks: One task, or several candidates; the first that the endpoint answers is the endpoint's task.
         timeout_s: Seconds for one request.
+        cache: The folder of the UDF's cache, if it has one.
     """
 
     route: Route
     tasks: tuple[Task, ...]
     timeout_s: float = TIMEOUT_S
+    cache: str | None = None
 
     def with_task(self, task: Task) -> "Target":
         """Return the target with one of its tasks; under an OpenAI-style base each task has its own path."""

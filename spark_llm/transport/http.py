@@ -20,9 +20,9 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from spark_llm._version import __version__
-from spark_llm.errors import ConfigError
 from spark_llm.protocol.masking import secrets_of
 from spark_llm.protocol.values import Response
+from spark_llm.transport.certificates import ssl_context
 from spark_llm.transport.proxy import proxy_of
 from spark_llm.transport.timeouts import Deadline
 
@@ -77,7 +77,7 @@ class HTTPClient:
         self._has_connected = False
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=connections, ttl_dns_cache=300, keepalive_timeout=30, ssl=_ssl_context(ca_bundle) or True
+                limit=connections, ttl_dns_cache=300, keepalive_timeout=30, ssl=ssl_context(ca_bundle) or True
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),  # `Deadline` is the total
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -212,24 +212,6 @@ def _is_permanent(error: Exception) -> bool:
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         return isinstance(error.os_error, ssl.SSLError) and error.os_error.reason in _PLAIN_HTTP_REASONS
     return isinstance(error, aiohttp.ClientConnectorCertificateError)
-
-
-def _ssl_context(ca_bundle: str | None) -> ssl.SSLContext | None:
-    """Return a context that trusts these certificates besides the system's; None without a bundle."""
-    if ca_bundle is None:
-        return None
-    context = ssl.create_default_context()
-    text, path = (ca_bundle, None) if "-----BEGIN" in ca_bundle else (None, ca_bundle)
-    try:
-        context.load_verify_locations(cafile=path, cadata=text)
-    except (OSError, ValueError) as error:
-        source = path or "its text"
-        reason = error.strerror if isinstance(error, FileNotFoundError) else "no certificates in PEM"
-        raise ConfigError(
-            f"ca_bundle cannot be used: {source}: {reason}.",
-            "use a path that exists on every worker, or pass the text of the file, which travels there.",
-        ) from None
-    return context
 
 
 def _connection_error_text(error: aiohttp.ClientConnectorError) -> str:

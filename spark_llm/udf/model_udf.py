@@ -113,7 +113,7 @@ class ModelUDF(LazyUDF):
     ) -> None:
         """Keep the task and resolve the endpoint, without a network or a session.
 
-        A sign-in that needs the network happens at first use, and so does parsing `ddl`, the answer type, which needs a
+        A login that needs the network happens at first use, and so does parsing `ddl`, the answer type, which needs a
         session. Raises `ConfigError` for a token function that cannot be pickled.
         """
         super().__init__(name)
@@ -144,7 +144,7 @@ class ModelUDF(LazyUDF):
 
     @property
     def request_spec(self) -> RequestSpec:
-        """The request spec that workers get; raises `ConfigError` if a sign-in fails."""
+        """The request spec that workers get; raises `ConfigError` if a login fails."""
         task = self.codec
         with self._lock:
             if self._route is None:

@@ -156,5 +156,5 @@ def test_credentials_without_a_token_are_an_error(endpoints: LocalEndpoints) -> 
     """Basic authentication has no token that could travel."""
     workspace = WorkspaceClient(host=endpoints.url, credentials_strategy=Vault({"Authorization": "Basic bWU6cGFzcw=="}))
 
-    with pytest.raises(ConfigError, match=r"signs in by vault, which gives no token.* Hint: .+\.$"):
+    with pytest.raises(ConfigError, match=r"authenticates by vault, which gives no token.* Hint: .+\.$"):
         Endpoint.from_workspace(workspace, "chat")

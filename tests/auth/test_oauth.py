@@ -195,7 +195,7 @@ def test_the_error_of_a_refused_client_has_the_token_url_and_a_hint(endpoints: L
 
     assert {"unauthorized"} == set(kinds(results))
     assert 0 == endpoints.stats.requests
-    assert message.startswith(f"signing in at {endpoints.url}/oidc/v1/token: ")
+    assert message.startswith(f"requesting a token at {endpoints.url}/oidc/v1/token: ")
     assert " Hint: " in message
     assert "wrong-secret" not in message
 
@@ -208,7 +208,7 @@ def test_a_secret_in_the_token_servers_error_is_masked(endpoints: LocalEndpoints
         wrong = client(endpoints, client_secret="wrong-secret", token_url=f"{login.url}/token")
         [message] = messages(results_for(wrong, endpoints, 3))
 
-    assert f"signing in at {login.url}/token: invalid_client: not ***" in message
+    assert f"requesting a token at {login.url}/token: invalid_client: not ***" in message
 
 
 @pytest.mark.parametrize("answer", [{"access_token": "t0p-s3cret token"}, {"token": "t0p-s3cret"}])
@@ -231,7 +231,7 @@ def test_an_unreachable_token_server_is_a_transient_error(endpoints: LocalEndpoi
     [message] = messages(results)
 
     assert ["connection"] * 3 == kinds(results)
-    assert message.startswith("signing in at http://127.0.0.1:9/oidc/v1/token: no connection to 127.0.0.1:9")
+    assert message.startswith("requesting a token at http://127.0.0.1:9/oidc/v1/token: no connection to 127.0.0.1:9")
 
 
 def test_a_wrong_token_url_is_unauthorized(endpoints: LocalEndpoints) -> None:

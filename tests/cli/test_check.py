@@ -151,7 +151,7 @@ def test_a_file_without_a_token_is_an_error(
 
 
 def test_a_ca_bundle_makes_a_server_trusted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without it, the hint names the argument."""
+    """Without it, the hint names the option."""
     trusted = tmp_path / "authority.pem"
     AUTHORITY.cert_pem.write_to_path(str(trusted))
     with stub_server({"POST /v1/chat/completions": (200, CHAT_RESPONSE)}, tls=True) as server:
@@ -161,7 +161,28 @@ def test_a_ca_bundle_makes_a_server_trusted(tmp_path: Path, capsys: pytest.Captu
 
     assert [1, 0] == codes
     assert "certificate verify failed" in out
-    assert "ca_bundle=" in out
+    assert "--ca-bundle FILE" in out
+    assert "Endpoint(" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["check", "http://127.0.0.1:9/v1"], "pass --model NAME, or a URL that ends in "),
+        (["check", "chat", "--model", "m"], "or pass --served-model NAME."),
+        (["check", "http://far.example/v1", "--model", "m"], "or --allow-http within a network that you trust."),
+        (["endpoints"], "or pass --token-file FILE."),
+    ],
+)
+def test_hints_name_options(
+    arguments: list[str], hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are in the words of the command line, and not of Python."""
+    monkeypatch.setenv("DATABRICKS_HOST", "https://127.0.0.1:9")
+    assert 0 != main(arguments)
+    out, err = capsys.readouterr()
+
+    assert hint in out + err
 
 
 def test_endpoints_are_listed_as_a_table(workspace: LocalEndpoints, capsys: pytest.CaptureFixture[str]) -> None:

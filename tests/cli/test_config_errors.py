@@ -64,8 +64,8 @@ def test_values_of_a_wrong_type_are_all_reported_without_the_values() -> None:
     with pytest.raises(ConfigError) as raised:
         errors.raise_any()
     assert [
-        "job.toml [x]: a is not valid: expected `int`, got `str`. Hint: write a value of that type.",
-        "job.toml [x]: b is not valid: expected `str`, got `int` - at `$[1]`. Hint: write a value of that type.",
+        "job.toml [x]: a is not valid: expected `int`, got `str`. Hint: write it as in a = 100.",
+        'job.toml [x]: b is not valid: expected `str`, got `int` - at `$[1]`. Hint: write it as in b = ["…", "…"].',
         "job.toml [x]: the key 'd' is missing. Hint: write it.",
     ] == str(raised.value).splitlines()
 

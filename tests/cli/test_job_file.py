@@ -172,14 +172,15 @@ def test_every_ai_function_is_a_task() -> None:
     ("job", "expected"),
     [
         ({**JOB, "chunk_row": 5}, "job.toml: unknown key 'chunk_row'. Hint: did you mean 'chunk_rows'?"),
-        ({**JOB, "chunk_rows": "5"}, "chunk_rows is not valid: expected `int`, got `str`. Hint: "),
-        ({**JOB, "source": 5}, "source is not valid: expected `str`, got `int`. Hint: "),
+        ({**JOB, "chunk_rows": "5"}, "expected `int`, got `str`. Hint: write it as in chunk_rows = 100."),
+        ({**JOB, "source": 5}, 'source is not valid: expected `str`, got `int`. Hint: write it as in source = "…".'),
+        ({**JOB, "key": 5}, 'Hint: write it as in key = "…", or key = ["…", "…"].'),
         ({**JOB, "source": "a b"}, "source = 'a b' is not a table's name: "),
         ({**JOB, "target": "a..b"}, "target = 'a..b' is not a table's name: "),
         ({**JOB, "runs_table": []}, "runs_table is not valid: expected `str`, got `array`. Hint: "),
         ({**JOB, "key": []}, "key = [] names no column. Hint: "),
         ({**JOB, "key": "a.b"}, "key = 'a.b' is not the name of one column. Hint: "),
-        ({**JOB, "retry_errors": "no"}, "retry_errors is not valid: expected `bool`, got `str`. Hint: "),
+        ({**JOB, "retry_errors": "no"}, "expected `bool`, got `str`. Hint: write it as in retry_errors = true."),
         ({**JOB, "progress": 1}, "progress is not valid: expected `bool`, got `int`. Hint: "),
         ({**JOB, "key": ["id", "`id`"]}, "key= has 'id' and 'id', which are one name to Spark. Hint: "),
         ({**JOB, "format": "a b"}, "format='a b' is not the name of a table format. Hint: "),
@@ -193,7 +194,7 @@ def test_every_ai_function_is_a_task() -> None:
         ({**JOB, "budget": {"rows": 0}}, "[budget]: Budget(rows=0) is not a whole number of rows"),
         ({**JOB, "budget": {"usd": 5}}, "[prices]: Budget(usd=5) needs prices. Hint: "),
         ({**JOB, "prices": {"sumary": 1}}, "[prices]: prices= names 'sumary', which is not a column. Hint: "),
-        ({**JOB, "spark": 5}, "job.toml: spark is not valid: expected `object`, got `int`. Hint: "),
+        ({**JOB, "spark": 5}, "expected `object`, got `int`. Hint: write it as a table: [spark], with keys below it."),
         ({**JOB, "columns": {}}, "the key 'columns' is missing. Hint: "),
         ({**JOB, "columns": {"a b": COLUMN}}, "[columns.a b]: A new column cannot be called 'a b'. Hint: "),
         ({**JOB, "columns": {"a": 5}}, "[columns.a]: columns.a is not a table. Hint: "),
@@ -216,6 +217,7 @@ def test_every_ai_function_is_a_task() -> None:
         (with_column(task="classify", labels=["a", "a"]), "a label is in the list twice. Hint: "),
         (with_column(task="summarize", max_words="5"), "max_words = '5' is not a whole number. Hint: "),
         (with_column(task="similarity"), "input is not a list of two texts. Hint: "),
+        ({**JOB, "endpoints": {"llama": {"url": URL}}}, 'Hint: pass model = "NAME", or a URL that ends in '),
         ({**JOB, "endpoints": {"a": {}}}, "[endpoints.a]: it has neither a name nor a url. Hint: "),
         ({**JOB, "endpoints": {"a": {"url": URL, "name": "b"}}}, "[endpoints.a]: it has both a name and a url. Hint: "),
         ({**JOB, "endpoints": {"a": {"ulr": URL}}}, "unknown key 'ulr'. Hint: did you mean 'url'?"),
@@ -228,6 +230,20 @@ def test_every_ai_function_is_a_task() -> None:
 def test_an_error_has_its_place_and_a_hint(job: Mapping[str, Any], expected: str) -> None:
     """The message names the table and the key, and ends in a hint."""
     assert expected in refusal(job)
+
+
+@pytest.mark.parametrize("name", ["llam", "llama !"])
+def test_a_name_like_that_of_an_endpoint_of_the_file_is_suggested(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is no endpoint of a workspace; other errors of the column keep their own hints."""
+    monkeypatch.delenv("DATABRICKS_HOST", raising=False)
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", "none")
+    message = refusal({**JOB, "columns": {"a": {**COLUMN, "endpoint": name}}})
+    assert "[columns.a]: " in message
+    assert " Hint: did you mean 'llama'? Else " in message
+
+    monkeypatch.setenv("DATABRICKS_HOST", "https://example.com")
+    monkeypatch.setenv("DATABRICKS_TOKEN", "t")
+    assert "did you mean" not in refusal({**JOB, "columns": {"a": {**COLUMN, "endpoint": "llam", "n": 0}}})
 
 
 def test_an_endpoint_with_an_error_is_reported_once() -> None:

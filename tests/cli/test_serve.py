@@ -121,6 +121,19 @@ def test_a_signal_stops_it_cleanly(number: signal.Signals) -> None:
     assert (0, "\nStopped.\n", "") == (process.returncode, printed, complaint)
 
 
+@pytest.mark.waits
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_further_signals_end_it_at_once(number: signal.Signals) -> None:
+    """While it stops, another signal prints no traceback."""
+    with serving() as (process, _):
+        while process.poll() is None:
+            process.send_signal(number)
+        _, complaint = process.communicate(timeout=30)
+
+    assert "" == complaint
+    assert process.returncode in (0, -number)
+
+
 def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """A port in use is one line on stderr, and exit code 1."""
     with LocalEndpoints() as endpoints:

@@ -177,6 +177,11 @@ def test_building_an_endpoint_reads_no_environment() -> None:
         {"target": "my-endpoint", "headers": ["X"]},
         {"target": "my-endpoint", "ca_bundle": " "},
         {"target": "my-endpoint", "ca_bundle": 7},
+        {"target": "my-endpoint", "ca_bundle": f"-----BEGIN CERTIFICATE-----\n{SECRET}\n-----END CERTIFICATE-----\n"},
+        {"target": "my-endpoint", "ca_bundle": f"MIIB\n{SECRET}\n"},
+        {"target": "my-endpoint", "ca_bundle": "ca\0.pem"},
+        {"target": "my-endpoint", "allow_http": "yes"},
+        {"target": "my-endpoint", "allow_http": None},
     ],
 )
 def test_an_invalid_argument_is_an_error(arguments: dict[str, Any]) -> None:
@@ -185,6 +190,11 @@ def test_an_invalid_argument_is_an_error(arguments: dict[str, Any]) -> None:
         Endpoint(**arguments)
 
     assert SECRET not in str(raised.value)
+
+
+def test_a_path_of_certificates_is_the_workers_own() -> None:
+    """Building an endpoint reads no file: the path need not exist here."""
+    assert "no/such/file.pem" == Endpoint("my-endpoint", ca_bundle="no/such/file.pem").ca_bundle
 
 
 @pytest.mark.parametrize("token", [SECRET, give_token], ids=["a string", "a function"])

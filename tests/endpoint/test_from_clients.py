@@ -94,7 +94,7 @@ def test_a_client_that_authenticates_by_its_transport_is_an_error() -> None:
     """databricks-sdk makes such clients; the hint names `from_workspace`."""
     client = openai.OpenAI(base_url="https://h/serving-endpoints", api_key="no-token")
 
-    with pytest.raises(ConfigError, match=r"signed in by databricks-sdk.* Hint: .*from_workspace.+\.$"):
+    with pytest.raises(ConfigError, match=r"authenticates by databricks-sdk.* Hint: .*from_workspace.+\.$"):
         Endpoint.from_openai(client, "m")
 
 

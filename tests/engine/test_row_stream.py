@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.engine.row_stream import RowReader, Stream
+from spark_llm.engine.row_stream import RowReader, Stream, unanswered_error
+from spark_llm.errors import Kind
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.policy import Policy
@@ -170,6 +171,23 @@ def test_the_first_reason_to_stop_stands() -> None:
     stream.settle(fails(0))
 
     assert REFUSED is stream.buffer.stop_error
+
+
+@pytest.mark.parametrize("kind", ["invalid_request", "invalid_response", "connection", "unavailable"])
+def test_rows_that_a_stopped_task_had_not_answered_can_be_sent_again(kind: Kind) -> None:
+    """They are cancelled, and say which error stopped the task, with its hint."""
+    error = unanswered_error(RowError(kind, 400, "not allowed Hint: write x.", retryable=False))
+
+    assert ("cancelled", None, True, "write x.") == (error.kind, error.status, error.retryable, error.hint)
+    assert f"{kind}: not allowed" in error.message
+
+
+@pytest.mark.parametrize("kind", ["unauthorized", "not_found", "quota", "cancelled"])
+def test_an_error_of_the_endpoint_is_that_of_every_row(kind: Kind) -> None:
+    """It keeps its kind in the rows that were not sent."""
+    error = RowError(kind, 403, "no", retryable=False)
+
+    assert error is unanswered_error(error)
 
 
 def test_without_a_rate_no_failure_stops() -> None:

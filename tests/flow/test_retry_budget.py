@@ -231,7 +231,7 @@ def test_a_permanent_error_of_the_endpoint_stops_the_task(kind: Kind) -> None:
     "failure",
     [
         Failure(
-            RowError("unauthorized", 400, "signing in at https://login: invalid_client", retryable=False),
+            RowError("unauthorized", 400, "requesting a token at https://login: invalid_client", retryable=False),
             never_sent=True,
         ),
         Failure(RowError("connection", None, "certificate verify failed", retryable=True), final=True),

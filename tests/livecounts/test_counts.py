@@ -45,8 +45,8 @@ def counts_when(live: LiveCounts, condition: Callable[[dict[str, Tally]], bool])
 
 def counts_after_all_sent(live: LiveCounts, chunk: int) -> dict[str, Tally]:
     """Return the counts once every datagram so far is read: on loopback, none overtakes another."""
-    last = Reporter(address_of(live), chunk, partition=10**6, attempt=10**6)
-    last.add("last", [None])
+    with contextlib.closing(Reporter(address_of(live), chunk, partition=10**6, attempt=10**6)) as last:
+        last.add("last", [None])
     return counts_when(live, lambda counts: "last" in counts)
 
 
@@ -133,7 +133,8 @@ def test_datagrams_of_strangers_do_not_count(garbage: list[bytes]) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             for datagram in garbage:
                 stranger.sendto(datagram, (address.host, address.port))
-        Reporter(replace(address, secret=b"?" * 16), 1, 0, 0).add("mood", [ANSWERED])
+        with contextlib.closing(Reporter(replace(address, secret=b"?" * 16), 1, 0, 0)) as reporter:
+            reporter.add("mood", [ANSWERED])
 
         assert ["last"] == list(counts_after_all_sent(live, 1))
 
@@ -145,6 +146,7 @@ def test_a_task_of_another_chunk_does_not_count() -> None:
         late = Reporter(address_of(live), 1, 0, 0)
         live.begin(2)
         late.add("mood", [ANSWERED])
+        late.close()
         during = counts_after_all_sent(live, 2)
         live.end()
         after_end = live.counts()

@@ -401,7 +401,7 @@ def test_a_few_fatal_errors_do_not_end_the_run(kind: Kind) -> None:
 def test_the_reason_quotes_the_fatal_error() -> None:
     """Its message is the reason, and its hint is the run's."""
     chunks = ChunkPlanner(10, Limits(10), UNKNOWN, 0.0)
-    trouble = "no endpoint 'lama' Hint: check its name."
+    trouble = "no endpoint 'lama'. Hint: check its name."
     chunks.done(chunks.next(0.0), {"a": failed(10, {"not_found": 10})}, None, 0.0, trouble)
 
     assert "(not_found: no endpoint 'lama'): 10 rows are left. Hint: check its name. Then run it again" in reason_of(

@@ -1,6 +1,7 @@
 """Failures of responses beyond the documented bodies in `tests/samples`."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -124,12 +125,36 @@ def test_some_statuses_are_unambiguous(status: int, kind: str, words: str) -> No
     assert kind == refusal(status, {"message": words}).error.kind
 
 
+EXHAUSTED = "You exceeded your current quota, please check your plan and billing details."
+
+
 @pytest.mark.parametrize("status", [400, 429, 500, 503])
-def test_an_exhausted_quota_stops_the_task(status: int) -> None:
-    """Waiting does not help, whatever the status is."""
-    failure = refusal(status, {"error": {"type": "insufficient_quota", "message": "You exceeded your current quota"}})
+@pytest.mark.parametrize("code", ["insufficient_quota", "RESOURCE_EXHAUSTED", None])
+def test_an_exhausted_quota_stops_the_task(status: int, code: str | None) -> None:
+    """Waiting does not help, whatever the status and the code are: a gateway may pass on the message alone."""
+    failure = refusal(status, {"error": {"type": code, "message": EXHAUSTED}})
 
     assert ("quota", False, True) == (failure.error.kind, failure.throttled, failure.stops_all)
+
+
+@pytest.mark.parametrize(
+    ("headers", "error"),
+    [
+        ({"retry_after": "20"}, {"type": "insufficient_quota", "message": EXHAUSTED}),
+        ({}, {"message": EXHAUSTED, "details": [{"retryDelay": "20s"}]}),
+        ({}, {"message": f"{EXHAUSTED}\n* Quota exceeded for metric: requests\nPlease retry in 20.04466179s."}),
+    ],
+)
+def test_a_quota_that_comes_back_is_waited_for(headers: dict[str, str], error: dict[str, Any]) -> None:
+    """Gemini has one text for the quota of a minute and that of a day; only the first says when to come back."""
+    failure = refusal(429, {"error": error}, **headers)
+
+    assert ("rate_limited", True, False) == (failure.error.kind, failure.throttled, failure.stops_all)
+
+
+def test_no_payment_is_no_rate_limit() -> None:
+    """A 402 is not waited for, whatever the Retry-After."""
+    assert "quota" == refusal(402, {"error": {"message": "Insufficient Balance"}}, retry_after="20").error.kind
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ CASES = [
         "unauthorized", 403, "Invalid scope, required scopes: model-serving", WORKSPACE, TOKEN, True, "lacks the scope"
     ),
     Case("unauthorized", 401, "invalid_client: authentication failed", WORKSPACE, "client 4f1c", True, "4f1c"),
-    Case("unauthorized", 401, "signing in at https://w/token: no message", WORKSPACE, "a", True, "secret (a)"),
+    Case("unauthorized", 401, "requesting a token at https://w/token: no message", WORKSPACE, "a", True, "secret (a)"),
     Case("unauthorized", 403, "The access token has expired", WORKSPACE, TOKEN, True, "ClientCredentials"),
     Case("unauthorized", 401, "Unauthorized", ELSEWHERE, "OPENAI_API_KEY", True, "(OPENAI_API_KEY) was refused"),
     Case("unauthorized", 403, "Invalid Token", WORKSPACE, TOKEN, True, "(DATABRICKS_TOKEN) was refused"),

@@ -5,7 +5,7 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import trustme
@@ -14,6 +14,7 @@ from spark_llm.protocol.values import Response
 from spark_llm.transport.http import HTTPClient
 
 AUTHORITY = trustme.CA()  # a certificate authority that no client trusts by default
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK_RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Request-Id: r1\r\n\r\n{}"
 
 
@@ -88,13 +89,25 @@ class HangingServer:
 
 
 @contextlib.asynccontextmanager
+async def listening(serve: Serve) -> AsyncIterator[str]:
+    """Serve on the test's own event loop and yield the URL; at the end, wait until every connection is closed.
+
+    A test closes its clients before. A server that closes, or a loop that ends, leaves connections open that asyncio
+    has just accepted, and on Python 3.11 those that `serve` works on.
+    """
+    tasks_before = asyncio.all_tasks()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        while accepted := asyncio.all_tasks() - tasks_before:  # a task that accepts starts one that serves
+            await asyncio.wait_for(asyncio.gather(*accepted, return_exceptions=True), 5)
+    finally:
+        server.close()
+
+
+@contextlib.asynccontextmanager
 async def hanging_server() -> AsyncIterator[HangingServer]:
     """Start a hanging server, and stop it at the end."""
     hanging = HangingServer()
-    server = await asyncio.start_server(hanging.serve, "127.0.0.1", 0)
-    hanging.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    try:
+    async with listening(hanging.serve) as hanging.url:
         yield hanging
-    finally:
-        server.close()
-        await server.wait_closed()

@@ -51,7 +51,8 @@ def estimate(
 
     It asks, writes and creates nothing. It counts the rows by the query with which a run begins. Their tokens follow
     from the answers in the target, where there are any: tokens of a prompt grow with its length, those of an answer are
-    the mean. Else a prompt is guessed at a token for four bytes, and an answer at `max_tokens`.
+    the mean. Else a prompt is guessed at a token for four bytes of its request, with the instructions and the JSON
+    around the text, and an answer at `max_tokens`.
 
     Args:
         spark: The session.
@@ -104,7 +105,7 @@ class _Sample:
 
 
 def _pending_counts(job: Job, tables: Tables) -> Mapping[str, int]:
-    """Count the pending rows in one query; raises `ConfigError` where the key does not identify rows."""
+    """Count the pending rows in one query; raises `ConfigError` where the key is null or not unique."""
     plan: RunPlan = tables.plan
     if tables.target is not None:  # columns that a run would add are not there to be compared
         plan = plan.without(field.name for field in plan.added_carried)
@@ -164,18 +165,20 @@ def _arguments(target: DataFrame, each: FilledColumn) -> list[tuple[Column, Data
 
 def _column_estimate(each: FilledColumn, wanted: _Texts, sample: _Sample | None, price: Price | None) -> ColumnEstimate:
     task = task_of(each)
+    instructions = instruction_bytes(task)
     if not wanted.rows:
         tally: Tally | None = Tally()
         prompt, rests_on = 0, "nothing to ask"
     elif sample is not None:
-        tally = _scaled(sample, wanted, instruction_bytes(task))
+        tally = _scaled(sample, wanted, instructions)
         prompt = tally.prompt_tokens
         count, earlier = sample.tally.asked, "earlier " if sample.earlier else ""
         rests_on = f"measured on {count:,} {earlier}answer{'s' * (count > 1)}"
     else:
         prompt = guessed_prompt_tokens(task, wanted.rows, wanted.bytes)
         tally = guessed_tally(task, wanted.rows, wanted.bytes)
-        rests_on = "guessed from the length of the texts" + _answer_note(max_answer_tokens(task))
+        around = f" and {guessed_prompt_tokens(task, 1, 0):,} tokens around each" if instructions else ""
+        rests_on = f"guessed from the length of the texts{around}" + _answer_note(max_answer_tokens(task))
     completion = None if tally is None else tally.total_tokens - tally.prompt_tokens
     usd = None if tally is None or price is None else price.cost(tally)
     return ColumnEstimate(wanted.rows, prompt, completion, usd, rests_on)

@@ -1,5 +1,6 @@
 """The base class of the clients in docs/clients.md: one method for each column, and the reading of its response."""
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -59,20 +60,24 @@ class Client(ABC):
         raise NotImplementedError
 
     def run(self, column: str) -> object:
-        """Return the result of one column's call."""
-        match column.split():
-            case ["list"]:
-                return sorted(self.names())
-            case ["describe"]:
-                endpoint = self.describe("chat")
-                return {"name": endpoint["name"], "task": endpoint["task"], "ready": endpoint["state"]["ready"]}
-            case ["embeddings"]:
-                return _vectors(self.ask("embeddings", BODIES["embeddings"]))
-            case [task]:
-                return _reply(task, self.ask(task, BODIES[task]))
-            case [task, "streamed"]:
-                return _joined(task, list(self.stream(task, {**BODIES[task], **STREAMED})))
+        """Return the result of one column's call, and close the client."""
+        with contextlib.closing(self):
+            match column.split():
+                case ["list"]:
+                    return sorted(self.names())
+                case ["describe"]:
+                    endpoint = self.describe("chat")
+                    return {"name": endpoint["name"], "task": endpoint["task"], "ready": endpoint["state"]["ready"]}
+                case ["embeddings"]:
+                    return _vectors(self.ask("embeddings", BODIES["embeddings"]))
+                case [task]:
+                    return _reply(task, self.ask(task, BODIES[task]))
+                case [task, "streamed"]:
+                    return _joined(task, list(self.stream(task, {**BODIES[task], **STREAMED})))
         raise KeyError(column)
+
+    def close(self) -> None:  # noqa: B027 -- most clients have nothing to close
+        """Close the client's connections."""
 
 
 def _reply(task: str, response: Body) -> dict[str, object]:

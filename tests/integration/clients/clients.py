@@ -56,6 +56,10 @@ class OpenAIClient(Client):
         """List the models."""
         return [model.id for model in self.client.models.list()]
 
+    def close(self) -> None:
+        """Close the connections, which the client keeps until it is collected."""
+        self.client.close()
+
 
 class OpenAIAtV1(OpenAIClient):
     """The `openai` package at OpenAI's own routes, where it can list the models."""

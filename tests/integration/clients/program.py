@@ -1,5 +1,6 @@
 """A third-party program, started by a test and ended with all its child processes."""
 
+import contextlib
 import os
 import re
 import signal
@@ -62,13 +63,14 @@ class Program:
 
     def _read(self) -> None:
         """Read to the end, so that the program never blocks on a full pipe."""
-        for line in self._process.stdout or ():
-            self._last_lines.append(line.rstrip())
-            for pattern in self._patterns:
-                if match := pattern.search(line):
-                    self._matches.setdefault(pattern.pattern, match)
-            if self._is_ready:
-                self._ready_or_ended.set()
+        with self._process.stdout or contextlib.nullcontext(()) as lines:
+            for line in lines:
+                self._last_lines.append(line.rstrip())
+                for pattern in self._patterns:
+                    if match := pattern.search(line):
+                        self._matches.setdefault(pattern.pattern, match)
+                if self._is_ready:
+                    self._ready_or_ended.set()
         self._ready_or_ended.set()
 
     def stop(self) -> None:

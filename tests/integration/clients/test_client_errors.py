@@ -6,7 +6,7 @@ from databricks.sdk import errors
 from databricks.sdk.errors.base import DatabricksError
 
 from spark_llm.serving import Faults, LocalEndpoints
-from tests.integration.clients.client import BODIES, Client, Workspace
+from tests.integration.clients.client import Client, Workspace
 from tests.integration.clients.clients import SDK, OpenAIAtV1, OpenAIClient, SDKWithOAuth
 
 
@@ -33,7 +33,7 @@ def test_the_openai_client_recognises_an_error(
     """Each status raises its exception, with the server's message."""
     endpoints.faults = Faults(fault)
     with pytest.raises(raised) as error:
-        client(workspace).ask("chat", BODIES["chat"])
+        client(workspace).run("chat")
 
     assert fault == str(error.value.status_code)
     assert isinstance(error.value.body, dict)
@@ -50,7 +50,7 @@ def test_the_sdk_recognises_an_error(
     """Each error code raises its exception."""
     endpoints.faults = Faults(fault)
     with pytest.raises(raised):
-        SDK(workspace).ask("chat", BODIES["chat"])
+        SDK(workspace).run("chat")
 
 
 def test_the_sdk_recognises_an_unknown_endpoint(workspace: Workspace) -> None:
@@ -66,10 +66,10 @@ def test_the_sdk_recognises_an_unknown_endpoint(workspace: Workspace) -> None:
 def test_the_openai_client_recognises_a_wrong_key(client: type[Client], workspace: Workspace) -> None:
     """An unknown token raises an authentication error."""
     with pytest.raises(openai.AuthenticationError):
-        client(workspace._replace(token="wrong")).ask("chat", BODIES["chat"])
+        client(workspace._replace(token="wrong")).run("chat")
 
 
 def test_the_sdk_recognises_a_wrong_secret(workspace: Workspace) -> None:
     """A wrong client secret raises `invalid_client`."""
     with pytest.raises(ValueError, match="invalid_client"):
-        SDKWithOAuth(workspace._replace(client_secret="wrong")).ask("chat", BODIES["chat"])
+        SDKWithOAuth(workspace._replace(client_secret="wrong")).run("chat")

@@ -22,7 +22,16 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("a new column with a blank", {"columns": lambda ask: {"a b": ask("text")}}, "'a b'"),
     ("a new column with SQL", {"columns": lambda ask: {"a` INT); DROP": ask("text")}}, "DROP"),
     ("an input that is missing", {"columns": lambda ask: {"a": ask("body")}}, "cannot be read from the source"),
-    ("an input that is a number", {"columns": lambda ask: {"a": ask("id")}}, "string"),
+    (
+        "an input that is a number",
+        {"columns": lambda ask: {"a": ask("id")}},
+        "columns['a'] on 'id': The UDF takes one string column",
+    ),
+    (
+        "an input that no worker reads",
+        {"columns": lambda ask: {"a": ask(F.expr("INTERVAL 1 MONTH"))}},
+        "columns['a']: The UDF was called on interval month",
+    ),
     ("a name that the source has", {"columns": lambda ask: {"team": ask("text")}}, "of another type, string"),
     ("the key as a column", {"columns": lambda ask: {"id": ask("text")}}, "key column cannot be filled"),
     ("a key that is missing", {"key": "no"}, "The source lacks the key 'no'"),
@@ -52,7 +61,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         "Delta Lake needs spark.jars.packages",
     ),
     ("a format of another path", {"format": "iceberg"}, "is not a table of format='iceberg'"),
-    ("a key with duplicates", {"key": "team"}, "does not identify rows: 'x'"),
+    ("a key with duplicates", {"key": "team"}, "The key (team) is not unique: 'x' occurs more than once in"),
     ("a key with nulls", {"key": ["id", "text"]}, "is null in 2 rows"),
     ("a source that is missing", {"source": "no_such_table"}, "There is no table no_such_table"),
     ("a source that is a folder", {"source": "delta.`{folder}`"}, "There is no table"),
@@ -68,6 +77,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("a target without MERGE", {"target": "a_parquet"}, "cannot merge into a_parquet: its format has no MERGE"),
     ("a chunk of no rows", {"chunk_rows": 0}, "chunk_rows=0"),
     ("dollars without prices", {"budget": Budget(usd=1)}, "prices"),
+    ("a flag that is a text", {"retry_errors": "no"}, "retry_errors='no' is neither True nor False"),
+    ("a bar that is a text", {"show": "no"}, "progress='no' is neither True nor False"),
     ("another way to go missing", {"on_missing": "drop"}, "on_missing='drop'"),
     ("a policy that raises", {"columns": lambda ask: {"a": ask.raising("text")}}, "on_error"),
 ]
@@ -107,7 +118,8 @@ def test_arguments_that_do_not_fit_are_an_error_before_the_first_request(
                 arguments[name] = wrong_targets.get(arguments[name].strip("{}"), arguments[name])
         asked = columns(ask) if callable(columns) else columns
         try:
-            enrich_table(spark, **{**arguments, "columns": asked}, progress=False)
+            shown = arguments.pop("show", False)
+            enrich_table(spark, **{**arguments, "columns": asked}, progress=shown)
         except (ConfigError, InputTypeError) as error:
             message = str(error)
         else:

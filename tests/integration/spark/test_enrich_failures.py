@@ -18,7 +18,7 @@ from spark_llm import JobFailedError
 from spark_llm.enrich.lease import Lease
 from spark_llm.enrich.staging import Staging, lease_table
 from spark_llm.enrich.table import Table
-from spark_llm.serving import LocalEndpoints
+from spark_llm.serving import Faults, LocalEndpoints
 from tests.conftest import SessionKind
 from tests.integration.spark.asking import Run, chat, run_alone, texts
 
@@ -87,6 +87,53 @@ def test_answers_outlive_a_merge_that_fails(
     requests, report = run(questions(spark), target, columns)
     assert (0, 0, 18, 18) == (requests, report.asked, report.recovered, report.rows)
     assert 18 == right_answers(spark, target) == spark.table(target).count()
+
+
+@pytest.mark.one_kind
+def test_rows_that_a_stopped_task_did_not_send_are_asked_by_the_next_run(
+    spark: SparkSession, endpoints: LocalEndpoints, target: str, run: Run
+) -> None:
+    """A request that is refused as a whole stops the run; the next one asks exactly the other rows."""
+    columns = {"answer": chat(endpoints)("text")}
+    endpoints.faults = Faults("400", cycle=True)
+    _, stopped = run(questions(spark, 100), target, columns)
+    refused = stopped.failed["invalid_request"]
+    assert (refused, 90 - refused, 0) == (stopped.asked, stopped.left, stopped.still_failed)
+    assert "its tasks stopped: " in str(stopped.stopped)
+
+    endpoints.faults = Faults("")
+    requests, report = run(questions(spark, 100), target, columns)
+    assert (90 - refused, 90 - refused, True) == (requests, report.answered, report.done)
+    assert 90 - refused == right_answers(spark, target)
+
+    requests, report = run(questions(spark, 100), target, columns)
+    assert (0, refused) == (requests, report.still_failed)
+    assert f"still failed  {refused} with the error of an earlier run" in str(report)
+
+
+FIRST_LOOK = """
+from pathlib import Path
+from pyspark.sql import SparkSession
+from spark_llm.enrich.staging import Staging
+from spark_llm.enrich.table import Table
+spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+spark.range(1).write.parquet("t__spark_llm/rows/abc/answers")
+for name in ("t", "missing"):
+    staging = Staging(spark, Table(spark, ("delta", str(Path.cwd() / name))), None, "own")
+    print("FOUND", name, [each.location("answers")[-12:] for each in staging.abandoned()])
+spark.stop()
+"""
+
+
+@pytest.mark.one_kind
+def test_the_first_run_into_a_path_logs_no_missing_folder(spark: SparkSession, tmp_path: Path) -> None:
+    """Spark warns, with a trace, of one path that it cannot find; the staging of earlier runs is found all the same."""
+    assert spark is not None  # the session finds its Java
+    done = run_alone(FIRST_LOOK, "classic", tmp_path)
+
+    assert "FOUND t ['abc/answers`']\nFOUND missing []\n" == done.stdout, done.stderr
+    assert "FileNotFoundException" not in done.stderr
+    assert "FileStreamSink" not in done.stderr
 
 
 @pytest.mark.slow

@@ -38,9 +38,13 @@ def test_before_a_first_run_tokens_are_guessed(spark: SparkSession, endpoints: L
     assert (9, 8, 0) == (found.rows, found.to_ask, found.deleted)
     assert (8, 8 * 48) == (short.rows, short.completion_tokens)
     assert (short.prompt_tokens + 2 * 8 * 48) / 1e6 == short.usd
-    assert "guessed from the length of the texts, answers of at most 48 tokens" == short.rests_on
+    around = (short.prompt_tokens - 8 * 10) // 8  # a text has ten tokens
+    assert (
+        f"guessed from the length of the texts and {around} tokens around each, answers of at most 48 tokens"
+        == short.rests_on
+    )
     assert (None, None) == (of_any_length.completion_tokens, of_any_length.usd)
-    assert "guessed from the length of the texts; answers: unknown" == of_any_length.rests_on
+    assert of_any_length.rests_on.endswith(" tokens around each; answers: unknown")
     assert (8 * 11, 0, "guessed from the length of the texts") == (
         vector.prompt_tokens,
         vector.completion_tokens,
@@ -86,7 +90,7 @@ def test_after_a_run_tokens_are_measured(spark: SparkSession, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("ids", "words"),
     [
-        ([1, 2, 2], r"The key \(id\) does not identify rows: 2 is there more than once\. Hint: "),
+        ([1, 2, 2], r"The key \(id\) is not unique: 2 occurs more than once in the source or in the target\. Hint: "),
         ([1, None], r"The key \(id\) is null in 1 row\. Hint: "),
     ],
 )

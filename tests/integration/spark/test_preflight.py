@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from spark_llm import ConfigError, Endpoint, chat_udf, complete_udf, embed_udf, preflight
+from spark_llm import ConfigError, Endpoint, Policy, chat_udf, complete_udf, embed_udf, preflight
 from spark_llm._version import __version__
 from spark_llm.auth.credentials import ClientCredentials
 from spark_llm.readiness.executor import THREAD_NAME, run_executor_checks
@@ -54,6 +54,25 @@ def test_a_ready_udf_is_ready_from_an_executor(
     assert executor_check(report, "request").message.startswith(f"{name} was answered in ")
     assert 2 == endpoints.stats.requests
     assert endpoints.token not in str(report) + report._repr_html_()
+
+
+@pytest.mark.parametrize("folder", ["answers", "file/answers"])
+def test_the_cache_folder_is_checked_where_it_is_used(
+    spark: SparkSession, endpoints: LocalEndpoints, tmp_path: Path, folder: str
+) -> None:
+    """An executor opens and writes it: a UDF whose cache would be left out is not ready."""
+    (tmp_path / "file").touch()
+    cache = tmp_path / folder
+    report = preflight(chat_udf(endpoint(endpoints), policy=Policy(cache=cache)), spark)
+    check = executor_check(report, "cache")
+
+    assert ("passed" if folder == "answers" else "failed") == check.outcome
+    assert report.ok == (check.outcome == "passed")
+    assert str(cache) in check.message
+    assert ["passed"] * 4 == outcomes(report, "executor")[:4]
+    if not report.ok:
+        assert "Not a directory" in check.message
+        assert "name a folder on a local disk" in check.hint
 
 
 def test_an_executor_sends_the_udfs_own_parameters(spark: SparkSession, endpoints: LocalEndpoints) -> None:

@@ -21,16 +21,17 @@ class _Path(Protocol):
 class Policy:
     """Limits, retries and error handling of a UDF.
 
-    >>> Policy(max_in_flight=32, tasks=4)  # at most 32 requests in flight over 4 tasks: 8 in each
+    >>> Policy(max_in_flight=32)  # at most 32 requests in flight, over all tasks of a host
     >>> Policy(max_tries=6, timeout_s=300)  # a slow endpoint that often fails
 
     Attributes:
-        max_in_flight: Most requests in flight, over all `tasks`. None: found automatically, up to 512.
-        requests_per_minute: Most requests in any minute, over all `tasks`. None: as many as the endpoint takes.
-        tokens_per_minute: Most tokens of prompts and answers in any minute, over all `tasks`, as answers report them;
-            estimated before the first answer. None: as many as the endpoint takes.
-        tasks: Number of tasks that run at once and share the three limits above; each gets an equal part. A Python
-            worker cannot know this number: it is the number of cores that work on the job.
+        max_in_flight: Most requests in flight, over all tasks of a host; in table jobs, over all hosts. None: found
+            automatically, up to 512.
+        requests_per_minute: Most requests in any minute, over the same tasks. None: as many as the endpoint takes.
+        tokens_per_minute: Most tokens of prompts and answers in any minute, over the same tasks, as answers report
+            them; estimated before the first answer. None: as many as the endpoint takes.
+        tasks: Number of tasks that run at once, for workers that cannot share the three limits above: on several hosts
+            outside table jobs, or in sandboxes. A host with 4 of 8 tasks then takes half of each limit.
         timeout_s: Seconds for one attempt, from sending to the whole answer.
         max_tries: Attempts of one request that may end in a fault: a lost connection, a timeout, a 500, a response
             without an answer.
@@ -92,11 +93,6 @@ class Policy:
             raise ConfigError(
                 f"Policy(on_error={self.on_error!r}) is neither 'row' nor 'raise'.", "leave it out for 'row'."
             )
-        if self.max_in_flight is not None and self.max_in_flight < self.tasks:
-            raise ConfigError(
-                f"Policy(max_in_flight={self.max_in_flight}, tasks={self.tasks}) leaves less than one request a task.",
-                "raise max_in_flight, or run fewer tasks at once.",
-            )
 
     def _check_whole(self, name: str, minimum: int, maximum: int) -> None:
         check_whole(name, getattr(self, name), minimum, maximum, owner="Policy")
@@ -106,7 +102,7 @@ class Policy:
 
     @property
     def ceiling(self) -> int:
-        """The most requests that one task may have in flight."""
+        """The most requests that one task may have in flight where it cannot share the limit."""
         return max(1, (self.max_in_flight or MAX_IN_FLIGHT) // self.tasks)
 
 

@@ -15,7 +15,20 @@ import pytest
 
 # Top to bottom: each package may import those below it, and the words.
 ORDER = (
-    *("cli", "readiness", "enrich", "ai", "udf", "engine", "livecounts", "endpoint", "auth", "cache", "transport"),
+    *(
+        "cli",
+        "readiness",
+        "enrich",
+        "ai",
+        "udf",
+        "engine",
+        "coordination",
+        "livecounts",
+        "endpoint",
+        "auth",
+        "cache",
+        "transport",
+    ),
     *("flow", "protocol", "metering", "validation", "text"),
 )
 FACES = ("__init__", "__main__", "functions", "schemas")  # what users import: they may import what they show
@@ -55,7 +68,9 @@ PURE = (
     *("flow", "protocol", "metering", *BASE, *WORDS),
     *("readiness/report", "readiness/workspace", "readiness/probe", "ai/catalog", "ai/prompts", "cache/entry"),
     *("enrich/report", "enrich/conflict", "enrich/heartbeat", "enrich/estimation/report", "livecounts/datagrams"),
-    *("cli/config_errors"),
+    *("livecounts/signing", "coordination/broker", "coordination/fairness", "coordination/member"),
+    *("coordination/messages", "coordination/allotment", "coordination/allotter"),
+    "cli/config_errors",
 )
 ACTING = """
     asyncio concurrent ctypes glob http.client io logging multiprocessing os pathlib queue random sched secrets select

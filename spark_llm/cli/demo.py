@@ -62,7 +62,7 @@ def run(chat: Endpoint, embed: Endpoint, answered: Callable[[], int], out: Path)
         answered: A function that returns how many rows the endpoints have answered so far, for the progress bar.
         out: A folder for the table and for Spark's log.
     """
-    policy = Policy(max_in_flight=8, tasks=2)  # a model on two cores gains little from more
+    policy = Policy(max_in_flight=8)  # a model on two cores gains little from more
     mood = chat_udf(chat, max_tokens=48, temperature=0, policy=policy)
     instructions = "Summarize the review in one short sentence."
     summary = chat_udf(chat, system=instructions, max_tokens=32, temperature=0, policy=policy)

@@ -7,22 +7,29 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
+from weakref import WeakMethod
 
 from spark_llm.auth.tokens import TokenKeeper
+from spark_llm.coordination.broker import PermitBroker
+from spark_llm.coordination.group import Group
+from spark_llm.coordination.member import Demand
+from spark_llm.coordination.worker import Worker, clock
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.endpoint_client import EndpointClient
 from spark_llm.engine.loop_thread import LoopThread, engine_error, log_unexpected
 from spark_llm.engine.process_identity import max_connections
 from spark_llm.engine.row_stream import Stream, open_stream, unanswered_error
 from spark_llm.flow.batcher import Indexed
-from spark_llm.flow.limiter import ConcurrencyLimiter
+from spark_llm.flow.controller import Controller
 from spark_llm.flow.log import Flow, FlowLog
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.request import Request
 from spark_llm.flow.scheduler import RequestScheduler
-from spark_llm.policy import Policy
+from spark_llm.livecounts.counts import Address
+from spark_llm.policy import MAX_IN_FLIGHT, Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Answer, Failure, Result, RowError
 
@@ -37,8 +44,15 @@ class Dispatcher:
     `open_stream` and `discard` are for any thread, all else runs in the loop's.
     """
 
-    def __init__(self, route: Route, policy: Policy, keeper: TokenKeeper, loop_thread: LoopThread) -> None:
-        """Send nothing before the first row is admitted."""
+    def __init__(
+        self,
+        route: Route,
+        policy: Policy,
+        keeper: TokenKeeper,
+        loop_thread: LoopThread,
+        group: tuple[object, ...] | None = None,
+    ) -> None:
+        """Send nothing before the first row is admitted; engines with the same `group` share their limits."""
         self._route = route
         self._policy = policy
         self._renews = keeper.is_renewable
@@ -48,13 +62,30 @@ class Dispatcher:
         self._timer: asyncio.TimerHandle | None = None
         self._streams: set[Stream] = set()
         self._streams_lock = threading.Lock()
+        self._group_key = group
+        connections = min(policy.max_in_flight or MAX_IN_FLIGHT, max_connections() or MAX_IN_FLIGHT)
+        self._now = clock(self._loop)
+        self._worker = Worker(
+            self._loop, loop_thread.guarded, _weak(self._demand), _weak(self.pump), connections, self._now
+        )
         self._reset()
-        self._client = EndpointClient(route, keeper, policy.timeout_s, self.limiter.ceiling)
+        self._client = EndpointClient(route, keeper, policy.timeout_s, connections)
+
+    @property
+    def window(self) -> int:
+        """The most requests that may be in flight now."""
+        return self._group.controller.window
+
+    def join_group(self) -> None:
+        """Share the limits with the other engines of the group."""
+        if self._group_key is not None:
+            self._group.join(self._group_key)
 
     def _reset(self) -> None:
         """Begin with an empty queue, and with limits that know nothing of the endpoint."""
-        self.limiter = ConcurrencyLimiter(self._policy, max_connections())
-        self._scheduler = RequestScheduler(self.limiter, self._policy, renews=self._renews)
+        label = " ".join(filter(None, (self._route.shown, self._route.model)))
+        self._group = Group(self._policy, self._worker, _weak(self._use), label)
+        self._scheduler = RequestScheduler(self._group.controller, self._policy, renews=self._renews)
         self._negotiations: dict[Task, WireFormatNegotiation] = {}
         self._flow_log = FlowLog()
 
@@ -65,6 +96,10 @@ class Dispatcher:
             stream = open_stream(negotiation, self._policy, self._route)
             self._streams.add(stream)
         return stream
+
+    def set_driver(self, driver: Address | None) -> None:
+        """Take note of the driver of the stream that began last: it allots the policy's limits to hosts."""
+        self._group.set_driver(driver)
 
     def discard(self, stream: Stream) -> None:
         """Forget a stream that is over."""
@@ -100,9 +135,11 @@ class Dispatcher:
         if self._timer is not None:
             self._timer.cancel()
         with self._streams_lock:
+            self._group.leave()
             self._reset()
             for stream in self._streams:
                 stream.buffer.abort(engine_error(type(error).__name__))
+        self.join_group()
 
     def on_loop_end(self, reason: str) -> None:
         """End all streams, whose rows can have no answer any more."""
@@ -111,7 +148,8 @@ class Dispatcher:
                 stream.buffer.abort(engine_error(reason))
 
     async def shut_down(self) -> None:
-        """Cancel what is in flight, and close the connections."""
+        """Cancel what is in flight, close the connections, and then give up the permits."""
+        group = self._group
         self._reset()  # no queued request takes the place of a cancelled one
         for sending in self._sending:
             sending.cancel()
@@ -119,18 +157,29 @@ class Dispatcher:
         if self._timer is not None:
             self._timer.cancel()
         await self._client.close()
+        await group.close()
+
+    def _use(self, controller: Controller) -> None:
+        self._scheduler.controller = controller
+
+    def _demand(self) -> Demand:
+        """Return what could be sent now."""
+        head, requests = self._scheduler.sendable(self._now())
+        free = self._worker.connections - self._group.controller.in_flight
+        characters = head.characters if head is not None and self._policy.tokens_per_minute is not None else 0
+        return Demand(max(0, min(requests, free)), characters, len(self._streams))
 
     def _ready(self) -> list[Request]:
         """Return the requests that may go now, which count as sent; deliver the verdicts that are due before."""
         try:
-            for request, verdict in self._scheduler.judge.verdicts(self._loop.time(), _request_row):
+            for request, verdict in self._scheduler.judge.verdicts(self._now(), _request_row):
                 row_error = self._client.with_hint(verdict.error, stops_all=verdict.stops_all)
                 self._deliver(request.owner, request.results(row_error, None))
-            going = self._scheduler.ready(self._loop.time())
+            going = self._scheduler.ready(self._now())
             for request in going:
                 if request.attempts.sent == 1:
                     request.owner.buffer.remove_unsent(len(request.inputs))
-            due = self._scheduler.next_due(self._loop.time())
+            due = self._scheduler.next_due(self._now())
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = None if due is None else self._loop.call_at(due, self._loop_thread.guarded, self.pump)
@@ -184,7 +233,7 @@ class Dispatcher:
             outcome, latency_s = Failure(RowError("invalid_response", None, message, retryable=False)), None
         if request.permit is None:  # `on_error` has forgotten it
             return
-        now = self._loop.time()
+        now = self._now()
         if isinstance(outcome, Answer):
             if self._scheduler.on_answer(request, outcome, now, latency_s):
                 self._deliver(stream, request.results(outcome, latency_s))
@@ -230,7 +279,10 @@ class Dispatcher:
             self._abort(request.owner, engine_error(type(error).__name__))
 
     def _log_flow(self) -> None:
-        limiter, scheduler, now = self.limiter, self._scheduler, self._loop.time()
+        broker, now = self._group.controller, self._now()
+        if not isinstance(broker, PermitBroker):
+            return  # which logs them
+        controller, limiter = broker.controller, broker.controller.limiter
         wire_formats = tuple(
             (each.task.name, each.wire_format) for each in self._negotiations.values() if each.wire_format
         )
@@ -238,8 +290,9 @@ class Dispatcher:
             limiter.window,
             limiter.rate_per_s,
             limiter.saturation,
-            scheduler.outage_since,
-            scheduler.paused_until,
+            controller.outage_since,
+            controller.paused_until,
+            controller.limited_by(now),
             wire_formats,
         )
         for level, message in self._flow_log.changes(flow, now):
@@ -249,3 +302,14 @@ class Dispatcher:
 def _request_row(stream: Stream) -> bool:
     """Ask a stream for another row; return whether there may be one."""
     return stream.buffer.request_row()
+
+
+def _weak(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that calls a method and does not keep its object: a closed engine is freed at once."""
+    reference = WeakMethod(method)
+
+    def call(*arguments: object) -> Any:  # noqa: ANN401 -- the method's result
+        found = reference()
+        return None if found is None else found(*arguments)
+
+    return call

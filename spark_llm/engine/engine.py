@@ -17,6 +17,7 @@ from spark_llm.engine.loop_thread import LoopThread, engine_error
 from spark_llm.engine.row_stream import RowReader, Stream, raise_if_failed
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.read_ahead import ReadAhead
+from spark_llm.livecounts.counts import Address
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Result, Row
@@ -30,17 +31,25 @@ _logger = logging.getLogger("spark_llm.engine")
 class Engine:
     """Answers streams of rows from one endpoint; any thread may read a stream."""
 
-    def __init__(self, route: Route, policy: Policy, keeper: TokenKeeper | None = None) -> None:
+    def __init__(
+        self,
+        route: Route,
+        policy: Policy,
+        keeper: TokenKeeper | None = None,
+        group: tuple[object, ...] | None = None,
+    ) -> None:
         """Start the event loop's thread; no connection is opened before the first row.
 
-        `keeper` keeps the token of the route's credential; without one the engine has its own.
+        `keeper` keeps the token of the route's credential; without one the engine has its own. Engines of one host with
+        the same `group` share their limits; without one it keeps to its own part of them.
         """
         self._label = route.shown
         self._policy = policy
         self._loop_thread = LoopThread(self._label)
         keeper = keeper or TokenKeeper(route.credential, route.ca_bundle)
-        self._dispatcher = Dispatcher(route, policy, keeper, self._loop_thread)
+        self._dispatcher = Dispatcher(route, policy, keeper, self._loop_thread, group)
         self._loop_thread.start(self._dispatcher)
+        self._loop_thread.call(self._dispatcher.join_group)
         _logger.info("%s: engine opened", self._label)
 
     @property
@@ -48,14 +57,18 @@ class Engine:
         """Whether it can answer: it was not closed, and its thread runs, in this process and not in its parent."""
         return self._loop_thread.is_alive
 
-    def stream(self, task: Task, batches: Iterator[Sequence[Row]]) -> Iterator[list[Result | None]]:
+    def stream(
+        self, task: Task, batches: Iterator[Sequence[Row]], driver: Address | None = None
+    ) -> Iterator[list[Result | None]]:
         """Yield the result of every row of `batches`, in chunks and in the rows' order; null for null.
+
+        The `driver` allots the policy's limits to hosts, where there is one.
 
         An empty chunk is a flush: there is nothing yet, and the caller should push out what it has buffered. Raises
         `RowFailedError` for the first row that failed, where the policy says so. When the caller stops reading, the
         requests in flight are cancelled.
         """
-        stream = self._opened(task)
+        stream = self._opened(task, driver)
         counts, failed = _logger.isEnabledFor(logging.DEBUG), 0
         try:
             for chunk in self._results(stream, RowReader(batches)):
@@ -69,8 +82,9 @@ class Engine:
         """Cancel what is in flight, close the connections and end the threads; the engine cannot be used again."""
         self._loop_thread.close()
 
-    def _opened(self, task: Task) -> Stream:
+    def _opened(self, task: Task, driver: Address | None) -> Stream:
         stream = self._dispatcher.open_stream(task)
+        self._loop_thread.call(self._dispatcher.set_driver, driver)
         _logger.debug("%s: %s stream begun", self._label, task.name)
         return stream
 
@@ -90,7 +104,7 @@ class Engine:
         buffer, read_ahead = stream.buffer, ReadAhead(time.monotonic(), rows_per_request)
         while buffer.held or not rows.ended:
             now = time.monotonic()
-            window_rows = self._dispatcher.limiter.window * rows_per_request
+            window_rows = self._dispatcher.window * rows_per_request
             wanted = read_ahead.rows_to_read(buffer.unsent, window_rows, now) or buffer.extra_rows_wanted
             if wanted:
                 read_ahead.on_read(self._read(stream, rows, wanted), ended=rows.ended)

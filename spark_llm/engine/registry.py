@@ -2,7 +2,7 @@
 
 Each engine has a thread, a loop and connections, and a worker may live for days. A notebook's cell that is run again
 makes a new token function, and a column may name a thousand endpoints. The registry here is the only state of a module
-in this library.
+in this library, but for the open groups (`coordination.group`), which a forked process closes.
 """
 
 import logging
@@ -78,7 +78,7 @@ class EngineRegistry:
                 set_log_level(os.environ)
                 keeper = self._keepers.get(route.credential) or TokenKeeper(route.credential, route.ca_bundle)
                 self._keepers[route.credential] = keeper
-                entry = self._entries[key] = _Entry(Engine(route, spec.policy, keeper))
+                entry = self._entries[key] = _Entry(Engine(route, spec.policy, keeper, spec.group))
             entry.streams += 1
             self._entries.move_to_end(key)
             return entry
@@ -102,7 +102,7 @@ class SharedEngine:
     def stream(self, task: Task, batches: Iterator[Sequence[Row]]) -> Iterator[list[Result | None]]:
         """Do what `Engine.stream` does."""
         with self.registry.engine(self.spec) as engine:
-            yield from engine.stream(task, batches)
+            yield from engine.stream(task, batches, self.spec.driver)
 
 
 def set_log_level(environ: Mapping[str, str]) -> None:

@@ -1,10 +1,13 @@
 """The request spec travels from the driver to the workers: a task with its parameters, its endpoint and its policy."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
+from spark_llm._version import __version__
 from spark_llm.endpoint.route import Route
+from spark_llm.livecounts.counts import Address
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
@@ -20,6 +23,15 @@ class RequestSpec:
     route: Route
     policy: Policy
     prompt: PromptBuilder | None = None  # builds a row's prompt from its columns; None where there is one column
+    application: str = ""  # Spark's, whose workers share the endpoint's limits; empty where it is not known
+    driver: Address | None = None  # allots shares of the policy's limits to hosts; None where no driver does
+
+    @property
+    def group(self) -> tuple[object, ...]:
+        """The workers of a host that have the same value share one flow controller."""
+        policy = self.policy
+        limits = (policy.max_in_flight, policy.requests_per_minute, policy.tokens_per_minute)
+        return (__version__, self.application or os.getppid(), self.route.url, self.route.model, *limits)
 
 
 def request_specs(value: object) -> Iterator[RequestSpec]:
@@ -51,5 +63,6 @@ def _changed(value: Any, change: Callable[[RequestSpec], RequestSpec]) -> Any:  
     if not any(True for _ in request_specs(value)):
         return value
     if isinstance(value, tuple):
-        return tuple(_changed(part, change) for part in value)
+        parts = (_changed(part, change) for part in value)
+        return value._make(parts) if hasattr(value, "_make") else tuple(parts)  # a named tuple keeps its type
     return replace(value, **{field.name: _changed(getattr(value, field.name), change) for field in fields(value)})

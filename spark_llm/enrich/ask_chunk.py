@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from spark_llm.coordination.allotment import HardLimits
 from spark_llm.engine.request_spec import RequestSpec, request_specs
 from spark_llm.enrich.changes import any_of, argument_name, col
 from spark_llm.enrich.column_types import nullable
@@ -16,8 +17,10 @@ from spark_llm.enrich.multi_udf import LiveReporting, MultiUDF, Part
 from spark_llm.enrich.plan import FilledColumn, RunPlan
 from spark_llm.enrich.staging import Staging
 from spark_llm.errors import KINDS, Kind
+from spark_llm.livecounts.counts import Address
 from spark_llm.metering.chunking import FATAL_KINDS, NOT_ROW_ERRORS
 from spark_llm.metering.tally import Tally
+from spark_llm.policy import Policy
 
 _TOKENS = ("prompt", "completion", "cached", "total")
 _SPLITS = re.compile(r"splits=(\d+)")
@@ -58,19 +61,25 @@ class ChunkRunner:
     @classmethod
     def of(cls, spark: SparkSession, plan: RunPlan, max_failure_rate: float | None) -> "ChunkRunner":
         """Choose the number of tasks: what the policies say, else one for each core."""
-        policies = [spec.policy for each in plan.filled for spec in request_specs(each.call.udf.plan())]
-        tasks = max(policy.tasks for policy in policies)
-        if tasks == 1:  # the default
-            tasks = _default_parallelism(spark)
-        return cls(plan, min([tasks, *(each.max_in_flight or tasks for each in policies)]), max_failure_rate)
+        tasks = max(policy.tasks for policy in _policies(plan))
+        return cls(plan, tasks if tasks > 1 else _default_parallelism(spark), max_failure_rate)
 
-    def ask(self, work: DataFrame, live: LiveReporting | None, staging: Staging) -> tuple[DataFrame, ChunkResult]:
+    @property
+    def has_limits(self) -> bool:
+        """Whether the user set limits that the hosts of the job share."""
+        return any(HardLimits.of(policy).are_set for policy in _policies(self.plan))
+
+    def ask(
+        self, work: DataFrame, live: LiveReporting | None, driver: Address | None, staging: Staging
+    ) -> tuple[DataFrame, ChunkResult]:
         """Ask these rows and write their answers down; return the answers as they were written, and the numbers.
+
+        Tasks report their counts to `live`, and ask `driver` for their host's share of the limits.
 
         Columns: those of the pending rows that a MERGE reads, `result`, `requests`, and `deferred`: no column of the
         row has a result, for a reason that is not the row's. It stays in the target as it is, for the next run.
         """
-        answers, counts = staging.write("answers", self._answers(work, live), self._counts())
+        answers, counts = staging.write("answers", self._answers(work, live, driver), self._counts())
         tallies = {
             each.name: _tally({what: counts[f"{i} {what}"] or 0 for what in _column_counts(each.name)})
             for i, each in enumerate(self.plan.filled)
@@ -78,7 +87,7 @@ class ChunkRunner:
         only_new = bool(counts["only_new"])
         return answers, ChunkResult(counts["asked"], counts["answered"], tallies, only_new, counts["fatal_error"])
 
-    def _answers(self, work: DataFrame, live: LiveReporting | None) -> DataFrame:
+    def _answers(self, work: DataFrame, live: LiveReporting | None, driver: Address | None) -> DataFrame:
         filled = self.plan.filled
         parts = [Part(each.name, each.call.udf, len(each.arguments)) for each in filled]
         arguments = [
@@ -86,7 +95,7 @@ class ChunkRunner:
             for i, each in enumerate(filled)
             for j, kind in enumerate(each.argument_types)
         ]
-        udf = MultiUDF(parts, live, self._task_spec)
+        udf = MultiUDF(parts, live, partial(self._task_spec, driver))
         asked = work.repartition(self.tasks, "key").withColumn("answer", udf(*arguments))
         deferred = {each.name: _is(col("answer", each.name, "error", "kind"), NOT_ROW_ERRORS) for each in filled}
         kept = ("key", "carried", "changed", "deleted", "new", "fingerprints")
@@ -112,11 +121,15 @@ class ChunkRunner:
             **columns,
         }
 
-    def _task_spec(self, spec: RequestSpec) -> RequestSpec:
-        """Return the request spec of one of these tasks, which takes its share of what the user allows."""
+    def _task_spec(self, driver: Address | None, spec: RequestSpec) -> RequestSpec:
+        """Return the request spec of one of these tasks, which has its part of limits that cannot be shared."""
         policy = spec.policy
         rate = self.max_failure_rate if policy.max_failure_rate is None else policy.max_failure_rate
-        return replace(spec, policy=replace(policy, tasks=self.tasks, max_failure_rate=rate))
+        return replace(spec, policy=replace(policy, tasks=self.tasks, max_failure_rate=rate), driver=driver)
+
+
+def _policies(plan: RunPlan) -> list[Policy]:
+    return [spec.policy for each in plan.filled for spec in request_specs(each.call.udf.plan())]
 
 
 def _default_parallelism(spark: SparkSession) -> int:

@@ -21,6 +21,7 @@ RUNS_DDL = (
     "usd double, columns map<string, map<string, bigint>>"
 )
 """The columns of a table of runs, as `EnrichReport.row` fills them."""
+_NOT_IN_RUNS = ("limits", "still_failed", "notes")  # fields of a report that a table of runs does not have
 _HEADINGS = ("column", "asked", "answered", "failed", "requests", "tokens")
 
 
@@ -46,6 +47,7 @@ class EnrichReport:
         usd: The cost in US dollars; None without prices.
         stopped: The reason and the next step where the run stopped early; else None.
         columns: The tally of each column.
+        limits: Who kept the hard limits of the policies; None where none is set, or where nothing was asked.
         still_failed: Rows that keep the error of an earlier run: their input and recipe are the same, and the error is
             not retryable, or `retry_errors` is False. None where Spark did not report them.
         notes: For each new column of the source a sentence: added, or left out and why.
@@ -64,6 +66,7 @@ class EnrichReport:
     usd: float | None
     stopped: str | None
     columns: Mapping[str, Tally]
+    limits: str | None = None
     still_failed: int | None = None
     notes: Sequence[str] = ()
 
@@ -109,8 +112,7 @@ class EnrichReport:
 
     def row(self) -> dict[str, object]:
         """Return the report as a row of a table of runs, with the columns of `RUNS_DDL`."""
-        flat = {field.name: getattr(self, field.name) for field in fields(self)}
-        del flat["notes"], flat["still_failed"]
+        flat = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_IN_RUNS}
         sums = {field.name: getattr(self, field.name) for field in fields(Tally) if field.name != "asked"}
         columns = {name: {**_numbers(tally)} for name, tally in self.columns.items()}
         return {**flat, **sums, "failed": dict(self.failed), "skipped": self.skipped, "columns": columns}
@@ -175,6 +177,7 @@ class EnrichReport:
             if total.total_tokens
             else "",
             "cost": dollars(self.usd) if self.usd is not None else "",
+            "limits": self.limits or "",
         }
         return {name: fact for name, fact in facts.items() if fact}
 
@@ -184,6 +187,13 @@ class EnrichReport:
             failed = tally.asked - tally.answered
             numbers = (tally.asked, tally.answered, failed, tally.requests, tally.total_tokens)
             yield [name, *map("{:,}".format, numbers)]
+
+
+def limits_text(hosts: int) -> str:
+    """Return who kept the limits of a run's policies, where the driver heard so many hosts."""
+    if not hosts:
+        return "held by tasks=, per host or per worker: the driver heard no host"
+    return f"shared over the cluster by the driver ({hosts} host{'s' if hosts > 1 else ''})"
 
 
 def _numbers(tally: Tally) -> dict[str, int]:

@@ -21,6 +21,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 from pyspark.sql.utils import is_remote
 
+from spark_llm.coordination.allotment_datagrams import answer_to_need
+from spark_llm.coordination.allotter import Allotter
 from spark_llm.enrich.ask_chunk import ChunkResult, ChunkRunner
 from spark_llm.enrich.changes import pending_rows
 from spark_llm.enrich.column_types import same_of
@@ -30,7 +32,7 @@ from spark_llm.enrich.merge import Merger, mergeable_schema
 from spark_llm.enrich.multi_udf import LiveReporting
 from spark_llm.enrich.plan import RunPlan, plan_run
 from spark_llm.enrich.progress.bar import Progress
-from spark_llm.enrich.report import EnrichReport
+from spark_llm.enrich.report import EnrichReport, limits_text
 from spark_llm.enrich.source import Source, input_types
 from spark_llm.enrich.staging import Staging, lease_table, observed_values
 from spark_llm.enrich.table import Table, apply_plan
@@ -96,7 +98,7 @@ class Job:
                     merger.merge_unasked(work.rows, staging.location("work"), work.asked)
                 guess = row_cost(plan, work.input_bytes / max(1, work.to_ask), self.prices)
                 chunks = ChunkPlanner(work.to_ask, self.limits, guess, started_s)
-                total = self._ask(spark, plan, work, chunks, staging, merger)
+                total, limits = self._ask(spark, plan, work, chunks, staging, merger)
         _logger.info("run %s ends: %d rows asked, %d answered, %d left", name, total.asked, total.answered, chunks.left)
         return EnrichReport(
             run=name,
@@ -113,6 +115,7 @@ class Job:
             columns=total.columns,
             usd=total_cost(self.prices, total.columns),
             stopped=chunks.stopped,
+            limits=limits,
             notes=notes,
         )
 
@@ -150,14 +153,16 @@ class Job:
         chunks: ChunkPlanner,
         staging: Staging,
         merger: Merger,
-    ) -> ChunkResult:
-        """Ask chunk by chunk, and merge the answers of each; return the sum of the chunks."""
+    ) -> tuple[ChunkResult, str | None]:
+        """Ask chunk by chunk, and merge the answers of each; return the sum of the chunks, and who kept the limits."""
         total = ChunkResult(0, 0, {name: Tally() for name in self.calls}, only_new=True)
         if not work.to_ask:
-            return total
+            return total, None
         runner = ChunkRunner.of(spark, plan, self.limits.max_failure_rate)
+        allotter = Allotter() if runner.has_limits else None
+        answer = None if allotter is None else partial(answer_to_need, allotter)
         with (
-            LiveCounts(_driver_host(spark) if self.progress else "") as live,
+            LiveCounts(_driver_host(spark) if self.progress or allotter else "", answer) as live,
             Progress(work.to_ask, live, partial(total_cost, self.prices), enabled=self.progress) as progress,
         ):
             number = 0
@@ -166,8 +171,9 @@ class Job:
                 number += 1
                 _logger.info("chunk %d: %d rows are asked", number, size)
                 live.begin(number, self.calls)
-                reporting = None if live.address is None else LiveReporting(live.address, number)
-                answers, result = runner.ask(work.take(size), reporting, staging)
+                reporting = LiveReporting(live.address, number) if live.address and self.progress else None
+                driver = live.address if allotter else None
+                answers, result = runner.ask(work.take(size), reporting, driver, staging)
                 progress.finish_chunk(size, result.columns)
                 _logger.info("chunk %d: %d of %d rows answered", number, result.answered, result.asked)
                 merger.merge_answers(answers, staging.location("answers"), only_new=result.only_new)
@@ -175,7 +181,9 @@ class Job:
                 usd = total_cost(self.prices, result.columns)
                 chunks.done(size, result.columns, usd, time.monotonic(), result.fatal_error)
                 total = total.plus(result)
-        return total
+        limits = None if allotter is None else limits_text(len(allotter.hosts))
+        _logger.info("the limits of the policies: %s", limits or "none")
+        return total, limits
 
     def _notify(self, text: str) -> None:
         if self.progress:

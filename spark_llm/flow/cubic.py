@@ -6,6 +6,10 @@ A ceiling that is confirmed is left alone for longer. Additive growth would spen
 ceiling, or run into it every few rounds. Where refusals have stopped, slow start begins again from the present value.
 """
 
+from typing import Any
+
+from spark_llm.flow.snapshot import number, optional
+
 RETURN_ROUNDS = 4.0  # from the cut back to the ceiling
 HOLD_ROUNDS = 4.0  # at the ceiling before probing above it, and
 MAX_HOLD_ROUNDS = 10.0  # after confirmations: each doubles the wait
@@ -23,7 +27,7 @@ class CubicWindow:
         self.ceiling: float | None = None
         self.rounds = 0.0  # since the last cut
         self._min = minimum
-        self._max = maximum
+        self.maximum = maximum
         self._step = step
         self._relative = relative
         self._floor = start
@@ -35,7 +39,7 @@ class CubicWindow:
     @property
     def slow_start(self) -> bool:
         """Whether it doubles with every round, as it does before the first cut and below the maximum."""
-        return self.ceiling is None and self.value < self._max
+        return self.ceiling is None and self.value < self.maximum
 
     @property
     def slow_start_again(self) -> bool:
@@ -51,7 +55,7 @@ class CubicWindow:
         """Grow by so many rounds without a cut; a round of a window is as many answers as it is wide."""
         self.rounds += rounds
         if self.ceiling is None or self.slow_start_again:
-            self.value = min(self._max, self.value * (1 + rounds))
+            self.value = min(self.maximum, self.value * (1 + rounds))
             return
         probe_rounds = self.rounds - RETURN_ROUNDS - self._hold_rounds
         if self.rounds < RETURN_ROUNDS:
@@ -61,7 +65,7 @@ class CubicWindow:
         else:
             step = self._step * (self.ceiling if self._relative else 1.0)
             value = self.ceiling + step * (2.0 ** min(_MAX_DOUBLINGS, probe_rounds) - 1)
-        self.value = min(self._max, max(self._min, value))
+        self.value = min(self.maximum, max(self._min, value))
 
     def cut(self, ceiling: float, backoff_ratio: float) -> None:
         """Fall to a share of the ceiling that was found, and remember it.
@@ -88,3 +92,22 @@ class CubicWindow:
         self.ceiling -= 1
         self._floor = max(self._min, self.ceiling * self._backoff_ratio)
         self.grow(0.0)
+
+    def snapshot(self) -> list[float | None]:
+        """Return what it has learned, as JSON holds it."""
+        return [
+            *(self.value, self.ceiling, self.rounds, self._floor),
+            *(self._hold_rounds, self._cut_ceiling, self._backoff_ratio, self._slow_start_from),
+        ]
+
+    def restore(self, snapshot: list[Any]) -> None:
+        """Go on from a snapshot, within the present bounds."""
+        value, ceiling, rounds, floor, hold_rounds, cut_ceiling, backoff_ratio, slow_start_from = snapshot
+        self.value = min(self.maximum, max(self._min, number(value)))
+        self.ceiling = optional(ceiling, self._min)
+        self.rounds = number(rounds)
+        self._floor = min(self.maximum, max(self._min, number(floor)))
+        self._hold_rounds = number(hold_rounds, 0.0, MAX_HOLD_ROUNDS)
+        self._cut_ceiling = number(cut_ceiling)
+        self._backoff_ratio = number(backoff_ratio, 0.0, 1.0)
+        self._slow_start_from = optional(slow_start_from)

@@ -10,17 +10,19 @@ requests were accepted. Pauses between attempts double, since refused attempts m
 stop (`Silence`), window and rate double again: workers that shared the limit may be gone. An endpoint that queues never
 refuses: `SaturationDetector` finds where more in flight buys nothing.
 
-Each worker finds this alone. The constants were chosen by simulation (`tests/support/simulation.py`), among others of
-eight workers that share one hidden capacity without knowing of each other.
+The workers of a host share one limiter (`coordination`). The constants were chosen by simulation
+(`tests/support/simulation.py`), among others of eight workers that cannot share, and do not know of each other.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from spark_llm.flow.cubic import CubicWindow
-from spark_llm.flow.rate import AdaptiveRate, TokenBucket
+from spark_llm.flow.rate import AdaptiveRate, Quotas
 from spark_llm.flow.saturation import SaturationDetector
 from spark_llm.flow.silence import Silence
+from spark_llm.flow.snapshot import number, optional
 from spark_llm.policy import Policy
 
 BACKOFF_RATIO = 0.9  # of the requests that were in flight and not refused
@@ -28,6 +30,7 @@ REFUSED_SHARE = 0.25  # of the last requests: fewer refusals are noise
 MIN_MEMORY_REQUESTS, MAX_MEMORY_REQUESTS = 12.0, 24.0  # the last requests: half a window, within these
 PAUSE_REQUESTS = 2.0  # the first pause, in requests at the learned rate
 MAX_PAUSE_S = 10.0
+UNKNOWN = -1  # characters of a request that another process let go and charged to its quotas
 SAME_LEVEL_SHARE = 0.025  # two refusals at levels that differ by less come from one limit of requests in flight
 SAME_LEVEL_ROUNDS = 1.5  # of accepted requests between them
 
@@ -40,8 +43,17 @@ class Permit(NamedTuple):
     cuts: int  # of the window, before it
     generation: int  # of the saturation's level
     paced: bool  # whether the learned rate held it back
-    characters: int  # of its inputs
+    characters: int  # of its inputs; -1 where they are unknown
     tokens: float  # charged to the quota, by the characters
+    is_probe: bool = False  # whether it looks for the end of an outage
+
+
+class Limits(NamedTuple):
+    """Limits that users set; 0 is none at all, and None leaves a limit as it is."""
+
+    max_in_flight: int | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
 
 
 class ConcurrencyLimiter:
@@ -55,11 +67,9 @@ class ConcurrencyLimiter:
         self._cubic = CubicWindow(1.0, 1.0, float(self.ceiling), step=1.0)
         self._detector = SaturationDetector()
         self._rate: AdaptiveRate | None = None
-        self._request_quota = _quota(policy.requests_per_minute, policy.tasks)
-        self._token_quota = _quota(policy.tokens_per_minute, policy.tasks)
-        self._quotas = [quota for quota in (self._request_quota, self._token_quota) if quota is not None]
+        self._quotas = Quotas(policy.requests_per_minute, policy.tokens_per_minute, policy.tasks)
         self._tokens_per_character = 1.0  # of a prompt, with those of its answer; learned
-        self._latency_s: float | None = None  # a running mean
+        self.latency_s: float | None = None  # a running mean of answers
         self._cuts = 0
         self._cuts_in_row = 0  # since a request that was sent after the last of them was answered
         self._paused_until = 0.0
@@ -80,13 +90,23 @@ class ConcurrencyLimiter:
         """The requests in flight beyond which throughput does not grow; None where it grows with each."""
         return None if math.isinf(self._detector.level) else self._detector.level
 
+    @property
+    def used(self) -> tuple[float, float]:
+        """How many requests and tokens the quotas were charged, in all."""
+        return self._quotas.used_requests, self._quotas.used_tokens
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether a quota or a learned rate decides when a request may go, and not only the window."""
+        return self._rate is not None or self._quotas.are_set
+
     def available(self, now: float) -> int:
         """Return how many more requests may go now."""
         available = self.window - self.in_flight
         if available <= 0 or now < self._paused_until:
             return 0
-        for quota in self._quotas:
-            available = min(available, 1) if quota.opens_at(now) <= now else 0
+        if self._quotas.are_set:
+            available = 1 if self._quotas.opens_at(now) <= now else 0
         if self._rate is None or not available:
             return available
         if not self._rate.grow(now, self._round_s):
@@ -94,13 +114,22 @@ class ConcurrencyLimiter:
             return available
         return self._rate.available(now, available)
 
+    def limited_by(self, now: float) -> str:
+        """Return what keeps more requests from going now; empty where nothing does."""
+        if self.in_flight < self.window:
+            is_paused = now < self._paused_until or (self._rate is not None and self._rate.is_limiting(now))
+            return self._quotas.limited_by(now) or ("the endpoint's refusals" if is_paused else "")
+        if self._detector.level < self._cubic.value:
+            return "the endpoint's queue"
+        if self._cubic.value >= self.ceiling:
+            return "max_in_flight"
+        return "the endpoint's refusals" if self._cubic.ceiling is not None else "a window that still grows"
+
     def opens_at(self, now: float) -> float | None:
         """Return when `available` can next be more than none; None where only an outcome will help."""
         if self.window <= self.in_flight:
             return None
-        at = max(now, self._paused_until)
-        for quota in self._quotas:
-            at = max(at, quota.opens_at(now))
+        at = max(self._paused_until, self._quotas.opens_at(now))
         return at if self._rate is None else max(at, self._rate.opens_at())
 
     def widen(self, requests: int) -> None:
@@ -109,24 +138,47 @@ class ConcurrencyLimiter:
             self._cubic.value = max(self._cubic.value, min(float(requests), float(self.ceiling)))
             self._resize()
 
-    def acquire(self, now: float, characters: int = 0) -> Permit:
+    def set_limits(self, limits: Limits, now: float) -> None:
+        """Change the user's limits; what is in flight beyond them is not replaced. Afterwards more may go at once."""
+        if limits.max_in_flight is not None:
+            self.ceiling = limits.max_in_flight
+            self._cubic.maximum = max(1.0, self.ceiling)
+            self._cubic.value = min(self._cubic.value, self._cubic.maximum)
+        self._quotas.set_per_minute(limits.requests_per_minute, limits.tokens_per_minute, now)
+        self._resize()
+
+    def acquire(self, now: float, characters: int = 0, *, is_probe: bool = False) -> Permit:
         """Count a request of so many characters as in flight; its outcome's method takes the permit."""
+        self._count(now)
+        paced = False
+        if self._rate is not None:
+            paced = self._rate.is_limiting(now)
+            self._rate.on_send()
+        tokens = characters * self._tokens_per_character
+        if self._quotas.are_set:
+            self._quotas.take(1.0, tokens, now)
+        return Permit(now, self.in_flight, self._cuts, self._detector.generation, paced, characters, tokens, is_probe)
+
+    def adopt(self, now: float) -> Permit:
+        """Count a request as in flight that another process let go: it is not charged again."""
+        self._count(now)
+        return Permit(now, self.in_flight, self._cuts, self._detector.generation, False, UNKNOWN, 0.0)
+
+    def _count(self, now: float) -> None:
         self.in_flight += 1
         fading = 1 - 1 / min(MAX_MEMORY_REQUESTS, max(MIN_MEMORY_REQUESTS, self.window / 2))
         self._recent = self._recent * fading + 1
         self._recent_refused *= fading
         self._since_cut += 1
         self._accept(1.0, now)
-        paced = False
-        if self._rate is not None:
-            paced = self._rate.is_limiting(now)
-            self._rate.on_send()
-        if self._request_quota is not None:
-            self._request_quota.take(1.0, now)
+
+    def recharge(self, permit: Permit, now: float, characters: int) -> Permit:
+        """Charge the quota for so many characters in place of those that the permit was acquired for."""
+        if permit.characters == UNKNOWN:
+            return permit
         tokens = characters * self._tokens_per_character
-        if self._token_quota is not None:
-            self._token_quota.take(tokens, now)
-        return Permit(now, self.in_flight, self._cuts, self._detector.generation, paced, characters, tokens)
+        self._quotas.take(0.0, tokens - permit.tokens, now)
+        return permit._replace(characters=characters, tokens=tokens)
 
     def on_answer(
         self, permit: Permit, now: float, latency_s: float | None = None, tokens: float | None = None
@@ -136,12 +188,13 @@ class ConcurrencyLimiter:
         Without `latency_s` the answer says nothing of the endpoint's speed: it refused an input, say.
         """
         if latency_s is not None:
-            mean_s = latency_s if self._latency_s is None else self._latency_s
-            self._latency_s = mean_s + (latency_s - mean_s) / 16
+            mean_s = latency_s if self.latency_s is None else self.latency_s
+            self.latency_s = mean_s + (latency_s - mean_s) / 16
             doubling = self._cubic.slow_start
-            self._detector.on_answer(permit.level, permit.generation, latency_s, self.window, doubling=doubling)
-        if tokens is not None and self._token_quota is not None:
-            self._token_quota.take(tokens - permit.tokens, now)
+            window = max(1, self.window)
+            self._detector.on_answer(permit.level, permit.generation, latency_s, window, doubling=doubling)
+        if tokens is not None and self._quotas.count_tokens and permit.characters != UNKNOWN:
+            self._quotas.take(0.0, tokens - permit.tokens, now)
             self._tokens_per_character += (tokens / max(1, permit.characters) - self._tokens_per_character) / 8
         in_use = self.in_flight * 2 >= self.window and self._cubic.value <= self._detector.level
         held_back = in_use or (self._rate is not None and self._rate.is_limiting(now))
@@ -159,6 +212,15 @@ class ConcurrencyLimiter:
     def on_failure(self) -> None:
         """Count a request that had no response or was cancelled: it says nothing of the endpoint's capacity."""
         self.in_flight -= 1
+
+    def on_unused(self, permit: Permit, now: float) -> None:
+        """Take back a permit that no request was sent with, and what it was charged."""
+        self.in_flight -= 1
+        if permit.characters == UNKNOWN:
+            return
+        if self._rate is not None:
+            self._rate.on_unused()
+        self._quotas.take(-1.0, -permit.tokens, now)
 
     def on_rate_limited(self, permit: Permit, now: float, *, paused: bool = False) -> None:
         """Count a request that was refused, and cut the window or the rate where it is no noise.
@@ -187,6 +249,31 @@ class ConcurrencyLimiter:
         self._cut(permit, now, accepted, paused=paused)
         self._resize()
 
+    def snapshot(self) -> dict[str, Any]:
+        """Return what it has learned, as JSON holds it; requests in flight are not part of it."""
+        return {
+            "cubic": self._cubic.snapshot(),
+            "rate": None if self._rate is None else self._rate.snapshot(),
+            "saturation": self.saturation,
+            "silence": self._silence.snapshot(),
+            "tokens_per_character": self._tokens_per_character,
+            "latency_s": self.latency_s,
+        }
+
+    def restore(self, snapshot: Mapping[str, Any], now: float) -> None:
+        """Go on from a snapshot of another process. The quotas begin empty: it may have used them up since."""
+        self._cubic.restore(snapshot["cubic"])
+        if snapshot["rate"] is not None:
+            self._rate = AdaptiveRate(1.0, now)
+            self._rate.restore(snapshot["rate"])
+        if snapshot["saturation"] is not None:
+            self._detector.restore(snapshot["saturation"])
+        self._silence.restore(snapshot["silence"])
+        self._tokens_per_character = number(snapshot["tokens_per_character"])
+        self.latency_s = optional(snapshot["latency_s"])
+        self._quotas.empty(now)
+        self._resize()
+
     def _cut(self, permit: Permit, now: float, accepted: int, *, paused: bool) -> None:
         """Cut the window or the rate, whichever was too high; `accepted` requests went since the last cut."""
         level = max(1.0, float(self.in_flight))
@@ -195,7 +282,7 @@ class ConcurrencyLimiter:
         is_first = self._cuts_in_row == 1
         if self._rate is None:
             if paused or not is_first:
-                served_per_s = level / (self._latency_s or 1.0)  # Little's law; accepted_per_s lags while it doubles
+                served_per_s = level / (self.latency_s or 1.0)  # Little's law; accepted_per_s lags while it doubles
                 self._rate = AdaptiveRate(max(0.2, self._accepted_per_s, served_per_s), now)
             if is_first:
                 self._cubic.cut(level, BACKOFF_RATIO)
@@ -213,12 +300,12 @@ class ConcurrencyLimiter:
             self._rate.resume_at(max(now, self._paused_until))
 
     def _resize(self) -> None:
-        self.window = max(1, int(min(self._cubic.value, self._detector.level) + 1e-9))
+        self.window = min(self.ceiling, max(1, int(min(self._cubic.value, self._detector.level) + 1e-9)))
 
     @property
     def _round_s(self) -> float:
         """The time of a round: the mean latency, at least a second."""
-        return max(1.0, self._latency_s or 1.0)
+        return max(1.0, self.latency_s or 1.0)
 
     def _accept(self, requests: float, now: float) -> None:
         """Count requests as accepted, or take back one that was refused, in a rate that fades over a round."""
@@ -226,7 +313,3 @@ class ConcurrencyLimiter:
         self._accepted_per_s *= math.exp((self._accepted_at - now) / round_s)
         self._accepted_per_s += requests / round_s
         self._accepted_at = now
-
-
-def _quota(per_minute: float | None, tasks: int) -> TokenBucket | None:
-    return None if per_minute is None else TokenBucket(per_minute / tasks)

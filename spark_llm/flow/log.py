@@ -19,6 +19,7 @@ class Flow(NamedTuple):
     saturation: float | None = None  # the requests in flight beyond which throughput does not grow
     outage_since: float | None = None
     paused_until: float = 0.0  # by Retry-After
+    limited_by: str = ""  # what keeps more requests from going
     wire_formats: tuple[tuple[str, int], ...] = ()  # of each task that does not use the first
 
 
@@ -45,6 +46,7 @@ _MESSAGES: Mapping[str, Callable[[Any, Any, float], str]] = {
     "saturation": lambda _, new, __: _saturation_message(new),
     "outage_since": lambda _, new, __: _outage_message(new),
     "paused_until": lambda _, new, now: f"paused for {new - now:.1f} s by Retry-After",
+    "limited_by": lambda _, new, __: f"limited by {new}",
     "wire_formats": lambda _, new, __: _wire_formats_message(new),
 }
 
@@ -58,9 +60,10 @@ class FlowLog:
         self._logged_at = dict.fromkeys(Flow._fields, float("-inf"))
 
     def changes(self, flow: Flow, now: float) -> Iterator[tuple[int, str]]:
-        """Yield the level and the message of each line that is due: DEBUG for a window that grows, else INFO."""
+        """Yield the level and the message of each line that is due: INFO, or DEBUG for what changes all the time."""
         for name, new in flow._asdict().items():
             old = self._logged[name]
             if new != old and now - self._logged_at[name] >= MIN_INTERVAL_S:
                 self._logged_at[name], self._logged[name] = now, new
-                yield DEBUG if name == "window" and new > old else INFO, _MESSAGES[name](old, new, now)
+                is_frequent = name == "limited_by" or (name == "window" and new > old)
+                yield DEBUG if is_frequent else INFO, _MESSAGES[name](old, new, now)

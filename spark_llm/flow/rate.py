@@ -5,6 +5,8 @@ width of the window. Where refused attempts count as well, a window alone never 
 paced: evenly, as by a token bucket of a few requests. All times are in seconds.
 """
 
+from typing import Any
+
 from spark_llm.flow.cubic import RETURN_ROUNDS, CubicWindow
 
 BURST_REQUESTS = 2  # that may go at once after a pause of the sender's own
@@ -15,6 +17,7 @@ BACKOFF_RATIO = 0.95  # of that ceiling
 FIRST_BACKOFF_RATIO = 0.9  # of the estimate
 PROBE_STEP = 0.02  # of the ceiling
 MIN_REQUESTS_PER_S = 0.05
+MIN_PER_MINUTE = 0.001  # of a quota whose share is none
 _UNBOUND = 1e9
 _IDLE_ROUNDS = 16.0  # after which a rate that held nothing back is forgotten
 
@@ -24,10 +27,10 @@ class TokenBucket:
 
     def __init__(self, per_minute: float) -> None:
         """Begin full."""
-        self._capacity = max(1.0, per_minute / 60 * BURST_S)
-        self._per_s = max(per_minute - self._capacity, per_minute / 2) / 60  # no minute sees more than its quota
-        self._left = self._capacity
+        self._capacity = self._per_s = 0.0
         self._filled_at: float | None = None
+        self._set_rate(per_minute)
+        self._left = self._capacity
 
     def opens_at(self, now: float) -> float:
         """Return when something may next be taken: `now`, or later."""
@@ -35,15 +38,70 @@ class TokenBucket:
         missing = min(1.0, self._capacity) - self._left
         return now if missing <= 1e-9 else now + missing / self._per_s
 
+    def set_per_minute(self, per_minute: float, now: float) -> None:
+        """Change the quota; what may go at once does not grow by it."""
+        self._fill(now)
+        self._set_rate(per_minute)
+        self._left = min(self._capacity if per_minute else 0.0, self._left)
+
+    def empty(self, now: float) -> None:
+        """Take what is left: another process may have sent that much, and fills its own quota no more."""
+        self._fill(now)
+        self._left = min(0.0, self._left)
+
     def take(self, amount: float, now: float) -> None:
         """Take an amount, or give back a negative one."""
         self._fill(now)
         self._left = min(self._capacity, self._left - amount)
 
+    def _set_rate(self, per_minute: float) -> None:
+        per_minute = max(MIN_PER_MINUTE, per_minute)
+        self._capacity = max(1.0, per_minute / 60 * BURST_S)
+        self._per_s = max(per_minute - self._capacity, per_minute / 2) / 60  # no minute sees more than its quota
+
     def _fill(self, now: float) -> None:
         if self._filled_at is not None:
             self._left = min(self._capacity, self._left + (now - self._filled_at) * self._per_s)
         self._filled_at = now
+
+
+class Quotas:
+    """The requests and tokens a minute that the user allows, where there is such a limit."""
+
+    def __init__(self, requests_per_minute: float | None, tokens_per_minute: float | None, tasks: int) -> None:
+        """Begin full, with an equal part of `tasks`."""
+        limits = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
+        self._buckets = {name: TokenBucket(limit / tasks) for name, limit in limits.items() if limit is not None}
+        self.are_set = bool(self._buckets)
+        self.count_tokens = tokens_per_minute is not None
+        self.used_requests = self.used_tokens = 0.0  # in all
+
+    def opens_at(self, now: float) -> float:
+        """Return when a request may go: `now`, or later."""
+        return max((bucket.opens_at(now) for bucket in self._buckets.values()), default=now)
+
+    def limited_by(self, now: float) -> str:
+        """Return the limit that keeps a request from going; empty where none does."""
+        return next((name for name, bucket in self._buckets.items() if bucket.opens_at(now) > now), "")
+
+    def take(self, requests: float, tokens: float, now: float) -> None:
+        """Charge for requests and tokens, or give negative ones back."""
+        self.used_requests += requests
+        self.used_tokens += tokens
+        for name, amount in (("requests_per_minute", requests), ("tokens_per_minute", tokens)):
+            if amount and name in self._buckets:
+                self._buckets[name].take(amount, now)
+
+    def set_per_minute(self, requests: float | None, tokens: float | None, now: float) -> None:
+        """Change the limits that there are."""
+        for name, per_minute in (("requests_per_minute", requests), ("tokens_per_minute", tokens)):
+            if per_minute is not None and name in self._buckets:
+                self._buckets[name].set_per_minute(per_minute, now)
+
+    def empty(self, now: float) -> None:
+        """Take what is left of each."""
+        for bucket in self._buckets.values():
+            bucket.empty(now)
 
 
 class AdaptiveRate:
@@ -80,6 +138,10 @@ class AdaptiveRate:
         """Count a request."""
         self._next_at += 1 / self.per_s
 
+    def on_unused(self) -> None:
+        """Take back a request that was counted and not sent."""
+        self._next_at -= 1 / self.per_s
+
     def is_limiting(self, now: float) -> bool:
         """Return whether this rate held requests back a moment ago."""
         return self._held_back_at >= now - 3 / self.per_s
@@ -107,3 +169,13 @@ class AdaptiveRate:
     def resume_at(self, at: float) -> None:
         """Send nothing before this time."""
         self._next_at = at
+
+    def snapshot(self) -> list[object]:
+        """Return what it has learned, as JSON holds it."""
+        return [self._confirmed, self._cubic.snapshot()]
+
+    def restore(self, snapshot: list[Any]) -> None:
+        """Go on from a snapshot."""
+        confirmed, cubic = snapshot
+        self._confirmed = confirmed is True
+        self._cubic.restore(cubic)

@@ -27,7 +27,6 @@ class Request:
     permit: Permit | None = None  # of the attempt in flight
     mismatch: Result | None = None  # an answer that did not fit its type
     reasks: int = 0  # attempts after such an answer
-    is_probe: bool = False  # whether it looks for the end of an outage
     doubt: Doubt | None = None  # since it was refused in another wire format
     has_bad_input: bool = False  # whether one of its inputs is known to be refused
     is_recheck: bool = False  # whether it was sent again to see if others were refused for a token that had ended

@@ -3,6 +3,7 @@
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.request import Request
@@ -55,6 +56,12 @@ class RequestQueue:
     def retry_due(self, now: float) -> float:
         """Return when the next retry is due; `now` where there is none."""
         return self._retries[0][0] if self._retries else now
+
+    def due_count(self, now: float, limit: int) -> int:
+        """Return how many requests are new or due, up to a limit."""
+        count = min(len(self.new), limit)
+        retries = (True for due, _, _ in self._retries if due <= now)
+        return count + sum(islice(retries, limit - count))
 
     def holds(self, negotiation: WireFormatNegotiation) -> bool:
         """Return whether a request of this task waits here."""

@@ -4,6 +4,10 @@ Faults draw on the budget and answers fill it, as gRPC throttles retries (gRFC A
 only probes are sent, which grow rarer, until one is answered. No row spends its attempts on an outage.
 """
 
+from typing import Any
+
+from spark_llm.flow.snapshot import optional, whole
+
 BUDGET = 8  # faults more than answers that begin an outage
 FIRST_PROBE_S = 0.5
 MAX_PROBE_S = 5.0
@@ -55,3 +59,16 @@ class RetryBudget:
         if self.spent_at is None:
             return now
         return None if self._probe_in_flight else max(now, self._probe_at)
+
+    def snapshot(self, now: float) -> list[float | None]:
+        """Return its state, as JSON holds it, with times before `now`."""
+        return [self._left, None if self.spent_at is None else now - self.spent_at, self._probes]
+
+    def restore(self, snapshot: list[Any], now: float) -> None:
+        """Go on from a snapshot; a probe that was in flight has no outcome any more."""
+        left, spent_s, probes = snapshot
+        spent_s = optional(spent_s)
+        self.spent_at = None if spent_s is None else now - spent_s
+        self._left = whole(left, 1 if spent_s is None else 0, BUDGET)
+        self._probes = whole(probes)
+        self._probe_in_flight = False

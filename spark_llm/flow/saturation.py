@@ -15,6 +15,8 @@ Sources: Little (1961); the slow start exit of HyStart++ (RFC 9406).
 import math
 from enum import Enum
 
+from spark_llm.flow.snapshot import number
+
 MIN_SAMPLES = 24
 ROUNDS_PER_LEVEL = 5  # of answers, over which a level is measured
 COMPARISONS = ((1, 24, 24), (2, 12, 4))  # octaves below, and the samples needed at the upper and the lower one
@@ -94,6 +96,12 @@ class SaturationDetector:
         self._mean.add(latency_s)
         if self._mean.count >= max(MIN_SAMPLES, ROUNDS_PER_LEVEL * here):
             self._on_measured(here, math.log(here) - self._mean.log)
+
+    def restore(self, level: object) -> None:
+        """Hold a level that was found before."""
+        self._move(number(level))
+        self._state = _State.HOLD
+        self._hold()
 
     def _compare_with_lower(self, level: int, latency_s: float, window: int) -> None:
         octave = int(math.log2(level))

@@ -13,40 +13,34 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from spark_llm.flow.batcher import Indexed
+from spark_llm.flow.controller import Controller
 from spark_llm.flow.judge import RefusalJudge, Verdict, row_error_of, task_error_of
-from spark_llm.flow.limiter import ConcurrencyLimiter, Permit
+from spark_llm.flow.limiter import Permit
 from spark_llm.flow.negotiation import Doubt, NextStep, WireFormatNegotiation, witness_keys
 from spark_llm.flow.request import Request
 from spark_llm.flow.request_queue import RequestQueue
 from spark_llm.flow.retry import next_delay
-from spark_llm.flow.retry_budget import RetryBudget
 from spark_llm.flow.suspects import Suspects
 from spark_llm.policy import Policy
 from spark_llm.protocol.values import Answer, Failure, RowError
 
+MAX_COUNTED = 64  # requests that wait to be sent
 _NEVER_REACHED = ("connection", "timeout", "unavailable")
 
 
 class RequestScheduler:
     """Schedules the requests of one endpoint: queue, retries, pauses and outages."""
 
-    def __init__(self, limiter: ConcurrencyLimiter, policy: Policy, *, renews: bool = False) -> None:
-        """Keep within `limiter`, and retry as `policy` says; `renews`: a token that is refused can be replaced."""
-        self.limiter = limiter
-        self.paused_until = 0.0  # by Retry-After
+    def __init__(self, controller: Controller, policy: Policy, *, renews: bool = False) -> None:
+        """Keep within `controller`, and retry as `policy` says; `renews`: a token that is refused can be replaced."""
+        self.controller = controller
         self._policy = policy
         self._counts_tokens = policy.tokens_per_minute is not None
-        self._budget = RetryBudget()
         self._last_send_number = 0
         self._answered_at: float | None = None
         self._suspects: defaultdict[WireFormatNegotiation, Suspects] = defaultdict(Suspects)
         self._queue = RequestQueue(self._takes_last)
         self.judge = RefusalJudge(self._suspects, self._queue, renews=renews)
-
-    @property
-    def outage_since(self) -> float | None:
-        """When the outage began; None while there is none."""
-        return self._budget.spent_at
 
     def add(self, owner: object, inputs: list[Indexed], negotiation: WireFormatNegotiation) -> None:
         """Append a request to the queue."""
@@ -59,13 +53,21 @@ class RequestScheduler:
             request.wire_format = request.negotiation.wire_format | request.format_flags
             self._last_send_number += 1
             request.send_number = self._last_send_number
-            request.permit = self.limiter.acquire(now, request.characters if self._counts_tokens else 0)
+            request.permit = self.controller.acquire(now, request.characters if self._counts_tokens else 0)
             request.negotiation.on_send(now)
             self._suspects[request.negotiation].on_send(request)
-            request.is_probe = self._budget.on_send()
             request.attempts.sent += 1
             requests.append(request)
         return requests
+
+    def sendable(self, now: float) -> tuple[Request | None, int]:
+        """Return the next request, and how many could go now if the controller let them; at most 64 are counted."""
+        due, head = self._queue.head(now)
+        if head is None or due > now or self._waits_for_outcome(head):
+            return None, 0
+        count = self._queue.due_count(now, MAX_COUNTED)
+        max_in_flight = head.negotiation.max_in_flight(now)
+        return head, count if max_in_flight is None else min(count, max(0, max_in_flight - head.negotiation.in_flight))
 
     def next_due(self, now: float) -> float | None:
         """Return when `ready` can next return a request; None where only an outcome will help."""
@@ -77,18 +79,15 @@ class RequestScheduler:
             return retry_at if retry_at > now else None
         max_in_flight = head.negotiation.max_in_flight(now)
         negotiating = max_in_flight is not None and head.negotiation.in_flight >= max_in_flight
-        opens_at = head.negotiation.opens_at() if negotiating else self.limiter.opens_at(now)
-        probe_at = self._budget.opens_at(now)
-        if opens_at is None or probe_at is None:
-            return None
-        return max(due, self.paused_until, opens_at, probe_at)
+        resumes_at = self.controller.resumes_at(now) if negotiating else self.controller.opens_at(now)
+        opens_at = head.negotiation.opens_at() if negotiating else now
+        return None if opens_at is None or resumes_at is None else max(due, opens_at, resumes_at)
 
     def on_answer(self, request: Request, answer: Answer, now: float, latency_s: float | None) -> bool:
         """Count an answer; return whether it settles the request, which else is sent again."""
         tokens = None if answer.usage is None else answer.usage.total_tokens
-        self.limiter.on_answer(_permit(request), now, latency_s, tokens)
+        self.controller.on_answer(_permit(request), now, latency_s, tokens)
         request.permit = None
-        self._budget.on_answer()
         self._answered_at = now
         negotiation = self._on_return(request)
         for suspect in self._suspects[negotiation].on_answer(request):
@@ -118,14 +117,11 @@ class RequestScheduler:
         if failure.throttled:
             return self._on_rate_limited(request, failure, now, draw)
         if failure.about_input or failure.format_unsupported or (failure.stops_all and not failure.stops_at_once):
-            self.limiter.on_answer(_permit(request), now)  # the endpoint is well, and had time to read what it refused
-            self._budget.on_answer()
+            self.controller.on_answer(_permit(request), now)  # it is well, and had time to read what it refused
+        elif _is_own_mistake(failure.error):
+            self.controller.on_inconclusive(_permit(request))
         else:
-            self.limiter.on_failure()
-            if _is_own_mistake(failure.error):
-                self._budget.on_inconclusive(probe=request.is_probe)
-            else:
-                self._budget.on_fault(now, draw(), probe=request.is_probe)
+            self.controller.on_fault(_permit(request), now, draw())
         request.permit = None
         if failure.about_input:
             return self._on_bad_input(request, failure, now)
@@ -141,10 +137,9 @@ class RequestScheduler:
         """Count a cancelled request; one that is not in flight holds no slot."""
         if request.permit is None:
             return
+        self.controller.on_inconclusive(request.permit)
         request.permit = None
         self._on_return(request)
-        self.limiter.on_failure()
-        self._budget.on_inconclusive(probe=request.is_probe)
 
     def drop(self, owner: object) -> list[Request]:
         """Remove every request of a stream that is not in flight, and return them."""
@@ -159,8 +154,6 @@ class RequestScheduler:
 
     def _next(self, now: float) -> Request | None:
         """Remove and return the next request, if one may go now."""
-        if now < self.paused_until or self._budget.opens_at(now) != now:
-            return None
         due, request = self._queue.head(now)
         if request is None or due > now:
             return None
@@ -170,8 +163,8 @@ class RequestScheduler:
         if max_in_flight is not None:
             if request.negotiation.in_flight >= max_in_flight:
                 return None
-            self.limiter.widen(max_in_flight)
-        if not self.limiter.available(now):
+            self.controller.widen(max_in_flight)
+        if not self.controller.available(now):
             return None
         self._queue.remove(request)
         return self._part_to_send(request, now)
@@ -179,7 +172,7 @@ class RequestScheduler:
     def _waits_for_outcome(self, request: Request) -> bool:
         """Return whether only an outcome lets a request go: it may change the wire format, or clear a suspicion."""
         suspects = self._suspects[request.negotiation]
-        fill_window = suspects.fill_window(self.limiter.in_flight, self.limiter.window)
+        fill_window = suspects.fill_window(self.controller.in_flight, self.controller.window)
         return fill_window or request.negotiation.waits_for_answer(request.format_flags)
 
     def _takes_last(self, negotiation: WireFormatNegotiation) -> bool:
@@ -237,14 +230,14 @@ class RequestScheduler:
         """Wait as long as the endpoint says, and retry; end a row that has waited for too long."""
         retry_after_s = failure.retry_after_s or 0.0
         paused = retry_after_s > 0 and failure.error.kind == "rate_limited"
-        self.limiter.on_rate_limited(_permit(request), now, paused=paused)
-        request.permit = None
-        self._budget.on_inconclusive(probe=request.is_probe)
         delay = next_delay(failure, request.attempts, self._policy, now, draw())
-        if isinstance(delay, RowError) and request.attempts.rate_limited == 1:  # it never waited: the time is too long
-            return self.judge.suspect(request, delay, delay, now)
-        self.paused_until = max(self.paused_until, now + min(retry_after_s, self._policy.give_up_after_s))
+        is_too_long = isinstance(delay, RowError) and request.attempts.rate_limited == 1  # it never waited
+        pause_s = 0.0 if is_too_long else min(retry_after_s, self._policy.give_up_after_s)
+        self.controller.on_rate_limited(_permit(request), now, pause_s=pause_s, paused=paused)
+        request.permit = None
         if isinstance(delay, RowError):
+            if is_too_long:
+                return self.judge.suspect(request, delay, delay, now)
             since = request.attempts.rate_limited_since
             return Verdict(delay, stops_all=self._answered_at is None or since is None or self._answered_at < since)
         self._queue.push_retry(request, now + delay)
@@ -257,7 +250,7 @@ class RequestScheduler:
             return Verdict(error, stops_all=True)
         if failure.stops_all:
             return self.judge.suspect(request, error, row_error_of(error), now)
-        outage_at = self._budget.spent_at
+        outage_at = self.controller.outage_since
         if outage_at is not None and self._answered_at is not None and error.retryable:
             if now - outage_at > self._policy.give_up_after_s:
                 message = f"gave up after an outage of {now - outage_at:.0f} s; last: {error.message}"

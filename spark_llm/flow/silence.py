@@ -5,6 +5,10 @@ end, refusals stop for the others. The rhythm is counted in answers, not seconds
 that came while its limit held requests back. So a stream that pauses for an hour is not taken for silence.
 """
 
+from typing import Any
+
+from spark_llm.flow.snapshot import number, whole
+
 RUN_RATIO = 1.5  # of the longest recent run: a longer run is silence
 MIN_ROUNDS = 12  # of answers, however short the runs were; a round is as many answers as requests are in flight
 FADE_RATIO = 0.7  # to which the longest run falls with every run that ended
@@ -30,3 +34,13 @@ class Silence:
         if self._run is not None and self._run > in_flight:
             self._longest_run = max(self._run, FADE_RATIO * self._longest_run)
         self._run = 0
+
+    def snapshot(self) -> list[float | None]:
+        """Return what it has learned, as JSON holds it."""
+        return [self._run, self._longest_run]
+
+    def restore(self, snapshot: list[Any]) -> None:
+        """Go on from a snapshot."""
+        run, longest_run = snapshot
+        self._run = None if run is None else whole(run)
+        self._longest_run = number(longest_run)

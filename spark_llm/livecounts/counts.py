@@ -16,14 +16,18 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from spark_llm.livecounts.datagrams import Count, RunningCounts, Sender, encoded_counts
+from spark_llm.livecounts.signing import signed, verified
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.values import Result
 
 SEND_INTERVAL_S = 0.5  # of one task, at least
 SECRET_BYTES = 16
 _JOIN_TIMEOUT_S = 5.0
-_MAX_DATAGRAM_BYTES = 65_535
-_ADDRESS_ERRORS = (OSError, ValueError)  # no route to an address; ValueError for a malformed one
+MAX_DATAGRAM_BYTES = 65_535
+ADDRESS_ERRORS = (OSError, ValueError)  # no route to an address; ValueError for a malformed one
+
+Answer = Callable[[bytes, float], bytes | None]
+"""The driver's answer to a signed payload at a time of `time.monotonic`; None where it has none."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,12 @@ class LiveCounts:
     ...     live.rows()
     """
 
-    def __init__(self, host: str) -> None:
-        """Listen on this address of the machine only, inside the `with` block."""
-        self._host = host
+    def __init__(self, host: str, answer: Answer | None = None) -> None:
+        """Listen on this address of the machine only, inside the `with` block.
+
+        `answer` gets the payload of each signed datagram; what it returns is signed and sent back to its sender.
+        """
+        self._host, self._answer = host, answer
         self._secret = secrets.token_bytes(SECRET_BYTES)
         self._running = RunningCounts(self._secret)
         self._lock = threading.Lock()
@@ -62,7 +69,7 @@ class LiveCounts:
         return self._address
 
     def __enter__(self) -> "LiveCounts":  # noqa: PYI034 -- typing.Self came with Python 3.11
-        with contextlib.suppress(*_ADDRESS_ERRORS, RuntimeError), contextlib.ExitStack() as resources:
+        with contextlib.suppress(*ADDRESS_ERRORS, RuntimeError), contextlib.ExitStack() as resources:
             listener = resources.enter_context(_bound_socket(self._host))
             ours, theirs = map(resources.enter_context, socket.socketpair())
             reader = threading.Thread(target=self._read, args=(listener, theirs), name="spark_llm-live", daemon=True)
@@ -110,13 +117,18 @@ class LiveCounts:
             selector.register(end, selectors.EVENT_READ)
             while all(ready.fileobj is listener for ready, _ in selector.select()):
                 try:
-                    datagram = listener.recv(_MAX_DATAGRAM_BYTES)
+                    datagram, sender = listener.recvfrom(MAX_DATAGRAM_BYTES)
                 except BlockingIOError:  # its checksum was wrong
                     continue
                 except OSError:
                     return
                 with self._lock:
                     self._running.receive(datagram)
+                if self._answer is None or (payload := verified(self._secret, datagram)) is None:
+                    continue
+                if (reply := self._answer(payload, time.monotonic())) is not None:
+                    with contextlib.suppress(OSError):  # the sender asks again
+                        listener.sendto(signed(self._secret, reply), sender)
 
 
 class Reporter:
@@ -169,21 +181,32 @@ class Reporter:
 
     def _send(self, address: Address) -> None:
         self._has_unsent = False
-        with contextlib.suppress(*_ADDRESS_ERRORS):
-            # A numeric host: the lookup of a name would block.
-            [(family, kind, protocol, _, destination), *_] = socket.getaddrinfo(
-                address.host, address.port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
-            )
+        with contextlib.suppress(*ADDRESS_ERRORS):
             if self._socket is None:
-                self._socket = socket.socket(family, kind, protocol)
-                self._socket.setblocking(False)
+                self._socket = connected_socket(address)
             for datagram in encoded_counts(address.secret, self._sender, self._counts):
-                self._socket.sendto(datagram, destination)
+                self._socket.send(datagram)
+
+
+def connected_socket(address: Address) -> socket.socket:
+    """Return a socket whose datagrams go to an address and come from there; raise one of `ADDRESS_ERRORS` for none."""
+    # A numeric host: the lookup of a name would block.
+    [(family, kind, protocol, _, destination), *_] = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+    )
+    connected = socket.socket(family, kind, protocol)
+    try:
+        connected.setblocking(False)
+        connected.connect(destination)
+    except OSError:
+        connected.close()
+        raise
+    return connected
 
 
 def local_address_for(host: str, port: int = 9) -> str:
     """Return this machine's address on the route to a host; "" if there is no route. It sends nothing."""
-    with contextlib.suppress(*_ADDRESS_ERRORS):
+    with contextlib.suppress(*ADDRESS_ERRORS):
         for family, kind, protocol, _, destination in socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM):
             with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as probe:
                 probe.connect(destination)  # a datagram socket only looks up the route

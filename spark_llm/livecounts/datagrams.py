@@ -3,18 +3,16 @@
 Counts are cumulative, so a datagram that is lost, late or duplicated does no harm.
 """
 
-import hashlib
-import hmac
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from spark_llm.errors import KINDS
+from spark_llm.livecounts.signing import MAC_BYTES, signed, verified
 from spark_llm.metering.tally import Tally, total_of
 from spark_llm.protocol.values import Result
 
-MAC_BYTES = 16
 MAX_BYTES = 1_200  # of a datagram with several columns: every route carries this without fragments
 _TALLY_FIELDS = ("asked", "prompt_tokens", "completion_tokens", "cached_tokens", "total_tokens", "requests")
 
@@ -61,18 +59,17 @@ def encoded_counts(secret: bytes, sender: Sender, columns: Mapping[str, Count]) 
     for name, count in columns.items():
         column = _json([name, count.rows, *(getattr(count.tally, part) for part in _TALLY_FIELDS), count.tally.failed])
         if gathered and size + _utf8_size(column) > MAX_BYTES - _ENVELOPE_BYTES:
-            yield _signed(secret, sender, gathered)
+            yield signed(secret, _payload(sender, gathered))
             gathered, size = [], 0
         gathered.append(column)
         size += _utf8_size(column) + 1  # and the comma
     if gathered:
-        yield _signed(secret, sender, gathered)
+        yield signed(secret, _payload(sender, gathered))
 
 
 def decoded_counts(secret: bytes, datagram: bytes) -> tuple[Sender, dict[str, Count]] | None:
     """Return the sender and its counts by column; None unless `encoded_counts` signed the bytes with this secret."""
-    mac, payload = datagram[:MAC_BYTES], datagram[MAC_BYTES:]
-    if not hmac.compare_digest(mac, _mac(secret, payload)):
+    if (payload := verified(secret, datagram)) is None:
         return None
     try:  # a signed datagram may be of another version
         chunk, partition, attempt, columns = json.loads(payload.decode("utf-8", "surrogatepass"))
@@ -133,13 +130,8 @@ class RunningCounts:
         return list(dict.fromkeys([*self._columns, *reported]))
 
 
-def _signed(secret: bytes, sender: Sender, columns: Sequence[str]) -> bytes:
-    payload = f"[{','.join(map(str, sender))},[{','.join(columns)}]]".encode("utf-8", "surrogatepass")
-    return _mac(secret, payload) + payload
-
-
-def _mac(secret: bytes, payload: bytes) -> bytes:
-    return hmac.digest(secret, payload, hashlib.sha256)[:MAC_BYTES]
+def _payload(sender: Sender, columns: Sequence[str]) -> bytes:
+    return f"[{','.join(map(str, sender))},[{','.join(columns)}]]".encode("utf-8", "surrogatepass")
 
 
 def _json(value: object) -> str:

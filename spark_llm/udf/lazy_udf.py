@@ -6,21 +6,24 @@ Spark binds a UDF object to the session that made it, and cannot make one before
 PySpark reads the type hints of the functions below when it makes a UDF, so their names are real imports.
 """
 
+import contextlib
 import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import pandas as pd
 import pyarrow as pa
 from pyspark import TaskContext
-from pyspark.errors import PySparkRuntimeError
+from pyspark.errors import PySparkException, PySparkRuntimeError
 from pyspark.sql import Column, SparkSession
 from pyspark.sql.pandas.functions import PandasUDFType, pandas_udf
 from pyspark.sql.types import DataType, StructType
 
+from spark_llm.engine.request_spec import with_request_specs
 from spark_llm.errors import ConfigError, SparkLLMError
 from spark_llm.protocol.values import Result
 from spark_llm.udf.columns import to_arrow, to_pandas
@@ -88,18 +91,22 @@ class LazyUDF(ABC):
 
     def for_session(self, spark: SparkSession) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
         """Return Spark's UDF for this session."""
-        return self.for_version(spark.version)
+        return self.for_version(spark.version, application_id(spark))
 
-    def for_version(self, spark_version: str) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
-        """Return Spark's UDF for a server of this version: an Arrow UDF from 4.1 on, a pandas UDF before."""
+    def for_version(self, spark_version: str, application: str = "") -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
+        """Return Spark's UDF for a server of this version: an Arrow UDF from 4.1 on, a pandas UDF before.
+
+        Workers of one `application` share the endpoint's limits.
+        """
+        plan = with_request_specs(self.plan(), lambda spec: replace(spec, application=application))
         if is_at_least(spark_version, 4, 1):
             from pyspark.sql.pandas.functions import arrow_udf  # PySpark 3.5 and 4.0 lack it
 
             make_udf: Any = arrow_udf  # the overloads of both accept no iterator of structs
-            function = _arrow_function(self.plan(), self.returnType, self._field, self._arrow_converter())
+            function = _arrow_function(plan, self.returnType, self._field, self._arrow_converter())
         else:
             make_udf = pandas_udf
-            function = _pandas_function(self.plan(), self._field, self._pandas_converter())
+            function = _pandas_function(plan, self._field, self._pandas_converter())
         function.__name__ = function.__qualname__ = self.__name__
         return make_udf(function, self.returnType).asNondeterministic()
 
@@ -140,6 +147,13 @@ def active_session() -> SparkSession:
         raise ConfigError(
             "There is no Spark session yet to use the UDF in.", "make one first: SparkSession.builder.getOrCreate()."
         ) from None
+
+
+def application_id(spark: SparkSession) -> str:
+    """Return the ID of the session's Spark application; empty where the server does not tell it."""
+    with contextlib.suppress(PySparkException):
+        return spark.conf.get("spark.app.id", "") or ""
+    return ""
 
 
 def is_at_least(spark_version: str, major: int, minor: int) -> bool:

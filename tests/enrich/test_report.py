@@ -5,10 +5,11 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from html.parser import HTMLParser
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.enrich.report import RUNS_DDL, EnrichReport
+from spark_llm.enrich.report import RUNS_DDL, EnrichReport, limits_text
 from spark_llm.errors import HINT, KINDS
 from spark_llm.metering.tally import Tally
 
@@ -30,6 +31,7 @@ REPORTS = st.builds(
     usd=st.none() | st.floats(0, 1e6),
     stopped=st.none() | st.builds(HINT.join, st.tuples(WORDS, WORDS)),
     columns=st.dictionaries(WORDS, TALLIES, max_size=3),
+    limits=st.none() | WORDS,
     notes=st.lists(WORDS, max_size=2),
 )
 STOPPED = EnrichReport(
@@ -126,6 +128,23 @@ def test_notes_come_last() -> None:
 
     assert f"{NOTHING}\n\n'<b>' was added.\n'c' was left out." == str(noted)
     assert "<p>&#x27;&lt;b&gt;&#x27; was added.</p>" in noted._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        (0, "held by tasks=, per host or per worker: the driver heard no host"),
+        (1, "shared over the cluster by the driver (1 host)"),
+        (50, "shared over the cluster by the driver (50 hosts)"),
+    ],
+)
+def test_the_report_says_who_kept_the_limits(hosts: int, expected: str) -> None:
+    """It is the last line of the numbers, and not in a table of runs."""
+    report = replace(STOPPED, columns={}, limits=limits_text(hosts))
+
+    assert f"limits     {expected}" == str(report).splitlines()[-1]
+    assert expected in page_of(report).text
+    assert "limits" not in report.row()
 
 
 def test_a_run_with_nothing_to_do_says_little() -> None:

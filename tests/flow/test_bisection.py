@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spark_llm.errors import Kind
-from spark_llm.flow.limiter import ConcurrencyLimiter
+from spark_llm.flow.controller import FlowController
 from spark_llm.flow.request import Request
 from spark_llm.policy import Policy
 from spark_llm.protocol.embeddings import Embed
@@ -190,7 +190,7 @@ def test_a_request_too_large_for_a_minute_costs_its_row_alone(task: Task, long: 
     assert dict.fromkeys(long, "context_length") == {number: error.kind for number, error in play.errors.items()}
     assert [1] * len(long) == [play.results[number].attempts for number in long if task is CHAT] or task is not CHAT
     assert len(play.sent) <= 200 / task.max_inputs(0, 64) + 1 + len(long) * halvings
-    assert play.limiter.window >= ConcurrencyLimiter(Policy()).window
+    assert play.controller.window >= FlowController(Policy()).window
 
 
 def test_dimensions_that_a_server_ignores_are_paid_for_by_a_few_requests() -> None:

@@ -12,6 +12,7 @@ from spark_llm.flow.limiter import (
     MIN_MEMORY_REQUESTS,
     REFUSED_SHARE,
     ConcurrencyLimiter,
+    Limits,
     Permit,
 )
 from spark_llm.policy import MAX_IN_FLIGHT, Policy
@@ -369,3 +370,55 @@ def test_a_quota_of_tokens_is_kept_by_what_answers_report() -> None:
 
     assert max(minutes) <= 6_000 + 50
     assert min(minutes[1:]) >= 0.9 * 6_000
+
+
+def test_limits_that_change_hold_at_once() -> None:
+    """The window falls to a smaller share, requests in flight are not replaced, and it grows back to a larger one."""
+    limiter, now = grown(200, Policy(max_in_flight=64))
+    sent = fill(limiter, now)
+    limiter.set_limits(Limits(16), now)
+    assert (64, 16, 0) == (len(sent), limiter.window, limiter.available(now))
+    while limiter.in_flight > 10:
+        limiter.on_answer(sent.pop(), now, ROUND_S)
+    assert 6 == limiter.available(now)
+    limiter.set_limits(Limits(32), now)
+    for _ in range(60):
+        sent += fill(limiter, now)
+        limiter.on_answer(sent.pop(), now, ROUND_S)
+
+    assert 32 == limiter.window
+
+
+def test_a_share_of_nothing_lets_nothing_go() -> None:
+    """A host without a share waits for the next one; answers to its requests still count."""
+    limiter, now = grown(200)
+    sent = fill(limiter, now)
+    limiter.set_limits(Limits(0), now)
+    for permit in sent:
+        limiter.on_answer(permit, now, ROUND_S)
+    limiter.widen(8)
+    assert (0, 0, None) == (limiter.window, limiter.available(now), limiter.opens_at(now))
+    limiter.set_limits(Limits(4), now)
+
+    assert 1 <= limiter.available(now) <= 4
+
+
+def test_a_quota_that_changes_paces_from_then_on() -> None:
+    """600 a minute, then 60; a limit that the policy does not set stays unset."""
+    limiter = ConcurrencyLimiter(Policy(requests_per_minute=600))
+    limiter.set_limits(Limits(None, 60.0, 60.0), 0.0)
+    limiter.acquire(0.0)
+
+    limiter.widen(8)
+
+    assert 1.0 < (limiter.opens_at(0.0) or 0.0) < 1.1
+
+
+def test_a_limiter_is_paced_by_quotas_and_learned_rates() -> None:
+    """A window alone lets a permit be used again without asking."""
+    limiter, now = grown(200)
+    assert not limiter.is_paced
+    keeps_refusing(limiter, now, 3)
+
+    assert limiter.is_paced
+    assert ConcurrencyLimiter(Policy(tokens_per_minute=600)).is_paced

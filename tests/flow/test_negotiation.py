@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spark_llm.flow.controller import FlowController
 from spark_llm.flow.judge import Verdict
-from spark_llm.flow.limiter import ConcurrencyLimiter
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.policy import Policy
@@ -59,7 +59,7 @@ def test_another_tasks_answers_confirm_nothing() -> None:
     for number in range(9):
         scheduler.add("new", pack(number), new)
 
-    assert scheduler.limiter.window > 16
+    assert scheduler.controller.window > 16
     assert 1 == sum(request.negotiation is new for request in scheduler.ready(2.0))
 
 
@@ -144,7 +144,7 @@ def test_one_prompt_confirms_nothing_about_arrays(forms: tuple[int, ...]) -> Non
 def test_one_refused_prompt_says_nothing_about_arrays() -> None:
     """The other format would be refused alike, so the prompt fails at once, and arrays stay."""
     scheduler, negotiation = (
-        RequestScheduler(ConcurrencyLimiter(Policy()), Policy()),
+        RequestScheduler(FlowController(Policy()), Policy()),
         WireFormatNegotiation(COMPLETE, 64),
     )
     scheduler.add("task", pack(0), negotiation)
@@ -170,7 +170,7 @@ def test_requests_in_the_old_format_are_sent_in_the_new_one() -> None:
 
 def test_a_late_refusal_of_the_old_format_is_no_error() -> None:
     """Two texts are in flight in the first format, since it was silent: neither fails because it is unknown."""
-    scheduler, negotiation = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(EMBED, 1)
+    scheduler, negotiation = RequestScheduler(FlowController(Policy()), Policy()), WireFormatNegotiation(EMBED, 1)
     scheduler.add("task", pack(0), negotiation)
     scheduler.add("task", pack(1), negotiation)
     early, late = [*scheduler.ready(0.0), *scheduler.ready(2.0)]
@@ -223,7 +223,7 @@ def test_a_wrong_count_in_a_confirmed_format_is_a_fault() -> None:
 def test_a_second_table_uses_the_format_of_the_first() -> None:
     """A negotiation outlives its table: nothing is found out twice."""
     policy = Policy(batch_size=4)
-    scheduler, negotiation = RequestScheduler(ConcurrencyLimiter(policy), policy), WireFormatNegotiation(EMBED, 4)
+    scheduler, negotiation = RequestScheduler(FlowController(policy), policy), WireFormatNegotiation(EMBED, 4)
     scheduler.add("first", pack(0, 1, 2), negotiation)
     (request,) = scheduler.ready(0.0)
     scheduler.on_failure(request, BAD_FORMAT, 0.0, lambda: 0.0)

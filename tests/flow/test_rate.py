@@ -206,3 +206,41 @@ def test_a_rate_that_doubles_again_is_cut_to_what_was_accepted(per_s: float, acc
 
     assert 4 * begun < tried
     assert math.isclose(BACKOFF_RATIO * max(begun, accepted * per_s), rate.per_s)
+
+
+SHARES = st.lists(
+    st.tuples(st.floats(0.5, 40.0), st.floats(0.1, 0.9)),  # for so many seconds, the first of two has this part
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(st.sampled_from((60.0, 600.0)), SHARES)
+def test_no_minute_sees_more_than_a_quota_whose_shares_change(
+    per_minute: float, shares: list[tuple[float, float]]
+) -> None:
+    """Two senders that take all they may, while their shares change again and again."""
+    buckets, begin = (TokenBucket(per_minute / 2), TokenBucket(per_minute / 2)), 0.0
+    taken: list[float] = []
+    for seconds, part in [*shares, (60.0, 0.5)]:
+        for bucket, own_part in zip(buckets, (part, 1 - part), strict=True):
+            bucket.set_per_minute(per_minute * own_part, begin)
+            while (opens_at := bucket.opens_at(begin)) < begin + seconds:
+                bucket.take(1.0, opens_at)
+                taken.append(opens_at)
+        begin += seconds
+    taken.sort()
+    minutes = (sum(1 for at in taken[first:] if at < begin + 60) for first, begin in enumerate(taken))
+
+    assert per_minute >= max(minutes)
+
+
+def test_a_share_of_nothing_waits_for_the_next_share() -> None:
+    """It opens at some time, half an hour away, and soon where the share grows again."""
+    bucket = TokenBucket(60.0)
+    bucket.take(1.0, 0.0)
+    bucket.set_per_minute(0.0, 1.0)
+
+    assert 1_800 < bucket.opens_at(1.0) < math.inf
+    bucket.set_per_minute(60.0, 2.0)
+    assert 3.5 > bucket.opens_at(2.0)

@@ -103,14 +103,14 @@ def test_retry_after_does_not_hold_back_the_controller() -> None:
     for number in range(100):
         scheduler.add("task", pack(number), negotiation)
     out = scheduler.ready(0.0)
-    while scheduler.limiter.window < 16:
+    while scheduler.controller.window < 16:
         first = out.pop()
         scheduler.on_answer(first, answer(first), 0.0, 1.0)
         out += scheduler.ready(0.0)
     scheduler.on_failure(out.pop(), rate_limited(9.0), 0.0, lambda: 0.0)
-    cut = scheduler.limiter.window
+    cut = scheduler.controller.window
     for request in out:
         scheduler.on_answer(request, answer(request), 1.0, 1.0)
 
     assert [] == scheduler.ready(1.0)
-    assert cut < scheduler.limiter.window
+    assert cut < scheduler.controller.window

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.flow.limiter import ConcurrencyLimiter
+from spark_llm.flow.controller import FlowController
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.request import Request
 from spark_llm.flow.retry import Attempts
@@ -123,7 +123,7 @@ def test_characters_are_those_of_the_texts(item: Item, characters: int) -> None:
 
 def test_a_request_that_was_never_sent_has_no_outcome() -> None:
     """A mistake of the caller raises, and frees no slot twice."""
-    scheduler = RequestScheduler(ConcurrencyLimiter(Policy()), Policy())
+    scheduler = RequestScheduler(FlowController(Policy()), Policy())
 
     with pytest.raises(ValueError, match="not in flight"):
         scheduler.on_failure(request_of(["a"]), BAD_INPUT, 0.0, lambda: 0.0)

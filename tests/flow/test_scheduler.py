@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_llm.flow.limiter import ConcurrencyLimiter
+from spark_llm.flow.controller import FlowController
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.policy import Policy
@@ -75,7 +75,7 @@ def test_every_row_is_settled_once_whatever_the_endpoint_does(
     assert not set(server.bad_rows) & answers.keys()
     assert play.billed == play.received
     assert len(play.sent) == sum(result.requests for result in play.results.values())
-    assert (0, 0) == (play.limiter.in_flight, len(play.scheduler))
+    assert (0, 0) == (play.controller.in_flight, len(play.scheduler))
 
 
 @given(st.integers(1, 60), SERVERS, POLICIES, TASKS, st.integers(0, 2**32))
@@ -114,7 +114,7 @@ def test_no_minute_sees_more_requests_than_its_quota(per_minute: float, seed: in
 def test_what_is_not_the_inputs_fault_never_splits_a_batch(failure: Failure, *, answered: bool) -> None:
     """A batch that was rate limited, or broke off, is sent again whole."""
     policy = Policy()
-    fresh = RequestScheduler(ConcurrencyLimiter(policy), policy), WireFormatNegotiation(EMBED, 64)
+    fresh = RequestScheduler(FlowController(policy), policy), WireFormatNegotiation(EMBED, 64)
     scheduler, negotiation = begun(policy, EMBED) if answered else fresh
     inputs = pack(*range(8))
     scheduler.add("task", inputs, negotiation)
@@ -151,7 +151,7 @@ def test_a_retry_whose_time_has_come_goes_first() -> None:
 
 def test_before_the_first_answer_a_new_row_waits_for_the_retry() -> None:
     """As long as nothing was answered, the row that was asked first is asked again before any other."""
-    scheduler, negotiation = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(CHAT, 1)
+    scheduler, negotiation = RequestScheduler(FlowController(Policy()), Policy()), WireFormatNegotiation(CHAT, 1)
     scheduler.add("task", ROW, negotiation)
     scheduler.add("task", NEXT_ROW, negotiation)
     (first,) = scheduler.ready(0.0)
@@ -206,9 +206,9 @@ def test_drop_removes_the_requests_of_one_owner() -> None:
 def test_a_cancelled_request_frees_its_slot() -> None:
     """A cancelled request is not in flight any more, and says nothing about the endpoint."""
     scheduler, negotiation = begun(Policy())
-    window = scheduler.limiter.window
+    window = scheduler.controller.window
     scheduler.add("task", ROW, negotiation)
     (request,) = scheduler.ready(0.0)
     scheduler.on_cancel(request)
 
-    assert (0, window, 0) == (scheduler.limiter.in_flight, scheduler.limiter.window, negotiation.in_flight)
+    assert (0, window, 0) == (scheduler.controller.in_flight, scheduler.controller.window, negotiation.in_flight)

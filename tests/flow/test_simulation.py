@@ -305,9 +305,9 @@ class PlainAIMD(FixedSize):
         super().__init__(policy)
         self.window, self._width, self._halved = 1, 1.0, 0
 
-    def acquire(self, now: float, characters: int = 0) -> Permit:
+    def acquire(self, now: float, characters: int = 0, *, is_probe: bool = False) -> Permit:
         """Note how many times the window was halved."""
-        return super().acquire(now, characters)._replace(cuts=self._halved)
+        return super().acquire(now, characters, is_probe=is_probe)._replace(cuts=self._halved)
 
     def on_answer(
         self, permit: Permit, now: float, latency_s: float | None = None, tokens: float | None = None

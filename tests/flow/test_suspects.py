@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spark_llm.errors import Kind
-from spark_llm.flow.limiter import ConcurrencyLimiter
+from spark_llm.flow.controller import FlowController
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.request import Request
 from spark_llm.flow.scheduler import RequestScheduler
@@ -133,7 +133,7 @@ def test_equal_inputs_are_not_different_witnesses() -> None:
 @EACH_STATUS
 def test_rows_that_come_one_by_one_are_witnesses_together(status: int) -> None:
     """Where the queue is empty a row gets its error at once, and the third in a row ends the task."""
-    scheduler, negotiation = RequestScheduler(ConcurrencyLimiter(Policy()), Policy()), WireFormatNegotiation(CHAT, 1)
+    scheduler, negotiation = RequestScheduler(FlowController(Policy()), Policy()), WireFormatNegotiation(CHAT, 1)
     ends = []
     for number in range(WITNESSES_BEFORE_ANSWERS):
         scheduler.add("task", pack(number), negotiation)
@@ -193,7 +193,7 @@ def test_the_last_refused_row_is_sent_again_where_a_token_can_be_renewed(renews:
     """Answers beside it may be older than the end of the token; one such attempt is enough."""
     policy = Policy(max_in_flight=2)
     scheduler, negotiation = (
-        RequestScheduler(ConcurrencyLimiter(policy), policy, renews=renews),
+        RequestScheduler(FlowController(policy), policy, renews=renews),
         WireFormatNegotiation(CHAT, 1),
     )
     scheduler.add("task", pack(0), negotiation)

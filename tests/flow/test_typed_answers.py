@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.flow.limiter import ConcurrencyLimiter
+from spark_llm.flow.controller import FlowController
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.policy import Policy
@@ -149,7 +149,7 @@ class SimulatedSender:
     def __init__(self, reask: int) -> None:
         """Put the row in the queue."""
         policy = Policy(reask=reask)
-        self.scheduler = RequestScheduler(ConcurrencyLimiter(policy), policy)
+        self.scheduler = RequestScheduler(FlowController(policy), policy)
         self.negotiation = WireFormatNegotiation(Chat(output=REPLY), 1)
         self.scheduler.add(None, [(0, "row")], self.negotiation)
         self.dialects: list[int] = []

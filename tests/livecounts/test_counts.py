@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_llm.livecounts.counts import SEND_INTERVAL_S, Address, LiveCounts, Reporter, local_address_for
+from spark_llm.livecounts.counts import (
+    SEND_INTERVAL_S,
+    Address,
+    LiveCounts,
+    Reporter,
+    connected_socket,
+    local_address_for,
+)
+from spark_llm.livecounts.signing import signed, verified
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.values import Result, RowError, Usage
 
@@ -137,6 +145,29 @@ def test_datagrams_of_strangers_do_not_count(garbage: list[bytes]) -> None:
             reporter.add("mood", [ANSWERED])
 
         assert ["last"] == list(counts_after_all_sent(live, 1))
+
+
+def test_a_signed_payload_is_answered_to_its_sender() -> None:
+    """The answer is signed too; strangers, and senders that are gone, change nothing."""
+    heard: list[bytes] = []
+
+    def answer(payload: bytes, now: float) -> bytes | None:
+        heard.append(payload)
+        return payload[::-1] if payload == b"abc" else None
+
+    with LiveCounts("127.0.0.1", answer) as live:
+        address = address_of(live)
+        with connected_socket(address) as gone:
+            gone.send(signed(address.secret, b"abc"))
+        with connected_socket(address) as sender:
+            for datagram in (b"abc", signed(b"?" * 16, b"abc"), signed(address.secret, b"no"), b""):
+                sender.send(datagram)
+            sender.send(signed(address.secret, b"abc"))
+            sender.settimeout(5)
+            reply = sender.recv(100)
+
+    assert b"cba" == verified(address.secret, reply)
+    assert [b"abc", b"no", b"abc"] == heard
 
 
 def test_a_task_of_another_chunk_does_not_count() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from spark_llm.flow.batcher import Batcher, Indexed
-from spark_llm.flow.limiter import ConcurrencyLimiter
+from spark_llm.flow.controller import FlowController
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.request import Request
 from spark_llm.flow.scheduler import RequestScheduler
@@ -104,8 +104,8 @@ class Play:
         self.results: dict[int, Result] = {}
         self.stopped: RowError | None = None
         self.now = start
-        self.limiter = ConcurrencyLimiter(policy)
-        self.scheduler = RequestScheduler(self.limiter, policy)
+        self.controller = FlowController(policy)
+        self.scheduler = RequestScheduler(self.controller, policy)
         self._endpoint, self._dice, self._latency_s = endpoint, random.Random(seed), latency_s
         self._ceiling = policy.ceiling
         self._in_flight: list[tuple[float, int, Request, Outcome]] = []
@@ -146,10 +146,10 @@ class Play:
             request.http_requests += 1
             self.sent.append(Sent(self.now, rows, request.wire_format, outcome, len(self._in_flight)))
         assert len(self.sent) < MAX_SENT, "it comes to an end"
-        assert not going or len(self._in_flight) <= min(self.limiter.window, self._ceiling), (
+        assert not going or len(self._in_flight) <= min(self.controller.window, self._ceiling), (
             "no more requests are in flight than allowed"
         )
-        assert len(self._in_flight) == self.limiter.in_flight, "queued requests hold no slot"
+        assert len(self._in_flight) == self.controller.in_flight, "queued requests hold no slot"
 
     def _wait(self) -> None:
         due = self.scheduler.next_due(self.now)
@@ -160,7 +160,8 @@ class Play:
         if not times:
             return
         between = self.now + (min(times) - self.now) * self._dice.random()
-        if self.limiter.rate_per_s is None and between < min(times):  # a learned rate may be forgotten before its time
+        may_be_forgotten = self.controller.limiter.rate_per_s is not None  # a learned rate, before its time
+        if not may_be_forgotten and between < min(times):
             assert not self.scheduler.ready(between), "nothing can go before the next time"
         self.now = min(times)
         if comes == self.now:
@@ -194,7 +195,7 @@ def pack(*numbers: int) -> list[Indexed]:
 
 def begun(policy: Policy, task: Task = CHAT, owner: object = "task") -> tuple[RequestScheduler, WireFormatNegotiation]:
     """Return a scheduler that has had one answer at time 0, and the negotiation of its task."""
-    scheduler = RequestScheduler(ConcurrencyLimiter(policy), policy)
+    scheduler = RequestScheduler(FlowController(policy), policy)
     negotiation = WireFormatNegotiation(task, policy.batch_size)
     scheduler.add(owner, pack(0), negotiation)
     (first,) = scheduler.ready(0.0)

@@ -8,10 +8,11 @@ import heapq
 import math
 import random
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count, pairwise
 from typing import NamedTuple
 
+from spark_llm.flow.controller import Controller, FlowController
 from spark_llm.flow.limiter import ConcurrencyLimiter
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.request import Request
@@ -29,9 +30,9 @@ MAX_SILENCE_S = 61.0  # of a worker with rows to send and nothing in flight
 class Worker:
     """One of the job's tasks, with its share of the rows."""
 
-    def __init__(self, limit: ConcurrencyLimiter, policy: Policy, rows: range, seed: int) -> None:
+    def __init__(self, controller: Controller, policy: Policy, rows: Iterable[int], seed: int) -> None:
         """Queue every row."""
-        self.limiter, self.scheduler = limit, RequestScheduler(limit, policy)
+        self.scheduler = RequestScheduler(controller, policy)
         self.in_flight = 0
         self.leaves_at = math.inf
         self.wakes_at: float | None = 0.0
@@ -49,13 +50,14 @@ class Leaving(NamedTuple):
 
 
 class Event(NamedTuple):
-    """The outcome of a worker's request, or without a request the time to wake it."""
+    """The outcome of a worker's request, an action, or without either the time to wake the worker."""
 
     at: float
     serial: int
     worker: Worker
     request: Request | None = None
     reply: Reply | None = None
+    action: Callable[[], None] | None = None
 
 
 class Job:
@@ -80,12 +82,14 @@ class Job:
         self._in_flight = [(0.0, 0)]  # times, and the requests in flight from then on
         self._serial = count()
         self._events: list[Event] = []
+        self._limit = limit
         share = -(-rows // workers)
         for number, first in enumerate(range(0, rows, share)):
-            worker = Worker(limit(policy), policy, range(first, min(rows, first + share)), seed=first)
+            worker = self._worker(range(first, min(rows, first + share)))
             worker.leaves_at = leaving.at if leaving and number < leaving.workers else math.inf
             self._wake(worker, 0.0)
         self._play()
+        assert self.results.keys() | self._left == set(range(self._rows)), "no row is lost"
 
     @property
     def seconds(self) -> float:
@@ -131,30 +135,43 @@ class Job:
             end - begin
         )
 
+    def _worker(self, rows: range) -> Worker:
+        controller = FlowController(self._policy)
+        controller.limiter = self._limit(self._policy)
+        return Worker(controller, self._policy, rows, seed=rows.start)
+
     def _play(self) -> None:
         while self._events:
-            event = heapq.heappop(self._events)
-            worker = event.worker
-            if event.request is not None and event.reply is not None:
-                worker.in_flight -= 1
-                self._count(event.at, -1)
-                self._settle(event.request, event.reply, worker)
-            elif worker.wakes_at != event.at:
-                continue  # it woke up before
-            if event.at >= worker.leaves_at:
-                left = worker.scheduler.drop(worker)
-                self._left.update(number for request in left for number, _ in request.inputs)
-            self._send(worker, event.at)
-            due = worker.scheduler.next_due(event.at)
-            if due is None:
-                assert worker.in_flight or not len(worker.scheduler), "queued requests have a next time"
-                worker.wakes_at = None
-            else:
-                assert due > event.at, "the next time is later"
-                assert worker.in_flight or due < event.at + MAX_SILENCE_S, "waiting is bounded"
-                if due != worker.wakes_at:
-                    self._wake(worker, due)
-        assert self.results.keys() | self._left == set(range(self._rows)), "no row is lost"
+            self._happen(heapq.heappop(self._events))
+
+    def _happen(self, event: Event) -> None:
+        worker = event.worker
+        if event.request is not None and event.reply is not None:
+            worker.in_flight -= 1
+            self._count(event.at, -1)
+            self._settle(event.request, event.reply, worker)
+        elif worker.wakes_at != event.at:
+            return  # it woke up before
+        if event.at >= worker.leaves_at:
+            left = worker.scheduler.drop(worker)
+            self._left.update(number for request in left for number, _ in request.inputs)
+        self._pump(worker, event.at)
+
+    def _pump(self, worker: Worker, now: float) -> None:
+        """Send what may go, and wake the worker when more may."""
+        self._send(worker, now)
+        due = worker.scheduler.next_due(now)
+        if due is None:
+            self._check_idle(worker)
+            worker.wakes_at = None
+        else:
+            assert due > now, "the next time is later"
+            assert worker.in_flight or due < now + MAX_SILENCE_S, "waiting is bounded"
+            if due != worker.wakes_at:
+                self._wake(worker, due)
+
+    def _check_idle(self, worker: Worker) -> None:
+        assert worker.in_flight or not len(worker.scheduler), "queued requests have a next time"
 
     def _wake(self, worker: Worker, now: float) -> None:
         worker.wakes_at = now
@@ -166,17 +183,21 @@ class Job:
     def _send(self, worker: Worker, now: float) -> None:
         for judged, final in worker.scheduler.judge.verdicts(now, lambda _: False):
             self._deliver(judged, final.error)
-        window = worker.limiter.window
+        window = worker.scheduler.controller.window
         for request in worker.scheduler.ready(now):
             assert request.inputs[0][0] not in self.results, "a row is not sent after its answer"
             worker.in_flight += 1
-            assert worker.in_flight <= max(window, worker.limiter.window), "no more is in flight than the window allows"
+            window = max(window, worker.scheduler.controller.window)
             reply = self._endpoint.reply(now)
             heapq.heappush(self._events, Event(reply.at, next(self._serial), worker, request, reply))
+            self._on_send(worker, window, reply)
             self._count(now, 1)
             self.sent += 1
             assert self.sent <= MAX_REQUESTS_PER_ROW * self._rows, "it comes to an end"
-        assert worker.in_flight == worker.limiter.in_flight, "queued requests hold no slot"
+        assert worker.in_flight == worker.scheduler.controller.in_flight, "queued requests hold no slot"
+
+    def _on_send(self, worker: Worker, window: int, reply: Reply) -> None:
+        assert worker.in_flight <= window, "no more is in flight than the window allows"
 
     def _settle(self, request: Request, reply: Reply, worker: Worker) -> None:
         """Do what an engine does with an outcome."""

@@ -49,6 +49,19 @@ def test_only_pending_rows_are_asked(
     assert all((row["answer"] and row["answer"]["text"]) == row["text"] for row in rows)
 
 
+@pytest.mark.one_kind
+def test_the_report_says_who_kept_the_limits(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
+) -> None:
+    """Without limits it says nothing."""
+    limited = chat_udf(endpoint(endpoints), policy=Policy(max_in_flight=2))
+    _, kept = run(texts(spark, 5), place("limited"), {"answer": limited("text")})
+    _, free = run(texts(spark, 5), place("free"), {"answer": chat(endpoints)("text")})
+
+    assert ("shared over the cluster by the driver (1 host)", None) == (kept.limits, free.limits)
+    assert 2 >= endpoints.stats.max_in_flight
+
+
 @pytest.mark.slow
 def test_a_change_of_case_asks_nothing_and_another_prompt_asks_all(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run

@@ -3,14 +3,17 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from spark_llm.coordination.place import FOLDER_VARIABLE
 from tests.integration.clients.program import Program
 from tests.integration.kills.driver import Driver
 from tests.integration.versions.environments import SparkEnvironment
@@ -60,7 +63,7 @@ class Job:
 
 
 class Cluster:
-    """A master and two workers with a core and a gigabyte each, on loopback; ended when the block is."""
+    """A master and two workers with a core and a gigabyte each, on loopback, each a host of its own."""
 
     def __init__(self, environment: SparkEnvironment, folder: Path) -> None:
         """Describe the cluster; `folder` is its home, and has its logs."""
@@ -73,13 +76,15 @@ class Cluster:
 
     def __enter__(self) -> "Cluster":  # noqa: PYI034 -- typing.Self came with Python 3.11
         with ExitStack() as stack:
+            self._programs = stack
             master = stack.enter_context(self._daemon("master.Master", r"Starting Spark master at (spark://\S+)"))
             self.url = master.matches[0][1]
             limits = ("--cores", "1", "--memory", "1g")
             for number in range(WORKERS):
                 place = ("--work-dir", str(self._folder / f"worker-{number}"), self.url)
+                host = {FOLDER_VARIABLE: self._limits_folder(number)}
                 says = (r"Starting Spark worker (127\.0\.0\.1:\d+)", "Successfully registered with master")
-                worker = stack.enter_context(self._daemon("worker.Worker", *says, arguments=(*limits, *place)))
+                worker = stack.enter_context(self._daemon("worker.Worker", *says, arguments=(*limits, *place), **host))
                 self._workers.append(worker.matches[0][1])
             self._programs = stack.pop_all()
         return self
@@ -118,10 +123,16 @@ class Cluster:
         number, _ = max(executors, key=lambda executor: str(executor[1]))
         os.kill(int(number), signal.SIGKILL)
 
-    def _daemon(self, name: str, *ready: str, arguments: tuple[str, ...] = ()) -> Program:
+    def _limits_folder(self, number: int) -> str:
+        """Return a folder of its own for a worker's executors, so that they share their limits as one host."""
+        folder = Path(tempfile.mkdtemp(prefix=f"host-{number}-", dir="/tmp"))  # short enough for a socket
+        self._programs.callback(shutil.rmtree, folder)
+        return str(folder)
+
+    def _daemon(self, name: str, *ready: str, arguments: tuple[str, ...] = (), **own: str) -> Program:
         command = [str(self._environment.spark_home() / "bin" / "spark-class"), f"org.apache.spark.deploy.{name}"]
         command += ["--host", "127.0.0.1", "--port", "0", "--webui-port", "0", *arguments]
-        return Program(command, ready=ready, folder=self._folder, environment=self._surroundings())
+        return Program(command, ready=ready, folder=self._folder, environment={**self._surroundings(), **own})
 
     def _surroundings(self) -> dict[str, str]:
         options = "-Dspark.master.rest.enabled=false"  # it would take a port of its own, the same every time

@@ -1,11 +1,13 @@
 """Jobs on a cluster of two executors: what is asked, when all goes well and when an executor is lost."""
 
+import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from spark_llm.serving import LocalEndpoints
+from spark_llm.serving import Capacity, LocalEndpoints, Quota
 from tests.integration.versions.cluster import Cluster, Job
 
 pytestmark = [pytest.mark.slow, pytest.mark.spark]
@@ -30,7 +32,7 @@ def asked(endpoints: LocalEndpoints) -> Counter[str]:
 
 
 def test_both_executors_ask(cluster: Cluster, endpoints: LocalEndpoints) -> None:
-    """Each executor has its own window, both at work at once; each row is asked once, and answered."""
+    """Each host has its own window, both at work at once; each row is asked once, and answered."""
     endpoints.hold("held")
     job = start(cluster, endpoints, job="table", rows=2 * HALF, prompt=PROMPT)
     endpoints.wait_for(lambda stats: stats.in_flight == 2 * IN_FLIGHT, timeout_s=120)
@@ -63,3 +65,30 @@ def test_an_executor_that_is_lost_costs_what_its_task_had_asked(cluster: Cluster
     assert {1} == set(Counter(prompt for prompt, *_ in answers).values())
     assert Counter({prompt: 1 + (prompt in before and prompt.startswith(lost)) for prompt, *_ in answers}) == after
     assert 2 * HALF + ASKED == endpoints.stats.requests
+
+
+def test_the_driver_allots_a_quota_to_both_hosts(cluster: Cluster, endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """Two hosts that cannot see each other keep `requests_per_minute` together, and use nearly all of it."""
+    endpoints.capacity = Capacity(quota=Quota(requests=100, window_s=4.0))  # 20 a second, and 20 at once
+    arrived = list[float]()
+
+    def arrive(_: int) -> float:
+        arrived.append(time.monotonic())
+        return 0.1
+
+    endpoints.latency_s = arrive
+    answer = cluster.start(
+        url=endpoints.invocations("chat"),
+        token=endpoints.token,
+        job="enrich",
+        folder=str(tmp_path),
+        rows=400,
+        text="concat('row ', id)",
+        chunk_rows=400,
+        policy={"requests_per_minute": 1_200},
+    ).answer()
+
+    assert (400, 400) == (answer["found"]["rows"], answer["found"]["right"])
+    assert "shared over the cluster by the driver (2 hosts)" == answer["report"]["limits"]
+    assert 1.02 * 400 >= endpoints.stats.requests
+    assert 400 / 20 / (arrived[-1] - arrived[0]) >= 0.8

@@ -1,0 +1,320 @@
+"""Broker of a host's group: grants the permits of one flow controller to all workers of a host. Pure.
+
+One worker of the host holds the controller; its own scheduler uses the broker as its controller. A permit counts as in
+flight from the moment it is granted, so the limits hold however many workers there are. It goes to the worker that has
+fewest (max-min fairness), so that tasks end together.
+"""
+
+import heapq
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from spark_llm.coordination.fairness import SILENT_S, MemberState, Rotation, silent_members
+from spark_llm.coordination.member import Demand, is_brokered
+from spark_llm.coordination.messages import MAX_NUMBER, Kind, Message
+from spark_llm.flow.controller import FlowController
+from spark_llm.flow.limiter import Limits, Permit
+
+_OWN = -1  # the broker's own worker, in a list of members
+
+
+class PermitBroker:
+    """The controller of a host, and the permits that its members have; a controller for its own worker."""
+
+    def __init__(
+        self,
+        controller: FlowController,
+        demand: Callable[[], Demand],
+        draw: Callable[[], float],
+        connections: float = math.inf,
+    ) -> None:
+        """Begin without members; `demand` is that of its own worker, which may open so many `connections`."""
+        self.controller = controller
+        self.in_flight = 0  # of its own worker
+        self.on_due: Callable[[], None] = lambda: None  # called when `grants` has work
+        self.members: dict[int, MemberState] = {}
+        self._demand = demand
+        self._draw = draw
+        self._connections = connections
+        self._lease_until = math.inf  # after it, another worker may be the broker
+        self._waits_after_lapse = False
+        self._looked_at = -math.inf  # for silent members
+        self._hungry: set[int] = set()  # members that want permits
+        self._serial = 0  # the number of the last permit
+        self._served = 0  # requests of its own worker
+        self._adopted: list[Permit] = []  # of its own worker, which an earlier broker had granted
+        self._absent: list[Permit] = []  # of workers that could not yet say what they hold
+        self._held_until = -math.inf  # nothing is granted before: others may still have permits of an earlier broker
+        self._expected, self._began_at = 0, -math.inf  # members that will join before; when it adopted permits
+        self._rotation = Rotation()
+
+    # As its own worker's scheduler sees it.
+
+    @property
+    def window(self) -> int:
+        """The part of its own worker."""
+        return self.controller.window if not self.members else max(self._part(), self.in_flight)
+
+    @property
+    def outage_since(self) -> float | None:
+        """When the outage began; None while there is none."""
+        return self.controller.outage_since
+
+    def available(self, now: float) -> int:
+        """Return how many more requests of its own worker may go now."""
+        if not self._held_until <= now <= self._lease_until or self.in_flight >= self._connections:
+            return 0
+        available = self.controller.available(now)
+        if available and self._is_others_turn:
+            self.on_due()
+            return 0
+        return available
+
+    def opens_at(self, now: float) -> float | None:
+        """Return when `available` can next be more than none; None where only an outcome will help."""
+        opens_at = self.controller.opens_at(now)
+        if opens_at is None or now > self._lease_until or self.in_flight >= self._connections:
+            return None
+        opens_at = max(opens_at, self._held_until)
+        return None if opens_at <= now and self._is_others_turn else opens_at
+
+    @property
+    def _is_others_turn(self) -> bool:
+        """Whether a member that wants permits has fewer than its own worker."""
+        own_turn = self.in_flight, self._served
+        return bool(self._hungry) and min(self.members[key].turn for key in self._hungry) < own_turn
+
+    def resumes_at(self, now: float) -> float | None:
+        """Return when neither a pause nor an outage stops a request; None while a probe is in flight."""
+        return self.controller.resumes_at(now)
+
+    def widen(self, requests: int) -> None:
+        """Let at least so many go before any outcome."""
+        self.controller.widen(requests)
+
+    def acquire(self, now: float, characters: int = 0) -> Permit:
+        """Count a request of its own worker as in flight."""
+        self.in_flight += 1
+        self._served += 1
+        return self.controller.acquire(now, characters)
+
+    def on_answer(
+        self, permit: Permit, now: float, latency_s: float | None = None, tokens: float | None = None
+    ) -> None:
+        """Count a request that the endpoint served."""
+        self.controller.on_answer(self._ended(permit), now, latency_s, tokens)
+
+    def on_fault(self, permit: Permit, now: float, random_value: float) -> None:
+        """Count a request that failed in a way that an outage would explain."""
+        self.controller.on_fault(self._ended(permit), now, random_value)
+
+    def on_inconclusive(self, permit: Permit) -> None:
+        """Count a request that says nothing of the endpoint."""
+        self.controller.on_inconclusive(self._ended(permit))
+
+    def on_rate_limited(self, permit: Permit, now: float, *, pause_s: float = 0.0, paused: bool = False) -> None:
+        """Count a request that was refused."""
+        self.controller.on_rate_limited(self._ended(permit), now, pause_s=pause_s, paused=paused)
+
+    def _ended(self, permit: Permit) -> Permit:
+        self.in_flight -= 1
+        if self.members:
+            self.on_due()
+        is_foreign = is_brokered(permit) or permit.sent_at <= self._began_at
+        return self._adopted.pop() if is_foreign and self._adopted else permit
+
+    # As the members see it.
+
+    @property
+    def working(self) -> int:
+        """How many streams are open on this host."""
+        return self._demand().streams + sum(member.demand.streams for member in self.members.values())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether its own worker has nothing to do, and another one has."""
+        return not self._demand().streams and any(member.demand.streams for member in self.members.values())
+
+    @property
+    def waiting(self) -> int:
+        """How many requests would go now if there were permits for them; no more than 64 of each worker are counted."""
+        return self._demand().requests + sum(max(0, member.wanted - member.granted) for member in self.members.values())
+
+    def set_limits(self, limits: Limits, now: float) -> None:
+        """Change the user's limits of this host."""
+        self.controller.set_limits(limits, now)
+        self.on_due()
+
+    def join(self, key: int, held: Sequence[int], now: float) -> None:
+        """Add a member, with the permits that an earlier broker gave it."""
+        self._serial = max(self._serial, *held, 0)
+        served = min([self._served, *(member.served for member in self.members.values())])
+        self.members[key] = MemberState({number: self.controller.adopt(now) for number in held}, served, now)
+        if len(self.members) >= self._expected:
+            self._held_until = -math.inf
+
+    def leave(self, key: int) -> None:
+        """Take back the permits of a member that has gone."""
+        member = self.members.pop(key, None)
+        self._hungry.discard(key)
+        for permit in member.out.values() if member else ():
+            self.controller.on_inconclusive(permit)
+
+    def receive(self, key: int, messages: Iterable[Message], now: float) -> None:
+        """Count what a member did with its permits."""
+        member = self.members[key]
+        member.heard_at = now
+        for message in messages:
+            kind, number, a, b = message
+            if kind == Kind.WANT:
+                member.wanted, member.demand = number, Demand(0, int(a), int(b))
+                (self._hungry.add if member.is_hungry else self._hungry.discard)(key)
+            elif kind == Kind.WIDEN:
+                self.controller.widen(number)
+            elif kind == Kind.SENT and number in member.out:
+                member.out[number] = self.controller.recharge(member.out[number], now, int(a))
+            elif (permit := member.out.pop(number, None)) is not None:
+                self._count(member, permit, message, now)
+
+    def _count(self, member: MemberState, permit: Permit, outcome: Message, now: float) -> None:
+        kind, number, a, b = outcome
+        if kind in (Kind.ANSWERED, Kind.ANSWERED_AND_KEPT):
+            self.controller.on_answer(permit, now, None if math.isnan(a) else a, None if math.isnan(b) else b)
+        elif kind == Kind.FAULT:
+            self.controller.on_fault(permit, now, self._draw())
+        elif kind == Kind.RATE_LIMITED:
+            self.controller.on_rate_limited(permit, now, pause_s=a, paused=b > 0)
+        elif kind == Kind.UNUSED:
+            self.controller.on_unused(permit, now)
+        else:
+            self.controller.on_inconclusive(permit)
+        if kind == Kind.ANSWERED_AND_KEPT:
+            member.out[number] = self.controller.acquire(now, member.demand.characters)
+            member.served += 1
+        else:
+            member.returned += 1
+
+    def grants(self, now: float) -> dict[int, list[Message]]:
+        """Grant what may go now; return the messages for each member that has some."""
+        messages: dict[int, list[Message]] = {}
+        if self._held_until <= now <= self._lease_until:
+            keeps = self._keeps(now)
+            for key, number in self._granted(now):
+                messages.setdefault(key, []).append(Message(Kind.GRANT, number, self._part(), keeps))
+            for key in self._to_ask_back(now) if keeps else ():
+                messages.setdefault(key, []).append(Message(Kind.RETURN, self.members[key].to_return_in_all))
+        state = self._state(now)
+        for key, member in self.members.items():
+            if state != member.told:
+                member.told = state
+                messages.setdefault(key, []).append(self._state_message(now))
+        return messages
+
+    def heartbeat(self, now: float) -> dict[int, list[Message]]:
+        """Return the messages that each member gets from time to time, so that it knows that the broker lives."""
+        state = self._state_message(now)
+        return {key: [state, Message(Kind.RETURN, member.to_return_in_all)] for key, member in self.members.items()}
+
+    def next_due(self, now: float) -> float | None:
+        """Return when `grants` can next do something by itself; None where only a message will help."""
+        opens_at = self.controller.opens_at(now)
+        return max(opens_at, self._held_until) if self._hungry and opens_at is not None else None
+
+    def silent_members(self, now: float) -> list[int]:
+        """Return the members that stand still, whose permits others need."""
+        last_look, self._looked_at = self._looked_at, now
+        if now - last_look > SILENT_S / 2:  # the broker stood still: their signs of life are still to be read
+            return []
+        return silent_members(self.members, self.in_flight, self.controller.limiter.latency_s or 0.0, now)
+
+    # When another worker was the broker before.
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """Return what a successor has to know, as JSON holds it."""
+        return {"controller": self.controller.snapshot(now), "own": self.in_flight, "members": len(self.members)}
+
+    def adopt(self, held: int, now: float) -> None:
+        """Count the requests that its own worker had in flight as a member."""
+        self._adopted += [self.controller.adopt(now) for _ in range(held)]
+        self.in_flight += held
+        self._began_at = now
+
+    def reserve(self, absent: int, now: float) -> None:
+        """Count the permits of the broker before, which stands still; `release` ends it."""
+        self._absent += [self.controller.adopt(now) for _ in range(absent)]
+
+    def release(self) -> None:
+        """Take back the permits of the broker before."""
+        while self._absent:
+            self.controller.on_inconclusive(self._absent.pop())
+
+    def renew(self, now: float, until: float) -> None:
+        """Grant permits until then; a broker that stands still for longer is replaced.
+
+        One that stood still waits for the next sign of life: another worker may be about to replace it.
+        """
+        self._waits_after_lapse = now > self._lease_until and not self._waits_after_lapse
+        if not self._waits_after_lapse:
+            self._lease_until = until
+
+    def hold_until(self, at: float, members: int) -> None:
+        """Grant nothing before this time, or before so many members have joined."""
+        if members > 0:
+            self._held_until, self._expected = at, members
+
+    def _keeps(self, now: float) -> bool:
+        """Return whether members may use a permit again without asking: where only the window decides."""
+        return not self.controller.is_paced and now >= self.controller.paused_until
+
+    def _part(self) -> int:
+        """Return the part of the window that one worker has."""
+        return -(-self.controller.window // (len(self.members) + 1))
+
+    def _state(self, now: float) -> tuple[int, bool, float | None]:
+        return self._part(), self._keeps(now), self.outage_since
+
+    def _state_message(self, now: float) -> Message:
+        part, keeps, outage_since = self._state(now)
+        return Message(Kind.STATE, part, keeps, math.nan if outage_since is None else now - outage_since)
+
+    def _granted(self, now: float) -> Iterable[tuple[int, int]]:
+        """Grant permits, each to the worker that has fewest; leave for its own worker what is its turn."""
+        line = [(*self.members[key].turn, key) for key in self._hungry]
+        if not line:
+            return
+        own_demand, own_turns = self._demand().requests, 0
+        if own_demand:
+            line.append((self.in_flight, self._served, _OWN))
+        heapq.heapify(line)
+        while line and self.controller.available(now) > own_turns:
+            out, served, key = line[0]
+            if key == _OWN:
+                own_turns += 1
+                more = own_turns < own_demand
+            else:
+                more = self._grant(key, now)
+                yield key, self._serial
+            if more:
+                heapq.heapreplace(line, (out + 1, served + 1, key))
+            else:
+                heapq.heappop(line)
+
+    def _grant(self, key: int, now: float) -> bool:
+        """Grant a permit, which has the last serial number; return whether the member wants more."""
+        member = self.members[key]
+        self._serial = (self._serial + 1) & MAX_NUMBER
+        member.out[self._serial] = self.controller.acquire(now, member.demand.characters)
+        member.granted += 1
+        member.served += 1
+        if not member.is_hungry:
+            self._hungry.discard(key)
+        return member.is_hungry
+
+    def _to_ask_back(self, now: float) -> set[int]:
+        """Return the members that are to give back one permit more, so that all have as many."""
+        excess = self.controller.in_flight - self.controller.window
+        needy = [len(self.members[key].out) for key in self._hungry]
+        if excess >= 0 and self._demand().requests:
+            needy.append(self.in_flight)
+        return self._rotation.ask_back(self.members, excess, needy, now)

@@ -15,7 +15,19 @@ from benchmarks import imports
 from benchmarks.ai import typed
 from benchmarks.cache import cache
 from benchmarks.enrich import enrichment
-from benchmarks.flow import backlog, capacity, duplicates, outage, poison, quota, steps, weather
+from benchmarks.flow import (
+    backlog,
+    capacity,
+    duplicates,
+    outage,
+    poison,
+    quota,
+    shared,
+    shared_cpu,
+    shared_kills,
+    steps,
+    weather,
+)
 from benchmarks.support.figures import Figure, table
 from benchmarks.udf import chat, memory, show, vectors, window
 
@@ -25,6 +37,9 @@ MEASUREMENTS: dict[str, Callable[..., list[Figure]]] = {
     "vectors": vectors.measure,
     "capacity": capacity.measure,
     "quota": quota.measure,
+    "shared": shared.measure,
+    "shared_cpu": shared_cpu.measure,
+    "shared_kills": shared_kills.measure,
     "backlog": backlog.measure,
     "steps": steps.measure,
     "weather": weather.measure,

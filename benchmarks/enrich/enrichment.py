@@ -17,10 +17,12 @@ from spark_llm.cli.local.spark import delta_settings
 
 ROWS = {"full": 10_000, "short": 200}
 FEW_ROWS = {"full": 1_000, "short": 50}
+LIMITED_ROWS = {"full": 5_000, "short": 100}
 ROUNDS = {"full": 7, "short": 1}
 WARM_UPS = {"full": 4, "short": 0}
 CORES = 2
 IN_FLIGHT, LATENCY_S = 20, 0.2  # an endpoint of 100 rows/s
+FEW_IN_FLIGHT, FEW_LATENCY_S = 5, 0.1  # an odd number, which no number of tasks divides
 SETTINGS = {"spark.sql.shuffle.partitions": "2", "spark.databricks.delta.snapshotPartitions": "2"}
 
 
@@ -29,7 +31,11 @@ def measure(*, short: bool) -> list[Figure]:
     size = "short" if short else "full"
     settings = SETTINGS | dict(delta_settings(pyspark.__version__))
     with tempfile.TemporaryDirectory() as folder, bench(CORES, settings) as spark:
-        return [_waiting_share(spark, folder, ROWS[size]), *_seconds_besides_asking(spark, folder, size)]
+        return [
+            _waiting_share(spark, folder, ROWS[size]),
+            *_limited(spark, folder, LIMITED_ROWS[size]),
+            *_seconds_besides_asking(spark, folder, size),
+        ]
 
 
 def _waiting_share(spark: Bench, folder: str, rows: int) -> Figure:
@@ -50,6 +56,27 @@ def _waiting_share(spark: Bench, folder: str, rows: int) -> Figure:
         f"not there yet, an endpoint of {IN_FLIGHT / LATENCY_S:.0f} rows a second that never refuses. The "
         "baseline is the rows over that rate.",
     )
+
+
+def _limited(spark: Bench, folder: str, rows: int) -> list[Figure]:
+    """Measure a job whose tasks share a few requests in flight."""
+    policy = Policy(max_in_flight=FEW_IN_FLIGHT)
+    ask = chat_udf(spark.endpoint.url(CHAT, Steady(median_s=FEW_LATENCY_S, sigma=0.0)), policy=policy)("prompt")
+    _enrich(spark, ask, f"{folder}/warm_limited", 100)
+    seconds = _enrich(spark, ask, f"{folder}/limited", rows)
+    ideal_s = rows * FEW_LATENCY_S / FEW_IN_FLIGHT
+    most = [spark.endpoint.counters().max_in_flight]
+    return [
+        Figure(
+            f"an enrichment job with max_in_flight={FEW_IN_FLIGHT} over {CORES} tasks, of the ideal time",
+            [seconds / ideal_s],
+            f"{seconds:.1f} s",
+            f"{ideal_s:.0f} s",
+            Goal(at_most=1.12),
+            note=f"max_in_flight={FEW_IN_FLIGHT}: {rows:,} rows; the baseline is the rows, times the latency, over it.",
+        ),
+        Figure("… most in flight", most, goal=Goal(at_most=FEW_IN_FLIGHT), unit="requests", digits=0),
+    ]
 
 
 def _seconds_besides_asking(spark: Bench, folder: str, size: str) -> list[Figure]:

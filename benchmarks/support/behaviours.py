@@ -90,20 +90,21 @@ class Steps(Capacity):
 
 @dataclass(kw_only=True)
 class Quota(Steady):
-    """Takes `per_s` requests in any second and refuses more; refused requests spend the quota too."""
+    """Takes `per_s` requests a second over any `window_s`, and refuses more; refused requests spend the quota too."""
 
     per_s: int = 50
+    window_s: float = 1.0
 
     def __post_init__(self) -> None:
         """Begin with nothing spent."""
         self._spent: deque[float] = deque()
 
     def plan(self, arrival: Arrival) -> ResponsePlan:
-        """Refuse a request if the last second has spent the quota."""
-        while self._spent and self._spent[0] <= arrival.now - 1.0:
+        """Refuse a request if the last window has spent the quota."""
+        while self._spent and self._spent[0] <= arrival.now - self.window_s:
             self._spent.popleft()
         self._spent.append(arrival.now)
-        return ResponsePlan(status=429) if len(self._spent) > self.per_s else super().plan(arrival)
+        return ResponsePlan(status=429) if len(self._spent) > self.per_s * self.window_s else super().plan(arrival)
 
 
 @dataclass(kw_only=True)

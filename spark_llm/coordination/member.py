@@ -173,7 +173,9 @@ class PermitMember:
         self._outbox.clear()
         self._free += [answered.number for answered in self._answered]
         self._answered.clear()
-        if not self.keeps or now > self._lease_until:
+        if now > self._lease_until:
+            self.keeps = False  # nor is one whose request is still in flight used again
+        if not self.keeps:
             self._free.clear()
 
     def renew(self, now: float, until: float) -> bool:

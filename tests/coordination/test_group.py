@@ -424,12 +424,12 @@ for rows in (5, 0, 5, 0):  # with 0 they are closed before they have found each 
 
 @pytest.mark.parametrize("loop", ["uvloop", pytest.param("asyncio", marks=slow)])
 def test_engines_of_one_process_share_and_leave_nothing_open(endpoints: LocalEndpoints, loop: str) -> None:
-    """Four engines have one request in flight, and Python in its development mode has nothing to say of them."""
+    """Four engines have one request in flight, and Python has no warning about what they leave."""
     endpoints.latency_s = 0.01
     with WorkerProcesses(endpoints, FIVE, 0) as workers:
         arguments = [endpoints.invocations("chat"), endpoints.token, loop]
         ran = subprocess.run(
-            [sys.executable, "-X", "dev", "-c", _ENGINES_OF_ONE_PROCESS, *arguments],
+            [sys.executable, "-W", "always::ResourceWarning", "-c", _ENGINES_OF_ONE_PROCESS, *arguments],
             env={**os.environ, FOLDER_VARIABLE: workers.folder},
             capture_output=True,
             text=True,

@@ -172,6 +172,19 @@ def test_a_worker_that_stood_still_uses_no_permit_before_it_is_heard_again() -> 
     assert [(Kind.HELLO, 1), (Kind.HELD, 2)] == kinds(member.join(5.0))
 
 
+def test_a_worker_that_stood_still_does_not_use_the_permits_of_its_requests_again() -> None:
+    """They are answered after it has left, before the next broker knows of them: nothing goes in their place."""
+    member = PermitMember(Wants(9))
+    granted(member, 1, 2)
+    member.renew(0.0, 1.5)
+    permit = member.acquire(0.0)
+    member.leave(3.0)
+    member.renew(3.0, 3.5)
+    member.on_answer(permit, 3.0, 3.0)
+
+    assert 0 == member.available(3.0)
+
+
 def test_requests_of_earlier_roles_end_one_by_one() -> None:
     """A worker that was a member, then the broker, then a member again gives every permit back once."""
     old = PermitMember(Wants(9))

@@ -75,7 +75,7 @@ class Killer(threading.Thread):
             time.sleep(self._every_s)
             states = [path for path in self._folder.glob("*/*.state") if path.name not in self._before]
             if states:
-                os.kill(json.loads(states[0].read_bytes())["pid"], signal.SIGKILL)
+                os.kill(json.loads(states[0].read_bytes().partition(b"\n")[0])["pid"], signal.SIGKILL)
                 self.killed_s.append(time.perf_counter())
 
 

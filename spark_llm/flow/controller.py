@@ -141,7 +141,8 @@ class FlowController:
         """Count a request that was refused, and send nothing for `pause_s`; `paused`: a Retry-After says so."""
         self.limiter.on_rate_limited(permit, now, paused=paused)
         self._budget.on_inconclusive(probe=permit.is_probe)
-        self.paused_until = max(self.paused_until, now + pause_s)
+        if pause_s > 0:
+            self.paused_until = max(self.paused_until, now + pause_s)
 
     def set_limits(self, limits: Limits, now: float) -> None:
         """Change the user's limits; what is in flight beyond them is not replaced. Afterwards more may go at once."""

@@ -75,7 +75,7 @@ def test_refusals_and_pauses_of_the_endpoint_are_named() -> None:
     for permit in fill(controller, now):
         controller.on_rate_limited(permit, now)
     assert 0 < len(fill(controller, now))
-    assert "the endpoint's refusals" == controller.limited_by(now)
+    assert ("the endpoint's refusals", 0.0) == (controller.limited_by(now), controller.paused_until)
 
     controller.on_rate_limited(controller.acquire(now), now, pause_s=3.0, paused=True)
     assert ("the endpoint's Retry-After", now + 3.0) == (controller.limited_by(now), controller.resumes_at(now))

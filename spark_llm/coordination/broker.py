@@ -13,9 +13,11 @@ from typing import Any
 from spark_llm.coordination.fairness import SILENT_S, MemberState, Rotation, silent_members
 from spark_llm.coordination.member import Demand, is_brokered
 from spark_llm.coordination.messages import MAX_NUMBER, Kind, Message
+from spark_llm.coordination.outcomes import apply_outcome
 from spark_llm.flow.controller import FlowController
 from spark_llm.flow.limiter import Limits, Permit
 
+SLOW_ANSWER_S = 1.0  # without an outcome, in which the window does not grow
 _OWN = -1  # the broker's own worker, in a list of members
 
 
@@ -37,12 +39,11 @@ class PermitBroker:
         self._demand = demand
         self._draw = draw
         self._connections = connections
-        self._lease_until = math.inf  # after it, another worker may be the broker
-        self._waits_after_lapse = False
+        self._lease_until, self._waits_after_lapse = math.inf, False  # after it, another worker may be the broker
+        self._outcome_at = math.inf  # of the last request
         self._looked_at = -math.inf  # for silent members
         self._hungry: set[int] = set()  # members that want permits
-        self._serial = 0  # the number of the last permit
-        self._served = 0  # requests of its own worker
+        self._serial = self._served = 0  # the number of the last permit; requests of its own worker
         self._adopted: list[Permit] = []  # of its own worker, which an earlier broker had granted
         self._absent: list[Permit] = []  # of workers that could not yet say what they hold
         self._held_until = -math.inf  # nothing is granted before: others may still have permits of an earlier broker
@@ -65,8 +66,7 @@ class PermitBroker:
         """Return how many more requests of its own worker may go now."""
         if not self._held_until <= now <= self._lease_until or self.in_flight >= self._connections:
             return 0
-        available = self.controller.available(now)
-        if available and self._is_others_turn:
+        if (available := self.controller.available(now)) and self._is_others_turn:
             self.on_due()
             return 0
         return available
@@ -76,14 +76,13 @@ class PermitBroker:
         opens_at = self.controller.opens_at(now)
         if opens_at is None or now > self._lease_until or self.in_flight >= self._connections:
             return None
-        opens_at = max(opens_at, self._held_until)
-        return None if opens_at <= now and self._is_others_turn else opens_at
+        at = max(opens_at, self._held_until)
+        return None if at <= now and self._is_others_turn else at
 
     @property
     def _is_others_turn(self) -> bool:
         """Whether a member that wants permits has fewer than its own worker."""
-        own_turn = self.in_flight, self._served
-        return bool(self._hungry) and min(self.members[key].turn for key in self._hungry) < own_turn
+        return any(self.members[key].turn < (self.in_flight, self._served) for key in self._hungry)
 
     def resumes_at(self, now: float) -> float | None:
         """Return when neither a pause nor an outage stops a request; None while a probe is in flight."""
@@ -103,6 +102,7 @@ class PermitBroker:
         self, permit: Permit, now: float, latency_s: float | None = None, tokens: float | None = None
     ) -> None:
         """Count a request that the endpoint served."""
+        self._outcome_at = now
         self.controller.on_answer(self._ended(permit), now, latency_s, tokens)
 
     def on_fault(self, permit: Permit, now: float, random_value: float) -> None:
@@ -178,19 +178,10 @@ class PermitBroker:
                 self._count(member, permit, message, now)
 
     def _count(self, member: MemberState, permit: Permit, outcome: Message, now: float) -> None:
-        kind, number, a, b = outcome
-        if kind in (Kind.ANSWERED, Kind.ANSWERED_AND_KEPT):
-            self.controller.on_answer(permit, now, None if math.isnan(a) else a, None if math.isnan(b) else b)
-        elif kind == Kind.FAULT:
-            self.controller.on_fault(permit, now, self._draw())
-        elif kind == Kind.RATE_LIMITED:
-            self.controller.on_rate_limited(permit, now, pause_s=a, paused=b > 0)
-        elif kind == Kind.UNUSED:
-            self.controller.on_unused(permit, now)
-        else:
-            self.controller.on_inconclusive(permit)
-        if kind == Kind.ANSWERED_AND_KEPT:
-            member.out[number] = self.controller.acquire(now, member.demand.characters)
+        self._outcome_at = now
+        apply_outcome(self.controller, permit, outcome, now, self._draw)
+        if outcome.kind == Kind.ANSWERED_AND_KEPT:
+            member.out[outcome.number] = self.controller.acquire(now, member.demand.characters)
             member.served += 1
         else:
             member.returned += 1
@@ -199,22 +190,33 @@ class PermitBroker:
         """Grant what may go now; return the messages for each member that has some."""
         messages: dict[int, list[Message]] = {}
         if self._held_until <= now <= self._lease_until:
+            self._widen_for_slow_answers(now)
             keeps = self._keeps(now)
             for key, number in self._granted(now):
                 messages.setdefault(key, []).append(Message(Kind.GRANT, number, self._part(), keeps))
             for key in self._to_ask_back(now) if keeps else ():
                 messages.setdefault(key, []).append(Message(Kind.RETURN, self.members[key].to_return_in_all))
-        state = self._state(now)
+        message = self._state_message(now)
+        state = message.number, message.a > 0, self.outage_since
         for key, member in self.members.items():
             if state != member.told:
                 member.told = state
-                messages.setdefault(key, []).append(self._state_message(now))
+                messages.setdefault(key, []).append(message)
         return messages
+
+    def _widen_for_slow_answers(self, now: float) -> None:
+        """Let each worker send its first request, where the answers to those of others are slow."""
+        if not self.controller.in_flight:
+            self._outcome_at = now
+        if now - self._outcome_at > SLOW_ANSWER_S:
+            waiting = sum(not self.members[key].out for key in self._hungry)
+            waiting += bool(self._demand().requests and not self.in_flight)
+            self.controller.widen(self.controller.in_flight + waiting)
 
     def heartbeat(self, now: float) -> dict[int, list[Message]]:
         """Return the messages that each member gets from time to time, so that it knows that the broker lives."""
-        state = self._state_message(now)
-        return {key: [state, Message(Kind.RETURN, member.to_return_in_all)] for key, member in self.members.items()}
+        asks = {key: Message(Kind.RETURN, member.to_return_in_all) for key, member in self.members.items()}
+        return {key: [self._state_message(now), ask] for key, ask in asks.items()}
 
     def next_due(self, now: float) -> float | None:
         """Return when `grants` can next do something by itself; None where only a message will help."""
@@ -254,6 +256,7 @@ class PermitBroker:
 
         One that stood still waits for the next sign of life: another worker may be about to replace it.
         """
+        self._outcome_at = min(self._outcome_at, now)
         self._waits_after_lapse = now > self._lease_until and not self._waits_after_lapse
         if not self._waits_after_lapse:
             self._lease_until = until
@@ -271,12 +274,9 @@ class PermitBroker:
         """Return the part of the window that one worker has."""
         return -(-self.controller.window // (len(self.members) + 1))
 
-    def _state(self, now: float) -> tuple[int, bool, float | None]:
-        return self._part(), self._keeps(now), self.outage_since
-
     def _state_message(self, now: float) -> Message:
-        part, keeps, outage_since = self._state(now)
-        return Message(Kind.STATE, part, keeps, math.nan if outage_since is None else now - outage_since)
+        outage_s = math.nan if self.outage_since is None else now - self.outage_since
+        return Message(Kind.STATE, self._part(), self._keeps(now), outage_s)
 
     def _granted(self, now: float) -> Iterable[tuple[int, int]]:
         """Grant permits, each to the worker that has fewest; leave for its own worker what is its turn."""

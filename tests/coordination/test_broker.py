@@ -69,6 +69,20 @@ def test_permits_are_handed_out_evenly_and_never_beyond_the_limit() -> None:
     assert 5 == broker.controller.in_flight
 
 
+def test_a_slow_first_answer_of_one_worker_does_not_hold_the_others() -> None:
+    """The window is one request until it is answered; after a second without an outcome each worker may have one."""
+    broker = PermitBroker(FlowController(Policy()), lambda: Demand(9, 0, 1), lambda: 0.0)
+    joined(broker, 1, 2)
+    broker.renew(0.0, math.inf)
+    broker.acquire(0.0)
+    for key in (1, 2):
+        want(broker, key, 9)
+
+    assert {} == permits(broker, 1.0)
+    assert {1: 1, 2: 1} == {key: len(numbers) for key, numbers in permits(broker, 1.1).items()}
+    assert {} == permits(broker, 9.0)
+
+
 def test_a_want_that_crosses_a_grant_is_not_served_twice() -> None:
     """WANT names all grants since the connection began, with those that were on their way to the member."""
     broker = opened(Policy())

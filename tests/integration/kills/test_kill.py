@@ -3,12 +3,12 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing
+from http.client import HTTPConnection
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -81,8 +81,9 @@ def run_killed(
         kill.wait(endpoints, driver)
         driver.kill()
         endpoints.wait_for(lambda stats: stats.in_flight == 0, timeout_s=30)  # Spark's Python workers have ended too
-        with suppress(HTTPError), urlopen(endpoints.url, timeout=30):  # noqa: S310 -- ours
-            pass  # what they had sent before was read first
+        with closing(HTTPConnection(urlsplit(endpoints.url).netloc, timeout=30)) as connection:
+            connection.request("GET", "/")
+            connection.getresponse().read()  # what they had sent before was read first
         ends.append(len(endpoints.requests))
         driver = following
     driver.wait_for(READY)

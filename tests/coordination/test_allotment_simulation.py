@@ -20,6 +20,8 @@ from spark_llm.coordination.allotment import (
 )
 from spark_llm.coordination.allotter import Allotter
 
+pytestmark = pytest.mark.waits
+
 STEP_S = 0.05
 KEY = "chat"
 

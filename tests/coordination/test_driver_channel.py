@@ -16,6 +16,8 @@ from spark_llm.coordination.driver_channel import DriverChannel
 from spark_llm.livecounts.counts import Address, LiveCounts, Reporter
 from spark_llm.protocol.values import Result
 
+pytestmark = pytest.mark.waits
+
 LIMITS = HardLimits(12, 90.0, 5_000.0)
 NOBODY = Address("127.0.0.1", 1, b"s" * 16)
 

@@ -14,6 +14,8 @@ from tests.flow.test_simulation import FORTY, Made, concurrency, fifty_a_second,
 from tests.support.host_simulation import Fault, HostJob
 from tests.support.servers import Concurrency, Gone, Latency, Metered, SlidingWindow
 
+pytestmark = pytest.mark.waits
+
 SEEDS = range(3)
 
 
@@ -38,7 +40,6 @@ def spread(played: list[HostJob]) -> float:
     return max(job.spread for job in played)
 
 
-@pytest.mark.waits
 def test_eight_workers_find_a_hidden_concurrency_as_one_does() -> None:
     """They use a limit of 40 to the end of the job, and end together."""
     played = jobs(concurrency(FORTY, median_s=0.2), 12_000)
@@ -48,7 +49,6 @@ def test_eight_workers_find_a_hidden_concurrency_as_one_does() -> None:
     assert 0.05 >= spread(played)
 
 
-@pytest.mark.waits
 @pytest.mark.parametrize(("median_s", "at_least"), [(1.0, 0.88), (0.2, 0.91)])
 def test_eight_workers_keep_a_quota_though_refused_requests_count(median_s: float, at_least: float) -> None:
     """50 a second are used as by one worker, and are not run into by eight."""

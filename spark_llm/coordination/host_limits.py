@@ -1,5 +1,7 @@
 """Keeps a broker within its host's part of the user's limits: as the driver allots it, else by `Policy.tasks`."""
 
+from functools import partial
+
 from spark_llm.coordination.allotment import HardLimits, Usage, static_share
 from spark_llm.coordination.broker import PermitBroker
 from spark_llm.coordination.driver_channel import DriverChannel
@@ -50,7 +52,7 @@ class HostLimits:
                 key,
                 self._limits,
                 self._usage,
-                self._on_allotted,
+                partial(self._worker.guarded, self._take),
                 self._endpoint,
             )
         else:
@@ -66,16 +68,13 @@ class HostLimits:
             self._channel.close()
             self._channel = None
 
-    def _on_allotted(self, limits: HardLimits | None) -> None:
-        self._worker.guarded(self._take, limits)
-
     def _take(self, limits: HardLimits | None) -> None:
         self._allotted = limits
         self._apply()
 
     def _check(self) -> None:
         """Look at how many tasks are at work here."""
-        self._checking.set(self._worker.loop.time() + CHECK_S)
+        self._checking.set(self._worker.now() + CHECK_S)
         self._apply()
 
     def _apply(self) -> None:
@@ -86,7 +85,7 @@ class HostLimits:
             return
         self._applied = limits
         most = MAX_IN_FLIGHT if limits.max_in_flight is None else limits.max_in_flight
-        self._broker.set_limits(Limits(most, *limits[1:]), self._worker.loop.time())
+        self._broker.set_limits(Limits(most, *limits[1:]), self._worker.now())
         self._worker.pump()
 
     def _usage(self) -> Usage:

@@ -61,9 +61,9 @@ class Controller(Protocol):
 class FlowController:
     """The limiter, the retry budget and the pause of one endpoint."""
 
-    def __init__(self, policy: Policy, connections: int | None = None) -> None:
-        """Begin with one request; never pass the policy's limits, nor the `connections` that the process may open."""
-        self.limiter = ConcurrencyLimiter(policy, connections)
+    def __init__(self, policy: Policy) -> None:
+        """Begin with one request; never pass the policy's limits."""
+        self.limiter = ConcurrencyLimiter(policy)
         self.paused_until = 0.0  # by Retry-After
         self._budget = RetryBudget()
 

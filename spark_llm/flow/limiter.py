@@ -59,9 +59,9 @@ class Limits(NamedTuple):
 class ConcurrencyLimiter:
     """The window, the rate and the quotas of one endpoint, and the requests in flight."""
 
-    def __init__(self, policy: Policy, connections: int | None = None) -> None:
-        """Begin with one request; never pass the policy's limits, nor the `connections` that the process may open."""
-        self.ceiling = policy.ceiling if connections is None else min(policy.ceiling, connections)  # of the window
+    def __init__(self, policy: Policy) -> None:
+        """Begin with one request; never pass the policy's limits."""
+        self.ceiling = policy.ceiling  # of the window
         self.in_flight = 0
         self.window = 1  # the most requests that may be in flight now
         self._cubic = CubicWindow(1.0, 1.0, float(self.ceiling), step=1.0)

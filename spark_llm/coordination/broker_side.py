@@ -61,6 +61,7 @@ class BrokerSide:
         self._keys: dict[Link, int] = {}
         self._links: dict[int, Link] = {}
         self._joined = 0
+        self._is_closed = False
         self._lease_until = worker.now() + LEASE_S
         self._own_peak = 0  # most requests of its own worker since the last sign of life
         self._own_written = 0  # the same, as the state's file has it
@@ -96,9 +97,10 @@ class BrokerSide:
 
     def close(self) -> None:
         """End all connections, and write down what a successor has to know."""
+        self._is_closed = True
         self._write_state()
         for alarm in (self._granting, self._beating, self._releasing, self._reopening):
-            alarm.cancel()
+            alarm.close()
         if self._listener.fileno() >= 0:
             self._worker.loop.remove_reader(self._listener)
             self._listener.close()
@@ -112,6 +114,9 @@ class BrokerSide:
 
     def on_connected(self, link: Link) -> None:
         """Wait for the member's greeting."""
+        if self._is_closed:  # while it was accepted
+            link.close()
+            return
         self._greetings[link] = Greeting(self._worker.now())
 
     def on_messages(self, link: Link, messages: Sequence[Message]) -> None:

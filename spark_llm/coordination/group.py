@@ -92,7 +92,7 @@ class Group:
     def leave(self) -> None:
         """Give up the place, and all permits."""
         _GROUPS.discard(self)
-        self._seeking.cancel()
+        self._seeking.close()
         self._drop_limits()
         if self._side is not None:
             self._side.close()

@@ -60,7 +60,7 @@ class HostLimits:
 
     def close(self) -> None:
         """Keep the limits as they are, and give the driver's part back if nothing needs it."""
-        self._checking.cancel()
+        self._checking.close()
         self._close_channel()
 
     def _close_channel(self) -> None:

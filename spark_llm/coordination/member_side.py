@@ -64,8 +64,8 @@ class MemberSide:
     def close(self) -> None:
         """End the connection; its permits go back to the broker."""
         self._on_end = None
-        self._flushing.cancel()
-        self._beating.cancel()
+        self._flushing.close()
+        self._beating.close()
         self._connecting.cancel()
         if self._link is not None:
             self._link.close()

@@ -33,9 +33,12 @@ class Alarm:
         self._worker = worker
         self._callback = callback
         self._handle: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     def set(self, at: float) -> None:
-        """Ring at this time, unless it is set to an earlier one."""
+        """Ring at this time, unless it is set to an earlier one, or was closed."""
+        if self._is_closed:
+            return
         if self._handle is not None:
             if at >= self.due:
                 return
@@ -43,8 +46,9 @@ class Alarm:
         self.due = at
         self._handle = self._worker.loop.call_at(at, self._ring)
 
-    def cancel(self) -> None:
-        """Do not ring."""
+    def close(self) -> None:
+        """Never ring again."""
+        self._is_closed = True
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

@@ -149,15 +149,17 @@ class Dispatcher:
 
     async def shut_down(self) -> None:
         """Cancel what is in flight, close the connections, and then give up the permits."""
-        group = self._group
+        group, self._group_key = self._group, None  # an error from here on does not make it join again
         self._reset()  # no queued request takes the place of a cancelled one
         for sending in self._sending:
             sending.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
         if self._timer is not None:
             self._timer.cancel()
-        await self._client.close()
-        await group.close()
+        try:
+            await self._client.close()
+        finally:
+            await group.close()
 
     def _use(self, controller: Controller) -> None:
         self._scheduler.controller = controller

@@ -1,9 +1,7 @@
 """What a broker makes of peers that are no members."""
 
 import os
-import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 from spark_llm import Endpoint, Policy
 from spark_llm.coordination.links import Greeting
 from spark_llm.coordination.messages import Kind, Message, encoded
-from spark_llm.coordination.place import FOLDER_VARIABLE, Place
+from spark_llm.coordination.place import Place
 from spark_llm.engine.engine import Engine
 from spark_llm.serving import LocalEndpoints
 from tests.support.asking import CHAT, ask, comes_true, distinct, kinds, started
@@ -22,16 +20,13 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def engine(endpoints: LocalEndpoints, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def engine(endpoints: LocalEndpoints, limits_folder: str) -> Iterator[Engine]:
     """Return an engine that is a group's broker."""
-    folder = tempfile.mkdtemp(prefix="l-", dir="/tmp")
-    monkeypatch.setenv(FOLDER_VARIABLE, folder)
     route = Endpoint(endpoints.invocations("chat"), token=endpoints.token).resolve(CHAT.route, {})
     started.append(Engine(route, Policy(max_in_flight=2), None, ("group",)))
     assert comes_true(lambda: path().is_socket())
     yield started[-1]
     started[-1].close()
-    shutil.rmtree(folder)
 
 
 def path() -> Path:

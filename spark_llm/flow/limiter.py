@@ -40,7 +40,7 @@ class Permit(NamedTuple):
 
     sent_at: float
     level: int  # requests in flight, this one included
-    cuts: int  # of the window, before it
+    cuts: int  # of the window, before it was sent
     generation: int  # of the saturation's level
     paced: bool  # whether the learned rate held it back
     characters: int  # of its inputs; -1 where they are unknown
@@ -149,28 +149,33 @@ class ConcurrencyLimiter:
 
     def acquire(self, now: float, characters: int = 0, *, is_probe: bool = False) -> Permit:
         """Count a request of so many characters as in flight; its outcome's method takes the permit."""
-        self._count(now)
-        paced = False
+        cuts, paced = self._count(now), False
         if self._rate is not None:
             paced = self._rate.is_limiting(now)
             self._rate.on_send()
         tokens = characters * self._tokens_per_character
         if self._quotas.are_set:
             self._quotas.take(1.0, tokens, now)
-        return Permit(now, self.in_flight, self._cuts, self._detector.generation, paced, characters, tokens, is_probe)
+        return Permit(now, self.in_flight, cuts, self._detector.generation, paced, characters, tokens, is_probe)
 
     def adopt(self, now: float) -> Permit:
         """Count a request as in flight that another process let go: it is not charged again."""
-        self._count(now)
-        return Permit(now, self.in_flight, self._cuts, self._detector.generation, False, UNKNOWN, 0.0)
+        return Permit(now, self.in_flight + 1, self._count(now), self._detector.generation, False, UNKNOWN, 0.0)
 
-    def _count(self, now: float) -> None:
+    def _count(self, now: float) -> int:
+        """Count a request as in flight; return the number of cuts that it was sent after.
+
+        One beyond the window is sent by a worker that does not know of the last cut yet, and says nothing about it.
+        """
         self.in_flight += 1
         fading = 1 - 1 / min(MAX_MEMORY_REQUESTS, max(MIN_MEMORY_REQUESTS, self.window / 2))
         self._recent = self._recent * fading + 1
         self._recent_refused *= fading
-        self._since_cut += 1
         self._accept(1.0, now)
+        if self.in_flight > self.window:
+            return self._cuts - 1
+        self._since_cut += 1
+        return self._cuts
 
     def recharge(self, permit: Permit, now: float, characters: int) -> Permit:
         """Charge the quota for so many characters in place of those that the permit was acquired for."""

@@ -243,6 +243,22 @@ def test_a_rate_is_learned_only_when_refusals_go_on() -> None:
     assert 0.5 * 64 / ROUND_S < limiter.rate_per_s < 2 * 64 / ROUND_S
 
 
+def test_requests_beyond_the_window_say_nothing_about_its_last_cut() -> None:
+    """Workers that do not know of it yet send them: refused, they lower the ceiling like those sent before it."""
+    limiter, now = grown(63)
+    sent, whole = deque(fill(limiter, now)), limiter.window
+    while limiter.window == whole:
+        limiter.on_rate_limited(sent.popleft(), now)
+    after_cut = limiter.window
+    assert limiter.in_flight > after_cut + 3
+    for _ in range(3):
+        limiter.on_answer(sent.popleft(), now, ROUND_S)
+        limiter.on_rate_limited(limiter.acquire(now), now)
+
+    assert after_cut - 3 <= limiter.window <= after_cut
+    assert limiter.rate_per_s is None
+
+
 def test_pauses_between_attempts_double_while_everything_is_refused() -> None:
     """Refused attempts may count against the quota, so there are fewer and fewer, up to one in ten seconds."""
     limiter, now = grown(63)

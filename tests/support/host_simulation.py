@@ -323,9 +323,10 @@ class HostJob(Job):
         policy: Policy = POLICY,
         faults: Iterable[Fault] = (),
         delay_s: tuple[float, float] = (0.0001, 0.001),
+        network_s: tuple[float, float] = (0.0, 0.0),
         seed: int = 0,
     ) -> None:
-        """Share the rows among the workers; a message takes `delay_s`, of which the bounds are given."""
+        """Share the rows among the workers; messages take `delay_s`, requests and answers `network_s` (bounds)."""
         self.now = 0.0
         self.policy = policy
         self.state: tuple[float, str] | None = None  # that a broker wrote last, and when
@@ -337,7 +338,7 @@ class HostJob(Job):
         self._at_endpoint: list[tuple[float, int, Process]] = []
         self._missing: dict[Process, set[int]] = {}
         self._host_dice = random.Random(seed)
-        self._delay_s = delay_s
+        self._delay_s, self._network_s = delay_s, network_s
         self._faults = sorted(faults)
         self._done_at: float | None = None
         super().__init__(endpoint, rows, workers=workers, policy=policy)
@@ -449,6 +450,11 @@ class HostJob(Job):
 
     def _check_idle(self, worker: Worker) -> None:
         """Take note that the worker waits for permits."""
+
+    def _reply(self, now: float) -> Reply:
+        there_s, back_s = self._host_dice.uniform(*self._network_s), self._host_dice.uniform(*self._network_s)
+        reply = super()._reply(now + there_s)
+        return reply._replace(at=reply.at + back_s)
 
     def _on_send(self, worker: Worker, window: int, reply: Reply) -> None:
         assert isinstance(worker, Process)

@@ -188,13 +188,16 @@ class Job:
             assert request.inputs[0][0] not in self.results, "a row is not sent after its answer"
             worker.in_flight += 1
             window = max(window, worker.scheduler.controller.window)
-            reply = self._endpoint.reply(now)
+            reply = self._reply(now)
             heapq.heappush(self._events, Event(reply.at, next(self._serial), worker, request, reply))
             self._on_send(worker, window, reply)
             self._count(now, 1)
             self.sent += 1
             assert self.sent <= MAX_REQUESTS_PER_ROW * self._rows, "it comes to an end"
         assert worker.in_flight == worker.scheduler.controller.in_flight, "queued requests hold no slot"
+
+    def _reply(self, now: float) -> Reply:
+        return self._endpoint.reply(now)
 
     def _on_send(self, worker: Worker, window: int, reply: Reply) -> None:
         assert worker.in_flight <= window, "no more is in flight than the window allows"

@@ -18,6 +18,7 @@ from benchmarks.enrich import enrichment
 from benchmarks.flow import (
     backlog,
     capacity,
+    cluster,
     duplicates,
     outage,
     poison,
@@ -40,6 +41,7 @@ MEASUREMENTS: dict[str, Callable[..., list[Figure]]] = {
     "shared": shared.measure,
     "shared_cpu": shared_cpu.measure,
     "shared_kills": shared_kills.measure,
+    "cluster": cluster.measure,
     "backlog": backlog.measure,
     "steps": steps.measure,
     "weather": weather.measure,

@@ -6,7 +6,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def measure(*, short: bool) -> list[Figure]:
         settings = {f"spark.executorEnv.{FOLDER_VARIABLE}": folder, "spark.log.level": "OFF"}
         with bench(job.tasks, settings, failures=FAILURES) as spark:
             job.warm(spark)
-            killer = Killer(Path(folder), kills, every_s)
+            killer = Killer(Path(folder), kills, every_s, lambda: spark.endpoint.counters().wall_s)
             killer.start()
             outcome = job.ask(spark)
             killer.join()
@@ -39,7 +39,7 @@ def measure(*, short: bool) -> list[Figure]:
         raise RuntimeError(f"Only {len(killer.killed_s)} of {kills} holders were killed before the job ended.")
     slots, elapsed_s = job.behaviour.slots, outcome.counters.span_s
     used_s = outcome.counters.answered * job.behaviour.mean_s / slots
-    gaps = [_longest_gap_s(series, killed_s - killer.began_s) for killed_s in killer.killed_s]
+    gaps = [_longest_gap_s(series, killed_s) for killed_s in killer.killed_s]
     what = f"the limiter's holder is killed {kills} times in a job"
     return [
         Figure(
@@ -61,12 +61,11 @@ def measure(*, short: bool) -> list[Figure]:
 class Killer(threading.Thread):
     """Kills the worker that holds the limiter, by SIGKILL."""
 
-    def __init__(self, folder: Path, kills: int, every_s: float) -> None:
-        """Kill it so often, `every_s` apart, once there is one."""
+    def __init__(self, folder: Path, kills: int, every_s: float, clock: Callable[[], float]) -> None:
+        """Kill it so often, `every_s` apart, once there is one; `clock` is that of the endpoint's samples."""
         super().__init__(daemon=True)
         self.killed_s: list[float] = []
-        self.began_s = time.perf_counter()
-        self._folder, self._kills, self._every_s = folder, kills, every_s
+        self._folder, self._kills, self._every_s, self._clock = folder, kills, every_s, clock
         self._before = {path.name for path in folder.glob("*/*.state")}
 
     def run(self) -> None:
@@ -76,7 +75,7 @@ class Killer(threading.Thread):
             states = [path for path in self._folder.glob("*/*.state") if path.name not in self._before]
             if states:
                 os.kill(json.loads(states[0].read_bytes().partition(b"\n")[0])["pid"], signal.SIGKILL)
-                self.killed_s.append(time.perf_counter())
+                self.killed_s.append(self._clock())
 
 
 def _longest_gap_s(series: Sequence[Sample], after_s: float) -> float:

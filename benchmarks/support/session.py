@@ -116,11 +116,16 @@ class Bench:
 
 @contextlib.contextmanager
 def bench(
-    cores: int, settings: Mapping[str, str] | None = None, kind: Kind = "classic", failures: int = 1
+    cores: int,
+    settings: Mapping[str, str] | None = None,
+    kind: Kind = "classic",
+    failures: int = 1,
+    master: str | None = None,
 ) -> Iterator[Bench]:
     """Start an endpoint and a session with these Spark settings, and stop them at the end.
 
-    All sessions of a process are of one kind. A job ends when a task has failed so often.
+    All sessions of a process are of one kind. A job ends when a task has failed so often. Without a `master` all
+    cores are those of this process.
     """
     ensure_java()
     os.environ["PYSPARK_PYTHON"] = sys.executable  # otherwise workers run the python3 of the PATH
@@ -129,7 +134,7 @@ def bench(
     os.environ["SPARK_TESTING"] = "1"  # a Connect server takes a free port, not 15002
     with endpoint_process() as endpoint, tempfile.TemporaryDirectory() as folder:
         builder = SparkSession.builder.appName("spark_llm benchmarks")
-        master = f"local[{cores}]" if failures == 1 else f"local[{cores},{failures}]"
+        master = master or (f"local[{cores}]" if failures == 1 else f"local[{cores},{failures}]")
         builder = builder.remote(master) if kind == "connect" else builder.master(master)
         warehouse = {"spark.sql.warehouse.dir": Path(folder).as_uri()}
         for key, value in {**SETTINGS, **warehouse, **(settings or {})}.items():

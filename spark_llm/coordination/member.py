@@ -153,7 +153,7 @@ class PermitMember:
     @property
     def held(self) -> list[int]:
         """The permits in use, and those to use next."""
-        return [*self._used, *self._free]
+        return [*self._used, *self._free, *(answered.number for answered in self._answered)]
 
     @property
     def is_urgent(self) -> bool:

@@ -121,6 +121,7 @@ STOPS = st.builds(
     st.floats(0.0, 5.0),
 )
 SEEDED = st.integers(0, 1_000)
+DELAYS = (0.0001, 0.001), (0.005, 0.05)  # of a message, by the seed: on an idle host, and on a busy one
 
 
 @given(
@@ -135,8 +136,8 @@ def test_no_limit_is_passed_whoever_is_killed(
 ) -> None:
     """Brokers and members are killed and begun again: permits come back at once, and never twice."""
     endpoint = Concurrency(Latency(seed, median_s), ((0, 10_000),))
-    policy = Policy(max_in_flight=limit)
-    job = HostJob(endpoint, limit * 30, workers=workers, policy=policy, faults=faults, seed=seed)
+    policy, delay_s = Policy(max_in_flight=limit), DELAYS[seed % 2]
+    job = HostJob(endpoint, limit * 30, workers=workers, policy=policy, faults=faults, delay_s=delay_s, seed=seed)
 
     assert 0 == job.failed
     assert limit >= job.most_in_flight
@@ -147,7 +148,8 @@ def test_no_limit_is_passed_whoever_is_killed(
 def test_no_limit_is_passed_when_one_stands_still(stop: Fault, limit: int, workers: int, seed: int) -> None:
     """The broker or a member stands still: the others go on, and it joins them again."""
     endpoint = Concurrency(Latency(seed, 0.2, sigma=0.1), ((0, 10_000),))
-    job = HostJob(endpoint, limit * 60, workers=workers, policy=Policy(max_in_flight=limit), faults=[stop], seed=seed)
+    policy, delay_s = Policy(max_in_flight=limit), DELAYS[seed % 2]
+    job = HostJob(endpoint, limit * 60, workers=workers, policy=policy, faults=[stop], delay_s=delay_s, seed=seed)
 
     assert 0 == job.failed
     assert limit >= job.most_in_flight

@@ -29,6 +29,8 @@ LATE_S = 0.25  # a beat that is so late says that its process stood still
 RECENT_S = 3.0  # a state that is older is of a group that had ended
 SETTLED_S = 2.0  # after the last answer
 RESTART_S = 0.1  # from a kill to the new process
+_FLUSHED_S = 1e-6  # in which messages that are due have gone
+_OF_A_PERMIT = frozenset(Kind) - {Kind.HELLO, Kind.WANT, Kind.WIDEN, Kind.ALIVE, Kind.RETURN, Kind.STATE}
 
 
 class Fault(NamedTuple):
@@ -78,14 +80,22 @@ class Link:
         self.member, self.broker = member, broker
         self.key: int | None = None  # once it was greeted
         self.greeting = Greeting(member.host.now)
+        self.on_its_way: list[Message] = []  # in both directions
         self._closed_by: set[Process] = set()
         self._arrives_at = {member: 0.0, broker: 0.0}
         self._decoders = {member: Decoder(), broker: Decoder()}
 
     def send(self, by: "Process", messages: Iterable[Message]) -> None:
         """Send messages to the other end."""
-        if by not in self._closed_by and (data := encoded(messages)):
-            self._carry(by, lambda to: to.hear(self, list(self._decoders[to].decode(data))))
+        sent = list(messages)
+        if by not in self._closed_by and sent:
+            self.on_its_way += sent
+            self._carry(by, lambda to: self._deliver(to, sent))
+
+    def _deliver(self, to: "Process", sent: Sequence[Message]) -> None:
+        for message in sent:
+            self.on_its_way.remove(message)
+        to.hear(self, list(self._decoders[to].decode(encoded(sent))))
 
     def close(self, by: "Process") -> None:
         """End the connection."""
@@ -291,8 +301,18 @@ class Process(Worker):
             for key, messages in self.controller.heartbeat(now).items():
                 self.links[key].send(self, messages)
             self._write_state(self.controller)
-            self.host.check_permits(self, self.controller)
+            self.host.push(self, now + _FLUSHED_S, self._check_permits)
             self._grant()
+
+    def _check_permits(self) -> None:
+        """Check that no permit is lost: one that its member does not know is on its way."""
+        for key, link in self.links.items():
+            process, member = link.member, link.member.controller
+            if process.link is link and isinstance(member, PermitMember) and process.stopped_until <= self.host.now:
+                assert isinstance(self.controller, PermitBroker)
+                on_its_way = (message.number for message in link.on_its_way if message.kind in _OF_A_PERMIT)
+                lost = self.controller.members[key].out.keys() - {*member.held, *on_its_way}
+                assert not lost, f"permits {lost} are lost"
 
     def _write_state(self, broker: PermitBroker) -> None:
         self.host.state = self.host.now, json.dumps(broker.snapshot(self.host.now))
@@ -335,7 +355,6 @@ class HostJob(Job):
         self.longest_wait_s = 0.0  # of a worker with rows to send and nothing in flight
         self.brokers = 0
         self._at_endpoint: list[tuple[float, int, Process]] = []
-        self._missing: dict[Process, set[int]] = {}
         self._host_dice = random.Random(seed)
         self._delay_s = delay_s
         self._faults = sorted(faults)
@@ -369,17 +388,6 @@ class HostJob(Job):
                 first += 1
             most = max(most, last - first + 1)
         return most
-
-    def check_permits(self, holder: Process, broker: PermitBroker) -> None:
-        """Check that no permit is lost: one that its member does not know was on its way."""
-        for key, link in holder.links.items():
-            process, member = link.member, link.member.controller
-            missing = set[int]()
-            if process.link is link and isinstance(member, PermitMember) and process.stopped_until <= self.now:
-                missing = broker.members[key].out.keys() - set(member.held)
-            lost = missing & self._missing.get(process, set())
-            assert not lost or process.stopped_until > self.now - 1, f"permits {lost} are lost"
-            self._missing[process] = missing
 
     def _worker(self, rows: Sequence[int]) -> Process:
         process = Process(self, rows, seed=len(self.processes))

@@ -36,7 +36,6 @@ ALONE_S = 5.0  # after which a worker that finds no broker goes on alone
 YIELD_S = 0.5  # for which a worker that hands the place over leaves it to others
 _RETRY_ALONE_S = 30.0
 _RECENT_S = 3.0  # a state that is older is of a group that had ended
-_UNKNOWN = 1_000_000  # members
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 _logger = logging.getLogger("spark_llm.flow")
@@ -153,12 +152,12 @@ class Group:
         if state and (stood_still or age_s < _RECENT_S):
             awaited = Counter(state["pids"]) - Counter([os.getpid()] if self._was_member else [])
             if awaited:  # of one that was replaced by mistake they come when it finds out
-                broker.hold_until(now + (2 * BEAT_S if stood_still else GRACE_S), _UNKNOWN)
+                broker.hand_over.held_until = now + (2 * BEAT_S if stood_still else GRACE_S)
             if stood_still:
-                broker.reserve(state["own"], now)
+                broker.hand_over.reserve(state["own"], now)
                 predecessor = Predecessor(state["pid"], now + 2 * (controller.limiter.latency_s or 0.0))
         elif self._was_member or self._was_broker:  # the files were removed, and the broker does not know it yet
-            broker.hold_until(now + LEASE_S, _UNKNOWN)
+            broker.hand_over.held_until = now + LEASE_S
         side = BrokerSide(
             self._worker,
             broker,

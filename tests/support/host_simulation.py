@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from spark_llm.coordination.broker import PermitBroker
-from spark_llm.coordination.broker_side import BEAT_S, LEASE_S
+from spark_llm.coordination.broker_side import AGAIN_S, BEAT_S, LATE_S, LEASE_S
 from spark_llm.coordination.fairness import SILENT_S
 from spark_llm.coordination.group import RETRY_S
 from spark_llm.coordination.links import Greeting
@@ -25,7 +25,6 @@ from spark_llm.policy import Policy
 from tests.support.servers import Endpoint, Reply
 from tests.support.simulation import POLICY, Event, Job, Worker
 
-LATE_S = 0.25  # a beat that is so late says that its process stood still
 RECENT_S = 3.0  # a state that is older is of a group that had ended
 SETTLED_S = 2.0  # after the last answer
 RESTART_S = 0.1  # from a kill to the new process
@@ -129,6 +128,8 @@ class Process(Worker):
         self._heard_at = 0.0
         self._silent: Process | None = None  # a broker that stands still
         self._predecessor: Process | None = None
+        self._awaited = set[Process]()  # the members of the broker before
+        self._lease_until = 0.0  # of a broker
         self._granting = Alarm(self, self._grant)
         self._flushing = Alarm(self, self._flush)
         self._beating = Alarm(self, self._beat)
@@ -172,13 +173,15 @@ class Process(Worker):
             broker.controller.restore(state["controller"], age_s, host.now)
         broker.adopt(before.in_flight, host.now)
         if state and age_s < RECENT_S:
-            late_s = BEAT_S if stood_still else 0.0
-            broker.hold_until(host.now + GRACE_S + late_s, state["members"] - isinstance(before, PermitMember))
+            self._awaited = host.members - {self}
+            if self._awaited:
+                broker.hand_over.held_until = host.now + (2 * BEAT_S if stood_still else GRACE_S)
             if stood_still:
-                broker.reserve(state["own"], host.now)
+                broker.hand_over.reserve(state["own"], host.now)
                 self._predecessor = predecessor
                 self._releasing.set(host.now + host.policy.timeout_s)
         broker.on_due = self._granting.soon
+        self._lease_until = host.now + LEASE_S
         self._use(broker)
         self._beat()
 
@@ -254,12 +257,16 @@ class Process(Worker):
         if link.member is self._predecessor:
             self._release()
         broker.join(link.key, list(link.greeting.held), self.host.now)
+        if link.member in self._awaited:
+            self._awaited.remove(link.member)
+            if not self._awaited:
+                broker.hand_over.held_until = self.host.now
         self._write_state(broker)
         link.send(self, broker.heartbeat(self.host.now)[link.key])
 
     def _release(self) -> None:
         if isinstance(self.controller, PermitBroker):
-            self.controller.release()
+            self.controller.hand_over.release()
 
     def _flush_soon(self) -> None:
         assert isinstance(self.controller, PermitMember)
@@ -293,9 +300,12 @@ class Process(Worker):
             assert self.host.holder is not None
             self._become_member(self.host.holder)
         else:
-            self.controller.renew(now, now + LEASE_S)
-            self._beating.set(now + BEAT_S)
-            for key in self.controller.silent_members(now):
+            stood_still, self._lease_until = now > self._lease_until, now + LEASE_S
+            if not stood_still:
+                self.controller.renew(now, self._lease_until)
+            is_late = now - self._beating.rang_for > LATE_S
+            self._beating.set(now + (AGAIN_S if stood_still else BEAT_S))
+            for key in () if is_late else self.controller.silent_members(now):
                 self.links[key].close(self)
                 self.lose(self.links[key])
             for key, messages in self.controller.heartbeat(now).items():
@@ -316,6 +326,7 @@ class Process(Worker):
 
     def _write_state(self, broker: PermitBroker) -> None:
         self.host.state = self.host.now, json.dumps(broker.snapshot(self.host.now))
+        self.host.members = {link.member for link in self.links.values()}
 
     def _beat_as_member(self, now: float) -> None:
         assert isinstance(self.controller, PermitMember)
@@ -349,6 +360,7 @@ class HostJob(Job):
         self.now = 0.0
         self.policy = policy
         self.state: tuple[float, str] | None = None  # that a broker wrote last, and when
+        self.members = set[Process]()  # of that broker, then
         self.processes: list[Process] = []
         self.sent_at: list[float] = []
         self.most_in_flight = 0  # at the endpoint, of workers that live

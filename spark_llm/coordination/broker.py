@@ -12,6 +12,7 @@ from typing import Any
 
 from spark_llm.coordination.fairness import MemberState, Rotation, silent_members
 from spark_llm.coordination.hand_over import HandOver
+from spark_llm.coordination.job_failures import JobFailures, count_told
 from spark_llm.coordination.member import Demand
 from spark_llm.coordination.messages import MAX_NUMBER, Kind, Message
 from spark_llm.coordination.outcomes import apply_outcome
@@ -35,6 +36,7 @@ class PermitBroker:
         """Begin without members; `demand` is that of its own worker, which may open so many `connections`."""
         self.controller = controller
         self.hand_over = HandOver(controller)
+        self.failures = JobFailures()
         self.in_flight = 0  # of its own worker
         self.on_due: Callable[[], None] = lambda: None  # called when `grants` has work
         self.members: dict[int, MemberState] = {}
@@ -116,6 +118,16 @@ class PermitBroker:
         self._outcome_at = now
         self.controller.on_rate_limited(self._ended(permit), now, pause_s=pause_s, paused=paused)
 
+    @property
+    def stopped(self) -> frozenset[int]:
+        """The jobs that have too many failed rows."""
+        return self.failures.stopped
+
+    def count_rows(self, job: int, rows: int, failed: int, max_share: float) -> None:
+        """Count rows of its own worker that have ended."""
+        if self.failures.count(job, rows, failed, max_share):
+            self.on_due()
+
     def _ended(self, permit: Permit) -> Permit:
         self.in_flight -= 1
         if self.members:
@@ -157,21 +169,24 @@ class PermitBroker:
         for permit in member.out.values() if member else ():
             self.controller.on_inconclusive(permit)
 
-    def receive(self, key: int, messages: Iterable[Message], now: float) -> None:
-        """Count what a member did with its permits."""
-        member = self.members[key]
+    def receive(self, key: int, messages: Iterable[Message], now: float) -> bool:
+        """Count what a member did with its permits; return whether this stops a job."""
+        member, stopped = self.members[key], self.stopped
         member.heard_at = now
         for message in messages:
             kind, number, a, b = message
             if kind == Kind.WANT:
                 member.wanted, member.demand = number, Demand(0, int(a), int(b))
                 (self._hungry.add if member.is_hungry else self._hungry.discard)(key)
+            elif kind in (Kind.ANSWERED_ROWS, Kind.FAILED_ROWS):
+                count_told(self.failures, message)
             elif kind == Kind.WIDEN:
                 self.controller.widen(number)
             elif kind == Kind.SENT and number in member.out:
                 member.out[number] = self.controller.recharge(member.out[number], now, int(a))
             elif (permit := member.out.pop(number, None)) is not None:
                 self._count(member, permit, message, now)
+        return self.stopped != stopped
 
     def _count(self, member: MemberState, permit: Permit, outcome: Message, now: float) -> None:
         self._outcome_at = now
@@ -198,6 +213,9 @@ class PermitBroker:
             if state != member.told:
                 member.told = state
                 messages.setdefault(key, []).append(message)
+            if stops := self.stopped - member.stopped:
+                member.stopped = self.stopped
+                messages.setdefault(key, []).extend(Message(Kind.STOP, job) for job in stops)
         return messages
 
     def _widen_for_slow_answers(self, now: float, own_demand: int) -> None:
@@ -227,7 +245,11 @@ class PermitBroker:
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """Return what a successor has to know, as JSON holds it."""
-        return {"controller": self.controller.snapshot(now), "own": self.in_flight}
+        return {
+            "controller": self.controller.snapshot(now),
+            "own": self.in_flight,
+            "failures": self.failures.snapshot(),
+        }
 
     def adopt(self, held: int, now: float) -> None:
         """Count the requests that its own worker had in flight as a member."""

@@ -130,7 +130,8 @@ class BrokerSide:
             messages = rest
             del self._greetings[link]
             self._join(link, list(greeting.held), now)
-        self._broker.receive(self._keys[link], messages, now)
+        if self._broker.receive(self._keys[link], messages, now):
+            self._worker.pump()
         self.grant_soon()
 
     def on_disconnected(self, link: Link) -> None:

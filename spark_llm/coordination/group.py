@@ -23,6 +23,7 @@ from spark_llm.coordination.broker import PermitBroker
 from spark_llm.coordination.broker_side import BEAT_S, LEASE_S, BrokerSide, Predecessor
 from spark_llm.coordination.fairness import SILENT_S
 from spark_llm.coordination.host_limits import HostLimits
+from spark_llm.coordination.job_failures import JobFailures
 from spark_llm.coordination.member import PermitMember
 from spark_llm.coordination.member_side import GRACE_S, MemberSide
 from spark_llm.coordination.place import LockId, Place
@@ -148,6 +149,8 @@ class Group:
         controller, state, age_s = self._restored(place, now)
         broker = self._new_broker(controller)
         broker.adopt(before.in_flight, now)
+        if state:
+            broker.failures = state["failures"]
         awaited, predecessor = Counter[int](), None
         if state and (stood_still or age_s < _RECENT_S):
             awaited = Counter(state["pids"]) - Counter([os.getpid()] if self._was_member else [])
@@ -179,9 +182,10 @@ class Group:
         if found is not None:
             try:
                 state = json.loads(found[0])
+                failures = JobFailures(state["failures"])
                 own, pids = min(int(state["own"]), self._worker.connections), [int(pid) for pid in state["pids"]]
                 controller.restore(state["controller"], found[1], now)
-                return controller, {"pid": int(state["pid"]), "own": own, "pids": pids}, found[1]
+                return controller, {"pid": int(state["pid"]), "own": own, "pids": pids, "failures": failures}, found[1]
             except _MALFORMED:
                 controller = FlowController(replace(self._policy, tasks=1))
         return controller, {}, 0.0

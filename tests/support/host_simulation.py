@@ -15,6 +15,7 @@ from spark_llm.coordination.broker import PermitBroker
 from spark_llm.coordination.broker_side import AGAIN_S, BEAT_S, LATE_S, LEASE_S
 from spark_llm.coordination.fairness import SILENT_S
 from spark_llm.coordination.group import RETRY_S
+from spark_llm.coordination.job_failures import JobFailures
 from spark_llm.coordination.links import Greeting
 from spark_llm.coordination.member import Demand, PermitMember
 from spark_llm.coordination.member_side import GRACE_S, PATIENT_S
@@ -22,11 +23,14 @@ from spark_llm.coordination.messages import Decoder, Kind, Message, encoded
 from spark_llm.flow.controller import FlowController
 from spark_llm.flow.request import Request
 from spark_llm.policy import Policy
+from spark_llm.protocol.values import Answer, RowError
 from tests.support.servers import Endpoint, Reply
 from tests.support.simulation import POLICY, Event, Job, Worker
 
 RECENT_S = 3.0  # a state that is older is of a group that had ended
 SETTLED_S = 2.0  # after the last answer
+JOB = 7
+CANCELLED = RowError("cancelled", None, "not sent", retryable=True)
 RESTART_S = 0.1  # from a kill to the new process
 _FLUSHED_S = 1e-6  # in which messages that are due have gone
 _OF_A_PERMIT = frozenset(Kind) - {Kind.HELLO, Kind.WANT, Kind.WIDEN, Kind.ALIVE, Kind.RETURN, Kind.STATE}
@@ -171,6 +175,7 @@ class Process(Worker):
         if host.state is not None:
             state, age_s = json.loads(host.state[1]), host.now - host.state[0]
             broker.controller.restore(state["controller"], age_s, host.now)
+            broker.failures = JobFailures(state["failures"])
         broker.adopt(before.in_flight, host.now)
         if state and age_s < RECENT_S:
             self._awaited = host.members - {self}
@@ -226,7 +231,8 @@ class Process(Worker):
             self._join(link, controller)
             messages = rest
         assert link.key is not None
-        controller.receive(link.key, messages, now)
+        if controller.receive(link.key, messages, now):
+            self.host.pump(self)
         self._granting.soon()
 
     def lose(self, link: Link) -> None:
@@ -479,6 +485,21 @@ class HostJob(Job):
         heapq.heappush(self._at_endpoint, (reply.at, next(self._serial), worker))
         self.most_in_flight = max(self.most_in_flight, len(self._at_endpoint))
         self.sent_at.append(self.now)
+
+    def _send(self, worker: Worker, now: float) -> None:
+        assert isinstance(worker, Process)
+        if JOB in worker.controller.stopped:
+            for unsent in worker.scheduler.drop(worker):
+                super()._deliver(unsent, CANCELLED)
+        super()._send(worker, now)
+
+    def _deliver(self, request: Request, last_word: Answer | RowError) -> None:
+        super()._deliver(request, last_word)
+        process, max_share = request.owner, self.policy.max_failure_rate
+        assert isinstance(process, Process)
+        if max_share is not None:
+            rows = len(request.inputs)
+            process.controller.count_rows(JOB, rows, rows if isinstance(last_word, RowError) else 0, max_share)
 
     def _settle(self, request: Request, reply: Reply, worker: Worker) -> None:
         super()._settle(request, reply, worker)

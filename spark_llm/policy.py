@@ -36,8 +36,8 @@ class Policy:
         max_tries: Attempts of one request that may end in a fault: a lost connection, a timeout, a 500, a response
             without an answer.
         give_up_after_s: Seconds that one row may wait because of rate limits (429, 503) before it fails.
-        max_failure_rate: Share of failed rows, over the last 1,000 of a task, at which the task stops: the other rows
-            are `cancelled`, and can be sent again. None: it never stops for this.
+        max_failure_rate: Share of failed rows, over the last 1,000 of a task, or of all tasks of a stage on one host,
+            at which they stop: the other rows are `cancelled`, and can be sent again. None: they never stop for this.
         batch_size: Inputs in one embedding request, 1 to 2048 (Databricks takes 150 at most); prompts in one completion
             request, 8 at most, where the endpoint takes a list of them.
         dedupe: Whether equal inputs of a task are sent once. None: yes, unless `temperature` is above 0 without a

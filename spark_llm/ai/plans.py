@@ -13,14 +13,13 @@ from spark_llm.ai.catalog import Function, Parameter
 from spark_llm.ai.similarity import similarities
 from spark_llm.endpoint.endpoint import is_name
 from spark_llm.engine.parallel_columns import ParallelResults, ask_in_parallel
-from spark_llm.engine.registry import engine_for
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.engine.row_stream import raise_if_failed
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import canonical_function, canonical_model
 from spark_llm.protocol.urls import invocations_url
 from spark_llm.protocol.values import Row
-from spark_llm.udf.lazy_udf import Results
+from spark_llm.udf.lazy_udf import Results, answers
 
 SIMILARITY_PARAMETERS = (Parameter("expr1"), Parameter("expr2"))
 QUERY_PARAMETERS = (Parameter("endpoint"), Parameter("request"))
@@ -70,7 +69,7 @@ class FunctionPlan(ArgumentsPlan):
         return f"ai_{self.function.name}", self.function.parameters
 
     def _results(self, slices: Iterator[Columns]) -> Results:
-        return engine_for(self.spec).stream(self.spec.task, map(self.function.prompts, slices))
+        return answers(self.spec, map(self.function.prompts, slices))
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class SimilarityPlan(ArgumentsPlan):
         return self._canonical(_model_words(self.spec))
 
     def _results(self, slices: Iterator[Columns]) -> Results:
-        return similarities(engine_for(self.spec).stream(self.spec.task, map(self._texts, slices)))
+        return similarities(answers(self.spec, map(self._texts, slices)))
 
     def _texts(self, columns: Columns) -> list[Row]:
         """Return the two texts of each row, one after the other; two nulls if the row lacks one of them."""
@@ -171,7 +170,7 @@ class QueryPlan(ArgumentsPlan):
                     yield [None for _ in run]
                 continue
             spec = self._spec_of(name)
-            for results in engine_for(spec).stream(spec.task, requests):
+            for results in answers(spec, requests):
                 if self.raises:
                     raise_if_failed(
                         results, "use try_ai_query, which returns null, or llm_query, which returns the error."

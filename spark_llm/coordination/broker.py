@@ -10,8 +10,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from spark_llm.coordination.fairness import SILENT_S, MemberState, Rotation, silent_members
-from spark_llm.coordination.member import Demand, is_brokered
+from spark_llm.coordination.fairness import MemberState, Rotation, silent_members
+from spark_llm.coordination.hand_over import HandOver
+from spark_llm.coordination.job_failures import JobFailures, count_told
+from spark_llm.coordination.member import Demand
 from spark_llm.coordination.messages import MAX_NUMBER, Kind, Message
 from spark_llm.coordination.outcomes import apply_outcome
 from spark_llm.flow.controller import FlowController
@@ -33,21 +35,18 @@ class PermitBroker:
     ) -> None:
         """Begin without members; `demand` is that of its own worker, which may open so many `connections`."""
         self.controller = controller
+        self.hand_over = HandOver(controller)
+        self.failures = JobFailures()
         self.in_flight = 0  # of its own worker
         self.on_due: Callable[[], None] = lambda: None  # called when `grants` has work
         self.members: dict[int, MemberState] = {}
         self._demand = demand
         self._draw = draw
         self._connections = connections
-        self._lease_until, self._waits_after_lapse = math.inf, False  # after it, another worker may be the broker
+        self._lease_until = math.inf  # after it, another worker may be the broker
         self._outcome_at = math.inf  # of the last request
-        self._looked_at = -math.inf  # for silent members
         self._hungry: set[int] = set()  # members that want permits
         self._serial = self._served = 0  # the number of the last permit; requests of its own worker
-        self._adopted: list[Permit] = []  # of its own worker, which an earlier broker had granted
-        self._absent: list[Permit] = []  # of workers that could not yet say what they hold
-        self._held_until = -math.inf  # nothing is granted before: others may still have permits of an earlier broker
-        self._expected, self._began_at = 0, -math.inf  # members that will join before; when it adopted permits
         self._rotation = Rotation()
 
     # As its own worker's scheduler sees it.
@@ -64,7 +63,7 @@ class PermitBroker:
 
     def available(self, now: float) -> int:
         """Return how many more requests of its own worker may go now."""
-        if not self._held_until <= now <= self._lease_until or self.in_flight >= self._connections:
+        if not self.hand_over.held_until <= now <= self._lease_until or self.in_flight >= self._connections:
             return 0
         if (available := self.controller.available(now)) and self._is_others_turn:
             self.on_due()
@@ -76,7 +75,7 @@ class PermitBroker:
         opens_at = self.controller.opens_at(now)
         if opens_at is None or now > self._lease_until or self.in_flight >= self._connections:
             return None
-        at = max(opens_at, self._held_until)
+        at = max(opens_at, self.hand_over.held_until)
         return None if at <= now and self._is_others_turn else at
 
     @property
@@ -107,6 +106,7 @@ class PermitBroker:
 
     def on_fault(self, permit: Permit, now: float, random_value: float) -> None:
         """Count a request that failed in a way that an outage would explain."""
+        self._outcome_at = now
         self.controller.on_fault(self._ended(permit), now, random_value)
 
     def on_inconclusive(self, permit: Permit) -> None:
@@ -115,14 +115,24 @@ class PermitBroker:
 
     def on_rate_limited(self, permit: Permit, now: float, *, pause_s: float = 0.0, paused: bool = False) -> None:
         """Count a request that was refused."""
+        self._outcome_at = now
         self.controller.on_rate_limited(self._ended(permit), now, pause_s=pause_s, paused=paused)
+
+    @property
+    def stopped(self) -> frozenset[int]:
+        """The jobs that have too many failed rows."""
+        return self.failures.stopped
+
+    def count_rows(self, job: int, rows: int, failed: int, max_share: float) -> None:
+        """Count rows of its own worker that have ended."""
+        if self.failures.count(job, rows, failed, max_share):
+            self.on_due()
 
     def _ended(self, permit: Permit) -> Permit:
         self.in_flight -= 1
         if self.members:
             self.on_due()
-        is_foreign = is_brokered(permit) or permit.sent_at <= self._began_at
-        return self._adopted.pop() if is_foreign and self._adopted else permit
+        return self.hand_over.own(permit)
 
     # As the members see it.
 
@@ -151,8 +161,6 @@ class PermitBroker:
         self._serial = max(self._serial, *held, 0)
         served = min([self._served, *(member.served for member in self.members.values())])
         self.members[key] = MemberState({number: self.controller.adopt(now) for number in held}, served, now)
-        if len(self.members) >= self._expected:
-            self._held_until = -math.inf
 
     def leave(self, key: int) -> None:
         """Take back the permits of a member that has gone."""
@@ -161,21 +169,24 @@ class PermitBroker:
         for permit in member.out.values() if member else ():
             self.controller.on_inconclusive(permit)
 
-    def receive(self, key: int, messages: Iterable[Message], now: float) -> None:
-        """Count what a member did with its permits."""
-        member = self.members[key]
+    def receive(self, key: int, messages: Iterable[Message], now: float) -> bool:
+        """Count what a member did with its permits; return whether this stops a job."""
+        member, stopped = self.members[key], self.stopped
         member.heard_at = now
         for message in messages:
             kind, number, a, b = message
             if kind == Kind.WANT:
                 member.wanted, member.demand = number, Demand(0, int(a), int(b))
                 (self._hungry.add if member.is_hungry else self._hungry.discard)(key)
+            elif kind in (Kind.ANSWERED_ROWS, Kind.FAILED_ROWS):
+                count_told(self.failures, message)
             elif kind == Kind.WIDEN:
                 self.controller.widen(number)
             elif kind == Kind.SENT and number in member.out:
                 member.out[number] = self.controller.recharge(member.out[number], now, int(a))
             elif (permit := member.out.pop(number, None)) is not None:
                 self._count(member, permit, message, now)
+        return self.stopped != stopped
 
     def _count(self, member: MemberState, permit: Permit, outcome: Message, now: float) -> None:
         self._outcome_at = now
@@ -189,12 +200,12 @@ class PermitBroker:
     def grants(self, now: float) -> dict[int, list[Message]]:
         """Grant what may go now; return the messages for each member that has some."""
         messages: dict[int, list[Message]] = {}
-        if self._held_until <= now <= self._lease_until:
-            self._widen_for_slow_answers(now)
-            keeps = self._keeps(now)
-            for key, number in self._granted(now):
+        if self.hand_over.held_until <= now <= self._lease_until:
+            own_demand, keeps = self._demand().requests, self._keeps(now)
+            self._widen_for_slow_answers(now, own_demand)
+            for key, number in self._granted(now, own_demand):
                 messages.setdefault(key, []).append(Message(Kind.GRANT, number, self._part(), keeps))
-            for key in self._to_ask_back(now) if keeps else ():
+            for key in self._to_ask_back(now, own_demand) if keeps else ():
                 messages.setdefault(key, []).append(Message(Kind.RETURN, self.members[key].to_return_in_all))
         message = self._state_message(now)
         state = message.number, message.a > 0, self.outage_since
@@ -202,15 +213,18 @@ class PermitBroker:
             if state != member.told:
                 member.told = state
                 messages.setdefault(key, []).append(message)
+            if stops := self.stopped - member.stopped:
+                member.stopped = self.stopped
+                messages.setdefault(key, []).extend(Message(Kind.STOP, job) for job in stops)
         return messages
 
-    def _widen_for_slow_answers(self, now: float) -> None:
+    def _widen_for_slow_answers(self, now: float, own_demand: int) -> None:
         """Let each worker send its first request, where the answers to those of others are slow."""
         if not self.controller.in_flight:
             self._outcome_at = now
         if now - self._outcome_at > SLOW_ANSWER_S:
             waiting = sum(not self.members[key].out for key in self._hungry)
-            waiting += bool(self._demand().requests and not self.in_flight)
+            waiting += bool(own_demand and not self.in_flight)
             self.controller.widen(self.controller.in_flight + waiting)
 
     def heartbeat(self, now: float) -> dict[int, list[Message]]:
@@ -221,50 +235,31 @@ class PermitBroker:
     def next_due(self, now: float) -> float | None:
         """Return when `grants` can next do something by itself; None where only a message will help."""
         opens_at = self.controller.opens_at(now)
-        return max(opens_at, self._held_until) if self._hungry and opens_at is not None else None
+        return max(opens_at, self.hand_over.held_until) if self._hungry and opens_at is not None else None
 
     def silent_members(self, now: float) -> list[int]:
         """Return the members that stand still, whose permits others need."""
-        last_look, self._looked_at = self._looked_at, now
-        if now - last_look > SILENT_S / 2:  # the broker stood still: their signs of life are still to be read
-            return []
         return silent_members(self.members, self.in_flight, self.controller.limiter.latency_s or 0.0, now)
 
     # When another worker was the broker before.
 
     def snapshot(self, now: float) -> dict[str, Any]:
         """Return what a successor has to know, as JSON holds it."""
-        return {"controller": self.controller.snapshot(now), "own": self.in_flight, "members": len(self.members)}
+        return {
+            "controller": self.controller.snapshot(now),
+            "own": self.in_flight,
+            "failures": self.failures.snapshot(),
+        }
 
     def adopt(self, held: int, now: float) -> None:
         """Count the requests that its own worker had in flight as a member."""
-        self._adopted += [self.controller.adopt(now) for _ in range(held)]
+        self.hand_over.adopt(held, now)
         self.in_flight += held
-        self._began_at = now
-
-    def reserve(self, absent: int, now: float) -> None:
-        """Count the permits of the broker before, which stands still; `release` ends it."""
-        self._absent += [self.controller.adopt(now) for _ in range(absent)]
-
-    def release(self) -> None:
-        """Take back the permits of the broker before."""
-        while self._absent:
-            self.controller.on_inconclusive(self._absent.pop())
 
     def renew(self, now: float, until: float) -> None:
-        """Grant permits until then; a broker that stands still for longer is replaced.
-
-        One that stood still waits for the next sign of life: another worker may be about to replace it.
-        """
+        """Grant permits until then; a broker that stands still for longer is replaced."""
         self._outcome_at = min(self._outcome_at, now)
-        self._waits_after_lapse = now > self._lease_until and not self._waits_after_lapse
-        if not self._waits_after_lapse:
-            self._lease_until = until
-
-    def hold_until(self, at: float, members: int) -> None:
-        """Grant nothing before this time, or before so many members have joined."""
-        if members > 0:
-            self._held_until, self._expected = at, members
+        self._lease_until = until
 
     def _keeps(self, now: float) -> bool:
         """Return whether members may use a permit again without asking: where only the window decides."""
@@ -278,12 +273,12 @@ class PermitBroker:
         outage_s = math.nan if self.outage_since is None else now - self.outage_since
         return Message(Kind.STATE, self._part(), self._keeps(now), outage_s)
 
-    def _granted(self, now: float) -> Iterable[tuple[int, int]]:
+    def _granted(self, now: float, own_demand: int) -> Iterable[tuple[int, int]]:
         """Grant permits, each to the worker that has fewest; leave for its own worker what is its turn."""
         line = [(*self.members[key].turn, key) for key in self._hungry]
         if not line:
             return
-        own_demand, own_turns = self._demand().requests, 0
+        own_turns = 0
         if own_demand:
             line.append((self.in_flight, self._served, _OWN))
         heapq.heapify(line)
@@ -311,10 +306,10 @@ class PermitBroker:
             self._hungry.discard(key)
         return member.is_hungry
 
-    def _to_ask_back(self, now: float) -> set[int]:
+    def _to_ask_back(self, now: float, own_demand: int) -> set[int]:
         """Return the members that are to give back one permit more, so that all have as many."""
         excess = self.controller.in_flight - self.controller.window
         needy = [len(self.members[key].out) for key in self._hungry]
-        if excess >= 0 and self._demand().requests:
+        if excess >= 0 and own_demand:
             needy.append(self.in_flight)
         return self._rotation.ask_back(self.members, excess, needy, now)

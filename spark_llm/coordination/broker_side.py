@@ -18,7 +18,7 @@ from spark_llm.coordination.worker import Worker
 BEAT_S = 0.5  # between two signs of life
 LATE_S = 0.25  # a timer that rings so late says that this process stood still itself
 LEASE_S = 1.5  # for which a sign of life lets a worker use permits: less than others wait for the next
-_AGAIN_S = 0.1  # before a broker that stood still grants permits again: others may be about to replace it
+AGAIN_S = 0.1  # before a broker that stood still grants permits again: others may be about to replace it
 _FULL_S = 1.0  # after which to accept again, where this process has too many files open
 
 
@@ -130,7 +130,8 @@ class BrokerSide:
             messages = rest
             del self._greetings[link]
             self._join(link, list(greeting.held), now)
-        self._broker.receive(self._keys[link], messages, now)
+        if self._broker.receive(self._keys[link], messages, now):
+            self._worker.pump()
         self.grant_soon()
 
     def on_disconnected(self, link: Link) -> None:
@@ -147,12 +148,12 @@ class BrokerSide:
         key = self._keys[link] = self._joined
         self._links[key] = link
         if self._predecessor is not None and link.peer_pid == self._predecessor.pid:
-            self._broker.release()
+            self._broker.hand_over.release()
         self._broker.join(key, held, now)
         if self._awaited:
             self._awaited -= Counter([link.peer_pid or 0])
             if not self._awaited:
-                self._broker.hold_until(now, 1)
+                self._broker.hand_over.held_until = now
         link.write(self._broker.heartbeat(now)[key])
         self._write_state()
 
@@ -199,12 +200,12 @@ class BrokerSide:
             self._on_lock_lost()
             return
         now = self._worker.now()
-        stood_still = now > self._lease_until
-        self._lease_until = now + LEASE_S
-        self._broker.renew(now, self._lease_until)
+        stood_still, self._lease_until = now > self._lease_until, now + LEASE_S
+        if not stood_still:
+            self._broker.renew(now, self._lease_until)
         if now - self._beating.due < LATE_S:  # else there are messages to read before
             self._end_silent(now)
-        self._beating.set(now + (_AGAIN_S if stood_still else BEAT_S))
+        self._beating.set(now + (AGAIN_S if stood_still else BEAT_S))
         for key, messages in self._broker.heartbeat(now).items():
             self._links[key].write(messages)
         self._write_state()
@@ -224,7 +225,7 @@ class BrokerSide:
         """Count a predecessor's requests no more when they are over, or when nothing else would go."""
         now, others = self._worker.now(), [member for member in self._broker.members.values() if member.out]
         if self._predecessor is None or now >= self._predecessor.until or not (others or self._broker.in_flight):
-            self._broker.release()
+            self._broker.hand_over.release()
             self.grant_soon()
         else:
             self._releasing.set(min(self._predecessor.until, now + BEAT_S))

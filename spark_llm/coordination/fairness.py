@@ -25,6 +25,7 @@ class MemberState:
         self.returned = self.to_return_in_all = 0
         self.heard_at = now
         self.told: tuple[int, bool, float | None] | None = None
+        self.stopped: frozenset[int] = frozenset()  # jobs that it was told to stop
 
     @property
     def is_hungry(self) -> bool:

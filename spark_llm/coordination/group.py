@@ -23,6 +23,7 @@ from spark_llm.coordination.broker import PermitBroker
 from spark_llm.coordination.broker_side import BEAT_S, LEASE_S, BrokerSide, Predecessor
 from spark_llm.coordination.fairness import SILENT_S
 from spark_llm.coordination.host_limits import HostLimits
+from spark_llm.coordination.job_failures import JobFailures
 from spark_llm.coordination.member import PermitMember
 from spark_llm.coordination.member_side import GRACE_S, MemberSide
 from spark_llm.coordination.place import LockId, Place
@@ -36,7 +37,6 @@ ALONE_S = 5.0  # after which a worker that finds no broker goes on alone
 YIELD_S = 0.5  # for which a worker that hands the place over leaves it to others
 _RETRY_ALONE_S = 30.0
 _RECENT_S = 3.0  # a state that is older is of a group that had ended
-_UNKNOWN = 1_000_000  # members
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 _logger = logging.getLogger("spark_llm.flow")
@@ -149,16 +149,18 @@ class Group:
         controller, state, age_s = self._restored(place, now)
         broker = self._new_broker(controller)
         broker.adopt(before.in_flight, now)
+        if state:
+            broker.failures = state["failures"]
         awaited, predecessor = Counter[int](), None
         if state and (stood_still or age_s < _RECENT_S):
             awaited = Counter(state["pids"]) - Counter([os.getpid()] if self._was_member else [])
             if awaited:  # of one that was replaced by mistake they come when it finds out
-                broker.hold_until(now + (2 * BEAT_S if stood_still else GRACE_S), _UNKNOWN)
+                broker.hand_over.held_until = now + (2 * BEAT_S if stood_still else GRACE_S)
             if stood_still:
-                broker.reserve(state["own"], now)
+                broker.hand_over.reserve(state["own"], now)
                 predecessor = Predecessor(state["pid"], now + 2 * (controller.limiter.latency_s or 0.0))
         elif self._was_member or self._was_broker:  # the files were removed, and the broker does not know it yet
-            broker.hold_until(now + LEASE_S, _UNKNOWN)
+            broker.hand_over.held_until = now + LEASE_S
         side = BrokerSide(
             self._worker,
             broker,
@@ -180,9 +182,10 @@ class Group:
         if found is not None:
             try:
                 state = json.loads(found[0])
+                failures = JobFailures(state["failures"])
                 own, pids = min(int(state["own"]), self._worker.connections), [int(pid) for pid in state["pids"]]
                 controller.restore(state["controller"], found[1], now)
-                return controller, {"pid": int(state["pid"]), "own": own, "pids": pids}, found[1]
+                return controller, {"pid": int(state["pid"]), "own": own, "pids": pids, "failures": failures}, found[1]
             except _MALFORMED:
                 controller = FlowController(replace(self._policy, tasks=1))
         return controller, {}, 0.0

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from spark_llm.coordination.job_failures import UntoldRows
 from spark_llm.coordination.messages import Kind, Message
 from spark_llm.flow.limiter import Permit
 
@@ -36,6 +37,7 @@ class PermitMember:
         self.window = 1  # this worker's part
         self.in_flight = 0
         self.outage_since: float | None = None
+        self.stopped: frozenset[int] = frozenset()  # jobs with too many failed rows
         self.keeps = False  # whether a permit may be used again without asking
         self.on_due: Callable[[], None] = lambda: None  # called when `flush` has work
         self._demand = demand
@@ -44,6 +46,7 @@ class PermitMember:
         self._adopted: list[int] = []  # of requests that have another permit, of which the broker knows nothing
         self._answered: list[Message] = []  # whose permits are free, and not yet given back
         self._outbox: list[Message] = []
+        self._untold_rows = UntoldRows()
         self._want = Message(Kind.WANT)  # that the broker knows
         self._granted = self._given_back = self._to_give_back = 0  # permits, in all since it joined
         self._lease_until = math.inf  # after it, the broker may have given these permits to others
@@ -122,6 +125,10 @@ class PermitMember:
         self._give_back(Message(Kind.RATE_LIMITED, self._ended(permit), pause_s, float(paused)))
         self.on_due()
 
+    def count_rows(self, job: int, rows: int, failed: int, max_share: float) -> None:
+        """Tell the broker of rows that have ended, with the messages that go next."""
+        self._untold_rows.count(job, rows, failed, max_share)
+
     def adopt(self, in_flight: int) -> None:
         """Count the requests that this worker sent as a broker, under new numbers."""
         self.in_flight += in_flight
@@ -153,7 +160,7 @@ class PermitMember:
     @property
     def held(self) -> list[int]:
         """The permits in use, and those to use next."""
-        return [*self._used, *self._free]
+        return [*self._used, *self._free, *(answered.number for answered in self._answered)]
 
     @property
     def is_urgent(self) -> bool:
@@ -184,8 +191,8 @@ class PermitMember:
         return was_over and bool(self._free)
 
     def receive(self, messages: Iterable[Message], now: float) -> bool:
-        """Take messages of the broker; return whether something may go that could not before."""
-        granted = self._granted
+        """Take messages of the broker; return whether something may go that could not before, or no longer may."""
+        before = self._granted, self.stopped
         for kind, number, a, b in messages:
             if kind == Kind.GRANT:
                 self._granted += 1
@@ -193,12 +200,14 @@ class PermitMember:
                 self.window, self.keeps = max(1, int(a)), b > 0
             elif kind == Kind.RETURN:
                 self._to_give_back = number
+            elif kind == Kind.STOP:
+                self.stopped |= {number}
             elif kind == Kind.STATE:
                 self.window, self.keeps = max(1, number), a > 0
                 self.outage_since = None if math.isnan(b) else now - b
         while self._answered and (self._to_return or not self.keeps):
             self._give_back(self._answered.pop())
-        return self._granted > granted
+        return (self._granted, self.stopped) != before
 
     def flush(self) -> list[Message]:
         """Return the messages to send now: outcomes, permits that nothing needs, and what is wanted."""
@@ -209,6 +218,7 @@ class PermitMember:
         for _ in range(max(len(self._free) - demand.requests, min(self._to_return, len(self._free)))):
             self._give_back(Message(Kind.UNUSED, self._free.pop()))
         messages, self._outbox, self._gave_back = self._outbox, [], False
+        messages += self._untold_rows.messages()
         wanted = min(MAX_WANTED, demand.requests - len(self._free))
         want = Message(Kind.WANT, self._granted + wanted, demand.characters, demand.streams)
         if want != self._want:

@@ -32,11 +32,14 @@ class Kind(IntEnum):
     ALIVE = 10  # nothing
     SENT = 11  # a permit; the characters of the request that has gone with it, where they count
     UNUSED = 12  # a permit that no request has gone with
+    ANSWERED_ROWS = 13  # a job; how many of its rows were answered; the share of failed rows at which it stops
+    FAILED_ROWS = 14  # a job; how many of its rows failed; the same share
 
     # From the broker to a member.
     GRANT = 20  # a permit; the member's part of the window; 1 where it may be kept for the next request
     RETURN = 21  # how many permits to have given back in all, on this connection
     STATE = 22  # the member's part of the window; 1 where permits may be kept; the seconds of outage, or NaN
+    STOP = 23  # a job that has too many failed rows
 
 
 class Message(NamedTuple):

@@ -21,7 +21,7 @@ from spark_llm.endpoint.route import Route
 from spark_llm.engine.endpoint_client import EndpointClient
 from spark_llm.engine.loop_thread import LoopThread, engine_error, log_unexpected
 from spark_llm.engine.process_identity import max_connections
-from spark_llm.engine.row_stream import Stream, open_stream, unanswered_error
+from spark_llm.engine.row_stream import Stream, job_number, open_stream, unanswered_error
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.controller import Controller
 from spark_llm.flow.log import Flow, FlowLog
@@ -89,11 +89,12 @@ class Dispatcher:
         self._negotiations: dict[Task, WireFormatNegotiation] = {}
         self._flow_log = FlowLog()
 
-    def open_stream(self, task: Task) -> Stream:
-        """Return a new stream of rows."""
+    def open_stream(self, task: Task, stage: int | None = None) -> Stream:
+        """Return a new stream of rows; those of one stage of Spark share a failure rate."""
         with self._streams_lock:
             negotiation = self._negotiations.setdefault(task, WireFormatNegotiation(task, self._policy.batch_size))
             stream = open_stream(negotiation, self._policy, self._route)
+            stream.job = job_number(stage, task, self._policy.max_failure_rate)
             self._streams.add(stream)
         return stream
 
@@ -177,6 +178,8 @@ class Dispatcher:
             for request, verdict in self._scheduler.judge.verdicts(self._now(), _request_row):
                 row_error = self._client.with_hint(verdict.error, stops_all=verdict.stops_all)
                 self._deliver(request.owner, request.results(row_error, None))
+            if stopped := self._group.controller.stopped:
+                self._stop_jobs(stopped)
             going = self._scheduler.ready(self._now())
             for request in going:
                 if request.attempts.sent == 1:
@@ -253,6 +256,14 @@ class Dispatcher:
         """Give rows their results, and queue the duplicates of a row that failed."""
         for batch in stream.settle(results):
             self._scheduler.add(stream, batch, stream.negotiation)
+        stream.count_rows(self._group.controller.count_rows)
+
+    def _stop_jobs(self, jobs: frozenset[int]) -> None:
+        """Stop the streams of jobs of which too many rows failed on this host."""
+        with self._streams_lock:
+            failing = [each for each in self._streams if each.job in jobs and each.buffer.stop_error is None]
+        for stream in failing:
+            self._stop(stream, stream.failure_rate_error)
 
     def _stop(self, stream: Stream, error: RowError) -> None:
         """End every row of the stream that is not in flight, since no further row is sent after this error."""
@@ -284,19 +295,10 @@ class Dispatcher:
         broker, now = self._group.controller, self._now()
         if not isinstance(broker, PermitBroker):
             return  # which logs them
-        controller, limiter = broker.controller, broker.controller.limiter
         wire_formats = tuple(
             (each.task.name, each.wire_format) for each in self._negotiations.values() if each.wire_format
         )
-        flow = Flow(
-            limiter.window,
-            limiter.rate_per_s,
-            limiter.saturation,
-            controller.outage_since,
-            controller.paused_until,
-            controller.limited_by(now),
-            wire_formats,
-        )
+        flow = Flow.of(broker.controller, now, wire_formats)
         for level, message in self._flow_log.changes(flow, now):
             _flow_logger.log(level, "%s: %s", self._route.shown, message)
 

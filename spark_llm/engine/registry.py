@@ -98,11 +98,12 @@ class SharedEngine:
 
     registry: EngineRegistry
     spec: RequestSpec
+    stage: int | None = None
 
     def stream(self, task: Task, batches: Iterator[Sequence[Row]]) -> Iterator[list[Result | None]]:
         """Do what `Engine.stream` does."""
         with self.registry.engine(self.spec) as engine:
-            yield from engine.stream(task, batches, self.spec.driver)
+            yield from engine.stream(task, batches, self.spec.driver, self.stage)
 
 
 def set_log_level(environ: Mapping[str, str]) -> None:
@@ -127,6 +128,6 @@ def set_log_level(environ: Mapping[str, str]) -> None:
 ENGINES = EngineRegistry()
 
 
-def engine_for(spec: RequestSpec) -> SharedEngine:
-    """Return the worker's engine for this endpoint, policy and kind of task."""
-    return SharedEngine(ENGINES, spec)
+def engine_for(spec: RequestSpec, stage: int | None = None) -> SharedEngine:
+    """Return the worker's engine for this endpoint, policy and kind of task, in a stage of Spark."""
+    return SharedEngine(ENGINES, spec, stage)

@@ -6,7 +6,8 @@ its duplicates are each guarded by a lock.
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from spark_llm.cache.entry import Keys
@@ -19,6 +20,7 @@ from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.retry import FAILURE_ROWS, FailureRate
 from spark_llm.metering.chunking import NOT_ROW_ERRORS
 from spark_llm.policy import Policy
+from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Result, Row, RowError
 
 if TYPE_CHECKING:
@@ -57,11 +59,14 @@ class Stream:
         self.negotiation = negotiation
         self.buffer = ReorderBuffer()
         self.batcher = Batcher(negotiation.max_inputs)
+        self.job: int | None = None  # whose failed rows are counted over all tasks of the host, with those of this one
         self._failure_rate = FailureRate(policy.max_failure_rate)
         dedupes = negotiation.task.repeatable if policy.dedupe is None else policy.dedupe
         self._dedupe = Dedupe() if dedupes else None
         self._cache = cache if dedupes else None
         self._lock = threading.Lock()
+        self._uncounted = [0, 0]  # rows that have ended, and those of them that failed
+        self._last_error: RowError | None = None
 
     def admit(self, rows: Sequence[Row]) -> list[Indexed]:
         """Append rows to the buffer and return those to send."""
@@ -74,8 +79,7 @@ class Stream:
                 with self._lock:
                     known += self._dedupe.settle(found)[0]
             with self._lock:
-                for _ in known:
-                    self._failure_rate.is_exceeded_by(failed=False)
+                self._is_too_much(known)
             if known:
                 self.buffer.settle(known)
         self.buffer.add_unsent(len(to_send))
@@ -96,10 +100,41 @@ class Stream:
         self.buffer.add_unsent(len(to_send))
         self.buffer.settle(results)
         with self._lock:
-            too_many = [r for _, r in results if self._failure_rate.is_exceeded_by(failed=r.error is not None)]
-        if too_many and self.buffer.stop_error is None:
-            self.buffer.stop(_failure_rate_error(too_many[0].error))
+            too_many = self._is_too_much(results)
+        if too_many:
+            self.buffer.stop(self.failure_rate_error)
         return [[entry] for entry in to_send]
+
+    def _is_too_much(self, results: Iterable[tuple[int, Result]]) -> bool:
+        """Count rows that have ended; return whether too many of this task have failed."""
+        if self.buffer.stop_error is not None:  # rows that were not sent say nothing
+            return False
+        too_many = False
+        for _, result in results:
+            failed = result.error is not None
+            self._uncounted[0] += 1
+            self._uncounted[1] += failed
+            if failed:
+                self._last_error = result.error
+            if self._failure_rate.is_exceeded_by(failed=failed):
+                too_many = True
+        return too_many
+
+    def count_rows(self, count: Callable[[int, int, int, float], None]) -> None:
+        """Have the rows counted that have ended since the last call, where the host counts the rows of its tasks."""
+        if self.job is not None and self._failure_rate.max_share is not None:
+            with self._lock:
+                (rows, failed), self._uncounted = self._uncounted, [0, 0]
+            if rows:
+                count(self.job, rows, failed, self._failure_rate.max_share)
+
+    @property
+    def failure_rate_error(self) -> RowError:
+        """The error of the rows that are not sent because too many have failed, of this task or of the host's."""
+        why = f"not sent: as many of the last {FAILURE_ROWS:,} rows failed as max_failure_rate allows"
+        last = self._last_error
+        message = why if last is None else f"{why}; last: {last.kind}: {last.message}"
+        return RowError("cancelled", None, message, retryable=True)
 
     def close(self) -> None:
         """Write all answers to the cache, where there is one."""
@@ -109,6 +144,13 @@ class Stream:
     def only_partial_batch_unsent(self) -> bool:
         """Return whether the only unsent rows are in the batcher, so that waiting to fill it gains nothing."""
         return 0 < self.buffer.unsent == len(self.batcher)
+
+
+def job_number(stage: int | None, task: Task, max_share: float | None) -> int | None:
+    """Return the same number in all workers for one stage of Spark, task and share; None where nothing is counted."""
+    if stage is None or max_share is None:
+        return None
+    return zlib.crc32(repr((stage, task, max_share)).encode("utf-8", "surrogatepass"))
 
 
 def open_stream(negotiation: WireFormatNegotiation, policy: Policy, route: Route) -> Stream:
@@ -138,8 +180,3 @@ def unanswered_error(cause: RowError) -> RowError:
         return cause
     message = f"the task stopped before this row was answered; last: {cause.kind}: {cause.message}"
     return RowError("cancelled", None, message, retryable=True)
-
-
-def _failure_rate_error(last: RowError | None) -> RowError:
-    why = f"not sent: as many of the last {FAILURE_ROWS:,} rows failed as max_failure_rate allows"
-    return RowError("cancelled", None, f"{why}; last: {last.kind}: {last.message}" if last else why, retryable=True)

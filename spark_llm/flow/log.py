@@ -7,6 +7,8 @@ argument, and the caller writes the lines.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from spark_llm.flow.controller import FlowController
+
 MIN_INTERVAL_S = 1.0  # between two lines about one quantity
 DEBUG, INFO = 10, 20  # as `logging` numbers its levels
 
@@ -21,6 +23,20 @@ class Flow(NamedTuple):
     paused_until: float = 0.0  # by Retry-After
     limited_by: str = ""  # what keeps more requests from going
     wire_formats: tuple[tuple[str, int], ...] = ()  # of each task that does not use the first
+
+    @classmethod
+    def of(cls, controller: FlowController, now: float, wire_formats: tuple[tuple[str, int], ...]) -> "Flow":
+        """Return the state of a controller."""
+        limiter = controller.limiter
+        return cls(
+            limiter.window,
+            limiter.rate_per_s,
+            limiter.saturation,
+            controller.outage_since,
+            controller.paused_until,
+            controller.limited_by(now),
+            wire_formats,
+        )
 
 
 def _rate_message(new: float | None) -> str:

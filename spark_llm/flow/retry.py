@@ -64,20 +64,25 @@ def _backoff(first_s: float, failures: int) -> float:
 
 
 class FailureRate:
-    """The share of a task's last rows that failed."""
+    """The share of the last rows that failed, of a task or of a host's tasks."""
 
     def __init__(self, max_share: float | None) -> None:
         """Allow this share of the last `FAILURE_ROWS` rows to fail; None allows all."""
-        self._max_share = max_share
+        self.max_share = max_share
+        self.failed = 0  # of the last rows
         self._last: deque[bool] = deque()
-        self._failed = 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows it is taken over, up to `FAILURE_ROWS`."""
+        return len(self._last)
 
     def is_exceeded_by(self, *, failed: bool) -> bool:
         """Count a row; return whether too many have failed, however the rows to come may end."""
-        if self._max_share is None:
+        if self.max_share is None:
             return False
         self._last.append(failed)
-        self._failed += failed
+        self.failed += failed
         if len(self._last) > FAILURE_ROWS:
-            self._failed -= self._last.popleft()
-        return failed and self._failed >= self._max_share * FAILURE_ROWS
+            self.failed -= self._last.popleft()
+        return failed and self.failed >= self.max_share * FAILURE_ROWS

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -23,9 +23,10 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql.pandas.functions import PandasUDFType, pandas_udf
 from pyspark.sql.types import DataType, StructType
 
-from spark_llm.engine.request_spec import with_request_specs
+from spark_llm.engine.registry import engine_for
+from spark_llm.engine.request_spec import RequestSpec, with_request_specs
 from spark_llm.errors import ConfigError, SparkLLMError
-from spark_llm.protocol.values import Result
+from spark_llm.protocol.values import Result, Row
 from spark_llm.udf.columns import to_arrow, to_pandas
 from spark_llm.udf.spark_types import arrow_type
 
@@ -137,6 +138,12 @@ class Call(NamedTuple):
 def call_of(column: Column) -> Call | None:
     """Return the call whose direct result the column is; None for a column of other origin."""
     return vars(column).get(_CALL_ATTRIBUTE)
+
+
+def answers(spec: RequestSpec, rows: Iterator[Sequence[Row]]) -> Results:
+    """Yield the results of the rows of a Spark task."""
+    task = TaskContext.get()
+    return engine_for(spec, None if task is None else task.stageId()).stream(spec.task, rows)
 
 
 def active_session() -> SparkSession:

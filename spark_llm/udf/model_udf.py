@@ -17,7 +17,6 @@ from spark_llm.auth.databricks_profile import Profile
 from spark_llm.auth.databricks_runtime import Runtime
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.endpoint.route import Route
-from spark_llm.engine.registry import engine_for
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.policy import Policy
@@ -27,7 +26,7 @@ from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
 from spark_llm.protocol.values import Item
 from spark_llm.udf.columns import arrow_rows, pandas_rows
-from spark_llm.udf.lazy_udf import LazyUDF, Results, active_session
+from spark_llm.udf.lazy_udf import LazyUDF, Results, active_session, answers
 from spark_llm.udf.returns import structured_output_of
 from spark_llm.udf.spark_types import spark_type, struct_of
 from spark_llm.udf.template_columns import arrow_prompts, pandas_prompts, template_struct
@@ -62,7 +61,7 @@ class ModelPlan:
         )
 
     def _results(self, rows: Iterator[Sequence[Item | None]]) -> Results:
-        return engine_for(self.spec).stream(self.spec.task, self._with_named_errors(rows))
+        return answers(self.spec, self._with_named_errors(rows))
 
     def _with_named_errors(self, rows: Iterator[Sequence[Item | None]]) -> Iterator[Sequence[Item | None]]:
         """Yield the rows; an `InputTypeError` gets the UDF's name in front."""

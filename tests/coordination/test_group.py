@@ -119,6 +119,29 @@ def test_an_idle_broker_hands_the_place_to_a_worker_that_works(endpoints: LocalE
     assert (220, 5) == (endpoints.stats.requests, endpoints.stats.max_in_flight)
 
 
+def test_eight_tasks_stop_by_the_failed_rows_of_all(endpoints: LocalEndpoints) -> None:
+    """A tenth of the last 1,000 rows may fail; tasks of the same stage send no more then, those of the next one do."""
+    endpoints.latency_s = 0.02
+    endpoints.faults = Faults(poison=" row 1")  # 11 of the first 20 rows, and then 100 in a row
+    policy = Policy(max_in_flight=16, max_failure_rate=0.1)
+    with WorkerProcesses(endpoints, policy, 8) as workers:
+        workers.ask(1_000)
+        stopped = workers.reports()
+        sent = endpoints.stats.requests
+        workers.ask(50)
+        late = workers.reports()
+        sent_late = endpoints.stats.requests - sent
+        endpoints.faults = Faults()
+        workers.ask(50, stage=1)
+        later = workers.reports()
+
+    failed = sum(report.errors.count("invalid_request") for report in stopped)
+    assert 100 <= failed < 200  # each task alone would have sent 100 that fail
+    assert {"invalid_request", "cancelled"} == {kind for report in stopped for kind in report.errors}
+    assert ([["cancelled"] * 50] * 8, 0) == ([report.errors for report in late], sent_late)
+    assert [50] * 8 == answered(later)
+
+
 def test_the_permits_of_a_killed_member_go_to_others(endpoints: LocalEndpoints) -> None:
     """Members are killed while their requests are in flight: the others use the whole limit at once."""
     endpoints.latency_s = lambda number: 0.05 if number < 10 else 2.0

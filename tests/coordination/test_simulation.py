@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from spark_llm.policy import Policy
 from tests.flow.test_simulation import FORTY, Made, concurrency, fifty_a_second, metered, queue
 from tests.support.host_simulation import Fault, HostJob
-from tests.support.servers import Concurrency, Gone, Latency, Metered, SlidingWindow
+from tests.support.servers import Concurrency, Gone, Latency, Metered, Picky, SlidingWindow
 
 pytestmark = pytest.mark.waits
 
@@ -127,6 +127,7 @@ STOPS = st.builds(
     st.floats(0.0, 5.0),
 )
 SEEDED = st.integers(0, 1_000)
+DELAYS = (0.0001, 0.001), (0.005, 0.05)  # of a message, by the seed: on an idle host, and on a busy one
 
 
 @given(
@@ -141,8 +142,8 @@ def test_no_limit_is_passed_whoever_is_killed(
 ) -> None:
     """Brokers and members are killed and begun again: permits come back at once, and never twice."""
     endpoint = Concurrency(Latency(seed, median_s), ((0, 10_000),))
-    policy = Policy(max_in_flight=limit)
-    job = HostJob(endpoint, limit * 30, workers=workers, policy=policy, faults=faults, seed=seed)
+    policy, delay_s = Policy(max_in_flight=limit), DELAYS[seed % 2]
+    job = HostJob(endpoint, limit * 30, workers=workers, policy=policy, faults=faults, delay_s=delay_s, seed=seed)
 
     assert 0 == job.failed
     assert limit >= job.most_in_flight
@@ -153,7 +154,8 @@ def test_no_limit_is_passed_whoever_is_killed(
 def test_no_limit_is_passed_when_one_stands_still(stop: Fault, limit: int, workers: int, seed: int) -> None:
     """The broker or a member stands still: the others go on, and it joins them again."""
     endpoint = Concurrency(Latency(seed, 0.2, sigma=0.1), ((0, 10_000),))
-    job = HostJob(endpoint, limit * 60, workers=workers, policy=Policy(max_in_flight=limit), faults=[stop], seed=seed)
+    policy, delay_s = Policy(max_in_flight=limit), DELAYS[seed % 2]
+    job = HostJob(endpoint, limit * 60, workers=workers, policy=policy, faults=[stop], delay_s=delay_s, seed=seed)
 
     assert 0 == job.failed
     assert limit >= job.most_in_flight
@@ -183,3 +185,28 @@ def test_a_job_goes_on_while_its_broker_is_killed_again_and_again() -> None:
 
     assert 0.90 <= share(played)
     assert all(40 >= job.most_in_flight for job in played)
+
+
+@given(st.lists(KILLS, max_size=3), st.integers(1, 8), st.sampled_from([0.3, 0.6, 1.0]), SEEDED)
+def test_a_job_stops_by_the_failed_rows_of_all_its_tasks(
+    faults: list[Fault], workers: int, bad: float, seed: int
+) -> None:
+    """A fifth of the last 1,000 rows of a host may fail, however many tasks have them, and whoever is killed."""
+    endpoint = Picky(Concurrency(Latency(seed, 0.2), ((0, 10_000),)), bad, seed)
+    policy = Policy(max_in_flight=40, max_failure_rate=0.2)
+    job = HostJob(endpoint, 8_000, workers=workers, policy=policy, faults=faults, delay_s=DELAYS[seed % 2], seed=seed)
+
+    # What is in flight when it stops ends; of a broker that is killed, the counts of half a second are lost.
+    killed = sum(fault.at < 10.0 for fault in faults)
+    assert 200 <= endpoint.refused <= 200 + 40 + killed * 150
+    assert job.sent < 8_000
+
+
+@given(st.lists(KILLS, max_size=3), SEEDED)
+def test_a_job_goes_on_while_fewer_rows_fail(faults: list[Fault], seed: int) -> None:
+    """A tenth fails where a fifth may: no killed worker, and no new broker, counts a row twice."""
+    endpoint = Picky(Concurrency(Latency(seed, 0.2), ((0, 10_000),)), 0.1, seed)
+    policy = Policy(max_in_flight=40, max_failure_rate=0.2)
+    job = HostJob(endpoint, 2_000, policy=policy, faults=faults, delay_s=DELAYS[seed % 2], seed=seed)
+
+    assert 2_000 <= job.sent

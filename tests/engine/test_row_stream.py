@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.engine.row_stream import RowReader, Stream, unanswered_error
+from spark_llm.engine.row_stream import RowReader, Stream, job_number, unanswered_error
 from spark_llm.errors import Kind
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.negotiation import WireFormatNegotiation
@@ -161,6 +161,41 @@ def test_too_many_failures_stop_the_stream() -> None:
     assert ("cancelled", None, True) == (stopped.kind, stopped.status, stopped.retryable)
     assert "max_failure_rate" in stopped.message
     assert "invalid_request: not allowed" in stopped.message
+
+
+def test_rows_that_were_not_sent_are_not_counted() -> None:
+    """Nulls neither; a row that has the answer of an earlier one is an answered row."""
+    stream = stream_of(Policy(max_failure_rate=0.002))
+    stream.admit(["a", "b", "c", None, "d"])
+    stream.settle([(0, Result("so"))])
+    stream.admit(["a"])
+    stream.settle(fails(1))
+    counted = list[tuple[float, ...]]()
+    stream.count_rows(lambda *counts: counted.append(counts))
+    assert [] == counted
+    stream.job = 7
+    stream.count_rows(lambda *counts: counted.append(counts))
+    stream.settle(fails(2))
+    stream.settle([(4, Result(error=stream.buffer.stop_error))])
+    for _ in range(2):
+        stream.count_rows(lambda *counts: counted.append(counts))
+
+    assert [(7, 3, 1, 0.002), (7, 1, 1, 0.002)] == counted
+
+
+def test_all_workers_know_a_job_by_one_number() -> None:
+    """Another stage of Spark, task or rate is another job; outside Spark, and without a rate, there is none."""
+    numbers = [
+        job_number(3, Chat(), 0.2),
+        job_number(3, Chat(), 0.2),
+        job_number(4, Chat(), 0.2),
+        job_number(3, Chat("Be brief."), 0.2),
+        job_number(3, Chat(), 0.3),
+    ]
+
+    assert 4 == len(set(numbers))
+    assert numbers[0] == numbers[1]
+    assert (None, None) == (job_number(None, Chat(), 0.2), job_number(3, Chat(), None))
 
 
 def test_the_first_reason_to_stop_stands() -> None:

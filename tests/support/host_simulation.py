@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from spark_llm.coordination.broker import PermitBroker
-from spark_llm.coordination.broker_side import BEAT_S, LEASE_S
+from spark_llm.coordination.broker_side import AGAIN_S, BEAT_S, LATE_S, LEASE_S
 from spark_llm.coordination.fairness import SILENT_S
 from spark_llm.coordination.group import RETRY_S
+from spark_llm.coordination.job_failures import JobFailures
 from spark_llm.coordination.links import Greeting
 from spark_llm.coordination.member import Demand, PermitMember
 from spark_llm.coordination.member_side import GRACE_S, PATIENT_S
@@ -22,13 +23,17 @@ from spark_llm.coordination.messages import Decoder, Kind, Message, encoded
 from spark_llm.flow.controller import FlowController
 from spark_llm.flow.request import Request
 from spark_llm.policy import Policy
+from spark_llm.protocol.values import Answer, RowError
 from tests.support.servers import Endpoint, Reply
 from tests.support.simulation import POLICY, Event, Job, Worker
 
-LATE_S = 0.25  # a beat that is so late says that its process stood still
 RECENT_S = 3.0  # a state that is older is of a group that had ended
 SETTLED_S = 2.0  # after the last answer
+JOB = 7
+CANCELLED = RowError("cancelled", None, "not sent", retryable=True)
 RESTART_S = 0.1  # from a kill to the new process
+_FLUSHED_S = 1e-6  # in which messages that are due have gone
+_OF_A_PERMIT = frozenset(Kind) - {Kind.HELLO, Kind.WANT, Kind.WIDEN, Kind.ALIVE, Kind.RETURN, Kind.STATE}
 
 
 class Fault(NamedTuple):
@@ -78,14 +83,22 @@ class Link:
         self.member, self.broker = member, broker
         self.key: int | None = None  # once it was greeted
         self.greeting = Greeting(member.host.now)
+        self.on_its_way: list[Message] = []  # in both directions
         self._closed_by: set[Process] = set()
         self._arrives_at = {member: 0.0, broker: 0.0}
         self._decoders = {member: Decoder(), broker: Decoder()}
 
     def send(self, by: "Process", messages: Iterable[Message]) -> None:
         """Send messages to the other end."""
-        if by not in self._closed_by and (data := encoded(messages)):
-            self._carry(by, lambda to: to.hear(self, list(self._decoders[to].decode(data))))
+        sent = list(messages)
+        if by not in self._closed_by and sent:
+            self.on_its_way += sent
+            self._carry(by, lambda to: self._deliver(to, sent))
+
+    def _deliver(self, to: "Process", sent: Sequence[Message]) -> None:
+        for message in sent:
+            self.on_its_way.remove(message)
+        to.hear(self, list(self._decoders[to].decode(encoded(sent))))
 
     def close(self, by: "Process") -> None:
         """End the connection."""
@@ -119,6 +132,8 @@ class Process(Worker):
         self._heard_at = 0.0
         self._silent: Process | None = None  # a broker that stands still
         self._predecessor: Process | None = None
+        self._awaited = set[Process]()  # the members of the broker before
+        self._lease_until = 0.0  # of a broker
         self._granting = Alarm(self, self._grant)
         self._flushing = Alarm(self, self._flush)
         self._beating = Alarm(self, self._beat)
@@ -160,15 +175,18 @@ class Process(Worker):
         if host.state is not None:
             state, age_s = json.loads(host.state[1]), host.now - host.state[0]
             broker.controller.restore(state["controller"], age_s, host.now)
+            broker.failures = JobFailures(state["failures"])
         broker.adopt(before.in_flight, host.now)
         if state and age_s < RECENT_S:
-            late_s = BEAT_S if stood_still else 0.0
-            broker.hold_until(host.now + GRACE_S + late_s, state["members"] - isinstance(before, PermitMember))
+            self._awaited = host.members - {self}
+            if self._awaited:
+                broker.hand_over.held_until = host.now + (2 * BEAT_S if stood_still else GRACE_S)
             if stood_still:
-                broker.reserve(state["own"], host.now)
+                broker.hand_over.reserve(state["own"], host.now)
                 self._predecessor = predecessor
                 self._releasing.set(host.now + host.policy.timeout_s)
         broker.on_due = self._granting.soon
+        self._lease_until = host.now + LEASE_S
         self._use(broker)
         self._beat()
 
@@ -213,7 +231,8 @@ class Process(Worker):
             self._join(link, controller)
             messages = rest
         assert link.key is not None
-        controller.receive(link.key, messages, now)
+        if controller.receive(link.key, messages, now):
+            self.host.pump(self)
         self._granting.soon()
 
     def lose(self, link: Link) -> None:
@@ -244,12 +263,16 @@ class Process(Worker):
         if link.member is self._predecessor:
             self._release()
         broker.join(link.key, list(link.greeting.held), self.host.now)
+        if link.member in self._awaited:
+            self._awaited.remove(link.member)
+            if not self._awaited:
+                broker.hand_over.held_until = self.host.now
         self._write_state(broker)
         link.send(self, broker.heartbeat(self.host.now)[link.key])
 
     def _release(self) -> None:
         if isinstance(self.controller, PermitBroker):
-            self.controller.release()
+            self.controller.hand_over.release()
 
     def _flush_soon(self) -> None:
         assert isinstance(self.controller, PermitMember)
@@ -283,19 +306,33 @@ class Process(Worker):
             assert self.host.holder is not None
             self._become_member(self.host.holder)
         else:
-            self.controller.renew(now, now + LEASE_S)
-            self._beating.set(now + BEAT_S)
-            for key in self.controller.silent_members(now):
+            stood_still, self._lease_until = now > self._lease_until, now + LEASE_S
+            if not stood_still:
+                self.controller.renew(now, self._lease_until)
+            is_late = now - self._beating.rang_for > LATE_S
+            self._beating.set(now + (AGAIN_S if stood_still else BEAT_S))
+            for key in () if is_late else self.controller.silent_members(now):
                 self.links[key].close(self)
                 self.lose(self.links[key])
             for key, messages in self.controller.heartbeat(now).items():
                 self.links[key].send(self, messages)
             self._write_state(self.controller)
-            self.host.check_permits(self, self.controller)
+            self.host.push(self, now + _FLUSHED_S, self._check_permits)
             self._grant()
+
+    def _check_permits(self) -> None:
+        """Check that no permit is lost: one that its member does not know is on its way."""
+        for key, link in self.links.items():
+            process, member = link.member, link.member.controller
+            if process.link is link and isinstance(member, PermitMember) and process.stopped_until <= self.host.now:
+                assert isinstance(self.controller, PermitBroker)
+                on_its_way = (message.number for message in link.on_its_way if message.kind in _OF_A_PERMIT)
+                lost = self.controller.members[key].out.keys() - {*member.held, *on_its_way}
+                assert not lost, f"permits {lost} are lost"
 
     def _write_state(self, broker: PermitBroker) -> None:
         self.host.state = self.host.now, json.dumps(broker.snapshot(self.host.now))
+        self.host.members = {link.member for link in self.links.values()}
 
     def _beat_as_member(self, now: float) -> None:
         assert isinstance(self.controller, PermitMember)
@@ -330,13 +367,13 @@ class HostJob(Job):
         self.now = 0.0
         self.policy = policy
         self.state: tuple[float, str] | None = None  # that a broker wrote last, and when
+        self.members = set[Process]()  # of that broker, then
         self.processes: list[Process] = []
         self.sent_at: list[float] = []
         self.most_in_flight = 0  # at the endpoint, of workers that live
         self.longest_wait_s = 0.0  # of a worker with rows to send and nothing in flight
         self.brokers = 0
         self._at_endpoint: list[tuple[float, int, Process]] = []
-        self._missing: dict[Process, set[int]] = {}
         self._host_dice = random.Random(seed)
         self._delay_s, self._network_s = delay_s, network_s
         self._faults = sorted(faults)
@@ -370,17 +407,6 @@ class HostJob(Job):
                 first += 1
             most = max(most, last - first + 1)
         return most
-
-    def check_permits(self, holder: Process, broker: PermitBroker) -> None:
-        """Check that no permit is lost: one that its member does not know was on its way."""
-        for key, link in holder.links.items():
-            process, member = link.member, link.member.controller
-            missing = set[int]()
-            if process.link is link and isinstance(member, PermitMember) and process.stopped_until <= self.now:
-                missing = broker.members[key].out.keys() - set(member.held)
-            lost = missing & self._missing.get(process, set())
-            assert not lost or process.stopped_until > self.now - 1, f"permits {lost} are lost"
-            self._missing[process] = missing
 
     def _worker(self, rows: Sequence[int]) -> Process:
         process = Process(self, rows, seed=len(self.processes))
@@ -465,6 +491,21 @@ class HostJob(Job):
         heapq.heappush(self._at_endpoint, (reply.at, next(self._serial), worker))
         self.most_in_flight = max(self.most_in_flight, len(self._at_endpoint))
         self.sent_at.append(self.now)
+
+    def _send(self, worker: Worker, now: float) -> None:
+        assert isinstance(worker, Process)
+        if JOB in worker.controller.stopped:
+            for unsent in worker.scheduler.drop(worker):
+                super()._deliver(unsent, CANCELLED)
+        super()._send(worker, now)
+
+    def _deliver(self, request: Request, last_word: Answer | RowError) -> None:
+        super()._deliver(request, last_word)
+        process, max_share = request.owner, self.policy.max_failure_rate
+        assert isinstance(process, Process)
+        if max_share is not None:
+            rows = len(request.inputs)
+            process.controller.count_rows(JOB, rows, rows if isinstance(last_word, RowError) else 0, max_share)
 
     def _settle(self, request: Request, reply: Reply, worker: Worker) -> None:
         super()._settle(request, reply, worker)

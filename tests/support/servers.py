@@ -89,6 +89,28 @@ class Concurrency:
         return at(self._limit, now) / self._latency.mean(now)
 
 
+class Picky:
+    """An endpoint that refuses a part of its rows for good."""
+
+    def __init__(self, endpoint: Endpoint, share: float, seed: int) -> None:
+        """Refuse this share of what `endpoint` answers."""
+        self.refused = 0
+        self._endpoint, self._share, self._dice = endpoint, share, random.Random(seed)
+
+    def reply(self, now: float) -> Reply:
+        """Answer a request, or refuse its row."""
+        reply = self._endpoint.reply(now)
+        if reply.failure is not None or self._dice.random() >= self._share:
+            return reply
+        self.refused += 1
+        message = f"row {self.refused} is too long"
+        return reply._replace(failure=Failure(RowError("invalid_request", 400, message, retryable=False)))
+
+    def per_s(self, now: float) -> float:
+        """Return its rate, refusals and all."""
+        return self._endpoint.per_s(now)
+
+
 class Queue:
     """Never refuses: some servers work on the requests in the order they came, however many wait."""
 

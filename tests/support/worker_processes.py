@@ -133,10 +133,10 @@ class WorkerProcesses:
         if self._owns_folder:
             shutil.rmtree(self.folder)
 
-    def ask(self, rows: int, workers: Sequence[WorkerProcess] | None = None) -> None:
-        """Have each ask so many rows."""
+    def ask(self, rows: int, workers: Sequence[WorkerProcess] | None = None, *, stage: int = 0) -> None:
+        """Have each ask so many rows, in a stage of Spark."""
         for worker in self.all if workers is None else workers:
-            worker.tell("ask", rows)
+            worker.tell("ask", rows, stage)
 
     def reports(self, workers: Sequence[WorkerProcess] | None = None) -> list[Report]:
         """Return what became of the rows of each, when all is over."""
@@ -177,10 +177,12 @@ def _work(commands: Connection, job: Job) -> None:
     os._exit(0)
 
 
-def _ask(engine: Engine, commands: Connection, log: list[str], rows: int) -> None:
+def _ask(engine: Engine, commands: Connection, log: list[str], rows: int, stage: int) -> None:
     begin = time.monotonic()
     texts = [f"{os.getpid()} {text}" for text in distinct(rows)]
-    results = [result for chunk in engine.stream(CHAT, iter([texts])) for result in chunk if result is not None]
+    results = [
+        result for chunk in engine.stream(CHAT, iter([texts]), stage=stage) for result in chunk if result is not None
+    ]
     errors: list[str] = [result.error.kind for result in results if result.error is not None]
     requests = sum(result.requests for result in results)
     commands.send(Report(len(results) - len(errors), errors, round(requests), time.monotonic() - begin, log))

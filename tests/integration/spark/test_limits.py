@@ -4,7 +4,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import Endpoint, Policy, chat_udf
-from spark_llm.serving import Capacity, LocalEndpoints
+from spark_llm.serving import Capacity, Faults, LocalEndpoints
 from spark_llm.serving.scenario.capacity import Quota
 
 TASKS = 2  # of the tests' session at once
@@ -33,3 +33,27 @@ def test_tasks_share_a_quota(spark: SparkSession, endpoints: LocalEndpoints) -> 
 
     assert [None] * 100 == [row.answer.error for row in answers]
     assert {200: 100} == dict(endpoints.stats.by_status)
+
+
+def test_tasks_share_a_failure_rate(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """A fifth of 1,000 rows fails in sum, not in each of eight tasks; it does not stop the next query."""
+    endpoints.faults = Faults(poison="bad")
+    chat = chat_udf(
+        Endpoint(endpoints.invocations("chat"), token=endpoints.token),
+        policy=Policy(max_in_flight=8, max_failure_rate=0.2),
+    )
+    word = F.when(F.col("id") % 500 < 20, "row ").otherwise("bad ")
+    texts = spark.range(0, 4_000, 1, 8).select(F.concat(word, "id").alias("text"))
+    failing = texts.select(chat("text").alias("answer")).select("answer.error").collect()
+    refused = endpoints.stats.by_status[400]
+    good = texts.where("text like 'row %'").select(chat("text").alias("answer")).select("answer.error").collect()
+
+    assert 200 <= refused < 400
+    kinds = [None if row.error is None else row.error.kind for row in failing]
+    assert refused == kinds.count("invalid_request")
+    assert 0 == kinds.count(None) % 20
+    assert {None, "invalid_request", "cancelled"} == set(kinds)
+    assert "max_failure_rate" in next(
+        row.error.message for row in failing if row.error and row.error.kind == "cancelled"
+    )
+    assert [None] * 160 == [row.error for row in good]

@@ -107,7 +107,7 @@ class Stream:
 
     def _is_too_much(self, results: Iterable[tuple[int, Result]]) -> bool:
         """Count rows that have ended; return whether too many of this task have failed."""
-        if self.buffer.stop_error is not None:  # rows that were not sent say nothing
+        if self._failure_rate.max_share is None or self.buffer.stop_error is not None:  # rows that were not sent
             return False
         too_many = False
         for _, result in results:

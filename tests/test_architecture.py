@@ -68,7 +68,7 @@ PURE = (
     *("flow", "protocol", "metering", *BASE, *WORDS),
     *("readiness/report", "readiness/workspace", "readiness/probe", "ai/catalog", "ai/prompts", "cache/entry"),
     *("enrich/report", "enrich/conflict", "enrich/heartbeat", "enrich/estimation/report", "livecounts/datagrams"),
-    *("livecounts/signing", "coordination/broker", "coordination/fairness", "coordination/member"),
+    *("livecounts/flows", "livecounts/signing", "coordination/broker", "coordination/fairness", "coordination/member"),
     *("coordination/messages", "coordination/allotment", "coordination/allotter"),
     "cli/config_errors",
 )

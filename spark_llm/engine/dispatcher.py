@@ -14,6 +14,7 @@ from weakref import WeakMethod
 
 from spark_llm.auth.tokens import TokenKeeper
 from spark_llm.coordination.broker import PermitBroker
+from spark_llm.coordination.flow_reporter import limited_by
 from spark_llm.coordination.group import Group
 from spark_llm.coordination.member import Demand
 from spark_llm.coordination.worker import Worker, clock
@@ -66,7 +67,8 @@ class Dispatcher:
         connections = min(policy.max_in_flight or MAX_IN_FLIGHT, max_connections() or MAX_IN_FLIGHT)
         self._now = clock(self._loop)
         self._worker = Worker(
-            self._loop, loop_thread.guarded, _weak(self._demand), _weak(self.pump), connections, self._now
+            *(self._loop, loop_thread.guarded, _weak(self._demand), _weak(self._queued), _weak(self.pump)),
+            *(connections, self._now),
         )
         self._reset()
         self._client = EndpointClient(route, keeper, policy.timeout_s, connections)
@@ -98,7 +100,7 @@ class Dispatcher:
         return stream
 
     def set_driver(self, driver: Address | None) -> None:
-        """Take note of the driver of the stream that began last: it allots the policy's limits to hosts."""
+        """Take note of the driver of the stream that began last: it allots the limits, and is told of the flow."""
         self._group.set_driver(driver)
 
     def discard(self, stream: Stream) -> None:
@@ -170,6 +172,9 @@ class Dispatcher:
         free = self._worker.connections - self._group.controller.in_flight
         characters = head.characters if head is not None and self._policy.tokens_per_minute is not None else 0
         return Demand(max(0, min(requests, free)), characters, len(self._streams))
+
+    def _queued(self) -> int:
+        return len(self._scheduler)
 
     def _ready(self) -> list[Request]:
         """Return the requests that may go now, which count as sent; deliver the verdicts that are due before."""
@@ -289,12 +294,8 @@ class Dispatcher:
             (each.task.name, each.wire_format) for each in self._negotiations.values() if each.wire_format
         )
         flow = Flow(
-            limiter.window,
-            limiter.rate_per_s,
-            limiter.saturation,
-            controller.outage_since,
-            controller.paused_until,
-            controller.limited_by(now),
+            *(limiter.window, limiter.rate_per_s, limiter.saturation, controller.outage_since, controller.paused_until),
+            limited_by(broker, self._worker, now) if _flow_logger.isEnabledFor(logging.DEBUG) else None,
             wire_formats,
         )
         for level, message in self._flow_log.changes(flow, now):

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from spark_llm.flow.cubic import CubicWindow
 from spark_llm.flow.rate import AdaptiveRate, Quotas
+from spark_llm.flow.reasons import Reason
 from spark_llm.flow.saturation import SaturationDetector
 from spark_llm.flow.silence import Silence
 from spark_llm.flow.snapshot import number, optional
@@ -114,16 +115,18 @@ class ConcurrencyLimiter:
             return available
         return self._rate.available(now, available)
 
-    def limited_by(self, now: float) -> str:
-        """Return what keeps more requests from going now; empty where nothing does."""
+    def limited_by(self, now: float, waiting: int) -> Reason | None:
+        """Return what keeps more requests from going now, where so many wait; None where nothing does."""
         if self.in_flight < self.window:
-            is_paused = now < self._paused_until or (self._rate is not None and self._rate.is_limiting(now))
-            return self._quotas.limited_by(now) or ("the endpoint's refusals" if is_paused else "")
-        if self._detector.level < self._cubic.value:
-            return "the endpoint's queue"
-        if self._cubic.value >= self.ceiling:
+            if now < self._paused_until:
+                return "refusals"
+            is_slowed = self._rate is not None and self._rate.is_limiting(now)
+            return (self._quotas.limited_by(now) or ("refusals" if is_slowed else None)) if waiting else None
+        if self.window >= self.ceiling:
             return "max_in_flight"
-        return "the endpoint's refusals" if self._cubic.ceiling is not None else "a window that still grows"
+        if self._detector.level < self._cubic.value:
+            return "queue"
+        return "slow_start" if self._cubic.ceiling is None or self._cubic.slow_start_again else "refusals"
 
     def opens_at(self, now: float) -> float | None:
         """Return when `available` can next be more than none; None where only an outcome will help."""

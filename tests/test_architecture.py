@@ -68,14 +68,9 @@ PURE = (
     *("flow", "protocol", "metering", *BASE, *WORDS),
     *("readiness/report", "readiness/workspace", "readiness/probe", "ai/catalog", "ai/prompts", "cache/entry"),
     *("enrich/report", "enrich/conflict", "enrich/heartbeat", "enrich/estimation/report", "livecounts/datagrams"),
-    *(
-        "livecounts/signing",
-        "coordination/broker",
-        "coordination/fairness",
-        "coordination/hand_over",
-        "coordination/job_failures",
-    ),
-    *("coordination/member", "coordination/messages", "coordination/allotment", "coordination/allotter"),
+    *("livecounts/flows", "livecounts/signing", "coordination/broker", "coordination/fairness", "coordination/member"),
+    *("coordination/hand_over", "coordination/job_failures"),
+    *("coordination/messages", "coordination/allotment", "coordination/allotter"),
     "cli/config_errors",
 )
 ACTING = """

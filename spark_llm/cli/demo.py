@@ -46,6 +46,9 @@ class _AnsweredRows:
         """Return no tallies: the endpoints do not know the columns."""
         return {}
 
+    def flow(self) -> None:
+        """Return None: nobody tells it."""
+
     def end(self) -> None:
         """Do nothing."""
 

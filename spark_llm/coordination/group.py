@@ -22,6 +22,7 @@ from weakref import WeakSet
 from spark_llm.coordination.broker import PermitBroker
 from spark_llm.coordination.broker_side import BEAT_S, LEASE_S, BrokerSide, Predecessor
 from spark_llm.coordination.fairness import SILENT_S
+from spark_llm.coordination.flow_reporter import FlowReporter
 from spark_llm.coordination.host_limits import HostLimits
 from spark_llm.coordination.job_failures import JobFailures
 from spark_llm.coordination.member import PermitMember
@@ -66,6 +67,7 @@ class Group:
         self._yields_until = 0.0  # after it handed the place over
         self._driver: Address | None = None
         self._limits: HostLimits | None = None  # of a broker
+        self._reporter: FlowReporter | None = None  # of a broker
         self.controller: PermitBroker | PermitMember = self._new_broker(FlowController(policy))
 
     def join(self, key: Iterable[object]) -> None:
@@ -81,19 +83,24 @@ class Group:
         self._seek()
 
     def set_driver(self, driver: Address | None) -> None:
-        """Have this driver allot the host's part of the policy's limits; without one `Policy.tasks` decides."""
+        """Have this driver allot the host's part of the policy's limits, and tell it how the host's requests flow.
+
+        Without a driver `Policy.tasks` decides, and nobody is told.
+        """
         self._driver = driver
         if isinstance(self.controller, PermitBroker):
-            if self._limits is None:
+            if self._limits is None or self._reporter is None:
                 host = f"{socket.gethostname()} {os.getpid() if self._place is None else self._place.folder_id}"
                 self._limits = HostLimits(self._worker, self.controller, self._policy, host, self._label)
+                self._reporter = FlowReporter(self._worker, self.controller, self._policy, host, self._label)
             self._limits.set_driver(driver)
+            self._reporter.set_driver(driver)
 
     def leave(self) -> None:
         """Give up the place, and all permits."""
         _GROUPS.discard(self)
         self._seeking.close()
-        self._drop_limits()
+        self._leave_driver()
         if self._side is not None:
             self._side.close()
         self._side = None
@@ -238,16 +245,17 @@ class Group:
 
     def _change(self, controller: PermitBroker | PermitMember) -> None:
         if controller is not self.controller:
-            self._drop_limits()
+            self._leave_driver()
             self.controller = controller
             self._use(controller)
             self.set_driver(self._driver)
             self._worker.pump()
 
-    def _drop_limits(self) -> None:
-        if self._limits is not None:
-            self._limits.close()
-            self._limits = None
+    def _leave_driver(self) -> None:
+        for each in (self._limits, self._reporter):
+            if each is not None:
+                each.close()
+        self._limits = self._reporter = None
 
     def _warn(self, error: OSError) -> None:
         if not self._has_warned:

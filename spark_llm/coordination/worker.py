@@ -15,6 +15,7 @@ class Worker:
     loop: asyncio.AbstractEventLoop
     guarded: Callable[..., None]  # calls a function, and hands its exception to the engine
     demand: Callable[[], Demand]
+    queued: Callable[[], int]  # requests that wait, those included that may not go yet, such as retries
     pump: Callable[[], None]  # sends what may go
     connections: int  # that it may open
     now: Callable[[], float]  # the loop's time, by `clock`

@@ -14,6 +14,7 @@ from weakref import WeakMethod
 
 from spark_llm.auth.tokens import TokenKeeper
 from spark_llm.coordination.broker import PermitBroker
+from spark_llm.coordination.flow_reporter import limited_by
 from spark_llm.coordination.group import Group
 from spark_llm.coordination.member import Demand
 from spark_llm.coordination.worker import Worker, clock
@@ -66,7 +67,8 @@ class Dispatcher:
         connections = min(policy.max_in_flight or MAX_IN_FLIGHT, max_connections() or MAX_IN_FLIGHT)
         self._now = clock(self._loop)
         self._worker = Worker(
-            self._loop, loop_thread.guarded, _weak(self._demand), _weak(self.pump), connections, self._now
+            *(self._loop, loop_thread.guarded, _weak(self._demand), _weak(self._queued), _weak(self.pump)),
+            *(connections, self._now),
         )
         self._reset()
         self._client = EndpointClient(route, keeper, policy.timeout_s, connections)
@@ -99,7 +101,7 @@ class Dispatcher:
         return stream
 
     def set_driver(self, driver: Address | None) -> None:
-        """Take note of the driver of the stream that began last: it allots the policy's limits to hosts."""
+        """Take note of the driver of the stream that began last: it allots the limits, and is told of the flow."""
         self._group.set_driver(driver)
 
     def discard(self, stream: Stream) -> None:
@@ -172,10 +174,15 @@ class Dispatcher:
         characters = head.characters if head is not None and self._policy.tokens_per_minute is not None else 0
         return Demand(max(0, min(requests, free)), characters, len(self._streams))
 
+    def _queued(self) -> int:
+        return len(self._scheduler)
+
     def _ready(self) -> list[Request]:
         """Return the requests that may go now, which count as sent; deliver the verdicts that are due before."""
         try:
-            for request, verdict in self._scheduler.judge.verdicts(self._now(), _request_row):
+            for request, verdict in self._scheduler.judge.verdicts(
+                self._now(), lambda stream: stream.buffer.request_row()
+            ):
                 row_error = self._client.with_hint(verdict.error, stops_all=verdict.stops_all)
                 self._deliver(request.owner, request.results(row_error, None))
             if stopped := self._group.controller.stopped:
@@ -295,17 +302,11 @@ class Dispatcher:
         broker, now = self._group.controller, self._now()
         if not isinstance(broker, PermitBroker):
             return  # which logs them
-        wire_formats = tuple(
-            (each.task.name, each.wire_format) for each in self._negotiations.values() if each.wire_format
-        )
-        flow = Flow.of(broker.controller, now, wire_formats)
+        formats = tuple((each.task.name, each.wire_format) for each in self._negotiations.values() if each.wire_format)
+        reason = limited_by(broker, self._worker, now) if _flow_logger.isEnabledFor(logging.DEBUG) else None
+        flow = Flow.of(broker.controller, reason, formats)
         for level, message in self._flow_log.changes(flow, now):
             _flow_logger.log(level, "%s: %s", self._route.shown, message)
-
-
-def _request_row(stream: Stream) -> bool:
-    """Ask a stream for another row; return whether there may be one."""
-    return stream.buffer.request_row()
 
 
 def _weak(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -62,8 +62,8 @@ class Engine:
     ) -> Iterator[list[Result | None]]:
         """Yield the result of every row of `batches`, in chunks and in the rows' order; null for null.
 
-        The `driver` allots the policy's limits to hosts, where there is one. Tasks of one `stage` of Spark share
-        `max_failure_rate`.
+        The `driver`, where there is one, allots the policy's limits to hosts, and is told how requests flow. Tasks of
+        one `stage` of Spark share `max_failure_rate`.
 
         An empty chunk is a flush: there is nothing yet, and the caller should push out what it has buffered. Raises
         `RowFailedError` for the first row that failed, where the policy says so. When the caller stops reading, the

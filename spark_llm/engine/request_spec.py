@@ -24,7 +24,7 @@ class RequestSpec:
     policy: Policy
     prompt: PromptBuilder | None = None  # builds a row's prompt from its columns; None where there is one column
     application: str = ""  # Spark's, whose workers share the endpoint's limits; empty where it is not known
-    driver: Address | None = None  # allots shares of the policy's limits to hosts; None where no driver does
+    driver: Address | None = None  # allots limits to hosts, and is told of their flow; None where none listens
 
     @property
     def group(self) -> tuple[object, ...]:

@@ -74,7 +74,7 @@ class ChunkRunner:
     ) -> tuple[DataFrame, ChunkResult]:
         """Ask these rows and write their answers down; return the answers as they were written, and the numbers.
 
-        Tasks report their counts to `live`, and ask `driver` for their host's share of the limits.
+        Tasks report their counts to `live`. Hosts ask `driver` for their share of the limits, and tell it their flow.
 
         Columns: those of the pending rows that a MERGE reads, `result`, `requests`, and `deferred`: no column of the
         row has a result, for a reason that is not the row's. It stays in the target as it is, for the next run.

@@ -9,6 +9,7 @@ from datetime import datetime
 from html import escape
 
 from spark_llm.errors import HINT, Kind
+from spark_llm.livecounts.flows import JobFlow
 from spark_llm.metering.tally import Tally, total_of
 from spark_llm.text.format import by_kind, dollars, span
 from spark_llm.text.table import html_table, text_table
@@ -21,7 +22,7 @@ RUNS_DDL = (
     "usd double, columns map<string, map<string, bigint>>"
 )
 """The columns of a table of runs, as `EnrichReport.row` fills them."""
-_NOT_IN_RUNS = ("limits", "still_failed", "notes")  # fields of a report that a table of runs does not have
+_NOT_IN_RUNS = ("limits", "still_failed", "notes", "flow")  # fields of a report that a table of runs does not have
 _HEADINGS = ("column", "asked", "answered", "failed", "requests", "tokens")
 
 
@@ -51,6 +52,8 @@ class EnrichReport:
         still_failed: Rows that keep the error of an earlier run: their input and recipe are the same, and the error is
             not retryable, or `retry_errors` is False. None where Spark did not report them.
         notes: For each new column of the source a sentence: added, or left out and why.
+        flow: The requests in flight, and what limited them for which share of the time; None where no host told the
+            driver. Hosts tell it once a second, with `progress=True` or hard limits, where they can reach it.
     """
 
     run: str
@@ -69,6 +72,7 @@ class EnrichReport:
     limits: str | None = None
     still_failed: int | None = None
     notes: Sequence[str] = ()
+    flow: JobFlow | None = None
 
     @property
     def done(self) -> bool:
@@ -178,6 +182,7 @@ class EnrichReport:
             else "",
             "cost": dollars(self.usd) if self.usd is not None else "",
             "limits": self.limits or "",
+            "in flight": "" if self.flow is None else str(self.flow),
         }
         return {name: fact for name, fact in facts.items() if fact}
 

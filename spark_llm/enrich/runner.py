@@ -38,6 +38,7 @@ from spark_llm.enrich.staging import Staging, lease_table, observed_values
 from spark_llm.enrich.table import Table, apply_plan
 from spark_llm.enrich.work_table import WorkTable
 from spark_llm.livecounts.counts import LiveCounts, local_address_for
+from spark_llm.livecounts.flows import JobFlow
 from spark_llm.metering.chunking import ChunkPlanner, Limits
 from spark_llm.metering.prices import Price, total_cost
 from spark_llm.metering.tally import Tally
@@ -98,7 +99,7 @@ class Job:
                     merger.merge_unasked(work.rows, staging.location("work"), work.asked)
                 guess = row_cost(plan, work.input_bytes / max(1, work.to_ask), self.prices)
                 chunks = ChunkPlanner(work.to_ask, self.limits, guess, started_s)
-                total, limits = self._ask(spark, plan, work, chunks, staging, merger)
+                total, limits, flow = self._ask(spark, plan, work, chunks, staging, merger)
         _logger.info("run %s ends: %d rows asked, %d answered, %d left", name, total.asked, total.answered, chunks.left)
         return EnrichReport(
             run=name,
@@ -117,6 +118,7 @@ class Job:
             stopped=chunks.stopped,
             limits=limits,
             notes=notes,
+            flow=flow,
         )
 
     def plan(self, spark: SparkSession, source: Source, early: Tables | None = None) -> Tables:
@@ -153,11 +155,14 @@ class Job:
         chunks: ChunkPlanner,
         staging: Staging,
         merger: Merger,
-    ) -> tuple[ChunkResult, str | None]:
-        """Ask chunk by chunk, and merge the answers of each; return the sum of the chunks, and who kept the limits."""
+    ) -> tuple[ChunkResult, str | None, JobFlow | None]:
+        """Ask chunk by chunk, and merge the answers of each.
+
+        Return the sum of the chunks, who kept the limits, and how the requests went.
+        """
         total = ChunkResult(0, 0, {name: Tally() for name in self.calls}, only_new=True)
         if not work.to_ask:
-            return total, None
+            return total, None, None
         runner = ChunkRunner.of(spark, plan, self.limits.max_failure_rate)
         allotter = Allotter() if runner.has_limits else None
         answer = None if allotter is None else partial(answer_to_need, allotter)
@@ -172,8 +177,7 @@ class Job:
                 _logger.info("chunk %d: %d rows are asked", number, size)
                 live.begin(number, self.calls)
                 reporting = LiveReporting(live.address, number) if live.address and self.progress else None
-                driver = live.address if allotter else None
-                answers, result = runner.ask(work.take(size), reporting, driver, staging)
+                answers, result = runner.ask(work.take(size), reporting, live.address, staging)
                 progress.finish_chunk(size, result.columns)
                 _logger.info("chunk %d: %d of %d rows answered", number, result.answered, result.asked)
                 merger.merge_answers(answers, staging.location("answers"), only_new=result.only_new)
@@ -183,7 +187,7 @@ class Job:
                 total = total.plus(result)
         limits = None if allotter is None else limits_text(len(allotter.hosts))
         _logger.info("the limits of the policies: %s", limits or "none")
-        return total, limits
+        return total, limits, live.job_flow()
 
     def _notify(self, text: str) -> None:
         if self.progress:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from spark_llm.flow.limiter import ConcurrencyLimiter, Limits, Permit
+from spark_llm.flow.reasons import Reason
 from spark_llm.flow.retry_budget import RetryBudget
 from spark_llm.flow.snapshot import number
 from spark_llm.policy import Policy
@@ -87,13 +88,11 @@ class FlowController:
         """Whether the time decides when a request may go, and not only the window."""
         return self.limiter.is_paced or self._budget.spent_at is not None
 
-    def limited_by(self, now: float) -> str:
-        """Return what keeps more requests from going now."""
+    def limited_by(self, now: float, waiting: int) -> Reason | None:
+        """Return what keeps more requests from going now, where so many wait; None where nothing does."""
         if self._budget.spent_at is not None:
-            return "an outage of the endpoint"
-        if now < self.paused_until:
-            return "the endpoint's Retry-After"
-        return self.limiter.limited_by(now) or "Spark: rows come too slowly"
+            return "outage"
+        return "retry_after" if now < self.paused_until else self.limiter.limited_by(now, waiting)
 
     def available(self, now: float) -> int:
         """Return how many more requests may go now."""

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from spark_llm.flow.cubic import CubicWindow
 from spark_llm.flow.rate import AdaptiveRate, Quotas
+from spark_llm.flow.reasons import Reason
 from spark_llm.flow.saturation import SaturationDetector
 from spark_llm.flow.silence import Silence
 from spark_llm.flow.snapshot import number, optional
@@ -114,16 +115,18 @@ class ConcurrencyLimiter:
             return available
         return self._rate.available(now, available)
 
-    def limited_by(self, now: float) -> str:
-        """Return what keeps more requests from going now; empty where nothing does."""
+    def limited_by(self, now: float, waiting: int) -> Reason | None:
+        """Return what keeps more requests from going now, where so many wait; None where nothing does."""
         if self.in_flight < self.window:
-            is_paused = now < self._paused_until or (self._rate is not None and self._rate.is_limiting(now))
-            return self._quotas.limited_by(now) or ("the endpoint's refusals" if is_paused else "")
-        if self._detector.level < self._cubic.value:
-            return "the endpoint's queue"
-        if self._cubic.value >= self.ceiling:
+            if now < self._paused_until:
+                return "refusals"
+            is_slowed = self._rate is not None and self._rate.is_limiting(now)
+            return (self._quotas.limited_by(now) or ("refusals" if is_slowed else None)) if waiting else None
+        if self.window >= self.ceiling:
             return "max_in_flight"
-        return "the endpoint's refusals" if self._cubic.ceiling is not None else "a window that still grows"
+        if self._detector.level < self._cubic.value:
+            return "queue"
+        return "slow_start" if self._cubic.ceiling is None or self._cubic.slow_start_again else "refusals"
 
     def opens_at(self, now: float) -> float | None:
         """Return when `available` can next be more than none; None where only an outcome will help."""
@@ -163,17 +166,14 @@ class ConcurrencyLimiter:
         return Permit(now, self.in_flight + 1, self._count(now), self._detector.generation, False, UNKNOWN, 0.0)
 
     def _count(self, now: float) -> int:
-        """Count a request as in flight; return the number of cuts that it was sent after.
-
-        One beyond the window is sent by a worker that does not know of the last cut yet, and says nothing about it.
-        """
+        """Count a request as in flight; return after how many cuts it was sent."""
         self.in_flight += 1
         fading = 1 - 1 / min(MAX_MEMORY_REQUESTS, max(MIN_MEMORY_REQUESTS, self.window / 2))
         self._recent = self._recent * fading + 1
         self._recent_refused *= fading
         self._accept(1.0, now)
         if self.in_flight > self.window:
-            return self._cuts - 1
+            return self._cuts - 1  # by a worker that does not know of the last one yet
         self._since_cut += 1
         return self._cuts
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from spark_llm.flow.controller import FlowController
+from spark_llm.flow.reasons import REASONS, Reason
 
 MIN_INTERVAL_S = 1.0  # between two lines about one quantity
 DEBUG, INFO = 10, 20  # as `logging` numbers its levels
@@ -21,11 +22,13 @@ class Flow(NamedTuple):
     saturation: float | None = None  # the requests in flight beyond which throughput does not grow
     outage_since: float | None = None
     paused_until: float = 0.0  # by Retry-After
-    limited_by: str = ""  # what keeps more requests from going
+    limited_by: Reason | None = None  # what keeps more requests from going
     wire_formats: tuple[tuple[str, int], ...] = ()  # of each task that does not use the first
 
     @classmethod
-    def of(cls, controller: FlowController, now: float, wire_formats: tuple[tuple[str, int], ...]) -> "Flow":
+    def of(
+        cls, controller: FlowController, limited_by: Reason | None, wire_formats: tuple[tuple[str, int], ...]
+    ) -> "Flow":
         """Return the state of a controller."""
         limiter = controller.limiter
         return cls(
@@ -34,7 +37,7 @@ class Flow(NamedTuple):
             limiter.saturation,
             controller.outage_since,
             controller.paused_until,
-            controller.limited_by(now),
+            limited_by,
             wire_formats,
         )
 
@@ -62,7 +65,7 @@ _MESSAGES: Mapping[str, Callable[[Any, Any, float], str]] = {
     "saturation": lambda _, new, __: _saturation_message(new),
     "outage_since": lambda _, new, __: _outage_message(new),
     "paused_until": lambda _, new, now: f"paused for {new - now:.1f} s by Retry-After",
-    "limited_by": lambda _, new, __: f"limited by {new}",
+    "limited_by": lambda _, new, __: f"limited by {REASONS[new]}" if new else "nothing to send",
     "wire_formats": lambda _, new, __: _wire_formats_message(new),
 }
 

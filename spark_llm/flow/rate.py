@@ -5,7 +5,7 @@ width of the window. Where refused attempts count as well, a window alone never 
 paced: evenly, as by a token bucket of a few requests. All times are in seconds.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from spark_llm.flow.cubic import RETURN_ROUNDS, CubicWindow
 
@@ -20,6 +20,8 @@ MIN_REQUESTS_PER_S = 0.05
 MIN_PER_MINUTE = 0.001  # of a quota whose share is none
 _UNBOUND = 1e9
 _IDLE_ROUNDS = 16.0  # after which a rate that held nothing back is forgotten
+
+_Quota = Literal["requests_per_minute", "tokens_per_minute"]
 
 
 class TokenBucket:
@@ -70,7 +72,10 @@ class Quotas:
 
     def __init__(self, requests_per_minute: float | None, tokens_per_minute: float | None, tasks: int) -> None:
         """Begin full, with an equal part of `tasks`."""
-        limits = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
+        limits: dict[_Quota, float | None] = {
+            "requests_per_minute": requests_per_minute,
+            "tokens_per_minute": tokens_per_minute,
+        }
         self._buckets = {name: TokenBucket(limit / tasks) for name, limit in limits.items() if limit is not None}
         self.are_set = bool(self._buckets)
         self.count_tokens = tokens_per_minute is not None
@@ -80,9 +85,11 @@ class Quotas:
         """Return when a request may go: `now`, or later."""
         return max((bucket.opens_at(now) for bucket in self._buckets.values()), default=now)
 
-    def limited_by(self, now: float) -> str:
-        """Return the limit that keeps a request from going; empty where none does."""
-        return next((name for name, bucket in self._buckets.items() if bucket.opens_at(now) > now), "")
+    def limited_by(self, now: float) -> _Quota | None:
+        """Return the limit that keeps a request from going for longest; None where none does."""
+        opens_at = {name: bucket.opens_at(now) for name, bucket in self._buckets.items()}
+        name = max(opens_at, key=opens_at.__getitem__, default=None)
+        return None if name is None or opens_at[name] <= now else name
 
     def take(self, requests: float, tokens: float, now: float) -> None:
         """Charge for requests and tokens, or give negative ones back."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from spark_llm.livecounts.datagrams import Count, RunningCounts, Sender, encoded_counts
+from spark_llm.livecounts.flows import CurrentFlow, JobFlow, RunningFlows
 from spark_llm.livecounts.signing import signed, verified
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.values import Result
@@ -43,7 +44,7 @@ class Address:
 
 
 class LiveCounts:
-    """The driver's listener: the counts of the tasks in the running chunk.
+    """The driver's listener: the counts of the tasks in the running chunk, and the flow of the hosts' requests.
 
     >>> with LiveCounts(local_address_for("executor.host")) as live:
     ...     live.begin(1)
@@ -58,7 +59,7 @@ class LiveCounts:
         """
         self._host, self._answer = host, answer
         self._secret = secrets.token_bytes(SECRET_BYTES)
-        self._running = RunningCounts(self._secret)
+        self._running, self._flows = RunningCounts(self._secret), RunningFlows(self._secret)
         self._lock = threading.Lock()
         self._resources = contextlib.ExitStack()
         self._address: Address | None = None
@@ -111,6 +112,16 @@ class LiveCounts:
         with self._lock:
             return self._running.rows()
 
+    def flow(self) -> CurrentFlow | None:
+        """Return the requests in flight of all hosts, and what limits them; None where no host has told for a while."""
+        with self._lock:
+            return self._flows.current(time.monotonic())
+
+    def job_flow(self) -> JobFlow | None:
+        """Return how the requests have gone so far; None where no host has told."""
+        with self._lock:
+            return self._flows.job()
+
     def _read(self, listener: socket.socket, end: socket.socket) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(listener, selectors.EVENT_READ)
@@ -122,11 +133,13 @@ class LiveCounts:
                     continue
                 except OSError:
                     return
+                now = time.monotonic()
                 with self._lock:
                     self._running.receive(datagram)
+                    self._flows.receive(datagram, now)
                 if self._answer is None or (payload := verified(self._secret, datagram)) is None:
                     continue
-                if (reply := self._answer(payload, time.monotonic())) is not None:
+                if (reply := self._answer(payload, now)) is not None:
                     with contextlib.suppress(OSError):  # the sender asks again
                         listener.sendto(signed(self._secret, reply), sender)
 

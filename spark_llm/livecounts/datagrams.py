@@ -57,7 +57,8 @@ def encoded_counts(secret: bytes, sender: Sender, columns: Mapping[str, Count]) 
     gathered: list[str] = []
     size = 0
     for name, count in columns.items():
-        column = _json([name, count.rows, *(getattr(count.tally, part) for part in _TALLY_FIELDS), count.tally.failed])
+        sums = [getattr(count.tally, part) for part in _TALLY_FIELDS]
+        column = compact_json([name, count.rows, *sums, count.tally.failed])
         if gathered and size + _utf8_size(column) > MAX_BYTES - _ENVELOPE_BYTES:
             yield signed(secret, _payload(sender, gathered))
             gathered, size = [], 0
@@ -73,7 +74,7 @@ def decoded_counts(secret: bytes, datagram: bytes) -> tuple[Sender, dict[str, Co
         return None
     try:  # a signed datagram may be of another version
         chunk, partition, attempt, columns = json.loads(payload.decode("utf-8", "surrogatepass"))
-        sender = Sender(*map(_non_negative, (chunk, partition, attempt)))
+        sender = Sender(*map(non_negative, (chunk, partition, attempt)))
         return sender, dict(map(_decoded_column, columns))
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
@@ -134,7 +135,8 @@ def _payload(sender: Sender, columns: Sequence[str]) -> bytes:
     return f"[{','.join(map(str, sender))},[{','.join(columns)}]]".encode("utf-8", "surrogatepass")
 
 
-def _json(value: object) -> str:
+def compact_json(value: object) -> str:
+    """Return a value as JSON without spaces."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -146,14 +148,15 @@ def _decoded_column(column: Sequence[object]) -> tuple[str, Count]:
     name, rows, *sums, failed = column
     if not isinstance(name, str) or not isinstance(failed, dict):
         raise TypeError
-    kinds = {kind: _non_negative(failed[kind]) for kind in KINDS if kind in failed}
-    numbers = dict(zip(_TALLY_FIELDS, map(_non_negative, sums), strict=True))
-    if len(kinds) < len(failed) or sum(kinds.values()) > numbers["asked"] or numbers["asked"] > _non_negative(rows):
+    kinds = {kind: non_negative(failed[kind]) for kind in KINDS if kind in failed}
+    numbers = dict(zip(_TALLY_FIELDS, map(non_negative, sums), strict=True))
+    if len(kinds) < len(failed) or sum(kinds.values()) > numbers["asked"] or numbers["asked"] > non_negative(rows):
         raise ValueError
-    return name, Count(_non_negative(rows), Tally(failed=kinds, **numbers))
+    return name, Count(non_negative(rows), Tally(failed=kinds, **numbers))
 
 
-def _non_negative(value: object) -> int:
+def non_negative(value: object) -> int:
+    """Return a decoded number; raises `TypeError` where it is not a whole one, or less than 0."""
     if type(value) is not int or value < 0:
         raise TypeError
     return value

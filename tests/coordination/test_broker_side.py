@@ -41,7 +41,7 @@ def test_a_member_that_arrives_while_the_broker_closes_is_let_go(
             except Exception as error:  # noqa: BLE001 -- the test says so at its end
                 errors.append(error)
 
-        worker = Worker(loop, guarded, Demand, lambda: None, 1, clock(loop))
+        worker = Worker(loop, guarded, Demand, lambda: 0, lambda: None, 1, clock(loop))
         broker = PermitBroker(FlowController(Policy()), Demand, lambda: 0.5)
         side = BrokerSide(worker, broker, place, lambda: None, lambda: None)
         side.start()

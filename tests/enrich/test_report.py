@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from spark_llm.enrich.report import RUNS_DDL, EnrichReport, limits_text
 from spark_llm.errors import HINT, KINDS
+from spark_llm.flow.reasons import REASONS
+from spark_llm.livecounts.flows import JobFlow
 from spark_llm.metering.tally import Tally
 
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
@@ -33,6 +35,7 @@ REPORTS = st.builds(
     columns=st.dictionaries(WORDS, TALLIES, max_size=3),
     limits=st.none() | WORDS,
     notes=st.lists(WORDS, max_size=2),
+    flow=st.none() | st.builds(JobFlow, WHOLE, WHOLE, st.dictionaries(st.sampled_from(list(REASONS)), st.floats(0, 1))),
 )
 STOPPED = EnrichReport(
     run="0123456789ab",
@@ -145,6 +148,16 @@ def test_the_report_says_who_kept_the_limits(hosts: int, expected: str) -> None:
     assert f"limits     {expected}" == str(report).splitlines()[-1]
     assert expected in page_of(report).text
     assert "limits" not in report.row()
+
+
+def test_the_report_says_what_limited_the_requests() -> None:
+    """It is one line, and not in a table of runs."""
+    flow = JobFlow(40, 38, {"refusals": 0.62, "spark": 0.38})
+    report = replace(STOPPED, columns={}, flow=flow)
+
+    assert f"in flight  {flow}" == str(report).splitlines()[-1]
+    assert str(flow) in page_of(report).text
+    assert "flow" not in report.row()
 
 
 def test_a_run_with_nothing_to_do_says_little() -> None:

@@ -1,6 +1,11 @@
 """What a controller says of an endpoint: whether a request may go, and what keeps more of them from going."""
 
+from collections import deque
+from collections.abc import Callable
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spark_llm.flow.controller import FlowController
 from spark_llm.flow.limiter import Permit
@@ -36,7 +41,7 @@ def test_a_window_that_grows_is_the_limit_of_the_beginning() -> None:
     controller, now = grown(Policy(), 20)
     fill(controller, now)
 
-    assert "a window that still grows" == controller.limited_by(now)
+    assert "slow_start" == controller.limited_by(now, 1)
 
 
 def test_max_in_flight_is_the_limit_once_it_is_reached() -> None:
@@ -44,7 +49,7 @@ def test_max_in_flight_is_the_limit_once_it_is_reached() -> None:
     controller, now = grown(Policy(max_in_flight=4), 20)
     fill(controller, now)
 
-    assert "max_in_flight" == controller.limited_by(now)
+    assert "max_in_flight" == controller.limited_by(now, 1)
 
 
 @pytest.mark.parametrize("name", ["requests_per_minute", "tokens_per_minute"])
@@ -59,14 +64,24 @@ def test_a_quota_that_is_spent_is_named(name: str) -> None:
     )
     fill(controller, now)
 
-    assert name == controller.limited_by(now)
+    assert (name, None) == (controller.limited_by(now, 1), controller.limited_by(now, 0))
 
 
-def test_rows_that_come_too_slowly_are_the_limit_of_an_idle_window() -> None:
-    """More could go, and nothing waits."""
-    controller, now = grown(Policy(), 20)
+def test_the_quota_that_holds_for_longest_is_named() -> None:
+    """Both are spent, the tokens by far."""
+    controller, now = grown(Policy(requests_per_minute=600, tokens_per_minute=600), 12)
+    controller.acquire(now, characters=6_000)
 
-    assert "Spark: rows come too slowly" == controller.limited_by(now)
+    assert "tokens_per_minute" == controller.limited_by(now, 1)
+
+
+@given(st.integers(0, 200), st.integers(0, 64))
+def test_nothing_limits_an_idle_window(answers: int, waiting: int) -> None:
+    """More could go, whatever waits."""
+    controller, now = grown(Policy(), answers)
+
+    assert controller.limited_by(now, waiting) is None
+    assert controller.available(now) > 0
 
 
 def test_refusals_and_pauses_of_the_endpoint_are_named() -> None:
@@ -75,10 +90,11 @@ def test_refusals_and_pauses_of_the_endpoint_are_named() -> None:
     for permit in fill(controller, now):
         controller.on_rate_limited(permit, now)
     assert 0 < len(fill(controller, now))
-    assert ("the endpoint's refusals", 0.0) == (controller.limited_by(now), controller.paused_until)
+    assert ("refusals", 0.0) == (controller.limited_by(now, 1), controller.paused_until)
 
     controller.on_rate_limited(controller.acquire(now), now, pause_s=3.0, paused=True)
-    assert ("the endpoint's Retry-After", now + 3.0) == (controller.limited_by(now), controller.resumes_at(now))
+    assert ("retry_after", now + 3.0) == (controller.limited_by(now, 0), controller.resumes_at(now))
+    assert "refusals" == controller.limited_by(now + 3.1, 1)  # the rate that it taught
 
 
 def test_an_outage_lets_one_probe_go() -> None:
@@ -87,10 +103,52 @@ def test_an_outage_lets_one_probe_go() -> None:
     for permit in fill(controller, now)[:BUDGET]:
         controller.on_fault(permit, now, 0.5)
 
-    assert ("an outage of the endpoint", 0) == (controller.limited_by(now), controller.available(now))
+    assert ("outage", 0) == (controller.limited_by(now, 0), controller.available(now))
     now = controller.resumes_at(now) or 0.0
     assert 1 == controller.available(now)
     probe = controller.acquire(now)
     assert (True, None, 0) == (probe.is_probe, controller.resumes_at(now), controller.available(now))
     controller.on_inconclusive(probe)
     assert 1 == controller.available(now)
+
+
+def reasons_of(
+    controller: FlowController, answers: int, latency_of: Callable[[int], float], capacity: int
+) -> list[str]:
+    """Answer or refuse the oldest request and send the next, again and again; return what limited it, in order."""
+    sent, now, reasons = deque[Permit](), 0.0, dict[str, None]()
+    for _ in range(answers):
+        sent.extend(fill(controller, now))
+        if (reason := controller.limited_by(now, 1)) is not None:
+            reasons[reason] = None
+        if not sent:
+            now = controller.opens_at(now) or now
+            continue
+        permit = sent.popleft()
+        now += LATENCY_S / (len(sent) + 1)
+        if permit.level > capacity:
+            controller.on_rate_limited(permit, now)
+        else:
+            controller.on_answer(permit, now, latency_of(permit.level))
+    return list(reasons)
+
+
+def test_the_queue_of_an_endpoint_is_the_limit_where_more_would_wait_there() -> None:
+    """Latency grows with each request in flight beyond ten."""
+    reasons = reasons_of(FlowController(Policy()), 2_000, lambda level: LATENCY_S * max(1.0, level / 10), 512)
+
+    assert ["slow_start", "queue"] == reasons
+
+
+def test_refusals_that_have_stopped_are_no_limit_any_more() -> None:
+    """A window that doubles past the ceiling that they taught is in slow start again."""
+    controller = FlowController(Policy())
+    assert ["slow_start", "refusals"] == reasons_of(controller, 2_000, lambda _: LATENCY_S, 20)
+    learned = controller.snapshot(0.0)
+    successors = [FlowController(Policy()), FlowController(Policy())]
+    for successor, slow_start_from in zip(successors, (None, 4.0), strict=True):
+        learned["limiter"]["cubic"][-1] = slow_start_from
+        successor.restore(learned, 0.0, 0.0)
+        fill(successor, 0.0)
+
+    assert ["refusals", "slow_start"] == [successor.limited_by(0.0, 1) for successor in successors]

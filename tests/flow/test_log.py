@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from spark_llm.flow.log import DEBUG, INFO, MIN_INTERVAL_S, Flow, FlowLog
 
+LIMITED = Flow(4, paused_until=95.0, wire_formats=(("chat", 1),), limited_by="refusals")
 TIMES = st.lists(st.floats(0, 60), min_size=1, max_size=200).map(sorted)
 
 
@@ -24,10 +25,12 @@ def test_each_change_has_its_message() -> None:
         (Flow(4), (INFO, "the outage ended")),
         (Flow(4, paused_until=95.0), (INFO, "paused for 5.0 s by Retry-After")),
         (Flow(4, paused_until=95.0, wire_formats=(("chat", 1),)), (INFO, "chat uses wire format 1")),
+        (LIMITED, (DEBUG, "limited by the endpoint's 429s")),
+        (LIMITED._replace(limited_by=None), (DEBUG, "nothing to send")),
     ]
 
     for number, (flow, expected) in enumerate(steps):
-        assert [expected] == list(log.changes(flow, now=10.0 * (number + 1) - 10.0 * (number == 9)))
+        assert [expected] == list(log.changes(flow, now=10.0 * (number + 1) - 10.0 * (number >= 9)))
 
 
 def test_nothing_is_logged_without_a_change() -> None:

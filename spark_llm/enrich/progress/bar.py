@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, TextIO
 
 from tqdm import tqdm
 
+from spark_llm.livecounts.flows import CurrentFlow
 from spark_llm.metering.tally import Tally, total_of
 from spark_llm.text.format import by_kind, dollars
 
@@ -29,25 +30,37 @@ class RunningTotals(Protocol):
     def counts(self) -> Mapping[str, Tally]:
         """Return its tallies, by column."""
 
+    def flow(self) -> CurrentFlow | None:
+        """Return the job's requests in flight, and what limits them; None where that is not known."""
+
     def end(self) -> None:
-        """Set them to zero."""
+        """Set the counts to zero."""
 
 
 class State(NamedTuple):
-    """How far a job is: rows done, the sum of all columns' tallies, and its cost in US dollars, where it is known."""
+    """How far a job is.
+
+    Attributes:
+        rows: Rows that are done.
+        tally: The sum of all columns' tallies.
+        usd: The cost in US dollars; None where it is not known.
+        flow: The requests in flight, and what limits them; None where that is not known.
+    """
 
     rows: int
     tally: Tally
     usd: float | None
+    flow: CurrentFlow | None = None
 
     @property
     def details(self) -> str:
-        """Tokens, errors by kind and cost; each only where there is some."""
+        """Tokens, errors by kind, cost and flow; each only where there is some."""
         failed = sum(self.tally.failed.values())
         parts = (
             f"{self.tally.total_tokens:,} tokens" if self.tally.total_tokens else "",
             f"{failed:,} failed ({by_kind(self.tally.failed)})" if failed else "",
             "" if self.usd is None else dollars(self.usd),
+            "" if self.flow is None else str(self.flow),
         )
         return ", ".join(filter(None, parts))
 
@@ -126,7 +139,7 @@ class Progress:
         with self._lock:
             tallies = _sums(self._tallies, self._live.counts())
             rows = min(self._total, self._rows + self._live.rows())
-        return State(rows, total_of(tallies.values()), self._cost(tallies))
+        return State(rows, total_of(tallies.values()), self._cost(tallies), self._live.flow())
 
     def draw(self) -> None:
         """Draw the bar; in a log, write a line if the last one is a minute old."""

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.enrich.progress.bar import LINE_EVERY_S, Progress
+from spark_llm.livecounts.flows import CurrentFlow
 from spark_llm.metering.tally import Tally
 from tests.conftest import ROOT
 
@@ -43,6 +44,7 @@ class Chunk:
     def __init__(self) -> None:
         self.done = 0
         self.tallies: dict[str, Tally] = {}
+        self.told: CurrentFlow | None = None
 
     def rows(self) -> int:
         """Return how many rows are done."""
@@ -52,8 +54,12 @@ class Chunk:
         """Return the tallies, by column."""
         return self.tallies
 
+    def flow(self) -> CurrentFlow | None:
+        """Return the flow of the job's requests."""
+        return self.told
+
     def end(self) -> None:
-        """Set them to zero."""
+        """Set the counts to zero."""
         self.done, self.tallies = 0, {}
 
 
@@ -141,6 +147,23 @@ def test_a_line_leaves_out_what_is_not_known() -> None:
         progress.finish_chunk(5, {"mood": Tally(5)})
 
     assert "spark_llm: 5 of 10 rows [00:20<00:20,  0.25 rows/s]\n" == log.getvalue()
+
+
+def test_a_line_says_what_limits_the_job() -> None:
+    """It comes last; a host that falls silent takes it away."""
+    clock, chunk, log = Clock(), Chunk(), io.StringIO()
+    with Progress(100, chunk, per_million, enabled=True, clock=clock, stream=log) as progress:
+        clock.now_s += LINE_EVERY_S
+        chunk.done, chunk.tallies = 60, {"mood": Tally(60, total_tokens=240)}
+        chunk.told = CurrentFlow(38, 40, {"llama": "refusals"})
+        progress.draw()
+        chunk.told = None
+
+    assert """\
+spark_llm: 60 of 100 rows, 240 tokens, $0.0002, 38 in flight of 40 · limited by the endpoint's 429s \
+[01:00<00:40,  1.00 rows/s]
+spark_llm: 60 of 100 rows, 240 tokens, $0.0002 [01:00<00:40,  1.00 rows/s]
+""" == log.getvalue()
 
 
 def test_exact_counts_replace_live_counts() -> None:

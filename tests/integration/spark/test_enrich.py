@@ -19,7 +19,7 @@ from spark_llm.enrich.staging import Staging
 from spark_llm.enrich.table import Table
 from spark_llm.functions import llm_summarize
 from spark_llm.metering.budget import Budget
-from spark_llm.serving import Faults, LocalEndpoints
+from spark_llm.serving import Capacity, Faults, LocalEndpoints
 from tests.conftest import ROOT
 from tests.integration.spark.asking import Run, chat, endpoint, texts, written
 
@@ -53,13 +53,31 @@ def test_only_pending_rows_are_asked(
 def test_the_report_says_who_kept_the_limits(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
-    """Without limits it says nothing."""
+    """Without limits and without a bar it says nothing: no host tells the driver anything."""
+    endpoints.latency_s = 0.2
     limited = chat_udf(endpoint(endpoints), policy=Policy(max_in_flight=2))
-    _, kept = run(texts(spark, 5), place("limited"), {"answer": limited("text")})
+    _, kept = run(texts(spark, 30), place("limited"), {"answer": limited("text")})
+    assert 2 == endpoints.stats.max_in_flight
     _, free = run(texts(spark, 5), place("free"), {"answer": chat(endpoints)("text")})
 
     assert ("shared over the cluster by the driver (1 host)", None) == (kept.limits, free.limits)
-    assert 2 >= endpoints.stats.max_in_flight
+    assert kept.flow is not None
+    assert (2, 2) == (kept.flow.peak_in_flight, kept.flow.window)
+    assert "max_in_flight" in kept.flow.limited_by
+    assert free.flow is None
+
+
+def test_the_report_says_what_limited_the_requests(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str]
+) -> None:
+    """Workers find out what the endpoint takes, and tell the driver."""
+    endpoints.latency_s, endpoints.capacity = 0.2, Capacity(concurrency=4)
+    report = enrich_table(spark, texts(spark, 150), place("target"), "id", {"answer": chat(endpoints)("text")})
+
+    assert report.flow is not None
+    assert "refusals" in report.flow.limited_by
+    assert 0 < report.flow.peak_in_flight <= 16  # slow start doubles past four
+    assert f"in flight  {report.flow}" in str(report)
 
 
 @pytest.mark.slow

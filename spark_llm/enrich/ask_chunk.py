@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm.coordination.allotment import HardLimits
 from spark_llm.engine.request_spec import RequestSpec, request_specs
-from spark_llm.enrich.changes import any_of, argument_name, col
+from spark_llm.enrich.changes import any_of, argument_name, col, struct
 from spark_llm.enrich.column_types import nullable
 from spark_llm.enrich.multi_udf import LiveReporting, MultiUDF, Part
 from spark_llm.enrich.plan import FilledColumn, RunPlan
@@ -21,6 +21,7 @@ from spark_llm.livecounts.counts import Address
 from spark_llm.metering.chunking import FATAL_KINDS, NOT_ROW_ERRORS
 from spark_llm.metering.tally import Tally
 from spark_llm.policy import Policy
+from spark_llm.protocol.identifiers import quoted
 
 _TOKENS = ("prompt", "completion", "cached", "total")
 _SPLITS = re.compile(r"splits=(\d+)")
@@ -97,27 +98,31 @@ class ChunkRunner:
         ]
         udf = MultiUDF(parts, live, partial(self._task_spec, driver))
         asked = work.repartition(self.tasks, "key").withColumn("answer", udf(*arguments))
-        deferred = {each.name: _is(col("answer", each.name, "error", "kind"), NOT_ROW_ERRORS) for each in filled}
+        deferred = {each.name: _is(quoted(("answer", each.name, "error", "kind")), NOT_ROW_ERRORS) for each in filled}
         kept = ("key", "carried", "changed", "deleted", "new", "fingerprints")
-        return asked.select(
+        structs = {
+            "writes": {name: f"{quoted(('writes', name))} AND NOT {no}" for name, no in deferred.items()},
+            "result": {each.name: _result(each) for each in filled},
+            "requests": {name: quoted(("answer", name, "requests")) for name in deferred},
+        }
+        has_result = any_of(f"{quoted(('asks', name))} AND NOT {no}" for name, no in deferred.items())
+        return asked.selectExpr(
             *(name for name in kept if name in work.columns),
-            F.struct(*((col("writes", name) & ~no).alias(name) for name, no in deferred.items())).alias("writes"),
-            F.struct(*(_result(each).alias(each.name) for each in filled)).alias("result"),
-            F.struct(*(col("answer", name, "requests").alias(name) for name in deferred)).alias("requests"),
-            (~any_of(col("asks", name) & ~no for name, no in deferred.items())).alias("deferred"),
+            *(f"{struct(fields)} AS {name}" for name, fields in structs.items()),
+            f"NOT ({has_result}) AS deferred",
         )
 
-    def _counts(self) -> dict[str, Column]:
+    def _counts(self) -> dict[str, str]:
         """Return the aggregates over answers that make a `ChunkResult`."""
         names = [each.name for each in self.plan.filled]
         requested = any_of(_was_requested(name) for name in names)
-        failed = any_of(col("result", name, "error").isNotNull() for name in names)
+        failed = any_of(f"{quoted(('result', name, 'error'))} IS NOT NULL" for name in names)
         columns = {f"{i} {what}": count for i, name in enumerate(names) for what, count in _column_counts(name).items()}
         return {
-            "asked": F.count_if(requested),
-            "answered": F.count_if(requested & ~failed),
-            "only_new": F.min("new"),
-            "fatal_error": F.coalesce(*(_fatal_message(name) for name in names)),
+            "asked": f"count_if({requested})",
+            "answered": f"count_if(({requested}) AND NOT ({failed}))",
+            "only_new": "min(new)",
+            "fatal_error": f"coalesce({', '.join(map(_fatal_message, names))})",
             **columns,
         }
 
@@ -140,33 +145,33 @@ def _default_parallelism(spark: SparkSession) -> int:
     return spark.range(10_000).select(F.spark_partition_id()).distinct().count()
 
 
-def _is(kind: Column, kinds: Iterable[Kind]) -> Column:
-    return F.coalesce(kind.isin(*kinds), F.lit(False))
+def _is(kind: str, kinds: Iterable[Kind]) -> str:
+    return f"coalesce({kind} IN ({', '.join(map(repr, kinds))}), false)"
 
 
-def _result(each: FilledColumn) -> Column:
+def _result(each: FilledColumn) -> str:
     """Return the result of a UDF; null where a pandas UDF, which cannot return a null struct, has only null fields."""
-    result = F.struct(*(col("answer", each.name, name).alias(name) for name in each.type.fieldNames()))
-    return F.when(col("answer", each.name, "attempts").isNotNull(), result)
+    result = struct({name: quoted(("answer", each.name, name)) for name in each.type.fieldNames()})
+    return f"CASE WHEN {quoted(('answer', each.name, 'attempts'))} IS NOT NULL THEN {result} END"
 
 
-def _was_requested(name: str) -> Column:
+def _was_requested(name: str) -> str:
     """Return whether a row counts as asked: one that its task stopped asking does not."""
-    attempted = col("result", name, "attempts").isNotNull()
-    return attempted & ~_is(col("result", name, "error", "kind"), ["cancelled"])
+    attempts, kind = quoted(("result", name, "attempts")), quoted(("result", name, "error", "kind"))
+    return f"{attempts} IS NOT NULL AND NOT {_is(kind, ['cancelled'])}"
 
 
-def _fatal_message(name: str) -> Column:
+def _fatal_message(name: str) -> str:
     """Return the message of an error that every further row would get; the first by the alphabet, else null."""
-    error = col("result", name, "error")
-    return F.min(F.when(_is(error["kind"], FATAL_KINDS), error["message"]))
+    error = quoted(("result", name, "error"))
+    return f"min(CASE WHEN {_is(f'{error}.kind', FATAL_KINDS)} THEN {error}.message END)"
 
 
-def _column_counts(name: str) -> dict[str, Column]:
-    result = partial(col, "result", name)
-    counts = {"asked": F.count(result("attempts")), "requests": F.sum(col("requests", name))}
-    counts |= {f"{part}_tokens": F.sum(result("usage", f"{part}_tokens").cast("bigint")) for part in _TOKENS}
-    return counts | {kind: F.count_if(result("error", "kind") == kind) for kind in KINDS}
+def _column_counts(name: str) -> dict[str, str]:
+    result = quoted(("result", name))
+    counts = {"asked": f"count({result}.attempts)", "requests": f"sum({quoted(('requests', name))})"}
+    counts |= {f"{part}_tokens": f"sum(bigint({result}.usage.{part}_tokens))" for part in _TOKENS}
+    return counts | {kind: f"count_if({result}.error.kind = {kind!r})" for kind in KINDS}
 
 
 def _tally(counts: Mapping[str, Any]) -> Tally:

@@ -2,12 +2,14 @@
 
 One query over source and target finds them. It is written down at once, so Spark evaluates it once. A row has a struct
 for each kind of column, so no name of the user's meets one of these.
+
+Expressions are SQL, because classic PySpark takes about ten calls to Java for each operator of a `Column`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 
-from pyspark.sql import Column, DataFrame, Observation, Window
+from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StringType
 
@@ -34,18 +36,18 @@ def pending_rows(
     *,
     retry_errors: bool,
     delete_missing: bool,
-    errors: Observation | None = None,
+    seen: Observation | None = None,
 ) -> DataFrame:
     """Return the rows with something to ask or to write; all rows of the source where `target` is None, or empty.
 
     Columns: `key`, `carried`, `fingerprints`; `asks` (the columns to ask), `writes` (the columns to write: also a null
     where an input became null); `new` (the target lacks the row), `changed` (a carried column differs), `deleted` (the
     source lacks the row); `copies` of the key, `size` of the inputs to ask in bytes, and the arguments (`a0_0` …).
-    `errors` observes `kept`: how many other rows of the source keep an error in the target.
+    `seen` observes the source: its `rows`, and how many of those that are not written keep an error in the target, as
+    `still_failed`.
     """
     rows = source.select(
-        _struct(plan.key).alias("key"),
-        *([_struct(plan.carried).alias("carried")] if plan.carried else []),
+        *map(F.expr, _own_columns(plan)),
         F.struct(*(each.fingerprint.alias(each.name) for each in plan.filled)).alias("fingerprints"),
         *(
             argument.cast(nullable(kind, numbered=True)).alias(argument_name(i, j))
@@ -54,85 +56,84 @@ def pending_rows(
         ),
     )
     if target is None:
-        new, false = F.lit(True), F.lit(False)
-        flags = new.alias("new"), false.alias("deleted"), false.alias("changed")
-        compared = rows.select("*", *_answered(None, plan), *flags)
+        compared = rows.selectExpr("*", *_answered(None, plan), "true AS new", "false AS deleted", "false AS changed")
     else:
         compared = _compared(rows, target, plan, delete_missing=delete_missing)
-    return _with_flags(compared, plan, errors, retry_errors=retry_errors)
+    return _with_flags(compared, plan, seen, retry_errors=retry_errors)
 
 
-def _answered(target: DataFrame | None, plan: RunPlan) -> tuple[Column, Column]:
+def _own_columns(plan: RunPlan, prefix: str = "") -> list[str]:
+    """Return the key and the carried columns of a table, each kind as a struct."""
+    kinds = {f"{prefix}key": plan.key, f"{prefix}carried": plan.carried}
+    fields = {kind: {name: quoted((name,)) for name in names} for kind, names in kinds.items() if names}
+    return [f"{struct(each)} AS {kind}" for kind, each in fields.items()]
+
+
+def _answered(target: DataFrame | None, plan: RunPlan) -> tuple[str, str]:
     """Return two structs, by the columns to fill: the target's fingerprints, and whether its errors are retryable.
 
     A column that the target lacks is null in both, and a row without an error is null in the second.
     """
     found = {plan.same(name) for name in target.columns} if target is not None else set[str]()
-    null = F.lit(None)
-    fingerprints, retryable = [], []
+    fingerprints, retryable = {}, {}
     for each in plan.filled:
         has_fingerprint = plan.same(each.fingerprint_name) in found
         has_error = has_fingerprint and plan.same(each.name) in found
-        fingerprint = col(each.fingerprint_name) if has_fingerprint else null.cast("string")
-        error = col(each.name, "error", "retryable") if has_error else null.cast("boolean")
-        fingerprints.append(fingerprint.alias(each.name))
-        retryable.append(error.alias(each.name))
-    return F.struct(*fingerprints).alias("t_fingerprints"), F.struct(*retryable).alias("t_retryable")
+        fingerprints[each.name] = quoted((each.fingerprint_name,)) if has_fingerprint else "CAST(NULL AS STRING)"
+        retryable[each.name] = quoted((each.name, "error", "retryable")) if has_error else "CAST(NULL AS BOOLEAN)"
+    return f"{struct(fingerprints)} AS t_fingerprints", f"{struct(retryable)} AS t_retryable"
 
 
 def _compared(rows: DataFrame, target: DataFrame, plan: RunPlan, *, delete_missing: bool) -> DataFrame:
     """Return the source's rows joined to the target's, with `new`, `deleted` and `changed`."""
     kinds = {plan.same(field.name): field.dataType for field in target.schema}
-    known = target.select(
-        _struct(plan.key).alias("t_key"),
-        *([_struct(plan.carried).alias("t_carried")] if plan.carried else []),
-        *_answered(target, plan),
-        F.lit(True).alias("in_target"),
+    known = target.selectExpr(*_own_columns(plan, "t_"), *_answered(target, plan), "true AS in_target")
+    same_key = " AND ".join(f"{quoted(('key', name))} = {quoted(('t_key', name))}" for name in plan.key)
+    differs = any_of(
+        _differ(quoted(("carried", name)), quoted(("t_carried", name)), kinds[plan.same(name)]) for name in plan.carried
     )
-    same_key = reduce(Column.__and__, [col("key", name) == col("t_key", name) for name in plan.key])
-    new = col("in_target").isNull()
-    differences = (
-        _differ(col("carried", name), col("t_carried", name), kinds[plan.same(name)]) for name in plan.carried
-    )
-    flags = {"new": new, "deleted": F.lit(False), "changed": ~new & any_of(differences)}
+    flags = {"new": "in_target IS NULL", "deleted": "false", "changed": f"in_target IS NOT NULL AND ({differs})"}
     if delete_missing:
-        flags |= {"deleted": col("key").isNull(), "key": F.coalesce("key", "t_key")}
-    return rows.join(known, same_key, "full" if delete_missing else "left").withColumns(flags)
+        flags |= {"deleted": "key IS NULL", "key": "coalesce(key, t_key)"}
+    joined = rows.join(known, F.expr(same_key), "full" if delete_missing else "left")
+    return joined.withColumns({name: F.expr(flag) for name, flag in flags.items()})
 
 
-def _with_flags(compared: DataFrame, plan: RunPlan, errors: Observation | None, *, retry_errors: bool) -> DataFrame:
+def _with_flags(compared: DataFrame, plan: RunPlan, seen: Observation | None, *, retry_errors: bool) -> DataFrame:
     """Return the rows with something to do; rows with a faulty key are among them, so that they can be counted.
 
     The copies of a key are counted after the join, so that both share one partitioning. A key that is twice in the
     source or in the target is twice there.
     """
-    writes, keeps_error = {}, []
-    for each in plan.filled:
-        retryable = col("t_retryable", each.name)
-        stale = ~col("fingerprints", each.name).eqNullSafe(col("t_fingerprints", each.name))
-        retried = col("fingerprints", each.name).isNotNull() & F.coalesce(retryable, F.lit(False))
-        writes[each.name] = ~col("deleted") & (stale | retried if retry_errors else stale)
-        keeps_error.append(retryable.isNotNull() & ~writes[each.name])
-    asks = {each.name: writes[each.name] & col("fingerprints", each.name).isNotNull() for each in plan.filled}
+    names = [each.name for each in plan.filled]
+    writes, asks, keeps_error = {}, {}, []
+    for name in names:
+        fingerprint, retryable = quoted(("fingerprints", name)), quoted(("t_retryable", name))
+        stale = f"NOT {fingerprint} <=> {quoted(('t_fingerprints', name))}"
+        retried = f"{fingerprint} IS NOT NULL AND coalesce({retryable}, false)"
+        writes[name] = f"NOT deleted AND ({f'{stale} OR {retried}' if retry_errors else stale})"
+        asks[name] = f"{writes[name]} AND {fingerprint} IS NOT NULL"
+        keeps_error.append(f"{retryable} IS NOT NULL AND NOT ({writes[name]})")
     sizes = [
-        F.when(asks[each.name], text_size(col(argument_name(i, j)), kind)).otherwise(0)
+        F.when(F.expr(asks[each.name]), text_size(col(argument_name(i, j)), kind)).otherwise(0)
         for i, each in enumerate(plan.filled)
         for j, kind in enumerate(each.argument_types)
     ]
-    same_key = Window.partitionBy(*(col("key", name) for name in plan.key))
-    faulty = (col("copies") > 1) | any_of(col("key", name).isNull() for name in plan.key)
+    keys = [quoted(("key", name)) for name in plan.key]
     flags = {  # in one step, because Spark analyses the whole query after each
-        "copies": F.count(F.lit(1)).over(same_key),
-        "writes": F.struct(*(condition.alias(name) for name, condition in writes.items())),
-        "asks": F.struct(*(condition.alias(name) for name, condition in asks.items())),
-        "changed": col("changed") & ~col("deleted"),
+        "copies": F.expr(f"count(1) OVER (PARTITION BY {', '.join(keys)})"),
+        "writes": F.expr(struct(writes)),
+        "asks": F.expr(struct(asks)),
+        "changed": F.expr("changed AND NOT deleted"),
         "size": reduce(Column.__add__, sizes, F.lit(0)).cast("bigint"),
     }
-    is_written = any_of(col("writes", name) for name in writes)
     rows = compared.withColumns(flags)
-    if errors is not None:
-        rows = rows.observe(errors, F.count_if(any_of(keeps_error) & ~col("deleted")).alias("kept"))
-    return rows.where(col("new") | col("changed") | col("deleted") | is_written | faulty).select(
+    if seen is not None:
+        kept = F.expr(f"count_if(NOT deleted AND ({any_of(keeps_error)})) AS still_failed")
+        rows = rows.observe(seen, F.expr("count_if(NOT deleted) AS rows"), kept)
+    faults = [f"{name} IS NULL" for name in keys]
+    is_written = any_of(quoted(("writes", name)) for name in names)
+    return rows.where(f"new OR changed OR deleted OR {is_written} OR copies > 1 OR {any_of(faults)}").select(
         "key",
         *(["carried"] if plan.carried else []),
         *("fingerprints", "asks", "writes", "new", "changed", "deleted", "copies", "size"),
@@ -140,9 +141,14 @@ def _with_flags(compared: DataFrame, plan: RunPlan, errors: Observation | None, 
     )
 
 
-def any_of(conditions: Iterable[Column]) -> Column:
+def any_of(conditions: Iterable[str]) -> str:
     """Return whether one of these is true."""
-    return reduce(Column.__or__, conditions, F.lit(False))
+    return " OR ".join(f"({each})" for each in conditions) or "false"
+
+
+def struct(fields: Mapping[str, str]) -> str:
+    """Return a struct of these fields, by name."""
+    return f"struct({', '.join(f'{value} AS {quoted((name,))}' for name, value in fields.items())})"
 
 
 def text_size(argument: Column, kind: DataType) -> Column:
@@ -151,10 +157,10 @@ def text_size(argument: Column, kind: DataType) -> Column:
     return F.coalesce(F.octet_length(text), F.lit(0))
 
 
-def key_counts(key: Sequence[str]) -> dict[str, Column]:
+def key_counts(key: Sequence[str]) -> dict[str, str]:
     """Return aggregates over pending rows: `null_keys`, and `repeated` for rows that share their key."""
-    no_key = any_of(col("key", name).isNull() for name in key)
-    return {"null_keys": F.count_if(no_key), "repeated": F.count_if(col("copies") > 1)}
+    no_key = any_of(f"{quoted(('key', name))} IS NULL" for name in key)
+    return {"null_keys": f"count_if({no_key})", "repeated": "count_if(copies > 1)"}
 
 
 def check_key(pending: DataFrame, key: Sequence[str], counts: Mapping[str, int]) -> None:
@@ -177,15 +183,11 @@ def check_key(pending: DataFrame, key: Sequence[str], counts: Mapping[str, int])
 
 def asked_condition(plan: RunPlan) -> str:
     """Return the SQL condition that a pending row asks one of the columns to fill."""
-    return " OR ".join(quoted(("asks", each.name)) for each in plan.filled)
+    return any_of(quoted(("asks", each.name)) for each in plan.filled)
 
 
-def _struct(names: Sequence[str]) -> Column:
-    return F.struct(*(col(name).alias(name) for name in names))
-
-
-def _differ(one: Column, other: Column, kind: DataType) -> Column:
+def _differ(one: str, other: str, kind: DataType) -> str:
     """Return whether two values differ; values that Spark cannot compare are compared as JSON."""
     if is_comparable(kind):
-        return ~one.eqNullSafe(other)
-    return ~F.to_json(F.struct(one)).eqNullSafe(F.to_json(F.struct(other)))
+        return f"NOT {one} <=> {other}"
+    return f"NOT to_json(struct({one})) <=> to_json(struct({other}))"

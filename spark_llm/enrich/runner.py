@@ -17,7 +17,6 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from pyspark.sql import DataFrame, Observation, SparkSession
-from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 from pyspark.sql.utils import is_remote
 
@@ -73,7 +72,7 @@ class Job:
         """Ask about the rows of the source that are new or changed, and merge the answers into the target."""
         started_at, started_s, name = datetime.now(timezone.utc), time.monotonic(), uuid.uuid4().hex[:12]
         target = Table(spark, self.target)
-        early = self.plan(spark, source)  # every error of the columns comes before the lease is taken
+        early = self.plan(source, target)  # every error of the columns comes before the lease is taken
         formats = self._formats(source, target, early)
         with (
             Lease(spark, lease_table(spark, target), formats, name, self._notify) as lease,
@@ -81,7 +80,7 @@ class Job:
         ):
             _logger.info("run %s on %s begins", name, target)
             target.refresh()  # the last run may have altered and filled it meanwhile
-            tables = self.plan(spark, source, early)
+            tables = self.plan(source, target, early)
             plan, notes = apply_plan(tables.plan, target, formats)
             if plan.added_answers or plan.added_carried:
                 tables = Tables(source.read(), target.read_existing(), plan)
@@ -91,9 +90,8 @@ class Job:
                 recovered = _recover(staging, merger, tables.target, target)
                 if recovered:
                     tables = Tables(source.read(), target.read_existing(), plan)
-                seen, errors = Observation("spark_llm source"), Observation("spark_llm errors")
-                rows = tables.source.observe(seen, F.count(F.lit(1)).alias("rows"))
-                work = WorkTable(staging, self.pending(Tables(rows, tables.target, plan), errors), plan)
+                seen = Observation("spark_llm source")
+                work = WorkTable(staging, self.pending(tables._replace(plan=plan), seen), plan)
                 _logger.info("run %s: %d rows to ask, %d to write unasked", name, work.to_ask, work.unasked)
                 if work.unasked:
                     merger.merge_unasked(work.rows, staging.location("work"), work.asked)
@@ -101,13 +99,14 @@ class Job:
                 chunks = ChunkPlanner(work.to_ask, self.limits, guess, started_s)
                 total, limits, flow = self._ask(spark, plan, work, chunks, staging, merger)
         _logger.info("run %s ends: %d rows asked, %d answered, %d left", name, total.asked, total.answered, chunks.left)
+        counts = observed_values(seen)
         return EnrichReport(
             run=name,
             target=str(target),
             started_at=started_at,
             seconds=time.monotonic() - started_s,
-            rows=_source_rows(seen, work),
-            still_failed=(observed_values(errors) or {}).get("kept"),
+            rows=_source_rows(counts, work),
+            still_failed=(counts or {}).get("still_failed"),
             asked=total.asked,
             answered=total.answered,
             left=chunks.left,
@@ -121,24 +120,23 @@ class Job:
             flow=flow,
         )
 
-    def plan(self, spark: SparkSession, source: Source, early: Tables | None = None) -> Tables:
+    def plan(self, source: Source, target: Table, early: Tables | None = None) -> Tables:
         """Read both tables, and plan; raises `ConfigError` where source, target, key and columns do not fit together.
 
         `early` is an earlier result; its plan still holds where the schemas are the same.
         """
-        target = Table(spark, self.target)
         rows, known = source.read(), target.read()
         if early is not None and _schemas(rows, known) == _schemas(early.source, early.target):
             return Tables(rows, known, early.plan)
         schema, known_schema = _schemas(rows, known)
-        same = same_of(spark)
+        same = same_of(rows.sparkSession)
         types = input_types(rows, self.calls, same)
         return Tables(rows, known, plan_run(schema, known_schema, str(target), self.key, self.calls, types, same))
 
-    def pending(self, tables: Tables, errors: Observation | None = None) -> DataFrame:
-        """Return the rows with something to do, as `changes.pending_rows` has them."""
+    def pending(self, tables: Tables, seen: Observation | None = None) -> DataFrame:
+        """Return the rows with something to do, and observe the source, as `changes.pending_rows` does."""
         delete = self.on_missing == "delete"
-        return pending_rows(*tables, retry_errors=self.retry_errors, delete_missing=delete, errors=errors)
+        return pending_rows(*tables, retry_errors=self.retry_errors, delete_missing=delete, seen=seen)
 
     def _formats(self, source: Source, target: Table, early: Tables) -> list[str | None]:
         """Return the format of the target, or those to create it in, the best first."""
@@ -204,16 +202,15 @@ def _driver_host(spark: SparkSession) -> str:
     return local_address_for(spark.client.host) if is_remote() else spark.conf.get("spark.driver.host") or ""
 
 
-def _source_rows(seen: Observation, work: WorkTable) -> int | None:
+def _source_rows(counts: Mapping[str, int] | None, work: WorkTable) -> int | None:
     """Return how many rows the source had; None where Spark does not report it.
 
     Where the work was written and nothing was observed, Spark had planned an empty source away.
     """
-    values = observed_values(seen)
-    if values is None:
+    if counts is None:
         return None
     empty = 0 if work.to_ask == 0 and work.unasked == work.deleted else None
-    return values.get("rows", empty)
+    return counts.get("rows", empty)
 
 
 @contextmanager

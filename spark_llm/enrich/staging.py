@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
@@ -43,8 +43,8 @@ class Staging:
         """Return the name of a part as SQL reads it, for messages."""
         return self._table(part).name
 
-    def write(self, part: str, rows: DataFrame, counts: Mapping[str, Column]) -> tuple[DataFrame, Mapping[str, Any]]:
-        """Replace a part by these rows; return them as they were written, and aggregates over them.
+    def write(self, part: str, rows: DataFrame, counts: Mapping[str, str]) -> tuple[DataFrame, Mapping[str, Any]]:
+        """Replace a part by these rows; return them as they were written, and aggregates over them, written in SQL.
 
         Earlier rows go first: while the next answers are asked, the part holds none that were merged already. Spark
         counts while it writes; where it reports nothing, the written rows are read once more.
@@ -52,7 +52,7 @@ class Staging:
         if not counts:
             return self._write(part, rows, rows.schema), {}
         observed = Observation(f"spark_llm {self._run} {part}")
-        aggregates = [count.alias(name) for name, count in counts.items()]
+        aggregates = [F.expr(f"{count} AS {quoted((name,))}") for name, count in counts.items()]
         written = self._write(part, rows.observe(observed, *aggregates), rows.schema)
         found = observed_values(observed)
         return written, found or written.agg(*aggregates).collect()[0].asDict()
@@ -127,7 +127,9 @@ class Staging:
         else:
             pattern = ".*/rows/" + _OF_A_RUN.format("/") + "/[^/]+"
             files = self._spark.read.format("binaryFile").option("recursiveFileLookup", "true")
-            folder = f"{_folder(self._target)}/rows"
+            folder = _folder(
+                self._target
+            )  # not its rows: a run has created its lease there, and a missing path is slow
             try:  # Spark logs a warning, with a trace, for one path that does not exist, but not for a list
                 names = files.load([folder, folder]).inputFiles()
             except AnalysisException as error:

@@ -31,6 +31,7 @@ class Table:
         self._spark = spark
         self.parts = tuple(parts)
         self.name = quoted(self.parts)
+        self._missing_by = ""  # the condition of the error that `read` got last
 
     @classmethod
     def named(cls, spark: SparkSession, parameter: str, name: str) -> "Table":
@@ -52,7 +53,8 @@ class Table:
             rows = self._spark.table(self.name)
             _ = rows.schema  # Connect resolves the name only now
         except AnalysisException as error:
-            if error_condition(error) in _MISSING:
+            self._missing_by = error_condition(error)
+            if self._missing_by in _MISSING:
                 return None
             raise ConfigError(
                 f"{self} cannot be read: {error_text(error)}.", "check its name and your access."
@@ -133,14 +135,12 @@ class Table:
             )
 
     def check_folder(self) -> None:
-        """Raise `ConfigError` where its path is a folder with files but no table; Delta would create one in there."""
-        if self.path is None:
+        """Raise `ConfigError` where its path is a folder with files but no table; Delta would create one in there.
+
+        Call it when `read` has found no table: a second look costs as much as the first.
+        """
+        if self.path is None or self._missing_by != "DELTA_TABLE_NOT_FOUND":
             return
-        try:
-            _ = self._spark.table(self.name).schema
-        except AnalysisException as error:
-            if error_condition(error) != "DELTA_TABLE_NOT_FOUND":
-                return
         files = self._spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(self.path)
         if files.select("path").limit(1).collect():
             raise ConfigError(f"{self} is a folder with files in it, and not a table.", "name an empty or new folder.")

@@ -34,10 +34,10 @@ class WorkTable:
         self._partition_starts: list[int] = []
         self._taken = 0
         aggregates = {
-            "to_ask": F.count_if(F.expr(self.asked)),
-            "unasked": F.count_if(~F.expr(self.asked)),
-            "deleted": F.count_if("deleted"),
-            "input_bytes": F.coalesce(F.sum("size"), F.lit(0)),
+            "to_ask": f"count_if({self.asked})",
+            "unasked": f"count_if(NOT ({self.asked}))",
+            "deleted": "count_if(deleted)",
+            "input_bytes": "coalesce(sum(size), 0)",
             **key_counts(plan.key),
         }
         self.rows, counts = staging.write("work", pending, aggregates)

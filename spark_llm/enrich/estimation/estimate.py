@@ -28,6 +28,7 @@ from spark_llm.enrich.table import Table
 from spark_llm.metering.chunking import Limits
 from spark_llm.metering.prices import Price, Prices
 from spark_llm.metering.tally import Tally
+from spark_llm.protocol.identifiers import quoted
 from spark_llm.validation.numbers import check_whole
 
 _PARTS = ("prompt", "completion", "cached", "total")
@@ -75,7 +76,8 @@ def estimate(
     job = job_of(
         spark, target, key, columns, Limits(), prices, retry_errors=retry_errors, progress=False, on_missing=on_missing
     )
-    tables = job.plan(spark, Source.of(spark, source))
+    table = Table(spark, job.target)
+    tables = job.plan(Source.of(spark, source), table)
     counts = _pending_counts(job, tables)
     estimates = {}
     for index, each in enumerate(tables.plan.filled):
@@ -84,7 +86,7 @@ def estimate(
         sample = None if known is None else _sample(known, each, sample_rows)
         estimates[each.name] = _column_estimate(each, wanted, sample, job.prices.get(each.name))
     rows = tables.source.count()
-    return Estimate(str(Table(spark, job.target)), rows, counts["to_ask"], counts["deleted"], estimates)
+    return Estimate(str(table), rows, counts["to_ask"], counts["deleted"], estimates)
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,9 @@ def _pending_counts(job: Job, tables: Tables) -> Mapping[str, int]:
         plan = plan.without(field.name for field in plan.added_carried)
     pending = job.pending(Tables(tables.source, tables.target, plan))
     counts = {
-        "to_ask": F.count_if(F.expr(asked_condition(plan))),
+        "to_ask": F.expr(f"count_if({asked_condition(plan)})"),
         "deleted": F.count_if("deleted"),
-        **key_counts(plan.key),
+        **{name: F.expr(count) for name, count in key_counts(plan.key).items()},
     }
     for index, each in enumerate(plan.filled):
         asked = col("asks", each.name)
@@ -131,11 +133,12 @@ def _sample(target: DataFrame, each: FilledColumn, max_rows: int) -> _Sample | N
         return None
     arguments = _arguments(target, each)
     comparable = arguments is not None and find_field(target.schema, each.fingerprint_name, same) is not None
-    usage = [col(each.name, "usage", f"{part}_tokens") for part in _PARTS]
+    usage = [quoted((each.name, "usage", f"{part}_tokens")) for part in _PARTS]
+    answered = any_of(f"{tokens} IS NOT NULL" for tokens in usage)
     sampled = (
-        target.where(any_of(part.isNotNull() for part in usage) & col(each.name, "error").isNull())
+        target.where(f"({answered}) AND {quoted((each.name, 'error'))} IS NULL")
         .select(
-            *(part.alias(name) for name, part in zip(_PARTS, usage, strict=True)),
+            *(F.expr(f"{tokens} AS {name}") for name, tokens in zip(_PARTS, usage, strict=True)),
             (each.fingerprint.eqNullSafe(col(each.fingerprint_name)) if comparable else F.lit(False)).alias("same"),
             (F.lit(0) if arguments is None else _bytes(arguments)).alias("size"),
         )

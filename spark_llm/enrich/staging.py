@@ -127,9 +127,7 @@ class Staging:
         else:
             pattern = ".*/rows/" + _OF_A_RUN.format("/") + "/[^/]+"
             files = self._spark.read.format("binaryFile").option("recursiveFileLookup", "true")
-            folder = _folder(
-                self._target
-            )  # not its rows: a run has created its lease there, and a missing path is slow
+            folder = _folder(self._target)  # has the lease at least: a look at a path that is missing is slow
             try:  # Spark logs a warning, with a trace, for one path that does not exist, but not for a list
                 names = files.load([folder, folder]).inputFiles()
             except AnalysisException as error:

@@ -86,14 +86,16 @@ class Dispatcher:
         label = " ".join(filter(None, (self._route.shown, self._route.model)))
         self._group = Group(self._policy, self._worker, _weak(self._use), label)
         self._scheduler = RequestScheduler(self._group.controller, self._policy, renews=self._renews)
-        self._negotiations: dict[Task, WireFormatNegotiation] = {}
+        self._negotiations: dict[tuple[Task, bool], WireFormatNegotiation] = {}  # by task, and whether attributed
         self._flow_log = FlowLog()
 
-    def open_stream(self, task: Task) -> Stream:
-        """Return a new stream of rows."""
+    def open_stream(self, task: Task, attribution: bytes = b"") -> Stream:
+        """Return a new stream of rows, whose requests carry these fields."""
+        attributed = bool(attribution)
+        new = WireFormatNegotiation(task, self._policy.batch_size, attributed=attributed)
         with self._streams_lock:
-            negotiation = self._negotiations.setdefault(task, WireFormatNegotiation(task, self._policy.batch_size))
-            stream = open_stream(negotiation, self._policy, self._route)
+            negotiation = self._negotiations.setdefault((task, attributed), new)
+            stream = open_stream(negotiation, self._policy, self._route, attribution)
             self._streams.add(stream)
         return stream
 
@@ -227,7 +229,7 @@ class Dispatcher:
     async def _settle(self, request: Request, stream: Stream) -> None:
         """Make one attempt, and give the rows their results, or the request its place in the queue."""
         try:
-            outcome, latency_s = await self._client.send(request, stream.negotiation.task, self._scheduler.judge)
+            outcome, latency_s = await self._client.send(request, stream, self._scheduler.judge)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 -- a row never sinks a job, not even by a mistake of ours

@@ -58,17 +58,17 @@ class Engine:
         return self._loop_thread.is_alive
 
     def stream(
-        self, task: Task, batches: Iterator[Sequence[Row]], driver: Address | None = None
+        self, task: Task, batches: Iterator[Sequence[Row]], driver: Address | None = None, attribution: bytes = b""
     ) -> Iterator[list[Result | None]]:
         """Yield the result of every row of `batches`, in chunks and in the rows' order; null for null.
 
-        The `driver` allots the policy's limits to hosts, where there is one.
+        The `driver` allots the policy's limits to hosts, where there is one. `attribution` is fields for each request.
 
         An empty chunk is a flush: there is nothing yet, and the caller should push out what it has buffered. Raises
         `RowFailedError` for the first row that failed, where the policy says so. When the caller stops reading, the
         requests in flight are cancelled.
         """
-        stream = self._opened(task, driver)
+        stream = self._opened(task, driver, attribution)
         counts, failed = _logger.isEnabledFor(logging.DEBUG), 0
         try:
             for chunk in self._results(stream, RowReader(batches)):
@@ -82,8 +82,8 @@ class Engine:
         """Cancel what is in flight, close the connections and end the threads; the engine cannot be used again."""
         self._loop_thread.close()
 
-    def _opened(self, task: Task, driver: Address | None) -> Stream:
-        stream = self._dispatcher.open_stream(task)
+    def _opened(self, task: Task, driver: Address | None, attribution: bytes) -> Stream:
+        stream = self._dispatcher.open_stream(task, attribution)
         self._loop_thread.call(self._dispatcher.set_driver, driver)
         _logger.debug("%s: %s stream begun", self._label, task.name)
         return stream

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from spark_llm._version import __version__
+from spark_llm.endpoint.attribution import Attribution
 from spark_llm.endpoint.route import Route
 from spark_llm.livecounts.counts import Address
 from spark_llm.policy import Policy
@@ -25,6 +26,11 @@ class RequestSpec:
     prompt: PromptBuilder | None = None  # builds a row's prompt from its columns; None where there is one column
     application: str = ""  # Spark's, whose workers share the endpoint's limits; empty where it is not known
     driver: Address | None = None  # allots shares of the policy's limits to hosts; None where no driver does
+    attribution: Attribution = field(default_factory=Attribution)
+
+    def attribution_fields(self, task: Task) -> bytes:
+        """Return the fields that name the job in each request of a task; empty where the endpoint gets none."""
+        return self.attribution.fields(task.parameters) if self.route.attributed else b""
 
     @property
     def group(self) -> tuple[object, ...]:

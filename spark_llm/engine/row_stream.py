@@ -52,9 +52,16 @@ class RowReader:
 class Stream:
     """The rows of one task, each sent, answered by a duplicate or by the cache, or settled without a request."""
 
-    def __init__(self, negotiation: WireFormatNegotiation, policy: Policy, cache: "Cache | None" = None) -> None:
-        """Begin without rows; a cache is used where equal rows may have one answer."""
+    def __init__(
+        self,
+        negotiation: WireFormatNegotiation,
+        policy: Policy,
+        cache: "Cache | None" = None,
+        attribution: bytes = b"",
+    ) -> None:
+        """Begin without rows; a cache is used where equal rows may have one answer; each request has `attribution`."""
         self.negotiation = negotiation
+        self.attribution = attribution
         self.buffer = ReorderBuffer()
         self.batcher = Batcher(negotiation.max_inputs)
         self._failure_rate = FailureRate(policy.max_failure_rate)
@@ -111,14 +118,14 @@ class Stream:
         return 0 < self.buffer.unsent == len(self.batcher)
 
 
-def open_stream(negotiation: WireFormatNegotiation, policy: Policy, route: Route) -> Stream:
+def open_stream(negotiation: WireFormatNegotiation, policy: Policy, route: Route, attribution: bytes = b"") -> Stream:
     """Return a stream of rows, with the cache that the policy names: its file stays open as long as the stream."""
     if policy.cache is None:
-        return Stream(negotiation, policy)
+        return Stream(negotiation, policy, attribution=attribution)
     from spark_llm.cache.answer_cache import Cache  # SQLite, which streams without a cache do not need
 
     keys = Keys(negotiation.task, route.url, route.model, route.headers)
-    return Stream(negotiation, policy, Cache(os.fspath(policy.cache), keys))
+    return Stream(negotiation, policy, Cache(os.fspath(policy.cache), keys), attribution)
 
 
 def raise_if_failed(results: Iterable[Result | None], hint: str) -> None:

@@ -23,7 +23,7 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql.pandas.functions import PandasUDFType, pandas_udf
 from pyspark.sql.types import DataType, StructType
 
-from spark_llm.engine.request_spec import with_request_specs
+from spark_llm.engine.request_spec import RequestSpec, with_request_specs
 from spark_llm.errors import ConfigError, SparkLLMError
 from spark_llm.protocol.values import Result
 from spark_llm.udf.columns import to_arrow, to_pandas
@@ -91,14 +91,19 @@ class LazyUDF(ABC):
 
     def for_session(self, spark: SparkSession) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
         """Return Spark's UDF for this session."""
-        return self.for_version(spark.version, application_id(spark))
+        return self.for_version(spark.version, *application_of(spark))
 
-    def for_version(self, spark_version: str, application: str = "") -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
+    def for_version(self, spark_version: str, application: str = "", application_name: str = "") -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
         """Return Spark's UDF for a server of this version: an Arrow UDF from 4.1 on, a pandas UDF before.
 
-        Workers of one `application` share the endpoint's limits.
+        Workers of one `application` (its ID) share the endpoint's limits.
         """
-        plan = with_request_specs(self.plan(), lambda spec: replace(spec, application=application))
+
+        def of_application(spec: RequestSpec) -> RequestSpec:
+            named = replace(spec.attribution, application=application, application_name=application_name)
+            return replace(spec, application=application, attribution=named)
+
+        plan = with_request_specs(self.plan(), of_application)
         if is_at_least(spark_version, 4, 1):
             from pyspark.sql.pandas.functions import arrow_udf  # PySpark 3.5 and 4.0 lack it
 
@@ -149,11 +154,11 @@ def active_session() -> SparkSession:
         ) from None
 
 
-def application_id(spark: SparkSession) -> str:
-    """Return the ID of the session's Spark application; empty where the server does not tell it."""
+def application_of(spark: SparkSession) -> tuple[str, str]:
+    """Return the ID and the name of the session's Spark application; empty where the server does not tell them."""
     with contextlib.suppress(PySparkException):
-        return spark.conf.get("spark.app.id", "") or ""
-    return ""
+        return spark.conf.get("spark.app.id", "") or "", spark.conf.get("spark.app.name", "") or ""
+    return "", ""
 
 
 def is_at_least(spark_version: str, major: int, minor: int) -> bool:

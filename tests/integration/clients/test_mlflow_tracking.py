@@ -6,10 +6,12 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.entities import Run
 from pyspark.sql import SparkSession
 
 from spark_llm import Budget, Endpoint, Policy, chat_udf, embed_udf, enrich_table
 from spark_llm.cli.main import main
+from spark_llm.enrich.report import EnrichReport
 from spark_llm.serving import Faults, LocalEndpoints
 from tests.integration.clients.conftest import FindServer
 from tests.integration.clients.servers import SERVER
@@ -28,6 +30,13 @@ def tracking(find_server: FindServer) -> Iterator[None]:
     mlflow.set_tracking_uri(before)
 
 
+def recorded_run(report: EnrichReport) -> Run:
+    """Return the MLflow run of a report."""
+    [run] = mlflow.search_runs(filter_string=f"tags.`spark_llm.run` = '{report.run}'", output_format="list")
+    assert isinstance(run, Run)
+    return run
+
+
 def test_a_job_is_a_run_at_the_tracking_server(spark: SparkSession, endpoints: LocalEndpoints, tmp_path: Path) -> None:
     """Its metrics equal the report and what the endpoint counted; no row and no token is at the server."""
     endpoints.faults = Faults("ok*3 429 503")
@@ -39,9 +48,8 @@ def test_a_job_is_a_run_at_the_tracking_server(spark: SparkSession, endpoints: L
     target = table(FORMAT, tmp_path, "target")
     report = enrich_table(spark, source, target, "id", columns, prices=1.0, mlflow=True, progress=False)
 
-    [run] = mlflow.search_runs(["reviews"], search_all_experiments=True, output_format="list")
-    stats = endpoints.stats
-    assert ("FINISHED", report.run) == (run.info.status, run.data.tags["spark_llm.run"])
+    run, stats = recorded_run(report), endpoints.stats
+    assert "FINISHED" == run.info.status
     assert (200, 200, 0) == tuple(run.data.metrics[name] for name in ("asked", "answered", "failed"))
     assert stats.requests == run.data.metrics["requests"] == report.requests
     assert stats.total_tokens == run.data.metrics["total_tokens"] == report.total_tokens
@@ -55,7 +63,7 @@ def test_a_job_is_a_run_at_the_tracking_server(spark: SparkSession, endpoints: L
     target = table(FORMAT, tmp_path, "second")
     budget = Budget(rows=10)
     stopped = enrich_table(spark, source, target, "id", columns, budget=budget, mlflow=True, progress=False)
-    [run, _] = mlflow.search_runs(order_by=["attributes.start_time DESC"], output_format="list")
+    run = recorded_run(stopped)
     assert ("FAILED", stopped.stopped) == (run.info.status, run.data.tags["spark_llm.stopped"])
     assert (10, 190) == (run.data.metrics["asked"], run.data.metrics["left"])
 

@@ -10,16 +10,17 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mlflow
 import pytest
-from mlflow.entities import Run
 
 from spark_llm.enrich.mlflow_run import MAX_PARAM_BYTES, check_installed, metrics_of, parameters_of, recorded
 from spark_llm.enrich.report import EnrichReport
 from spark_llm.errors import ConfigError, JobFailedError
 from spark_llm.metering.tally import Tally
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 REPORT = EnrichReport(
     run="0123456789ab",
@@ -50,35 +51,33 @@ RECIPE = {
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A folder for the runs: MLflow's client alone has no database."""
+def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """MLflow, imported where it is used, with a folder for the runs: its client alone has no database."""
+    import mlflow
+
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri((tmp_path / "runs").as_uri())
-    yield
+    yield mlflow
     mlflow.set_tracking_uri(before)
 
 
-def record(report: EnrichReport = REPORT, recipe: Mapping[str, Any] = RECIPE) -> Run:
+def record(mlflow: Any, report: EnrichReport = REPORT, recipe: Mapping[str, Any] = RECIPE) -> "Run":  # noqa: ANN401 -- a module
     """Record a job that ends with this report, and return its MLflow run."""
     assert report is recorded(report.target, report.run, recipe, lambda: report)
-    return last_run()
+    return last_run(mlflow)
 
 
-def last_run() -> Run:
+def last_run(mlflow: Any) -> "Run":  # noqa: ANN401 -- a module
     """Return the run that began last."""
-    [*_, run] = sorted(mlflow.search_runs(search_all_experiments=True, output_format="list"), key=_start)
+    order = ["attributes.start_time DESC"]
+    run: Run = mlflow.search_runs(search_all_experiments=True, order_by=order, output_format="list")[0]
     return run
 
 
-def _start(run: Run) -> int:
-    return int(run.info.start_time)
-
-
-@pytest.mark.usefixtures("store")
-def test_a_run_has_the_recipe_and_the_report(tmp_path: Path) -> None:
+def test_a_run_has_the_recipe_and_the_report(mlflow: Any, tmp_path: Path) -> None:  # noqa: ANN401 -- a module
     """Long texts are cut, the whole recipe and the report as a page are artifacts; names have what MLflow takes."""
-    run = record()
+    run = record(mlflow)
 
     assert "FINISHED" == run.info.status
     assert {"spark_llm.run": REPORT.run, "spark_llm.target": REPORT.target}.items() <= run.data.tags.items()
@@ -94,10 +93,9 @@ def test_a_run_has_the_recipe_and_the_report(tmp_path: Path) -> None:
     assert REPORT._repr_html_() == (folder / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.usefixtures("store")
-def test_a_job_that_stops_or_fails_is_a_failed_run(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_job_that_stops_or_fails_is_a_failed_run(mlflow: Any, caplog: pytest.LogCaptureFixture) -> None:  # noqa: ANN401 -- a module
     """A stopped job has its numbers and the reason; a job that raises still raises, and MLflow's log is silent."""
-    stopped = record(replace(REPORT, stopped="the budget is spent"))
+    stopped = record(mlflow, replace(REPORT, stopped="the budget is spent"))
     assert ("FAILED", "the budget is spent") == (stopped.info.status, stopped.data.tags["spark_llm.stopped"])
     assert 50 == stopped.data.metrics["rows"]
 
@@ -106,35 +104,33 @@ def test_a_job_that_stops_or_fails_is_a_failed_run(caplog: pytest.LogCaptureFixt
 
     with pytest.raises(JobFailedError):
         recorded("t", "f" * 12, RECIPE, job)
-    failed = last_run()
+    failed = last_run(mlflow)
     assert ("FAILED", "f" * 12, {}) == (failed.info.status, failed.data.tags["spark_llm.run"], failed.data.metrics)
     assert [] == [each for each in caplog.records if each.name.startswith("spark_llm")]
 
 
-@pytest.mark.usefixtures("store")
-def test_the_run_is_a_child_of_the_active_one() -> None:
+def test_the_run_is_a_child_of_the_active_one(mlflow: Any) -> None:  # noqa: ANN401 -- a module
     """It is in its parent's experiment, and the parent stays active and open."""
     experiment = mlflow.create_experiment("nightly")
     with mlflow.start_run(experiment_id=experiment) as parent:
-        child = record()
+        child = record(mlflow)
         active = mlflow.active_run()
-        assert active is not None
         assert parent.info.run_id == active.info.run_id == child.data.tags["mlflow.parentRunId"]
         assert "RUNNING" == mlflow.get_run(parent.info.run_id).info.status
     assert (experiment, "FINISHED") == (child.info.experiment_id, child.info.status)
 
 
-@pytest.mark.usefixtures("store")
-def test_many_columns_fit() -> None:
+def test_many_columns_fit(mlflow: Any) -> None:  # noqa: ANN401 -- a module
     """MLflow takes 100 parameters in one call; a job may have more."""
     columns = {f"c{number}": {"task": "chat", "endpoint": "e", "model": "m"} for number in range(60)}
 
-    assert 181 == len(record(recipe={"key": ["id"], "columns": columns}).data.params)
+    assert 181 == len(record(mlflow, recipe={"key": ["id"], "columns": columns}).data.params)
 
 
-@pytest.mark.usefixtures("store")
 def test_a_server_that_refuses_is_one_warning(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    mlflow: Any,  # noqa: ANN401 -- a module
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The job has its report; a password in the URL does not show."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -147,9 +143,10 @@ def test_a_server_that_refuses_is_one_warning(
     assert "s3cret" not in warning.message
 
 
-@pytest.mark.usefixtures("store")
 def test_a_server_that_does_not_answer_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    mlflow: Any,  # noqa: ANN401 -- a module
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The job ends after the limit, whatever time MLflow allows itself; what MLflow raises later is not logged."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -3,10 +3,9 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import mlflow
 import pytest
-from mlflow.entities import Run
 from pyspark.sql import SparkSession
 
 from spark_llm import Budget, Endpoint, Policy, chat_udf, embed_udf, enrich_table
@@ -17,27 +16,33 @@ from tests.integration.clients.conftest import FindServer
 from tests.integration.clients.servers import SERVER
 from tests.support.formats import FORMAT, table
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.usefixtures("tracking")]
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 
 @pytest.fixture
-def tracking(find_server: FindServer) -> Iterator[None]:
-    """Let MLflow record at its server."""
+def mlflow(find_server: FindServer) -> Iterator[Any]:
+    """MLflow, imported where it is used, which records at its server."""
+    import mlflow
+
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(find_server(SERVER).url)
     mlflow.set_experiment("reviews")
-    yield
+    yield mlflow
     mlflow.set_tracking_uri(before)
 
 
-def recorded_run(report: EnrichReport) -> Run:
+def recorded_run(mlflow: Any, report: EnrichReport) -> Any:  # noqa: ANN401 -- a module, and its Run
     """Return the MLflow run of a report."""
     [run] = mlflow.search_runs(filter_string=f"tags.`spark_llm.run` = '{report.run}'", output_format="list")
-    assert isinstance(run, Run)
     return run
 
 
-def test_a_job_is_a_run_at_the_tracking_server(spark: SparkSession, endpoints: LocalEndpoints, tmp_path: Path) -> None:
+def test_a_job_is_a_run_at_the_tracking_server(
+    mlflow: Any,  # noqa: ANN401 -- a module
+    spark: SparkSession,
+    endpoints: LocalEndpoints,
+    tmp_path: Path,
+) -> None:
     """Its metrics equal the report and what the endpoint counted; no row and no token is at the server."""
     endpoints.faults = Faults("ok*3 429 503")
     key = f"{endpoints.invocations('chat')}?key=s3cret-word"
@@ -48,7 +53,7 @@ def test_a_job_is_a_run_at_the_tracking_server(spark: SparkSession, endpoints: L
     target = table(FORMAT, tmp_path, "target")
     report = enrich_table(spark, source, target, "id", columns, prices=1.0, mlflow=True, progress=False)
 
-    run, stats = recorded_run(report), endpoints.stats
+    run, stats = recorded_run(mlflow, report), endpoints.stats
     assert "FINISHED" == run.info.status
     assert (200, 200, 0) == tuple(run.data.metrics[name] for name in ("asked", "answered", "failed"))
     assert stats.requests == run.data.metrics["requests"] == report.requests
@@ -63,11 +68,12 @@ def test_a_job_is_a_run_at_the_tracking_server(spark: SparkSession, endpoints: L
     target = table(FORMAT, tmp_path, "second")
     budget = Budget(rows=10)
     stopped = enrich_table(spark, source, target, "id", columns, budget=budget, mlflow=True, progress=False)
-    run = recorded_run(stopped)
+    run = recorded_run(mlflow, stopped)
     assert ("FAILED", stopped.stopped) == (run.info.status, run.data.tags["spark_llm.stopped"])
     assert (10, 190) == (run.data.metrics["asked"], run.data.metrics["left"])
 
 
+@pytest.mark.usefixtures("mlflow")
 def test_the_command_prints_the_report_alone(
     spark: SparkSession,
     endpoints: LocalEndpoints,

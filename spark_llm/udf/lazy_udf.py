@@ -156,9 +156,13 @@ def active_session() -> SparkSession:
 
 def application_of(spark: SparkSession) -> tuple[str, str]:
     """Return the ID and the name of the session's Spark application; empty where the server does not tell them."""
-    with contextlib.suppress(PySparkException):
-        return spark.conf.get("spark.app.id", "") or "", spark.conf.get("spark.app.name", "") or ""
-    return "", ""
+
+    def setting(name: str) -> str:
+        with contextlib.suppress(PySparkException):
+            return spark.conf.get(name, "") or ""
+        return ""
+
+    return setting("spark.app.id"), setting("spark.app.name")
 
 
 def is_at_least(spark_version: str, major: int, minor: int) -> bool:

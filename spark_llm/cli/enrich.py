@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from datetime import datetime
 from inspect import signature
 from pathlib import Path
@@ -27,7 +29,8 @@ def enrich(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[s
             parameters = signature(estimate).parameters
             estimated = estimate(spark, **{name: value for name, value in options.items() if name in parameters})
             return _json(estimated.row()) if arguments.json else str(estimated), 0
-        report = enrich_table(spark, **options)
+        with redirect_stdout(sys.stderr):  # MLflow prints the addresses of its run
+            report = enrich_table(spark, **options)
     row = {**report.row(), "notes": report.notes}
     return _json(row) if arguments.json else str(report), 0 if report.done else STOPPED
 

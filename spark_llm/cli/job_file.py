@@ -48,6 +48,7 @@ JOB_KEYS: Mapping[str, Any] = {  # the arguments of `enrich_table`, then the ses
     "max_failure_rate": int | float,
     "retry_errors": bool,
     "runs_table": str,
+    "mlflow": bool,
     "on_missing": Literal["keep", "delete"],
     "format": str,
     "progress": bool,
@@ -58,6 +59,7 @@ ENDPOINT_KEYS: Mapping[str, Any] = {  # the fields of `Endpoint`, with environme
     **dict.fromkeys(("name", "url", "model", "served_model", "token_env", "ca_bundle"), str),
     "headers_env": dict[str, str],
     "allow_http": bool,
+    "attribution": bool,
 }
 _INVALID_ENDPOINT = Endpoint("http://127.0.0.1:9/v1", model="none")
 _REQUIRED = {

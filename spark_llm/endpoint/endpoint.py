@@ -27,6 +27,7 @@ from spark_llm.protocol.urls import (
     invocations_url,
     is_databricks,
     is_route_optimised,
+    is_serving,
     is_workspace,
     masked_url,
 )
@@ -64,6 +65,8 @@ class Endpoint:
         ca_bundle: Certificates to trust besides the system's own: the text of a PEM file, which travels to the workers,
             or a path that exists there. A text is parsed at once; a path is first read on the workers.
         allow_http: Allow requests without TLS to another machine; the network in between can read all of them.
+        attribution: Whether requests to Databricks Model Serving name the job: Spark's application and, in a table job,
+            run, table and column. The workspace's tables of usage then show who asked. Never content.
 
     Raises `ConfigError` for an invalid value.
     """
@@ -75,6 +78,7 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     ca_bundle: str | None = field(default=None, repr=False)
     allow_http: bool = False
+    attribution: bool = True
     _identity: str = field(default_factory=lambda: uuid.uuid4().hex, init=False, repr=False, compare=False)
 
     @classmethod
@@ -131,6 +135,7 @@ class Endpoint:
         if self.ca_bundle is not None:
             check_ca_bundle(self.ca_bundle)
         check_flag("allow_http", self.allow_http, owner="Endpoint")
+        check_flag("attribution", self.attribution, owner="Endpoint")
         self._check_target()
 
     def _check_target(self) -> None:
@@ -162,7 +167,9 @@ class Endpoint:
         shown = [repr(masked_url(self.target) if self.is_url else self.target)]
         shown += [f"{name}={getattr(self, name)!r}" for name in ("model", "served_model") if getattr(self, name)]
         shown += [f"{name}=***" for name in ("token", "headers", "ca_bundle") if getattr(self, name)]
-        return f"Endpoint({', '.join(shown)}{', allow_http=True' if self.allow_http else ''})"
+        shown += ["allow_http=True"] if self.allow_http else []
+        shown += [] if self.attribution else ["attribution=False"]
+        return f"Endpoint({', '.join(shown)})"
 
     def resolve(
         self,
@@ -195,7 +202,8 @@ class Endpoint:
         if not self.allow_http:
             check_transport(url)
         credential = credential_for_endpoint(credential or Bearer(), url, host)
-        return Route(url, self.model, credential, tuple(sorted(self.headers.items())), self.ca_bundle)
+        headers = tuple(sorted(self.headers.items()))
+        return Route(url, self.model, credential, headers, self.ca_bundle, self.attribution and is_serving(url))
 
     def _workspace_from_providers(
         self, address: str, environ: Mapping[str, str], providers: Sequence[CredentialsProvider], *, allow_sign_in: bool

@@ -23,6 +23,7 @@ class Route:
         credential: The credential for the requests.
         headers: Further headers of each request; their values may be secrets.
         ca_bundle: Certificates in PEM, or the path of a file of them, to trust besides the system's own.
+        attributed: Whether its requests carry the fields of `endpoint.attribution`.
     """
 
     url: str
@@ -30,6 +31,7 @@ class Route:
     credential: Credential
     headers: tuple[tuple[str, str], ...] = ()
     ca_bundle: str | None = field(default=None, repr=False)
+    attributed: bool = False
 
     def __repr__(self) -> str:
         """Show the URL and the model, without the token, the headers and the values of a query."""

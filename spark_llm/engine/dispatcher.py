@@ -22,7 +22,8 @@ from spark_llm.endpoint.route import Route
 from spark_llm.engine.endpoint_client import EndpointClient
 from spark_llm.engine.loop_thread import LoopThread, engine_error, log_unexpected
 from spark_llm.engine.process_identity import max_connections
-from spark_llm.engine.row_stream import Stream, job_number, open_stream, unanswered_error
+from spark_llm.engine.request_spec import StreamJob
+from spark_llm.engine.row_stream import Stream, open_stream, unanswered_error
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.controller import Controller
 from spark_llm.flow.log import Flow, FlowLog
@@ -57,8 +58,7 @@ class Dispatcher:
         self._route = route
         self._policy = policy
         self._renews = keeper.is_renewable
-        self._loop_thread = loop_thread
-        self._loop = loop_thread.loop
+        self._loop_thread, self._loop = loop_thread, loop_thread.loop
         self._sending: dict[asyncio.Task[None], Request] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._streams: set[Stream] = set()
@@ -88,15 +88,15 @@ class Dispatcher:
         label = " ".join(filter(None, (self._route.shown, self._route.model)))
         self._group = Group(self._policy, self._worker, _weak(self._use), label)
         self._scheduler = RequestScheduler(self._group.controller, self._policy, renews=self._renews)
-        self._negotiations: dict[Task, WireFormatNegotiation] = {}
+        self._negotiations: dict[tuple[Task, bool], WireFormatNegotiation] = {}  # by task, and whether attributed
         self._flow_log = FlowLog()
 
-    def open_stream(self, task: Task, stage: int | None = None) -> Stream:
-        """Return a new stream of rows; those of one stage of Spark share a failure rate."""
+    def open_stream(self, task: Task, job: StreamJob) -> Stream:
+        """Return a new stream of rows."""
+        key = task, bool(job.attribution)
         with self._streams_lock:
-            negotiation = self._negotiations.setdefault(task, WireFormatNegotiation(task, self._policy.batch_size))
-            stream = open_stream(negotiation, self._policy, self._route)
-            stream.job = job_number(stage, task, self._policy.max_failure_rate)
+            new = WireFormatNegotiation(task, self._policy.batch_size, attributed=key[1])
+            stream = open_stream(self._negotiations.setdefault(key, new), self._policy, self._route, job)
             self._streams.add(stream)
         return stream
 
@@ -237,7 +237,7 @@ class Dispatcher:
     async def _settle(self, request: Request, stream: Stream) -> None:
         """Make one attempt, and give the rows their results, or the request its place in the queue."""
         try:
-            outcome, latency_s = await self._client.send(request, stream.negotiation.task, self._scheduler.judge)
+            outcome, latency_s = await self._client.send(request, stream, self._scheduler.judge)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 -- a row never sinks a job, not even by a mistake of ours

@@ -14,10 +14,10 @@ from spark_llm.auth.tokens import TokenKeeper
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.dispatcher import Dispatcher
 from spark_llm.engine.loop_thread import LoopThread, engine_error
+from spark_llm.engine.request_spec import NO_JOB, StreamJob
 from spark_llm.engine.row_stream import RowReader, Stream, raise_if_failed
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.read_ahead import ReadAhead
-from spark_llm.livecounts.counts import Address
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Result, Row
@@ -58,18 +58,15 @@ class Engine:
         return self._loop_thread.is_alive
 
     def stream(
-        self, task: Task, batches: Iterator[Sequence[Row]], driver: Address | None = None, stage: int | None = None
+        self, task: Task, batches: Iterator[Sequence[Row]], job: StreamJob = NO_JOB
     ) -> Iterator[list[Result | None]]:
         """Yield the result of every row of `batches`, in chunks and in the rows' order; null for null.
-
-        The `driver`, where there is one, allots the policy's limits to hosts, and is told how requests flow. Tasks of
-        one `stage` of Spark share `max_failure_rate`.
 
         An empty chunk is a flush: there is nothing yet, and the caller should push out what it has buffered. Raises
         `RowFailedError` for the first row that failed, where the policy says so. When the caller stops reading, the
         requests in flight are cancelled.
         """
-        stream = self._opened(task, driver, stage)
+        stream = self._opened(task, job)
         counts, failed = _logger.isEnabledFor(logging.DEBUG), 0
         try:
             for chunk in self._results(stream, RowReader(batches)):
@@ -83,9 +80,9 @@ class Engine:
         """Cancel what is in flight, close the connections and end the threads; the engine cannot be used again."""
         self._loop_thread.close()
 
-    def _opened(self, task: Task, driver: Address | None, stage: int | None) -> Stream:
-        stream = self._dispatcher.open_stream(task, stage)
-        self._loop_thread.call(self._dispatcher.set_driver, driver)
+    def _opened(self, task: Task, job: StreamJob) -> Stream:
+        stream = self._dispatcher.open_stream(task, job)
+        self._loop_thread.call(self._dispatcher.set_driver, job.driver)
         _logger.debug("%s: %s stream begun", self._label, task.name)
         return stream
 

@@ -103,7 +103,7 @@ class SharedEngine:
     def stream(self, task: Task, batches: Iterator[Sequence[Row]]) -> Iterator[list[Result | None]]:
         """Do what `Engine.stream` does."""
         with self.registry.engine(self.spec) as engine:
-            yield from engine.stream(task, batches, self.spec.driver, self.stage)
+            yield from engine.stream(task, batches, self.spec.job(task, self.stage))
 
 
 def set_log_level(environ: Mapping[str, str]) -> None:

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple, TypeVar
 
 from spark_llm._version import __version__
+from spark_llm.endpoint.attribution import Attribution
 from spark_llm.endpoint.route import Route
 from spark_llm.livecounts.counts import Address
 from spark_llm.policy import Policy
@@ -13,6 +14,17 @@ from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
 
 Plan = TypeVar("Plan")
+
+
+class StreamJob(NamedTuple):
+    """The job that a stream of rows belongs to."""
+
+    driver: Address | None = None  # allots the policy's limits to hosts, and is told how requests flow
+    stage: int | None = None  # of Spark, whose tasks share `max_failure_rate`
+    attribution: bytes = b""  # the fields that name the job in each request; empty where the endpoint gets none
+
+
+NO_JOB = StreamJob()
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,12 @@ class RequestSpec:
     prompt: PromptBuilder | None = None  # builds a row's prompt from its columns; None where there is one column
     application: str = ""  # Spark's, whose workers share the endpoint's limits; empty where it is not known
     driver: Address | None = None  # allots limits to hosts, and is told of their flow; None where none listens
+    attribution: Attribution = field(default_factory=Attribution)
+
+    def job(self, task: Task, stage: int | None) -> StreamJob:
+        """Return the job of a stream of rows of a task, in a stage of Spark."""
+        attribution = self.attribution.fields(task.parameters) if self.route.attributed else b""
+        return StreamJob(self.driver, stage, attribution)
 
     @property
     def group(self) -> tuple[object, ...]:

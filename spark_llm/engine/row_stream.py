@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from spark_llm.cache.entry import Keys
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.reorder_buffer import ReorderBuffer
+from spark_llm.engine.request_spec import StreamJob
 from spark_llm.errors import RowFailedError
 from spark_llm.flow.batcher import Batcher, Indexed
 from spark_llm.flow.dedupe import Dedupe
@@ -57,6 +58,7 @@ class Stream:
     def __init__(self, negotiation: WireFormatNegotiation, policy: Policy, cache: "Cache | None" = None) -> None:
         """Begin without rows; a cache is used where equal rows may have one answer."""
         self.negotiation = negotiation
+        self.attribution = b""  # fields of each request
         self.buffer = ReorderBuffer()
         self.batcher = Batcher(negotiation.max_inputs)
         self.job: int | None = None  # whose failed rows are counted over all tasks of the host, with those of this one
@@ -153,14 +155,16 @@ def job_number(stage: int | None, task: Task, max_share: float | None) -> int | 
     return zlib.crc32(repr((stage, task, max_share)).encode("utf-8", "surrogatepass"))
 
 
-def open_stream(negotiation: WireFormatNegotiation, policy: Policy, route: Route) -> Stream:
-    """Return a stream of rows, with the cache that the policy names: its file stays open as long as the stream."""
-    if policy.cache is None:
-        return Stream(negotiation, policy)
-    from spark_llm.cache.answer_cache import Cache  # SQLite, which streams without a cache do not need
+def open_stream(negotiation: WireFormatNegotiation, policy: Policy, route: Route, job: StreamJob) -> Stream:
+    """Return a stream of a job's rows, with the cache that the policy names: its file stays open as long as it."""
+    task, cache = negotiation.task, None
+    if policy.cache is not None:
+        from spark_llm.cache.answer_cache import Cache  # SQLite, which streams without a cache do not need
 
-    keys = Keys(negotiation.task, route.url, route.model, route.headers)
-    return Stream(negotiation, policy, Cache(os.fspath(policy.cache), keys))
+        cache = Cache(os.fspath(policy.cache), Keys(task, route.url, route.model, route.headers))
+    stream = Stream(negotiation, policy, cache)
+    stream.attribution, stream.job = job.attribution, job_number(job.stage, task, policy.max_failure_rate)
+    return stream
 
 
 def raise_if_failed(results: Iterable[Result | None], hint: str) -> None:

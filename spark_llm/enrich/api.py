@@ -1,17 +1,19 @@
 """Jobs that fill columns of a table from an endpoint, and ask each row once: `enrich_table` and `enrich_stream`."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
 from spark_llm.engine.request_spec import request_specs
+from spark_llm.enrich import mlflow_run
 from spark_llm.enrich.column_types import same_of
 from spark_llm.enrich.plan import check_names, plan_run
 from spark_llm.enrich.report import EnrichReport
 from spark_llm.enrich.run_log import RunLog
-from spark_llm.enrich.runner import Job
+from spark_llm.enrich.runner import Job, run_id
 from spark_llm.enrich.source import Source, input_types
 from spark_llm.enrich.table import Table
 from spark_llm.errors import HINT, ConfigError, JobFailedError
@@ -42,6 +44,7 @@ def enrich_table(
     prices: price_list.Prices | None = None,
     progress: bool = True,
     runs_table: str | None = None,
+    mlflow: bool = False,
     on_missing: Literal["keep", "delete"] = "keep",
     format: str | None = None,  # noqa: A002 -- Spark's own word for it
 ) -> EnrichReport:
@@ -82,6 +85,9 @@ def enrich_table(
             all columns or, in a mapping, for each.
         progress: Whether to show a bar, or one line a minute where stderr is not a terminal.
         runs_table: A table to append the report to; created where it is missing.
+        mlflow: Whether to record the job as a run in MLflow, at the tracking server and in the experiment that MLflow
+            is set to; a child of the active run, if there is one. It has the recipe and the report, and no row. It is
+            FAILED where the job raises or stops early. A server that is down is one warning.
         on_missing: Whether to "keep" or "delete" rows that the source no longer has.
         format: The format of a target that is missing, "iceberg" for example. The default is that of its catalog or,
             in Spark's own catalog, that of the source if it has MERGE, else Delta.
@@ -105,9 +111,15 @@ def enrich_table(
         on_missing=on_missing,
         format=format,
     )
+    if check_flag("mlflow", mlflow):
+        mlflow_run.check_installed()
     rows = Source.of(spark, source)
     log = None if runs_table is None else RunLog(spark, runs_table, format)
-    report = job.run(spark, rows)
+    if mlflow:
+        run, recipe = run_id(), mlflow_run.recipe_of(job.key, job.calls)
+        report = mlflow_run.recorded(str(Table(spark, job.target)), run, recipe, partial(job.run, spark, rows, run))
+    else:
+        report = job.run(spark, rows)
     if log is not None:
         log.append(report)
     return report

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm.coordination.allotment import HardLimits
+from spark_llm.endpoint.attribution import Attribution
 from spark_llm.engine.request_spec import RequestSpec, request_specs
 from spark_llm.enrich.changes import any_of, argument_name, col, struct
 from spark_llm.enrich.column_types import nullable
@@ -58,12 +59,15 @@ class ChunkRunner:
     plan: RunPlan
     tasks: int
     max_failure_rate: float | None
+    attribution: Attribution
 
     @classmethod
-    def of(cls, spark: SparkSession, plan: RunPlan, max_failure_rate: float | None) -> "ChunkRunner":
+    def of(
+        cls, spark: SparkSession, plan: RunPlan, max_failure_rate: float | None, attribution: Attribution
+    ) -> "ChunkRunner":
         """Choose the number of tasks: what the policies say, else one for each core."""
         tasks = max(policy.tasks for policy in _policies(plan))
-        return cls(plan, tasks if tasks > 1 else _default_parallelism(spark), max_failure_rate)
+        return cls(plan, tasks if tasks > 1 else _default_parallelism(spark), max_failure_rate, attribution)
 
     @property
     def has_limits(self) -> bool:
@@ -126,11 +130,12 @@ class ChunkRunner:
             **columns,
         }
 
-    def _task_spec(self, driver: Address | None, spec: RequestSpec) -> RequestSpec:
-        """Return the request spec of one of these tasks, which has its part of limits that cannot be shared."""
+    def _task_spec(self, driver: Address | None, column: str, spec: RequestSpec) -> RequestSpec:
+        """Return a column's request spec in one of these tasks, which has its part of limits that cannot be shared."""
         policy = spec.policy
         rate = self.max_failure_rate if policy.max_failure_rate is None else policy.max_failure_rate
-        return replace(spec, policy=replace(policy, tasks=self.tasks, max_failure_rate=rate), driver=driver)
+        policy = replace(policy, tasks=self.tasks, max_failure_rate=rate)
+        return replace(spec, policy=policy, driver=driver, attribution=replace(self.attribution, column=column))
 
 
 def _policies(plan: RunPlan) -> list[Policy]:

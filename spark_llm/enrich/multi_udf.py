@@ -99,11 +99,11 @@ class MultiUDF(LazyUDF):
         self,
         parts: Sequence[Part],
         live: LiveReporting | None = None,
-        task_spec: Callable[[RequestSpec], RequestSpec] | None = None,
+        task_spec: Callable[[str, RequestSpec], RequestSpec] | None = None,
     ) -> None:
         """Combine the parts; workers report to `live` while they ask.
 
-        `task_spec` maps the request spec of a part to the one that is used: the same with another policy, say.
+        `task_spec` maps a part's name and request spec to the spec that is used: the same with another policy, say.
         """
         super().__init__("side_by_side")
         self.parts, self.live, self._task_spec = tuple(parts), live, task_spec
@@ -116,9 +116,12 @@ class MultiUDF(LazyUDF):
     def plan(self) -> MultiUDFPlan:  # type: ignore[override]  # a chunk of its rows has several columns of results
         """Return the plan that travels to the workers."""
         firsts = accumulate((part.arguments for part in self.parts), initial=0)
-        plans = (part.udf.plan() for part in self.parts)
+        plans = [part.udf.plan() for part in self.parts]
         if self._task_spec is not None:
-            plans = (with_request_specs(plan, self._task_spec) for plan in plans)
+            plans = [
+                with_request_specs(plan, partial(self._task_spec, part.name))
+                for part, plan in zip(self.parts, plans, strict=True)
+            ]
         parts = zip(self.parts, plans, firsts, strict=False)  # one more sum than there are parts
         return MultiUDFPlan(tuple(PartPlan(part.name, plan, at, part.arguments) for part, plan, at in parts), self.live)
 

@@ -22,6 +22,7 @@ from pyspark.sql.utils import is_remote
 
 from spark_llm.coordination.allotment_datagrams import answer_to_need
 from spark_llm.coordination.allotter import Allotter
+from spark_llm.endpoint.attribution import Attribution
 from spark_llm.enrich.ask_chunk import ChunkResult, ChunkRunner
 from spark_llm.enrich.changes import pending_rows
 from spark_llm.enrich.column_types import same_of
@@ -68,9 +69,12 @@ class Job:
     progress: bool = True
     format: str | None = None
 
-    def run(self, spark: SparkSession, source: Source) -> EnrichReport:
-        """Ask about the rows of the source that are new or changed, and merge the answers into the target."""
-        started_at, started_s, name = datetime.now(timezone.utc), time.monotonic(), uuid.uuid4().hex[:12]
+    def run(self, spark: SparkSession, source: Source, name: str | None = None) -> EnrichReport:
+        """Ask about the rows of the source that are new or changed, and merge the answers into the target.
+
+        `name` is the run's ID, from `run_id`; without one it gets its own.
+        """
+        started_at, started_s, name = datetime.now(timezone.utc), time.monotonic(), name or run_id()
         target = Table(spark, self.target)
         early = self.plan(source, target)  # every error of the columns comes before the lease is taken
         formats = self._formats(source, target, early)
@@ -97,7 +101,8 @@ class Job:
                     merger.merge_unasked(work.rows, staging.location("work"), work.asked)
                 guess = row_cost(plan, work.input_bytes / max(1, work.to_ask), self.prices)
                 chunks = ChunkPlanner(work.to_ask, self.limits, guess, started_s)
-                total, limits, flow = self._ask(spark, plan, work, chunks, staging, merger)
+                who = Attribution(run=name, table=str(target))
+                total, limits, flow = self._ask(spark, plan, work, chunks, staging, merger, who)
         _logger.info("run %s ends: %d rows asked, %d answered, %d left", name, total.asked, total.answered, chunks.left)
         counts = observed_values(seen)
         return EnrichReport(
@@ -153,6 +158,7 @@ class Job:
         chunks: ChunkPlanner,
         staging: Staging,
         merger: Merger,
+        who: Attribution,
     ) -> tuple[ChunkResult, str | None, JobFlow | None]:
         """Ask chunk by chunk, and merge the answers of each.
 
@@ -161,7 +167,7 @@ class Job:
         total = ChunkResult(0, 0, {name: Tally() for name in self.calls}, only_new=True)
         if not work.to_ask:
             return total, None, None
-        runner = ChunkRunner.of(spark, plan, self.limits.max_failure_rate)
+        runner = ChunkRunner.of(spark, plan, self.limits.max_failure_rate, who)
         allotter = Allotter() if runner.has_limits else None
         answer = None if allotter is None else partial(answer_to_need, allotter)
         with (
@@ -191,6 +197,11 @@ class Job:
         if self.progress:
             with suppress(Exception):  # there may be no standard error
                 sys.stderr.write(f"spark_llm: {text}\n")
+
+
+def run_id() -> str:
+    """Return the ID of a new run."""
+    return uuid.uuid4().hex[:12]
 
 
 def _schemas(source: DataFrame, target: DataFrame | None) -> tuple[StructType, StructType | None]:

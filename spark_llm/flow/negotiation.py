@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from spark_llm.flow.batcher import Indexed
-from spark_llm.protocol.task import PLAIN, Task
+from spark_llm.protocol.task import ATTRIBUTION_FIELDS, PLAIN, UNATTRIBUTED, Task
 from spark_llm.protocol.values import Item, RowError
 
 ALIKE_REFUSALS = 8  # of inputs alone, with one message and before any answer: then every input would be refused
@@ -42,9 +42,13 @@ class Doubt:
 class WireFormatNegotiation:
     """The wire format of one task at one endpoint, and the evidence for it."""
 
-    def __init__(self, task: Task, batch_size: int) -> None:
-        """Begin with the best format; a request carries at most `batch_size` inputs."""
+    def __init__(self, task: Task, batch_size: int, *, attributed: bool = False) -> None:
+        """Begin with the best format; a request carries at most `batch_size` inputs.
+
+        `attributed`: requests carry `ATTRIBUTION_FIELDS`, in each format but those without them.
+        """
         self.task = task
+        self._attributed = attributed
         self.wire_format = 0  # of requests without flags of their own
         self.answered = False  # whether any request was
         self.in_flight = 0  # requests
@@ -119,6 +123,8 @@ class WireFormatNegotiation:
                 self._vote(wire_format, doubt.witnesses)
         elif wire_format == self.wire_format:
             self._confirmed |= self.task.required_features(_items(inputs), wire_format)
+            if self._attributed:
+                self._confirmed |= UNATTRIBUTED & ~wire_format
             if self._votes:
                 self._votes = {
                     vote: by for vote, by in self._votes.items() if not (vote ^ wire_format) & self._confirmed
@@ -142,7 +148,7 @@ class WireFormatNegotiation:
             return None
         if self.wire_format & ~wire_format:
             return self.wire_format | wire_format
-        fallback = self.task.fallback_format(_items(inputs), wire_format, error.message)
+        fallback = self._fallback(inputs, wire_format, error.message)
         if fallback is None or (fallback & ~wire_format) & self._confirmed:
             return None
         self._begin_doubt()
@@ -171,6 +177,19 @@ class WireFormatNegotiation:
             self._refusal_message, self._refused_inputs = message, set()
         self._refused_inputs.add(witness)
         self.alike_refusals = len(self._refused_inputs)
+
+    def _fallback(self, inputs: Sequence[Indexed], wire_format: int, message: str) -> int | None:
+        """Return the next wire format after a message: the one without attribution at once if it names that, else last.
+
+        A message may name nothing; then it is the third format of an input at most.
+        """
+        may_drop = self._attributed and not (wire_format | self._confirmed) & UNATTRIBUTED
+        if may_drop and any(name in message for name in ATTRIBUTION_FIELDS):
+            return wire_format | UNATTRIBUTED
+        fallback = self.task.fallback_format(_items(inputs), wire_format, message)
+        if fallback is None and may_drop and wire_format.bit_count() < 2:
+            return wire_format | UNATTRIBUTED
+        return fallback
 
     def _begin_doubt(self) -> None:
         self._doubt_answers_left = DOUBT_ANSWERS

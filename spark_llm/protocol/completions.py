@@ -28,7 +28,7 @@ class Complete(Task):
 
     def max_inputs(self, wire_format: int, batch_size: int) -> int:
         """Return that a request carries up to eight prompts as an array, and one without it."""
-        return 1 if wire_format else min(batch_size, _MAX_PROMPTS)
+        return 1 if wire_format & PLAIN else min(batch_size, _MAX_PROMPTS)
 
     def required_features(self, items: Sequence[Item], wire_format: int) -> int:  # noqa: ARG002 -- one format has arrays
         """Return that several prompts need a server that takes an array; one prompt is the same in both formats."""
@@ -36,7 +36,7 @@ class Complete(Task):
 
     def fallback_format(self, items: Sequence[Item], wire_format: int, message: str | None) -> int | None:  # noqa: ARG002 -- the protocol's signature
         """Return the format of single prompts for an array that was refused."""
-        return PLAIN if len(items) > 1 else None
+        return wire_format | PLAIN if len(items) > 1 else None
 
     def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:  # noqa: ARG002 -- the number of items decides
         """Write the prompts: several as an array, one as a string."""

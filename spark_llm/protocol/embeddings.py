@@ -45,7 +45,7 @@ class Embed(Task):
 
     def fallback_format(self, items: Sequence[Item], wire_format: int, message: str | None) -> int | None:  # noqa: ARG002 -- the protocol's signature
         """Return the format without base64."""
-        return None if wire_format else PLAIN
+        return None if wire_format & PLAIN else wire_format | PLAIN
 
     def skips(self, item: Item) -> bool:
         """Return whether a text is blank: it has no meaning, and many servers refuse it."""
@@ -53,7 +53,7 @@ class Embed(Task):
 
     def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:
         """Write the texts; the first format requests base64, the second leaves the encoding to the server."""
-        chosen = wire_format > 0 or b'"encoding_format":' in self.parameters
+        chosen = bool(wire_format & PLAIN) or b'"encoding_format":' in self.parameters
         return request_body(
             model,
             self.parameters,

@@ -14,6 +14,8 @@ from spark_llm.protocol.values import Item, Outcome, Response, Result
 # A wire format is a sum of flags. Each flag leaves out a feature that some servers do not know; 0 uses all features.
 PLAIN = 1  # without the field or the list: no `encoding_format`, one prompt a request, a type described in words
 FOLDED = 2  # without a system message: the instructions stand at the head of the user's message
+UNATTRIBUTED = 4  # without the next two fields, which no task writes: they say who asks
+ATTRIBUTION_FIELDS = ("usage_context", "client_request_id")
 
 
 class Task(Protocol):

@@ -32,6 +32,11 @@ def is_route_optimised(url: str) -> bool:
     return bool(re.fullmatch(r"/\d+/serving-endpoints/[^/]+/invocations", urlsplit(url).path))
 
 
+def is_serving(url: str) -> bool:
+    """Return whether the path is one of Databricks Model Serving, whatever the host: there may be a proxy in front."""
+    return "/serving-endpoints/" in urlsplit(url).path
+
+
 def is_openai(url: str) -> bool:
     """Return whether the host belongs to OpenAI."""
     return bool(_OPENAI_HOSTS.search(_host(url)))

@@ -92,14 +92,19 @@ class LazyUDF(ABC):
 
     def for_session(self, spark: SparkSession) -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
         """Return Spark's UDF for this session."""
-        return self.for_version(spark.version, application_id(spark))
+        return self.for_version(spark.version, *application_of(spark))
 
-    def for_version(self, spark_version: str, application: str = "") -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
+    def for_version(self, spark_version: str, application: str = "", application_name: str = "") -> Any:  # noqa: ANN401 -- PySpark types a UDF as a function
         """Return Spark's UDF for a server of this version: an Arrow UDF from 4.1 on, a pandas UDF before.
 
-        Workers of one `application` share the endpoint's limits.
+        Workers of one `application` (its ID) share the endpoint's limits.
         """
-        plan = with_request_specs(self.plan(), lambda spec: replace(spec, application=application))
+
+        def of_application(spec: RequestSpec) -> RequestSpec:
+            named = replace(spec.attribution, application=application, application_name=application_name)
+            return replace(spec, application=application, attribution=named)
+
+        plan = with_request_specs(self.plan(), of_application)
         if is_at_least(spark_version, 4, 1):
             from pyspark.sql.pandas.functions import arrow_udf  # PySpark 3.5 and 4.0 lack it
 
@@ -156,11 +161,15 @@ def active_session() -> SparkSession:
         ) from None
 
 
-def application_id(spark: SparkSession) -> str:
-    """Return the ID of the session's Spark application; empty where the server does not tell it."""
-    with contextlib.suppress(PySparkException):
-        return spark.conf.get("spark.app.id", "") or ""
-    return ""
+def application_of(spark: SparkSession) -> tuple[str, str]:
+    """Return the ID and the name of the session's Spark application; empty where the server does not tell them."""
+
+    def setting(name: str) -> str:
+        with contextlib.suppress(PySparkException):
+            return spark.conf.get(name, "") or ""
+        return ""
+
+    return setting("spark.app.id"), setting("spark.app.name")
 
 
 def is_at_least(spark_version: str, major: int, minor: int) -> bool:

@@ -182,6 +182,7 @@ def test_building_an_endpoint_reads_no_environment() -> None:
         {"target": "my-endpoint", "ca_bundle": "ca\0.pem"},
         {"target": "my-endpoint", "allow_http": "yes"},
         {"target": "my-endpoint", "allow_http": None},
+        {"target": "my-endpoint", "attribution": "no"},
     ],
 )
 def test_an_invalid_argument_is_an_error(arguments: dict[str, Any]) -> None:
@@ -232,6 +233,7 @@ def test_no_secret_is_in_an_error(url: str) -> None:
 def test_the_repr_has_the_arguments() -> None:
     """Secrets in it are masked."""
     assert "Endpoint('e', served_model='m', token=***)" == repr(Endpoint("e", served_model="m", token=SECRET))
+    assert "Endpoint('e', attribution=False)" == repr(Endpoint("e", attribution=False))
     assert "Endpoint('http://h/v1?a=***', model='m')" == repr(Endpoint("http://h/v1?a=b", model="m"))
     assert "Endpoint('e', headers=***, ca_bundle=***, allow_http=True)" == repr(
         Endpoint("e", headers={"X-Key": SECRET}, ca_bundle="/ca.pem", allow_http=True)
@@ -262,6 +264,28 @@ def test_a_workspace_without_https_is_an_error() -> None:
     environ = {"DATABRICKS_HOST": "http://ml.corp.example", "DATABRICKS_TOKEN": SECRET}
     with pytest.raises(ConfigError, match="plain http to another machine"):
         Endpoint("my-endpoint").resolve("/embeddings", environ)
+
+
+@pytest.mark.parametrize(
+    ("target", "attributed"),
+    [
+        ("e", True),
+        ("https://proxy.example.com/serving-endpoints/e/invocations", True),
+        ("https://1.serving.cloud.databricks.com/2/serving-endpoints/e/invocations", True),
+        ("https://w.cloud.databricks.com/serving-endpoints/chat/completions", True),
+        ("https://w.cloud.databricks.com/ai-gateway/mlflow/v1/chat/completions", False),
+        ("https://gateway.example.com/endpoints/e/invocations", False),
+        ("https://api.openai.com/v1/chat/completions", False),
+    ],
+)
+def test_only_databricks_model_serving_is_told_who_asks(target: str, *, attributed: bool) -> None:
+    """The path decides, since a proxy may stand in front; `attribution=False` turns it off."""
+    environ = {"DATABRICKS_HOST": "https://w.cloud.databricks.com"}
+    on, off = (
+        Endpoint(target, token="t", attribution=flag).resolve("/chat/completions", environ) for flag in (True, False)
+    )
+
+    assert (attributed, False) == (on.attributed, off.attributed)
 
 
 def test_the_headers_of_a_route_are_sorted() -> None:

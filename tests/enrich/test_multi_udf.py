@@ -273,7 +273,7 @@ def test_the_plan_prints_no_secret(endpoints: LocalEndpoints) -> None:
 def test_request_specs_can_be_replaced(endpoints: LocalEndpoints) -> None:
     """Each part is asked by the spec that `task_spec` returns; the parts' UDFs stay as they were."""
     parts = [Part("mood", chat(endpoints, "mood"), 1), Part("topic", chat(endpoints, "topic"), 1)]
-    udf = MultiUDF(parts, task_spec=lambda spec: replace(spec, policy=Policy(max_in_flight=3)))
+    udf = MultiUDF(parts, task_spec=lambda _, spec: replace(spec, policy=Policy(max_in_flight=3)))
     endpoints.latency_s = 0.02
     rows = numbered(30)
 

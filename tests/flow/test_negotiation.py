@@ -9,7 +9,7 @@ from spark_llm.flow.judge import Verdict
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.policy import Policy
-from spark_llm.protocol.task import Task
+from spark_llm.protocol.task import PLAIN, UNATTRIBUTED, Task
 from spark_llm.protocol.values import Failure
 from tests.support.play import (
     BAD_FORMAT,
@@ -233,3 +233,46 @@ def test_a_second_table_uses_the_format_of_the_first() -> None:
     scheduler.add("second", pack(1), negotiation)
 
     assert [1, 1] == [request.wire_format for request in scheduler.ready(1.0)]
+
+
+NAMES_NOTHING = BAD_FORMAT
+NAMES_A_FIELD = Failure(BAD_FORMAT.error._replace(message='unknown field "usage_context"'))
+EACH_MESSAGE = pytest.mark.parametrize(
+    "refusal", [NAMES_NOTHING, NAMES_A_FIELD], ids=["names nothing", "names a field"]
+)
+
+
+@EACH_MESSAGE
+def test_attribution_is_dropped_where_it_is_refused(refusal: Failure) -> None:
+    """Three rows that are answered only without the fields decide it for all others, and no row fails."""
+    server = Server(refused_formats=(0,), format_failure=refusal)
+    play = Play(texts(40), server, Policy(max_in_flight=1), CHAT, attributed=True)
+
+    assert [(1, 0), (1, UNATTRIBUTED)] * 3 + [(1, UNATTRIBUTED)] * 37 == rows_and_formats(play)
+    assert {} == play.errors
+
+
+def test_base64_stays_where_only_attribution_is_refused() -> None:
+    """A message that names a field drops that field, and no other feature."""
+    server = Server(refused_formats=(0, PLAIN), format_failure=NAMES_A_FIELD)
+    play = Play(texts(40), server, Policy(batch_size=4), attributed=True)
+
+    assert [(4, 0)] + [(4, UNATTRIBUTED)] * 10 == rows_and_formats(play)
+
+
+def test_an_answer_confirms_attribution() -> None:
+    """A row that is refused later is not sent again without the fields, unless it is another server's first."""
+    play = Play(texts(40), Server(bad_rows=(7, 8)), Policy(max_in_flight=1), CHAT, attributed=True)
+
+    assert [(1, 0)] * 40 == rows_and_formats(play)
+    assert [7, 8] == sorted(play.errors)
+
+
+@EACH_TASK
+@EACH_MESSAGE
+def test_a_request_that_is_refused_as_a_whole_is_sent_ten_times_at_most(task: Task, refusal: Failure) -> None:
+    """With attribution too: its formats are few, and the more there are the fewer inputs try them."""
+    play = Play(texts(200), lambda *_: refusal, Policy(batch_size=1), task, attributed=True)
+
+    assert len(play.sent) <= 10
+    assert 200 == len(play.errors)

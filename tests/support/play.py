@@ -98,6 +98,7 @@ class Play:
         seed: int = 0,
         start: float = 0.0,
         latency_s: tuple[float, float] = (0.05, 2.0),
+        attributed: bool = False,
     ) -> None:
         """Send all rows from the time `start` on, as an engine would."""
         self.sent: list[Sent] = []
@@ -109,7 +110,7 @@ class Play:
         self._endpoint, self._dice, self._latency_s = endpoint, random.Random(seed), latency_s
         self._ceiling = policy.ceiling
         self._in_flight: list[tuple[float, int, Request, Outcome]] = []
-        negotiation = WireFormatNegotiation(task, policy.batch_size)
+        negotiation = WireFormatNegotiation(task, policy.batch_size, attributed=attributed)
         batcher = Batcher(negotiation.max_inputs)
         for batch in [*batcher.add(enumerate(rows)), *batcher.flush()]:
             self.scheduler.add(self, batch, negotiation)

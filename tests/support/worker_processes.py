@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from spark_llm import Endpoint, Policy
 from spark_llm.coordination.place import FOLDER_VARIABLE
 from spark_llm.engine.engine import Engine
+from spark_llm.engine.request_spec import StreamJob
 from spark_llm.serving import LocalEndpoints
 from tests.support.asking import CHAT, comes_true, distinct
 
@@ -180,9 +181,8 @@ def _work(commands: Connection, job: Job) -> None:
 def _ask(engine: Engine, commands: Connection, log: list[str], rows: int, stage: int) -> None:
     begin = time.monotonic()
     texts = [f"{os.getpid()} {text}" for text in distinct(rows)]
-    results = [
-        result for chunk in engine.stream(CHAT, iter([texts]), stage=stage) for result in chunk if result is not None
-    ]
+    chunks = engine.stream(CHAT, iter([texts]), StreamJob(stage=stage))
+    results = [result for chunk in chunks for result in chunk if result is not None]
     errors: list[str] = [result.error.kind for result in results if result.error is not None]
     requests = sum(result.requests for result in results)
     commands.send(Report(len(results) - len(errors), errors, round(requests), time.monotonic() - begin, log))

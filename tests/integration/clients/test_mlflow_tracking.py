@@ -1,0 +1,98 @@
+"""A table job's run at a real MLflow tracking server, through MLflow's own client."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from spark_llm import Budget, Endpoint, Policy, chat_udf, embed_udf, enrich_table
+from spark_llm.cli.main import main
+from spark_llm.enrich.report import EnrichReport
+from spark_llm.serving import Faults, LocalEndpoints
+from tests.integration.clients.conftest import FindServer
+from tests.integration.clients.servers import SERVER
+from tests.support.formats import FORMAT, table
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+
+@pytest.fixture
+def mlflow(find_server: FindServer) -> Iterator[Any]:
+    """MLflow, imported where it is used, which records at its server."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(find_server(SERVER).url)
+    mlflow.set_experiment("reviews")
+    yield mlflow
+    mlflow.set_tracking_uri(before)
+
+
+def recorded_run(mlflow: Any, report: EnrichReport) -> Any:  # noqa: ANN401 -- a module, and its Run
+    """Return the MLflow run of a report."""
+    [run] = mlflow.search_runs(filter_string=f"tags.`spark_llm.run` = '{report.run}'", output_format="list")
+    return run
+
+
+def test_a_job_is_a_run_at_the_tracking_server(
+    mlflow: Any,  # noqa: ANN401 -- a module
+    spark: SparkSession,
+    endpoints: LocalEndpoints,
+    tmp_path: Path,
+) -> None:
+    """Its metrics equal the report and what the endpoint counted; no row and no token is at the server."""
+    endpoints.faults = Faults("ok*3 429 503")
+    key = f"{endpoints.invocations('chat')}?key=s3cret-word"
+    chat = chat_udf(Endpoint(key, token=endpoints.token), system="Be brief.", policy=Policy(max_tries=9))
+    embed = embed_udf(Endpoint(endpoints.invocations("embed"), token=endpoints.token))
+    source = spark.range(200).selectExpr("id", "concat('private review ', id) AS text")
+    columns = {"mood": chat("text"), "vector": embed("text")}
+    target = table(FORMAT, tmp_path, "target")
+    report = enrich_table(spark, source, target, "id", columns, prices=1.0, mlflow=True, progress=False)
+
+    run, stats = recorded_run(mlflow, report), endpoints.stats
+    assert "FINISHED" == run.info.status
+    assert (200, 200, 0) == tuple(run.data.metrics[name] for name in ("asked", "answered", "failed"))
+    assert stats.requests == run.data.metrics["requests"] == report.requests
+    assert stats.total_tokens == run.data.metrics["total_tokens"] == report.total_tokens
+    assert report.usd == run.data.metrics["usd"]
+    assert ("Be brief.", "chat") == (run.data.params["mood.instructions"], run.data.params["mood.task"])
+    folder = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, dst_path=str(tmp_path / "here")))
+    assert report._repr_html_() == (folder / "report.html").read_text(encoding="utf-8")
+    there = f"{run.to_dictionary()} {(folder / 'recipe.json').read_text(encoding='utf-8')}"
+    assert not [secret for secret in (endpoints.token, "s3cret-word", "private review") if secret in there]
+
+    target = table(FORMAT, tmp_path, "second")
+    budget = Budget(rows=10)
+    stopped = enrich_table(spark, source, target, "id", columns, budget=budget, mlflow=True, progress=False)
+    run = recorded_run(mlflow, stopped)
+    assert ("FAILED", stopped.stopped) == (run.info.status, run.data.tags["spark_llm.stopped"])
+    assert (10, 190) == (run.data.metrics["asked"], run.data.metrics["left"])
+
+
+@pytest.mark.usefixtures("mlflow")
+def test_the_command_prints_the_report_alone(
+    spark: SparkSession,
+    endpoints: LocalEndpoints,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """MLflow prints the address of its run, which goes to stderr: stdout is JSON."""
+    monkeypatch.setenv("CHAT_TOKEN", endpoints.token)
+    spark.range(3).selectExpr("id", "concat('row ', id) AS text").createOrReplaceTempView("tracked")
+    file = tmp_path / "job.toml"
+    lines = [
+        *('source = "tracked"', f'target = "{table(FORMAT, tmp_path, "third")}"', 'key = "id"', "mlflow = true"),
+        *("[endpoints.chat]", f'url = "{endpoints.invocations("chat")}"', 'token_env = "CHAT_TOKEN"'),
+        *("[columns.answer]", 'task = "chat"', 'endpoint = "chat"', 'input = "text"'),
+    ]
+    file.write_text("\n".join(lines), encoding="utf-8")
+
+    assert 0 == main(["enrich", str(file), "--json"])
+    printed = capsys.readouterr()
+    assert 3 == json.loads(printed.out)["answered"]
+    assert "View run" in printed.err

@@ -6,6 +6,7 @@ each row without a result gets an error that names the exception's type.
 
 import asyncio
 import contextlib
+import encodings.idna  # noqa: F401 -- for the first connection: on the loop, its import would look through Spark's jars
 import logging
 import threading
 from collections.abc import Callable

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -16,13 +16,15 @@ from spark_llm.enrich.column_types import nullable
 from spark_llm.enrich.multi_udf import LiveReporting, MultiUDF, Part
 from spark_llm.enrich.plan import FilledColumn, RunPlan
 from spark_llm.enrich.staging import Staging
-from spark_llm.errors import KINDS, Kind
+from spark_llm.errors import Kind
 from spark_llm.livecounts.counts import Address
 from spark_llm.metering.chunking import FATAL_KINDS, NOT_ROW_ERRORS
+from spark_llm.metering.prices import Price
 from spark_llm.metering.tally import Tally
 from spark_llm.policy import Policy
+from spark_llm.usage.answers import AnswerColumn
+from spark_llm.usage.counts import tally_aggregates, tally_of
 
-_TOKENS = ("prompt", "completion", "cached", "total")
 _SPLITS = re.compile(r"splits=(\d+)")
 
 
@@ -57,12 +59,15 @@ class ChunkRunner:
     plan: RunPlan
     tasks: int
     max_failure_rate: float | None
+    prices: Mapping[str, Price]
 
     @classmethod
-    def of(cls, spark: SparkSession, plan: RunPlan, max_failure_rate: float | None) -> "ChunkRunner":
+    def of(
+        cls, spark: SparkSession, plan: RunPlan, max_failure_rate: float | None, prices: Mapping[str, Price]
+    ) -> "ChunkRunner":
         """Choose the number of tasks: what the policies say, else one for each core."""
         tasks = max(policy.tasks for policy in _policies(plan))
-        return cls(plan, tasks if tasks > 1 else _default_parallelism(spark), max_failure_rate)
+        return cls(plan, tasks if tasks > 1 else _default_parallelism(spark), max_failure_rate, prices)
 
     @property
     def has_limits(self) -> bool:
@@ -80,10 +85,10 @@ class ChunkRunner:
         row has a result, for a reason that is not the row's. It stays in the target as it is, for the next run.
         """
         answers, counts = staging.write("answers", self._answers(work, live, driver), self._counts())
-        tallies = {
-            each.name: _tally({what: counts[f"{i} {what}"] or 0 for what in _column_counts(each.name)})
-            for i, each in enumerate(self.plan.filled)
-        }
+        tallies = {}
+        for i, each in enumerate(self.plan.filled):
+            values = {what: counts[f"{i} {what}"] for what in self._column_counts(each)}
+            tallies[each.name] = replace(tally_of(values, self._tiers(each)), requests=values["requests"] or 0)
         only_new = bool(counts["only_new"])
         return answers, ChunkResult(counts["asked"], counts["answered"], tallies, only_new, counts["fatal_error"])
 
@@ -112,7 +117,11 @@ class ChunkRunner:
         names = [each.name for each in self.plan.filled]
         requested = any_of(_was_requested(name) for name in names)
         failed = any_of(col("result", name, "error").isNotNull() for name in names)
-        columns = {f"{i} {what}": count for i, name in enumerate(names) for what, count in _column_counts(name).items()}
+        columns = {
+            f"{i} {what}": count
+            for i, each in enumerate(self.plan.filled)
+            for what, count in self._column_counts(each).items()
+        }
         return {
             "asked": F.count_if(requested),
             "answered": F.count_if(requested & ~failed),
@@ -120,6 +129,13 @@ class ChunkRunner:
             "fatal_error": F.coalesce(*(_fatal_message(name) for name in names)),
             **columns,
         }
+
+    def _column_counts(self, each: FilledColumn) -> dict[str, Column]:
+        answers = AnswerColumn(col("result", each.name), each.type)
+        return {**tally_aggregates(answers, self._tiers(each)), "requests": F.sum(col("requests", each.name))}
+
+    def _tiers(self, each: FilledColumn) -> Iterable[str]:
+        return self.prices[each.name].tiers if self.prices else ()
 
     def _task_spec(self, driver: Address | None, spec: RequestSpec) -> RequestSpec:
         """Return the request spec of one of these tasks, which has its part of limits that cannot be shared."""
@@ -160,15 +176,3 @@ def _fatal_message(name: str) -> Column:
     """Return the message of an error that every further row would get; the first by the alphabet, else null."""
     error = col("result", name, "error")
     return F.min(F.when(_is(error["kind"], FATAL_KINDS), error["message"]))
-
-
-def _column_counts(name: str) -> dict[str, Column]:
-    result = partial(col, "result", name)
-    counts = {"asked": F.count(result("attempts")), "requests": F.sum(col("requests", name))}
-    counts |= {f"{part}_tokens": F.sum(result("usage", f"{part}_tokens").cast("bigint")) for part in _TOKENS}
-    return counts | {kind: F.count_if(result("error", "kind") == kind) for kind in KINDS}
-
-
-def _tally(counts: Mapping[str, Any]) -> Tally:
-    failed = {kind: counts[kind] for kind in KINDS if counts[kind]}
-    return Tally(failed=failed, **{name: count for name, count in counts.items() if name not in KINDS})

@@ -34,14 +34,15 @@ from spark_llm.enrich.plan import RunPlan, plan_run
 from spark_llm.enrich.progress.bar import Progress
 from spark_llm.enrich.report import EnrichReport, limits_text
 from spark_llm.enrich.source import Source, input_types
-from spark_llm.enrich.staging import Staging, lease_table, observed_values
+from spark_llm.enrich.staging import Staging, lease_table
 from spark_llm.enrich.table import Table, apply_plan
 from spark_llm.enrich.work_table import WorkTable
 from spark_llm.livecounts.counts import LiveCounts, local_address_for
 from spark_llm.metering.chunking import ChunkPlanner, Limits
-from spark_llm.metering.prices import Price, total_cost
+from spark_llm.metering.prices import Price, price_notes, total_cost
 from spark_llm.metering.tally import Tally
 from spark_llm.udf.lazy_udf import Call
+from spark_llm.usage.observed import observed_values
 
 _logger = logging.getLogger("spark_llm.enrich")
 
@@ -116,7 +117,7 @@ class Job:
             usd=total_cost(self.prices, total.columns),
             stopped=chunks.stopped,
             limits=limits,
-            notes=notes,
+            notes=(*notes, *price_notes(self.prices, total.columns)),
         )
 
     def plan(self, spark: SparkSession, source: Source, early: Tables | None = None) -> Tables:
@@ -158,7 +159,7 @@ class Job:
         total = ChunkResult(0, 0, {name: Tally() for name in self.calls}, only_new=True)
         if not work.to_ask:
             return total, None
-        runner = ChunkRunner.of(spark, plan, self.limits.max_failure_rate)
+        runner = ChunkRunner.of(spark, plan, self.limits.max_failure_rate, self.prices)
         allotter = Allotter() if runner.has_limits else None
         answer = None if allotter is None else partial(answer_to_need, allotter)
         with (

@@ -18,6 +18,7 @@ from spark_llm.enrich.spark_errors import error_condition
 from spark_llm.enrich.table import Table
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import quoted
+from spark_llm.usage.observed import observed_values
 
 _EMPTY = "nothing"  # the one column of an emptied folder
 _PARTS = ("work", "ordered", "answers")
@@ -136,14 +137,6 @@ class Staging:
                 names = []
         found = (re.fullmatch(pattern, name, re.IGNORECASE) for name in names)
         return {each["run"] for each in found if each}
-
-
-def observed_values(observed: Observation) -> dict[str, Any] | None:
-    """Return the aggregates of a query that has ended: empty where Spark planned their rows away, None on an error."""
-    try:
-        return observed.get
-    except Exception as error:  # noqa: BLE001 -- a missing number must not end a run
-        return {} if "PythonSQLUtils.toPyRow" in str(error) else None  # classic Spark fails there without aggregates
 
 
 def _folder(target: Table) -> str:

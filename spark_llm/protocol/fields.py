@@ -54,7 +54,7 @@ def usage_of(document: object) -> Usage | None:
         reports = [report for part in document if isinstance(part, dict) and (report := usage_of(part))]
         return reduce(Usage.plus, reports) if reports else None
     usage = document.get("usage") if isinstance(document, dict) else None
-    if not isinstance(usage, dict):
+    if not isinstance(document, dict) or not isinstance(usage, dict):
         return None
     found: dict[str, int] = {}
     for group, names in ((usage, _COUNTS), *((usage.get(name), names) for name, names in _DETAILS.items())):

@@ -46,7 +46,9 @@ def test_decoding_any_bytes_raises_nothing(answer: bytes, vector: bytes | None) 
     assert isinstance(decoded_answer(Entry(answer, vector)), (Result, type(None)))
 
 
-@pytest.mark.parametrize("answer", [b"", b"null", b"[]", b"[1,2,3,4]", b"[null,null,null,[1,2,3,4,5,6,null,8],null,null]"])
+@pytest.mark.parametrize(
+    "answer", [b"", b"null", b"[]", b"[1,2,3,4]", b"[null,null,null,[1,2,3,4,5,6,null,8],null,null]"]
+)
 def test_bytes_of_another_shape_are_none(answer: bytes) -> None:
     """An answer has six parts, and its usage seven at most."""
     assert None is decoded_answer(Entry(answer, None))

@@ -56,7 +56,9 @@ def test_sums_stay_within_32_bits() -> None:
     """Two reports of the largest number add up to the largest number."""
     most = 2**31 - 1
 
-    assert Usage(*[most] * 6) == Usage(*[most] * 6).plus(Usage(*[1] * 6))
+    largest = Usage(most, most, most, most, most, most)
+
+    assert largest == largest.plus(Usage(1, 1, 1, 1, 1, 1))
 
 
 @given(USAGES)

@@ -1,0 +1,109 @@
+"""The aggregates over a column of answers, and the tally and the report that their values make.
+
+Only aggregate functions that Spark also allows beside an action, in `DataFrame.observe`. Each has bounded memory.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from spark_llm.errors import KINDS
+from spark_llm.metering.prices import Price
+from spark_llm.metering.tally import TOKENS, Tally
+from spark_llm.usage.answers import AnswerColumn
+from spark_llm.usage.report import Latency, UsageReport
+
+_BINS = 256  # of a histogram: more than its values, so it is exact
+_BINS_PER_OCTAVE = 4  # from one power of 2 to the next
+_SHARES = (0.5, 0.95, 0.99)
+_DIGITS = 3  # of a latency, so that its percentiles need no more than 900 values for each power of 10
+
+
+def tally_aggregates(answers: AnswerColumn, tiers: Iterable[str] = ()) -> dict[str, Column]:
+    """Return the aggregates that make a tally; tokens of these service tiers are counted apart too."""
+    kind, tier = answers.field("error", "kind"), answers.field("usage", "service_tier")
+    counts = {"asked": F.count(answers.was_asked)}
+    counts |= {name: F.sum(answers.tokens(name)) for name in TOKENS}
+    counts |= {f"failed {each}": F.count_if(kind == each) for each in KINDS}
+    for each in tiers:
+        counts |= {f"tier {each} {name}": F.sum(F.when(tier == each, answers.tokens(name))) for name in TOKENS}
+    return counts
+
+
+def tally_of(values: Mapping[str, Any], tiers: Iterable[str] = ()) -> Tally:
+    """Return the tally of the values of `tally_aggregates`, with the same tiers."""
+    of_tier = {each: {name: values[f"tier {each} {name}"] for name in TOKENS} for each in tiers}
+    return replace(
+        Tally.of_tokens(values),
+        asked=values["asked"] or 0,
+        failed={kind: values[f"failed {kind}"] for kind in KINDS if values[f"failed {kind}"]},
+        tiers={each: Tally.of_tokens(tokens) for each, tokens in of_tier.items()},
+    )
+
+
+def report_aggregates(answers: AnswerColumn, price: Price | None) -> dict[str, Column]:
+    """Return the aggregates that make a report."""
+    kind, message = answers.field("error", "kind"), answers.field("error", "message")
+    attempts, latency_ms = answers.field("attempts").cast("bigint"), answers.field("latency_ms").cast("double")
+    return {
+        **tally_aggregates(answers, price.tiers if price else ()),
+        **{f"example {each}": F.min(F.when(kind == each, message)) for each in KINDS},
+        "rows": F.count(F.lit(1)),
+        "attempts": F.sum(attempts),
+        "retries": F.sum(F.greatest(attempts - 1, F.lit(0))),
+        "requests": F.sum(answers.field("requests").cast("bigint")),
+        "reasoning_tokens": F.sum(answers.tokens("reasoning_tokens")),
+        "service_tiers": F.collect_set(answers.field("usage", "service_tier").cast("string")),
+        "latency": F.percentile(_rounded(latency_ms), F.array(*map(F.lit, _SHARES))),
+        "latencies": _histogram(latency_ms),
+        "row_tokens": _histogram(answers.tokens("total_tokens")),
+    }
+
+
+def report_of(name: str, answers: AnswerColumn, price: Price | None, values: Mapping[str, Any]) -> UsageReport:
+    """Return the report of the values of `report_aggregates`; without values there were no rows."""
+    values = values or dict.fromkeys(report_aggregates(answers, price))
+    tally = tally_of(values, price.tiers if price else ())
+    attempts = (values["attempts"] or 0) if answers.has("attempts") else None
+    requests = attempts if answers.has("text") and answers.has("parsed") else None  # of a chat, so one row in each
+    tiers = tuple(sorted(values["service_tiers"] or ()))
+    return UsageReport(
+        column=name,
+        rows=values["rows"] or 0,
+        tally=tally,
+        examples={kind: values[f"example {kind}"] or "" for kind in tally.failed},
+        attempts=attempts,
+        retries=None if attempts is None else values["retries"] or 0,
+        requests=(values["requests"] or 0) if answers.has("requests") else requests,
+        reasoning_tokens=values["reasoning_tokens"] or 0,
+        service_tiers=tiers,
+        latency_ms=Latency(*values["latency"]) if values["latency"] else None,
+        latencies=_bins(values["latencies"]),
+        row_tokens=_bins(values["row_tokens"]),
+        usd=None if price is None else price.cost(tally),
+        notes=() if price is None else tuple(price.notes(tally, tiers)),
+    )
+
+
+def _rounded(number: Column) -> Column:
+    """Return a number with its first three digits."""
+    unit = F.pow(F.lit(10.0), F.floor(F.log10(number)) - (_DIGITS - 1))
+    return F.when(number > 0, F.round(number / unit) * unit).when(number == 0, F.lit(0.0))
+
+
+def _histogram(number: Column) -> Column:
+    """Count numbers by bin, from the greatest of a row of powers of 2 that is not above the number; 0 has its own."""
+    octave = F.floor(F.log2(number) * _BINS_PER_OCTAVE) / _BINS_PER_OCTAVE
+    start = F.when(number > 0, F.pow(F.lit(2.0), octave)).when(number == 0, F.lit(0.0))
+    return F.histogram_numeric(start, F.lit(_BINS))
+
+
+def _bins(histogram: Iterable[Any] | None) -> dict[float, int]:
+    """Return the counts by the start of their bins, in order; partial histograms may have a start more than once."""
+    bins: dict[float, int] = {}
+    for start, count in sorted(histogram or ()):
+        bins[start] = bins.get(start, 0) + round(count)
+    return bins

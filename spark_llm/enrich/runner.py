@@ -83,10 +83,10 @@ class Job:
             target.refresh()  # the last run may have altered and filled it meanwhile
             tables = self.plan(spark, source, early)
             plan, notes = apply_plan(tables.plan, target, formats)
-            if plan.added_answers or plan.added_carried:
+            if plan.added_answers or plan.added_carried or plan.added_usage:
                 tables = Tables(source.read(), target.read_existing(), plan)
             staging = Staging(spark, target, target.provider(), name)
-            merger = Merger(spark, target, lease, name)
+            merger = Merger(spark, target, lease, name, tables.target.schema if tables.target else None)
             with _cleaned_up(staging, lease):
                 recovered = _recover(staging, merger, tables.target, target)
                 if recovered:

@@ -41,6 +41,8 @@ def _histogram(axes: Axes, bins: Mapping[float, int], label: str) -> None:
     if 0 in bins:
         axes.annotate("0", (zero, bins[0]), ha="left", va="bottom")
     axes.set(xscale="log", xlabel=label, ylabel="rows")
+    if bins:
+        axes.set_xlim(min(starts) / 2, max(starts) * 2)
     axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:,.10g}")
     axes.xaxis.set_minor_locator(ticker.NullLocator())

@@ -36,8 +36,8 @@ class ObservedUsage:
     def report(self, timeout_s: float = 10.0) -> UsageReport:
         """Return the report, as `usage_report` would make it of the rows that the action read.
 
-        It waits until the first action has ended, so long at most. Raises `ConfigError` where none has, and where the
-        action failed.
+        It waits until the first action has ended, so long at most. Raises `ConfigError` where Spark has reported
+        nothing by then. After an action that failed, classic Spark reports the tasks that succeeded, Connect nothing.
         """
         if self._reader is None:
             self._reader = threading.Thread(target=self._read, name="spark_llm usage", daemon=True)
@@ -45,15 +45,12 @@ class ObservedUsage:
         self._reader.join(timeout_s)
         if self._reader.is_alive():
             raise ConfigError(
-                f"No action on the DataFrame of observe_usage has ended in {timeout_s:g} s.",
+                f"Spark has reported no action on the DataFrame of observe_usage in {timeout_s:g} s.",
                 f"run one that reads {self._name!r} first, as in df.write…; timeout_s= waits longer.",
             )
         if self._values is None:
             self._reader = None
-            raise ConfigError(
-                "The first action on the DataFrame of observe_usage failed.",
-                "call observe_usage again, and run it again.",
-            )
+            raise ConfigError("The first action on the DataFrame of observe_usage failed.", "call observe_usage again.")
         return report_of(self._name, self._answers, self._price, self._values)
 
     def __repr__(self) -> str:

@@ -1,8 +1,11 @@
 """The aggregates over a column of answers, and the tally and the report that their values make.
 
 Only aggregate functions that Spark also allows beside an action, in `DataFrame.observe`. Each has bounded memory.
+Lists travel as JSON: before Spark 4 an observation returns no others.
 """
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -48,6 +51,12 @@ def report_aggregates(answers: AnswerColumn, price: Price | None) -> dict[str, C
     """Return the aggregates that make a report."""
     kind, message = answers.field("error", "kind"), answers.field("error", "message")
     attempts, latency_ms = answers.field("attempts").cast("bigint"), answers.field("latency_ms").cast("double")
+    lists = {
+        "service_tiers": F.collect_set(answers.field("usage", "service_tier").cast("string")),
+        "latency": F.percentile(_rounded(latency_ms), F.array(*map(F.lit, _SHARES))),
+        "latencies": _histogram(latency_ms),
+        "row_tokens": _histogram(answers.tokens("total_tokens")),
+    }
     return {
         **tally_aggregates(answers, price.tiers if price else ()),
         **{f"example {each}": F.min(F.when(kind == each, message)) for each in KINDS},
@@ -56,10 +65,7 @@ def report_aggregates(answers: AnswerColumn, price: Price | None) -> dict[str, C
         "retries": F.sum(F.greatest(attempts - 1, F.lit(0))),
         "requests": F.sum(answers.field("requests").cast("bigint")),
         "reasoning_tokens": F.sum(answers.tokens("reasoning_tokens")),
-        "service_tiers": F.collect_set(answers.field("usage", "service_tier").cast("string")),
-        "latency": F.percentile(_rounded(latency_ms), F.array(*map(F.lit, _SHARES))),
-        "latencies": _histogram(latency_ms),
-        "row_tokens": _histogram(answers.tokens("total_tokens")),
+        "lists": F.to_json(F.struct(*(aggregate.alias(name) for name, aggregate in lists.items()))),
     }
 
 
@@ -69,7 +75,8 @@ def report_of(name: str, answers: AnswerColumn, price: Price | None, values: Map
     tally = tally_of(values, price.tiers if price else ())
     attempts = (values["attempts"] or 0) if answers.has("attempts") else None
     requests = attempts if answers.has("text") and answers.has("parsed") else None  # of a chat, so one row in each
-    tiers = tuple(sorted(values["service_tiers"] or ()))
+    lists = json.loads(values["lists"] or "{}")
+    tiers = tuple(sorted(lists.get("service_tiers", ())))
     return UsageReport(
         column=name,
         rows=values["rows"] or 0,
@@ -80,9 +87,9 @@ def report_of(name: str, answers: AnswerColumn, price: Price | None, values: Map
         requests=(values["requests"] or 0) if answers.has("requests") else requests,
         reasoning_tokens=values["reasoning_tokens"] or 0,
         service_tiers=tiers,
-        latency_ms=Latency(*values["latency"]) if values["latency"] else None,
-        latencies=_bins(values["latencies"]),
-        row_tokens=_bins(values["row_tokens"]),
+        latency_ms=Latency(*lists["latency"]) if "latency" in lists else None,
+        latencies=_bins(lists.get("latencies", ())),
+        row_tokens=_bins(lists.get("row_tokens", ())),
         usd=None if price is None else price.cost(tally),
         notes=() if price is None else tuple(price.notes(tally, tiers)),
     )
@@ -101,9 +108,9 @@ def _histogram(number: Column) -> Column:
     return F.histogram_numeric(start, F.lit(_BINS))
 
 
-def _bins(histogram: Iterable[Any] | None) -> dict[float, int]:
+def _bins(histogram: Iterable[Mapping[str, float]]) -> dict[float, int]:
     """Return the counts by the start of their bins, in order; partial histograms may have a start more than once."""
-    bins: dict[float, int] = {}
-    for start, count in sorted(histogram or ()):
-        bins[start] = bins.get(start, 0) + round(count)
-    return bins
+    bins = Counter[float]()
+    for part in histogram:
+        bins[part["x"]] += round(part["y"])
+    return dict(sorted(bins.items()))

@@ -37,7 +37,7 @@ class ObservedUsage:
         """Return the report, as `usage_report` would make it of the rows that the action read.
 
         It waits until the first action has ended, so long at most. Raises `ConfigError` where Spark has reported
-        nothing by then. After an action that failed, classic Spark reports the tasks that succeeded, Connect nothing.
+        nothing by then. On Connect it is the last action before the first call of this. After an action that failed, classic Spark reports the tasks that succeeded, Connect nothing.
         """
         if self._reader is None:
             self._reader = threading.Thread(target=self._read, name="spark_llm usage", daemon=True)
@@ -59,7 +59,8 @@ class ObservedUsage:
     def _read(self) -> None:
         """Wait for the values: Spark Connect has none until an action has ended, classic Spark waits by itself."""
         while True:
-            self._values = observed_values(self._observation)
-            if self._values != {} or not is_remote():
+            values = observed_values(self._observation)
+            if values != {} or not is_remote():
+                self._values = None if values is None else dict(values)  # Connect writes a later action's into its own
                 return
             time.sleep(_POLL_S)

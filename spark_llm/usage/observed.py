@@ -36,8 +36,9 @@ class ObservedUsage:
     def report(self, timeout_s: float = 10.0) -> UsageReport:
         """Return the report, as `usage_report` would make it of the rows that the action read.
 
-        It waits until the first action has ended, so long at most. Raises `ConfigError` where Spark has reported
-        nothing by then. On Connect it is the last action before the first call of this. After an action that failed, classic Spark reports the tasks that succeeded, Connect nothing.
+        It is the first action; on Connect the last one before the first call of this. It waits for the end of one, so
+        long at most. Raises `ConfigError` where Spark has reported nothing by then. After an action that failed,
+        classic Spark reports the tasks that succeeded, and Connect nothing.
         """
         if self._reader is None:
             self._reader = threading.Thread(target=self._read, name="spark_llm usage", daemon=True)

@@ -3,6 +3,7 @@
 Sources: the OpenAI API reference (chat, completions, embeddings), and Databricks' foundation model REST reference.
 """
 
+from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
@@ -57,28 +58,36 @@ def usage_of(document: object) -> Usage | None:
     if not isinstance(document, dict) or not isinstance(usage, dict):
         return None
     found: dict[str, int] = {}
-    for group, names in ((usage, _COUNTS), *((usage.get(name), names) for name, names in _DETAILS.items())):
-        for name, value in group.items() if isinstance(group, dict) else ():
-            if name in names and (count := count_of(value)) is not None:
-                found[names[name]] = max(count, found.get(names[name], 0))
+    _read_counts(usage, _COUNTS, found)
+    for name, names in _DETAILS.items():
+        if isinstance(details := usage.get(name), dict):
+            _read_counts(details, names, found)
     if not found:
         return None
     if "prompt_tokens" in found:
-        _add_beside(found, usage)
-        found.setdefault("total_tokens", min(MAX_COUNT, found["prompt_tokens"] + found.get("completion_tokens", 0)))
+        if cache := found.get("cached_tokens", 0) + found.get("cache_write_tokens", 0):
+            _add_beside(found, cache, usage)
+        if "total_tokens" not in found:
+            found["total_tokens"] = min(MAX_COUNT, found["prompt_tokens"] + found.get("completion_tokens", 0))
     tier = string_of(document.get("service_tier")) or string_of(usage.get("service_tier"))
     return Usage(**found, service_tier=tier if tier and len(tier) <= _MAX_TIER else None)
 
 
-def _add_beside(found: dict[str, int], usage: dict[str, Any]) -> None:
-    """Add cached tokens to the prompt's where the server counts them beside it, as Anthropic does and OpenAI does not.
+def _read_counts(group: dict[str, Any], names: Mapping[str, str], found: dict[str, int]) -> None:
+    """Add the counts of a group to `found`, by our names for them; of two names for one the greater number counts."""
+    for name, value in group.items():
+        if (ours := names.get(name)) is not None and (count := count_of(value)) is not None:
+            found[ours] = count if ours not in found else max(count, found[ours])
+
+
+def _add_beside(found: dict[str, int], cache: int, usage: dict[str, Any]) -> None:
+    """Add tokens of the cache to the prompt's where the server counts them beside it, as Anthropic does.
 
     They are beside it where the total says so, where they are more than the prompt, and in Anthropic's own format.
     """
     prompt, completion = found["prompt_tokens"], found.get("completion_tokens", 0)
-    cache = found.get("cached_tokens", 0) + found.get("cache_write_tokens", 0)
     native = "input_tokens" in usage and "prompt_tokens" not in usage and not _ANTHROPIC.isdisjoint(usage)
-    if cache and (native or cache > prompt or found.get("total_tokens") == prompt + completion + cache):
+    if native or cache > prompt or found.get("total_tokens") == prompt + completion + cache:
         found["prompt_tokens"] = min(MAX_COUNT, prompt + cache)
         if "total_tokens" in found:
             found["total_tokens"] = min(MAX_COUNT, max(found["total_tokens"], prompt + completion + cache))

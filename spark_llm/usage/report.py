@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
-from spark_llm.errors import ConfigError, Kind
+from spark_llm.errors import HINT, ConfigError, Kind
 from spark_llm.metering.tally import NUMBERS, Tally, Totals
 from spark_llm.text.excerpt import excerpt
 from spark_llm.text.format import dollars
@@ -126,7 +126,11 @@ class UsageReport(Totals):
 
     def _repr_html_(self) -> str:
         facts = html_table((), self._facts().items(), left_aligned=(0, 1), row_headers=True)
-        errors = html_table(_HEADINGS, self._errors(), left_aligned=(0, 2), row_headers=True) if self.failed else ""
+        errors = (
+            html_table(_HEADINGS, self._errors(), left_aligned=(0, 2), right_aligned=(1,), row_headers=True)
+            if self.failed
+            else ""
+        )
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
         return f"<p><strong>{escape(self.column)}</strong></p>{facts}{errors}{notes}"
 
@@ -155,4 +159,4 @@ class UsageReport(Totals):
     def _errors(self) -> Iterator[tuple[str, str, str]]:
         """Yield the kinds of errors, the most frequent first."""
         for kind, count in sorted(self.failed.items(), key=lambda each: -each[1]):
-            yield kind, f"{count:,}", excerpt(self.examples.get(kind, ""), _MESSAGE_CHARACTERS)
+            yield kind, f"{count:,}", excerpt(self.examples.get(kind, "").partition(HINT)[0], _MESSAGE_CHARACTERS)

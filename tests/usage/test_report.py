@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -33,7 +34,10 @@ MUCH = UsageReport(
     column="mood",
     rows=12_100,
     tally=Tally(12_000, {"timeout": 2, "rate_limited": 9}, 1_000_000, 34_567, 200_000, 1_034_567, 0, 50_000),
-    examples={"timeout": "no answer in 120 s", "rate_limited": "refused for 600 s\nHint: " + "wait " * 40},
+    examples={
+        "timeout": "no answer in 120 s",
+        "rate_limited": "refused for 600 s; last: " + "Too many\n" * 20 + " Hint: wait.",
+    },
     attempts=12_345,
     retries=345,
     requests=12_345,
@@ -83,7 +87,7 @@ latency   230 ms median, 1,220 ms p95, 4,450 ms p99
 cost      $1.23
 
 error         rows  for example
-rate_limited     9  refused for 600 s Hint: wait wait wait wait wait wait wait wait wait wait wait wait wait wait wait …
+rate_limited     9  refused for 600 s; last: Too many Too many Too many Too many Too many Too many Too many Too many To…
 timeout          2  no answer in 120 s
 
 200,000 cached tokens have the price of prompt tokens, since prices= has no cached.""" == str(MUCH) == repr(MUCH)
@@ -136,7 +140,7 @@ def test_texts_are_no_tags() -> None:
 def bars(report: UsageReport, place: int) -> list[float]:
     """Return the lengths of the bars in one of the charts."""
     axes = report.plot().axes[place]
-    return [max(bar.get_height(), bar.get_width()) if place == 1 else bar.get_height() for bar in axes.patches]  # type: ignore[attr-defined]
+    return [bar.get_width() if place == 1 else bar.get_height() for bar in axes.patches]  # type: ignore[attr-defined]
 
 
 def test_the_plot_has_a_bar_for_each_count() -> None:
@@ -148,9 +152,9 @@ def test_the_plot_has_a_bar_for_each_count() -> None:
 
 
 @pytest.mark.parametrize("report", [NOTHING, UsageReport(**{**vars(MUCH), "column": "$a_b"})])
-def test_any_plot_is_drawn(report: UsageReport, tmp_path: "object") -> None:
+def test_any_plot_is_drawn(report: UsageReport, tmp_path: Path) -> None:
     """Also one without rows, and with a name that matplotlib would read as a formula."""
-    report.plot().savefig(f"{tmp_path}/plot.png")
+    report.plot().savefig(tmp_path / "plot.png")
 
 
 def test_without_matplotlib_the_plot_says_how_to_get_it() -> None:

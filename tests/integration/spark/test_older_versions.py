@@ -54,6 +54,7 @@ def test_a_target_of_an_older_version_gets_the_fields_that_it_lacks(
     assert estimated.usd == pytest.approx(without_writes, rel=0.05)
 
 
+@pytest.mark.slow
 def test_an_estimate_rests_on_the_tiers_and_the_cache_of_earlier_answers(
     spark: SparkSession, place: Callable[[str], str], run: Run
 ) -> None:
@@ -67,6 +68,7 @@ def test_an_estimate_rests_on_the_tiers_and_the_cache_of_earlier_answers(
     assert twice.usd == pytest.approx(report.usd, rel=0.05)  # the numbers are as long, but for the first
 
 
+@pytest.mark.slow
 def test_staged_answers_of_an_older_version_are_merged(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:

@@ -20,9 +20,12 @@ _NAMES_OF = {  # the names that each module defines
     "enrich.report": "EnrichReport",
     "errors": "ConfigError InputTypeError JobFailedError RowFailedError SparkLLMError",
     "metering.budget": "Budget",
+    "metering.prices": "Price",
     "policy": "Policy",
     "readiness.api": "preflight",
     "udf.factories": "chat_udf complete_udf embed_udf",
+    "usage.api": "observe_usage usage_report",
+    "usage.report": "UsageReport",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
 _MODULES = ("functions", "schemas", "serving")
@@ -45,11 +48,15 @@ if TYPE_CHECKING:
     from spark_llm.errors import RowFailedError as RowFailedError
     from spark_llm.errors import SparkLLMError as SparkLLMError
     from spark_llm.metering.budget import Budget as Budget
+    from spark_llm.metering.prices import Price as Price
     from spark_llm.policy import Policy as Policy
     from spark_llm.readiness.api import preflight as preflight
     from spark_llm.udf.factories import chat_udf as chat_udf
     from spark_llm.udf.factories import complete_udf as complete_udf
     from spark_llm.udf.factories import embed_udf as embed_udf
+    from spark_llm.usage.api import observe_usage as observe_usage
+    from spark_llm.usage.api import usage_report as usage_report
+    from spark_llm.usage.report import UsageReport as UsageReport
 else:  # a type checker has the names above
     __all__ = list(_NAMES)
 

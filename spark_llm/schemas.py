@@ -17,10 +17,19 @@ def _struct(**fields: DataType) -> StructType:
     return StructType([StructField(name, kind) for name, kind in fields.items()])
 
 
-USAGE = StructType(
-    [StructField(f"{name}_tokens", IntegerType()) for name in ("prompt", "completion", "total", "cached", "reasoning")]
+USAGE = _struct(
+    prompt_tokens=IntegerType(),
+    completion_tokens=IntegerType(),
+    total_tokens=IntegerType(),
+    cached_tokens=IntegerType(),
+    reasoning_tokens=IntegerType(),
+    cache_write_tokens=IntegerType(),
+    service_tier=StringType(),
 )
-"""Tokens as the server reported them; over all rows they add up to the billed tokens."""
+"""Tokens as the server reported them, and its service tier; over all rows they add up to the billed tokens.
+
+New fields are last: tables of older versions have those before them.
+"""
 
 ERROR = _struct(kind=StringType(), status=IntegerType(), message=StringType(), retryable=BooleanType())
 """Why a row failed: one of `errors.KINDS`, the HTTP status, the message; null for an answered row."""

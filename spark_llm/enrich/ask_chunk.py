@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -12,19 +12,21 @@ from pyspark.sql import functions as F
 from spark_llm.coordination.allotment import HardLimits
 from spark_llm.endpoint.attribution import Attribution
 from spark_llm.engine.request_spec import RequestSpec, request_specs
-from spark_llm.enrich.changes import any_of, argument_name, col, struct
+from spark_llm.enrich.changes import any_of, argument_name, col
 from spark_llm.enrich.column_types import nullable
 from spark_llm.enrich.multi_udf import LiveReporting, MultiUDF, Part
 from spark_llm.enrich.plan import FilledColumn, RunPlan
 from spark_llm.enrich.staging import Staging
-from spark_llm.errors import KINDS, Kind
+from spark_llm.errors import Kind
 from spark_llm.livecounts.counts import Address
 from spark_llm.metering.chunking import FATAL_KINDS, NOT_ROW_ERRORS
+from spark_llm.metering.prices import Price
 from spark_llm.metering.tally import Tally
 from spark_llm.policy import Policy
-from spark_llm.protocol.identifiers import quoted
+from spark_llm.protocol.identifiers import quoted, struct
+from spark_llm.usage.answers import AnswerColumn
+from spark_llm.usage.counts import tally_aggregates, tally_of
 
-_TOKENS = ("prompt", "completion", "cached", "total")
 _SPLITS = re.compile(r"splits=(\d+)")
 
 
@@ -59,15 +61,22 @@ class ChunkRunner:
     plan: RunPlan
     tasks: int
     max_failure_rate: float | None
+    prices: Mapping[str, Price]
     attribution: Attribution
 
     @classmethod
     def of(
-        cls, spark: SparkSession, plan: RunPlan, max_failure_rate: float | None, attribution: Attribution
+        cls,
+        spark: SparkSession,
+        plan: RunPlan,
+        max_failure_rate: float | None,
+        prices: Mapping[str, Price],
+        attribution: Attribution,
     ) -> "ChunkRunner":
         """Choose the number of tasks: what the policies say, else one for each core."""
         tasks = max(policy.tasks for policy in _policies(plan))
-        return cls(plan, tasks if tasks > 1 else _default_parallelism(spark), max_failure_rate, attribution)
+        tasks = tasks if tasks > 1 else _default_parallelism(spark)
+        return cls(plan, tasks, max_failure_rate, prices, attribution)
 
     @property
     def has_limits(self) -> bool:
@@ -85,10 +94,10 @@ class ChunkRunner:
         row has a result, for a reason that is not the row's. It stays in the target as it is, for the next run.
         """
         answers, counts = staging.write("answers", self._answers(work, live, driver), self._counts())
-        tallies = {
-            each.name: _tally({what: counts[f"{i} {what}"] or 0 for what in _column_counts(each.name)})
-            for i, each in enumerate(self.plan.filled)
-        }
+        tallies = {}
+        for i, each in enumerate(self.plan.filled):
+            values = {what: counts[f"{i} {what}"] for what in self._column_counts(each)}
+            tallies[each.name] = replace(tally_of(values, self._tiers(each)), requests=values["requests"] or 0)
         only_new = bool(counts["only_new"])
         return answers, ChunkResult(counts["asked"], counts["answered"], tallies, only_new, counts["fatal_error"])
 
@@ -121,7 +130,11 @@ class ChunkRunner:
         names = [each.name for each in self.plan.filled]
         requested = any_of(_was_requested(name) for name in names)
         failed = any_of(f"{quoted(('result', name, 'error'))} IS NOT NULL" for name in names)
-        columns = {f"{i} {what}": count for i, name in enumerate(names) for what, count in _column_counts(name).items()}
+        columns = {
+            f"{i} {what}": count
+            for i, each in enumerate(self.plan.filled)
+            for what, count in self._column_counts(each).items()
+        }
         return {
             "asked": f"count_if({requested})",
             "answered": f"count_if(({requested}) AND NOT ({failed}))",
@@ -129,6 +142,14 @@ class ChunkRunner:
             "fatal_error": f"coalesce({', '.join(map(_fatal_message, names))})",
             **columns,
         }
+
+    def _column_counts(self, each: FilledColumn) -> dict[str, str]:
+        answers = AnswerColumn(quoted(("result", each.name)), each.type)
+        requests = f"sum({quoted(('requests', each.name))})"
+        return {**tally_aggregates(answers, self._tiers(each)), "requests": requests}
+
+    def _tiers(self, each: FilledColumn) -> Iterable[str]:
+        return self.prices[each.name].tiers if self.prices else ()
 
     def _task_spec(self, driver: Address | None, column: str, spec: RequestSpec) -> RequestSpec:
         """Return a column's request spec in one of these tasks, which has its part of limits that cannot be shared."""
@@ -170,15 +191,3 @@ def _fatal_message(name: str) -> str:
     """Return the message of an error that every further row would get; the first by the alphabet, else null."""
     error = quoted(("result", name, "error"))
     return f"min(CASE WHEN {_is(f'{error}.kind', FATAL_KINDS)} THEN {error}.message END)"
-
-
-def _column_counts(name: str) -> dict[str, str]:
-    result = quoted(("result", name))
-    counts = {"asked": f"count({result}.attempts)", "requests": f"sum({quoted(('requests', name))})"}
-    counts |= {f"{part}_tokens": f"sum(bigint({result}.usage.{part}_tokens))" for part in _TOKENS}
-    return counts | {kind: f"count_if({result}.error.kind = {kind!r})" for kind in KINDS}
-
-
-def _tally(counts: Mapping[str, Any]) -> Tally:
-    failed = {kind: counts[kind] for kind in KINDS if counts[kind]}
-    return Tally(failed=failed, **{name: count for name, count in counts.items() if name not in KINDS})

@@ -16,7 +16,7 @@ from pyspark.sql.types import DataType, StringType
 from spark_llm.enrich.column_types import is_comparable, nullable
 from spark_llm.enrich.plan import RunPlan
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.identifiers import quoted
+from spark_llm.protocol.identifiers import quoted, struct
 
 
 def col(*parts: str) -> Column:
@@ -144,11 +144,6 @@ def _with_flags(compared: DataFrame, plan: RunPlan, seen: Observation | None, *,
 def any_of(conditions: Iterable[str]) -> str:
     """Return whether one of these is true."""
     return " OR ".join(f"({each})" for each in conditions) or "false"
-
-
-def struct(fields: Mapping[str, str]) -> str:
-    """Return a struct of these fields, by name."""
-    return f"struct({', '.join(f'{value} AS {quoted((name,))}' for name, value in fields.items())})"
 
 
 def text_size(argument: Column, kind: DataType) -> Column:

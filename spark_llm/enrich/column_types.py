@@ -16,6 +16,7 @@ from pyspark.sql.types import (
 )
 
 from spark_llm.protocol.identifiers import CaseFold, quoted
+from spark_llm.schemas import USAGE
 
 _WHOLE_NUMBERS: list[type[DataType]] = [ByteType, ShortType, IntegerType, LongType]  # from narrow to wide
 
@@ -37,12 +38,16 @@ def has_column(schema: StructType, field: StructField, same: CaseFold) -> bool:
 
 
 def accepts(column: DataType, value: DataType, same: CaseFold) -> bool:
-    """Return whether a column holds every value of a type. Its whole numbers may be wider, as in Iceberg tables."""
+    """Return whether a column holds every value of a type. Its whole numbers may be wider, as in Iceberg tables.
+
+    Of two versions of `usage` one has the first fields of the other; `reshaped` makes one of the other.
+    """
     match column, value:
         case StructType(fields=fields), StructType(fields=others):
-            return len(fields) == len(others) and all(
+            same_length = len(fields) == len(others) or (_is_usage(column, same) and _is_usage(value, same))
+            return same_length and all(
                 same(field.name) == same(other.name) and accepts(field.dataType, other.dataType, same)
-                for field, other in zip(fields, others, strict=True)
+                for field, other in zip(fields, others, strict=False)
             )
         case ArrayType(), ArrayType():
             return accepts(column.elementType, value.elementType, same)
@@ -51,6 +56,35 @@ def accepts(column: DataType, value: DataType, same: CaseFold) -> bool:
     if type(column) in _WHOLE_NUMBERS and type(value) in _WHOLE_NUMBERS:
         return _WHOLE_NUMBERS.index(type(column)) >= _WHOLE_NUMBERS.index(type(value))
     return column.simpleString() == value.simpleString()
+
+
+def _is_usage(kind: StructType, same: CaseFold) -> bool:
+    """Return whether a struct is `schemas.USAGE`, or that of an older version: its first fields."""
+    return bool(kind.names) and list(map(same, kind.names)) == list(map(same, USAGE.names))[: len(kind)]
+
+
+def missing_usage(column: DataType, value: StructType) -> list[StructField]:
+    """Return the fields that the `usage` of a column of answers lacks, where its other fields are those of a value."""
+    if not isinstance(column, StructType):
+        return []
+    for mine, theirs in zip(column, value, strict=False):
+        if theirs.name == "usage" and isinstance(mine.dataType, StructType) and isinstance(theirs.dataType, StructType):
+            return theirs.dataType.fields[len(mine.dataType) :]
+    return []
+
+
+def reshaped(value: str, kind: DataType, wanted: DataType) -> str:
+    """Return the SQL of a value as another type that accepts it: a struct gets nulls for the fields that it lacks."""
+    if not isinstance(kind, StructType) or not isinstance(wanted, StructType):
+        return value
+    mine = [f"{value}.{quoted((field.name,))}" for field in kind]
+    both = zip(mine, kind, wanted, strict=False)
+    parts = [reshaped(part, field.dataType, other.dataType) for part, field, other in both]
+    if parts == mine and len(kind) == len(wanted):
+        return value
+    parts += [f"CAST(NULL AS {ddl(field.dataType)})" for field in wanted.fields[len(kind) :]]
+    named = ", ".join(f"'{field.name}', {part}" for field, part in zip(wanted, parts, strict=False))
+    return f"IF({value} IS NULL, NULL, NAMED_STRUCT({named}))"
 
 
 def ddl(kind: DataType) -> str:

@@ -4,12 +4,13 @@ So the rows that a run left behind are merged by the next one, whatever that one
 """
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StringType, StructField, StructType
 
-from spark_llm.enrich.column_types import fields_of, find_field, has_column
+from spark_llm.enrich.column_types import fields_of, find_field, has_column, reshaped, same_of
 from spark_llm.enrich.lease import Lease
 from spark_llm.enrich.plan import fingerprint_name
 from spark_llm.enrich.spark_errors import error_text, retry_on_conflict
@@ -18,14 +19,18 @@ from spark_llm.errors import JobFailedError
 from spark_llm.protocol.identifiers import CaseFold, quoted
 
 _logger = logging.getLogger("spark_llm.enrich")
+_AS_STAGED: Mapping[str, str] = {}
 
 
 class Merger:
     """Merges staged rows into a target, as long as the run has its lease."""
 
-    def __init__(self, spark: SparkSession, target: Table, lease: Lease, run: str) -> None:
-        """Merge into `target`; `run` is the run's name, of letters and digits."""
-        self._spark, self._target, self._lease = spark, target, lease
+    def __init__(self, spark: SparkSession, target: Table, lease: Lease, run: str, known: StructType | None) -> None:
+        """Merge into `target`; `run` is the run's name, of letters and digits.
+
+        `known` is the target's schema; None where this run created it, so that every answer has its type.
+        """
+        self._spark, self._target, self._lease, self._known = spark, target, lease, known
         self._view = f"spark_llm_{run}"
 
     def check_lease(self) -> None:
@@ -69,7 +74,9 @@ class Merger:
 
         def act(attempt: int) -> None:
             self._lease.check()
-            statement = merge_statement(self._target.name, staged, columns, only_new=only_new and attempt == 1)
+            written = {} if self._known is None else answer_values(columns, self._known, same_of(self._spark))
+            is_new = only_new and attempt == 1
+            statement = merge_statement(self._target.name, staged, columns, written, only_new=is_new)
             self._spark.sql(statement)
 
         if is_view:
@@ -87,10 +94,27 @@ class Merger:
                 self._spark.catalog.dropTempView(self._view)
 
 
-def merge_statement(target: str, staged: str, schema: StructType, *, only_new: bool = False) -> str:
+def answer_values(staged: StructType, target: StructType, same: CaseFold) -> dict[str, str]:
+    """Return the SQL of staged answers as the target has them, by column; another version may have filled either."""
+    return {
+        each.name: reshaped(_staged("result", each.name), each.dataType, found.dataType)
+        for each in fields_of(staged, "result")
+        if (found := find_field(target, each.name, same)) is not None
+    }
+
+
+def merge_statement(
+    target: str,
+    staged: str,
+    schema: StructType,
+    answers: Mapping[str, str] = _AS_STAGED,
+    *,
+    only_new: bool = False,
+) -> str:
     """Return the statement that merges `staged`, which has this schema, into `target`; both are names in quotes.
 
-    `only_new` says that the target has none of the rows, which is less work. The rows' columns are those of
+    `answers` has the values of `answer_values`, where they are not the staged ones. `only_new` says that the target has
+    none of the rows, which is less work. The rows' columns are those of
     `changes.pending_rows` and `result`, a struct with a field for each column that was asked; it may be missing.
     """
     key, carried, writes = ([each.name for each in fields_of(schema, part)] for part in ("key", "carried", "writes"))
@@ -102,7 +126,7 @@ def merge_statement(target: str, staged: str, schema: StructType, *, only_new: b
     for name in writes:
         written = _staged("writes", name)
         for column, value in (
-            (name, _staged("result", name) if has_results else "NULL"),
+            (name, answers.get(name, _staged("result", name)) if has_results else "NULL"),
             (fingerprint_name(name), _staged("fingerprints", name)),
         ):
             new[column] = f"CASE WHEN {written} THEN {value} END"

@@ -4,13 +4,13 @@ The errors of source, target, key and columns against each other are found here.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StringType, StructField, StructType
 
-from spark_llm.enrich.column_types import accepts, find_field, nullable
+from spark_llm.enrich.column_types import accepts, find_field, missing_usage, nullable
 from spark_llm.enrich.fingerprint import fingerprint
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.protocol.identifiers import CaseFold, check_distinct
@@ -55,6 +55,7 @@ class RunPlan:
         created: All columns of the target, where it is missing; None where it exists.
         added_answers: Columns for answers and fingerprints that the target lacks.
         added_carried: Columns of the source that the target lacks.
+        added_usage: For columns that an older version filled, the fields that their `usage` lacks.
     """
 
     key: tuple[str, ...]
@@ -64,6 +65,7 @@ class RunPlan:
     created: StructType | None = None
     added_answers: tuple[StructField, ...] = ()
     added_carried: tuple[StructField, ...] = ()
+    added_usage: Mapping[str, Sequence[StructField]] = field(default_factory=dict)
 
     def without(self, names: Iterable[str]) -> "RunPlan":
         """Return the plan without these columns of the source."""
@@ -101,6 +103,11 @@ def plan_run(  # noqa: PLR0917 -- a plan depends on all of them
         plan,
         added_answers=tuple(each for each in _answer_fields(filled) if find_field(target, each.name, same) is None),
         added_carried=tuple(source[name] for name in carried if find_field(target, name, same) is None),
+        added_usage={
+            found.name: fields
+            for each in filled
+            if (found := find_field(target, each.name, same)) and (fields := missing_usage(found.dataType, each.type))
+        },
     )
 
 
@@ -170,10 +177,10 @@ def _check_target(target: StructType, target_name: str, plan: RunPlan, kept: Seq
 
 def _other_types(target: StructType, fields: Iterable[StructField], same: CaseFold) -> Iterator[tuple[str, str, str]]:
     """Yield the name, the type and the target's type of each field that the target's column does not accept."""
-    for field in fields:
-        found = find_field(target, field.name, same)
-        if found is not None and not accepts(found.dataType, field.dataType, same):
-            yield field.name, field.dataType.simpleString(), found.dataType.simpleString()
+    for each in fields:
+        found = find_field(target, each.name, same)
+        if found is not None and not accepts(found.dataType, each.dataType, same):
+            yield each.name, each.dataType.simpleString(), found.dataType.simpleString()
 
 
 def _answer_fields(filled: Iterable[FilledColumn]) -> Iterator[StructField]:

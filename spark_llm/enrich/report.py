@@ -8,9 +8,9 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from html import escape
 
-from spark_llm.errors import HINT, Kind
+from spark_llm.errors import HINT
 from spark_llm.livecounts.flows import JobFlow
-from spark_llm.metering.tally import Tally, total_of
+from spark_llm.metering.tally import NUMBERS, Tally, Totals, total_of
 from spark_llm.text.format import by_kind, dollars, span
 from spark_llm.text.table import html_table, text_table
 
@@ -23,11 +23,12 @@ RUNS_DDL = (
 )
 """The columns of a table of runs, as `EnrichReport.row` fills them."""
 _NOT_IN_RUNS = ("limits", "still_failed", "notes", "flow")  # fields of a report that a table of runs does not have
+_NOT_SUMMED_IN_RUNS = ("asked", "cache_write_tokens")  # it has the rows asked, and the latter in its columns
 _HEADINGS = ("column", "asked", "answered", "failed", "requests", "tokens")
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class EnrichReport:
+class EnrichReport(Totals):
     """The report of a run of `enrich_table`; prints as text, and as a table in a notebook.
 
     >>> report = enrich_table(spark, "reviews", "reviews_enriched", "review_id", {"mood": chat("review")})
@@ -51,7 +52,7 @@ class EnrichReport:
         limits: Who kept the hard limits of the policies; None where none is set, or where nothing was asked.
         still_failed: Rows that keep the error of an earlier run: their input and recipe are the same, and the error is
             not retryable, or `retry_errors` is False. None where Spark did not report them.
-        notes: For each new column of the source a sentence: added, or left out and why.
+        notes: A sentence for each new column of the source, added or left out, and for tokens without their own price.
         flow: The requests in flight, and what limited them for which share of the time; None where no host told the
             driver. Hosts tell it once a second, with `progress=True` or hard limits, where they can reach it.
     """
@@ -85,39 +86,14 @@ class EnrichReport:
         return None if self.rows is None else max(0, self.rows - self.asked - self.left)
 
     @property
-    def failed(self) -> Mapping[Kind, int]:
-        """Errors by kind, over all columns: a row that failed in two columns counts twice."""
-        return self._total.failed
-
-    @property
     def requests(self) -> int:
         """HTTP requests, every attempt included."""
         return self._total.requests
 
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens of the prompts, cached ones among them."""
-        return self._total.prompt_tokens
-
-    @property
-    def completion_tokens(self) -> int:
-        """Tokens of the answers."""
-        return self._total.completion_tokens
-
-    @property
-    def cached_tokens(self) -> int:
-        """Tokens of the prompts that the server had cached."""
-        return self._total.cached_tokens
-
-    @property
-    def total_tokens(self) -> int:
-        """All tokens, as the server counts them."""
-        return self._total.total_tokens
-
     def row(self) -> dict[str, object]:
         """Return the report as a row of a table of runs, with the columns of `RUNS_DDL`."""
         flat = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_IN_RUNS}
-        sums = {field.name: getattr(self, field.name) for field in fields(Tally) if field.name != "asked"}
+        sums = {name: getattr(self, name) for name in NUMBERS if name not in _NOT_SUMMED_IN_RUNS}
         columns = {name: {**_numbers(tally)} for name, tally in self.columns.items()}
         return {**flat, **sums, "failed": dict(self.failed), "skipped": self.skipped, "columns": columns}
 
@@ -160,12 +136,6 @@ class EnrichReport:
         """Return the lines of the report as text, by their labels; most are left out where they are 0."""
         total = self._total
         failed = self.asked - self.answered
-        parts = [
-            (total.prompt_tokens, "of questions"),
-            (total.cached_tokens, "of them cached"),
-            (total.completion_tokens, "of answers"),
-        ]
-        token_parts = ", ".join(f"{count:,} {what}" for count, what in parts if count)
         facts = {
             "rows": "unknown" if self.rows is None else f"{self.rows:,}",
             "skipped": f"{self.skipped:,} needed nothing" if self.skipped else "",
@@ -177,9 +147,7 @@ class EnrichReport:
             "failed": f"{failed:,} ({by_kind(total.failed)})" if failed else "",
             "left": f"{self.left:,} still to be asked" if self.left else "",
             "requests": f"{total.requests:,}" if total.requests else "",
-            "tokens": f"{total.total_tokens:,}" + (f" ({token_parts})" if token_parts else "")
-            if total.total_tokens
-            else "",
+            "tokens": self._tokens_text(),
             "cost": dollars(self.usd) if self.usd is not None else "",
             "limits": self.limits or "",
             "in flight": "" if self.flow is None else str(self.flow),
@@ -203,5 +171,5 @@ def limits_text(hosts: int) -> str:
 
 def _numbers(tally: Tally) -> dict[str, int]:
     """Return the numbers of a tally in one mapping, with errors by kind."""
-    sums = {field.name: getattr(tally, field.name) for field in fields(tally) if field.name != "failed"}
+    sums = {name: getattr(tally, name) for name in NUMBERS}
     return {**sums, "answered": tally.answered, **{f"failed_{kind}": count for kind, count in tally.failed.items()}}

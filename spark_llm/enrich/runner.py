@@ -34,15 +34,16 @@ from spark_llm.enrich.plan import RunPlan, plan_run
 from spark_llm.enrich.progress.bar import Progress
 from spark_llm.enrich.report import EnrichReport, limits_text
 from spark_llm.enrich.source import Source, input_types
-from spark_llm.enrich.staging import Staging, lease_table, observed_values
+from spark_llm.enrich.staging import Staging, lease_table
 from spark_llm.enrich.table import Table, apply_plan
 from spark_llm.enrich.work_table import WorkTable
 from spark_llm.livecounts.counts import LiveCounts, local_address_for
 from spark_llm.livecounts.flows import JobFlow
 from spark_llm.metering.chunking import ChunkPlanner, Limits
-from spark_llm.metering.prices import Price, total_cost
+from spark_llm.metering.prices import Price, price_notes, total_cost
 from spark_llm.metering.tally import Tally
 from spark_llm.udf.lazy_udf import Call
+from spark_llm.usage.observed import observed_values
 
 _logger = logging.getLogger("spark_llm.enrich")
 
@@ -86,10 +87,10 @@ class Job:
             target.refresh()  # the last run may have altered and filled it meanwhile
             tables = self.plan(source, target, early)
             plan, notes = apply_plan(tables.plan, target, formats)
-            if plan.added_answers or plan.added_carried:
+            if plan.added_answers or plan.added_carried or plan.added_usage:
                 tables = Tables(source.read(), target.read_existing(), plan)
             staging = Staging(spark, target, target.provider(), name)
-            merger = Merger(spark, target, lease, name)
+            merger = Merger(spark, target, lease, name, tables.target.schema if tables.target else None)
             with _cleaned_up(staging, lease):
                 recovered = _recover(staging, merger, tables.target, target)
                 if recovered:
@@ -121,7 +122,7 @@ class Job:
             usd=total_cost(self.prices, total.columns),
             stopped=chunks.stopped,
             limits=limits,
-            notes=notes,
+            notes=(*notes, *price_notes(self.prices, total.columns)),
             flow=flow,
         )
 
@@ -167,7 +168,7 @@ class Job:
         total = ChunkResult(0, 0, {name: Tally() for name in self.calls}, only_new=True)
         if not work.to_ask:
             return total, None, None
-        runner = ChunkRunner.of(spark, plan, self.limits.max_failure_rate, who)
+        runner = ChunkRunner.of(spark, plan, self.limits.max_failure_rate, self.prices, who)
         allotter = Allotter() if runner.has_limits else None
         answer = None if allotter is None else partial(answer_to_need, allotter)
         with (

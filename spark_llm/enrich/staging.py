@@ -18,6 +18,8 @@ from spark_llm.enrich.spark_errors import error_condition
 from spark_llm.enrich.table import Table
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import quoted
+from spark_llm.usage.counts import named
+from spark_llm.usage.observed import observed_values
 
 _EMPTY = "nothing"  # the one column of an emptied folder
 _PARTS = ("work", "ordered", "answers")
@@ -52,7 +54,7 @@ class Staging:
         if not counts:
             return self._write(part, rows, rows.schema), {}
         observed = Observation(f"spark_llm {self._run} {part}")
-        aggregates = [F.expr(f"{count} AS {quoted((name,))}") for name, count in counts.items()]
+        aggregates = named(counts)
         written = self._write(part, rows.observe(observed, *aggregates), rows.schema)
         found = observed_values(observed)
         return written, found or written.agg(*aggregates).collect()[0].asDict()
@@ -136,14 +138,6 @@ class Staging:
                 names = []
         found = (re.fullmatch(pattern, name, re.IGNORECASE) for name in names)
         return {each["run"] for each in found if each}
-
-
-def observed_values(observed: Observation) -> dict[str, Any] | None:
-    """Return the aggregates of a query that has ended: empty where Spark planned their rows away, None on an error."""
-    try:
-        return observed.get
-    except Exception as error:  # noqa: BLE001 -- a missing number must not end a run
-        return {} if "PythonSQLUtils.toPyRow" in str(error) else None  # classic Spark fails there without aggregates
 
 
 def _folder(target: Table) -> str:

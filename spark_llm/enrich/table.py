@@ -7,12 +7,13 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructField, StructType
 
-from spark_llm.enrich.column_types import column_ddl
+from spark_llm.enrich.column_types import column_ddl, ddl
 from spark_llm.enrich.plan import RunPlan
 from spark_llm.enrich.spark_errors import error_condition, error_text, retry_on_conflict
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import parse_table_name, quoted
 from spark_llm.text.excerpt import excerpt
+from spark_llm.text.names import column_list
 
 FORMAT = "delta"  # where neither a catalog nor a source names one
 _SESSION_CATALOG = "spark_catalog"
@@ -184,10 +185,11 @@ class Table:
                 f"The table {self} cannot be created{f' as {provider}' if provider else ''}: {error_text(error)}.", hint
             ) from error
 
-    def add_columns(self, fields: Sequence[StructField]) -> None:
-        """Add columns; raises `ConfigError` where that fails."""
+    def add_columns(self, fields: Sequence[StructField], inside: Sequence[str] = ()) -> None:
+        """Add columns, or fields inside a struct of this path; raises `ConfigError` where that fails."""
         if fields:
-            statement = f"ALTER TABLE {self.name} ADD COLUMNS ({column_ddl(StructType(list(fields)))})"
+            added = ", ".join(f"{quoted((*inside, field.name))} {ddl(field.dataType)}" for field in fields)
+            statement = f"ALTER TABLE {self.name} ADD COLUMNS ({added})"
             try:
                 retry_on_conflict(lambda _: self._spark.sql(statement), str(self))
             except Exception as error:
@@ -206,13 +208,18 @@ def apply_plan(plan: RunPlan, target: Table, formats: Iterable[str | None]) -> t
     if plan.created is not None:
         target.create(plan.created, formats)
     target.check_merge()
+    notes = []
+    for name, fields in plan.added_usage.items():
+        with suppress(ConfigError):  # answers are written without these fields then
+            target.add_columns(fields, (name, "usage"))
+            notes.append(f"{name}.usage is of an older version: {column_list(f.name for f in fields)} were added.")
     try:
         target.add_columns([*plan.added_answers, *plan.added_carried])
     except ConfigError:
         target.add_columns(plan.added_answers)
     else:
-        return plan, tuple(_added_note(field, target) for field in plan.added_carried)
-    notes, refused = [], []
+        return plan, (*notes, *(_added_note(field, target) for field in plan.added_carried))
+    refused = []
     for field in plan.added_carried:
         try:
             target.add_columns([field])

@@ -7,7 +7,7 @@ from typing import Any
 
 from spark_llm.flow.batcher import Indexed
 from spark_llm.protocol.json_codec import write_json
-from spark_llm.protocol.values import Item, Prompt, Result, Usage
+from spark_llm.protocol.values import Item, Prompt, Result
 
 MAX_ANSWERS = 10_000
 MAX_BYTES = 16_000_000
@@ -130,7 +130,7 @@ def shared_result(result: Result) -> Result:
         choices=result.choices,
         embedding=result.embedding,
         finish_reason=result.finish_reason,
-        usage=None if usage is None else Usage(*[None if count is None else 0 for count in usage]),
+        usage=None if usage is None else usage.unbilled(),
         model=result.model,
         parsed=result.parsed,
         request_id=result.request_id,

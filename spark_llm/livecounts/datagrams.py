@@ -6,15 +6,15 @@ Counts are cumulative, so a datagram that is lost, late or duplicated does no ha
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from spark_llm.errors import KINDS
 from spark_llm.livecounts.signing import MAC_BYTES, signed, verified
-from spark_llm.metering.tally import Tally, total_of
-from spark_llm.protocol.values import Result
+from spark_llm.metering.tally import NUMBERS, TOKENS, Tally, total_of
+from spark_llm.protocol.values import Result, Usage
 
 MAX_BYTES = 1_200  # of a datagram with several columns: every route carries this without fragments
-_TALLY_FIELDS = ("asked", "prompt_tokens", "completion_tokens", "cached_tokens", "total_tokens", "requests")
 
 
 class Sender(NamedTuple):
@@ -36,14 +36,13 @@ class Count(NamedTuple):
         """Return the count of results; None is a row that asked nothing."""
         asked = [result for result in results if result is not None]
         usages = [result.usage for result in asked if result.usage is not None]
-        tally = Tally(
+        tiers = dict.fromkeys(usage.service_tier for usage in usages if usage.service_tier)
+        tally = replace(
+            _tokens_of(usages),
             asked=len(asked),
             failed=dict(Counter(result.error.kind for result in asked if result.error is not None)),
-            prompt_tokens=sum(usage.prompt_tokens or 0 for usage in usages),
-            completion_tokens=sum(usage.completion_tokens or 0 for usage in usages),
-            cached_tokens=sum(usage.cached_tokens or 0 for usage in usages),
-            total_tokens=sum(usage.total_tokens or 0 for usage in usages),
             requests=sum(result.requests for result in asked),
+            tiers={tier: _tokens_of([usage for usage in usages if usage.service_tier == tier]) for tier in tiers},
         )
         return cls(len(results), tally)
 
@@ -52,13 +51,18 @@ class Count(NamedTuple):
         return Count(self.rows + other.rows, self.tally.plus(other.tally))
 
 
+def _tokens_of(usages: Sequence[Usage]) -> Tally:
+    return Tally.of_tokens({name: sum(getattr(usage, name) or 0 for usage in usages) for name in TOKENS})
+
+
 def encoded_counts(secret: bytes, sender: Sender, columns: Mapping[str, Count]) -> Iterator[bytes]:
     """Yield counts as signed datagrams of `MAX_BYTES` at most; one column with a long name may exceed it."""
     gathered: list[str] = []
     size = 0
     for name, count in columns.items():
-        sums = [getattr(count.tally, part) for part in _TALLY_FIELDS]
-        column = compact_json([name, count.rows, *sums, count.tally.failed])
+        tally = count.tally
+        tiers = {tier: _numbers(part, TOKENS) for tier, part in tally.tiers.items()}
+        column = compact_json([name, count.rows, *_numbers(tally, NUMBERS), tally.failed, tiers])
         if gathered and size + _utf8_size(column) > MAX_BYTES - _ENVELOPE_BYTES:
             yield signed(secret, _payload(sender, gathered))
             gathered, size = [], 0
@@ -135,6 +139,10 @@ def _payload(sender: Sender, columns: Sequence[str]) -> bytes:
     return f"[{','.join(map(str, sender))},[{','.join(columns)}]]".encode("utf-8", "surrogatepass")
 
 
+def _numbers(tally: Tally, names: Sequence[str]) -> list[int]:
+    return [getattr(tally, name) for name in names]
+
+
 def compact_json(value: object) -> str:
     """Return a value as JSON without spaces."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -145,14 +153,19 @@ def _utf8_size(text: str) -> int:
 
 
 def _decoded_column(column: Sequence[object]) -> tuple[str, Count]:
-    name, rows, *sums, failed = column
-    if not isinstance(name, str) or not isinstance(failed, dict):
+    name, rows, *sums, failed, tiers = column
+    if not isinstance(name, str) or not isinstance(failed, dict) or not isinstance(tiers, dict):
         raise TypeError
     kinds = {kind: non_negative(failed[kind]) for kind in KINDS if kind in failed}
-    numbers = dict(zip(_TALLY_FIELDS, map(non_negative, sums), strict=True))
+    numbers = _named(NUMBERS, sums)
+    parts = {tier: Tally.of_tokens(_named(TOKENS, tokens)) for tier, tokens in tiers.items()}
     if len(kinds) < len(failed) or sum(kinds.values()) > numbers["asked"] or numbers["asked"] > non_negative(rows):
         raise ValueError
-    return name, Count(non_negative(rows), Tally(failed=kinds, **numbers))
+    return name, Count(non_negative(rows), Tally(failed=kinds, tiers=parts, **numbers))
+
+
+def _named(names: Sequence[str], numbers: Iterable[object]) -> dict[str, Any]:
+    return dict(zip(names, map(non_negative, numbers), strict=True))
 
 
 def non_negative(value: object) -> int:

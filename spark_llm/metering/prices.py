@@ -1,8 +1,8 @@
 """Prices of tokens, as the user writes them, and the cost of tallies."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, cast
 
 from spark_llm.errors import ConfigError
 from spark_llm.metering.budget import Budget
@@ -15,8 +15,9 @@ _TOKENS_PER_PRICE = 1_000_000
 _MAX_PRICE = 1e9
 _PRICE_HINT = (
     "write US dollars per million tokens: (0.5, 1.5) for prompt and completion, (0.5, 1.5, 0.05) with cached prompt "
-    "tokens, or one number for all tokens."
+    "tokens, one number for all tokens, or Price(prompt=…, completion=…, cached=…, cache_write=…, tiers={…})."
 )
+_STANDARD_TIERS = ("default", "standard", "auto", "on_demand")  # names for the list price
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,32 @@ class Price:
 
     >>> Price(0.5, 1.5).cost(Tally(prompt_tokens=1_000_000, completion_tokens=100_000))
     0.65
+    >>> Price(3, 15, cached=0.3, cache_write=3.75, tiers={"batch": 0.5})
+
+    Raises `ConfigError` for a value that is not a price.
 
     Attributes:
         prompt: For tokens of prompts.
         completion: For tokens of answers.
         cached: For tokens of prompts that the server had cached. None: as `prompt`.
+        cache_write: For tokens of prompts that the server wrote to its cache. None: as `prompt`.
+        tiers: Factors of all these prices, by the name of the service tier at which an answer was billed. A tier
+            without a factor has 1.
     """
 
     prompt: float
     completion: float
     cached: float | None = None
+    cache_write: float | None = None
+    tiers: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        optional = [number for number in (self.cached, self.cache_write) if number is not None]
+        tiers: Mapping[Any, Any] = self.tiers if isinstance(self.tiers, Mapping) else {None: None}
+        numbers = all(map(_is_price, (self.prompt, self.completion, *optional, *tiers.values())))
+        if not numbers or not all(isinstance(tier, str) for tier in tiers):
+            raise ConfigError(f"{self!r} is not a price.", _PRICE_HINT)
 
     def cost(self, tally: Tally) -> float:
         """Return the cost of a tally in US dollars.
@@ -42,20 +59,41 @@ class Price:
         Tokens of the total that are in neither part have the price of answers: they may be reasoning. Where no answer
         has tokens, they have the price of prompts.
         """
+        further = (
+            (factor - 1) * self._list_cost(tally.tiers.get(tier, Tally())) for tier, factor in self.tiers.items()
+        )
+        return max(0.0, self._list_cost(tally) + sum(further))
+
+    def _list_cost(self, tally: Tally) -> float:
+        """Return the cost with every tier at a factor of 1."""
         cached = min(tally.cached_tokens, tally.prompt_tokens)
+        written = min(tally.cache_write_tokens, tally.prompt_tokens - cached)
         other = max(0, tally.total_tokens - tally.prompt_tokens - tally.completion_tokens)
         cost = (
-            (tally.prompt_tokens - cached) * self.prompt
+            (tally.prompt_tokens - cached - written) * self.prompt
             + cached * (self.prompt if self.cached is None else self.cached)
+            + written * (self.prompt if self.cache_write is None else self.cache_write)
             + tally.completion_tokens * self.completion
             + other * (self.completion if tally.completion_tokens else self.prompt)
         )
         return cost / _TOKENS_PER_PRICE
 
+    def notes(self, tally: Tally, tiers: Iterable[str] = ()) -> Iterator[str]:
+        """Yield a sentence for each sort of tokens in a tally, and each of these tiers, without a price of its own."""
+        for name, price, count in (
+            ("cached", self.cached, tally.cached_tokens),
+            ("cache_write", self.cache_write, tally.cache_write_tokens),
+        ):
+            if price is None and count and self.prompt:
+                yield f"{count:,} {name} tokens have the price of prompt tokens, since prices= has no {name}."
+        for tier in tiers:
+            if tier not in self.tiers and tier not in _STANDARD_TIERS:
+                yield f"Tokens of the service tier {tier!r} have the list price, since prices= has no factor for it."
 
-OnePrice: TypeAlias = float | Sequence[float] | Price
+
+OnePrice: TypeAlias = float | Sequence[float] | Mapping[str, Any] | Price
 Prices: TypeAlias = OnePrice | Mapping[str, OnePrice]
-"""The argument `prices=`: one price for all columns, or one for each by name."""
+"""The argument `prices=`: one price for all columns, or one for each by name, which may be the fields of a `Price`."""
 
 
 def parse_prices(prices: object, columns: Sequence[str], budget: Budget | None = None) -> dict[str, Price]:
@@ -92,13 +130,25 @@ def total_cost(prices: Mapping[str, Price], tallies: Mapping[str, Tally]) -> flo
     return sum((prices[name].cost(tally) for name, tally in tallies.items()), 0.0) if prices else None
 
 
+def price_notes(prices: Mapping[str, Price], tallies: Mapping[str, Tally]) -> Iterator[str]:
+    """Yield the notes of all columns, each with the column's name in front."""
+    for name, price in prices.items():
+        yield from (f"{name}: {note}" for note in price.notes(tallies.get(name, Tally())))
+
+
 def _price(name: str, value: object) -> Price:
-    if isinstance(value, Price):
-        value = (value.prompt, value.completion) if value.cached is None else tuple(vars(value).values())
-    numbers: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value, value]
-    if len(numbers) not in (2, 3) or not all(map(_is_price, numbers)):
-        raise ConfigError(f"{name}{value!r} is not a price.", _PRICE_HINT)
-    return Price(*numbers)
+    try:
+        match value:
+            case Price():
+                return value
+            case Mapping():
+                return Price(**value)
+            case list() | tuple() if len(value) in (2, 3):
+                return Price(*value)
+            case _:
+                return Price(number := cast("float", value), number, number, number)  # which is checked there
+    except (ConfigError, TypeError):
+        raise ConfigError(f"{name}{value!r} is not a price.", _PRICE_HINT) from None
 
 
 def _is_price(number: object) -> bool:

@@ -4,8 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import reduce
+from typing import Any
 
 from spark_llm.errors import Kind
+
+TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "total_tokens", "cache_write_tokens")
+"""The sorts of tokens that have a price, as the fields of a usage and of a tally are called."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,9 @@ class Tally:
         cached_tokens: Tokens of the prompts that the server had cached.
         total_tokens: All tokens, as the server added them up.
         requests: HTTP requests that were sent, retries included.
+        cache_write_tokens: Tokens of the prompts that the server wrote to its cache.
+        tiers: The tokens that were billed at a service tier, by its name, as far as they were counted apart. They are
+            in the sums above too.
     """
 
     asked: int = 0
@@ -29,20 +36,84 @@ class Tally:
     cached_tokens: int = 0
     total_tokens: int = 0
     requests: int = 0
+    cache_write_tokens: int = 0
+    tiers: Mapping[str, "Tally"] = field(default_factory=dict)
 
     @property
     def answered(self) -> int:
         """Rows that were answered."""
         return self.asked - sum(self.failed.values())
 
+    @classmethod
+    def of_tokens(cls, tokens: Mapping[str, Any]) -> "Tally":
+        """Return a tally of the `TOKENS` in a mapping; None is 0."""
+        numbers: dict[str, Any] = {name: tokens[name] or 0 for name in TOKENS}
+        return cls(**numbers)
+
     def plus(self, other: "Tally") -> "Tally":
         """Return the sum of two tallies."""
-        sums = {
-            part.name: getattr(self, part.name) + getattr(other, part.name)
-            for part in fields(self)
-            if part.name != "failed"
+        sums = {name: getattr(self, name) + getattr(other, name) for name in NUMBERS}
+        tiers = {
+            tier: self.tiers.get(tier, _NONE).plus(other.tiers.get(tier, _NONE))
+            for tier in dict.fromkeys((*self.tiers, *other.tiers))
         }
-        return Tally(failed=dict(Counter(self.failed) + Counter(other.failed)), **sums)
+        return Tally(failed=dict(Counter(self.failed) + Counter(other.failed)), tiers=tiers, **sums)
+
+
+class Totals:
+    """Base of a report: the numbers of its tally, under the same names."""
+
+    @property
+    def _total(self) -> Tally:
+        raise NotImplementedError
+
+    @property
+    def failed(self) -> Mapping[Kind, int]:
+        """Rows that were not answered, by the kind of their error; a row that failed in two columns counts twice."""
+        return self._total.failed
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompts, those of the cache among them."""
+        return self._total.prompt_tokens
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of the answers."""
+        return self._total.completion_tokens
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompts that the server had cached."""
+        return self._total.cached_tokens
+
+    @property
+    def cache_write_tokens(self) -> int:
+        """Tokens of the prompts that the server wrote to its cache."""
+        return self._total.cache_write_tokens
+
+    @property
+    def total_tokens(self) -> int:
+        """All tokens, as the server counts them."""
+        return self._total.total_tokens
+
+    def _tokens_text(self, reasoning: int = 0) -> str:
+        """Return all tokens and their parts as text; empty without any. `reasoning` is a part of the answers'."""
+        total = self._total
+        parts = [
+            (total.prompt_tokens, "of questions"),
+            (total.cached_tokens, "of them cached"),
+            (total.cache_write_tokens, "of them written to the cache"),
+            (total.completion_tokens, "of answers"),
+            (reasoning, "of them reasoning"),
+        ]
+        listed = ", ".join(f"{count:,} {what}" for count, what in parts if count)
+        return f"{total.total_tokens:,}" + (f" ({listed})" if listed else "") if total.total_tokens else ""
+
+
+NUMBERS = tuple(part.name for part in fields(Tally) if part.name not in ("failed", "tiers"))
+"""The fields of a tally that are numbers."""
+_NONE = Tally()
 
 
 def total_of(tallies: Iterable[Tally]) -> Tally:

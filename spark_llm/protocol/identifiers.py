@@ -6,7 +6,7 @@ Sources: the grammar of Spark SQL's identifiers (`SqlBaseParser.g4`), and `Unres
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from spark_llm.errors import ConfigError
 from spark_llm.text.excerpt import excerpt
@@ -16,7 +16,7 @@ _BLANKS = " \t\r\n"
 _PART = re.compile(rf"[{_BLANKS}]*(?:([A-Za-z0-9_]+)|`((?:[^`]|``)*)`(?!`))[{_BLANKS}]*")
 _NUMBER = re.compile(r"[0-9]+(?:[lsy]|(?:e[0-9]+)?(?:f|d|bd)?)", re.IGNORECASE)
 _FORMAT = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
-_COLUMN = re.compile(r"[^`.]+|`((?:[^`]|``)*)`")
+_COLUMN = re.compile(r"[^`.]+|`((?:[^`]|``)*)`")  # or a part of its name
 
 CaseFold = Callable[[str], str]
 """Maps equal names to one text: `str.lower`, or `str` in a session with case-sensitive names."""
@@ -58,6 +58,11 @@ def quoted(parts: Iterable[str]) -> str:
     return ".".join("`{}`".format(part.replace("`", "``")) for part in parts)
 
 
+def struct(fields: Mapping[str, str]) -> str:
+    """Return the SQL of a struct of these fields, by name."""
+    return f"struct({', '.join(f'{value} AS {quoted((name,))}' for name, value in fields.items())})"
+
+
 def parse_column_name(what: str, name: str) -> str:
     """Return the bare name of a column, from its name as `F.col` reads it.
 
@@ -71,6 +76,15 @@ def parse_column_name(what: str, name: str) -> str:
             " into a column with withColumn.",
         )
     return name if found[1] is None else found[1].replace("``", "`")
+
+
+def column_parts(name: str) -> tuple[str, ...]:
+    """Return the parts of a column's name that `F.col` takes: the column, and its fields.
+
+    >>> column_parts("answers.`my mood`")
+    ('answers', 'my mood')
+    """
+    return tuple(each[0] if each[1] is None else each[1].replace("``", "`") for each in _COLUMN.finditer(name))
 
 
 def check_new_column(name: str) -> None:

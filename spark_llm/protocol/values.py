@@ -26,29 +26,49 @@ class Prompt:
 Item = Content | Prompt  # the prompt of one row
 
 
+MAX_COUNT = 2**31 - 1  # of tokens in a row: the column has 32 bits
+
+
 class Usage(NamedTuple):
-    """Tokens as the server reported them; None for a number that it did not report."""
+    """Tokens as the server reported them, and the tier that they are billed at; None for what it did not report.
+
+    `cached_tokens` and `cache_write_tokens` are part of `prompt_tokens`, also where the server counts them beside it.
+    """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    service_tier: str | None = None
+
+    @property
+    def counts(self) -> tuple[int | None, ...]:
+        """The numbers: every field but the last."""
+        return self[:-1]
 
     def plus(self, other: "Usage | None") -> "Usage":
-        """Return the sum of two reports, field by field; None and a number give the number."""
+        """Return the sum of two reports, number by number; None and a number give the number.
+
+        The tier is that of the first report which has one.
+        """
         if other is None:
             return self
-        return Usage(
-            *(b if a is None else a if b is None else min(a + b, 2**31 - 1) for a, b in zip(self, other, strict=True))
-        )
+        pairs = zip(self.counts, other.counts, strict=True)
+        sums = (b if a is None else a if b is None else min(a + b, MAX_COUNT) for a, b in pairs)
+        return Usage._make((*sums, self.service_tier or other.service_tier))
 
     def share(self, weights: Sequence[int]) -> "list[Usage]":
         """Return one part for each weight, in proportion to the weights; the parts add up exactly."""
         if len(weights) == 1:
             return [self]
-        columns = [[None] * len(weights) if total is None else _apportion(total, weights) for total in self]
-        return [Usage(*row) for row in zip(*columns, strict=True)]
+        columns = [[None] * len(weights) if total is None else _apportion(total, weights) for total in self.counts]
+        return [Usage._make((*row, self.service_tier)) for row in zip(*columns, strict=True)]
+
+    def unbilled(self) -> "Usage":
+        """Return the same report with 0 in place of each number."""
+        return Usage._make((*(None if count is None else 0 for count in self.counts), self.service_tier))
 
 
 def _apportion(total: int, weights: Sequence[int]) -> list[int]:

@@ -46,10 +46,19 @@ def test_decoding_any_bytes_raises_nothing(answer: bytes, vector: bytes | None) 
     assert isinstance(decoded_answer(Entry(answer, vector)), (Result, type(None)))
 
 
-@pytest.mark.parametrize("answer", [b"", b"null", b"[]", b"[1,2,3,4]", b"[null,null,null,[1,2,3,4,5,6],null,null]"])
+@pytest.mark.parametrize(
+    "answer", [b"", b"null", b"[]", b"[1,2,3,4]", b"[null,null,null,[1,2,3,4,5,6,null,8],null,null]"]
+)
 def test_bytes_of_another_shape_are_none(answer: bytes) -> None:
-    """An answer has six parts, and its usage five."""
+    """An answer has six parts, and its usage seven at most."""
     assert None is decoded_answer(Entry(answer, None))
+
+
+def test_an_entry_of_an_older_version_is_read() -> None:
+    """Its usage has the first five numbers."""
+    old = decoded_answer(Entry(b'["yes",null,"stop",[3,2,5,1,0],"llama","r-1"]', None))
+
+    assert Result("yes", None, None, "stop", Usage(3, 2, 5, 1, 0), "llama", "r-1") == old
 
 
 @given(st.lists(TEXTS, max_size=20), st.sampled_from(TASKS))

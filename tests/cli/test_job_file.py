@@ -95,7 +95,7 @@ def test_a_whole_file_is_read() -> None:
         [budget]
         usd = 20
         [prices]
-        summary = [0.5, 1.5]
+        summary = { prompt = 0.5, completion = 1.5, tiers = { flex = 0.5 } }
         [spark]
         spark.sql.shuffle.partitions = 64
         "spark.sql.ansi.enabled" = true
@@ -127,7 +127,7 @@ def test_a_whole_file_is_read() -> None:
         "format": "iceberg",
         "progress": False,
         "budget": Budget(usd=20),
-        "prices": {"summary": [0.5, 1.5]},
+        "prices": {"summary": {"prompt": 0.5, "completion": 1.5, "tiers": {"flex": 0.5}}},
     } == job.options
     assert {"spark.sql.shuffle.partitions": "64", "spark.sql.ansi.enabled": "true"} == job.settings
     assert SECRET not in repr(job)

@@ -261,4 +261,5 @@ def test_a_row_says_what_each_column_came_to() -> None:
         "cached_tokens": 200_000,
         "total_tokens": 1_034_567,
         "requests": 12_345,
+        "cache_write_tokens": 0,
     } == dict(STOPPED.row()["columns"])["mood"]  # type: ignore[call-overload]

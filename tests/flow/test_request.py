@@ -16,7 +16,7 @@ from tests.support.play import BAD_INPUT, CHAT, EMBED, total
 ERROR = RowError("invalid_request", 400, "not allowed", retryable=False)
 TEXTS = st.lists(st.text(max_size=9), min_size=1, max_size=12)
 TOKENS = st.none() | st.integers(0, 10_000)
-USAGES = st.none() | st.builds(Usage, TOKENS, TOKENS, TOKENS, TOKENS, TOKENS)
+USAGES = st.none() | st.builds(Usage, *[TOKENS] * 6, st.sampled_from([None, "flex"]))
 
 
 def request_of(texts: list[str], wasted: Usage | None = None, sent: int = 1) -> Request:

@@ -26,7 +26,8 @@ RESULTS = st.lists(
     st.none()
     | st.builds(
         Result,
-        usage=st.none() | st.builds(Usage, *[st.none() | st.integers(0, 2**31 - 1)] * 5),
+        usage=st.none()
+        | st.builds(Usage, *[st.none() | st.integers(0, 2**31 - 1)] * 6, st.sampled_from([None, "flex", "batch"])),
         error=st.none() | st.builds(RowError, st.sampled_from(KINDS), st.none(), st.just("no."), st.booleans()),
         requests=st.integers(0, 9),
     ),
@@ -78,7 +79,10 @@ def test_a_count_has_rows_errors_tokens_and_requests(results: list[Result | None
     assert (len(results), len(asked_results)) == (count.rows, count.tally.asked)
     assert Counter(result.error.kind for result in asked_results if result.error) == count.tally.failed
     assert sum(result.requests for result in asked_results) == count.tally.requests
-    assert sum(result.usage.total_tokens or 0 for result in asked_results if result.usage) == count.tally.total_tokens
+    usages = [result.usage for result in asked_results if result.usage]
+    assert sum(usage.total_tokens or 0 for usage in usages) == count.tally.total_tokens
+    flex = sum(usage.cache_write_tokens or 0 for usage in usages if usage.service_tier == "flex")
+    assert flex == count.tally.tiers.get("flex", Tally()).cache_write_tokens
 
 
 @given(SENDERS, COLUMNS)
@@ -98,7 +102,7 @@ def test_ten_columns_fit_in_a_datagram() -> None:
     columns = {f"column_number_{number}": Count(12_000, tally) for number in range(40)}
     ten = dict(list(columns.items())[:10])
 
-    assert [923] == [len(each) for each in encoded_counts(SECRET, Sender(12, 199, 123_456), ten)]
+    assert [973] == [len(each) for each in encoded_counts(SECRET, Sender(12, 199, 123_456), ten)]
     assert 4 == len(list(encoded_counts(SECRET, Sender(12, 199, 123_456), columns)))
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from spark_llm.protocol.fields import count_of, header_of, string_of, text_of, usage_of
-from spark_llm.protocol.values import Response, Usage
+from spark_llm.protocol.values import MAX_COUNT, Response, Usage
 from tests.support.strategies import JSON, TEXTS
 
 
@@ -45,6 +45,69 @@ def test_usage_of_several_documents_is_their_sum() -> None:
     assert Usage(3, 2, 5) == usage_of(document)
     assert Usage(6, 4, 10) == usage_of([document, {}, None, document])
     assert None is usage_of([]) is usage_of({"usage": {"prompt_tokens": "3"}})
+
+
+CACHED = {"cached_tokens": 900}
+ANTHROPIC = {"cache_read_input_tokens": 900, "cache_creation_input_tokens": 50}
+INSIDE = {"prompt_tokens": 1000, "completion_tokens": 4, "total_tokens": 1004}
+
+
+@pytest.mark.parametrize(
+    ("usage", "cached", "written"),
+    [
+        ({**INSIDE, "prompt_tokens_details": CACHED}, 900, None),  # OpenAI
+        ({**INSIDE, "prompt_tokens_details": {**CACHED, "cache_write_tokens": 50}}, 900, 50),  # OpenAI, OpenRouter
+        ({**INSIDE, **ANTHROPIC}, 900, 50),  # Databricks
+        ({**INSIDE, **ANTHROPIC, "prompt_tokens_details": {**CACHED, "cache_creation_tokens": 50}}, 900, 50),  # LiteLLM
+        ({**INSIDE, "prompt_tokens_details": {**CACHED, "cache_creation_input_tokens": 50}}, 900, 50),  # Alibaba
+        ({**INSIDE, "prompt_cache_hit_tokens": 900, "prompt_cache_miss_tokens": 100}, 900, None),  # DeepSeek
+        ({**INSIDE, "cached_tokens": 900}, 900, None),  # Moonshot
+        ({**INSIDE, "prompt_tokens_details": None, "cache_read_input_tokens": None}, None, None),
+        ({"input_tokens": 50, "output_tokens": 4, **ANTHROPIC}, 900, 50),  # Anthropic
+        ({"input_tokens": 1000, "output_tokens": 4, "input_tokens_details": CACHED}, 900, None),  # OpenAI, responses
+        ({"prompt_tokens": 50, "completion_tokens": 4, "total_tokens": 54, **ANTHROPIC}, 900, 50),
+        ({"prompt_tokens": 50, "completion_tokens": 4, "total_tokens": 1004, **ANTHROPIC}, 900, 50),
+    ],
+)
+def test_the_tokens_of_a_prompt_contain_those_of_the_cache(
+    usage: dict[str, Any], cached: int | None, written: int | None
+) -> None:
+    """The prompt has 1,000 tokens with every provider, also where it counts the cache's beside the others."""
+    assert Usage(1000, 4, 1004, cached, None, written) == usage_of({"usage": usage})
+
+
+def test_a_total_shows_that_cached_tokens_are_counted_beside_the_prompt() -> None:
+    """Without the total nothing would: the prompt is longer than its cached part."""
+    usage = {"prompt_tokens": 2000, "completion_tokens": 4, "cache_read_input_tokens": 900}
+
+    assert Usage(2900, 4, 2904, 900) == usage_of({"usage": {**usage, "total_tokens": 2904}})
+    assert Usage(2000, 4, 2004, 900) == usage_of({"usage": {**usage, "total_tokens": 2004}})
+
+
+@given(JSON)
+def test_cached_tokens_are_never_more_than_the_prompts(value: Any) -> None:  # noqa: ANN401 -- as above
+    """Whatever a server reports, the parts of a prompt fit in it."""
+    usage = usage_of({"usage": value})
+
+    if usage is not None and usage.prompt_tokens is not None:
+        assert usage.prompt_tokens >= min(MAX_COUNT, (usage.cached_tokens or 0) + (usage.cache_write_tokens or 0))
+
+
+@pytest.mark.parametrize(
+    ("document", "tier"),
+    [
+        ({"service_tier": "flex"}, "flex"),
+        ({"service_tier": None, "usage": {"service_tier": "standard"}}, "standard"),
+        ({"service_tier": "x" * 65}, None),
+        ({"service_tier": 1}, None),
+    ],
+)
+def test_the_service_tier_is_that_of_the_answer(document: dict[str, Any], tier: str | None) -> None:
+    """OpenAI names it beside the usage, Anthropic in it."""
+    usage = {"prompt_tokens": 1, **document.get("usage", {})}
+
+    assert Usage(1, None, 1, service_tier=tier) == usage_of({**document, "usage": usage})
+    assert None is usage_of({**document, "usage": {}})
 
 
 def test_text_parts_are_joined() -> None:

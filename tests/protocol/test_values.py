@@ -8,17 +8,17 @@ from spark_llm.errors import KINDS, Kind
 from spark_llm.protocol.values import Failure, RowError, Usage
 
 COUNTS = st.none() | st.integers(0, 2**30)
-USAGES = st.builds(Usage, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS)
+USAGES = st.builds(Usage, *[COUNTS] * 6, st.none() | st.sampled_from(["flex", "priority"]))
 WEIGHTS = st.lists(st.integers(0, 10_000), min_size=1, max_size=50)
 
 
 @given(USAGES, WEIGHTS)
 def test_shares_add_up_exactly(usage: Usage, weights: list[int]) -> None:
     """Field by field, the sum of the shares is the whole."""
-    columns = zip(*usage.share(weights), strict=True)
+    columns = zip(*(share.counts for share in usage.share(weights)), strict=True)
 
-    assert len(weights) == len(usage.share(weights))
-    assert list(usage) == [None if None in column else sum(n or 0 for n in column) for column in columns]
+    assert [usage.service_tier] * len(weights) == [share.service_tier for share in usage.share(weights)]
+    assert list(usage.counts) == [None if None in column else sum(n or 0 for n in column) for column in columns]
 
 
 @given(USAGES, WEIGHTS)
@@ -26,7 +26,7 @@ def test_shares_are_proportional(usage: Usage, weights: list[int]) -> None:
     """Each share is within one token of its exact part; with weights of 0 all are equal."""
     total = sum(weights)
     for weight, share in zip(weights, usage.share(weights), strict=True):
-        for whole, part in zip(usage, share, strict=True):
+        for whole, part in zip(usage.counts, share.counts, strict=True):
             if whole is not None and part is not None:
                 exact = whole * weight / total if total else whole / len(weights)
                 assert abs(part - exact) <= 1
@@ -35,13 +35,14 @@ def test_shares_are_proportional(usage: Usage, weights: list[int]) -> None:
 @given(USAGES, WEIGHTS)
 def test_no_share_is_negative(usage: Usage, weights: list[int]) -> None:
     """No row gets fewer than 0 tokens."""
-    assert all(part is None or part >= 0 for share in usage.share(weights) for part in share)
+    assert all(part is None or part >= 0 for share in usage.share(weights) for part in share.counts)
 
 
 @given(USAGES, USAGES, USAGES)
 def test_addition_is_commutative(a: Usage, b: Usage, c: Usage) -> None:
-    """The sum of several attempts does not depend on their order, and None changes nothing."""
-    assert a.plus(b) == b.plus(a)
+    """The sum of several attempts does not depend on their order, and None changes nothing. The first tier counts."""
+    assert a.plus(b).counts == b.plus(a).counts
+    assert (a.service_tier or b.service_tier) == a.plus(b).service_tier
     assert a.plus(b).plus(c) == a.plus(b.plus(c))
     assert a == a.plus(None) == a.plus(Usage())
 
@@ -55,7 +56,16 @@ def test_sums_stay_within_32_bits() -> None:
     """Two reports of the largest number add up to the largest number."""
     most = 2**31 - 1
 
-    assert Usage(most, most, most, most, most) == Usage(most, most, most, most, most).plus(Usage(1, 1, 1, 1, 1))
+    largest = Usage(most, most, most, most, most, most)
+
+    assert largest == largest.plus(Usage(1, 1, 1, 1, 1, 1))
+
+
+@given(USAGES)
+def test_an_answer_that_is_used_again_is_not_billed(usage: Usage) -> None:
+    """Each number becomes 0, and what is unknown stays so."""
+    assert usage == usage.unbilled().plus(usage)
+    assert {0, None} >= set(usage.unbilled().counts)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -206,9 +206,8 @@ def begun(policy: Policy, task: Task = CHAT, owner: object = "task") -> tuple[Re
 
 def total(parts: Iterable[Usage | None]) -> Usage:
     """Add up tokens; None counts as none."""
-    return Usage(
-        *(sum(column) for column in zip(Usage(0, 0, 0, 0, 0), *[[n or 0 for n in p] for p in parts if p], strict=True))
-    )
+    columns = zip([0] * 6, *[[count or 0 for count in part.counts] for part in parts if part], strict=True)
+    return Usage._make((*map(sum, columns), None))
 
 
 def texts(count: int) -> list[str]:

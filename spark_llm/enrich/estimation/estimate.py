@@ -1,14 +1,14 @@
 """The estimate of a run, without asking: `estimate`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Literal
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import DataType
+from pyspark.sql.types import DataType, StructType
 
 from spark_llm.enrich.api import job_of
 from spark_llm.enrich.changes import any_of, argument_name, asked_condition, check_key, col, key_counts, text_size
@@ -27,11 +27,11 @@ from spark_llm.enrich.source import Source
 from spark_llm.enrich.table import Table
 from spark_llm.metering.chunking import Limits
 from spark_llm.metering.prices import Price, Prices
-from spark_llm.metering.tally import Tally
-from spark_llm.protocol.identifiers import quoted
+from spark_llm.metering.tally import TOKENS, Tally
+from spark_llm.protocol.identifiers import quoted, struct
+from spark_llm.usage.answers import AnswerColumn
+from spark_llm.usage.counts import named, tally_aggregates, tally_of
 from spark_llm.validation.numbers import check_whole
-
-_PARTS = ("prompt", "completion", "cached", "total")
 
 
 def estimate(
@@ -83,8 +83,9 @@ def estimate(
     for index, each in enumerate(tables.plan.filled):
         wanted = _Texts(counts[f"rows_{index}"], counts[f"bytes_{index}"])
         known = tables.target if wanted.rows else None
-        sample = None if known is None else _sample(known, each, sample_rows)
-        estimates[each.name] = _column_estimate(each, wanted, sample, job.prices.get(each.name))
+        price = job.prices.get(each.name)
+        sample = None if known is None else _sample(known, each, sample_rows, price)
+        estimates[each.name] = _column_estimate(each, wanted, sample, price)
     rows = tables.source.count()
     return Estimate(str(table), rows, counts["to_ask"], counts["deleted"], estimates)
 
@@ -126,34 +127,36 @@ def _pending_counts(job: Job, tables: Tables) -> Mapping[str, int]:
     return row.asDict()
 
 
-def _sample(target: DataFrame, each: FilledColumn, max_rows: int) -> _Sample | None:
+def _sample(target: DataFrame, each: FilledColumn, max_rows: int, price: Price | None) -> _Sample | None:
     """Return answers of the target, first those with the present input and recipe; None where there are none."""
     same = same_of(target.sparkSession)
-    if find_field(target.schema, each.name, same) is None:
+    field = find_field(target.schema, each.name, same)
+    if field is None or not isinstance(field.dataType, StructType):
         return None
+    answers, tiers = AnswerColumn(quoted((each.name,)), field.dataType), tuple(price.tiers) if price else ()
     arguments = _arguments(target, each)
     comparable = arguments is not None and find_field(target.schema, each.fingerprint_name, same) is not None
-    usage = [quoted((each.name, "usage", f"{part}_tokens")) for part in _PARTS]
-    answered = any_of(f"{tokens} IS NOT NULL" for tokens in usage)
+    has_tokens = any_of(f"{answers.tokens(name)} IS NOT NULL" for name in TOKENS)
+    kept = struct({name: answers.field(name) for name in ("usage", "error", "attempts")})
     sampled = (
-        target.where(f"({answered}) AND {quoted((each.name, 'error'))} IS NULL")
+        target.where(f"({has_tokens}) AND {answers.field('error')} IS NULL")
         .select(
-            *(F.expr(f"{tokens} AS {name}") for name, tokens in zip(_PARTS, usage, strict=True)),
+            F.expr(f"{kept} AS answer"),
             (each.fingerprint.eqNullSafe(col(each.fingerprint_name)) if comparable else F.lit(False)).alias("same"),
             (F.lit(0) if arguments is None else _bytes(arguments)).alias("size"),
         )
         .orderBy(F.desc("same"))
         .limit(max_rows)
         .groupBy("same")
-        .agg(F.count(F.lit(1)).alias("rows"), *(_sum(F.col(name)).alias(name) for name in (*_PARTS, "size")))
     )
-    groups = sorted(sampled.collect(), key=lambda group: not group["same"])
-    if not groups:
+    counts = {"size": "coalesce(sum(size), 0)", **tally_aggregates(AnswerColumn("answer", field.dataType), tiers)}
+    found = sampled.agg(*named(counts)).collect()
+    groups = sorted((row.asDict() for row in found), key=lambda group: not group["same"])
+    if not groups or not groups[0]["asked"]:
         return None
     best = groups[0]
-    prompt, completion, cached, total = (best[part] for part in _PARTS)
-    tally = Tally(best["rows"], {}, prompt, completion, cached, total)
-    texts = None if arguments is None else _Texts(best["rows"], best["size"])
+    tally = tally_of(best, tiers)
+    texts = None if arguments is None else _Texts(tally.asked, best["size"])
     return _Sample(texts, tally, earlier=not best["same"])
 
 
@@ -195,15 +198,24 @@ def _answer_note(max_tokens: int | None) -> str:
 
 def _scaled(sample: _Sample, wanted: _Texts, instructions: int) -> Tally:
     """Return the sample's tokens scaled to the pending rows: prompts by their length, answers by their number."""
-    texts, tally = sample.texts, sample.tally
-    by_rows = wanted.rows / tally.asked
+    texts, by_rows = sample.texts, wanted.rows / sample.tally.asked
     length = texts.bytes + texts.rows * instructions if texts else 0
     by_length = (wanted.bytes + wanted.rows * instructions) / length if length else by_rows
-    unassigned = max(0, tally.total_tokens - tally.prompt_tokens - tally.completion_tokens)
-    completion = round((tally.completion_tokens + (unassigned if tally.completion_tokens else 0)) * by_rows)
-    prompt = round((tally.prompt_tokens + (0 if tally.completion_tokens else unassigned)) * by_length)
-    cached = round(tally.cached_tokens * by_length)
-    return Tally(wanted.rows, {}, prompt, completion, cached, prompt + completion)
+
+    def scaled(tally: Tally) -> Tally:
+        unassigned = max(0, tally.total_tokens - tally.prompt_tokens - tally.completion_tokens)
+        completion = round((tally.completion_tokens + (unassigned if tally.completion_tokens else 0)) * by_rows)
+        prompt = round((tally.prompt_tokens + (0 if tally.completion_tokens else unassigned)) * by_length)
+        return Tally(
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            cached_tokens=round(tally.cached_tokens * by_length),
+            total_tokens=prompt + completion,
+            cache_write_tokens=round(tally.cache_write_tokens * by_length),
+        )
+
+    tiers = {tier: scaled(part) for tier, part in sample.tally.tiers.items()}
+    return replace(scaled(sample.tally), asked=wanted.rows, tiers=tiers)
 
 
 def _bytes(arguments: Sequence[tuple[Column, DataType]]) -> Column:

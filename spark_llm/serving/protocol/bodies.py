@@ -16,6 +16,8 @@ def chat_body(model: str, texts: Texts, *, request_id: str, created: int) -> byt
         for i, choice in enumerate(texts.choices)
     ]
     head = {"id": f"chatcmpl-{request_id}", "object": "chat.completion", "created": created, "model": model}
+    if texts.service_tier is not None:
+        head["service_tier"] = texts.service_tier
     return msgspec.json.encode({**head, "choices": choices, "usage": usage_body(texts.usage)})
 
 
@@ -46,8 +48,9 @@ def usage_body(usage: Usage) -> dict[str, Any]:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
     }
-    if usage.cached_tokens is not None:
-        tokens["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    details = {"cached_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens}
+    if known := {name: count for name, count in details.items() if count is not None}:
+        tokens["prompt_tokens_details"] = known
     return tokens
 
 

@@ -159,6 +159,7 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
     @property
     def total_tokens(self) -> int:
@@ -176,10 +177,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class Texts:
-    """The replies of a model: n for the first input, then n for the second, and so on."""
+    """The replies of a model: n for the first input, then n for the second, and so on; and the tier of their price."""
 
     choices: Sequence[Choice]
     usage: Usage
+    service_tier: str | None = None
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,20 @@ def test_the_page_on_typed_answers_runs(spark: SparkSession, monkeypatch: pytest
         assert 0 == names["failed"].count()
 
 
+@pytest.mark.one_kind
+def test_the_page_on_usage_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block of Python in docs/usage.md runs, and both ways of counting give the same report."""
+    names: dict[str, Any] = {"df": spark.createDataFrame([("good",), ("bad",), (None,)], "review string")}
+    with LocalEndpoints({"my-endpoint": Echo()}) as endpoints:
+        monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
+        monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
+        for _, block in blocks_of("docs/usage.md"):
+            exec(compile(block, "docs/usage.md", "exec"), names)  # noqa: S102 -- the very thing that is tested
+        spark.sql("DROP TABLE moods")
+
+        assert (3, 2, 4) == (names["report"].rows, names["report"].answered, endpoints.stats.requests)
+
+
 def test_the_page_on_endpoints_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block of Python in docs/endpoints.md runs, and its endpoint passes the check."""
     with LocalEndpoints({"my-endpoint": ServingEndpoint(Echo(), tasks=["chat"])}) as endpoints:

@@ -44,6 +44,7 @@ LEFT_OUT = (
             "test_enrich_failures.py",
             "test_enrichment_docs.py",
             "test_estimate.py",
+            "test_older_versions.py",
             "test_readme.py::test_the_readme_runs",
         )
     ),

@@ -50,7 +50,8 @@ class Shout:
         """Return the last message in capitals; refuse the field `volume`."""
         if request.body.get("volume") == "loud":
             raise Refused.bad_request("Too loud.", param="volume")
-        return Texts([Choice(request.messages[-1].text.upper())], Usage(1, 2, cached_tokens=1))
+        usage = Usage(9, 2, cached_tokens=1, cache_write_tokens=3)
+        return Texts([Choice(request.messages[-1].text.upper())], usage, service_tier="flex")
 
 
 class Broken:
@@ -180,7 +181,8 @@ def test_a_model_serves_the_tasks_whose_method_it_has(client: Client) -> None:
     elsewhere = client.post("/v1/embeddings", {"model": "shout", "input": "hi"})
 
     assert ("HI", "shout-1") == (answered["choices"][0]["message"]["content"], answered["model"])
-    assert {"cached_tokens": 1} == answered["usage"]["prompt_tokens_details"]
+    assert {"cached_tokens": 1, "cache_write_tokens": 3} == answered["usage"]["prompt_tokens_details"]
+    assert "flex" == answered["service_tier"]
     assert "Endpoint shout serves chat: the request needs 'messages'." in refused.json()["message"]
     assert (400, 400) == (refused.status_code, elsewhere.status_code)
 

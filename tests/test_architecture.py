@@ -72,7 +72,7 @@ PURE = (
     *("enrich/report", "enrich/conflict", "enrich/heartbeat", "enrich/estimation/report", "livecounts/datagrams"),
     *("livecounts/signing", "coordination/broker", "coordination/fairness", "coordination/member"),
     *("coordination/messages", "coordination/allotment", "coordination/allotter"),
-    *("usage/report", "usage/plot", "cli/config_errors"),
+    *("usage/report", "cli/config_errors"),
 )
 ACTING = """
     asyncio concurrent ctypes glob http.client io logging multiprocessing os pathlib queue random sched secrets select

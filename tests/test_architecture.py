@@ -74,7 +74,7 @@ PURE = (
     *("livecounts/flows", "livecounts/signing", "coordination/broker", "coordination/fairness", "coordination/member"),
     *("coordination/hand_over", "coordination/job_failures"),
     *("coordination/messages", "coordination/allotment", "coordination/allotter"),
-    *("usage/report", "usage/plot", "cli/config_errors"),
+    *("usage/report", "cli/config_errors"),
 )
 ACTING = """
     asyncio concurrent ctypes glob http.client io logging multiprocessing os pathlib queue random sched secrets select

@@ -1,8 +1,8 @@
 """The charts of a usage report, with matplotlib: this file is imported when one is drawn."""
 
 from collections.abc import Mapping
+from io import BytesIO
 
-from matplotlib import pyplot as plt
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -15,15 +15,20 @@ _BIN_RATIO = 2**0.25  # from the start of a bin to its end
 _GAP = 0.92  # of a bar's width
 
 
+class NotebookFigure(Figure):
+    """A figure of no window, which a notebook shows as the value of its cell, whatever its backend."""
+
+    def _repr_png_(self) -> bytes:
+        image = BytesIO()
+        self.savefig(image, format="png")
+        return image.getvalue()
+
+
 def usage_figure(
     title: str, latencies: Mapping[float, int], failed: Mapping[Kind, int], row_tokens: Mapping[float, int]
 ) -> Figure:
-    """Return a figure with three charts: rows by latency in milliseconds, errors by kind, rows by tokens.
-
-    It belongs to no window, so a notebook shows it once: as the value of its cell.
-    """
-    plt.get_backend()  # a notebook shows figures of its own accord once this is loaded
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    """Return a figure with three charts: rows by latency in milliseconds, errors by kind, rows by tokens."""
+    figure = NotebookFigure(figsize=(11, 3.4), layout="constrained")
     of_latency, of_errors, of_tokens = figure.subplots(1, 3)
     _histogram(of_latency, latencies, "latency of the last attempt, ms")
     _bars(of_errors, failed)

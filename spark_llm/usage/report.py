@@ -138,15 +138,14 @@ class UsageReport(Totals):
         """Return the lines of the report as text, by their labels; most are left out where they are 0."""
         failed = self.asked - self.answered
         latency = self.latency_ms
+        retries = f" ({self.retries:,} {'retry' if self.retries == 1 else 'retries'})" if self.retries else ""
         facts = {
             "rows": f"{self.rows:,}",
             "asked": f"{self.asked:,}",
             "answered": f"{self.answered:,}" if self.asked else "",
             "failed": f"{failed:,}" if failed else "",
             "requests": f"{self.requests:,}" if self.requests else "",
-            "attempts": f"{self.attempts:,}" + (f" ({self.retries:,} retries)" if self.retries else "")
-            if self.attempts
-            else "",
+            "attempts": f"{self.attempts:,}{retries}" if self.attempts else "",
             "tokens": self._tokens_text(self.reasoning_tokens),
             "tier": ", ".join(self.service_tiers),
             "latency": f"{latency.p50:,.0f} ms median, {latency.p95:,.0f} ms p95, {latency.p99:,.0f} ms p99"

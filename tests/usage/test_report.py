@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from IPython.core.formatters import DisplayFormatter
 
 from spark_llm.errors import KINDS
 from spark_llm.metering.tally import Tally
@@ -155,6 +156,13 @@ def test_the_plot_has_a_bar_for_each_count() -> None:
 def test_any_plot_is_drawn(report: UsageReport, tmp_path: Path) -> None:
     """Also one without rows, and with a name that matplotlib would read as a formula."""
     report.plot().savefig(tmp_path / "plot.png")
+
+
+def test_a_notebook_shows_the_plot() -> None:
+    """The value of a cell is an image, whatever the backend."""
+    shown = DisplayFormatter().format(MUCH.plot())  # type: ignore[no-untyped-call]  # IPython gives it no types
+
+    assert shown[0]["image/png"].startswith(b"\x89PNG")
 
 
 def test_without_matplotlib_the_plot_says_how_to_get_it() -> None:

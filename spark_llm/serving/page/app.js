@@ -31,7 +31,9 @@ async function start() {
     askForToken("Enter the token");
     return;
   }
-  if (await refresh()) follow();
+  if (!(await refresh())) return;
+  byId("sign-in").close();
+  follow();
 }
 
 /** Reads the list of endpoints; returns false, and asks for another token, if the server refuses this one. */

@@ -1,6 +1,10 @@
-// A text area with line numbers, and a mark on the line of a mistake. It draws only the lines in view.
+// A text area with line numbers, and a mark on the line of a mistake. It draws only the numbers in view. Browsers take
+// seconds to lay out megabytes in a text area, so of a long text it has only the beginning, and cannot be edited.
 
 import { svg } from "./dom.js";
+
+const LONG = 1_000_000; // characters
+const SHOWN = 20_000;
 
 export class Editor {
   #area;
@@ -8,6 +12,7 @@ export class Editor {
   #marks;
   #line = null; // of the mistake, from 1
   #lines = 1;
+  #long = null; // the whole text, if it is long
 
   /** Takes over the text area and the drawings inside `root`; calls `onInput` after each change by the user. */
   constructor(root, onInput) {
@@ -15,32 +20,47 @@ export class Editor {
     this.#gutter = root.querySelector(".gutter");
     this.#marks = root.querySelector(".marks");
     this.#area.addEventListener("input", () => {
+      if (this.#area.value.length > LONG) this.text = this.#area.value;
       this.clearMistake();
+      onInput();
+    });
+    this.#area.addEventListener("paste", (event) => {
+      const pasted = event.clipboardData.getData("text/plain");
+      const { value, selectionStart, selectionEnd } = this.#area;
+      const [before, after] = this.isLong ? ["", ""] : [value.slice(0, selectionStart), value.slice(selectionEnd)];
+      if (!this.isLong && before.length + pasted.length + after.length <= LONG) return;
+      event.preventDefault();
+      this.text = before + pasted + after;
       onInput();
     });
     this.#area.addEventListener("scroll", () => this.#draw());
     new ResizeObserver(() => this.#draw()).observe(this.#area);
   }
 
+  /** Whether the text is too long to be edited here. */
+  get isLong() {
+    return this.#long !== null;
+  }
+
   get text() {
-    return this.#area.value;
+    return this.#long ?? this.#area.value;
   }
 
   set text(text) {
-    this.#area.value = text;
+    this.#long = text.length > LONG ? text : null;
+    this.#area.value = this.isLong ? text.slice(0, SHOWN) : text;
+    this.#area.readOnly = this.isLong;
     this.#area.scrollTop = 0;
     this.clearMistake();
   }
 
-  /** Marks the line of a mistake; with `focus` puts the cursor there and brings it into view. */
-  showMistake({ line, offset }, { focus }) {
+  /** Marks the line of a mistake, and puts the cursor there. */
+  showMistake({ line, offset }) {
     this.#line = line;
     this.#area.setAttribute("aria-invalid", "true");
-    if (focus) {
-      this.#area.focus();
-      this.#area.setSelectionRange(offset, offset);
-      this.#area.scrollTop = Math.max(0, (line - 4) * this.#lineHeight);
-    }
+    this.#area.focus();
+    this.#area.setSelectionRange(offset, offset);
+    this.#area.scrollTop = Math.max(0, (line - 4) * this.#lineHeight);
     this.#draw();
   }
 

@@ -8,7 +8,7 @@ import { findMistake, isObject, parseExactly } from "./json.js";
 import { events } from "./sse.js";
 import { canStream, exampleOf } from "./tasks.js";
 
-const TYPED = 200_000; // characters of a text that is parsed after each change
+const whole = new Intl.NumberFormat("en");
 
 export class QueryView {
   #editor;
@@ -26,7 +26,6 @@ export class QueryView {
     byId("stream").addEventListener("change", (event) => this.#setStream(event.target.checked));
     byId("stop").addEventListener("click", () => this.#request?.abort());
     byId("send").addEventListener("click", () => this.#send());
-    byId("body").addEventListener("change", () => this.#check());
     byId("body").addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
       event.preventDefault();
@@ -58,7 +57,11 @@ export class QueryView {
     const text = this.#editor.text;
     this.#texts.set(this.#endpoint.name, text);
     byId("body-error").textContent = "";
-    if (text.length > TYPED) return;
+    byId("body-note").textContent = this.#editor.isLong
+      ? `${whole.format(text.length)} characters: only the beginning is shown, and all are sent. Show example, or paste another text, replaces them.`
+      : "";
+    byId("format").disabled = byId("stream").disabled = this.#editor.isLong;
+    if (this.#editor.isLong) return;
     try {
       byId("stream").checked = JSON.parse(text)?.stream === true;
     } catch {
@@ -66,16 +69,16 @@ export class QueryView {
     }
   }
 
-  /** Returns whether the text is JSON; marks its first mistake otherwise, and with `focus` goes there. */
-  #check({ focus = false } = {}) {
+  /** Returns whether the text is JSON; marks its first mistake otherwise, and goes there. */
+  #check() {
     const mistake = findMistake(this.#editor.text);
     byId("body-error").textContent = mistake ? `Line ${mistake.line}, column ${mistake.column}: ${mistake.message}` : "";
-    if (mistake) this.#editor.showMistake(mistake, { focus });
+    if (mistake) this.#editor.showMistake(mistake);
     return mistake === null;
   }
 
   #rewrite(change) {
-    if (!this.#check({ focus: true })) return;
+    if (!this.#check()) return;
     try {
       this.#write(JSON.stringify(change(parseExactly(this.#editor.text)), null, 2));
     } catch {
@@ -92,7 +95,7 @@ export class QueryView {
   }
 
   async #send() {
-    if (this.#request || !this.#check({ focus: true })) return;
+    if (this.#request || !this.#check()) return;
     const request = new AbortController();
     this.#setBusy(request);
     const answer = new Answer();

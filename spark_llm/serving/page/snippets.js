@@ -117,7 +117,8 @@ function sql(name, task, fields) {
 from spark_llm import ${UDFS[task]}_udf, register
 
 spark = SparkSession.builder.getOrCreate()
-${write(call("register", ["spark", keyword(UDFS[task], udf)]))}
+${UDFS[task]} = ${write(udf)}
+register(spark, ${UDFS[task]}=${UDFS[task]})
 ${rows}
 requests.createOrReplaceTempView("requests")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import jsonschema
 import pytest
 import requests
 
@@ -36,6 +37,9 @@ def test_each_event_has_the_counters_and_five_minutes(client: Client) -> None:
         client.query("embed", {"input": "a"})
         second = next(events)
 
+    document = client.get("/openapi.json").json()
+    schema = {"$ref": "#/components/schemas/LiveStats", "components": document["components"]}
+    jsonschema.Draft202012Validator(schema).validate(second)
     assert {"chat": True, "complete": True, "embed": False} == first["ready"]
     assert client.get("/stats").json() == second["stats"]
     assert (2, 3) == (first["stats"]["requests"], second["stats"]["requests"])

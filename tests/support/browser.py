@@ -58,10 +58,12 @@ class Tab:
         if message.type in ("error", "warning"):
             self.errors.append(message.text)
 
-    def __enter__(self) -> "Tab":
+    def __enter__(self) -> "Tab":  # noqa: PYI034 -- typing.Self came with Python 3.11
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
         if error is None:
             unexpected = [each for each in self.errors if not any(part in each for part in self.expected)]

@@ -11,8 +11,8 @@ from spark_llm.serving import Echo, LocalEndpoints
 from tests.integration.clients.environment import fuzzer
 
 EXAMPLES = 100  # for each operation and each way to make them
-# An undeclared method is the 404 of an unknown path, as at the service. Azure's routes take a token in either header, so
-# a wrong one in the other is no error. JSON Schema takes 64.0 for an integer, and the server does not.
+# An undeclared method is the 404 of an unknown path, as at the service. Azure's routes take a token in either header,
+# so a wrong one in the other is no error. JSON Schema takes 64.0 for an integer, and the server does not.
 LEFT_OUT = "unsupported_method,ignored_auth,positive_data_acceptance"
 
 
@@ -34,8 +34,26 @@ def test_every_answer_fits_its_description(tmp_path: Path) -> None:
         description.write_text(json.dumps(document), encoding="utf-8")
         ran = subprocess.run(
             [
-                *(fuzzer(), "run", description, "--url", endpoints.url, "--header", f"Authorization: Bearer {endpoints.token}"),
-                *("--max-examples", str(EXAMPLES), "--seed", "1", "--generation-database", "none", "--no-color", "--exclude-checks", LEFT_OUT),
+                *(
+                    fuzzer(),
+                    "run",
+                    description,
+                    "--url",
+                    endpoints.url,
+                    "--header",
+                    f"Authorization: Bearer {endpoints.token}",
+                ),
+                *(
+                    "--max-examples",
+                    str(EXAMPLES),
+                    "--seed",
+                    "1",
+                    "--generation-database",
+                    "none",
+                    "--no-color",
+                    "--exclude-checks",
+                    LEFT_OUT,
+                ),
             ],
             cwd=tmp_path,
             capture_output=True,

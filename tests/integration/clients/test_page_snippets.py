@@ -11,17 +11,16 @@ import pytest
 
 from spark_llm.serving import LocalEndpoints
 from tests.integration.clients.environment import peer_environment, peers_python
+from tests.support.browser import Tab, browser
 from tests.support.local_client import chat_body
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytest.importorskip("playwright")
-
 # The session's group has the whole file, so one browser serves it.
 pytestmark = [pytest.mark.spark, pytest.mark.browser]
 
-HARD = "it's \"quoted\", $HOME `ls` \\n {x} %s\n'''\"\"\" é 漢 😀"
+HARD = 'it\'s "quoted", $HOME `ls` \\n {x} %s\n\'\'\'""" é 漢 😀'
 CONVERSATION = [("system", "Be brief."), ("user", "a"), ("assistant", "b"), ("user", HARD)]
 MESSAGES = [{"role": role, "content": content} for role, content in CONVERSATION]
 # Endpoint and body; None is the example as the page has it.
@@ -29,7 +28,10 @@ CASES: dict[str, tuple[str, dict[str, object] | None]] = {
     "chat": ("chat", None),
     "completions": ("complete", None),
     "embeddings": ("embed", None),
-    "hard": ("chat", {"messages": MESSAGES, "n": 2, "seed": 2**62 + 1, "top_k": 3, "stop": ["x\n"], "temperature": 1.0}),
+    "hard": (
+        "chat",
+        {"messages": MESSAGES, "n": 2, "seed": 2**62 + 1, "top_k": 3, "stop": ["x\n"], "temperature": 1.0},
+    ),
     "parts": ("chat", {"messages": [{"role": "user", "content": [{"type": "text", "text": HARD}]}], "user": None}),
     "streamed": ("chat", chat_body(HARD, stream=True, max_tokens=5)),
     "streamed completion": ("complete", {"prompt": "one two three", "stream": True}),
@@ -55,8 +57,6 @@ def endpoints() -> Iterator[LocalEndpoints]:
 @pytest.fixture(scope="module")
 def shown(endpoints: LocalEndpoints) -> dict[str, Shown]:
     """What the page shows in each case; the browser is closed before any code runs."""
-    from tests.support.browser import Tab, browser
-
     cases = {}
     with browser() as chromium, Tab(chromium) as tab:
         for case, (name, body) in CASES.items():
@@ -69,7 +69,9 @@ def shown(endpoints: LocalEndpoints) -> dict[str, Shown]:
                 answers = page.locator(".reply p").all_text_contents()
             page.get_by_role("tab", name="Use in code").click()
             blocks = page.locator("[data-client]")
-            code = blocks.evaluate_all("(all) => all.map((each) => [each.dataset.client, each.querySelector('code').textContent])")
+            code = blocks.evaluate_all(
+                "(all) => all.map((each) => [each.dataset.client, each.querySelector('code').textContent])"
+            )
             assert not [text for _, text in code if endpoints.token in text]
             page.get_by_role("tab", name="Query").click()
             cases[case] = Shown(answers, dict(code))
@@ -107,12 +109,14 @@ def check(printed: str, answers: list[object], *, is_stream: bool) -> None:
 def test_curl_gives_the_answer(case: str, shown: dict[str, Shown], variables: dict[str, str]) -> None:
     """A shell runs the command; its body is what the page shows."""
     answers, code = shown[case]
-    ran = subprocess.run(["bash", "-c", code["curl"]], capture_output=True, timeout=60, check=True)
+    ran = subprocess.run(["/bin/bash", "-c", code["curl"]], capture_output=True, timeout=60, check=True)
     body = ran.stdout.decode()
     if body.startswith("data: "):
         chunks = [json.loads(line.removeprefix("data: ")) for line in body.split("\n\n")[:-2]]
         choices = [choice for chunk in chunks for choice in chunk["choices"]]
-        assert answers == ["".join(choice.get("text") or choice.get("delta", {}).get("content") or "" for choice in choices)]
+        assert answers == [
+            "".join(choice.get("text") or choice.get("delta", {}).get("content") or "" for choice in choices)
+        ]
     else:
         answer = json.loads(body)
         rows = answer.get("data") or answer["choices"]
@@ -131,9 +135,7 @@ def test_a_client_in_python_gives_the_answer(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_mlflow_gives_the_answer(
-    case: str, shown: dict[str, Shown], variables: dict[str, str], tmp_path: Path
-) -> None:
+def test_mlflow_gives_the_answer(case: str, shown: dict[str, Shown], variables: dict[str, str], tmp_path: Path) -> None:
     """The Python of MLflow's environment runs the code; it prints what the page shows."""
     answers, code = shown[case]
     command = [str(peers_python()), "-c", code["mlflow"]]
@@ -147,6 +149,7 @@ def test_mlflow_gives_the_answer(
 @pytest.mark.parametrize("client", ["spark", "sql"])
 @pytest.mark.parametrize("case", CASES)
 def test_spark_gives_the_answer(
+    *,
     case: str,
     client: str,
     shown: dict[str, Shown],

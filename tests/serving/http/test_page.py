@@ -1,6 +1,8 @@
 """The files of the serving page, as a client gets them."""
 
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -33,7 +35,9 @@ def test_a_file_needs_no_token_and_has_the_policy(name: str, shared: Client) -> 
     )
 
 
-@pytest.mark.parametrize("path", ["/page/", "/page/nobody.js", "/page/..%2Fcatalog.py", "/page/%2e%2e/catalog.py", "/page/a/b"])
+@pytest.mark.parametrize(
+    "path", ["/page/", "/page/nobody.js", "/page/..%2Fcatalog.py", "/page/%2e%2e/catalog.py", "/page/a/b"]
+)
 def test_no_other_file_is_served(path: str, shared: Client) -> None:
     """A path outside the folder is the 404 of any unknown route."""
     assert 404 == requests.get(shared.endpoints.url + path, timeout=10).status_code
@@ -60,9 +64,6 @@ def test_every_module_that_is_imported_is_there() -> None:
 @pytest.mark.slow
 def test_a_wheel_has_the_page(tmp_path: Path) -> None:
     """Each file of the page is in the wheel that users install."""
-    import subprocess
-    import sys
-
     root = FOLDER.parents[2]
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(root)]
     subprocess.run(command, check=True, timeout=300)

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import jsonschema
 import pytest
 import requests
 
 from spark_llm.serving.scenario.timeline import SECONDS
 from tests.support.local_client import Client
 
+jsonschema = pytest.importorskip("jsonschema")
 ACCEPT = {"Accept": "text/event-stream"}
 
 

@@ -1,15 +1,21 @@
-"""One browser for each file of tests, and a new tab for each test."""
+"""Every test in this folder needs a browser, and is marked so: one for each file, and a new tab for each test."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
-pytest.importorskip("playwright", reason="The page's tests need playwright. Hint: pip install 'spark-llm-endpoints[dev]'")
+from spark_llm.serving import LocalEndpoints
+from tests.support.browser import Tab, browser
 
-from playwright.sync_api import Browser  # noqa: E402 -- after the check that it is there
 
-from spark_llm.serving import LocalEndpoints  # noqa: E402
-from tests.support.browser import Tab, browser  # noqa: E402
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of this folder `browser`."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("browser")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ WIDTHS = (360, 768, 1600)
 
 def states(tab: Tab, endpoints: LocalEndpoints) -> dict[str, list[str]]:
     """Bring the page into each of its states, and return what is wrong with it there."""
-    found = {}
+    found: dict[str, list[str]] = {}
 
     def look(state: str) -> None:
         overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
@@ -75,7 +75,12 @@ def test_the_keyboard_reaches_everything_in_order(tab: Tab, endpoints: LocalEndp
     ] == stops
 
     page.locator("#tab-query").focus()
-    for key, expected in {"ArrowRight": "tab-code", "End": "tab-live", "ArrowLeft": "tab-code", "Home": "tab-query"}.items():
+    for key, expected in {
+        "ArrowRight": "tab-code",
+        "End": "tab-live",
+        "ArrowLeft": "tab-code",
+        "Home": "tab-query",
+    }.items():
         page.keyboard.press(key)
         assert expected == focused(page)
         expect(page.locator(f"#{expected}")).to_have_attribute("aria-selected", "true")
@@ -87,10 +92,10 @@ def test_the_keyboard_reaches_everything_in_order(tab: Tab, endpoints: LocalEndp
 
 
 def test_the_landmarks_and_names_are_there(tab: Tab, endpoints: LocalEndpoints) -> None:
-    """A screen reader finds the bar, the list, the main part, one heading of the first level, and the answer as it ends."""
+    """A screen reader finds the bar, the list, the main part, one heading of the first level, and the answer's end."""
     page = tab.open(endpoints)
     for role in ("banner", "main"):
-        expect(page.get_by_role(role)).to_have_count(1)  # type: ignore[arg-type]
+        expect(page.get_by_role(role)).to_have_count(1)
     expect(page.get_by_role("heading", level=1)).to_have_count(1)
     expect(page.locator("[data-endpoint=chat]")).to_have_attribute("aria-current", "true")
     expect(page.locator("#answer")).to_have_attribute("aria-live", "polite")

@@ -20,7 +20,22 @@ CHECK = """async (texts) => {
     });
 }"""
 PIECES = st.sampled_from(
-    [*'{}[],:" \n\t\\', '"a"', '"\\u00e9"', '"\\x"', "0", "-1.5e3", "01", "1.", "true", "nul", "'a'", "\x00", "{}", '{"a":1}']
+    [
+        *'{}[],:" \n\t\\',
+        '"a"',
+        '"\\u00e9"',
+        '"\\x"',
+        "0",
+        "-1.5e3",
+        "01",
+        "1.",
+        "true",
+        "nul",
+        "'a'",
+        "\x00",
+        "{}",
+        '{"a":1}',
+    ]
 )
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),

@@ -65,7 +65,9 @@ def test_the_body_of_an_error_is_shown_as_it_is(tab: Tab, endpoints: LocalEndpoi
 
     assert "400 Bad Request" == tab.fact("Status")
     shown = page.get_by_label("Response body", exact=True)
-    expect(shown).to_have_text('{"error_code":"BAD_REQUEST","message":"Invalid request: Expected `array`, got `int` - at `$.messages`"}')
+    expect(shown).to_have_text(
+        '{"error_code":"BAD_REQUEST","message":"Invalid request: Expected `array`, got `int` - at `$.messages`"}'
+    )
 
 
 MISTAKES = {
@@ -179,7 +181,7 @@ def test_each_endpoint_keeps_its_text(tab: Tab, endpoints: LocalEndpoints) -> No
 STRANGE = {
     "garbage": "\ufffd{not json",
     "html": "<h1>Bad Gateway</h1>",
-    "errorbody": '{"error_code":"INTERNAL_ERROR"',
+    "errorbody": '"error_code": "INTERNAL_ERROR"',
     "empty": '"finish_reason": "length"',
 }
 

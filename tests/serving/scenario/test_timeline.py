@@ -44,5 +44,7 @@ def test_the_series_are_what_happened_in_the_last_five_minutes(
     assert [sum(t for at, status, t in ends if at == second and status) for second in seconds] == series.tokens
     assert [sum(at == second and not status for at, status, _ in ends) for second in seconds] == series.disconnects
     assert [sum(b <= second <= b + length for b, length, *_ in requests) for second in seconds] == series.in_flight
-    counted = {status: [sum(at == s and each == status for at, each, _ in ends) for s in seconds] for status in (200, 429, 503)}
+    counted = {
+        status: [sum(at == s and each == status for at, each, _ in ends) for s in seconds] for status in (200, 429, 503)
+    }
     assert {status: counts for status, counts in counted.items() if any(counts)} == series.by_status

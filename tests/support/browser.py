@@ -93,7 +93,12 @@ class Tab:
         return self.page.locator(f"#answer .facts div:has(dt:text-is('{name}')) dd").inner_text()
 
     def complaints(self) -> list[str]:
-        """Return what axe finds wrong with the page as it is now."""
-        self.page.evaluate(AXE)
-        violations = self.page.evaluate("async () => (await axe.run()).violations")
-        return [f"{each['id']}: {each['help']}: {[node['target'] for node in each['nodes']]}" for each in violations]
+        """Return what axe finds wrong with the page as it is now, and with its colours in the dark theme."""
+        if self.page.evaluate("typeof axe") == "undefined":
+            self.page.evaluate(AXE)
+        found = []
+        for theme, options in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
+            self.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+            violations = self.page.evaluate("async (options) => (await axe.run(options)).violations", options)
+            found += [f"{theme}: {each['help']}: {[node['target'] for node in each['nodes']]}" for each in violations]
+        return found

@@ -126,7 +126,10 @@ class RequestStats:
     def set_endpoint(self, name: str) -> None:
         """Count the request for this endpoint too."""
         with self._change:
-            counters = self._counters[0].endpoints.setdefault(name, _Counters())
+            endpoints = self._counters[0].endpoints
+            if name not in endpoints:
+                endpoints[name] = _Counters()
+            counters = endpoints[name]
             self._counters.append(counters)
             counters.add({"requests": 1, "in_flight": 1})
             self._change.notify_all()

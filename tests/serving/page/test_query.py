@@ -280,6 +280,11 @@ def test_a_server_that_stops_and_starts_again_is_shown(tab: Tab, endpoints: Loca
     expect(page.locator("#connection")).to_have_text("Connected")
     tab.send()
     assert "200 OK" == tab.fact("Status")
+    endpoints.stop()
+    port = int(endpoints.url.rpartition(":")[2])
+    with LocalEndpoints({"other": Echo()}, token=endpoints.token, port=port):
+        expect(page.get_by_role("heading", level=1)).to_have_text("other")
+        tab.close()
 
 
 def test_a_stream_that_ends_with_an_error_says_so(tab: Tab) -> None:

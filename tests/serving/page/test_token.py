@@ -18,12 +18,17 @@ EVERYWHERE = """async () => JSON.stringify([
 def test_the_token_leaves_the_address_at_once_and_is_kept_nowhere(tab: Tab, endpoints: LocalEndpoints) -> None:
     """A token with any characters works, and no place that outlives the page or can be seen has it."""
     endpoints.token = "a+b/c=%20&d#'e"
+    tab.page.add_init_script(
+        "const send = fetch; window.asking = [];"
+        "window.fetch = (...request) => { asking.push(location.href); return send(...request); }"
+    )
     page = tab.open(endpoints)
     tab.send()
     page.get_by_role("tab", name="Use in code").click()
 
     assert "200 OK" == tab.fact("Status")
     assert f"{endpoints.url}/?endpoint=chat" == page.url
+    assert f"{endpoints.url}/" == page.evaluate("asking[0]")  # before the first request
     everywhere = page.evaluate(EVERYWHERE)
     assert "/page/app.js" in everywhere
     assert [] == [text for text in (endpoints.token, quote(endpoints.token, safe="")) if text in everywhere]

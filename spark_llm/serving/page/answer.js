@@ -8,20 +8,18 @@ const FACTS = ["Status", "Latency", "First token", "Tokens"]; // in this order
 
 const whole = new Intl.NumberFormat("en");
 
-/** One answer on the page, from sending the request to its end. */
+/** One answer, from sending the request to its end. When another takes its place, it changes nothing on the page. */
 export class Answer {
+  #root = html("div", {}, html("p", { class: "waiting" }, "Waiting for the answer…"));
   #facts = html("dl", { class: "facts" });
   #values = {}; // by the names of `FACTS`
   #texts = html("div", { class: "texts" });
-  #body = html("code");
-  #note = html("p", { class: "note" });
-  #section = byId("answer");
   #replies = new Map(); // elements by the index of their choice
 
   /** Shows that a request was sent. */
   constructor() {
-    this.#section.setAttribute("aria-busy", "true");
-    this.#section.replaceChildren(html("p", { class: "waiting" }, "Waiting for the answer…"));
+    byId("answer").setAttribute("aria-busy", "true");
+    byId("answer").replaceChildren(this.#root);
     byId("copy-body").hidden = true;
   }
 
@@ -29,16 +27,13 @@ export class Answer {
   begin(response) {
     const name = `${response.status} ${response.statusText}`.trim();
     this.#fact("Status", html("span", { class: response.ok ? "good" : "bad" }, name));
-    const body = html("details", { class: "body" }, html("summary", {}, "Response body"));
-    body.open = true;
-    body.append(html("pre", { tabindex: 0, "aria-label": "Response body" }, this.#body), this.#note);
-    this.#section.replaceChildren(this.#facts, this.#texts, body);
+    this.#root.replaceChildren(this.#facts, this.#texts);
   }
 
   /** Shows how long something took. */
   time(name, milliseconds) {
-    const digits = milliseconds < 10 ? 1 : 0;
-    this.#fact(name, `${milliseconds.toFixed(digits)} ms`);
+    const isLong = milliseconds >= 10_000;
+    this.#fact(name, isLong ? `${(milliseconds / 1000).toFixed(1)} s` : `${milliseconds.toFixed()} ms`);
   }
 
   /** Shows the tokens that the answer reports. */
@@ -71,9 +66,13 @@ export class Answer {
 
   /** Shows the body as it came; a long one is cut. */
   body(text) {
-    this.#body.textContent = text.slice(0, SHOWN);
-    this.#note.textContent =
-      text.length > SHOWN ? `The first ${whole.format(SHOWN)} of ${whole.format(text.length)} characters.` : "";
+    if (!this.#root.isConnected) return;
+    const isCut = text.length > SHOWN;
+    const note = isCut ? `The first ${whole.format(SHOWN)} of ${whole.format(text.length)} characters.` : "";
+    const code = html("code", {}, text.slice(0, SHOWN));
+    const details = html("details", { class: "body", open: "" }, html("summary", {}, "Response body"));
+    details.append(html("pre", { tabindex: 0, "aria-label": "Response body" }, code), html("p", { class: "note" }, note));
+    this.#root.append(details);
     const button = copyButton("Copy body", () => text);
     button.id = "copy-body";
     byId("copy-body").replaceWith(button);
@@ -83,12 +82,12 @@ export class Answer {
   fail(message) {
     const problem = html("p", { class: "problem" }, message);
     if (this.#facts.isConnected) this.#facts.after(problem);
-    else this.#section.replaceChildren(problem);
+    else this.#root.replaceChildren(problem);
   }
 
   /** Ends the answer, so that screen readers read it. */
   end() {
-    this.#section.setAttribute("aria-busy", "false");
+    if (this.#root.isConnected) byId("answer").setAttribute("aria-busy", "false");
   }
 
   #fact(name, value) {
@@ -111,5 +110,6 @@ export class Answer {
 /** Shows that no request was sent yet. */
 export function showNoAnswer() {
   byId("copy-body").hidden = true;
+  byId("answer").setAttribute("aria-busy", "false");
   byId("answer").replaceChildren(html("p", { class: "waiting" }, "Send the request, and its answer appears here."));
 }

@@ -148,6 +148,19 @@ def test_a_request_can_be_stopped(tab: Tab, endpoints: LocalEndpoints) -> None:
     expect(page.locator("#answer .facts")).to_contain_text("200 OK")
 
 
+def test_an_answer_that_comes_after_another_endpoint_is_shown_is_dropped(tab: Tab, endpoints: LocalEndpoints) -> None:
+    """Another endpoint ends the request that runs, and its answer does not appear there."""
+    endpoints.faults = Faults("drip", drip_s=30)
+    page = tab.open(endpoints)
+    page.get_by_role("button", name="Send request").click()
+    expect(page.locator("#answer .facts")).to_contain_text("200 OK")
+    page.locator("[data-endpoint=embed]").click()
+    endpoints.wait_for(lambda stats: stats.disconnects == 1)
+
+    expect(page.get_by_role("button", name="Send request")).to_be_enabled()
+    expect(page.locator("#answer")).to_have_text("Send the request, and its answer appears here.")
+
+
 def test_numbers_stay_as_they_were_written(tab: Tab, endpoints: LocalEndpoints) -> None:
     """Formatting and the option to stream keep every digit of a long seed, and the decimals of a number."""
     page = tab.open(endpoints)

@@ -26,8 +26,8 @@ test: .venv/ready-for-dev ## Run the tests, then the Spark tests again over Spar
 	$(BIN)/python -m pytest tests -n 2 --dist loadgroup
 	SPARK_LLM_TEST_SESSION=connect $(BIN)/python -m pytest tests/integration/spark -m "not models and not one_kind" -k "not pandas"
 
-test-fast: .venv/ready-for-dev ## Run the tests that need neither Spark nor models, in 20 seconds
-	$(BIN)/python -m pytest tests -n 2 --dist loadgroup -m "not spark and not models and not waits" --hypothesis-profile=quick
+test-fast: .venv/ready-for-dev ## Run the tests that need no Spark, no models and no browser, in 20 seconds
+	$(BIN)/python -m pytest tests -n 2 --dist loadgroup -m "not spark and not models and not browser and not waits" --hypothesis-profile=quick
 
 test-slow: .venv/ready-for-dev ## Run property tests on 2,000 examples, and the tests that take minutes or MLflow (1 GB)
 	$(BIN)/python -m pytest $(PURE) --hypothesis-profile=explore

@@ -39,9 +39,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=left_out)
     if config.pluginmanager.hasplugin("xdist"):
-        for item in items:  # one process has the Spark session; of the others a file stays together
-            group = "spark" if item.get_closest_marker("spark") else item.nodeid.split("::")[0]
-            item.add_marker(pytest.mark.xdist_group(group))
+        for item in items:  # one process has the Spark session, one the browser; of the others a file stays together
+            shared = (name for name in ("spark", "browser") if item.get_closest_marker(name))
+            item.add_marker(pytest.mark.xdist_group(next(shared, item.nodeid.split("::")[0])))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -21,6 +21,7 @@ from spark_llm.cli.local.java import ensure_java
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import SparkLLMError
 
+_PORT = 8000
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -36,7 +37,7 @@ class Command(NamedTuple):
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `serve`."""
     parser.add_argument(
-        "--port", type=_port, default=8000, help="port on 127.0.0.1; 0 for any free one (default: 8000)"
+        "--port", type=_port, default=_PORT, help=f"port on 127.0.0.1; 0 for any free one (default: {_PORT})"
     )
     parser.add_argument(
         "--models",
@@ -95,6 +96,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
             print(f"Serving SmolLM2-135M (chat) and MiniLM (embeddings) at {endpoints.url}.", flush=True)
             chat, embed = (Endpoint(endpoints.invocations(name), token=endpoints.token) for name in ("chat", "embed"))
             demo.run(chat, embed, lambda: endpoints.stats.rows_answered, arguments.out)
+        print(f"\n{page_hint(sys.argv[0])}")
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130
@@ -212,11 +214,16 @@ def _welcome(endpoints: "serving.LocalEndpoints", *, shown: str) -> str:
     curl = ["curl", url, *(word for header in headers for word in ("-H", header)), "-d", body]
     workspace = {"DATABRICKS_HOST": endpoints.url, "DATABRICKS_TOKEN": shown}
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in workspace.items())
+    is_secret = shown != endpoints.token
+    page = f"{endpoints.url}/ (it asks for the token)" if is_secret else endpoints.page_url
     return f"""\
 Serving {", ".join(endpoints.names)} at {endpoints.url} (OpenAI clients: {endpoints.openai_url})
-Token: {shown if shown == endpoints.token else f"the one in --token-file; {shown} stands for it below"}
+Token: {f"the one in --token-file; {shown} stands for it below" if is_secret else shown}
 
-Try it:
+In a browser:
+  {page}
+
+In a shell:
   {shlex.join(curl)}
 
 From Spark:
@@ -227,6 +234,15 @@ As a workspace, for databricks-sdk, MLflow and `spark-llm check chat`:
   export {variables}
 
 Ctrl-C stops it."""
+
+
+def page_hint(program: str) -> str:
+    """Return where the serving page is and how to open it; `program` is the path of the running program."""
+    command = shlex.quote(program) if Path(program).stem == "spark-llm" else "python -m spark_llm"
+    return (
+        f"The same models answer in a browser, on the serving page at http://127.0.0.1:{_PORT}/.\n"
+        f"To open it, run `{command} serve` and open the URL that it prints."
+    )
 
 
 def _stop(*_: object) -> None:

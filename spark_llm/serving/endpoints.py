@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from urllib.parse import quote
 
 from spark_llm.serving.auth.oauth import TokenEndpoint
 from spark_llm.serving.auth.tokens import HOUR_S, IssuedTokenExpiry, Token, TokenStore
@@ -138,6 +139,14 @@ class LocalEndpoints:
     def openai_url(self) -> str:
         """The base URL of the OpenAI routes."""
         return f"{self.url}/v1"
+
+    @property
+    def page_url(self) -> str:
+        """The URL of the serving page with the plain token, for a browser.
+
+        The token is in the fragment, which a browser sends to no server. The page removes it from the address bar.
+        """
+        return f"{self.url}/#token={quote(self.token, safe='')}"
 
     @property
     def token(self) -> str:

@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from spark_llm import __version__
-from spark_llm.cli.main import main
+from spark_llm.cli.main import main, page_hint
 from spark_llm.serving import LocalEndpoints
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +61,7 @@ def test_the_printed_commands_work() -> None:
     snippet = "\n".join(line.strip() for line in printed.splitlines() if "chat_udf" in line)
     assert [curl[1], token] == [node.value for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Constant)]
     assert "Serving chat, complete, embed at http://127.0.0.1:" in printed
+    assert f"\n  {curl[1].partition('/serving-endpoints')[0]}/#token={token}\n" in printed
     export = shlex.split(next(line for line in printed.splitlines() if line.startswith("  export")))
     assert [f"DATABRICKS_HOST={curl[1].partition('/serving-endpoints')[0]}", f"DATABRICKS_TOKEN={token}"] == export[1:]
 
@@ -82,6 +83,7 @@ def test_a_token_is_read_from_a_file(tmp_path: Path) -> None:
         )
 
     assert (200, 401) == (mine.status_code, other.status_code)
+    assert "/ (it asks for the token)\n" in printed
     assert "mine" not in printed
     assert "Authorization: Bearer TOKEN" in curl
 
@@ -183,6 +185,25 @@ def test_version_and_help_are_printed(capsys: pytest.CaptureFixture[str]) -> Non
 
     assert f"spark-llm {__version__}\n" == printed[0]
     assert re.search(r"^ +serve +serve local endpoints", printed[1], re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [
+        (".venv/bin/spark-llm", ".venv/bin/spark-llm serve"),
+        ("a b/spark-llm", "'a b/spark-llm' serve"),
+        ("/lib/spark_llm/__main__.py", "python -m spark_llm serve"),
+    ],
+)
+def test_the_demo_ends_with_the_way_to_the_page(program: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It names the page's address, with the default port of `serve`, and the command as the user ran this one."""
+    hint = page_hint(program)
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    [port] = re.findall(r"\(default: (\d+)\)", capsys.readouterr().out)
+
+    assert f"at http://127.0.0.1:{port}/." in hint
+    assert f"run `{command}` and open" in hint
 
 
 def test_help_imports_no_server() -> None:

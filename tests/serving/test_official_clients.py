@@ -84,7 +84,7 @@ def test_the_sdk_reads_the_descriptions(endpoints: LocalEndpoints) -> None:
     contents = client.serving_endpoints.get_open_api("chat").contents
     assert contents is not None
     with contents as document:
-        assert document.read().startswith(b'{"openapi":"3.1.0"')
+        assert document.read().startswith(b'{"openapi":"3.2.0"')
 
 
 def test_the_sdk_recognises_the_errors(endpoints: LocalEndpoints) -> None:

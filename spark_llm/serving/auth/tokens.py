@@ -109,6 +109,14 @@ class TokenStore:
         is_in_scope = ids is None if endpoint_id is None else ids is not None and endpoint_id in ids
         return None if is_in_scope else OUT_OF_SCOPE
 
+    def is_valid(self, presented: str | None, now: float) -> bool:
+        """Return whether a token is still valid for the workspace, without counting a request."""
+        if presented is None:
+            return False
+        is_plain = hmac.compare_digest(_bytes(presented), _bytes(self.plain.value))
+        token = self.plain if is_plain else self.find_issued(presented)
+        return token is not None and token.endpoint_ids is None and token.is_valid(now)
+
     def revoke(self) -> None:
         """Revoke all tokens; those set or issued from now on are valid."""
         self.plain.revoke()

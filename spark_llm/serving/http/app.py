@@ -1,9 +1,11 @@
 """The HTTP application: every route, and the documents beside the models.
 
-Routes about endpoints or requests need a token. `/health` needs none, nor do the documents that a client reads before
-signing in (`/.well-known`, `/oidc`, `/openapi.json`): they are equal on every machine.
+Routes about endpoints or requests need a token. `/health` needs none, nor do the files of the serving page and the
+documents that a client reads before signing in (`/.well-known`, `/oidc`, `/openapi.json`): they are equal on every
+machine.
 """
 
+import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,7 +29,9 @@ from spark_llm.serving.http.descriptions import (
 )
 from spark_llm.serving.http.invocations import InvocationHandler, read_body
 from spark_llm.serving.http.loopback import page_refusal
+from spark_llm.serving.http.page import INDEX, page_response
 from spark_llm.serving.http.routes import ROUTES
+from spark_llm.serving.http.streams import EVENT_STREAM
 from spark_llm.serving.protocol.credentials import token_of
 from spark_llm.serving.protocol.errors import (
     ErrorResponse,
@@ -37,8 +41,10 @@ from spark_llm.serving.protocol.errors import (
     resource_not_found,
     route_not_found,
 )
+from spark_llm.serving.protocol.sse import data_line
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
+_LIVE_STEP_S = 1.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -73,7 +79,9 @@ class Application:
             f"{ENDPOINTS_PATH}/": self._authenticated(endpoints),
             f"{ENDPOINTS_PATH}/{{name}}": self._authenticated(self._endpoint),
             f"{ENDPOINTS_PATH}/{{name}}/openapi": self._authenticated(self._endpoint_openapi),
-            "/stats": self._authenticated(_document(lambda _: self.invocations.stats.snapshot())),
+            "/stats": self._authenticated(self._stats),
+            "/": self._page,
+            "/page/{file}": self._page,
             "/health": _document(lambda _: {"status": "OK"}),
             "/openapi.json": _document(openapi.server_document),
             "/.well-known/databricks-config": _document(workspace_config),
@@ -119,6 +127,21 @@ class Application:
         authorization = request.headers.get("Authorization", "")
         response = self.token_endpoint.respond(body, request.content_type, authorization, time.monotonic())
         return _json(response.document, response.status, response.headers)
+
+    async def _stats(self, request: web.Request) -> web.StreamResponse:
+        if EVENT_STREAM not in request.headers.get("Accept", ""):
+            return _json(self.invocations.stats.snapshot())
+        response = web.StreamResponse(headers={"Content-Type": EVENT_STREAM, "Cache-Control": "no-store"})
+        await response.prepare(request)
+        token = token_of(request.headers.get("Authorization", ""))
+        while self.tokens.is_valid(token, time.monotonic()):
+            ready = {name: deployment.ready for name, deployment in self.catalog.items()}
+            await response.write(data_line({"ready": ready, **msgspec.to_builtins(self.invocations.stats.live())}))
+            await asyncio.sleep(_LIVE_STEP_S)
+        return response
+
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        return page_response(request.match_info.get("file", INDEX)) or await self._not_found(request)
 
     async def _not_found(self, request: web.Request) -> web.Response:
         return _error(route_not_found(request.method, request.path), request)

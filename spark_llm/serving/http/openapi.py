@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 descriptions: of the whole server, and of one endpoint.
+"""The OpenAPI 3.2 descriptions: of the whole server, and of one endpoint.
 
 The description is data, in `openapi.json`; its schemas are those of the documented bodies.
 """

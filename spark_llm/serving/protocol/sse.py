@@ -66,13 +66,14 @@ class EventEncoder:
         if self._usage_in is not None:
             has_usage = usage is not None and (self._usage_in == "each" or not choices)
             chunk["usage"] = usage_body(usage) if usage is not None and has_usage else None
-        return _data_line(chunk)
+        return data_line(chunk)
 
 
 def error_event(error: ErrorResponse) -> bytes:
     """Return the event that ends a broken stream; OpenAI's shape, which clients of all services read."""
-    return _data_line(error.body_in("openai"))
+    return data_line(error.body_in("openai"))
 
 
-def _data_line(document: object) -> bytes:
+def data_line(document: object) -> bytes:
+    """Return an event whose data is `document` as JSON."""
     return b"data: " + msgspec.json.encode(document) + b"\n\n"

@@ -5,6 +5,7 @@ before its first byte is sent, so a client that has it finds it counted. Knows n
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from spark_llm.serving.protocol.requests import Usage
+from spark_llm.serving.scenario.timeline import Series, Timeline
 
 MAX_RECORDED = 10_000
 
@@ -53,6 +55,21 @@ class Stats:
     endpoints: Mapping[str, "Stats"] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class LiveStats:
+    """The counters at one moment, and the last five minutes by the second.
+
+    Attributes:
+        stats: The counters.
+        total: The last five minutes of all endpoints together.
+        endpoints: Those of each endpoint that got a request, by its name.
+    """
+
+    stats: Stats
+    total: Series
+    endpoints: Mapping[str, Series]
+
+
 class Recorded(NamedTuple):
     """A request as received: `body` is None if it was not a JSON object; the token's value is masked."""
 
@@ -69,6 +86,7 @@ class _Counters:
         self.amounts = {each.name: 0 for each in fields(Stats) if each.name not in ("by_status", "endpoints")}
         self.by_status: dict[int, int] = {}
         self.endpoints: dict[str, _Counters] = {}
+        self.timeline = Timeline()
 
     def add(self, amounts: Mapping[str, int], status: int | None = None) -> None:
         """Add to the counters of these names, and count the status of a response; a maximum follows its counter."""
@@ -78,6 +96,8 @@ class _Counters:
             self.amounts[name] += amount
         for name in ("in_flight", "in_work"):
             self.amounts[f"max_{name}"] = max(self.amounts[f"max_{name}"], self.amounts[name])
+        if "in_flight" in amounts:  # every change that the timeline shows comes with an arrival or an end
+            self.timeline.add(amounts, status, time.monotonic())
 
     def snapshot(self) -> Stats:
         endpoints = {name: counters.snapshot() for name, counters in sorted(self.endpoints.items())}
@@ -106,7 +126,10 @@ class RequestStats:
     def set_endpoint(self, name: str) -> None:
         """Count the request for this endpoint too."""
         with self._change:
-            counters = self._counters[0].endpoints.setdefault(name, _Counters())
+            endpoints = self._counters[0].endpoints
+            if name not in endpoints:
+                endpoints[name] = _Counters()
+            counters = endpoints[name]
             self._counters.append(counters)
             counters.add({"requests": 1, "in_flight": 1})
             self._change.notify_all()
@@ -169,6 +192,13 @@ class StatsCollector:
         """Return the counters at this moment."""
         with self._change:
             return self._total.snapshot()
+
+    def live(self) -> LiveStats:
+        """Return the counters and the last five minutes at this moment."""
+        with self._change:
+            now, total = time.monotonic(), self._total
+            endpoints = {name: counters.timeline.series(now) for name, counters in sorted(total.endpoints.items())}
+            return LiveStats(total.snapshot(), total.timeline.series(now), endpoints)
 
     def reset(self) -> None:
         """Set all counters to zero; requests in flight are no longer counted."""

@@ -1,12 +1,13 @@
-"""A virtual environment for MLflow and its clients, in the checkout's `build` folder.
+"""Virtual environments for third-party programs, in the checkout's `build` folder.
 
-It is created at its first use, which takes a minute and a gigabyte, and again when the versions below change. MLflow
-pins many packages that this library does not pin, so the two do not share an environment.
+One is created at its first use, and again when the versions below change. That of MLflow and its clients takes a minute
+and a gigabyte. MLflow pins many packages that this library does not pin, so the two do not share an environment.
 """
 
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -18,18 +19,28 @@ PINS = (
     "openai==2.54.0",  # installs httpx, which the SDK's OpenAI client needs and openai 3 does not have
     "msgspec==0.22.0",  # this library needs it
 )
+FUZZER_PINS = ("schemathesis==4.32.5",)
 _INSTALL_S = 1_200
 
 
 def peers_python() -> Path:
-    """Return the environment's Python; the first call creates it."""
-    python, ready = FOLDER / "bin" / "python", FOLDER / "ready"
-    pins = "\n".join(PINS)
+    """Return the Python of MLflow's environment; the first call creates it."""
+    return _python(FOLDER, PINS)
+
+
+def fuzzer() -> Path:
+    """Return the program of schemathesis; the first call creates its environment."""
+    return _python(FOLDER.with_name("fuzzer"), FUZZER_PINS).with_name("schemathesis")
+
+
+def _python(folder: Path, wanted: Sequence[str]) -> Path:
+    python, ready = folder / "bin" / "python", folder / "ready"
+    pins = "\n".join(wanted)
     if not ready.is_file() or ready.read_text(encoding="utf-8") != pins:
         ready.unlink(missing_ok=True)
         for command in (
-            [sys.executable, "-m", "venv", "--clear", str(FOLDER)],
-            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PINS],
+            [sys.executable, "-m", "venv", "--clear", str(folder)],
+            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted],
         ):
             subprocess.run(command, timeout=_INSTALL_S, check=True)
         ready.write_text(pins, encoding="utf-8")

@@ -76,8 +76,8 @@ def test_every_reference_resolves(document: dict[str, Any]) -> None:
 
 
 def test_every_schema_is_valid(document: dict[str, Any]) -> None:
-    """The schemas are valid JSON Schema, as OpenAPI 3.1 demands."""
-    assert "3.1.0" == document["openapi"]
+    """The schemas are valid JSON Schema, as OpenAPI 3.2 demands."""
+    assert "3.2.0" == document["openapi"]
     for schema in document["components"]["schemas"].values():
         jsonschema.Draft202012Validator.check_schema(schema)
 
@@ -107,6 +107,7 @@ def test_requests_and_responses_fit_their_schemas(
         ("/api/2.0/serving-endpoints/chat", "200"),
         ("/api/2.0/serving-endpoints/nobody", "default"),
         ("/health", "200"),
+        ("/stats", "200"),
         ("/.well-known/databricks-config", "200"),
         ("/oidc/.well-known/oauth-authorization-server", "200"),
     ],

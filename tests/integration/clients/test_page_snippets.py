@@ -1,8 +1,10 @@
 """Each snippet of the page's "Use in code" is run as it stands, and gives the answer that the page shows."""
 
 import ast
+import gc
 import json
 import subprocess
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -93,7 +95,10 @@ def variables(endpoints: LocalEndpoints, monkeypatch: pytest.MonkeyPatch, tmp_pa
 def run_here(code: str, capsys: pytest.CaptureFixture[str]) -> str:
     """Run Python code in this process, and return what it prints."""
     capsys.readouterr()
-    exec(compile(code, "<snippet>", "exec"), {"__name__": "__main__"})  # noqa: S102 -- it is what the page shows
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # a script's client lasts to its end
+        exec(compile(code, "<snippet>", "exec"), {"__name__": "__main__"})  # noqa: S102 -- it is what the page shows
+        gc.collect()
     return capsys.readouterr().out
 
 

@@ -36,6 +36,20 @@ def test_a_token_expires_with_use(limit: int, uses: int) -> None:
     assert [number < limit for number in range(uses)] == [token.is_valid(0) and token.use(0) for _ in range(uses)]
 
 
+def test_the_validity_of_a_token_is_read_without_a_request() -> None:
+    """Of the plain token and those issued for the workspace, while they last; no other token is valid there."""
+    store = token_store(expires=After(elapsed_s=60), issued_expire=After(elapsed_s=90))
+    issued, narrow = store.issue(0).value, store.issue(0, endpoint_ids=["1"]).value
+
+    def valid(now: float) -> list[bool]:
+        return [store.is_valid(token, now) for token in ("sesame", issued, narrow, "wrong", "\udcff", None)]
+
+    assert [True, True, False, False, False, False] == valid(59) == valid(59)
+    assert [False, True, False, False, False, False] == valid(60)
+    store.revoke()
+    assert not any(valid(0))
+
+
 def test_requests_with_another_token_do_not_count() -> None:
     """Only requests with the token count towards its expiry."""
     store = token_store(expires=After(requests=2))

@@ -69,10 +69,10 @@ class Policy:
         if self.max_in_flight is not None:
             self._check_whole("max_in_flight", 1, 100_000)
         self._check_whole("tasks", 1, 100_000)
-        if self.requests_per_minute is not None:
-            self._check_number("requests_per_minute", 1.0, unit="requests a minute")
-        if self.tokens_per_minute is not None:
-            self._check_number("tokens_per_minute", 1.0, unit="tokens a minute")
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            if (limit := getattr(self, name)) is not None:
+                self._check_number(name, 1.0, unit=f"{name.partition('_')[0]} a minute")
+                object.__setattr__(self, name, float(limit))  # 60 and 60.0 are one limit, which workers share
         if self.max_failure_rate is not None:
             self._check_number("max_failure_rate", 0.001, 1.0)
         if self.dedupe is not None:

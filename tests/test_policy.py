@@ -136,3 +136,11 @@ def test_a_policy_is_frozen_picklable_and_hashable() -> None:
     assert {policy: "engine"}[copy] == "engine"
     with pytest.raises(FrozenInstanceError):
         policy.tasks = 3  # type: ignore[misc]
+
+
+def test_equal_limits_are_one_limit() -> None:
+    """Workers share by the limits' text, so 60 and 60.0 have to be written alike."""
+    whole, decimal = Policy(requests_per_minute=60, tokens_per_minute=900), Policy(requests_per_minute=60.0)
+
+    assert repr(whole.requests_per_minute) == repr(decimal.requests_per_minute)
+    assert isinstance(whole.tokens_per_minute, float)

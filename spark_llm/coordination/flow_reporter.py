@@ -61,8 +61,8 @@ class FlowReporter:
         self._is_idle = reason is None
         # A clock that all processes of a host share: what a later holder tells is newer.
         controller, told_at = self._broker.controller, time.monotonic()
-        in_flight, window = controller.in_flight, controller.window
-        flow = HostFlow(self._host, self._limits, self._name, told_at, in_flight, window, reason)
+        requests = controller.in_flight, controller.take_peak_in_flight(), controller.window
+        flow = HostFlow(self._host, self._limits, self._name, told_at, *requests, reason)
         with contextlib.suppress(OSError):  # nobody listens any more
             self._socket.send(encoded_flow(self._driver.secret, flow))
 

@@ -27,7 +27,7 @@ from spark_llm.coordination.host_limits import HostLimits
 from spark_llm.coordination.job_failures import JobFailures
 from spark_llm.coordination.member import PermitMember
 from spark_llm.coordination.member_side import GRACE_S, MemberSide
-from spark_llm.coordination.place import LockId, Place
+from spark_llm.coordination.place import FOLDER_VARIABLE, LockId, Place
 from spark_llm.coordination.worker import Worker
 from spark_llm.flow.controller import FlowController
 from spark_llm.livecounts.counts import Address
@@ -260,11 +260,14 @@ class Group:
     def _warn(self, error: OSError) -> None:
         if not self._has_warned:
             self._has_warned = True
+            tasks = self._policy.tasks
             _logger.warning(
-                "%s: this worker cannot share its limits with others (%s), so it keeps to its part of them. Hint: "
-                "set Policy(tasks=…) to the number of tasks that run at once.",
+                "%s: this worker cannot share its limits with others (%s), so it uses %s. Hint: set Policy(tasks=…) to "
+                "the number of tasks that run at once%s.",
                 self._label,
                 error,
+                "the whole of them" if tasks == 1 else f"1/{tasks} of them",
+                f", or name another folder in {FOLDER_VARIABLE}" if os.environ.get(FOLDER_VARIABLE) else "",
             )
 
 

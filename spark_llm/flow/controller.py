@@ -65,6 +65,7 @@ class FlowController:
     def __init__(self, policy: Policy) -> None:
         """Begin with one request; never pass the policy's limits."""
         self.limiter = ConcurrencyLimiter(policy)
+        self._peak_in_flight = 0
         self.paused_until = 0.0  # by Retry-After
         self._budget = RetryBudget()
 
@@ -117,7 +118,9 @@ class FlowController:
 
     def acquire(self, now: float, characters: int = 0) -> Permit:
         """Count a request of so many characters as in flight; its outcome's method takes the permit."""
-        return self.limiter.acquire(now, characters, is_probe=self._budget.on_send())
+        permit = self.limiter.acquire(now, characters, is_probe=self._budget.on_send())
+        self._peak_in_flight = max(self._peak_in_flight, permit.level)
+        return permit
 
     def on_answer(
         self, permit: Permit, now: float, latency_s: float | None = None, tokens: float | None = None
@@ -151,6 +154,11 @@ class FlowController:
         """Take back a permit that no request was sent with."""
         self.limiter.on_unused(permit, now)
         self._budget.on_inconclusive(probe=permit.is_probe)
+
+    def take_peak_in_flight(self) -> int:
+        """Return the most requests that were in flight since the last call."""
+        peak, self._peak_in_flight = self._peak_in_flight, self.in_flight
+        return peak
 
     def adopt(self, now: float) -> Permit:
         """Count a request as in flight that another process let go: it is not charged again, and is no probe."""

@@ -19,7 +19,7 @@ Reason = Literal[
 REASONS: Mapping[Reason, str] = {
     "outage": "an outage of the endpoint",
     "retry_after": "the endpoint's Retry-After",
-    "refusals": "the endpoint's 429s",
+    "refusals": "the endpoint's 429s and 503s",
     "queue": "the endpoint's queue",
     "max_in_flight": "max_in_flight",
     "requests_per_minute": "requests_per_minute",

@@ -32,6 +32,7 @@ class HostFlow(NamedTuple):
         endpoint: The endpoint's name for people.
         told_at: The time on the host's clock, in seconds. A later holder of the host's limiter has a greater one.
         in_flight: Requests in flight.
+        peak_in_flight: The most requests in flight since it told last.
         window: The most requests that may be in flight.
         limited_by: What keeps more requests from going; None where no rows are asked.
     """
@@ -41,6 +42,7 @@ class HostFlow(NamedTuple):
     endpoint: str
     told_at: float
     in_flight: int
+    peak_in_flight: int
     window: int
     limited_by: Reason | None
 
@@ -104,19 +106,25 @@ class RunningFlows:
         if key in self._latest and flow.told_at <= self._latest[key][1].told_at:
             return
         self._latest[key] = now, flow
-        if flow.limited_by is not None and (current := self.current(now)) is not None:
+        if flow.limited_by is not None:
+            flows = self._present(now)
             self._tellings[flow.limited_by] += 1
-            self._peak_in_flight = max(self._peak_in_flight, current.in_flight)
-            self._window = current.window
+            self._peak_in_flight = max(self._peak_in_flight, sum(each.peak_in_flight for each in flows))
+            self._window = (
+                sum(each.window for each in flows) or self._window
+            )  # a host that has ended gives its part back
 
     def current(self, now: float) -> CurrentFlow | None:
         """Return the sum of all hosts that ask rows; None where none has told so for a while."""
-        flows = [flow for came_at, flow in self._latest.values() if now - came_at < FRESH_S and flow.limited_by]
+        flows = self._present(now)
         if not flows:
             return None
         endpoints = dict.fromkeys(flow.endpoint for flow in flows)
         limited_by = {name: _main_reason(flow for flow in flows if flow.endpoint == name) for name in endpoints}
         return CurrentFlow(sum(flow.in_flight for flow in flows), sum(flow.window for flow in flows), limited_by)
+
+    def _present(self, now: float) -> list[HostFlow]:
+        return [flow for came_at, flow in self._latest.values() if now - came_at < FRESH_S and flow.limited_by]
 
     def job(self) -> JobFlow | None:
         """Return how the requests of the job have gone; None where no host has told."""
@@ -135,13 +143,14 @@ def decoded_flow(secret: bytes, datagram: bytes) -> HostFlow | None:
     if (payload := verified(secret, datagram)) is None:
         return None
     try:  # a signed datagram may be of another kind or version
-        tag, *texts, told_at, in_flight, window, reason = json.loads(payload.decode("utf-8", "surrogatepass"))
+        tag, *texts, told_at, in_flight, peak, window, reason = json.loads(payload.decode("utf-8", "surrogatepass"))
         host, limits, endpoint = texts
         is_text = all(isinstance(text, str) for text in texts)
         is_known = tag == _TAG and is_text and (reason is None or reason in REASONS)
         if not is_known or not isinstance(told_at, float) or not math.isfinite(told_at):
             return None
-        return HostFlow(host, limits, endpoint, told_at, non_negative(in_flight), non_negative(window), reason)
+        in_flight, peak, window = map(non_negative, (in_flight, peak, window))
+        return HostFlow(host, limits, endpoint, told_at, in_flight, peak, window, reason)
     except (ValueError, TypeError, RecursionError):
         return None
 

@@ -152,3 +152,14 @@ def test_refusals_that_have_stopped_are_no_limit_any_more() -> None:
         fill(successor, 0.0)
 
     assert ["refusals", "slow_start"] == [successor.limited_by(0.0, 1) for successor in successors]
+
+
+def test_the_peak_in_flight_is_that_since_the_last_look() -> None:
+    """Requests that are over count for the look after them, those that go on for the next too."""
+    controller = FlowController(Policy())
+    controller.widen(5)
+    permits = [controller.acquire(0.0) for _ in range(5)]
+    for permit in permits[:3]:
+        controller.on_answer(permit, 1.0, 1.0)
+
+    assert (5, 2, 2) == tuple(controller.take_peak_in_flight() for _ in range(3))

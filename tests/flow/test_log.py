@@ -25,7 +25,7 @@ def test_each_change_has_its_message() -> None:
         (Flow(4), (INFO, "the outage ended")),
         (Flow(4, paused_until=95.0), (INFO, "paused for 5.0 s by Retry-After")),
         (Flow(4, paused_until=95.0, wire_formats=(("chat", 1),)), (INFO, "chat uses wire format 1")),
-        (LIMITED, (DEBUG, "limited by the endpoint's 429s")),
+        (LIMITED, (DEBUG, "limited by the endpoint's 429s and 503s")),
         (LIMITED._replace(limited_by=None), (DEBUG, "nothing to send")),
     ]
 

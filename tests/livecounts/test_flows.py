@@ -25,7 +25,7 @@ FLOWS = st.builds(
     HostFlow,
     *[TEXTS] * 3,
     st.floats(allow_nan=False, allow_infinity=False),
-    *[WHOLE] * 2,
+    *[WHOLE] * 3,
     st.none() | st.sampled_from(list(REASONS)),
 )
 
@@ -33,8 +33,8 @@ FLOWS = st.builds(
 def told(  # noqa: PLR0917 -- the fields of a flow
     host: str, at: float, in_flight: int, window: int, reason: Reason | None, endpoint: str = "llama"
 ) -> bytes:
-    """Return what a host tells of an endpoint without limits."""
-    return encoded_flow(SECRET, HostFlow(host, endpoint, endpoint, at, in_flight, window, reason))
+    """Return what a host tells of an endpoint without limits; its peak is two requests more."""
+    return encoded_flow(SECRET, HostFlow(host, endpoint, endpoint, at, in_flight, in_flight + 2, window, reason))
 
 
 def running(*datagrams: bytes, now: float = 0.0) -> RunningFlows:
@@ -81,7 +81,7 @@ def test_hosts_are_summed() -> None:
     """The reason of most hosts is shown; of as many, the one that holds back most."""
     two = [told("a", 1.0, 3, 4, "spark"), told("b", 1.0, 5, 6, "refusals")]
 
-    assert "8 in flight of 10 · limited by the endpoint's 429s" == str(running(*two).current(0.0))
+    assert "8 in flight of 10 · limited by the endpoint's 429s and 503s" == str(running(*two).current(0.0))
     three = [*two, told("c", 1.0, 1_000, 1_001, "spark")]
     assert "1,008 in flight of 1,011 · limited by Spark: rows come too slowly" == str(running(*three).current(0.0))
 
@@ -89,10 +89,11 @@ def test_hosts_are_summed() -> None:
 def test_endpoints_are_named_where_their_reasons_differ() -> None:
     """Two reasons are shown, those that hold back most."""
     flows = [told("a", 1.0, 3, 4, "refusals"), told("a", 1.0, 5, 6, "refusals", "bge")]
-    assert "8 in flight of 10 · limited by the endpoint's 429s" == str(running(*flows).current(0.0))
+    assert "8 in flight of 10 · limited by the endpoint's 429s and 503s" == str(running(*flows).current(0.0))
 
     flows.append(told("a", 1.0, 0, 1, "outage", "gte"))
-    expected = "8 in flight of 11 · limited by an outage of the endpoint (gte), the endpoint's 429s (llama, bge)"
+    reasons = "an outage of the endpoint (gte), the endpoint's 429s and 503s (llama, bge)"
+    expected = f"8 in flight of 11 · limited by {reasons}"
     assert expected == str(running(*flows).current(0.0))
     flows.append(told("a", 1.0, 0, 1, "spark", "x"))
     assert f"{expected.replace('11', '12')}, …" == str(running(*flows).current(0.0))
@@ -105,7 +106,7 @@ def test_only_the_latest_of_a_host_counts() -> None:
 
     assert current is not None
     assert (5, 6, {"llama": "refusals"}) == current
-    assert JobFlow(5, 6, {"refusals": 1.0}) == flows.job()
+    assert JobFlow(7, 6, {"refusals": 1.0}) == flows.job()
 
 
 def test_an_idle_host_and_one_that_is_silent_are_not_shown() -> None:
@@ -113,9 +114,9 @@ def test_an_idle_host_and_one_that_is_silent_are_not_shown() -> None:
     flows = running(told("a", 1.0, 5, 6, "refusals"), told("b", 1.0, 1, 2, "spark"))
     flows.receive(told("b", 2.0, 0, 2, None), 1.0)
 
-    assert "5 in flight of 6 · limited by the endpoint's 429s" == str(flows.current(FRESH_S - 0.1))
+    assert "5 in flight of 6 · limited by the endpoint's 429s and 503s" == str(flows.current(FRESH_S - 0.1))
     assert flows.current(FRESH_S) is None
-    assert JobFlow(6, 8, {"refusals": 0.5, "spark": 0.5}) == flows.job()
+    assert JobFlow(10, 8, {"refusals": 0.5, "spark": 0.5}) == flows.job()
 
 
 def test_nothing_was_heard() -> None:
@@ -137,7 +138,7 @@ def test_shares_of_time_sum_up_to_one(tellings: list[tuple[int, Reason]]) -> Non
     shares = list(job.limited_by.values())
     assert sum(shares) == pytest.approx(1.0)
     assert sorted(shares, reverse=True) == shares
-    assert (max(in_flight for in_flight, _ in tellings), 40) == (job.peak_in_flight, job.window)
+    assert (max(in_flight for in_flight, _ in tellings) + 2, 40) == (job.peak_in_flight, job.window)
     for reason, share in job.limited_by.items():
         assert share == pytest.approx([each for _, each in tellings].count(reason) / len(tellings))
 
@@ -147,7 +148,16 @@ def test_a_job_says_what_limited_it_for_how_long() -> None:
     job = JobFlow(1_040, 38, {"refusals": 0.62, "spark": 0.375, "slow_start": 0.005})
 
     expected = (
-        "1,040 at most, window 38 in the end; limited by the endpoint's 429s 62%, Spark: rows come too slowly 38%"
+        "1,040 at most, window 38 in the end; "
+        "limited by the endpoint's 429s and 503s 62%, Spark: rows come too slowly 38%"
     )
     assert expected == str(job)
     assert str(replace(job, limited_by={"outage": 1.0})).endswith("; limited by an outage of the endpoint 100%")
+
+
+def test_a_host_that_gave_its_part_back_does_not_close_the_window() -> None:
+    """The window in the end is the last one that let requests go."""
+    job = running(told("a", 0.0, 6, 6, "max_in_flight"), told("a", 1.0, 0, 0, "spark")).job()
+
+    assert job is not None
+    assert (8, 6) == (job.peak_in_flight, job.window)

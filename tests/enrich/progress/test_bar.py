@@ -160,7 +160,7 @@ def test_a_line_says_what_limits_the_job() -> None:
         chunk.told = None
 
     assert """\
-spark_llm: 60 of 100 rows, 240 tokens, $0.0002, 38 in flight of 40 · limited by the endpoint's 429s \
+spark_llm: 60 of 100 rows, 240 tokens, $0.0002, 38 in flight of 40 · limited by the endpoint's 429s and 503s \
 [01:00<00:40,  1.00 rows/s]
 spark_llm: 60 of 100 rows, 240 tokens, $0.0002 [01:00<00:40,  1.00 rows/s]
 """ == log.getvalue()

@@ -42,7 +42,7 @@ RESULTS = st.builds(
     choices=st.none() | st.lists(TEXTS, max_size=3),
     embedding=st.none() | st.lists(FLOATS, min_size=1, max_size=5).map(lambda vector: array("f", vector).tobytes()),
     finish_reason=TEXTS,
-    usage=st.none() | st.builds(Usage, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS),
+    usage=st.none() | st.builds(Usage, *[COUNTS] * 6, TEXTS),
     model=TEXTS,
     request_id=TEXTS,
     attempts=st.integers(0, 1_000),

@@ -42,6 +42,12 @@ CASES: dict[str, tuple[str, dict[str, object] | None]] = {
 }
 
 
+SAMPLES = [
+    case if case in ("chat", "embeddings", "hard", "streamed") else pytest.param(case, marks=pytest.mark.slow)
+    for case in CASES
+]
+
+
 class Shown(NamedTuple):
     """What the page shows for a request: its answers, and its code by client."""
 
@@ -110,7 +116,7 @@ def check(printed: str, answers: list[object], *, is_stream: bool) -> None:
         assert "\n".join(map(str, answers)) + ("" if is_stream else "\n") == printed
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SAMPLES)
 def test_curl_gives_the_answer(case: str, shown: dict[str, Shown], variables: dict[str, str]) -> None:
     """A shell runs the command; its body is what the page shows."""
     answers, code = shown[case]
@@ -129,7 +135,7 @@ def test_curl_gives_the_answer(case: str, shown: dict[str, Shown], variables: di
 
 
 @pytest.mark.parametrize("client", ["openai", "sdk"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SAMPLES)
 def test_a_client_in_python_gives_the_answer(
     case: str, client: str, shown: dict[str, Shown], variables: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,7 +145,7 @@ def test_a_client_in_python_gives_the_answer(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SAMPLES)
 def test_mlflow_gives_the_answer(case: str, shown: dict[str, Shown], variables: dict[str, str], tmp_path: Path) -> None:
     """The Python of MLflow's environment runs the code; it prints what the page shows."""
     answers, code = shown[case]
@@ -152,7 +158,7 @@ def test_mlflow_gives_the_answer(case: str, shown: dict[str, Shown], variables: 
 
 
 @pytest.mark.parametrize("client", ["spark", "sql"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", SAMPLES)
 def test_spark_gives_the_answer(
     *,
     case: str,

@@ -91,6 +91,7 @@ def test_staged_answers_of_an_older_version_are_merged(
     assert CHAT.simpleString() == spark.table(target).schema["answer"].dataType.simpleString()
 
 
+@pytest.mark.slow
 def test_a_target_that_takes_no_new_fields_keeps_those_that_it_has(
     spark: SparkSession, place: Callable[[str], str]
 ) -> None:

@@ -70,6 +70,7 @@ def test_a_table_an_action_and_the_endpoint_count_alike(
     assert reported.answered == texts_of_rows
 
 
+@pytest.mark.slow
 @pytest.mark.one_kind
 def test_the_columns_of_every_udf_have_a_report(spark: SparkSession, endpoints: LocalEndpoints, tmp_path: Path) -> None:
     """Rows and tokens are the endpoint's; requests are known where each has one row."""
@@ -243,6 +244,7 @@ def observed(asked: DataFrame, act: Any) -> UsageReport:  # noqa: ANN401 -- a fu
     return usage.report()
 
 
+@pytest.mark.slow
 def test_a_sort_of_the_answers_asks_twice_and_counts_twice(spark: SparkSession, endpoints: LocalEndpoints) -> None:
     """Attempts and tokens are what is billed; the rows are counted twice too."""
     report = observed(rows(spark).withColumn("answer", chat(endpoints)("text")), lambda df: df.orderBy("id").collect())
@@ -251,6 +253,7 @@ def test_a_sort_of_the_answers_asks_twice_and_counts_twice(spark: SparkSession, 
     assert 72 == endpoints.stats.requests
 
 
+@pytest.mark.slow
 def test_after_a_limit_rows_that_spark_did_not_read_are_not_counted(
     spark: SparkSession, endpoints: LocalEndpoints
 ) -> None:
@@ -288,6 +291,7 @@ def test_a_cached_dataframe_is_observed_in_its_first_action(
     assert (ROWS, 36, 36) == (report.rows, report.attempts, endpoints.stats.requests)
 
 
+@pytest.mark.slow
 @pytest.mark.one_kind
 def test_rows_that_share_a_request_have_an_attempt_each(
     spark: SparkSession, endpoints: LocalEndpoints, tmp_path: Path
@@ -307,6 +311,7 @@ def test_rows_that_share_a_request_have_an_attempt_each(
     assert 20 == report.row_tokens[0.0]
 
 
+@pytest.mark.slow
 @pytest.mark.one_kind
 def test_an_answer_that_was_cut_is_an_attempt_without_tokens(
     spark: SparkSession, endpoints: LocalEndpoints, tmp_path: Path

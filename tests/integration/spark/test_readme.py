@@ -71,7 +71,7 @@ def test_the_page_on_usage_runs(spark: SparkSession, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
         for _, block in blocks_of("docs/usage.md"):
             exec(compile(block, "docs/usage.md", "exec"), names)  # noqa: S102 -- the very thing that is tested
-        spark.sql("DROP TABLE moods")
+        spark.sql("DROP TABLE review_moods")
 
         assert (3, 2, 4) == (names["report"].rows, names["report"].answered, endpoints.stats.requests)
 

@@ -1,5 +1,6 @@
 """Tallies: counts of rows, errors and tokens that can be added."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -60,12 +61,13 @@ class Tally:
         return Tally(failed=dict(Counter(self.failed) + Counter(other.failed)), tiers=tiers, **sums)
 
 
-class Totals:
+class Totals(ABC):
     """Base of a report: the numbers of its tally, under the same names."""
 
     @property
+    @abstractmethod
     def _total(self) -> Tally:
-        raise NotImplementedError
+        """The tally."""
 
     @property
     def failed(self) -> Mapping[Kind, int]:

@@ -100,7 +100,7 @@ def spark(
 
     from spark_llm.cli.local.java import ensure_java
     from tests.support import formats
-    from tests.support.small_spark import SETTINGS
+    from tests.support.small_spark import SETTINGS, start
 
     ensure_java()
     os.environ["PYSPARK_PYTHON"] = sys.executable  # else workers run the python3 of the PATH
@@ -113,6 +113,7 @@ def spark(
         "spark.eventLog.dir": event_log_dir.as_uri(),
         "spark.eventLog.enabled": "true",
         "spark.log.level": "ERROR",
+        "spark.python.daemon.module": "tests.support.worker_daemon",
         "spark.sql.warehouse.dir": tmp_path_factory.mktemp("warehouse").as_uri(),
         **formats.settings(formats.FORMAT, pyspark.__version__, tmp_path_factory.mktemp("iceberg")),
     }.items():
@@ -122,6 +123,6 @@ def spark(
         builder = builder.remote("local[2]")
     else:
         builder = builder.master("local[2]")
-    session = builder.getOrCreate()
+    session = start(builder)
     yield session
     session.stop()

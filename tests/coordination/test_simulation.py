@@ -45,7 +45,9 @@ def spread(played: list[HostJob]) -> float:
     return max(job.spread for job in played)
 
 
-@pytest.mark.parametrize(("network_s", "at_least"), [((0.0, 0.0), 0.95), ((0.0002, 0.002), 0.94)])
+@pytest.mark.parametrize(
+    ("network_s", "at_least"), [pytest.param((0.0, 0.0), 0.95, marks=pytest.mark.slow), ((0.0002, 0.002), 0.94)]
+)
 def test_eight_workers_find_a_hidden_concurrency_as_one_does(network_s: tuple[float, float], at_least: float) -> None:
     """They use a limit of 40 to the end of the job, and end together, also where requests overtake each other."""
     played = jobs(concurrency(FORTY, median_s=0.2), 12_000, network_s=network_s)
@@ -55,7 +57,7 @@ def test_eight_workers_find_a_hidden_concurrency_as_one_does(network_s: tuple[fl
     assert 0.05 >= spread(played)
 
 
-@pytest.mark.parametrize(("median_s", "at_least"), [(1.0, 0.88), (0.2, 0.91)])
+@pytest.mark.parametrize(("median_s", "at_least"), [pytest.param(1.0, 0.88, marks=pytest.mark.slow), (0.2, 0.91)])
 def test_eight_workers_keep_a_quota_though_refused_requests_count(median_s: float, at_least: float) -> None:
     """50 a second are used as by one worker, and are not run into by eight."""
     played = jobs(metered(fifty_a_second, median_s=median_s), 8_000)
@@ -162,7 +164,7 @@ def test_no_limit_is_passed_when_one_stands_still(stop: Fault, limit: int, worke
     assert 4.5 >= job.longest_wait_s
 
 
-@given(st.lists(st.one_of(KILLS, STOPS), max_size=4), st.sampled_from([300, 1200]), SEEDED)
+@given(st.lists(st.one_of(KILLS, STOPS), max_size=4), st.sampled_from([60, 300]), SEEDED)
 def test_no_minute_passes_the_quota_whatever_happens(faults: list[Fault], per_minute: int, seed: int) -> None:
     """A new broker begins with an empty quota, in debt for what the earlier one may have sent."""
     endpoint = Concurrency(Latency(seed, 0.2), ((0, 10_000),))

@@ -1,6 +1,14 @@
 """Settings of a Spark session for tables of a few rows: what starts quickly beats what runs quickly later."""
 
+import fcntl
+import os
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # the second compiler takes a core from the tests
 SETTINGS: Mapping[str, str] = {
@@ -14,3 +22,14 @@ SETTINGS: Mapping[str, str] = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }
+
+
+def start(builder: "SparkSession.Builder") -> "SparkSession":
+    """Return the builder's session; processes start theirs one after another.
+
+    The first start downloads Delta Lake, and two downloads at once damage each other's files.
+    """
+    lock = Path(tempfile.gettempdir(), f"spark_llm_tests_{os.getuid()}.lock")
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # the file's end releases it
+        return builder.getOrCreate()

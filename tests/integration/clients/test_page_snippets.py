@@ -63,11 +63,15 @@ def endpoints() -> Iterator[LocalEndpoints]:
 
 
 @pytest.fixture(scope="module")
-def shown(endpoints: LocalEndpoints) -> dict[str, Shown]:
-    """What the page shows in each case; the browser is closed before any code runs."""
+def shown(endpoints: LocalEndpoints, request: pytest.FixtureRequest) -> dict[str, Shown]:
+    """What the page shows in each case that a test needs; the browser is closed before any code runs."""
+    calls = [getattr(item, "callspec", None) for item in request.session.items]
+    needed = {call.params.get("case") for call in calls if call is not None}
     cases = {}
     with browser() as chromium, Tab(chromium) as tab:
         for case, (name, body) in CASES.items():
+            if case not in needed:
+                continue
             page = tab.open(endpoints, name)
             tab.send(None if body is None else json.dumps(body, ensure_ascii=False, indent=1))
             if name == "embed":

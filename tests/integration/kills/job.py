@@ -19,7 +19,7 @@ from spark_llm import Endpoint, Policy, chat_udf
 from spark_llm.cli.local.java import ensure_java
 from spark_llm.enrich.api import enrich_table
 from tests.support import formats
-from tests.support.small_spark import JAVA_OPTIONS, SETTINGS
+from tests.support.small_spark import JAVA_OPTIONS, SETTINGS, start
 
 Options = Mapping[str, Any]
 READY = "ready to begin"
@@ -43,7 +43,7 @@ def session(options: Options) -> SparkSession:
     builder = SparkSession.builder.master("local[2]").appName("spark_llm tests")
     for key, value in settings(options).items():
         builder = builder.config(key, value)
-    return builder.getOrCreate()
+    return start(builder)
 
 
 def format_of(options: Options) -> formats.Format:

@@ -35,6 +35,7 @@ SELECT id, ai_gen('Answer this customer in one sentence: ' || review) AS answer 
 SELECT id, ai_classify(review, array('praise', 'complaint')) AS label FROM reviews;
 
 -- Arguments by name.
+-- runs: make test-slow
 -- gives: label string
 -- rows: 1
 -- asks: 1
@@ -43,6 +44,7 @@ SELECT id, ai_classify(review, array('praise', 'complaint')) AS label FROM revie
 SELECT ai_classify(content => 'My password is leaked.', labels => ARRAY('urgent', 'not urgent')) AS label;
 
 -- In a condition, which asks each row once.
+-- runs: make test-slow
 -- gives: id int, review string
 -- asks: 2
 -- holds: id < 3
@@ -90,6 +92,7 @@ FROM (
 );
 
 -- A summary of fifty words at most, where no number is given.
+-- runs: make test-slow
 -- gives: summary string
 -- rows: 1
 -- asks: 1
@@ -143,6 +146,7 @@ SELECT id FROM (SELECT /*+ COALESCE(1) */ * FROM reviews) WHERE id < 3
 ORDER BY ai_similarity(review, 'I love this phone. It is fast, and it works perfectly.') DESC LIMIT 2;
 
 -- The sentiment is one of four.
+-- runs: make test-slow
 -- gives: sentiment string
 -- rows: 1
 -- asks: 1
@@ -160,6 +164,7 @@ CREATE OR REPLACE TEMP VIEW moods AS SELECT id, ai_analyze_sentiment(review) AS 
 SELECT id, mood FROM moods WHERE mood IS NOT NULL;
 
 -- A text with its mistakes corrected.
+-- runs: make test-slow
 -- gives: corrected string
 -- rows: 1
 -- asks: 1
@@ -167,6 +172,7 @@ SELECT id, mood FROM moods WHERE mood IS NOT NULL;
 SELECT ai_fix_grammar('This sentence have some mistake') AS corrected;
 
 -- A text with what is private masked.
+-- runs: make test-slow
 -- gives: masked string
 -- rows: 1
 -- asks: 1
@@ -181,6 +187,7 @@ SELECT ai_mask('John Doe lives in New York. His email is john.doe@example.com.',
 SELECT ai_query('my-endpoint', 'Say hello.') AS answer;
 
 -- The same by names, over a table.
+-- runs: make test-slow
 -- gives: id int, answer string
 -- rows: 3
 -- asks: 2

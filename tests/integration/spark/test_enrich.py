@@ -35,6 +35,7 @@ def test_only_pending_rows_are_asked(
     requests, report = run(source, target, {"answer": asked("text")})
     assert (45, 45, 42, {"unavailable": 3}) == (requests, report.asked, report.answered, dict(report.failed))
     assert (50, 0, None) == (report.rows, report.left, report.stopped)
+    assert (None, None) == (report.limits, report.flow)  # without limits and without a bar no host tells anything
 
     failed = spark.table(target).where("answer.error IS NOT NULL").select("id").collect()
     changed = [n for n in range(50) if n % 10 != 9 and Row(id=n) not in failed][:7]
@@ -53,18 +54,16 @@ def test_only_pending_rows_are_asked(
 def test_the_report_says_who_kept_the_limits(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
-    """Without limits and without a bar it says nothing: no host tells the driver anything."""
+    """The driver allots them, and is told what limits the job."""
     endpoints.latency_s = 0.2
     limited = chat_udf(endpoint(endpoints), policy=Policy(max_in_flight=2))
     _, kept = run(texts(spark, 30), place("limited"), {"answer": limited("text")})
     assert 2 == endpoints.stats.max_in_flight
-    _, free = run(texts(spark, 5), place("free"), {"answer": chat(endpoints)("text")})
 
-    assert ("shared over the cluster by the driver (1 host)", None) == (kept.limits, free.limits)
+    assert "shared over the cluster by the driver (1 host)" == kept.limits
     assert kept.flow is not None
     assert (2, 2) == (kept.flow.peak_in_flight, kept.flow.window)
     assert "max_in_flight" in kept.flow.limited_by
-    assert free.flow is None
 
 
 def test_the_report_says_what_limited_the_requests(
@@ -72,7 +71,7 @@ def test_the_report_says_what_limited_the_requests(
 ) -> None:
     """Workers find out what the endpoint takes, and tell the driver."""
     endpoints.latency_s, endpoints.capacity = 0.2, Capacity(concurrency=4)
-    report = enrich_table(spark, texts(spark, 150), place("target"), "id", {"answer": chat(endpoints)("text")})
+    report = enrich_table(spark, texts(spark, 60), place("target"), "id", {"answer": chat(endpoints)("text")})
 
     assert report.flow is not None
     assert "refusals" in report.flow.limited_by
@@ -309,7 +308,6 @@ def test_a_stream_asks_once(
         return endpoints.stats.requests - before
 
     assert 18 == stream("checkpoint")
-    assert 0 == stream("checkpoint")
     spark.sql(f"INSERT INTO {source} SELECT id + 100, concat('row ', id + 100), 'y' FROM range(5)")
     assert 5 == stream("checkpoint")
     assert 0 == stream("another checkpoint")

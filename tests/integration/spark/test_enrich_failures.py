@@ -126,6 +126,7 @@ spark.stop()
 
 
 @pytest.mark.one_kind
+@pytest.mark.slow
 def test_the_first_run_into_a_path_logs_no_missing_folder(spark: SparkSession, tmp_path: Path) -> None:
     """Spark warns, with a trace, of one path that it cannot find; the staging of earlier runs is found all the same."""
     assert spark is not None  # the session finds its Java

@@ -133,7 +133,7 @@ def _call_template(udf: ModelUDF, fields: tuple[str, ...], value: object) -> Mak
             raise ConfigError(
                 f"input has {name!r}, which is not a field of the template.", f"the fields are {', '.join(fields)}."
             )
-    return lambda: udf(**{name: F.expr(expressions.get(name, quoted((name,)))) for name in fields})
+    return lambda: udf(**{name: F.expr(expressions.get(name, quoted(name))) for name in fields})
 
 
 def _expression(key: str, text: object) -> str:

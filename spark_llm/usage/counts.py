@@ -11,13 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pyspark.sql import Column
-from pyspark.sql import functions as F
-
 from spark_llm.errors import KINDS
 from spark_llm.metering.prices import Price
 from spark_llm.metering.tally import TOKENS, Tally
-from spark_llm.protocol.identifiers import quoted, struct
+from spark_llm.protocol.identifiers import struct
 from spark_llm.usage.answers import AnswerColumn
 from spark_llm.usage.report import Latency, UsageReport
 
@@ -40,11 +37,6 @@ def tally_aggregates(answers: AnswerColumn, tiers: Iterable[str] = ()) -> dict[s
             f"tier {each} {name}": f"sum(CASE WHEN {is_billed} THEN {answers.tokens(name)} END)" for name in TOKENS
         }
     return counts
-
-
-def named(expressions: Mapping[str, str]) -> list[Column]:
-    """Return SQL expressions as columns with these names."""
-    return [F.expr(f"{expression} AS {quoted((name,))}") for name, expression in expressions.items()]
 
 
 def tally_of(values: Mapping[str, Any], tiers: Iterable[str] = ()) -> Tally:

@@ -23,9 +23,9 @@ from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
 from spark_llm.protocol.identifiers import quoted
 from spark_llm.protocol.values import RowError
-from spark_llm.text.suggestion import did_you_mean
 from spark_llm.udf.factories import FACTORIES, chat_udf, embed_udf
 from spark_llm.udf.model_udf import ModelUDF
+from spark_llm.validation.suggestion import did_you_mean
 
 MakeColumn = Callable[[], Column]  # to be called once there is a session
 

@@ -11,7 +11,7 @@ from spark_llm.metering.tally import TOKENS
 from spark_llm.protocol.identifiers import column_parts, quoted
 from spark_llm.text.excerpt import excerpt
 from spark_llm.text.names import column_list
-from spark_llm.text.suggestion import did_you_mean
+from spark_llm.validation.suggestion import did_you_mean
 
 
 @dataclass(frozen=True)

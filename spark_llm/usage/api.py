@@ -12,8 +12,10 @@ from spark_llm.usage.answers import AnswerColumn
 from spark_llm.usage.counts import report_aggregates, report_of
 from spark_llm.usage.observed import ObservedUsage
 from spark_llm.usage.report import UsageReport
+from spark_llm.validation.arguments import checks_arguments
 
 
+@checks_arguments
 def usage_report(df_or_table: DataFrame | str, column: str, *, prices: OnePrice | None = None) -> UsageReport:
     """Return what a column of answers used: rows, errors, tokens, attempts, latency and cost.
 
@@ -38,6 +40,7 @@ def usage_report(df_or_table: DataFrame | str, column: str, *, prices: OnePrice 
     return report_of(column, answers, price, values.asDict())
 
 
+@checks_arguments
 def observe_usage(df: DataFrame, column: str, *, prices: OnePrice | None = None) -> tuple[DataFrame, ObservedUsage]:
     """Return the DataFrame, and what one of its columns will have used when an action on it has ended.
 

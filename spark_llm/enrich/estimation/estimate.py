@@ -31,9 +31,11 @@ from spark_llm.metering.tally import TOKENS, Tally
 from spark_llm.protocol.identifiers import named, quoted, struct
 from spark_llm.usage.answers import AnswerColumn
 from spark_llm.usage.counts import tally_aggregates, tally_of
+from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.numbers import check_whole
 
 
+@checks_arguments
 def estimate(
     spark: SparkSession,
     source: str | DataFrame,

@@ -2,6 +2,7 @@
 
     SparkLLMError
     ├── ConfigError      a wrong argument                     raised when the UDF is built or the job is started
+    │   └── ArgumentError    an unknown or a missing argument; it is a TypeError too
     ├── InputTypeError   a column of an unsupported type      raised at the first batch, before any request
     ├── RowFailedError   a row failed with on_error="raise"   raised in the task that sent it
     └── JobFailedError   a table job cannot continue          raised where the job was started
@@ -48,6 +49,10 @@ class SparkLLMError(Exception):
 
 class ConfigError(SparkLLMError, ValueError):
     """A wrong endpoint, parameter or policy; raised when the UDF is built or the job is started."""
+
+
+class ArgumentError(ConfigError, TypeError):
+    """Arguments that a function or a class of this library does not take."""
 
 
 class InputTypeError(SparkLLMError, TypeError):

@@ -22,6 +22,7 @@ from spark_llm.errors import ConfigError
 from spark_llm.protocol.values import RowError
 from spark_llm.udf.factories import model_udf
 from spark_llm.udf.model_udf import ModelUDF
+from spark_llm.validation.arguments import checks_arguments
 
 Model = str | Endpoint | ModelUDF
 Text = Column | str
@@ -51,16 +52,19 @@ __all__ = [
 ]
 
 
+@checks_arguments
 def ai_gen(prompt: Text, *, chat: Model) -> Column:
     """Return the model's answer to a prompt, as a string."""
     return llm_gen(prompt, chat=chat)["text"]
 
 
+@checks_arguments
 def llm_gen(prompt: Text, *, chat: Model) -> Column:
     """Return the model's answer to a prompt, as `schemas.CHAT`."""
     return _function_column("gen", chat, prompt)
 
 
+@checks_arguments
 def ai_classify(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
     """Return the label that fits a text best, as a string; it is always one of `labels`.
 
@@ -69,11 +73,13 @@ def ai_classify(content: Text, labels: Sequence[str] | Column, *, chat: Model) -
     return llm_classify(content, labels, chat=chat)["parsed"]
 
 
+@checks_arguments
 def llm_classify(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
     """Return the label that fits a text best as `parsed`, with tokens and error."""
     return _function_column("classify", chat, content, labels)
 
 
+@checks_arguments
 def ai_extract(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
     """Return the part of a text that belongs to each label, as `map<string,string>`; null where there is none.
 
@@ -82,81 +88,97 @@ def ai_extract(content: Text, labels: Sequence[str] | Column, *, chat: Model) ->
     return llm_extract(content, labels, chat=chat)["parsed"]
 
 
+@checks_arguments
 def llm_extract(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
     """Return the part of a text that belongs to each label as `parsed`, with tokens and error."""
     return _function_column("extract", chat, content, labels)
 
 
+@checks_arguments
 def ai_summarize(content: Text, max_words: int | Column = 50, *, chat: Model) -> Column:
     """Return a summary of a text, as a string; `max_words` of 0 leaves its length to the model."""
     return llm_summarize(content, max_words, chat=chat)["text"]
 
 
+@checks_arguments
 def llm_summarize(content: Text, max_words: int | Column = 50, *, chat: Model) -> Column:
     """Return a summary of a text, as `schemas.CHAT`."""
     return _function_column("summarize", chat, content, max_words)
 
 
+@checks_arguments
 def ai_translate(content: Text, to_lang: str | Column, *, chat: Model) -> Column:
     """Return a text in another language, as a string; `to_lang` is a code, like "fr", or a language's name."""
     return llm_translate(content, to_lang, chat=chat)["text"]
 
 
+@checks_arguments
 def llm_translate(content: Text, to_lang: str | Column, *, chat: Model) -> Column:
     """Return a text in another language, as `schemas.CHAT`."""
     return _function_column("translate", chat, content, to_lang)
 
 
+@checks_arguments
 def ai_analyze_sentiment(content: Text, *, chat: Model) -> Column:
     """Return the sentiment of a text: "positive", "negative", "neutral" or "mixed"."""
     return llm_analyze_sentiment(content, chat=chat)["parsed"]
 
 
+@checks_arguments
 def llm_analyze_sentiment(content: Text, *, chat: Model) -> Column:
     """Return the sentiment of a text as `parsed`, with tokens and error."""
     return _function_column("analyze_sentiment", chat, content)
 
 
+@checks_arguments
 def ai_fix_grammar(content: Text, *, chat: Model) -> Column:
     """Return a text with its grammar and spelling corrected, as a string."""
     return llm_fix_grammar(content, chat=chat)["text"]
 
 
+@checks_arguments
 def llm_fix_grammar(content: Text, *, chat: Model) -> Column:
     """Return a text with its grammar and spelling corrected, as `schemas.CHAT`."""
     return _function_column("fix_grammar", chat, content)
 
 
+@checks_arguments
 def ai_mask(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
     """Return a text with `[MASKED]` in place of everything that `labels` name, as a string."""
     return llm_mask(content, labels, chat=chat)["text"]
 
 
+@checks_arguments
 def llm_mask(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
     """Return a text with `[MASKED]` in place of everything that `labels` name, as `schemas.CHAT`."""
     return _function_column("mask", chat, content, labels)
 
 
+@checks_arguments
 def ai_similarity(expr1: Text, expr2: Text, *, embed: Model) -> Column:
     """Return the cosine similarity of two texts, as a float: 1.0 for equal ones; it is a rank, not a probability."""
     return llm_similarity(expr1, expr2, embed=embed)["parsed"]
 
 
+@checks_arguments
 def llm_similarity(expr1: Text, expr2: Text, *, embed: Model) -> Column:
     """Return the cosine similarity of two texts as `parsed`, with tokens and error."""
     return similarity_function(model_udf("embed", embed))(_column("expr1", expr1), _column("expr2", expr2))
 
 
+@checks_arguments
 def ai_query(endpoint: Model, request: Text) -> Column:
     """Return an endpoint's answer to a request, as a string; a failed row fails the query."""
     return _query_column(endpoint, request, raises=True)["text"]
 
 
+@checks_arguments
 def try_ai_query(endpoint: Model, request: Text) -> Column:
     """Return an endpoint's answer to a request, as a string; null for a failed row."""
     return llm_query(endpoint, request)["text"]
 
 
+@checks_arguments
 def llm_query(endpoint: Model, request: Text) -> Column:
     """Return an endpoint's answer to a request, as `schemas.CHAT`."""
     return _query_column(endpoint, request, raises=False)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from spark_llm.errors import ConfigError
+from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.flags import check_flag
 from spark_llm.validation.numbers import check_number, check_whole
 
@@ -17,6 +18,7 @@ class _Path(Protocol):
     def __fspath__(self) -> str: ...
 
 
+@checks_arguments
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     """Limits, retries and error handling of a UDF.

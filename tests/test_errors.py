@@ -4,7 +4,15 @@ import pickle
 
 import pytest
 
-from spark_llm.errors import KINDS, ConfigError, InputTypeError, JobFailedError, RowFailedError, SparkLLMError
+from spark_llm.errors import (
+    KINDS,
+    ArgumentError,
+    ConfigError,
+    InputTypeError,
+    JobFailedError,
+    RowFailedError,
+    SparkLLMError,
+)
 
 LEAVES = [ConfigError, InputTypeError, JobFailedError, RowFailedError]
 DOCUMENTED_KINDS = [
@@ -29,6 +37,8 @@ DOCUMENTED_KINDS = [
     ("error", "builtin"),
     [
         (ConfigError, ValueError),
+        (ArgumentError, ValueError),
+        (ArgumentError, TypeError),
         (InputTypeError, TypeError),
         (JobFailedError, RuntimeError),
         (RowFailedError, RuntimeError),
@@ -43,15 +53,16 @@ def test_errors_inherit_from_ours_and_from_pythons(error: type[SparkLLMError], b
 def test_the_documented_tree_is_complete() -> None:
     """The module's docstring lists every exception class."""
     assert LEAVES == sorted(SparkLLMError.__subclasses__(), key=lambda error: error.__name__)
+    assert [ArgumentError] == ConfigError.__subclasses__()
 
 
-@pytest.mark.parametrize("error", [SparkLLMError, *LEAVES])
+@pytest.mark.parametrize("error", [SparkLLMError, ArgumentError, *LEAVES])
 def test_a_message_ends_in_a_hint(error: type[SparkLLMError]) -> None:
     """It says first what is wrong, then what to do."""
     assert "The bridge is out. Hint: take the ferry." == str(error("The bridge is out.", "take the ferry."))
 
 
-@pytest.mark.parametrize("error", [SparkLLMError, *LEAVES])
+@pytest.mark.parametrize("error", [SparkLLMError, ArgumentError, *LEAVES])
 def test_errors_are_picklable(error: type[SparkLLMError]) -> None:
     """Spark pickles the exception of a task: the copy has the same type and message."""
     raised = error("The bridge is out.", "take the ferry.")

@@ -122,8 +122,10 @@ def test_a_cache_needs_dedupe() -> None:
 
 
 def test_an_unknown_argument_is_refused() -> None:
-    """There is no `**kwargs`."""
-    with pytest.raises(TypeError, match="max_inflight"):
+    """There is no `**kwargs`; the hint is the most similar name."""
+    with pytest.raises(
+        TypeError, match=r"^Policy has no argument 'max_inflight'\. Hint: did you mean 'max_in_flight'\?$"
+    ):
         Policy(max_inflight=8)  # type: ignore[call-arg]
 
 

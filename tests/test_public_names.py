@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
 import spark_llm
+from spark_llm.auth import ClientCredentials
+from spark_llm.errors import ArgumentError
 from tests.conftest import ROOT
 
 TWICE = """
@@ -47,6 +50,25 @@ def test_packages_export_their_public_names(statement: str) -> None:
     exec(statement, names)  # noqa: S102 -- one of those above
 
     assert all(callable(value) for name, value in names.items() if name != "__builtins__")
+
+
+def public_callables() -> dict[str, Callable[..., object]]:
+    """Return what users call, by name: all public functions, and the classes that they make objects of."""
+    public = {name: getattr(spark_llm, name) for name in dir(spark_llm) if not name.endswith(("Error", "Report"))}
+    functions = {name: each for name, each in vars(spark_llm.functions).items() if name.startswith(("ai_", "llm_"))}
+    named = {name: getattr(spark_llm.Endpoint, name) for name in ("from_openai", "from_workspace", "from_mlflow")}
+    named = {f"Endpoint.{name}": each for name, each in named.items()} | {"ClientCredentials": ClientCredentials}
+    return {name: each for name, each in {**public, **functions, **named}.items() if callable(each)}
+
+
+def test_an_unknown_argument_is_named_with_a_hint() -> None:
+    """Every public callable says so, and the error is both of ours and a `TypeError`."""
+    found = public_callables()
+    for name, call in found.items():
+        with pytest.raises(ArgumentError, match=rf"^{name} has no argument 'unknown'. Hint: the arguments are "):
+            call(unknown=1)
+
+    assert {"Policy", "Budget", "Endpoint", "Price", "chat_udf", "enrich_table", "usage_report"} <= found.keys()
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

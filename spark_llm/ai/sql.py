@@ -15,12 +15,14 @@ from spark_llm.errors import ConfigError
 from spark_llm.udf.factories import chat_udf, model_udf
 from spark_llm.udf.lazy_udf import is_at_least
 from spark_llm.udf.model_udf import ModelUDF
+from spark_llm.validation.arguments import checks_arguments
 
 _SQL_TYPES = {"text": "STRING", "texts": "ARRAY<STRING>", "whole": "INT"}
 
 Model = str | Endpoint | ModelUDF | None
 
 
+@checks_arguments
 def register(
     spark: SparkSession, *, chat: Model = None, complete: Model = None, embed: Model = None, prefix: str = "llm_"
 ) -> list[str]:
@@ -58,6 +60,7 @@ def register(
     return [prefix + task for task in udfs]
 
 
+@checks_arguments
 def register_ai_functions(
     spark: SparkSession,
     *,

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import host_url, is_azure, is_databricks, is_openai, is_route_optimised, is_workspace
+from spark_llm.validation.arguments import checks_arguments
 
 TokenSource = str | Callable[[], str]
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -55,6 +56,7 @@ class Bearer:
         return "None" if self.source is None else "'***'"
 
 
+@checks_arguments
 @dataclass(frozen=True)
 class ClientCredentials:
     """A service principal's OAuth client; each worker gets its own tokens with it, and renews them in time.

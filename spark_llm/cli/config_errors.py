@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import msgspec
 
 from spark_llm.errors import ConfigError
-from spark_llm.text.suggestion import did_you_mean
+from spark_llm.validation.suggestion import did_you_mean
 
 Settings = TypeVar("Settings")
 _EXAMPLES: Mapping[Any, str] = {  # in TOML, by type

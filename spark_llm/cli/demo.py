@@ -100,7 +100,7 @@ def run(chat: Endpoint, embed: Endpoint, answered: Callable[[], int], out: Path)
 def _into_delta(reviews: DataFrame, columns: Mapping[str, Column], path: Path) -> DataFrame:
     """Run the job on a Delta table twice, print both reports, and return the table."""
     spark, place = reviews.sparkSession, path.absolute().as_posix()
-    target = quoted(("delta", place))
+    target = quoted("delta", place)
     if (path / "_delta_log").is_dir():
         spark.sql(f"DELETE FROM {target}")  # noqa: S608 -- a name in quotes
     print(f"\n{enrich_table(spark, reviews, target, 'id', columns)}")

@@ -23,9 +23,9 @@ from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
 from spark_llm.protocol.identifiers import quoted
 from spark_llm.protocol.values import RowError
-from spark_llm.text.suggestion import did_you_mean
 from spark_llm.udf.factories import FACTORIES, chat_udf, embed_udf
 from spark_llm.udf.model_udf import ModelUDF
+from spark_llm.validation.suggestion import did_you_mean
 
 MakeColumn = Callable[[], Column]  # to be called once there is a session
 
@@ -133,7 +133,7 @@ def _call_template(udf: ModelUDF, fields: tuple[str, ...], value: object) -> Mak
             raise ConfigError(
                 f"input has {name!r}, which is not a field of the template.", f"the fields are {', '.join(fields)}."
             )
-    return lambda: udf(**{name: F.expr(expressions.get(name, quoted((name,)))) for name in fields})
+    return lambda: udf(**{name: F.expr(expressions.get(name, quoted(name))) for name in fields})
 
 
 def _expression(key: str, text: object) -> str:

@@ -1,6 +1,5 @@
 """The channel from a host to the driver: needs go out once a second, allotments come back, on one UDP socket."""
 
-import asyncio
 import contextlib
 import logging
 import time
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from spark_llm.coordination.allotment import MIN_ASK_INTERVAL_S, SOURCES, HardLimits, HostShare, Source, Usage
 from spark_llm.coordination.allotment_datagrams import decoded_allotment, encoded_need
+from spark_llm.coordination.worker import Worker
 from spark_llm.livecounts.counts import ADDRESS_ERRORS, MAX_DATAGRAM_BYTES, Address, connected_socket
 from spark_llm.livecounts.signing import signed, verified
 
@@ -19,18 +19,18 @@ _logger = logging.getLogger("spark_llm.flow")
 
 
 class DriverChannel:
-    """Asks the driver for a host's share of hard limits, and tells each change of it; all on one event loop.
+    """Asks the driver for a host's share of hard limits, and tells each change of it; all on the worker's event loop.
 
     It belongs to the holder of the host's limiter. Nothing waits for it, and it raises nothing.
 
-    >>> channel = DriverChannel(loop, address, "host-7", key, limits, usage, controller.set_limits, label)
+    >>> channel = DriverChannel(worker, address, "host-7", key, limits, usage, controller.set_limits, label)
     >>> channel.ask()  # at once, because rows have come
     >>> channel.close()
     """
 
     def __init__(  # noqa: PLR0917 -- the parts of a channel
         self,
-        loop: asyncio.AbstractEventLoop,
+        worker: Worker,
         address: Address,
         host: str,
         key: str,
@@ -39,10 +39,10 @@ class DriverChannel:
         on_limits: Callable[[HardLimits | None], None],
         label: str,
     ) -> None:
-        """Ask from now on; call it in the loop's thread.
+        """Ask from now on; call it in the thread of the worker's loop.
 
         Args:
-            loop: The event loop.
+            worker: The worker that holds the host's limiter.
             address: Where the driver listens.
             host: The host's identity, unique in the job, and the same for each holder of its limiter.
             key: The endpoint and policy that the limits belong to.
@@ -52,35 +52,32 @@ class DriverChannel:
                 the driver cannot be heard: then `static_share` decides.
             label: The endpoint's name in the log.
         """
-        self._loop, self._address, self._usage, self._on_limits, self._label = loop, address, usage, on_limits, label
+        self._worker, self._address = worker, address
+        self._usage, self._on_limits, self._label = usage, on_limits, label
         self._share = HostShare(host, key, limits, time.monotonic())
         self._socket: socket.socket | None = None
         self._told: list[HardLimits | None] = []  # the last that `on_limits` got
         self._source: Source = "waiting"
         self._asked_at, self._asks_at = -float("inf"), time.monotonic()
-        self._timer: asyncio.TimerHandle | None = loop.call_later(0, self._wake)
+        self._waking = worker.alarm(self._wake)
+        self._waking.set(worker.now())
         with contextlib.suppress(*ADDRESS_ERRORS):  # then the driver is never heard
             self._socket = connected_socket(address)
-            loop.add_reader(self._socket, self._read)
+            worker.loop.add_reader(self._socket, worker.guarded, self._read)
 
     def ask(self) -> None:
         """Tell the driver soon what the host needs, because it has changed."""
-        asks_at = max(time.monotonic(), self._asked_at + MIN_ASK_INTERVAL_S)
-        if self._timer is not None and asks_at < self._asks_at:
-            self._asks_at = asks_at
-            self._sleep()
+        self._asks_at = min(self._asks_at, max(time.monotonic(), self._asked_at + MIN_ASK_INTERVAL_S))
+        self._sleep()
 
     def close(self) -> None:
         """Ask no more. A host that has nothing in flight and nothing waiting gives its share back."""
-        if self._timer is None:
-            return
-        self._timer.cancel()
-        self._timer = None
+        self._waking.close()
         usage = self._usage()
         if not usage.in_flight + usage.waiting:
             self._send(leaves=True)
         if self._socket is not None:
-            self._loop.remove_reader(self._socket)
+            self._worker.loop.remove_reader(self._socket)
             self._socket.close()
             self._socket = None
 
@@ -94,11 +91,9 @@ class DriverChannel:
 
     def _sleep(self) -> None:
         """Wake when it is time to ask, or when the share changes unheard."""
-        if self._timer is not None:
-            self._timer.cancel()
-            now = time.monotonic()
-            wakes_at = min(self._asks_at, self._share.next_change_at(now) or self._asks_at)
-            self._timer = self._loop.call_later(max(0.001, wakes_at - now), self._wake)
+        now = time.monotonic()
+        wakes_at = min(self._asks_at, self._share.next_change_at(now) or self._asks_at)
+        self._waking.set(self._worker.now() + max(0.001, wakes_at - now))
 
     def _send(self, *, leaves: bool = False) -> None:
         self._asked_at = time.monotonic()  # a clock that all processes of a host share: a later holder is ahead

@@ -14,7 +14,7 @@ import random
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakSet
@@ -66,8 +66,7 @@ class Group:
         self._has_warned = False
         self._yields_until = 0.0  # after it handed the place over
         self._driver: Address | None = None
-        self._limits: HostLimits | None = None  # of a broker
-        self._reporter: FlowReporter | None = None  # of a broker
+        self._driver_side: Sequence[HostLimits | FlowReporter] = ()  # of a broker
         self.controller: PermitBroker | PermitMember = self._new_broker(FlowController(policy))
 
     def join(self, key: Iterable[object]) -> None:
@@ -89,12 +88,12 @@ class Group:
         """
         self._driver = driver
         if isinstance(self.controller, PermitBroker):
-            if self._limits is None or self._reporter is None:
+            if not self._driver_side:
                 host = f"{socket.gethostname()} {os.getpid() if self._place is None else self._place.folder_id}"
-                self._limits = HostLimits(self._worker, self.controller, self._policy, host, self._label)
-                self._reporter = FlowReporter(self._worker, self.controller, self._policy, host, self._label)
-            self._limits.set_driver(driver)
-            self._reporter.set_driver(driver)
+                parts = self._worker, self.controller, self._policy, host, self._label
+                self._driver_side = HostLimits(*parts), FlowReporter(*parts)
+            for each in self._driver_side:
+                each.set_driver(driver)
 
     def leave(self) -> None:
         """Give up the place, and all permits."""
@@ -252,10 +251,9 @@ class Group:
             self._worker.pump()
 
     def _leave_driver(self) -> None:
-        for each in (self._limits, self._reporter):
-            if each is not None:
-                each.close()
-        self._limits = self._reporter = None
+        for each in self._driver_side:
+            each.close()
+        self._driver_side = ()
 
     def _warn(self, error: OSError) -> None:
         if not self._has_warned:

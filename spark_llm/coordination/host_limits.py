@@ -1,7 +1,5 @@
 """Keeps a broker within its host's part of the user's limits: as the driver allots it, else by `Policy.tasks`."""
 
-from functools import partial
-
 from spark_llm.coordination.allotment import HardLimits, Usage, static_share
 from spark_llm.coordination.broker import PermitBroker
 from spark_llm.coordination.driver_channel import DriverChannel
@@ -46,14 +44,7 @@ class HostLimits:
         elif self._channel is None:
             key = f"{self._endpoint} {self._limits}"
             self._channel = DriverChannel(
-                self._worker.loop,
-                driver,
-                self._host,
-                key,
-                self._limits,
-                self._usage,
-                partial(self._worker.guarded, self._take),
-                self._endpoint,
+                *(self._worker, driver, self._host, key, self._limits, self._usage, self._take, self._endpoint)
             )
         else:
             self._channel.ask()

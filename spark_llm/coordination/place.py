@@ -26,6 +26,8 @@ except ImportError:  # Windows
 FOLDER_VARIABLE = "SPARK_LLM_LIMITS_FOLDER"
 MEMORY_S = 600.0  # how long a group without workers is remembered
 _MAX_PATH_BYTES = 103  # of a socket, on macOS
+_DIGITS = 20  # of a group's key in the names of its files
+_LOCK_DIGITS = 16  # of the lock's number in the name of its socket
 _SWEEP_S = 86_400.0
 _SWEEP_EVERY_S = 3_600.0
 _BACKLOG = 1024
@@ -47,13 +49,12 @@ class Place:
         if fcntl is None or not hasattr(socket, "AF_UNIX"):
             raise OSError("this system has no Unix sockets")
         self._folder = _private_folder()
-        self._base = self._folder / hashlib.sha256(repr(tuple(key)).encode("utf-8", "surrogatepass")).hexdigest()[:20]
+        digest = hashlib.sha256(repr(tuple(key)).encode("utf-8", "surrogatepass")).hexdigest()
+        self._base = self._folder / digest[:_DIGITS]
         self._lock_path = self._base.with_suffix(".lock")
         self._state_path = self._base.with_suffix(".state")
         self._swept_path = self._folder / "swept"
         self._lock: int | None = None
-        if len(os.fsencode(self.socket_path(LockId(2**64 - 1, 0)))) > _MAX_PATH_BYTES:
-            raise OSError(f"the path of its socket is longer than {_MAX_PATH_BYTES} bytes")
 
     @property
     def folder_id(self) -> str:
@@ -198,12 +199,19 @@ def _private_folder() -> Path:
     for parent in _parents():
         folder = parent / f"spark_llm-{os.getuid()}"
         try:
+            _check_length(folder)
             _make_private(folder)
         except OSError as cause:
             error = cause
         else:
             return folder
     raise error
+
+
+def _check_length(folder: Path) -> None:
+    """Raise `OSError` for a folder in which the path of a socket would be too long."""
+    if len(os.fsencode(folder)) + len("/.") + _DIGITS + _LOCK_DIGITS > _MAX_PATH_BYTES:
+        raise OSError(f"the path of a socket in {folder} is longer than {_MAX_PATH_BYTES} bytes")
 
 
 def _make_private(folder: Path) -> None:

@@ -32,6 +32,7 @@ from spark_llm.protocol.urls import (
     masked_url,
 )
 from spark_llm.transport.certificates import check_ca_bundle
+from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.flags import check_flag
 
 _KNOWN_ROUTES = ("/invocations", "/chat/completions", "/completions", "/embeddings")
@@ -40,6 +41,7 @@ PROVIDERS: Sequence[CredentialsProvider] = (Profile(),)
 _AUTHENTICATION_HEADERS = {"authorization", "api-key"}  # with one of these, no token is needed
 
 
+@checks_arguments
 @dataclass(frozen=True)
 class Endpoint:
     """A serving endpoint: its address, its model and the authentication of its requests.
@@ -82,6 +84,7 @@ class Endpoint:
     _identity: str = field(default_factory=lambda: uuid.uuid4().hex, init=False, repr=False, compare=False)
 
     @classmethod
+    @checks_arguments
     def from_openai(cls, client: Any, model: str, *, allow_http: bool = False) -> "Endpoint":  # noqa: ANN401 -- openai need not be installed
         """Return the endpoint of an `openai` client: its base URL, key, organisation and headers; Azure's too.
 
@@ -92,6 +95,7 @@ class Endpoint:
         return cls(**from_clients.arguments_from_openai(client, model), allow_http=allow_http)
 
     @classmethod
+    @checks_arguments
     def from_workspace(cls, workspace: Any, name: str, *, served_model: str | None = None) -> "Endpoint":  # noqa: ANN401 -- databricks-sdk need not be installed
         """Return an endpoint of the workspace of a `WorkspaceClient` of databricks-sdk.
 
@@ -104,6 +108,7 @@ class Endpoint:
         return cls(**from_clients.arguments_from_workspace(workspace, name, served_model))
 
     @classmethod
+    @checks_arguments
     def from_mlflow(cls, client: Any, name: str, *, allow_http: bool = False) -> "Endpoint":  # noqa: ANN401 -- mlflow need not be installed
         """Return an endpoint of an MLflow deployment client: of Databricks, or of an AI Gateway.
 

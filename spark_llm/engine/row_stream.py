@@ -133,9 +133,13 @@ class Stream:
     @property
     def failure_rate_error(self) -> RowError:
         """The error of the rows that are not sent because too many have failed, of this task or of the host's."""
-        why = f"not sent: as many of the last {FAILURE_ROWS:,} rows failed as max_failure_rate allows"
-        last = self._last_error
-        message = why if last is None else f"{why}; last: {last.kind}: {last.message}"
+        rate, last = self._failure_rate, self._last_error
+        message = (
+            f"not sent: max_failure_rate={rate.max_share:g} allows fewer than {rate.max_failed:,} failed rows of the "
+            f"last {FAILURE_ROWS:,}; this task had {rate.failed:,} of {rate.rows:,}"
+            f"{', other tasks of its host the rest' if rate.failed < rate.max_failed else ''}"
+            f"{'' if last is None else f'; last: {last.kind}: {last.message}'}"
+        )
         return RowError("cancelled", None, message, retryable=True)
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import Limits
 from spark_llm.protocol.identifiers import check_format, check_new_column, parse_column_name, parse_table_name
 from spark_llm.udf.lazy_udf import Call, call_of
+from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.flags import check_flag
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _AVAILABLE_NOW: Mapping[str, Any] = {"availableNow": True}
 
 
+@checks_arguments
 def enrich_table(
     spark: SparkSession,
     source: str | DataFrame,
@@ -125,6 +127,7 @@ def enrich_table(
     return report
 
 
+@checks_arguments
 def enrich_stream(  # noqa: PLR0917 -- each of them is needed
     spark: SparkSession,
     source: str | DataFrame,

@@ -23,11 +23,12 @@ from spark_llm.metering.chunking import FATAL_KINDS, NOT_ROW_ERRORS
 from spark_llm.metering.prices import Price
 from spark_llm.metering.tally import Tally
 from spark_llm.policy import Policy
-from spark_llm.protocol.identifiers import quoted, struct
+from spark_llm.protocol.identifiers import named, quoted, struct
 from spark_llm.usage.answers import AnswerColumn
 from spark_llm.usage.counts import tally_aggregates, tally_of
 
 _SPLITS = re.compile(r"splits=(\d+)")
+_NONE: Mapping[str, str | None] = {}
 
 
 class ChunkResult(NamedTuple):
@@ -38,14 +39,14 @@ class ChunkResult(NamedTuple):
         answered: Rows that were answered in every column.
         columns: The tally of each column.
         only_new: Whether the target has none of the rows.
-        fatal_error: The message of an error that every further row would get; None where there is none.
+        fatal_error: By column, the message of an error of `NOT_ROW_ERRORS`; None where there is none.
     """
 
     asked: int
     answered: int
     columns: Mapping[str, Tally]
     only_new: bool
-    fatal_error: str | None = None
+    fatal_error: Mapping[str, str | None] = _NONE
 
     def plus(self, other: "ChunkResult") -> "ChunkResult":
         """Return the sum of two chunks."""
@@ -99,7 +100,8 @@ class ChunkRunner:
             values = {what: counts[f"{i} {what}"] for what in self._column_counts(each)}
             tallies[each.name] = replace(tally_of(values, self._tiers(each)), requests=values["requests"] or 0)
         only_new = bool(counts["only_new"])
-        return answers, ChunkResult(counts["asked"], counts["answered"], tallies, only_new, counts["fatal_error"])
+        errors = {each.name: counts[f"{i} stop_error"] for i, each in enumerate(self.plan.filled)}
+        return answers, ChunkResult(counts["asked"], counts["answered"], tallies, only_new, errors)
 
     def _answers(self, work: DataFrame, live: LiveReporting | None, driver: Address | None) -> DataFrame:
         filled = self.plan.filled
@@ -111,17 +113,17 @@ class ChunkRunner:
         ]
         udf = MultiUDF(parts, live, partial(self._task_spec, driver))
         asked = work.repartition(self.tasks, "key").withColumn("answer", udf(*arguments))
-        deferred = {each.name: _is(quoted(("answer", each.name, "error", "kind")), NOT_ROW_ERRORS) for each in filled}
+        deferred = {each.name: _is(quoted("answer", each.name, "error", "kind"), NOT_ROW_ERRORS) for each in filled}
         kept = ("key", "carried", "changed", "deleted", "new", "fingerprints")
         structs = {
-            "writes": {name: f"{quoted(('writes', name))} AND NOT {no}" for name, no in deferred.items()},
+            "writes": {name: f"{quoted('writes', name)} AND NOT {no}" for name, no in deferred.items()},
             "result": {each.name: _result(each) for each in filled},
-            "requests": {name: quoted(("answer", name, "requests")) for name in deferred},
+            "requests": {name: quoted("answer", name, "requests") for name in deferred},
         }
-        has_result = any_of(f"{quoted(('asks', name))} AND NOT {no}" for name, no in deferred.items())
+        has_result = any_of(f"{quoted('asks', name)} AND NOT {no}" for name, no in deferred.items())
         return asked.selectExpr(
             *(name for name in kept if name in work.columns),
-            *(f"{struct(fields)} AS {name}" for name, fields in structs.items()),
+            *named({name: struct(fields) for name, fields in structs.items()}),
             f"NOT ({has_result}) AS deferred",
         )
 
@@ -129,7 +131,7 @@ class ChunkRunner:
         """Return the aggregates over answers that make a `ChunkResult`."""
         names = [each.name for each in self.plan.filled]
         requested = any_of(_was_requested(name) for name in names)
-        failed = any_of(f"{quoted(('result', name, 'error'))} IS NOT NULL" for name in names)
+        failed = any_of(f"{quoted('result', name, 'error')} IS NOT NULL" for name in names)
         columns = {
             f"{i} {what}": count
             for i, each in enumerate(self.plan.filled)
@@ -139,14 +141,14 @@ class ChunkRunner:
             "asked": f"count_if({requested})",
             "answered": f"count_if(({requested}) AND NOT ({failed}))",
             "only_new": "min(new)",
-            "fatal_error": f"coalesce({', '.join(map(_fatal_message, names))})",
             **columns,
         }
 
     def _column_counts(self, each: FilledColumn) -> dict[str, str]:
-        answers = AnswerColumn(quoted(("result", each.name)), each.type)
-        requests = f"sum({quoted(('requests', each.name))})"
-        return {**tally_aggregates(answers, self._tiers(each)), "requests": requests}
+        answers = AnswerColumn(quoted("result", each.name), each.type)
+        requests = f"sum({quoted('requests', each.name)})"
+        stop_error = _stop_message(answers)
+        return {**tally_aggregates(answers, self._tiers(each)), "requests": requests, "stop_error": stop_error}
 
     def _tiers(self, each: FilledColumn) -> Iterable[str]:
         return self.prices[each.name].tiers if self.prices else ()
@@ -177,17 +179,21 @@ def _is(kind: str, kinds: Iterable[Kind]) -> str:
 
 def _result(each: FilledColumn) -> str:
     """Return the result of a UDF; null where a pandas UDF, which cannot return a null struct, has only null fields."""
-    result = struct({name: quoted(("answer", each.name, name)) for name in each.type.fieldNames()})
-    return f"CASE WHEN {quoted(('answer', each.name, 'attempts'))} IS NOT NULL THEN {result} END"
+    result = struct({name: quoted("answer", each.name, name) for name in each.type.fieldNames()})
+    return f"CASE WHEN {quoted('answer', each.name, 'attempts')} IS NOT NULL THEN {result} END"
 
 
 def _was_requested(name: str) -> str:
     """Return whether a row counts as asked: one that its task stopped asking does not."""
-    attempts, kind = quoted(("result", name, "attempts")), quoted(("result", name, "error", "kind"))
+    attempts, kind = quoted("result", name, "attempts"), quoted("result", name, "error", "kind")
     return f"{attempts} IS NOT NULL AND NOT {_is(kind, ['cancelled'])}"
 
 
-def _fatal_message(name: str) -> str:
-    """Return the message of an error that every further row would get; the first by the alphabet, else null."""
-    error = quoted(("result", name, "error"))
-    return f"min(CASE WHEN {_is(f'{error}.kind', FATAL_KINDS)} THEN {error}.message END)"
+def _stop_message(answers: AnswerColumn) -> str:
+    """Return the message of an error that every further row would get, else that of a cancelled row, else null.
+
+    Of several it is the first by the alphabet.
+    """
+    kind, message = answers.field("error", "kind"), answers.field("error", "message")
+    first = (f"min(CASE WHEN {_is(kind, kinds)} THEN {message} END)" for kinds in (FATAL_KINDS, ("cancelled",)))
+    return f"coalesce({', '.join(first)})"

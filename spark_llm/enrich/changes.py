@@ -16,12 +16,12 @@ from pyspark.sql.types import DataType, StringType
 from spark_llm.enrich.column_types import is_comparable, nullable
 from spark_llm.enrich.plan import RunPlan
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.identifiers import quoted, struct
+from spark_llm.protocol.identifiers import named, quoted, struct
 
 
 def col(*parts: str) -> Column:
     """Return a column, or a field of it, by its plain name."""
-    return F.col(quoted(parts))
+    return F.col(quoted(*parts))
 
 
 def argument_name(column: int, argument: int) -> str:
@@ -65,8 +65,7 @@ def pending_rows(
 def _own_columns(plan: RunPlan, prefix: str = "") -> list[str]:
     """Return the key and the carried columns of a table, each kind as a struct."""
     kinds = {f"{prefix}key": plan.key, f"{prefix}carried": plan.carried}
-    fields = {kind: {name: quoted((name,)) for name in names} for kind, names in kinds.items() if names}
-    return [f"{struct(each)} AS {kind}" for kind, each in fields.items()]
+    return named({kind: struct({name: quoted(name) for name in names}) for kind, names in kinds.items() if names})
 
 
 def _answered(target: DataFrame | None, plan: RunPlan) -> tuple[str, str]:
@@ -79,8 +78,8 @@ def _answered(target: DataFrame | None, plan: RunPlan) -> tuple[str, str]:
     for each in plan.filled:
         has_fingerprint = plan.same(each.fingerprint_name) in found
         has_error = has_fingerprint and plan.same(each.name) in found
-        fingerprints[each.name] = quoted((each.fingerprint_name,)) if has_fingerprint else "CAST(NULL AS STRING)"
-        retryable[each.name] = quoted((each.name, "error", "retryable")) if has_error else "CAST(NULL AS BOOLEAN)"
+        fingerprints[each.name] = quoted(each.fingerprint_name) if has_fingerprint else "CAST(NULL AS STRING)"
+        retryable[each.name] = quoted(each.name, "error", "retryable") if has_error else "CAST(NULL AS BOOLEAN)"
     return f"{struct(fingerprints)} AS t_fingerprints", f"{struct(retryable)} AS t_retryable"
 
 
@@ -88,9 +87,9 @@ def _compared(rows: DataFrame, target: DataFrame, plan: RunPlan, *, delete_missi
     """Return the source's rows joined to the target's, with `new`, `deleted` and `changed`."""
     kinds = {plan.same(field.name): field.dataType for field in target.schema}
     known = target.selectExpr(*_own_columns(plan, "t_"), *_answered(target, plan), "true AS in_target")
-    same_key = " AND ".join(f"{quoted(('key', name))} = {quoted(('t_key', name))}" for name in plan.key)
+    same_key = " AND ".join(f"{quoted('key', name)} = {quoted('t_key', name)}" for name in plan.key)
     differs = any_of(
-        _differ(quoted(("carried", name)), quoted(("t_carried", name)), kinds[plan.same(name)]) for name in plan.carried
+        _differ(quoted("carried", name), quoted("t_carried", name), kinds[plan.same(name)]) for name in plan.carried
     )
     flags = {"new": "in_target IS NULL", "deleted": "false", "changed": f"in_target IS NOT NULL AND ({differs})"}
     if delete_missing:
@@ -108,8 +107,8 @@ def _with_flags(compared: DataFrame, plan: RunPlan, seen: Observation | None, *,
     names = [each.name for each in plan.filled]
     writes, asks, keeps_error = {}, {}, []
     for name in names:
-        fingerprint, retryable = quoted(("fingerprints", name)), quoted(("t_retryable", name))
-        stale = f"NOT {fingerprint} <=> {quoted(('t_fingerprints', name))}"
+        fingerprint, retryable = quoted("fingerprints", name), quoted("t_retryable", name)
+        stale = f"NOT {fingerprint} <=> {quoted('t_fingerprints', name)}"
         retried = f"{fingerprint} IS NOT NULL AND coalesce({retryable}, false)"
         writes[name] = f"NOT deleted AND ({f'{stale} OR {retried}' if retry_errors else stale})"
         asks[name] = f"{writes[name]} AND {fingerprint} IS NOT NULL"
@@ -119,7 +118,7 @@ def _with_flags(compared: DataFrame, plan: RunPlan, seen: Observation | None, *,
         for i, each in enumerate(plan.filled)
         for j, kind in enumerate(each.argument_types)
     ]
-    keys = [quoted(("key", name)) for name in plan.key]
+    keys = [quoted("key", name) for name in plan.key]
     flags = {  # in one step, because Spark analyses the whole query after each
         "copies": F.expr(f"count(1) OVER (PARTITION BY {', '.join(keys)})"),
         "writes": F.expr(struct(writes)),
@@ -132,7 +131,7 @@ def _with_flags(compared: DataFrame, plan: RunPlan, seen: Observation | None, *,
         kept = F.expr(f"count_if(NOT deleted AND ({any_of(keeps_error)})) AS still_failed")
         rows = rows.observe(seen, F.expr("count_if(NOT deleted) AS rows"), kept)
     faults = [f"{name} IS NULL" for name in keys]
-    is_written = any_of(quoted(("writes", name)) for name in names)
+    is_written = any_of(quoted("writes", name) for name in names)
     return rows.where(f"new OR changed OR deleted OR {is_written} OR copies > 1 OR {any_of(faults)}").select(
         "key",
         *(["carried"] if plan.carried else []),
@@ -154,23 +153,23 @@ def text_size(argument: Column, kind: DataType) -> Column:
 
 def key_counts(key: Sequence[str]) -> dict[str, str]:
     """Return aggregates over pending rows: `null_keys`, and `repeated` for rows that share their key."""
-    no_key = any_of(f"{quoted(('key', name))} IS NULL" for name in key)
+    no_key = any_of(f"{quoted('key', name)} IS NULL" for name in key)
     return {"null_keys": f"count_if({no_key})", "repeated": "count_if(copies > 1)"}
 
 
 def check_key(pending: DataFrame, key: Sequence[str], counts: Mapping[str, int]) -> None:
     """Raise `ConfigError` where the key does not identify the pending rows; `counts` has their `key_counts`."""
-    named = f"The key ({', '.join(key)})"
+    what = f"The key ({', '.join(key)})"
     if null_keys := counts["null_keys"]:
         raise ConfigError(
-            f"{named} is null in {null_keys:,} row{'s' * (null_keys > 1)}.",
+            f"{what} is null in {null_keys:,} row{'s' * (null_keys > 1)}.",
             "leave such rows out of the source, or name a key that every row has.",
         )
     if repeated := counts["repeated"]:
         some = pending.where(col("copies") > 1).select("key.*").distinct().limit(3).collect()
         verb = "and others occur" if repeated > 6 and len(some) == 3 else "occurs" if len(some) == 1 else "occur"
         raise ConfigError(
-            f"{named} is not unique: {'; '.join(', '.join(map(repr, row)) for row in some)} {verb} more than"
+            f"{what} is not unique: {'; '.join(', '.join(map(repr, row)) for row in some)} {verb} more than"
             " once in the source or in the target.",
             "name all columns that identify a row, or remove the duplicates first.",
         )
@@ -178,7 +177,7 @@ def check_key(pending: DataFrame, key: Sequence[str], counts: Mapping[str, int])
 
 def asked_condition(plan: RunPlan) -> str:
     """Return the SQL condition that a pending row asks one of the columns to fill."""
-    return any_of(quoted(("asks", each.name)) for each in plan.filled)
+    return any_of(quoted("asks", each.name) for each in plan.filled)
 
 
 def _differ(one: str, other: str, kind: DataType) -> str:

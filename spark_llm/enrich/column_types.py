@@ -77,20 +77,20 @@ def reshaped(value: str, kind: DataType, wanted: DataType) -> str:
     """Return the SQL of a value as another type that accepts it: a struct gets nulls for the fields that it lacks."""
     if not isinstance(kind, StructType) or not isinstance(wanted, StructType):
         return value
-    mine = [f"{value}.{quoted((field.name,))}" for field in kind]
+    mine = [f"{value}.{quoted(field.name)}" for field in kind]
     both = zip(mine, kind, wanted, strict=False)
     parts = [reshaped(part, field.dataType, other.dataType) for part, field, other in both]
     if parts == mine and len(kind) == len(wanted):
         return value
     parts += [f"CAST(NULL AS {ddl(field.dataType)})" for field in wanted.fields[len(kind) :]]
-    named = ", ".join(f"'{field.name}', {part}" for field, part in zip(wanted, parts, strict=False))
-    return f"IF({value} IS NULL, NULL, NAMED_STRUCT({named}))"
+    fields = ", ".join(f"'{field.name}', {part}" for field, part in zip(wanted, parts, strict=False))
+    return f"IF({value} IS NULL, NULL, NAMED_STRUCT({fields}))"
 
 
 def ddl(kind: DataType) -> str:
     """Return a type as SQL, with every name in back-quotes."""
     if isinstance(kind, StructType):
-        return f"STRUCT<{', '.join(f'{quoted((field.name,))}: {ddl(field.dataType)}' for field in kind)}>"
+        return f"STRUCT<{', '.join(f'{quoted(field.name)}: {ddl(field.dataType)}' for field in kind)}>"
     if isinstance(kind, ArrayType):
         return f"ARRAY<{ddl(kind.elementType)}>"
     if isinstance(kind, MapType):
@@ -100,7 +100,7 @@ def ddl(kind: DataType) -> str:
 
 def column_ddl(schema: StructType) -> str:
     """Return columns as `CREATE TABLE` and `ADD COLUMNS` list them."""
-    return ", ".join(f"{quoted((field.name,))} {ddl(field.dataType)}" for field in schema)
+    return ", ".join(f"{quoted(field.name)} {ddl(field.dataType)}" for field in schema)
 
 
 def nullable(kind: DataType, *, numbered: bool = False) -> DataType:

@@ -155,7 +155,7 @@ class Lease:
         self._table.create(StructType([StructField(self._own_name, IntegerType())]), self._formats, _PROPERTIES)
 
     def _rename(self, holder: str, new_holder: str) -> None:
-        columns = f"{quoted((holder,))} TO {quoted((new_holder,))}"
+        columns = f"{quoted(holder)} TO {quoted(new_holder)}"
         self._spark.sql(f"ALTER TABLE {self._table.name} RENAME COLUMN {columns}")
 
     def _attempt(self, step: Callable[[], None], holder: str | None) -> None:

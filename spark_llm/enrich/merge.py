@@ -70,7 +70,7 @@ class Merger:
         A view of staged files saves Spark a look at them. From a view of a catalog's table Spark 4.1 plans no MERGE.
         """
         is_view = self._target.path is not None
-        staged = quoted((self._view,)) if is_view else f"(SELECT * FROM {location} WHERE {where})"  # noqa: S608 -- names are quoted
+        staged = quoted(self._view) if is_view else f"(SELECT * FROM {location} WHERE {where})"  # noqa: S608 -- names are quoted
 
         def act(attempt: int) -> None:
             self._lease.check()
@@ -136,7 +136,7 @@ def merge_statement(
     if not only_new:
         lines.append("WHEN MATCHED AND s.deleted THEN DELETE")
         lines.append(f"WHEN MATCHED THEN UPDATE SET {', '.join(f'{_target(c)} = {v}' for c, v in changed.items())}")
-    columns = ", ".join(quoted((name,)) for name in new)
+    columns = ", ".join(map(quoted, new))
     lines.append(f"WHEN NOT MATCHED AND NOT s.deleted THEN INSERT ({columns}) VALUES ({', '.join(new.values())})")  # noqa: S608 -- all names are quoted
     return "\n".join(lines)
 
@@ -160,8 +160,8 @@ def mergeable_schema(staged: StructType, target: StructType, same: CaseFold) -> 
 
 
 def _staged(part: str, name: str) -> str:
-    return f"s.{quoted((part, name))}"
+    return f"s.{quoted(part, name)}"
 
 
 def _target(name: str) -> str:
-    return f"t.{quoted((name,))}"
+    return f"t.{quoted(name)}"

@@ -23,7 +23,7 @@ RUNS_DDL = (
 )
 """The columns of a table of runs, as `EnrichReport.row` fills them."""
 _NOT_IN_RUNS = ("limits", "still_failed", "notes", "flow")  # fields of a report that a table of runs does not have
-_NOT_SUMMED_IN_RUNS = ("asked", "cache_write_tokens")  # it has the rows asked, and the latter in its columns
+_NOT_SUMMED_IN_RUNS = ("asked", "cache_write_tokens", "cancelled")  # it has the rows asked, the others in its columns
 _HEADINGS = ("column", "asked", "answered", "failed", "requests", "tokens")
 
 
@@ -41,7 +41,7 @@ class EnrichReport(Totals):
         started_at: When it began, in UTC.
         seconds: Its duration.
         rows: Rows of the source; None where Spark did not report them.
-        asked: Rows that were asked, for at least one column.
+        asked: Rows that were asked, for at least one column. Those that a stopped task did not ask are in `left`.
         answered: Asked rows with an answer in every column that was asked.
         left: Pending rows that a stopped run did not ask.
         recovered: Rows that an earlier run had asked when it failed or was killed; they were merged, not asked again.
@@ -113,14 +113,15 @@ class EnrichReport(Totals):
         yield text_table(self._facts().items())
         if len(self.columns) > 1:
             yield ""
-            yield text_table([_HEADINGS, *self._cells()], right_aligned=range(1, len(_HEADINGS)))
+            yield text_table(self._column_cells(), right_aligned=range(1, len(_HEADINGS)))
         if self.notes:
             yield from ("", *self.notes)
 
     def _repr_html_(self) -> str:
         stopped = "" if self.stopped is None else f"<p>{escape(self.stopped)}</p>"
         facts = html_table((), self._facts().items(), left_aligned=(0, 1), row_headers=True)
-        columns = html_table(_HEADINGS, self._cells(), row_headers=True) if len(self.columns) > 1 else ""
+        headings, *cells = self._column_cells()
+        columns = html_table(headings, cells, row_headers=True) if len(self.columns) > 1 else ""
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
         return f"<p><strong>{escape(self.target)}</strong>: {escape(self._verdict)}</p>{stopped}{facts}{columns}{notes}"
 
@@ -136,6 +137,7 @@ class EnrichReport(Totals):
         """Return the lines of the report as text, by their labels; most are left out where they are 0."""
         total = self._total
         failed = self.asked - self.answered
+        kinds = f"({by_kind(total.failed)})" if len(self.columns) == 1 else "in one column or more"
         facts = {
             "rows": "unknown" if self.rows is None else f"{self.rows:,}",
             "skipped": f"{self.skipped:,} needed nothing" if self.skipped else "",
@@ -144,7 +146,7 @@ class EnrichReport(Totals):
             "deleted": f"{self.deleted:,} that the source has no more" if self.deleted else "",
             "asked": f"{self.asked:,}",
             "answered": f"{self.answered:,}" if self.asked else "",
-            "failed": f"{failed:,} ({by_kind(total.failed)})" if failed else "",
+            "failed": f"{failed:,} {kinds}" if failed else "",
             "left": f"{self.left:,} still to be asked" if self.left else "",
             "requests": f"{total.requests:,}" if total.requests else "",
             "tokens": self._tokens_text(),
@@ -154,12 +156,14 @@ class EnrichReport(Totals):
         }
         return {name: fact for name, fact in facts.items() if fact}
 
-    def _cells(self) -> Iterator[list[str]]:
-        """Yield the numbers of each column, as `_HEADINGS` has them."""
+    def _column_cells(self) -> list[list[str]]:
+        """Return the headings and the numbers of each column, and its errors by kind where any column has some."""
+        table = [[*_HEADINGS, "errors"]]
         for name, tally in self.columns.items():
             failed = tally.asked - tally.answered
             numbers = (tally.asked, tally.answered, failed, tally.requests, tally.total_tokens)
-            yield [name, *map("{:,}".format, numbers)]
+            table.append([name, *map("{:,}".format, numbers), by_kind(tally.failed)])
+        return table if self.failed else [row[:-1] for row in table]
 
 
 def limits_text(hosts: int) -> str:

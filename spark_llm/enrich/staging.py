@@ -17,8 +17,7 @@ from pyspark.sql.types import StructType
 from spark_llm.enrich.spark_errors import error_condition
 from spark_llm.enrich.table import Table
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.identifiers import quoted
-from spark_llm.usage.counts import named
+from spark_llm.protocol.identifiers import named, quoted
 from spark_llm.usage.observed import observed_values
 
 _EMPTY = "nothing"  # the one column of an emptied folder
@@ -54,7 +53,7 @@ class Staging:
         if not counts:
             return self._write(part, rows, rows.schema), {}
         observed = Observation(f"spark_llm {self._run} {part}")
-        aggregates = named(counts)
+        aggregates = [F.expr(count) for count in named(counts)]
         written = self._write(part, rows.observe(observed, *aggregates), rows.schema)
         found = observed_values(observed)
         return written, found or written.agg(*aggregates).collect()[0].asDict()
@@ -124,7 +123,7 @@ class Staging:
         *parents, name = self._target.parts
         if self._target.path is None:
             pattern = re.escape(f"{name}__spark_llm_") + _OF_A_RUN.format("_")
-            where = f" IN {quoted(parents)}" if parents else ""
+            where = f" IN {quoted(*parents)}" if parents else ""
             names = [row["tableName"] for row in self._spark.sql(f"SHOW TABLES{where} LIKE '*__spark_llm_*'").collect()]
         else:
             pattern = ".*/rows/" + _OF_A_RUN.format("/") + "/[^/]+"

@@ -31,7 +31,7 @@ class Table:
         """Name a table by its parts; it may be missing."""
         self._spark = spark
         self.parts = tuple(parts)
-        self.name = quoted(self.parts)
+        self.name = quoted(*self.parts)
         self._missing_by = ""  # the condition of the error that `read` got last
 
     @classmethod
@@ -41,7 +41,7 @@ class Table:
 
     def __str__(self) -> str:
         """Return the name with as few quotes as possible."""
-        return ".".join(part if part.isidentifier() else quoted((part,)) for part in self.parts)
+        return ".".join(part if part.isidentifier() else quoted(part) for part in self.parts)
 
     @property
     def path(self) -> str | None:
@@ -163,7 +163,7 @@ class Table:
     def _create(self, schema: StructType, provider: str | None, properties: Mapping[str, str]) -> None:
         listed = ", ".join(f"'{name}' = '{value}'" for name, value in properties.items())
         options = f" TBLPROPERTIES ({listed})" if listed else ""
-        using = "" if provider is None else f" USING {quoted((provider,))}"
+        using = "" if provider is None else f" USING {quoted(provider)}"
         try:
             try:
                 self._spark.sql(f"CREATE TABLE {self.name} ({column_ddl(schema)}){using}{options}")
@@ -188,7 +188,7 @@ class Table:
     def add_columns(self, fields: Sequence[StructField], inside: Sequence[str] = ()) -> None:
         """Add columns, or fields inside a struct of this path; raises `ConfigError` where that fails."""
         if fields:
-            added = ", ".join(f"{quoted((*inside, field.name))} {ddl(field.dataType)}" for field in fields)
+            added = ", ".join(f"{quoted(*inside, field.name)} {ddl(field.dataType)}" for field in fields)
             statement = f"ALTER TABLE {self.name} ADD COLUMNS ({added})"
             try:
                 retry_on_conflict(lambda _: self._spark.sql(statement), str(self))

@@ -5,6 +5,7 @@ of `max_tries` attempts. Delays double with full jitter (Brooker, "Exponential b
 a thousand rate-limited rows do not come back together.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -73,6 +74,11 @@ class FailureRate:
         self._last: deque[bool] = deque()
 
     @property
+    def max_failed(self) -> int:
+        """How many failed rows of the last `FAILURE_ROWS` are too many."""
+        return FAILURE_ROWS + 1 if self.max_share is None else math.ceil(self.max_share * FAILURE_ROWS)
+
+    @property
     def rows(self) -> int:
         """How many rows it is taken over, up to `FAILURE_ROWS`."""
         return len(self._last)
@@ -85,4 +91,4 @@ class FailureRate:
         self.failed += failed
         if len(self._last) > FAILURE_ROWS:
             self.failed -= self._last.popleft()
-        return failed and self.failed >= self.max_share * FAILURE_ROWS
+        return failed and self.failed >= self.max_failed

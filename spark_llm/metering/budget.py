@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 from spark_llm.errors import ConfigError
+from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.numbers import check_number, check_whole
 
 _MAX_LIMIT = 10**15
 
 
+@checks_arguments
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """The limits of one run, which stops before a chunk of rows that would exceed any of them.

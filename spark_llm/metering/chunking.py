@@ -24,6 +24,7 @@ FATAL_KINDS: tuple[Kind, ...] = ("unauthorized", "not_found", "quota")  # every 
 FATAL_SHARE = 0.1  # of a chunk's answers; fewer fatal errors may belong to a task's last rows alone
 NOT_ROW_ERRORS: tuple[Kind, ...] = ("cancelled", *FATAL_KINDS)  # errors with another cause than their row
 _RUN_AGAIN = "answered rows are not sent again."
+_NONE: Mapping[str, str | None] = {}
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,17 @@ class ChunkPlanner:
         return min(even, max_rows, self._max_rows_by_evidence)
 
     def done(
-        self, rows: int, tallies: Mapping[str, Tally], usd: float | None, now_s: float, fatal_error: str | None = None
+        self,
+        rows: int,
+        tallies: Mapping[str, Tally],
+        usd: float | None,
+        now_s: float,
+        stop_errors: Mapping[str, str | None] = _NONE,
     ) -> None:
         """Record a chunk: its rows, its tallies by column, and its cost where there are prices.
 
-        `fatal_error` is the message of an error of `FATAL_KINDS`, with its hint. A chunk without rows ends the run,
-        since its rows were deleted.
+        `stop_errors` has by column the message of an error of `NOT_ROW_ERRORS`, with its hint. A chunk without rows
+        ends the run, since its rows were deleted.
         """
         self._pending = max(0, self._pending - rows) if rows else 0
         self._rows += rows
@@ -119,7 +125,7 @@ class ChunkPlanner:
         self._usd.add(rows, answered, usd or 0.0)
         self._time.add(rows, now_s - self._chunk_began_s)
         for name, tally in self._columns.items():
-            self._check_column(name, tally, fatal_error, tallies.get(name, Tally()))
+            self._check_column(name, tally, stop_errors.get(name), tallies.get(name, Tally()))
 
     def _allowed(self, now_s: float) -> Iterator[tuple[float, str]]:
         """Yield how many more rows each limit allows, as far as is known, and the limit as a text."""
@@ -147,29 +153,32 @@ class ChunkPlanner:
             return MIN_CHUNK_ROWS
         return GROWTH * self._rows or PILOT_ROWS
 
-    def _check_column(self, name: str, tally: Tally, fatal_error: str | None, last: Tally) -> None:
+    def _check_column(self, name: str, tally: Tally, stop_error: str | None, last: Tally) -> None:
         """Stop the run where one column fails: `tally` is its sum so far, `last` the last chunk alone."""
-        failed: dict[Kind, int] = {kind: count for kind, count in tally.failed.items() if count and kind != "cancelled"}
-        asked = tally.answered + sum(failed.values())
+        asked, failed = tally.asked, sum(tally.failed.values())
         enough = asked >= min(MIN_RATE_ROWS, self._limits.chunk_rows) or not self._pending
         rate, budget = self._limits.max_failure_rate, self._budget
+        message, _, hint = (stop_error or "").partition(HINT)
+        message = message.rstrip(".")
+        failures = (
+            f"{failed:,} of {asked:,} rows failed in column {name!r} ({by_kind(tally.failed)}), "
+            f"a rate of {failed / max(1, asked):.3g}"
+        )
+        not_asked = f", and {tally.cancelled:,} more were not asked" if tally.cancelled else ""
         fatal = [kind for kind in FATAL_KINDS if last.failed.get(kind, 0)]
         if fatal and sum(last.failed[kind] for kind in fatal) > FATAL_SHARE * last.answered:
-            message, _, hint = (fatal_error or "").partition(HINT)
-            message = message.rstrip(".")
             self._stop(
                 f"the endpoint of column {name!r} answers no row ({': '.join(filter(None, [fatal[0], message]))})",
                 f"{hint} Then run it again: {_RUN_AGAIN}" if hint else f"fix that, and run it again: {_RUN_AGAIN}",
             )
-        elif rate is not None and enough and sum(failed.values()) > rate * asked:
+        elif rate is not None and enough and failed > rate * asked:
             self._stop(
-                f"{sum(failed.values()):,} of {asked:,} rows failed in column {name!r} ({by_kind(failed)}), more than "
-                f"max_failure_rate={rate:g} allows",
+                f"{failures}, more than max_failure_rate={rate:g} allows{not_asked}",
                 f"read the rows' error, then run it again: {_RUN_AGAIN}",
             )
-        elif "cancelled" in tally.failed:
+        elif tally.cancelled:
             self._stop(
-                f"so many rows failed in column {name!r} ({by_kind(failed)}) that its tasks stopped",
+                f"{failures}{not_asked}{f' ({message})' if message else ''}",
                 f"read the rows' error, then run it again: {_RUN_AGAIN}",
             )
         elif budget and (budget.tokens or budget.usd) and tally.answered and tally.requests and not tally.total_tokens:
@@ -186,4 +195,4 @@ class ChunkPlanner:
 
 def _deferred_rows(tally: Tally) -> int:
     """Return how many rows failed for another reason than their own; the next run sends them again."""
-    return sum(tally.failed.get(kind, 0) for kind in NOT_ROW_ERRORS)
+    return tally.cancelled + sum(tally.failed.get(kind, 0) for kind in FATAL_KINDS)

@@ -8,8 +8,9 @@ from spark_llm.errors import ConfigError
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.tally import Tally
 from spark_llm.text.names import column_list
-from spark_llm.text.suggestion import did_you_mean
+from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.numbers import is_number
+from spark_llm.validation.suggestion import did_you_mean
 
 _TOKENS_PER_PRICE = 1_000_000
 _MAX_PRICE = 1e9
@@ -20,6 +21,7 @@ _PRICE_HINT = (
 _STANDARD_TIERS = ("default", "standard", "auto", "on_demand")  # names for the list price
 
 
+@checks_arguments
 @dataclass(frozen=True)
 class Price:
     """The prices of one endpoint's tokens, in US dollars per million.
@@ -147,8 +149,9 @@ def _price(name: str, value: object) -> Price:
                 return Price(*value)
             case _:
                 return Price(number := cast("float", value), number, number, number)  # which is checked there
-    except (ConfigError, TypeError):
-        raise ConfigError(f"{name}{value!r} is not a price.", _PRICE_HINT) from None
+    except (ConfigError, TypeError) as error:
+        hint = getattr(error, "hint", _PRICE_HINT)
+        raise ConfigError(f"{name}{value!r} is not a price.", hint) from None
 
 
 def _is_price(number: object) -> bool:

@@ -18,8 +18,8 @@ class Tally:
     """The counts of one column.
 
     Attributes:
-        asked: Rows with a prompt.
-        failed: Rows that were not answered, by the kind of their error.
+        asked: Rows with a prompt that were asked.
+        failed: Those of them that were not answered, by the kind of their error.
         prompt_tokens: Tokens of the prompts, cached ones included.
         completion_tokens: Tokens of the answers.
         cached_tokens: Tokens of the prompts that the server had cached.
@@ -28,6 +28,8 @@ class Tally:
         cache_write_tokens: Tokens of the prompts that the server wrote to its cache.
         tiers: The tokens that were billed at a service tier, by its name, as far as they were counted apart. They are
             in the sums above too.
+        cancelled: Rows with a prompt that were not asked, because their task had stopped; neither in `asked`
+            nor in `failed`.
     """
 
     asked: int = 0
@@ -39,6 +41,7 @@ class Tally:
     requests: int = 0
     cache_write_tokens: int = 0
     tiers: Mapping[str, "Tally"] = field(default_factory=dict)
+    cancelled: int = 0
 
     @property
     def answered(self) -> int:
@@ -73,6 +76,11 @@ class Totals(ABC):
     def failed(self) -> Mapping[Kind, int]:
         """Rows that were not answered, by the kind of their error; a row that failed in two columns counts twice."""
         return self._total.failed
+
+    @property
+    def cancelled(self) -> int:
+        """Rows that were not asked, because their task had stopped; likewise."""
+        return self._total.cancelled
 
     @property
     def prompt_tokens(self) -> int:

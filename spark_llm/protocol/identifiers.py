@@ -49,18 +49,27 @@ def parse_table_name(what: str, name: str) -> tuple[str, ...]:
     raise _table_name_error(what, name, f"{name[at]!r} at position {at} is not allowed outside back-quotes")
 
 
-def quoted(parts: Iterable[str]) -> str:
+def quoted(*parts: str) -> str:
     """Return the name of these parts for SQL: each part in back-quotes, whatever it holds.
 
-    >>> quoted(("main", "my reviews"))
+    >>> quoted("main", "my reviews")
     '`main`.`my reviews`'
     """
     return ".".join("`{}`".format(part.replace("`", "``")) for part in parts)
 
 
+def named(values: Mapping[str, str]) -> list[str]:
+    """Return SQL expressions, each with its name.
+
+    >>> named({"rows": "count(1)"})
+    ['count(1) AS `rows`']
+    """
+    return [f"{value} AS {quoted(name)}" for name, value in values.items()]
+
+
 def struct(fields: Mapping[str, str]) -> str:
     """Return the SQL of a struct of these fields, by name."""
-    return f"struct({', '.join(f'{value} AS {quoted((name,))}' for name, value in fields.items())})"
+    return f"struct({', '.join(named(fields))})"
 
 
 def parse_column_name(what: str, name: str) -> str:
@@ -72,7 +81,7 @@ def parse_column_name(what: str, name: str) -> str:
     if found is None or name == "*":
         raise ConfigError(
             f"{what}{excerpt(name)!r} is not the name of one column.",
-            f"write a name with dots or back-quotes in back-quotes, {excerpt(quoted([name]))}; turn a field of a struct"
+            f"write a name with dots or back-quotes in back-quotes, {excerpt(quoted(name))}; turn a field of a struct"
             " into a column with withColumn.",
         )
     return name if found[1] is None else found[1].replace("``", "`")

@@ -11,9 +11,11 @@ from spark_llm.readiness.executor import run_executor_checks
 from spark_llm.readiness.report import Report
 from spark_llm.readiness.target import TIMEOUT_S, Target, candidate_tasks, printable_name
 from spark_llm.udf.model_udf import PROVIDERS, ModelUDF, check_picklable
+from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.numbers import check_number
 
 
+@checks_arguments
 def preflight(
     endpoint: str | Endpoint | ModelUDF,
     spark: SparkSession | None = None,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from spark_llm.protocol.urls import INVOCATIONS_PATH
-from spark_llm.text.suggestion import did_you_mean
+from spark_llm.validation.suggestion import did_you_mean
 
 API = "/api/2.0/serving-endpoints"
 LIST_HINT = "`spark-llm endpoints` lists those of the workspace."

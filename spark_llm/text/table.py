@@ -26,7 +26,7 @@ def text_table(rows: Iterable[Sequence[str]], *, right_aligned: Container[int] =
     """
     table = [tuple(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join("  ".join(_aligned(row, widths, right_aligned)) for row in table)
+    return "\n".join("  ".join(_aligned(row, widths, right_aligned)).rstrip(" ") for row in table)
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int], right_aligned: Container[int]) -> Iterable[str]:
@@ -34,7 +34,7 @@ def _aligned(row: Sequence[str], widths: Sequence[int], right_aligned: Container
         if place in right_aligned:
             yield cell.rjust(width)
         else:
-            yield cell if place == len(widths) - 1 else cell.ljust(width)
+            yield cell.ljust(width)
 
 
 def html_table(

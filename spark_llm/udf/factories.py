@@ -18,6 +18,7 @@ from spark_llm.protocol.template import PromptBuilder
 from spark_llm.udf.model_udf import ModelUDF
 from spark_llm.udf.returns import structured_output_of
 from spark_llm.udf.spark_types import spark_type
+from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.texts import check_text
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def _build_udf(
     return ModelUDF(name, task, endpoint, policy, schema, prompt=prompt, ddl=ddl)
 
 
+@checks_arguments
 def chat_udf(
     endpoint: str | Endpoint,
     *,
@@ -139,6 +141,7 @@ def chat_udf(
     return _build_udf("chat_udf", task, endpoint, policy, schema, prompt=prompt, ddl=ddl)
 
 
+@checks_arguments
 def complete_udf(
     endpoint: str | Endpoint,
     *,
@@ -182,6 +185,7 @@ def complete_udf(
     return _build_udf("complete_udf", task, endpoint, policy, schema, prompt=prompt)
 
 
+@checks_arguments
 def embed_udf(
     endpoint: str | Endpoint,
     *,

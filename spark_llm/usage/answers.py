@@ -11,7 +11,7 @@ from spark_llm.metering.tally import TOKENS
 from spark_llm.protocol.identifiers import column_parts, quoted
 from spark_llm.text.excerpt import excerpt
 from spark_llm.text.names import column_list
-from spark_llm.text.suggestion import did_you_mean
+from spark_llm.validation.suggestion import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class AnswerColumn:
                 " library's UDFs.",
                 f"{otherwise} It is the whole struct, with usage and error.",
             )
-        return cls(quoted(column_parts(name)), field.dataType)
+        return cls(quoted(*column_parts(name)), field.dataType)
 
     def has(self, *path: str) -> bool:
         """Return whether the struct has this field, or a field of a field."""
@@ -55,7 +55,7 @@ class AnswerColumn:
 
     def field(self, *path: str) -> str:
         """Return a field, or a field of a field; null where the struct lacks it."""
-        return f"{self.sql}.{quoted(path)}" if self.has(*path) else "NULL"
+        return f"{self.sql}.{quoted(*path)}" if self.has(*path) else "NULL"
 
     def tokens(self, name: str) -> str:
         """Return the number of tokens in a field of `usage`; null where it is missing."""

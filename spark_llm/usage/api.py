@@ -2,17 +2,20 @@
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, Observation
+from pyspark.sql import functions as F
 
 from spark_llm.errors import ConfigError
 from spark_llm.metering.prices import OnePrice, Price, parse_prices
-from spark_llm.protocol.identifiers import parse_table_name, quoted
+from spark_llm.protocol.identifiers import named, parse_table_name, quoted
 from spark_llm.udf.lazy_udf import active_session
 from spark_llm.usage.answers import AnswerColumn
-from spark_llm.usage.counts import named, report_aggregates, report_of
+from spark_llm.usage.counts import report_aggregates, report_of
 from spark_llm.usage.observed import ObservedUsage
 from spark_llm.usage.report import UsageReport
+from spark_llm.validation.arguments import checks_arguments
 
 
+@checks_arguments
 def usage_report(df_or_table: DataFrame | str, column: str, *, prices: OnePrice | None = None) -> UsageReport:
     """Return what a column of answers used: rows, errors, tokens, attempts, latency and cost.
 
@@ -33,10 +36,11 @@ def usage_report(df_or_table: DataFrame | str, column: str, *, prices: OnePrice 
     """
     rows = _table(df_or_table) if isinstance(df_or_table, str) else df_or_table
     answers, price = _arguments(rows, column, prices)
-    [values] = rows.agg(*named(report_aggregates(answers, price))).collect()
+    [values] = rows.agg(*map(F.expr, named(report_aggregates(answers, price)))).collect()
     return report_of(column, answers, price, values.asDict())
 
 
+@checks_arguments
 def observe_usage(df: DataFrame, column: str, *, prices: OnePrice | None = None) -> tuple[DataFrame, ObservedUsage]:
     """Return the DataFrame, and what one of its columns will have used when an action on it has ended.
 
@@ -57,7 +61,7 @@ def observe_usage(df: DataFrame, column: str, *, prices: OnePrice | None = None)
     """
     answers, price = _arguments(df, column, prices)
     observation = Observation()
-    rows = df.observe(observation, *named(report_aggregates(answers, price)))
+    rows = df.observe(observation, *map(F.expr, named(report_aggregates(answers, price))))
     return rows, ObservedUsage(column, answers, price, observation)
 
 
@@ -71,7 +75,7 @@ def _arguments(rows: DataFrame, column: str, prices: OnePrice | None) -> tuple[A
 
 
 def _table(name: str) -> DataFrame:
-    table = quoted(parse_table_name("df_or_table=", name))
+    table = quoted(*parse_table_name("df_or_table=", name))
     try:
         rows = active_session().table(table)
         _ = rows.schema  # Connect resolves the name only now

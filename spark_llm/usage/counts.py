@@ -11,13 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pyspark.sql import Column
-from pyspark.sql import functions as F
-
 from spark_llm.errors import KINDS
 from spark_llm.metering.prices import Price
 from spark_llm.metering.tally import TOKENS, Tally
-from spark_llm.protocol.identifiers import quoted, struct
+from spark_llm.protocol.identifiers import struct
 from spark_llm.usage.answers import AnswerColumn
 from spark_llm.usage.report import Latency, UsageReport
 
@@ -31,7 +28,7 @@ _DIGITS = 3  # of a latency, so that its percentiles need no more than 900 value
 def tally_aggregates(answers: AnswerColumn, tiers: Iterable[str] = ()) -> dict[str, str]:
     """Return the aggregates that make a tally; tokens of these service tiers are counted apart too."""
     kind, tier = answers.field("error", "kind"), answers.field("usage", "service_tier")
-    counts = {"asked": f"count({answers.was_asked})"}
+    counts = {"asked": f"count({answers.was_asked})"}  # those that were cancelled among them
     counts |= {name: f"sum({answers.tokens(name)})" for name in TOKENS}
     counts |= {f"failed {each}": f"count_if({kind} = '{each}')" for each in KINDS}
     for each in tiers:
@@ -42,18 +39,16 @@ def tally_aggregates(answers: AnswerColumn, tiers: Iterable[str] = ()) -> dict[s
     return counts
 
 
-def named(expressions: Mapping[str, str]) -> list[Column]:
-    """Return SQL expressions as columns with these names."""
-    return [F.expr(f"{expression} AS {quoted((name,))}") for name, expression in expressions.items()]
-
-
 def tally_of(values: Mapping[str, Any], tiers: Iterable[str] = ()) -> Tally:
     """Return the tally of the values of `tally_aggregates`, with the same tiers."""
     of_tier = {each: {name: values[f"tier {each} {name}"] for name in TOKENS} for each in tiers}
+    failed = {kind: values[f"failed {kind}"] for kind in KINDS if values[f"failed {kind}"]}
+    cancelled = failed.pop("cancelled", 0)
     return replace(
         Tally.of_tokens(values),
-        asked=values["asked"] or 0,
-        failed={kind: values[f"failed {kind}"] for kind in KINDS if values[f"failed {kind}"]},
+        asked=(values["asked"] or 0) - cancelled,
+        failed=failed,
+        cancelled=cancelled,
         tiers={each: Tally.of_tokens(tokens) for each, tokens in of_tier.items()},
     )
 
@@ -92,7 +87,7 @@ def report_of(name: str, answers: AnswerColumn, price: Price | None, values: Map
         column=name,
         rows=values["rows"] or 0,
         tally=tally,
-        examples={kind: values[f"example {kind}"] or "" for kind in tally.failed},
+        examples={kind: values[f"example {kind}"] or "" for kind in KINDS if values[f"failed {kind}"]},
         attempts=attempts,
         retries=None if attempts is None else values["retries"] or 0,
         requests=(values["requests"] or 0) if answers.has("requests") else requests,

@@ -36,7 +36,8 @@ class UsageReport(Totals):
     >>> report.plot()
 
     Further attributes are those of its tally: `asked`, `answered`, `failed` (rows by the kind of their error),
-    `prompt_tokens`, `completion_tokens`, `total_tokens`, `cached_tokens` and `cache_write_tokens`.
+    `cancelled` (rows that a stopped task did not ask), `prompt_tokens`, `completion_tokens`, `total_tokens`,
+    `cached_tokens` and `cache_write_tokens`.
 
     Attributes:
         column: The column's name.
@@ -74,7 +75,7 @@ class UsageReport(Totals):
 
     @property
     def asked(self) -> int:
-        """Rows with a prompt."""
+        """Rows with a prompt that were asked."""
         return self.tally.asked
 
     @property
@@ -107,7 +108,7 @@ class UsageReport(Totals):
             raise ConfigError(
                 "A plot needs matplotlib, which is not installed.", "pip install 'spark-llm-endpoints[plot]'."
             ) from None
-        return usage_figure(self.column, self.latencies, self.failed, self.row_tokens)
+        return usage_figure(self.column, self.latencies, self._errors, self.row_tokens)
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -118,17 +119,17 @@ class UsageReport(Totals):
         yield self.column
         yield ""
         yield text_table(self._facts().items())
-        if self.failed:
+        if self._errors:
             yield ""
-            yield text_table([_HEADINGS, *self._errors()], right_aligned=(1,))
+            yield text_table([_HEADINGS, *self._error_cells()], right_aligned=(1,))
         if self.notes:
             yield from ("", *self.notes)
 
     def _repr_html_(self) -> str:
         facts = html_table((), self._facts().items(), left_aligned=(0, 1), row_headers=True)
         errors = (
-            html_table(_HEADINGS, self._errors(), left_aligned=(0, 2), right_aligned=(1,), row_headers=True)
-            if self.failed
+            html_table(_HEADINGS, self._error_cells(), left_aligned=(0, 2), right_aligned=(1,), row_headers=True)
+            if self._errors
             else ""
         )
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
@@ -144,6 +145,7 @@ class UsageReport(Totals):
             "asked": f"{self.asked:,}",
             "answered": f"{self.answered:,}" if self.asked else "",
             "failed": f"{failed:,}" if failed else "",
+            "not asked": f"{self.cancelled:,} cancelled: their task had stopped" if self.cancelled else "",
             "requests": f"{self.requests:,}" if self.requests else "",
             "attempts": f"{self.attempts:,}{retries}" if self.attempts else "",
             "tokens": self._tokens_text(self.reasoning_tokens),
@@ -155,7 +157,12 @@ class UsageReport(Totals):
         }
         return {name: fact for name, fact in facts.items() if fact}
 
-    def _errors(self) -> Iterator[tuple[str, str, str]]:
+    @property
+    def _errors(self) -> Mapping[Kind, int]:
+        """Rows with an error, asked or not, by its kind."""
+        return {**self.failed, "cancelled": self.cancelled} if self.cancelled else self.failed
+
+    def _error_cells(self) -> Iterator[tuple[str, str, str]]:
         """Yield the kinds of errors, the most frequent first."""
-        for kind, count in sorted(self.failed.items(), key=lambda each: -each[1]):
+        for kind, count in sorted(self._errors.items(), key=lambda each: -each[1]):
             yield kind, f"{count:,}", excerpt(self.examples.get(kind, "").partition(HINT)[0], _MESSAGE_CHARACTERS)

@@ -13,6 +13,8 @@ from spark_llm.coordination.allotment import HardLimits, Usage
 from spark_llm.coordination.allotment_datagrams import answer_to_need
 from spark_llm.coordination.allotter import Allotter
 from spark_llm.coordination.driver_channel import DriverChannel
+from spark_llm.coordination.member import Demand
+from spark_llm.coordination.worker import Worker, clock
 from spark_llm.livecounts.counts import Address, LiveCounts, Reporter
 from spark_llm.protocol.values import Result
 
@@ -38,7 +40,9 @@ class Host:
         self.waiting = waiting
         self.told: list[HardLimits | None] = []
         usage = lambda: Usage(0, self.waiting, 0, 0.0)  # noqa: E731 -- it is a callback
-        self.channel = DriverChannel(loop, address, name, "chat", LIMITS, usage, self.told.append, "http://x")
+        guarded: Callable[..., None] = lambda callback, *arguments: callback(*arguments)  # noqa: E731 -- likewise
+        worker = Worker(loop, guarded, Demand, lambda: 0, lambda: None, 1, clock(loop))
+        self.channel = DriverChannel(worker, address, name, "chat", LIMITS, usage, self.told.append, "http://x")
 
 
 def run_until(loop: asyncio.AbstractEventLoop, condition: Callable[[], bool]) -> None:

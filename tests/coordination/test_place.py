@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from spark_llm.coordination.place import FOLDER_VARIABLE, MEMORY_S, Place
+from spark_llm.coordination.place import FOLDER_VARIABLE, MEMORY_S, LockId, Place
 
 DAY_S = 86_400
 
@@ -155,13 +155,20 @@ def test_a_folder_that_is_not_private_is_refused(what: str, folder: Path, tmp_pa
 
 
 def test_a_long_path_is_refused(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A socket's path has 103 bytes at most, on macOS."""
-    deep = parent / ("d" * 40)
-    deep.mkdir()
-    monkeypatch.setenv(FOLDER_VARIABLE, str(deep))
+    """A socket's path has 103 bytes at most, on macOS; no folder is made that cannot be used, and any other can."""
+    longest = 103 - len(f"/spark_llm-{os.getuid()}/{'d' * 20}.{2**64 - 1:x}")
+    for length in (longest, longest + 1):
+        deep = parent / ("d" * (length - len(f"{parent}/")))
+        deep.mkdir()
+        monkeypatch.setenv(FOLDER_VARIABLE, str(deep))
+        if length == longest:
+            place = Place("k")
+            assert 103 == len(place.socket_path(LockId(2**64 - 1, 0)))
+        else:
+            with pytest.raises(OSError, match="longer than 103 bytes"):
+                Place("k")
 
-    with pytest.raises(OSError, match="longer than 103 bytes"):
-        Place("k")
+    assert [] == list(deep.iterdir())
 
 
 def test_the_state_is_the_last_one_written(parent: Path) -> None:

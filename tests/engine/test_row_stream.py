@@ -148,7 +148,7 @@ def test_a_blank_input_is_not_sent() -> None:
 
 
 def test_too_many_failures_stop_the_stream() -> None:
-    """The reason names the limit and the last error, and the rows are retryable."""
+    """The reason names the setting, the rows that failed and the last error, and the rows are retryable."""
     stream = stream_of(Policy(max_failure_rate=0.003))
     stream.admit(["a", "b", "c", "d"])
     stream.settle([*fails(0), *fails(1)])
@@ -159,8 +159,22 @@ def test_too_many_failures_stop_the_stream() -> None:
     assert None is before
     assert stopped is not None
     assert ("cancelled", None, True) == (stopped.kind, stopped.status, stopped.retryable)
-    assert "max_failure_rate" in stopped.message
-    assert "invalid_request: not allowed" in stopped.message
+    assert (
+        "not sent: max_failure_rate=0.003 allows fewer than 3 failed rows of the last 1,000; this task had 3 of 3; "
+        "last: invalid_request: not allowed"
+    ) == stopped.message
+
+
+def test_a_task_that_others_stop_names_their_failures() -> None:
+    """The rows of all tasks of a host count, and this one knows its own."""
+    stream = stream_of(Policy(max_failure_rate=0.29))
+    stream.admit(["a", "b"])
+    stream.settle([(0, Result("so")), *fails(1)])
+
+    assert (
+        "max_failure_rate=0.29 allows fewer than 290 failed rows of the last 1,000; this task had 1 of 2, other "
+        "tasks of its host the rest; last: "
+    ) in stream.failure_rate_error.message
 
 
 def test_rows_that_were_not_sent_are_not_counted() -> None:

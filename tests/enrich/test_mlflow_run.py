@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,26 +16,13 @@ import pytest
 from spark_llm.enrich.mlflow_run import MAX_PARAM_BYTES, check_installed, metrics_of, parameters_of, recorded
 from spark_llm.enrich.report import EnrichReport
 from spark_llm.errors import ConfigError, JobFailedError
-from spark_llm.metering.tally import Tally
+from spark_llm.metering.tally import TOKENS
+from tests.support.tracking import STOPPED, MLflow, tracked_at
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-REPORT = EnrichReport(
-    run="0123456789ab",
-    target="main.reviews",
-    started_at=datetime(2026, 11, 23, tzinfo=timezone.utc),
-    seconds=500.5,
-    rows=50,
-    asked=12,
-    answered=10,
-    left=3,
-    recovered=0,
-    deleted=0,
-    usd=1.25,
-    stopped=None,
-    columns={"mood": Tally(12, {"timeout": 2}, 100, 34, 20, 134, 15), "été!": Tally(12, {}, 10, 0, 0, 10, 1)},
-)
+DONE = replace(STOPPED, stopped=None, columns=dict(zip(("mood", "été!"), STOPPED.columns.values(), strict=True)))
 RECIPE = {
     "key": ["region", "id"],
     "columns": {
@@ -51,53 +37,49 @@ RECIPE = {
 
 
 @pytest.fixture
-def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """MLflow, imported where it is used, with a folder for the runs: its client alone has no database."""
-    import mlflow
-
+def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MLflow]:
+    """MLflow with a folder for the runs: its client alone has no database."""
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri((tmp_path / "runs").as_uri())
-    yield mlflow
-    mlflow.set_tracking_uri(before)
+    with tracked_at((tmp_path / "runs").as_uri()) as mlflow:
+        yield mlflow
 
 
-def record(mlflow: Any, report: EnrichReport = REPORT, recipe: Mapping[str, Any] = RECIPE) -> "Run":  # noqa: ANN401 -- a module
+def record(mlflow: MLflow, report: EnrichReport = DONE, recipe: Mapping[str, Any] = RECIPE) -> "Run":
     """Record a job that ends with this report, and return its MLflow run."""
     assert report is recorded(report.target, report.run, recipe, lambda: report)
     return last_run(mlflow)
 
 
-def last_run(mlflow: Any) -> "Run":  # noqa: ANN401 -- a module
+def last_run(mlflow: MLflow) -> "Run":
     """Return the run that began last."""
     order = ["attributes.start_time DESC"]
     run: Run = mlflow.search_runs(search_all_experiments=True, order_by=order, output_format="list")[0]
     return run
 
 
-def test_a_run_has_the_recipe_and_the_report(mlflow: Any, tmp_path: Path) -> None:  # noqa: ANN401 -- a module
+def test_a_run_has_the_recipe_and_the_report(mlflow: MLflow, tmp_path: Path) -> None:
     """Long texts are cut, the whole recipe and the report as a page are artifacts; names have what MLflow takes."""
     run = record(mlflow)
 
     assert "FINISHED" == run.info.status
-    assert {"spark_llm.run": REPORT.run, "spark_llm.target": REPORT.target}.items() <= run.data.tags.items()
+    assert {"spark_llm.run": DONE.run, "spark_llm.target": DONE.target}.items() <= run.data.tags.items()
     assert ("region, id", '{"n": 1}') == (run.data.params["key"], run.data.params["mood.parameters"])
     assert MAX_PARAM_BYTES - 2 <= len(run.data.params["mood.instructions"].encode()) <= MAX_PARAM_BYTES
-    report = {"rows": 50, "asked": 12, "answered": 10, "failed": 2, "failed.timeout": 2, "left": 3, "skipped": 35}
-    used = {"prompt_tokens": 110, "completion_tokens": 34, "cached_tokens": 20, "total_tokens": 144, "requests": 16}
-    columns = {"mood.answered": 10, "mood.failed_timeout": 2, "mood.total_tokens": 134, "été_.asked": 12}
-    expected = {**report, **used, **columns, "usd": 1.25, "seconds": 500.5}
+    rows = {"rows": 48_000, "asked": 12_000, "answered": 11_989, "failed": 11, "left": 1_234, "skipped": 34_766}
+    sums = {name: getattr(DONE, name) for name in (*TOKENS[:4], "requests", "usd", "seconds")}
+    columns = {"failed.timeout": 3, "mood.failed_timeout": 2, "mood.total_tokens": 1_034_567, "été_.asked": 1_200}
+    expected = {**rows, **sums, **columns}
     assert expected == {name: run.data.metrics[name] for name in expected}
     folder = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, dst_path=str(tmp_path / "here")))
     assert RECIPE == json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-    assert REPORT._repr_html_() == (folder / "report.html").read_text(encoding="utf-8")
+    assert DONE._repr_html_() == (folder / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_job_that_stops_or_fails_is_a_failed_run(mlflow: Any, caplog: pytest.LogCaptureFixture) -> None:  # noqa: ANN401 -- a module
+def test_a_job_that_stops_or_fails_is_a_failed_run(mlflow: MLflow, caplog: pytest.LogCaptureFixture) -> None:
     """A stopped job has its numbers and the reason; a job that raises still raises, and MLflow's log is silent."""
-    stopped = record(mlflow, replace(REPORT, stopped="the budget is spent"))
+    stopped = record(mlflow, replace(DONE, stopped="the budget is spent"))
     assert ("FAILED", "the budget is spent") == (stopped.info.status, stopped.data.tags["spark_llm.stopped"])
-    assert 50 == stopped.data.metrics["rows"]
+    assert 48_000 == stopped.data.metrics["rows"]
 
     def job() -> EnrichReport:
         raise JobFailedError("Another run has taken over.", "wait.")
@@ -109,7 +91,7 @@ def test_a_job_that_stops_or_fails_is_a_failed_run(mlflow: Any, caplog: pytest.L
     assert [] == [each for each in caplog.records if each.name.startswith("spark_llm")]
 
 
-def test_the_run_is_a_child_of_the_active_one(mlflow: Any) -> None:  # noqa: ANN401 -- a module
+def test_the_run_is_a_child_of_the_active_one(mlflow: MLflow) -> None:
     """It is in its parent's experiment, and the parent stays active and open."""
     experiment = mlflow.create_experiment("nightly")
     with mlflow.start_run(experiment_id=experiment) as parent:
@@ -120,7 +102,7 @@ def test_the_run_is_a_child_of_the_active_one(mlflow: Any) -> None:  # noqa: ANN
     assert (experiment, "FINISHED") == (child.info.experiment_id, child.info.status)
 
 
-def test_many_columns_fit(mlflow: Any) -> None:  # noqa: ANN401 -- a module
+def test_many_columns_fit(mlflow: MLflow) -> None:
     """MLflow takes 100 parameters in one call; a job may have more."""
     columns = {f"c{number}": {"task": "chat", "endpoint": "e", "model": "m"} for number in range(60)}
 
@@ -128,7 +110,7 @@ def test_many_columns_fit(mlflow: Any) -> None:  # noqa: ANN401 -- a module
 
 
 def test_a_server_that_refuses_is_one_warning(
-    mlflow: Any,  # noqa: ANN401 -- a module
+    mlflow: MLflow,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -136,7 +118,7 @@ def test_a_server_that_refuses_is_one_warning(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     mlflow.set_tracking_uri("http://user:s3cret-word@127.0.0.1:9")
 
-    assert REPORT is recorded("t", "r", RECIPE, lambda: REPORT)
+    assert DONE is recorded("t", "r", RECIPE, lambda: DONE)
     [warning] = [each for each in caplog.records if each.name.startswith("spark_llm")]
     assert logging.WARNING == warning.levelno
     assert "Hint: " in warning.message
@@ -144,7 +126,7 @@ def test_a_server_that_refuses_is_one_warning(
 
 
 def test_a_server_that_does_not_answer_is_not_waited_for(
-    mlflow: Any,  # noqa: ANN401 -- a module
+    mlflow: MLflow,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -153,7 +135,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for(
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         mlflow.set_tracking_uri(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
-        assert REPORT is recorded("t", "r", RECIPE, lambda: REPORT, wait_s=0.1)
+        assert DONE is recorded("t", "r", RECIPE, lambda: DONE, wait_s=0.1)
         [recorder] = [each for each in threading.enumerate() if each.name == "spark_llm mlflow"]
     recorder.join(20.0)
     [warning] = [each for each in caplog.records if each.name.startswith("spark_llm")]
@@ -171,7 +153,7 @@ def test_a_package_that_is_missing_raises_at_once(monkeypatch: pytest.MonkeyPatc
 
 def test_numbers_that_are_unknown_are_left_out() -> None:
     """Without prices there is no cost, and columns whose names MLflow takes for one share a parameter."""
-    names = dict(metrics_of(replace(REPORT, usd=None, rows=None)))
+    names = dict(metrics_of(replace(DONE, usd=None, rows=None)))
     twice = {"key": ["id"], "columns": {"a/b": {"task": "chat"}, "a:b": {"task": "embed"}}}
 
     assert not {"usd", "rows", "skipped", "started_at"} & names.keys()

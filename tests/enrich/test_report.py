@@ -14,6 +14,7 @@ from spark_llm.errors import HINT, KINDS
 from spark_llm.flow.reasons import REASONS
 from spark_llm.livecounts.flows import JobFlow
 from spark_llm.metering.tally import Tally
+from tests.support.tracking import STOPPED
 
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
 WHOLE = st.integers(0, 10**12)
@@ -36,24 +37,6 @@ REPORTS = st.builds(
     limits=st.none() | WORDS,
     notes=st.lists(WORDS, max_size=2),
     flow=st.none() | st.builds(JobFlow, WHOLE, WHOLE, st.dictionaries(st.sampled_from(list(REASONS)), st.floats(0, 1))),
-)
-STOPPED = EnrichReport(
-    run="0123456789ab",
-    target="`main`.`reviews_enriched`",
-    started_at=datetime(2026, 11, 23, 3, 39, 51, tzinfo=timezone.utc),
-    seconds=500.4,
-    rows=48_000,
-    asked=12_000,
-    answered=11_989,
-    left=1_234,
-    recovered=450,
-    deleted=17,
-    usd=1.2345,
-    stopped="the budget of 1,500,000 tokens would be exceeded: 1,234 rows are left. Hint: run it again with more.",
-    columns={
-        "mood": Tally(12_000, {"timeout": 2, "rate_limited": 9}, 1_000_000, 34_567, 200_000, 1_034_567, 12_345),
-        "vector": Tally(1_200, {"timeout": 1}, 200_000, 0, 0, 200_000, 19),
-    },
 )
 NOTHING = EnrichReport(
     run="0123456789ab",
@@ -114,15 +97,15 @@ recovered  450 from a run that failed or died
 deleted    17 that the source has no more
 asked      12,000
 answered   11,989
-failed     11 (9 rate_limited, 3 timeout)
+failed     11 in one column or more
 left       1,234 still to be asked
 requests   12,364
 tokens     1,234,567 (1,200,000 of questions, 200,000 of them cached, 34,567 of answers)
 cost       $1.23
 
-column   asked  answered  failed  requests     tokens
-mood    12,000    11,989      11    12,345  1,034,567
-vector   1,200     1,199       1        19    200,000""" == str(STOPPED) == repr(STOPPED)
+column   asked  answered  failed  requests     tokens  errors
+mood    12,000    11,989      11    12,345  1,034,567  9 rate_limited, 2 timeout
+vector   1,200     1,199       1        19    200,000  1 timeout""" == str(STOPPED) == repr(STOPPED)
 
 
 def test_notes_come_last() -> None:
@@ -200,6 +183,21 @@ def test_a_notebook_shows_what_the_text_says(report: EnrichReport) -> None:
     assert page.tags <= {"p", "strong", "table", "thead", "tbody", "tr", "th", "td"}
 
 
+def test_the_counts_of_a_stopped_column_add_up() -> None:
+    """Rows that its tasks did not ask are left, and neither asked nor failed."""
+    mood = Tally(206, {"invalid_request": 200, "timeout": 6}, requests=206, cancelled=94)
+    report = replace(NOTHING, rows=300, asked=206, left=94, stopped="too many.", columns={"mood": mood})
+
+    assert str(report).endswith("""
+asked     206
+answered  0
+failed    206 (200 invalid_request, 6 timeout)
+left      94 still to be asked
+requests  206""")
+    assert (206, 94) == (sum(report.failed.values()), report.cancelled)
+    assert "errors" not in str(replace(report, columns={"mood": Tally(206), "vector": Tally(206)}))
+
+
 def test_a_notebook_of_any_colour_can_be_read() -> None:
     """Nothing has a colour of its own."""
     assert {"text-align: left"} == page_of(STOPPED).styles
@@ -262,4 +260,5 @@ def test_a_row_says_what_each_column_came_to() -> None:
         "total_tokens": 1_034_567,
         "requests": 12_345,
         "cache_write_tokens": 0,
+        "cancelled": 0,
     } == dict(STOPPED.row()["columns"])["mood"]  # type: ignore[call-overload]

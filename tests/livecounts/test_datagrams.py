@@ -102,7 +102,7 @@ def test_ten_columns_fit_in_a_datagram() -> None:
     columns = {f"column_number_{number}": Count(12_000, tally) for number in range(40)}
     ten = dict(list(columns.items())[:10])
 
-    assert [973] == [len(each) for each in encoded_counts(SECRET, Sender(12, 199, 123_456), ten)]
+    assert [993] == [len(each) for each in encoded_counts(SECRET, Sender(12, 199, 123_456), ten)]
     assert 4 == len(list(encoded_counts(SECRET, Sender(12, 199, 123_456), columns)))
 
 

@@ -84,8 +84,11 @@ def answered(rows: int, tokens: int = 10) -> Tally:
 
 
 def failed(rows: int, kinds: Mapping[Kind, int], tokens: int = 10) -> Tally:
-    """Return the tally of rows of which some failed."""
-    return Tally(asked=rows, failed=kinds, total_tokens=tokens, prompt_tokens=tokens, requests=rows)
+    """Return the tally of rows of which some failed, and some were cancelled."""
+    errors = dict(kinds)
+    cancelled = errors.pop("cancelled", 0)
+    asked = rows - cancelled
+    return Tally(asked, errors, total_tokens=tokens, prompt_tokens=tokens, requests=asked, cancelled=cancelled)
 
 
 def reason_of(run: Run | ChunkPlanner) -> str:
@@ -371,7 +374,8 @@ def test_a_failure_rate_above_the_maximum_ends_the_run(
         assert (enough and lost > rate * asked) == (chunks.stopped is not None)
     assert pending == asked + chunks.left
     if chunks.stopped:
-        assert f"{lost:,} of {asked:,} rows failed in column 'bad' ({lost:,} timeout)" in reason_of(chunks)
+        failures = f"{lost:,} of {asked:,} rows failed in column 'bad' ({lost:,} timeout), a rate of {lost / asked:.3g}"
+        assert f"{failures}, more than max_failure_rate={rate:g} allows: " in reason_of(chunks)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -402,7 +406,8 @@ def test_the_reason_quotes_the_fatal_error() -> None:
     """Its message is the reason, and its hint is the run's."""
     chunks = ChunkPlanner(10, Limits(10), UNKNOWN, 0.0)
     trouble = "no endpoint 'lama'. Hint: check its name."
-    chunks.done(chunks.next(0.0), {"a": failed(10, {"not_found": 10})}, None, 0.0, trouble)
+    errors = {"a": trouble, "b": "the error of another column"}
+    chunks.done(chunks.next(0.0), {"a": failed(10, {"not_found": 10}), "b": answered(10)}, None, 0.0, errors)
 
     assert "(not_found: no endpoint 'lama'): 10 rows are left. Hint: check its name. Then run it again" in reason_of(
         chunks
@@ -416,7 +421,22 @@ def test_cancelled_rows_end_the_run_and_are_left() -> None:
     chunks.done(chunks.next(0.0), {"mood": mood, "vector": failed(100, {"cancelled": 40})}, None, 0.0)
 
     assert (160, 0) == (chunks.left, chunks.next(0.0))
-    assert "so many rows failed in column 'mood' (20 timeout) that its tasks stopped: 160 rows" in reason_of(chunks)
+    assert (
+        "20 of 40 rows failed in column 'mood' (20 timeout), a rate of 0.5, and 60 more were not asked: 160 rows"
+    ) in reason_of(chunks)
+
+
+def test_the_reason_quotes_why_rows_were_cancelled() -> None:
+    """Their error names the setting; rows of the other column have an error of their own."""
+    chunks = ChunkPlanner(300, Limits(300), UNKNOWN, 0.0)
+    why = "not sent: max_failure_rate=0.2 allows fewer than 200; last: invalid_request: no. Hint: leave x out."
+    tallies = {"mood": failed(300, {"cancelled": 94, "invalid_request": 206}), "vector": answered(300)}
+    chunks.done(chunks.next(0.0), tallies, None, 0.0, {"mood": why, "vector": None})
+
+    assert (
+        "206 of 206 rows failed in column 'mood' (206 invalid_request), a rate of 1, and 94 more were not asked (not "
+        "sent: max_failure_rate=0.2 allows fewer than 200; last: invalid_request: no): 94 rows are left."
+    ) in reason_of(chunks)
 
 
 def test_cancelled_rows_do_not_lower_the_failure_rate() -> None:
@@ -424,9 +444,10 @@ def test_cancelled_rows_do_not_lower_the_failure_rate() -> None:
     chunks = ChunkPlanner(100, Limits(100, None, 0.5), UNKNOWN, 0.0)
     chunks.done(chunks.next(0.0), {"mood": failed(100, {"cancelled": 60, "timeout": 25, "quota": 0})}, None, 0.0)
 
-    assert "25 of 40 rows failed in column 'mood' (25 timeout), more than max_failure_rate=0.5 allows: 60" in reason_of(
-        chunks
-    )
+    assert (
+        "25 of 40 rows failed in column 'mood' (25 timeout), a rate of 0.625, more than max_failure_rate=0.5 allows, "
+        "and 60 more were not asked: 60 rows are left."
+    ) in reason_of(chunks)
 
 
 def test_the_first_reason_is_kept() -> None:

@@ -247,8 +247,8 @@ def test_a_price_object_with_wrong_numbers_is_refused() -> None:
         Price(1, 2, tiers={"flex": -0.5})
     with pytest.raises(ConfigError, match=r"is not a price\. Hint: "):
         Price(1, 2, tiers=0.5)  # type: ignore[arg-type]
-    for wrong in ({"prompt": 1}, {"prompt": 1, "completion": 2, "cache": 3}):
-        with pytest.raises(ConfigError, match=r"is not a price\. Hint: "):
+    for wrong, hint in (({"prompt": 1}, "the arguments are"), ({"prompt": 1, "cache": 3}, "did you mean 'cached'?")):
+        with pytest.raises(ConfigError, match=re.escape(f"is not a price. Hint: {hint}")):
             parse_prices({"mood": wrong}, ["mood"])
 
 

@@ -83,13 +83,13 @@ def test_names_are_strings() -> None:
 @given(PARTS)
 def test_quoted_parts_are_parsed_back(parts: tuple[str, ...]) -> None:
     """This holds for parts of any characters."""
-    assert parts == parse_table_name("target=", quoted(parts))
+    assert parts == parse_table_name("target=", quoted(*parts))
 
 
 @given(PARTS)
 def test_no_character_escapes_its_quotes(parts: tuple[str, ...]) -> None:
     """Outside the back-quotes of a quoted name there are only single dots."""
-    assert "." * (len(parts) - 1) == re.sub(r"`(?:[^`]|``)*`", "", quoted(parts))
+    assert "." * (len(parts) - 1) == re.sub(r"`(?:[^`]|``)*`", "", quoted(*parts))
 
 
 @given(st.text("ab1`. -\n\t;") | TEXTS)
@@ -99,7 +99,7 @@ def test_any_text_has_parts_or_raises(name: str) -> None:
         parts = parse_table_name("source=", name)
     except ConfigError:
         return
-    assert parts == parse_table_name("source=", quoted(parts))
+    assert parts == parse_table_name("source=", quoted(*parts))
 
 
 @pytest.mark.parametrize(
@@ -116,13 +116,13 @@ def test_names_of_no_single_column_are_refused(name: str) -> None:
     """A field of a struct, `*` and broken quotes raise with the quoted name."""
     with pytest.raises(ConfigError, match=r"^key=.* is not the name of one column") as raised:
         parse_column_name("key=", name)
-    assert quoted([name]) in raised.value.hint
+    assert quoted(name) in raised.value.hint
 
 
 @given(TEXTS)
 def test_a_quoted_column_is_parsed_back(name: str) -> None:
     """This holds for names of any characters."""
-    assert name == parse_column_name("key=", quoted([name]))
+    assert name == parse_column_name("key=", quoted(name))
 
 
 @pytest.mark.parametrize("name", ["summary", "_2", "Größe", "要約", "2nd"])

@@ -44,13 +44,13 @@ def read(html: str) -> Page:
 
 
 def test_columns_are_as_wide_as_their_longest_cell() -> None:
-    """Numbers are aligned right, and the last column leaves no spaces at the end of a line."""
+    """Numbers are aligned right, and no line ends in spaces."""
     rows = [("column", "rows", "from"), ("mood", "1,200", "a guess"), ("v", "7", "")]
 
     assert """\
 column   rows  from
 mood    1,200  a guess
-v           7  """ == text_table(rows, right_aligned=(1,))
+v           7""" == text_table(rows, right_aligned=(1,))
 
 
 def test_a_table_without_rows_is_empty() -> None:

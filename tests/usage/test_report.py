@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from IPython.core.formatters import DisplayFormatter
 
-from spark_llm.errors import KINDS
+from spark_llm.errors import KINDS, Kind
 from spark_llm.metering.tally import Tally
 from spark_llm.usage.report import Latency, UsageReport
 from tests.conftest import ROOT
@@ -93,6 +94,31 @@ timeout          2  no answer in 120 s
 
 200,000 cached tokens have the price of prompt tokens, since prices= has no cached.""" == str(MUCH) == repr(MUCH)
     assert "mood\n\nrows   0\nasked  0" == str(NOTHING)
+
+
+def test_rows_that_were_not_asked_are_no_failures() -> None:
+    """They are counted apart, and the table of errors has the message that says why."""
+    tally = Tally(206, {"invalid_request": 206}, cancelled=94)
+    examples: dict[Kind, str] = {
+        "invalid_request": "no x",
+        "cancelled": "not sent: max_failure_rate=0.2 allows no more",
+    }
+    report = replace(NOTHING, rows=310, tally=tally, examples=examples)
+
+    assert """\
+mood
+
+rows       310
+asked      206
+answered   0
+failed     206
+not asked  94 cancelled: their task had stopped
+
+error            rows  for example
+invalid_request   206  no x
+cancelled          94  not sent: max_failure_rate=0.2 allows no more""" == str(report)
+    assert (206, {"invalid_request": 206}, 94) == (report.asked, report.row()["failed"], report.row()["cancelled"])
+    assert [94, 206] == bars(report, 1)
 
 
 def test_its_attributes_are_those_of_a_tally() -> None:

@@ -28,12 +28,14 @@ from spark_llm.enrich.table import Table
 from spark_llm.metering.chunking import Limits
 from spark_llm.metering.prices import Price, Prices
 from spark_llm.metering.tally import TOKENS, Tally
-from spark_llm.protocol.identifiers import quoted, struct
+from spark_llm.protocol.identifiers import named, quoted, struct
 from spark_llm.usage.answers import AnswerColumn
-from spark_llm.usage.counts import named, tally_aggregates, tally_of
+from spark_llm.usage.counts import tally_aggregates, tally_of
+from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.numbers import check_whole
 
 
+@checks_arguments
 def estimate(
     spark: SparkSession,
     source: str | DataFrame,
@@ -133,7 +135,7 @@ def _sample(target: DataFrame, each: FilledColumn, max_rows: int, price: Price |
     field = find_field(target.schema, each.name, same)
     if field is None or not isinstance(field.dataType, StructType):
         return None
-    answers, tiers = AnswerColumn(quoted((each.name,)), field.dataType), tuple(price.tiers) if price else ()
+    answers, tiers = AnswerColumn(quoted(each.name), field.dataType), tuple(price.tiers) if price else ()
     arguments = _arguments(target, each)
     comparable = arguments is not None and find_field(target.schema, each.fingerprint_name, same) is not None
     has_tokens = any_of(f"{answers.tokens(name)} IS NOT NULL" for name in TOKENS)
@@ -150,7 +152,7 @@ def _sample(target: DataFrame, each: FilledColumn, max_rows: int, price: Price |
         .groupBy("same")
     )
     counts = {"size": "coalesce(sum(size), 0)", **tally_aggregates(AnswerColumn("answer", field.dataType), tiers)}
-    found = sampled.agg(*named(counts)).collect()
+    found = sampled.agg(*map(F.expr, named(counts))).collect()
     groups = sorted((row.asDict() for row in found), key=lambda group: not group["same"])
     if not groups or not groups[0]["asked"]:
         return None

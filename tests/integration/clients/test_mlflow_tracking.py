@@ -15,30 +15,27 @@ from spark_llm.serving import Faults, LocalEndpoints
 from tests.integration.clients.conftest import FindServer
 from tests.integration.clients.servers import SERVER
 from tests.support.formats import FORMAT, table
+from tests.support.tracking import MLflow, tracked_at
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 
 @pytest.fixture
-def mlflow(find_server: FindServer) -> Iterator[Any]:
-    """MLflow, imported where it is used, which records at its server."""
-    import mlflow
-
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(find_server(SERVER).url)
-    mlflow.set_experiment("reviews")
-    yield mlflow
-    mlflow.set_tracking_uri(before)
+def mlflow(find_server: FindServer) -> Iterator[MLflow]:
+    """MLflow, which records at its server."""
+    with tracked_at(find_server(SERVER).url) as mlflow:
+        mlflow.set_experiment("reviews")
+        yield mlflow
 
 
-def recorded_run(mlflow: Any, report: EnrichReport) -> Any:  # noqa: ANN401 -- a module, and its Run
+def recorded_run(mlflow: MLflow, report: EnrichReport) -> Any:  # noqa: ANN401 -- an mlflow.entities.Run
     """Return the MLflow run of a report."""
     [run] = mlflow.search_runs(filter_string=f"tags.`spark_llm.run` = '{report.run}'", output_format="list")
     return run
 
 
 def test_a_job_is_a_run_at_the_tracking_server(
-    mlflow: Any,  # noqa: ANN401 -- a module
+    mlflow: MLflow,
     spark: SparkSession,
     endpoints: LocalEndpoints,
     tmp_path: Path,

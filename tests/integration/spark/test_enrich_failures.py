@@ -14,13 +14,13 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_llm import JobFailedError
+from spark_llm import JobFailedError, Policy, chat_udf
 from spark_llm.enrich.lease import Lease
 from spark_llm.enrich.staging import Staging, lease_table
 from spark_llm.enrich.table import Table
 from spark_llm.serving import Faults, LocalEndpoints
 from tests.conftest import SessionKind
-from tests.integration.spark.asking import Run, chat, run_alone, texts
+from tests.integration.spark.asking import Run, chat, endpoint, run_alone, texts
 
 
 def questions(spark: SparkSession, count: int = 20) -> DataFrame:
@@ -99,7 +99,7 @@ def test_rows_that_a_stopped_task_did_not_send_are_asked_by_the_next_run(
     _, stopped = run(questions(spark, 100), target, columns)
     refused = stopped.failed["invalid_request"]
     assert (refused, 90 - refused, 0) == (stopped.asked, stopped.left, stopped.still_failed)
-    assert "its tasks stopped: " in str(stopped.stopped)
+    assert f"{90 - refused} more were not asked (the task stopped before this row was answered" in str(stopped.stopped)
 
     endpoints.faults = Faults("")
     requests, report = run(questions(spark, 100), target, columns)
@@ -109,6 +109,26 @@ def test_rows_that_a_stopped_task_did_not_send_are_asked_by_the_next_run(
     requests, report = run(questions(spark, 100), target, columns)
     assert (0, refused) == (requests, report.still_failed)
     assert f"still failed  {refused} with the error of an earlier run" in str(report)
+
+
+@pytest.mark.one_kind
+def test_a_policy_that_stops_a_run_is_named(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
+) -> None:
+    """The reason has the setting, the rate, and the rows that were not asked; all counts of the report add up."""
+    endpoints.faults = Faults(poison="row 1")
+    answers = chat_udf(endpoint(endpoints), policy=Policy(max_failure_rate=0.02, max_in_flight=2))("text")
+    requests, report = run(questions(spark, 300), place("target"), {"answer": answers})
+    reason, failed = str(report.stopped), report.failed["invalid_request"]
+
+    assert (requests, 270) == (report.asked, report.asked + report.left)
+    assert (report.asked, report.left) == (report.answered + failed, report.cancelled)
+    assert (
+        f"{failed} of {report.asked} rows failed in column 'answer' ({failed} invalid_request), a rate of 0." in reason
+    )
+    assert (
+        f", and {report.left} more were not asked (not sent: max_failure_rate=0.02 allows fewer than 20 fai" in reason
+    )
 
 
 FIRST_LOOK = """

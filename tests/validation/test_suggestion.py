@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.text.suggestion import did_you_mean
+from spark_llm.validation.suggestion import did_you_mean
 
 KNOWN = ("summary", "system", "temperature", "temperatures")
 

@@ -28,6 +28,7 @@ def older(column: str, path: str = "") -> Column:
     return F.col(column).dropFields(*(f"{path}usage.{name}" for name in NEWEST))
 
 
+@pytest.mark.slow
 def test_a_target_of_an_older_version_gets_the_fields_that_it_lacks(
     spark: SparkSession, place: Callable[[str], str], run: Run
 ) -> None:

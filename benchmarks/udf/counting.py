@@ -54,8 +54,8 @@ def _figure(name: str, task: Task, url: str, in_flight: int, size: dict[str, int
         Goal(at_most=goal),
         unit="%",
         digits=2,
-        note=f"Counting: {rows:,} rows of {task.name} in one process, at zero latency, from texts to Arrow batches that "
-        "nobody reads; Spark's own part of the work, about as much for an embedding, is left out. Thread time of "
+        note=f"Counting: {rows:,} rows of {task.name} in one process, at zero latency, from texts to Arrow batches "
+        "that nobody reads; Spark's own part of the work, about as much for an embedding, is left out. Thread time of "
         "counting and sending, of the CPU time of the process. It is taken after the conversion to Arrow, which reads "
         "the same results, and without Python's garbage collector, which runs in whatever line allocates next.",
     )

@@ -121,15 +121,22 @@ def progress(spark: SparkSession) -> AbstractContextManager[WatchedBlock]:
     Raises:
         ConfigError: This is no Spark session, or a stopped one.
     """
+    _check_session(spark)
+    return _watched(spark)
+
+
+def _check_session(spark: SparkSession) -> None:
+    """Raise `ConfigError` for what is no session, and for a stopped one."""
     try:
         spark.conf.get(SETTING, "")
+        if not is_remote():
+            spark.newSession()  # a stopped session of classic Spark still has its settings
     except AttributeError:
         raise ConfigError(f"{spark!r} is not a Spark session.", "write it as: with progress(spark): …") from None
-    except PySparkException:  # a server that refuses the setting
-        pass
     except Exception as error:
+        if isinstance(error, PySparkException) and "NO_ACTIVE_SESSION" not in str(error):
+            return  # a server that refuses the setting: the block says so
         raise ConfigError("The Spark session is stopped.", "make one: SparkSession.builder.getOrCreate().") from error
-    return _watched(spark)
 
 
 @contextmanager

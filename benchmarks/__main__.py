@@ -30,12 +30,13 @@ from benchmarks.flow import (
     weather,
 )
 from benchmarks.support.figures import Figure, table
-from benchmarks.udf import chat, memory, show, vectors, window
+from benchmarks.udf import chat, counting, memory, show, vectors, window
 
 MEASUREMENTS: dict[str, Callable[..., list[Figure]]] = {
     "window": window.measure,
     "chat": chat.measure,
     "vectors": vectors.measure,
+    "counting": counting.measure,
     "capacity": capacity.measure,
     "quota": quota.measure,
     "shared": shared.measure,

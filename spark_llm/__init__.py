@@ -21,6 +21,7 @@ _NAMES_OF = {  # the names that each module defines
     "errors": "ConfigError InputTypeError JobFailedError RowFailedError SparkLLMError",
     "metering.budget": "Budget",
     "metering.prices": "Price",
+    "monitoring.progress": "progress",
     "policy": "Policy",
     "readiness.api": "preflight",
     "udf.factories": "chat_udf complete_udf embed_udf",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from spark_llm.errors import SparkLLMError as SparkLLMError
     from spark_llm.metering.budget import Budget as Budget
     from spark_llm.metering.prices import Price as Price
+    from spark_llm.monitoring.progress import progress as progress
     from spark_llm.policy import Policy as Policy
     from spark_llm.readiness.api import preflight as preflight
     from spark_llm.udf.factories import chat_udf as chat_udf

@@ -14,6 +14,8 @@ ROWS = (
     "against requests in 64 threads in a pandas UDF",
     "embeddings of 1,024 numbers, against requests in threads",
     "against openaivec",
+    "CPU time that progress(spark) adds to a chat",
+    "… to an embedding",
     "hidden capacity 8, no hints, 1 task",
     "hidden capacity 8, no hints, 2 tasks",
     "max_in_flight=15, 2 tasks",

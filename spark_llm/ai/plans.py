@@ -19,7 +19,7 @@ from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import canonical_function, canonical_model
 from spark_llm.protocol.urls import invocations_url
 from spark_llm.protocol.values import Row
-from spark_llm.udf.lazy_udf import Results, answers
+from spark_llm.udf.plan import Results, answers
 
 SIMILARITY_PARAMETERS = (Parameter("expr1"), Parameter("expr2"))
 QUERY_PARAMETERS = (Parameter("endpoint"), Parameter("request"))

@@ -14,8 +14,9 @@ from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.chat import Chat
 from spark_llm.udf.factories import model_udf
-from spark_llm.udf.lazy_udf import LazyUDF, Plan
+from spark_llm.udf.lazy_udf import LazyUDF
 from spark_llm.udf.model_udf import ModelUDF
+from spark_llm.udf.plan import Plan
 
 SIMILARITY = StructType(
     [StructField("parsed", FloatType()), *(field for field in schemas.EMBED if field.name != "embedding")]

@@ -14,9 +14,9 @@ from spark_llm.ai.sql import register_ai_functions
 from spark_llm.cli.local.spark import STARTING, demo_session
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.enrich.api import enrich_table
-from spark_llm.enrich.progress.bar import Progress
 from spark_llm.functions import llm_classify
 from spark_llm.metering.tally import Tally
+from spark_llm.monitoring.bar import Progress
 from spark_llm.policy import Policy
 from spark_llm.protocol.identifiers import quoted
 from spark_llm.udf.factories import chat_udf, embed_udf

@@ -136,6 +136,10 @@ class HostShare:
             return "driver"
         return "floor" if now < self._allotment.asked_at + FLOOR_VALID_S else "waiting"
 
+    def is_lost(self, now: float) -> bool:
+        """Return whether the driver was heard, and not for so long that its allotments have ended."""
+        return self._allotment is not None and now >= self._allotment.asked_at + FLOOR_VALID_S
+
     def asks_again_s(self, now: float) -> float:
         """Return how long after one need the next one is due."""
         has_share = self._allotment is not None and all(limit != 0 for limit in self._allotment.share)

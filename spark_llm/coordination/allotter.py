@@ -43,6 +43,10 @@ class Allotter:
         self._serial += 1
         return division.on_need(need, self._serial, now)
 
+    def is_needed(self, now: float) -> bool:
+        """Return whether a host has wanted to send lately, so that it waits for an answer."""
+        return any(division.is_needed(now) for division in self._divisions.values())
+
 
 class _Grant(NamedTuple):
     """An allotment that was sent; the host may hold it."""
@@ -129,6 +133,10 @@ class _Division:
         host.on_grant(_Grant(serial, now, list(shares), list(floors)))
         self._counted[need.host] = [host.possible(kind, now) for kind in KINDS]
         return Allotment(need.host, need.key, serial, need.asked_at, self._limited(shares), self._limited(floors))
+
+    def is_needed(self, now: float) -> bool:
+        """Do what `Allotter.is_needed` does."""
+        return any(host.wanted[IN_FLIGHT] and now - host.heard_at < VALID_S for host in self._hosts.values())
 
     def _plan(self, now: float) -> None:
         """Count what each host may be using, and divide the limits by what each wants."""

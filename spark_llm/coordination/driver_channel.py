@@ -4,6 +4,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from spark_llm.coordination.allotment import MIN_ASK_INTERVAL_S, SOURCES, HardLimits, HostShare, Source, Usage
@@ -54,7 +55,8 @@ class DriverChannel:
         """
         self._worker, self._address = worker, address
         self._usage, self._on_limits, self._label = usage, on_limits, label
-        self._share = HostShare(host, key, limits, time.monotonic())
+        self._new_share = partial(HostShare, host, key, limits)
+        self._share = self._new_share(time.monotonic())
         self._socket: socket.socket | None = None
         self._told: list[HardLimits | None] = []  # the last that `on_limits` got
         self._source: Source = "waiting"
@@ -66,8 +68,14 @@ class DriverChannel:
             worker.loop.add_reader(self._socket, worker.guarded, self._read)
 
     def ask(self) -> None:
-        """Tell the driver soon what the host needs, because it has changed."""
-        self._asks_at = min(self._asks_at, max(time.monotonic(), self._asked_at + MIN_ASK_INTERVAL_S))
+        """Tell the driver soon what the host needs, because it has changed.
+
+        A driver that was lost counts as one that was never heard: its block has ended, and the query goes on.
+        """
+        now = time.monotonic()
+        if self._share.is_lost(now):
+            self._share = self._new_share(now)
+        self._asks_at = min(self._asks_at, max(now, self._asked_at + MIN_ASK_INTERVAL_S))
         self._sleep()
 
     def close(self) -> None:

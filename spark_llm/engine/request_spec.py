@@ -35,7 +35,6 @@ class RequestSpec:
     route: Route
     policy: Policy
     prompt: PromptBuilder | None = None  # builds a row's prompt from its columns; None where there is one column
-    application: str = ""  # Spark's, whose workers share the endpoint's limits; empty where it is not known
     driver: Address | None = None  # allots limits to hosts, and is told of their flow; None where none listens
     attribution: Attribution = field(default_factory=Attribution)
 
@@ -46,10 +45,10 @@ class RequestSpec:
 
     @property
     def group(self) -> tuple[object, ...]:
-        """The workers of a host that have the same value share one flow controller."""
+        """The workers of a host that have the same value, those of one Spark application, share one flow controller."""
         policy = self.policy
         limits = (policy.max_in_flight, policy.requests_per_minute, policy.tokens_per_minute)
-        return (__version__, self.application or os.getppid(), self.route.url, self.route.model, *limits)
+        return (__version__, self.attribution.application or os.getppid(), self.route.url, self.route.model, *limits)
 
 
 def request_specs(value: object) -> Iterator[RequestSpec]:

@@ -28,8 +28,8 @@ from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import spec_digest
 from spark_llm.protocol.template import PromptBuilder
 from spark_llm.udf.columns import arrow_rows
-from spark_llm.udf.lazy_udf import Plan
 from spark_llm.udf.model_udf import ModelPlan
+from spark_llm.udf.plan import Plan
 from spark_llm.udf.spark_types import arrow_type
 from spark_llm.udf.template_columns import CONVERSATION, arrow_prompts
 

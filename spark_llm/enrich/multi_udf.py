@@ -6,7 +6,6 @@ from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from pyspark import TaskContext
 from pyspark.sql import Column
 from pyspark.sql.types import DataType, IntegerType, StructField, StructType
 
@@ -15,7 +14,8 @@ from spark_llm.engine.request_spec import RequestSpec, with_request_specs
 from spark_llm.errors import ConfigError
 from spark_llm.livecounts.counts import Address, Reporter
 from spark_llm.udf.columns import columns_to_arrow, columns_to_pandas
-from spark_llm.udf.lazy_udf import LazyUDF, Plan, Results
+from spark_llm.udf.lazy_udf import LazyUDF
+from spark_llm.udf.plan import Plan, Results, task_sender
 
 REQUESTS = StructField("requests", IntegerType())
 
@@ -67,15 +67,14 @@ class MultiUDFPlan:
         return self._answers(batches, [part.plan.pandas for part in self.parts])
 
     def _answers(self, batches: Iterator[Any], runs: Sequence[Ask]) -> Iterator[ParallelResults]:
-        task = TaskContext.get()
-        partition, attempt = (0, 0) if task is None else (task.partitionId(), task.taskAttemptId())
         address, chunk = self.live or (None, 0)
-        reporter = Reporter(address, chunk, partition, attempt)
+        reporter, ended = Reporter(address, task_sender(chunk)), False
         try:
             asks = [partial(_reported_results, part, run, reporter) for part, run in zip(self.parts, runs, strict=True)]
             yield from ask_in_parallel(batches, asks)
+            ended = True
         finally:
-            reporter.close()
+            reporter.close(ended=ended)
 
 
 def _reported_results(part: PartPlan, run: Ask, reporter: Reporter, batches: Iterator[Any]) -> Results:
@@ -138,6 +137,10 @@ class MultiUDF(LazyUDF):
     def __repr__(self) -> str:
         """Show the parts, without secrets."""
         return f"MultiUDF({', '.join(f'{part.name}={part.udf!r}' for part in self.parts)})"
+
+    def _watched(self, plan: Plan) -> Plan:
+        """Return the plan as it is: a table job has counts and a bar of its own."""
+        return plan
 
     def _arrow_converter(self) -> Callable[[Any, Any], Any]:
         return columns_to_arrow

@@ -31,17 +31,18 @@ from spark_llm.enrich.lease import Lease
 from spark_llm.enrich.merge import Merger, mergeable_schema
 from spark_llm.enrich.multi_udf import LiveReporting
 from spark_llm.enrich.plan import RunPlan, plan_run
-from spark_llm.enrich.progress.bar import Progress
 from spark_llm.enrich.report import EnrichReport, limits_text
 from spark_llm.enrich.source import Source, input_types
 from spark_llm.enrich.staging import Staging, lease_table
 from spark_llm.enrich.table import Table, apply_plan
 from spark_llm.enrich.work_table import WorkTable
-from spark_llm.livecounts.counts import LiveCounts, local_address_for
+from spark_llm.livecounts.counts import LiveCounts
 from spark_llm.livecounts.flows import JobFlow
 from spark_llm.metering.chunking import ChunkPlanner, Limits
 from spark_llm.metering.prices import Price, price_notes, total_cost
 from spark_llm.metering.tally import Tally
+from spark_llm.monitoring.bar import Progress
+from spark_llm.monitoring.driver_address import driver_host
 from spark_llm.udf.lazy_udf import Call
 from spark_llm.usage.observed import observed_values
 
@@ -172,7 +173,7 @@ class Job:
         allotter = Allotter() if runner.has_limits else None
         answer = None if allotter is None else partial(answer_to_need, allotter)
         with (
-            LiveCounts(_driver_host(spark) if self.progress or allotter else "", answer) as live,
+            LiveCounts(driver_host(spark) if self.progress or allotter else "", answer) as live,
             Progress(work.to_ask, live, partial(total_cost, self.prices), enabled=self.progress) as progress,
         ):
             number = 0
@@ -207,11 +208,6 @@ def run_id() -> str:
 
 def _schemas(source: DataFrame, target: DataFrame | None) -> tuple[StructType, StructType | None]:
     return source.schema, None if target is None else target.schema
-
-
-def _driver_host(spark: SparkSession) -> str:
-    """Return where workers find this process: the driver's address, or this client's on its way to the server."""
-    return local_address_for(spark.client.host) if is_remote() else spark.conf.get("spark.driver.host") or ""
 
 
 def _source_rows(counts: Mapping[str, int] | None, work: WorkTable) -> int | None:

@@ -1,5 +1,5 @@
 """Counts that workers send to the driver while a job runs.
 
-Nothing is shown here: the bar is in `enrich.progress`.
+Nothing is shown here: the bar is in `monitoring`.
 Begin with `counts`; `datagrams` has the format.
 """

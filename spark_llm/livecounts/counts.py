@@ -6,6 +6,7 @@ nothing is shown until a chunk is done.
 
 import contextlib
 import ipaddress
+import os
 import secrets
 import selectors
 import socket
@@ -13,9 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from types import TracebackType
 
-from spark_llm.livecounts.datagrams import Count, RunningCounts, Sender, encoded_counts
+from spark_llm.livecounts.datagrams import Count, Report, RunningCounts, Sender, encoded_counts
 from spark_llm.livecounts.flows import CurrentFlow, JobFlow, RunningFlows
 from spark_llm.livecounts.signing import signed, verified
 from spark_llm.metering.tally import Tally
@@ -23,6 +25,9 @@ from spark_llm.protocol.values import Result
 
 SEND_INTERVAL_S = 0.5  # of one task, at least
 SECRET_BYTES = 16
+PENDING_ROWS = 64  # results that a reporter holds before it counts them: counting several at once costs less
+CHECK_S = 1.0  # between two looks at whether hosts still need answers after the end
+RECEIVE_BYTES = 2**20  # of datagrams that may wait to be read; the system may allow less
 _JOIN_TIMEOUT_S = 5.0
 MAX_DATAGRAM_BYTES = 65_535
 ADDRESS_ERRORS = (OSError, ValueError)  # no route to an address; ValueError for a malformed one
@@ -44,7 +49,7 @@ class Address:
 
 
 class LiveCounts:
-    """The driver's listener: the counts of the tasks in the running chunk, and the flow of the hosts' requests.
+    """The driver's listener: the counts of the tasks of a chunk or block, and the flow of the hosts' requests.
 
     >>> with LiveCounts(local_address_for("executor.host")) as live:
     ...     live.begin(1)
@@ -52,16 +57,29 @@ class LiveCounts:
     ...     live.rows()
     """
 
-    def __init__(self, host: str, answer: Answer | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        answer: Answer | None = None,
+        *,
+        secret: bytes | None = None,
+        is_needed: Callable[[float], bool] = lambda now: False,  # noqa: ARG005 -- whatever the time
+    ) -> None:
         """Listen on this address of the machine only, inside the `with` block.
 
-        `answer` gets the payload of each signed datagram; what it returns is signed and sent back to its sender.
+        Args:
+            host: The address.
+            answer: Gets the payload of each signed datagram; what it returns is signed and sent back to its sender.
+            secret: Signs the datagrams; without one, the listener makes its own.
+            is_needed: Whether somebody needs answers at this time of `time.monotonic`: then they are given also after
+                the block, until nobody does.
         """
-        self._host, self._answer = host, answer
-        self._secret = secrets.token_bytes(SECRET_BYTES)
+        self._host, self._answer, self._is_needed = host, answer, is_needed
+        self._secret = secret or secrets.token_bytes(SECRET_BYTES)
         self._running, self._flows = RunningCounts(self._secret), RunningFlows(self._secret)
         self._lock = threading.Lock()
-        self._resources = contextlib.ExitStack()
+        self._reader: tuple[threading.Thread, socket.socket] | None = None  # which ends when the socket is closed
+        self._has_read_all = threading.Event()
         self._address: Address | None = None
 
     @property
@@ -75,19 +93,22 @@ class LiveCounts:
             ours, theirs = map(resources.enter_context, socket.socketpair())
             reader = threading.Thread(target=self._read, args=(listener, theirs), name="spark_llm-live", daemon=True)
             reader.start()  # RuntimeError if the machine has no thread left
-            resources.callback(reader.join, _JOIN_TIMEOUT_S)
-            resources.callback(ours.close)  # ends the reader
+            resources.pop_all()  # the reader closes its sockets
             host, port, *_ = listener.getsockname()
-            self._address = Address(host, port, self._secret)
-            self._resources = resources.pop_all()
+            self._address, self._reader = Address(host, port, self._secret), (reader, ours)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        """Read what has arrived, and end. Where hosts still need answers, the reader goes on with them alone."""
         self._address = None
-        with contextlib.suppress(OSError):  # a socket neither fails a job nor hides its error
-            self._resources.close()
+        if self._reader is not None:
+            reader, end = self._reader
+            end.close()
+            self._has_read_all.wait(_JOIN_TIMEOUT_S)
+            if not self._is_needed(time.monotonic()):
+                reader.join(_JOIN_TIMEOUT_S)
 
     def begin(self, chunk: int, columns: Iterable[str] = ()) -> None:
         """Reset the counts and count the tasks of this chunk only; each chunk has a number of its own.
@@ -123,47 +144,50 @@ class LiveCounts:
             return self._flows.job()
 
     def _read(self, listener: socket.socket, end: socket.socket) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(listener, selectors.EVENT_READ)
-            selector.register(end, selectors.EVENT_READ)
-            while all(ready.fileobj is listener for ready, _ in selector.select()):
-                try:
-                    datagram, sender = listener.recvfrom(MAX_DATAGRAM_BYTES)
-                except BlockingIOError:  # its checksum was wrong
-                    continue
-                except OSError:
-                    return
-                now = time.monotonic()
-                with self._lock:
-                    self._running.receive(datagram)
-                    self._flows.receive(datagram, now)
-                if self._answer is None or (payload := verified(self._secret, datagram)) is None:
-                    continue
-                if (reply := self._answer(payload, now)) is not None:
-                    with contextlib.suppress(OSError):  # the sender asks again
-                        listener.sendto(signed(self._secret, reply), sender)
+        with contextlib.suppress(OSError), listener, end, selectors.DefaultSelector() as selector:
+            try:
+                selector.register(listener, selectors.EVENT_READ)
+                selector.register(end, selectors.EVENT_READ)
+                while all(ready.fileobj is listener for ready, _ in selector.select()):
+                    self._receive(listener)
+                selector.unregister(end)
+                until = time.monotonic() + _JOIN_TIMEOUT_S
+                while selector.select(0) and time.monotonic() < until:
+                    self._receive(listener)
+            finally:
+                self._has_read_all.set()
+            while self._is_needed(time.monotonic()):
+                if selector.select(CHECK_S):
+                    self._receive(listener, counts=False)
+
+    def _receive(self, listener: socket.socket, *, counts: bool = True) -> None:
+        try:
+            datagram, sender = listener.recvfrom(MAX_DATAGRAM_BYTES)
+        except BlockingIOError:  # its checksum was wrong
+            return
+        now = time.monotonic()
+        if counts:
+            with self._lock:
+                self._running.receive(datagram)
+                self._flows.receive(datagram, now)
+        if self._answer is None or (payload := verified(self._secret, datagram)) is None:
+            return
+        if (reply := self._answer(payload, now)) is not None:
+            with contextlib.suppress(OSError):  # the sender asks again
+                listener.sendto(signed(self._secret, reply), sender)
 
 
 class Reporter:
-    """Sends one task's counts to the driver; safe for threads. It never waits and never raises."""
+    """Sends one stream's counts to the driver; safe for threads. It never waits and never raises."""
 
-    def __init__(
-        self,
-        address: Address | None,
-        chunk: int,
-        partition: int,
-        attempt: int,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Report to an address; with None, nothing is sent.
-
-        `attempt` grows with every attempt at the partition, as `TaskContext.taskAttemptId` does.
-        """
+    def __init__(self, address: Address | None, sender: Sender, clock: Callable[[], float] = time.monotonic) -> None:
+        """Report to an address; with None, nothing is sent."""
         self._address = address
-        self._sender = Sender(chunk, partition, attempt)
+        self._sender = sender
         self._clock = clock
         self._lock = threading.Lock()
         self._counts: dict[str, Count] = {}
+        self._pending: dict[str, list[Result | None]] = {}  # results that are not counted yet
         self._has_unsent = False
         self._next_send_at = -float("inf")
         self._socket: socket.socket | None = None
@@ -177,27 +201,36 @@ class Reporter:
             return
         with self._lock:
             if results:
-                self._counts[column] = self._counts.get(column, Count()).plus(Count.of(results))
+                pending = self._pending.setdefault(column, [])
+                pending += results
                 self._has_unsent = True
+                if len(pending) >= PENDING_ROWS:
+                    self._count(column)
             if self._has_unsent and (now := self._clock()) >= self._next_send_at:
                 self._next_send_at = now + SEND_INTERVAL_S
                 self._send(self._address)
 
-    def close(self) -> None:
-        """Send the final counts, and close the socket."""
+    def close(self, *, ended: bool = False) -> None:
+        """Send the final counts, and close the socket. `ended` says that the stream has come to its end."""
         with self._lock:
-            if self._address is not None and self._has_unsent:
-                self._send(self._address)
+            if self._address is not None and (self._has_unsent or ended):
+                self._send(self._address, ended=ended)
             if self._socket is not None:
                 self._socket.close()
                 self._socket = None
 
-    def _send(self, address: Address) -> None:
+    def _count(self, column: str) -> None:
+        results = self._pending.pop(column)
+        self._counts[column] = self._counts.get(column, Count()).plus(Count.of(results))
+
+    def _send(self, address: Address, *, ended: bool = False) -> None:
         self._has_unsent = False
+        for column in list(self._pending):
+            self._count(column)
         with contextlib.suppress(*ADDRESS_ERRORS):
             if self._socket is None:
                 self._socket = connected_socket(address)
-            for datagram in encoded_counts(address.secret, self._sender, self._counts):
+            for datagram in encoded_counts(address.secret, Report(self._sender, ended, self._counts)):
                 self._socket.send(datagram)
 
 
@@ -227,6 +260,16 @@ def local_address_for(host: str, port: int = 9) -> str:
     return ""
 
 
+def process_secret() -> bytes:
+    """Return the secret of this process: always the same one, and another one in a forked process."""
+    return _secret_of(os.getpid())
+
+
+@cache
+def _secret_of(process: int) -> bytes:  # noqa: ARG001 -- the cache knows it
+    return secrets.token_bytes(SECRET_BYTES)
+
+
 def _bound_socket(host: str) -> socket.socket:
     """Return a socket on a free port of this address; raise `OSError` for none, or for that of all interfaces."""
     candidates = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM) if host else []
@@ -237,6 +280,7 @@ def _bound_socket(host: str) -> socket.socket:
         try:
             bound.bind(address)
             bound.setblocking(False)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         except OSError:
             bound.close()
             continue

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import reduce
 from typing import Any
 
 from spark_llm.errors import Kind
@@ -56,12 +55,7 @@ class Tally:
 
     def plus(self, other: "Tally") -> "Tally":
         """Return the sum of two tallies."""
-        sums = {name: getattr(self, name) + getattr(other, name) for name in NUMBERS}
-        tiers = {
-            tier: self.tiers.get(tier, _NONE).plus(other.tiers.get(tier, _NONE))
-            for tier in dict.fromkeys((*self.tiers, *other.tiers))
-        }
-        return Tally(failed=dict(Counter(self.failed) + Counter(other.failed)), tiers=tiers, **sums)
+        return total_of((self, other))
 
 
 class Totals(ABC):
@@ -123,9 +117,15 @@ class Totals(ABC):
 
 NUMBERS = tuple(part.name for part in fields(Tally) if part.name not in ("failed", "tiers"))
 """The fields of a tally that are numbers."""
-_NONE = Tally()
 
 
 def total_of(tallies: Iterable[Tally]) -> Tally:
     """Return the sum of tallies; zeros where there are none."""
-    return reduce(Tally.plus, tallies, Tally())
+    parts = list(tallies)
+    failed, tiers = Counter[Kind](), dict[str, list[Tally]]()
+    for part in parts:
+        failed.update(part.failed)
+        for tier, tokens in part.tiers.items():
+            tiers.setdefault(tier, []).append(tokens)
+    sums = {name: sum([getattr(part, name) for part in parts]) for name in NUMBERS}
+    return Tally(failed=dict(+failed), tiers={tier: total_of(of_tier) for tier, of_tier in tiers.items()}, **sums)

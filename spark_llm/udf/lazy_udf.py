@@ -10,10 +10,10 @@ import contextlib
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -22,34 +22,18 @@ from pyspark.errors import PySparkException, PySparkRuntimeError
 from pyspark.sql import Column, SparkSession
 from pyspark.sql.pandas.functions import PandasUDFType, pandas_udf
 from pyspark.sql.types import DataType, StructType
+from pyspark.sql.utils import is_remote
 
-from spark_llm.engine.registry import engine_for
 from spark_llm.engine.request_spec import RequestSpec, with_request_specs
 from spark_llm.errors import ConfigError, SparkLLMError
-from spark_llm.protocol.values import Result, Row
+from spark_llm.livecounts.counts import process_secret
+from spark_llm.protocol.values import Result
 from spark_llm.udf.columns import to_arrow, to_pandas
+from spark_llm.udf.plan import Plan, Results, WatchedPlan
 from spark_llm.udf.spark_types import arrow_type
 
 FLUSH_ARRAYS = 90  # empty batches that fill the worker's output buffer of 64 KB, so that Spark sends it
 _CALL_ATTRIBUTE = "_spark_llm_call"
-Results = Iterator[list[Result | None]]  # in the rows' order; an empty list asks for a flush
-
-
-class Plan(Protocol):
-    """The work of a UDF on one worker; it is pickled, so it is made of values.
-
-    A batch is one column, or a tuple of columns for a UDF that was called on several.
-    """
-
-    @property
-    def canonical(self) -> Any:  # noqa: ANN401 -- what JSON holds
-        """The request in the form of `protocol.canonical`; table jobs compare it with the one of earlier runs."""
-
-    def arrow(self, batches: Iterator[Any]) -> Results:
-        """Yield the results for rows in Arrow arrays."""
-
-    def pandas(self, batches: Iterator[Any]) -> Results:
-        """Yield the results for rows in pandas series and frames."""
 
 
 class LazyUDF(ABC):
@@ -101,10 +85,10 @@ class LazyUDF(ABC):
         """
 
         def of_application(spec: RequestSpec) -> RequestSpec:
-            named = replace(spec.attribution, application=application, application_name=application_name)
-            return replace(spec, application=application, attribution=named)
+            who = replace(spec.attribution, application=application, application_name=application_name)
+            return replace(spec, attribution=who)
 
-        plan = with_request_specs(self.plan(), of_application)
+        plan = self._watched(with_request_specs(self.plan(), of_application))
         if is_at_least(spark_version, 4, 1):
             from pyspark.sql.pandas.functions import arrow_udf  # PySpark 3.5 and 4.0 lack it
 
@@ -115,6 +99,10 @@ class LazyUDF(ABC):
             function = _pandas_function(plan, self._field, self._pandas_converter())
         function.__name__ = function.__qualname__ = self.__name__
         return make_udf(function, self.returnType).asNondeterministic()
+
+    def _watched(self, plan: Plan) -> Plan:
+        """Return the plan with its counts for `progress`."""
+        return WatchedPlan(self.__name__, plan, process_secret())
 
     def _arrow_converter(self) -> Callable[[Any, pa.StructType], pa.StructArray]:
         """Return the function that converts results to Arrow; it is pickled with the plan."""
@@ -145,12 +133,6 @@ def call_of(column: Column) -> Call | None:
     return vars(column).get(_CALL_ATTRIBUTE)
 
 
-def answers(spec: RequestSpec, rows: Iterator[Sequence[Row]]) -> Results:
-    """Yield the results of the rows of a Spark task."""
-    task = TaskContext.get()
-    return engine_for(spec, None if task is None else task.stageId()).stream(spec.task, rows)
-
-
 def active_session() -> SparkSession:
     """Return the active session, whose server decides which kinds of UDF exist; raises `ConfigError` without one."""
     try:
@@ -163,13 +145,14 @@ def active_session() -> SparkSession:
 
 def application_of(spark: SparkSession) -> tuple[str, str]:
     """Return the ID and the name of the session's Spark application; empty where the server does not tell them."""
-
-    def setting(name: str) -> str:
-        with contextlib.suppress(PySparkException):
-            return spark.conf.get(name, "") or ""
-        return ""
-
-    return setting("spark.app.id"), setting("spark.app.name")
+    with contextlib.suppress(PySparkException):
+        if is_remote():  # one call for both
+            pairs = ("spark.app.id", ""), ("spark.app.name", "")
+            application, name = spark.client.get_config_with_defaults(*pairs)
+        else:
+            application, name = spark.conf.get("spark.app.id", ""), spark.conf.get("spark.app.name", "")
+        return application or "", name or ""
+    return "", ""
 
 
 def is_at_least(spark_version: str, major: int, minor: int) -> bool:

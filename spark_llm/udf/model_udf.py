@@ -26,7 +26,8 @@ from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
 from spark_llm.protocol.values import Item
 from spark_llm.udf.columns import arrow_rows, pandas_rows
-from spark_llm.udf.lazy_udf import LazyUDF, Results, active_session, answers
+from spark_llm.udf.lazy_udf import LazyUDF, active_session
+from spark_llm.udf.plan import Results, answers
 from spark_llm.udf.returns import structured_output_of
 from spark_llm.udf.spark_types import spark_type, struct_of
 from spark_llm.udf.template_columns import arrow_prompts, pandas_prompts, template_struct

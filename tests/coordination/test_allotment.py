@@ -34,6 +34,7 @@ def test_a_host_that_never_hears_waits_then_sends_one_then_goes_by_tasks() -> No
 
     assert [NOTHING, ONE, None] == [share.limits(at) for at in times]
     assert ["waiting", "waiting", "tasks"] == [share.source(at) for at in times]
+    assert not any(share.is_lost(at) for at in times)
     assert [times[1], times[2], None] == [share.next_change_at(at) for at in times]
 
 
@@ -58,6 +59,7 @@ def test_a_share_ends_in_its_floor_and_the_floor_in_one_request() -> None:
     assert [SHARE, FLOOR, ONE] == [share.limits(at) for at in times]
     assert ["driver", "floor", "waiting"] == [share.source(at) for at in times]
     assert [times[1], times[2], None] == [share.next_change_at(at) for at in times]
+    assert [False, False, True] == [share.is_lost(at) for at in times]
 
 
 @pytest.mark.parametrize(

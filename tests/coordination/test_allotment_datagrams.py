@@ -15,7 +15,7 @@ from spark_llm.coordination.allotment_datagrams import (
     encoded_need,
 )
 from spark_llm.coordination.allotter import Allotter
-from spark_llm.livecounts.datagrams import Sender, decoded_counts, encoded_counts
+from spark_llm.livecounts.datagrams import Count, Report, Sender, decoded_counts, encoded_counts
 from spark_llm.livecounts.signing import signed, verified
 from tests.support.strategies import JSON, TEXTS
 
@@ -32,7 +32,8 @@ NEED = Need("host", "chat", HardLimits(5), 1.0, 0, 3, HardLimits(1))
 def test_what_is_encoded_is_decoded(need: Need, allotment: Allotment) -> None:
     """Neither is taken for the other one, nor for live counts; nor are these taken for one of them."""
     need_payload, allotment_payload = encoded_need(need), encoded_allotment(allotment)
-    counts = verified(SECRET, next(encoded_counts(SECRET, Sender(1, 2, 3), {}), signed(SECRET, b"[1,2,3,[]]")))
+    report = Report(Sender(1, 2, 3, 4, 5), ended=True, columns={"mood": Count(1)})
+    counts = verified(SECRET, next(encoded_counts(SECRET, report)))
 
     assert need == decoded_need(need_payload)
     assert allotment == decoded_allotment(allotment_payload)

@@ -213,3 +213,17 @@ def test_keys_have_limits_of_their_own() -> None:
     assert first is not None
     assert second is not None
     assert (HardLimits(5), HardLimits(7)) == (first.share, second.share)
+
+
+def test_answers_are_needed_while_a_host_wants_to_send() -> None:
+    """Not before, not when its rows have ended, and not long after it has fallen silent."""
+    allotter = Allotter()
+    need = Need("a", "chat", LIMITS, 1.0, 0, 3, HardLimits(0))
+    needed = [allotter.is_needed(0.0)]
+    allotter.on_need(need, 1.0)
+    needed += [allotter.is_needed(1.0), allotter.is_needed(1.0 + VALID_S)]
+    allotter.on_need(need._replace(asked_at=20.0), 20.0)
+    allotter.on_need(need._replace(asked_at=21.0, wanted=0), 21.0)
+    needed.append(allotter.is_needed(21.0))
+
+    assert [False, True, False, False] == needed

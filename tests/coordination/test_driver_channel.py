@@ -16,6 +16,7 @@ from spark_llm.coordination.driver_channel import DriverChannel
 from spark_llm.coordination.member import Demand
 from spark_llm.coordination.worker import Worker, clock
 from spark_llm.livecounts.counts import Address, LiveCounts, Reporter
+from spark_llm.livecounts.datagrams import Sender
 from spark_llm.protocol.values import Result
 
 pytestmark = pytest.mark.waits
@@ -45,9 +46,9 @@ class Host:
         self.channel = DriverChannel(worker, address, name, "chat", LIMITS, usage, self.told.append, "http://x")
 
 
-def run_until(loop: asyncio.AbstractEventLoop, condition: Callable[[], bool]) -> None:
-    """Run the loop until the condition is met, for ten seconds at most."""
-    end = loop.time() + 10
+def run_until(loop: asyncio.AbstractEventLoop, condition: Callable[[], bool], within_s: float = 10) -> None:
+    """Run the loop until the condition is met, for `within_s` at most."""
+    end = loop.time() + within_s
 
     def check() -> None:
         if condition() or loop.time() > end:
@@ -65,7 +66,7 @@ def test_hosts_share_the_limits_and_one_that_is_left_has_all(loop: asyncio.Abstr
     with LiveCounts("127.0.0.1", partial(answer_to_need, allotter)) as live:
         assert live.address is not None
         live.begin(1)
-        with contextlib.closing(Reporter(live.address, 1, 0, 0)) as reporter:
+        with contextlib.closing(Reporter(live.address, Sender(1, 0, 0, 0, 0))) as reporter:
             reporter.add("mood", [Result(requests=1)])
         first = Host(loop, live.address, "a", 100)
         run_until(loop, lambda: first.told[-1:] == [LIMITS])
@@ -93,6 +94,22 @@ def test_a_host_that_hears_nobody_sends_one_request(address: Address, loop: asyn
     host.channel.close()
 
     assert [HardLimits(0, 0.0, 0.0), HardLimits(1, 1.0, 1.0)] == host.told
+
+
+@pytest.mark.slow
+def test_new_rows_of_a_host_that_has_lost_its_driver_go_by_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """The driver's block has ended, and a stream of Spark goes on: its next batch is not held at one request."""
+    with LiveCounts("127.0.0.1", partial(answer_to_need, Allotter())) as live:
+        assert live.address is not None
+        host = Host(loop, live.address, "a", 100)
+        run_until(loop, lambda: host.told[-1:] == [LIMITS])
+    one = HardLimits(1, 1.0, 1.0)
+    run_until(loop, lambda: host.told[-1:] == [one], within_s=40)
+    host.channel.ask()
+    run_until(loop, lambda: host.told[-1:] == [None], within_s=15)
+    host.channel.close()
+
+    assert [LIMITS, one, HardLimits(0, 0.0, 0.0), one, None] == host.told[1:]
 
 
 def test_strangers_are_not_heard(loop: asyncio.AbstractEventLoop) -> None:

@@ -1,6 +1,7 @@
 """Live counts over real sockets: the driver gets the tasks' counts and no others, and no task fails for it."""
 
 import contextlib
+import os
 import pickle
 import socket
 import threading
@@ -12,13 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spark_llm.livecounts.counts import (
+    PENDING_ROWS,
     SEND_INTERVAL_S,
     Address,
     LiveCounts,
     Reporter,
     connected_socket,
     local_address_for,
+    process_secret,
 )
+from spark_llm.livecounts.datagrams import Sender
 from spark_llm.livecounts.signing import signed, verified
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.values import Result, RowError, Usage
@@ -44,6 +48,11 @@ def address_of(live: LiveCounts) -> Address:
     return live.address
 
 
+def sender(chunk: int = 1, partition: int = 0) -> Sender:
+    """Return the first attempt at a partition."""
+    return Sender(chunk, 0, partition, partition, 0)
+
+
 def counts_when(live: LiveCounts, condition: Callable[[dict[str, Tally]], bool]) -> dict[str, Tally]:
     """Return the counts as soon as they meet the condition, or after five seconds."""
     pause = threading.Event()
@@ -53,7 +62,7 @@ def counts_when(live: LiveCounts, condition: Callable[[dict[str, Tally]], bool])
 
 def counts_after_all_sent(live: LiveCounts, chunk: int) -> dict[str, Tally]:
     """Return the counts once every datagram so far is read: on loopback, none overtakes another."""
-    with contextlib.closing(Reporter(address_of(live), chunk, partition=10**6, attempt=10**6)) as last:
+    with contextlib.closing(Reporter(address_of(live), sender(chunk, 10**6))) as last:
         last.add("last", [None])
     return counts_when(live, lambda counts: "last" in counts)
 
@@ -75,7 +84,7 @@ def test_the_driver_gets_the_counts_of_all_tasks(host: str) -> None:
     with LiveCounts(host) as live:
         live.begin(3)
         for partition in range(4):
-            reporter = Reporter(address_of(live), 3, partition, attempt=partition)
+            reporter = Reporter(address_of(live), sender(3, partition))
             reporter.add("mood", [ANSWERED, None, FAILED])
             reporter.add("vector", [ANSWERED] * 3)
             reporter.close()
@@ -96,7 +105,7 @@ def test_a_task_sends_at_most_twice_a_second() -> None:
         driver.bind(("127.0.0.1", 0))
         driver.setblocking(False)
         host, port = driver.getsockname()
-        reporter = Reporter(Address(host, port, b"s" * 16), 1, 0, 0, clock)
+        reporter = Reporter(Address(host, port, b"s" * 16), sender(), clock)
 
         def datagrams_after(column: str, results: list[Result | None], after_s: float) -> int:
             clock.now_s += after_s
@@ -131,6 +140,71 @@ def arrived(driver: socket.socket) -> int:
         count += 1
 
 
+def test_the_last_datagram_of_a_stream_says_that_it_has_ended() -> None:
+    """It counts then, whatever a later attempt at its partition has reported."""
+    with LiveCounts("127.0.0.1") as live:
+        live.begin(1)
+        first, copy = (Reporter(address_of(live), Sender(1, 0, 0, attempt, attempt)) for attempt in (1, 2))
+        first.add("mood", [ANSWERED] * 5)
+        copy.add("mood", [ANSWERED])
+        copy.close()
+        begun = counts_when(live, lambda counts: bool(counts) and counts["mood"].asked == 1)
+        first.close(ended=True)
+        ended = counts_when(live, lambda counts: counts["mood"].asked == 5)
+
+    assert (1, 5) == (begun["mood"].asked, ended["mood"].asked)
+
+
+@given(st.lists(st.integers(0, PENDING_ROWS + 10), max_size=8))
+def test_counting_late_loses_no_row(sizes: list[int]) -> None:
+    """Results are counted when they are sent, or when there are many of them."""
+    clock = Clock()
+    with LiveCounts("127.0.0.1") as live:
+        live.begin(1)
+        reporter = Reporter(address_of(live), sender(), clock)
+        for size in sizes:
+            reporter.add("mood", [ANSWERED] * size)
+        reporter.close()
+
+    assert sum(sizes) == live.rows() == live.counts().get("mood", Tally()).asked
+
+
+def test_what_has_arrived_is_read_before_the_end() -> None:
+    """The last counts of a job are in the driver's socket when Spark says that it is done."""
+    with LiveCounts("127.0.0.1") as live:
+        live.begin(1)
+        for partition in range(200):
+            with contextlib.closing(Reporter(address_of(live), sender(partition=partition))) as reporter:
+                reporter.add("mood", [ANSWERED])
+
+    assert (200, 200) == (live.rows(), live.counts()["mood"].asked)
+
+
+def test_hosts_that_need_answers_get_them_after_the_end() -> None:
+    """A job may go on when its block has ended; it is counted no more, and the port is free when nobody asks."""
+    needed = threading.Event()
+    needed.set()
+    with LiveCounts("127.0.0.1", lambda payload, _: payload[::-1], is_needed=lambda _: needed.is_set()) as live:
+        live.begin(1)
+        address = address_of(live)
+    with connected_socket(address) as host:
+        with contextlib.closing(Reporter(address, sender())) as reporter:
+            reporter.add("mood", [ANSWERED])
+        host.settimeout(5)
+        host.send(signed(address.secret, b"abc"))
+        reply = host.recv(100)
+        needed.clear()
+        host.send(signed(address.secret, b"the last"))
+    reader = next((each for each in threading.enumerate() if each.name == "spark_llm-live"), None)
+    if reader is not None:
+        reader.join(5)
+
+    assert b"cba" == verified(address.secret, reply)
+    assert (None, 0) == (live.address, live.rows())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as same:
+        same.bind(("127.0.0.1", address.port))
+
+
 @settings(max_examples=20)
 @given(st.lists(st.binary(max_size=100), min_size=1, max_size=20))
 def test_datagrams_of_strangers_do_not_count(garbage: list[bytes]) -> None:
@@ -141,7 +215,7 @@ def test_datagrams_of_strangers_do_not_count(garbage: list[bytes]) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             for datagram in garbage:
                 stranger.sendto(datagram, (address.host, address.port))
-        with contextlib.closing(Reporter(replace(address, secret=b"?" * 16), 1, 0, 0)) as reporter:
+        with contextlib.closing(Reporter(replace(address, secret=b"?" * 16), sender())) as reporter:
             reporter.add("mood", [ANSWERED])
 
         assert ["last"] == list(counts_after_all_sent(live, 1))
@@ -174,7 +248,7 @@ def test_a_task_of_another_chunk_does_not_count() -> None:
     """A task may still send when its chunk is over."""
     with LiveCounts("127.0.0.1") as live:
         live.begin(1)
-        late = Reporter(address_of(live), 1, 0, 0)
+        late = Reporter(address_of(live), sender())
         live.begin(2)
         late.add("mood", [ANSWERED])
         late.close()
@@ -190,7 +264,7 @@ def test_on_another_machines_address_nothing_is_counted(host: str) -> None:
     """The same holds for the address of all interfaces; the job goes on without live counts."""
     with LiveCounts(host) as live:
         live.begin(1)
-        Reporter(live.address, 1, 0, 0).add("mood", [ANSWERED])
+        Reporter(live.address, sender()).add("mood", [ANSWERED])
 
         assert live.address is None
         assert ({}, 0) == (live.counts(), live.rows())
@@ -227,7 +301,7 @@ def test_it_listens_on_one_address_and_releases_the_port() -> None:
 )
 def test_a_task_without_a_listener_does_not_fail(address: Address | None) -> None:
     """It neither waits nor raises, and it closes its socket."""
-    reporter = Reporter(address, 1, 0, 0)
+    reporter = Reporter(address, sender())
     for _ in range(3):
         reporter.add("mood", [ANSWERED])
     reporter.close()
@@ -237,7 +311,7 @@ def test_columns_in_several_threads_are_all_counted() -> None:
     """One task asks its columns in parallel, with one reporter."""
     with LiveCounts("127.0.0.1") as live:
         live.begin(1)
-        reporter = Reporter(address_of(live), 1, 0, 0)
+        reporter = Reporter(address_of(live), sender())
 
         def ask(column: str) -> None:
             for _ in range(500):
@@ -268,6 +342,28 @@ def test_every_run_has_a_secret_of_its_own() -> None:
     with LiveCounts("127.0.0.1") as one, LiveCounts("127.0.0.1") as other:
         assert address_of(one).secret != address_of(other).secret
         assert 16 == len(address_of(one).secret)
+
+
+def test_a_process_has_one_secret_and_a_forked_one_another() -> None:
+    """A UDF that was made in one process is not counted by another one that listens at the same port."""
+    reads, writes = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writes, process_secret())
+        os._exit(0)
+    os.waitpid(child, 0)
+    forked = os.read(reads, 100)
+    for end in (reads, writes):
+        os.close(end)
+
+    assert process_secret() == process_secret()
+    assert (16, 16) == (len(process_secret()), len(forked))
+    assert forked != process_secret()
+
+
+def test_a_listener_uses_the_secret_that_it_is_given() -> None:
+    """The UDFs of a process know it before a block begins."""
+    with LiveCounts("127.0.0.1", secret=process_secret()) as live:
+        assert process_secret() == address_of(live).secret
 
 
 @pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", "127.0.0.1"), ("a" * 70, ""), ("", "")])

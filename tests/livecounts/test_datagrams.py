@@ -1,6 +1,8 @@
 """Datagrams of live counts: the driver decodes the counts of the tasks, whatever the network does to them."""
 
+import pickle
 from collections import Counter
+from itertools import islice
 
 import pytest
 from hypothesis import given
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 from spark_llm.errors import KINDS
 from spark_llm.livecounts.datagrams import (
     MAX_BYTES,
+    MAX_PLACES,
     Count,
+    Report,
     RunningCounts,
     Sender,
     decoded_counts,
@@ -34,7 +38,8 @@ RESULTS = st.lists(
     max_size=12,
 )
 COLUMNS = st.dictionaries(TEXTS, RESULTS.map(Count.of), min_size=1, max_size=4)
-SENDERS = st.builds(Sender, WHOLE, WHOLE, WHOLE)
+SENDERS = st.builds(Sender, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE)
+REPORTS = st.builds(Report, SENDERS, st.booleans(), COLUMNS)
 
 
 def counted(rows: int) -> Count:
@@ -42,11 +47,19 @@ def counted(rows: int) -> Count:
     return Count.of([Result(text="", requests=1)] * rows)
 
 
-def datagram(partition: int, attempt: int, chunk: int = 1, **columns: int) -> bytes:
-    """Return the datagram of an attempt, with the number of rows of each column."""
-    [only] = encoded_counts(
-        SECRET, Sender(chunk, partition, attempt), {name: counted(rows) for name, rows in columns.items()}
-    )
+def datagram(
+    partition: int,
+    attempt: int,
+    *,
+    chunk: int = 1,
+    stage: int = 0,
+    stream: int = 0,
+    ended: bool = False,
+    **columns: int,
+) -> bytes:
+    """Return the datagram of a stream in an attempt, with the number of rows of each column."""
+    sender = Sender(chunk, stage, partition, attempt, stream)
+    [only] = encoded_counts(SECRET, Report(sender, ended, {name: counted(rows) for name, rows in columns.items()}))
     return only
 
 
@@ -85,31 +98,32 @@ def test_a_count_has_rows_errors_tokens_and_requests(results: list[Result | None
     assert flex == count.tally.tiers.get("flex", Tally()).cache_write_tokens
 
 
-@given(SENDERS, COLUMNS)
-def test_encoded_counts_are_decoded(sender: Sender, columns: dict[str, Count]) -> None:
-    """The counts of all columns arrive, in datagrams of `MAX_BYTES` at most."""
-    datagrams = list(encoded_counts(SECRET, sender, columns))
+@given(REPORTS)
+def test_encoded_counts_are_decoded(report: Report) -> None:
+    """The counts of all columns arrive, in datagrams of `MAX_BYTES` at most, each with its sender and its end."""
+    datagrams = list(encoded_counts(SECRET, report))
     decoded = [decoded_counts(SECRET, each) for each in datagrams]
 
-    assert [sender] * len(decoded) == [each[0] for each in decoded if each]
-    assert columns == {name: count for each in decoded if each for name, count in each[1].items()}
+    assert [report[:2]] * len(decoded) == [each[:2] for each in decoded if each]
+    assert report.columns == {name: count for each in decoded if each for name, count in each.columns.items()}
     assert max(map(len, datagrams)) <= MAX_BYTES
 
 
 def test_ten_columns_fit_in_a_datagram() -> None:
     """The columns are of a long job, with errors; forty of them fit in four datagrams."""
+    sender = Sender(12, 34, 199, 123_456, 2**32 - 1)
     tally = Tally(12_000, {"rate_limited": 100}, 1_234_567, 234_567, 123_456, 1_469_134, 12_345)
     columns = {f"column_number_{number}": Count(12_000, tally) for number in range(40)}
     ten = dict(list(columns.items())[:10])
 
-    assert [993] == [len(each) for each in encoded_counts(SECRET, Sender(12, 199, 123_456), ten)]
-    assert 4 == len(list(encoded_counts(SECRET, Sender(12, 199, 123_456), columns)))
+    assert [989] == [len(each) for each in encoded_counts(SECRET, Report(sender, ended=False, columns=ten))]
+    assert 4 == len(list(encoded_counts(SECRET, Report(sender, ended=False, columns=columns))))
 
 
-@given(SENDERS, COLUMNS, st.data())
-def test_a_datagram_with_a_wrong_bit_is_dropped(sender: Sender, columns: dict[str, Count], data: st.DataObject) -> None:
+@given(REPORTS, st.data())
+def test_a_datagram_with_a_wrong_bit_is_dropped(report: Report, data: st.DataObject) -> None:
     """The position of the bit does not matter."""
-    first = next(encoded_counts(SECRET, sender, columns))
+    first = next(encoded_counts(SECRET, report))
     bit = data.draw(st.integers(0, 8 * len(first) - 1))
     flipped = bytearray(first)
     flipped[bit // 8] ^= 1 << bit % 8
@@ -117,10 +131,10 @@ def test_a_datagram_with_a_wrong_bit_is_dropped(sender: Sender, columns: dict[st
     assert decoded_counts(SECRET, bytes(flipped)) is None
 
 
-@given(SENDERS, COLUMNS, st.data())
-def test_a_truncated_datagram_is_dropped(sender: Sender, columns: dict[str, Count], data: st.DataObject) -> None:
+@given(REPORTS, st.data())
+def test_a_truncated_datagram_is_dropped(report: Report, data: st.DataObject) -> None:
     """The length does not matter."""
-    first = next(encoded_counts(SECRET, sender, columns))
+    first = next(encoded_counts(SECRET, report))
 
     assert decoded_counts(SECRET, first[: data.draw(st.integers(0, len(first) - 1))]) is None
 
@@ -141,18 +155,21 @@ def test_a_signed_payload_of_another_format_is_dropped(garbage: bytes) -> None:
 @pytest.mark.parametrize(
     "payload",
     [
-        "[1,2,3]",
-        "[1,2,-3,[]]",
-        "[1,2,true,[]]",
-        '[1,2,3,[["a",1,1,0,0,0,0,{}]]]',
-        '[1,2,3,[["a",1,1,0,0,0,0,0,0,{}]]]',
-        '[1,2,3,[["a",1,2,0,0,0,0,0,{}]]]',
-        '[1,2,3,[["a",1,1,0,0,0,0,0,{"timeout":2}]]]',
-        '[1,2,3,[["a",1,1,0,0,0,0,0,{"new_kind":1}]]]',
-        '[1,2,3,[["a",1,1,0,0,0,0,0.5,{}]]]',
-        '[1,2,3,[[["a"],1,1,0,0,0,0,0,{}]]]',
-        '[1,2,3,[["a",1,1,0,0,0,0,0,[]]]]',
-        '[1,2,3,["a"]]',
+        "[1,2,3,4,5,0]",
+        "[1,2,3,4,-5,0,[]]",
+        "[1,2,3,4,true,0,[]]",
+        "[1,2,3,4,5,true,[]]",
+        "[1,2,3,4,0,[]]",
+        "[1,2,3,4,5,6,0,[]]",
+        '[1,2,3,4,5,0,[["a",1,1,0,0,0,0,{}]]]',
+        '[1,2,3,4,5,0,[["a",1,1,0,0,0,0,0,0,{}]]]',
+        '[1,2,3,4,5,0,[["a",1,2,0,0,0,0,0,{}]]]',
+        '[1,2,3,4,5,0,[["a",1,1,0,0,0,0,0,{"timeout":2}]]]',
+        '[1,2,3,4,5,0,[["a",1,1,0,0,0,0,0,{"new_kind":1}]]]',
+        '[1,2,3,4,5,0,[["a",1,1,0,0,0,0,0.5,{}]]]',
+        '[1,2,3,4,5,0,[[["a"],1,1,0,0,0,0,0,{}]]]',
+        '[1,2,3,4,5,0,[["a",1,1,0,0,0,0,0,[]]]]',
+        '[1,2,3,4,5,0,["a"]]',
         "[" * 100_000,
         "9" * 5_000,
     ],
@@ -185,6 +202,54 @@ def test_the_latest_attempt_counts() -> None:
     assert {"mood": 2} == asked(chunk)
 
 
+def test_an_attempt_that_has_ended_counts() -> None:
+    """A speculative copy that began later is killed then; of two that have ended, the later one counts."""
+    copy, end, copys_end = (
+        datagram(0, 9, mood=2),
+        datagram(0, 7, ended=True, mood=60),
+        datagram(0, 9, ended=True, mood=61),
+    )
+
+    assert {"mood": 60} == asked(running(datagram(0, 7, mood=50), copy, end))
+    assert {"mood": 60} == asked(running(end, copy))
+    assert {"mood": 61} == asked(running(end, copy, copys_end))
+
+
+def test_an_attempt_has_ended_when_all_its_streams_have() -> None:
+    """A task that failed in its second UDF is asked again in both."""
+    first = datagram(0, 7, stream=1, ended=True, chat_udf=60)
+    second, again = datagram(0, 7, stream=2, embed_udf=5), datagram(0, 9, stream=3, chat_udf=2)
+
+    assert {"chat_udf": 2} == asked(running(first, second, again))
+
+
+def test_streams_and_stages_add_up() -> None:
+    """Two UDFs of a task, also of one name, and the same partition of another stage, are other rows."""
+    counts = running(
+        datagram(0, 7, stream=1, chat_udf=3),
+        datagram(0, 7, stream=2, chat_udf=3),
+        datagram(0, 7, stream=3, embed_udf=2),
+        datagram(0, 8, stage=1, stream=4, chat_udf=10),
+    )
+
+    assert {"chat_udf": 16, "embed_udf": 2} == asked(counts)
+    assert 18 == counts.rows()
+
+
+def test_days_of_partitions_take_bounded_memory() -> None:
+    """What was heard longest ago becomes one sum; no row is lost."""
+    many = MAX_PLACES + 1_000
+    datagrams = (datagram(0, 0, stage=stage, mood=2, topic=3) for stage in range(many))
+    counts = running(*islice(datagrams, MAX_PLACES))
+    size = len(pickle.dumps(counts))
+    for each in (*datagrams, datagram(0, 0, stage=MAX_PLACES, mood=4, topic=4)):
+        counts.receive(each)
+
+    assert 2 * many + 2 == counts.rows()
+    assert {"mood": 2 * many + 2, "topic": 3 * many + 1} == asked(counts)
+    assert len(pickle.dumps(counts)) < 1.01 * size
+
+
 def test_only_the_running_chunk_counts() -> None:
     """Late tasks of an earlier chunk do not count; before the first chunk and after the end, nothing does."""
     chunk = RunningCounts(SECRET)
@@ -202,41 +267,54 @@ def test_only_the_running_chunk_counts() -> None:
 
 
 def test_a_row_is_done_when_its_slowest_column_is() -> None:
-    """This holds for each partition; a column without counts in a partition is the slowest there."""
+    """This holds for each partition."""
     assert 3 + 4 == running(datagram(0, 1, mood=3, topic=10), datagram(1, 2, mood=9, topic=4)).rows()
-    assert 3 == running(datagram(0, 1, mood=3, topic=10), datagram(1, 2, mood=9)).rows()
 
 
 def test_a_row_is_not_done_before_every_column_has_reported() -> None:
-    """A column whose first datagram is still to come is the slowest."""
+    """A column whose first datagram is still to come is the slowest of its partition."""
     counts = RunningCounts(SECRET)
     counts.begin(1, ["mood", "topic"])
     counts.receive(datagram(0, 1, mood=3))
+    first = counts.rows(), asked(counts)
+    counts.receive(datagram(1, 2, mood=5, topic=7))
 
-    assert 0 == counts.rows()
-    assert {"mood": 3, "topic": 0} == asked(counts)
+    assert (0, {"mood": 3, "topic": 0}) == first
+    assert (5, {"mood": 8, "topic": 7}) == (counts.rows(), asked(counts))
 
 
 def test_rows_that_ask_only_some_columns_are_done_too() -> None:
     """A column counts the rows that ask it nothing."""
     columns = {"mood": Count.of([Result()] * 8), "topic": Count.of([None, Result(), *[None] * 6])}
-    [only] = encoded_counts(SECRET, Sender(1, 0, 1), columns)
+    [only] = encoded_counts(SECRET, Report(Sender(1, 0, 0, 1, 0), ended=False, columns=columns))
 
     assert 8 == running(only).rows()
     assert {"mood": 8, "topic": 1} == asked(running(only))
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 20)), max_size=20), st.randoms())
-def test_the_order_of_arrival_does_not_change_the_counts(sent: list[tuple[int, int, int]], random: object) -> None:
-    """Duplicates do not either: each partition has the greatest count of its latest attempt."""
-    datagrams = [datagram(partition, attempt, mood=rows) for partition, attempt, rows in sent]
+STREAMS = st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 2), st.integers(0, 1))  # of an attempt
+
+
+@given(st.lists(st.tuples(STREAMS, st.integers(1, 20)), max_size=20), st.sets(STREAMS), st.randoms())
+def test_the_order_of_arrival_does_not_change_the_counts(
+    sent: list[tuple[tuple[int, int, int, int], int]], ended: set[tuple[int, int, int, int]], random: object
+) -> None:
+    """Duplicates do not either: of each partition of a stage, the streams of one attempt have their greatest count."""
+    most: dict[tuple[int, int, int, int], int] = {}
+    for stream, rows in sent:
+        most[stream] = max(rows, most.get(stream, 0))
+    datagrams = [
+        datagram(partition, attempt, stage=stage, stream=stream, mood=rows, ended=each in ended and rows == most[each])
+        for each, rows in sent
+        for stage, partition, attempt, stream in [each]
+    ]
     shuffled = datagrams * 2
     random.shuffle(shuffled)  # type: ignore[attr-defined]  # random.Random
-    latest = {partition: max(attempt for other, attempt, _ in sent if other == partition) for partition, _, _ in sent}
-    expected = sum(
-        max(rows for *sender, rows in sent if tuple(sender) == (partition, attempt))
-        for partition, attempt in latest.items()
-    )
+    expected = 0
+    for place in {stream[:2] for stream in most}:
+        attempts = {each[2]: [other for other in most if other[:3] == each[:3]] for each in most if each[:2] == place}
+        counting = max(attempts, key=lambda number: (set(attempts[number]) <= ended, number))
+        expected += sum(most[each] for each in attempts[counting])
 
     assert expected == running(*shuffled).rows()
     assert expected == asked(running(*shuffled)).get("mood", 0)

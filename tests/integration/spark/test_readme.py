@@ -76,6 +76,23 @@ def test_the_page_on_usage_runs(spark: SparkSession, monkeypatch: pytest.MonkeyP
         assert (3, 2, 4) == (names["report"].rows, names["report"].answered, endpoints.stats.requests)
 
 
+@pytest.mark.one_kind
+def test_the_page_on_progress_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block of Python in docs/progress.md runs, and the numbers are those of the endpoint."""
+    names: dict[str, Any] = {
+        "spark": spark,
+        "df": spark.createDataFrame([("good",), ("bad",), (None,)], "review string"),
+    }
+    with LocalEndpoints({"my-endpoint": Echo()}) as endpoints:
+        monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
+        monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
+        for _, block in blocks_of("docs/progress.md"):
+            exec(compile(block, "docs/progress.md", "exec"), names)  # noqa: S102 -- the very thing that is tested
+        spark.sql("DROP TABLE watched_moods")
+
+        assert (3, 2, endpoints.stats.requests) == (names["watched"].rows, names["watched"].answered, 2)
+
+
 def test_the_page_on_endpoints_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block of Python in docs/endpoints.md runs, and its endpoint passes the check."""
     with LocalEndpoints({"my-endpoint": ServingEndpoint(Echo(), tasks=["chat"])}) as endpoints:

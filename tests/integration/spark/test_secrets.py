@@ -1,5 +1,6 @@
 """Secrets reach the workers and nothing else: a job with every kind of them, and a search of all that it leaves."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,9 @@ auth.propagate = False
 JOB = """
 import logging, os, sys
 from pyspark.sql import SparkSession
-from spark_llm import Endpoint, Policy, chat_udf, preflight, register, register_ai_functions
+from spark_llm import Endpoint, Policy, chat_udf, preflight, progress, register, register_ai_functions
 from spark_llm.auth.credentials import ClientCredentials
+from spark_llm.livecounts.counts import process_secret
 
 builder = SparkSession.builder
 for setting in os.environ["SETTINGS"].split():
@@ -80,6 +82,13 @@ for name, endpoint in endpoints.items():
         spark.range(1).select(udf("id")).collect()
     except Exception as error:
         print(name, "raised", error)
+with progress(spark) as watched:
+    df = spark.sql("SELECT 'watched' AS p").withColumn("r", chat_udf(endpoints["plain"])("p"))
+    df.explain(True)
+    print(df.collect(), watched, spark.conf.get("spark.spark_llm.progress"))
+print("WATCHED", watched.rows)
+with open(os.environ["SIGNING"], "wb") as file:
+    file.write(process_secret())
 spark.stop()
 print("DONE")
 """
@@ -128,6 +137,7 @@ def test_a_secret_is_nowhere_but_on_the_wire(spark: SparkSession, session_kind: 
             REPEATS=f"{repeating.url}/invocations",
             HTTPS_PROXY=f"http://user:{secrets['PROXY_PASSWORD']}@127.0.0.1:9",
             LOGS=str(logs),
+            SIGNING=str(tmp_path / "signing"),
             SETTINGS=" ".join(f"{name}={value}" for name, value in settings.items()),
             PYTHONASYNCIODEBUG="1",
         )
@@ -140,6 +150,13 @@ def test_a_secret_is_nowhere_but_on_the_wire(spark: SparkSession, session_kind: 
     for file in [*logs.rglob("*"), *events.rglob("*")]:
         if file.is_file():
             left[str(file.relative_to(tmp_path))] = file.read_text(encoding="utf-8", errors="replace")
+    signing = (tmp_path / "signing").read_bytes()
+    secrets |= {"hex": signing.hex(), "base64": base64.b64encode(signing).decode(), "repr": repr(signing)[2:-1]}
+    assert "WATCHED 1\n" in job.stdout
+    assert any("spark.spark_llm.progress" in text for name, text in left.items() if name.startswith("events"))
+    assert [] == [
+        file for file in [*logs.rglob("*"), *events.rglob("*")] if file.is_file() and signing in file.read_bytes()
+    ]
     assert any("a worker asked for a token" in text for text in left.values())  # the workers' logs are among them
     assert any("chat_udf" in text for name, text in left.items() if name.startswith("events"))  # and the plans
     assert "kind='unauthorized'" in job.stdout  # and the error rows

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from spark_llm import Endpoint, Policy, chat_udf
+from spark_llm import Endpoint, Policy, chat_udf, progress
 from spark_llm.udf.model_udf import ModelUDF
 from tests.conftest import ROOT
 from tests.integration.kills import job as enrichment
@@ -73,10 +73,20 @@ def fill_table(spark: SparkSession, told: Told) -> dict[str, Any]:
     return enrichment.enrich(spark, told)
 
 
+def watch_query(spark: SparkSession, told: Told) -> list[int]:
+    """Ask in a block of `progress`; return the rows that have their answer, and those that the block counted."""
+    chat = chat_udf(Endpoint(told["url"], token=told["token"]), policy=Policy(**told["policy"]))
+    with progress(spark) as watched:
+        texts = spark.range(0, told["rows"], 1, told["cores"]).selectExpr("concat('row ', id) AS text")
+        answers = texts.withColumn("r", chat("text")).select("text", "r.text").collect()
+    return [sum(text == answer for text, answer in answers), watched.answered]
+
+
 JOBS: Mapping[str, Callable[[SparkSession, Told], object]] = {
     "table": answer_table,
     "stream": answer_stream,
     "enrich": fill_table,
+    "watch": watch_query,
 }
 
 

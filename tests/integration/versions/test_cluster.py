@@ -92,3 +92,12 @@ def test_the_driver_allots_a_quota_to_both_hosts(cluster: Cluster, endpoints: Lo
     assert "shared over the cluster by the driver (2 hosts)" == answer["report"]["limits"]
     assert 1.02 * 400 >= endpoints.stats.requests
     assert 400 / 20 / (arrived[-1] - arrived[0]) >= 0.8
+
+
+def test_in_a_block_the_driver_allots_the_quota_of_a_plain_query(cluster: Cluster, endpoints: LocalEndpoints) -> None:
+    """Both hosts keep `requests_per_minute` together, though nothing is said of tasks; the block counts each row."""
+    endpoints.capacity = Capacity(quota=Quota(requests=100, window_s=4.0))  # 20 a second, and 20 at once
+    answer = start(cluster, endpoints, job="watch", rows=400, policy={"requests_per_minute": 1_200}).answer()
+
+    assert [400, 400] == answer
+    assert 1.02 * 400 >= endpoints.stats.requests

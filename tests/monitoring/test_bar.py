@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.enrich.progress.bar import LINE_EVERY_S, Progress
 from spark_llm.livecounts.flows import CurrentFlow
 from spark_llm.metering.tally import Tally
+from spark_llm.monitoring.bar import LINE_EVERY_S, Progress
 from tests.conftest import ROOT
 
 FAILED = Tally(100, {"timeout": 3, "rate_limited": 9}, 900, 100, 0, 1_000, 130)
@@ -149,6 +149,55 @@ def test_a_line_leaves_out_what_is_not_known() -> None:
     assert "spark_llm: 5 of 10 rows [00:20<00:20,  0.25 rows/s]\n" == log.getvalue()
 
 
+def test_a_line_without_a_total_has_no_share_of_it() -> None:
+    """A block does not know how many rows will come; what else there is to say comes last."""
+    clock, block, log = Clock(), Chunk(), io.StringIO()
+    with Progress(None, block, other=lambda: "3 of 8 Spark tasks", clock=clock, stream=log) as progress:
+        clock.now_s += LINE_EVERY_S
+        block.done, block.tallies = 12_000, {"chat_udf": FAILED}
+        progress.draw()
+
+    assert (
+        2
+        * (
+            "spark_llm: 12000 rows, 1,000 tokens, 12 failed (9 rate_limited, 3 timeout), 3 of 8 Spark tasks"
+            " [01:00, 200.00 rows/s]\n"
+        )
+        == log.getvalue()
+    )
+
+
+def test_a_block_without_counts_shows_nothing() -> None:
+    """It may hold other work, or a table job with a bar of its own; a terminal gets a bar with the first count."""
+    clock, block, log = Clock(), Chunk(), io.StringIO()
+    with Progress(None, block, clock=clock, stream=log):
+        pass
+    with terminal() as (stream, reads), Progress(None, block, clock=clock, stream=stream) as progress:
+        progress.draw()
+        silent = not select.select([reads], [], [], 0)[0]
+        clock.now_s += 50.0
+        block.done = 100
+        progress.draw()
+        drawn = read_until(reads, "rows/s]")
+
+    assert ("", True) == (log.getvalue(), silent)
+    assert re.search(r"100 rows \[00:5\d, +(2.00|1.9\d) rows/s\]", drawn)
+
+
+def test_a_block_gives_way_to_a_job_with_a_total() -> None:
+    """A table job inside it has a bar of its own: there is one at a time."""
+    clock, block, log = Clock(), Chunk(), io.StringIO()
+    with Progress(None, block, clock=clock, stream=log) as progress:
+        block.done, clock.now_s = 5, clock.now_s + LINE_EVERY_S
+        with Progress(10, Chunk(), clock=clock, stream=io.StringIO()):
+            progress.draw()
+            during, gave_way = log.getvalue(), progress.gave_way
+        progress.draw()
+
+    assert ("", True) == (during, gave_way)
+    assert 2 * "spark_llm: 5 rows [01:00,  0.08 rows/s]\n" == log.getvalue()
+
+
 def test_a_line_says_what_limits_the_job() -> None:
     """It comes last; a host that falls silent takes it away."""
     clock, chunk, log = Clock(), Chunk(), io.StringIO()
@@ -257,8 +306,8 @@ def show_ten_rows(stream: TextIO) -> None:
 
 ON_STDERR = """\
 import sys
-from spark_llm.enrich.progress.bar import Progress
-from tests.enrich.progress.test_bar import Chunk, no_price
+from spark_llm.monitoring.bar import Progress
+from tests.monitoring.test_bar import Chunk, no_price
 {close}
 with Progress(10, Chunk(), no_price, enabled=True) as progress:
     progress.draw()
@@ -313,24 +362,25 @@ def test_nothing_is_shown_if_it_is_off_or_there_are_no_rows(*, total: int, enabl
 
 
 @pytest.mark.waits
-def test_a_notebook_gets_a_bar() -> None:
+@pytest.mark.parametrize(("total", "shown_rows"), [(200, "200/200 rows"), (None, "200 rows [")])
+def test_a_notebook_gets_a_bar(total: int | None, shown_rows: str) -> None:
     """A notebook gets a bar although its standard error is not a terminal."""
     import nbclient
     import nbformat
 
     source = """\
-from spark_llm.enrich.progress.bar import Progress
-from tests.enrich.progress.test_bar import Chunk, no_price
-with Progress(200, Chunk(), no_price, enabled=True) as progress:
+from spark_llm.monitoring.bar import Progress
+from tests.monitoring.test_bar import Chunk, no_price
+with Progress({total}, Chunk(), no_price) as progress:
     progress.note("hello")
-    progress.finish_chunk(200, {})
+    progress.finish_chunk(200, {{}})
 """
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source.format(total=total))])
     nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": ROOT}}).execute()
     shown = "".join(str(output) for output in notebook.cells[0].outputs)
 
     assert "spark_llm: hello" in shown
-    assert "200/200 rows" in shown
+    assert shown_rows in shown
     assert "Warning" not in shown
 
 

@@ -19,6 +19,7 @@ ORDER = (
         "cli",
         "readiness",
         "enrich",
+        "monitoring",
         "usage",
         "ai",
         "udf",
@@ -53,9 +54,13 @@ DOORS: dict[str, tuple[str, ...]] = {
     "multidict": ("transport/http",),  # this and yarl are aiohttp's own words for headers and addresses
     "numpy": ("udf/columns", "ai/arguments", "ai/similarity", WING),  # pandas brings it
     "onnxruntime": (WING,),
+    "opentelemetry": ("monitoring/telemetry",),
     "pandas": ("udf", "ai/arguments"),
     "pyarrow": ("udf", "ai/arguments", "enrich/fingerprint", "cli/demo"),
-    "pyspark": ("udf", "ai", "usage", "enrich", "readiness", "cli", "schemas", "functions", "auth/databricks_runtime"),
+    "pyspark": (
+        *("udf", "ai", "usage", "monitoring", "enrich", "readiness", "cli", "schemas", "functions"),
+        "auth/databricks_runtime",
+    ),
     "pytest": ("serving/pytest_plugin",),
     "requests": (),
     "tokenizers": (WING,),
@@ -75,6 +80,7 @@ PURE = (
     *("coordination/hand_over", "coordination/job_failures"),
     *("coordination/messages", "coordination/allotment", "coordination/allotter"),
     *("usage/report", "cli/config_errors"),
+    *(f"monitoring/telemetry/{name}" for name in ("attributes", "conventions", "environment", "failures", "points")),
 )
 ACTING = """
     asyncio concurrent ctypes glob http.client io logging multiprocessing os pathlib queue random sched secrets select

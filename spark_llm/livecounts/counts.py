@@ -12,16 +12,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from spark_llm.livecounts.datagrams import Count, RunningCounts, Sender, encoded_counts
 from spark_llm.livecounts.flows import CurrentFlow, JobFlow, RunningFlows
 from spark_llm.livecounts.signing import signed, verified
+from spark_llm.metering.operations import Operations
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.values import Result
 
 SEND_INTERVAL_S = 0.5  # of one task, at least
+COUNTED_TOGETHER = 256  # rows of a column, at most
 SECRET_BYTES = 16
 _JOIN_TIMEOUT_S = 5.0
 MAX_DATAGRAM_BYTES = 65_535
@@ -33,11 +35,15 @@ Answer = Callable[[bytes, float], bytes | None]
 
 @dataclass(frozen=True)
 class Address:
-    """The address where the driver listens, and the secret that signs datagrams; it travels to workers."""
+    """The address where the driver listens, and the secret that signs datagrams; it travels to workers.
+
+    `operations` says that the driver wants the operations of each column counted too.
+    """
 
     host: str
     port: int
     secret: bytes = field(repr=False)
+    operations: bool = False
 
     def __repr__(self) -> str:
         return f"Address(host={self.host!r}, port={self.port}, secret='***')"
@@ -89,6 +95,11 @@ class LiveCounts:
         with contextlib.suppress(OSError):  # a socket neither fails a job nor hides its error
             self._resources.close()
 
+    def want_operations(self) -> None:
+        """Let tasks that get the address from now on count operations too."""
+        if self._address is not None:
+            self._address = replace(self._address, operations=True)
+
     def begin(self, chunk: int, columns: Iterable[str] = ()) -> None:
         """Reset the counts and count the tasks of this chunk only; each chunk has a number of its own.
 
@@ -106,6 +117,11 @@ class LiveCounts:
         """Return the counts of all tasks, by column."""
         with self._lock:
             return self._running.counts()
+
+    def operations(self) -> dict[str, Operations]:
+        """Return the operations of all tasks, by column; none where nobody wants them."""
+        with self._lock:
+            return self._running.operations()
 
     def rows(self) -> int:
         """Return the number of rows that are done in all their columns."""
@@ -164,6 +180,7 @@ class Reporter:
         self._clock = clock
         self._lock = threading.Lock()
         self._counts: dict[str, Count] = {}
+        self._uncounted: dict[str, list[Result | None]] = {}  # many rows are counted faster together
         self._has_unsent = False
         self._next_send_at = -float("inf")
         self._socket: socket.socket | None = None
@@ -177,8 +194,10 @@ class Reporter:
             return
         with self._lock:
             if results:
-                self._counts[column] = self._counts.get(column, Count()).plus(Count.of(results))
+                self._uncounted.setdefault(column, []).extend(results)
                 self._has_unsent = True
+                if len(self._uncounted[column]) >= COUNTED_TOGETHER:
+                    self._count(self._address)
             if self._has_unsent and (now := self._clock()) >= self._next_send_at:
                 self._next_send_at = now + SEND_INTERVAL_S
                 self._send(self._address)
@@ -192,7 +211,14 @@ class Reporter:
                 self._socket.close()
                 self._socket = None
 
+    def _count(self, address: Address) -> None:
+        for column, results in self._uncounted.items():
+            count = Count.of(results, operations=address.operations)
+            self._counts[column] = self._counts.get(column, Count()).plus(count)
+        self._uncounted = {}
+
     def _send(self, address: Address) -> None:
+        self._count(address)
         self._has_unsent = False
         with contextlib.suppress(*ADDRESS_ERRORS):
             if self._socket is None:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from types import MappingProxyType
 from typing import NamedTuple
 
 from pyspark.sql import DataFrame, SparkSession
@@ -21,14 +20,12 @@ from spark_llm.enrich.staging import Staging
 from spark_llm.errors import Kind
 from spark_llm.livecounts.counts import Address
 from spark_llm.metering.chunking import FATAL_KINDS, NOT_ROW_ERRORS
-from spark_llm.metering.operations import Operations
 from spark_llm.metering.prices import Price
 from spark_llm.metering.tally import Tally
 from spark_llm.policy import Policy
 from spark_llm.protocol.identifiers import quoted, struct
 from spark_llm.usage.answers import AnswerColumn
 from spark_llm.usage.counts import tally_aggregates, tally_of
-from spark_llm.usage.operations import operation_aggregate, operations_from
 
 _SPLITS = re.compile(r"splits=(\d+)")
 
@@ -42,7 +39,6 @@ class ChunkResult(NamedTuple):
         columns: The tally of each column.
         only_new: Whether the target has none of the rows.
         fatal_error: The message of an error that every further row would get; None where there is none.
-        operations: The operations of each column, where the runner counts them.
     """
 
     asked: int
@@ -50,7 +46,6 @@ class ChunkResult(NamedTuple):
     columns: Mapping[str, Tally]
     only_new: bool
     fatal_error: str | None = None
-    operations: Mapping[str, Operations] = MappingProxyType({})
 
     def plus(self, other: "ChunkResult") -> "ChunkResult":
         """Return the sum of two chunks."""
@@ -68,7 +63,6 @@ class ChunkRunner:
     max_failure_rate: float | None
     prices: Mapping[str, Price]
     attribution: Attribution
-    counts_operations: bool = False
 
     @classmethod
     def of(
@@ -78,13 +72,11 @@ class ChunkRunner:
         max_failure_rate: float | None,
         prices: Mapping[str, Price],
         attribution: Attribution,
-        *,
-        counts_operations: bool = False,
     ) -> "ChunkRunner":
         """Choose the number of tasks: what the policies say, else one for each core."""
         tasks = max(policy.tasks for policy in _policies(plan))
         tasks = tasks if tasks > 1 else _default_parallelism(spark)
-        return cls(plan, tasks, max_failure_rate, prices, attribution, counts_operations)
+        return cls(plan, tasks, max_failure_rate, prices, attribution)
 
     @property
     def has_limits(self) -> bool:
@@ -106,10 +98,8 @@ class ChunkRunner:
         for i, each in enumerate(self.plan.filled):
             values = {what: counts[f"{i} {what}"] for what in self._column_counts(each)}
             tallies[each.name] = replace(tally_of(values, self._tiers(each)), requests=values["requests"] or 0)
-        names = [each.name for each in self.plan.filled] if self.counts_operations else []
-        operations = {name: operations_from(counts[f"{i} operations"]) for i, name in enumerate(names)}
-        numbers = counts["asked"], counts["answered"], tallies, bool(counts["only_new"]), counts["fatal_error"]
-        return answers, ChunkResult(*numbers, operations)
+        only_new = bool(counts["only_new"])
+        return answers, ChunkResult(counts["asked"], counts["answered"], tallies, only_new, counts["fatal_error"])
 
     def _answers(self, work: DataFrame, live: LiveReporting | None, driver: Address | None) -> DataFrame:
         filled = self.plan.filled
@@ -155,9 +145,8 @@ class ChunkRunner:
 
     def _column_counts(self, each: FilledColumn) -> dict[str, str]:
         answers = AnswerColumn(quoted(("result", each.name)), each.type)
-        requests = quoted(("requests", each.name))
-        counts = {**tally_aggregates(answers, self._tiers(each)), "requests": f"sum({requests})"}
-        return {**counts, "operations": operation_aggregate(answers, requests)} if self.counts_operations else counts
+        requests = f"sum({quoted(('requests', each.name))})"
+        return {**tally_aggregates(answers, self._tiers(each)), "requests": requests}
 
     def _tiers(self, each: FilledColumn) -> Iterable[str]:
         return self.prices[each.name].tiers if self.prices else ()

@@ -45,7 +45,7 @@ from spark_llm.metering.prices import Price, price_notes, total_cost
 from spark_llm.metering.tally import Tally
 from spark_llm.monitoring.telemetry.conventions import RUN, TABLE
 from spark_llm.monitoring.telemetry.exporter import Telemetry
-from spark_llm.monitoring.telemetry.failed_rows import failed_rows
+from spark_llm.monitoring.telemetry.written_answers import failed_rows, operations
 from spark_llm.udf.lazy_udf import Call
 from spark_llm.usage.observed import observed_values
 
@@ -174,12 +174,12 @@ class Job:
         total = ChunkResult(0, 0, {name: Tally() for name in self.calls}, only_new=True)
         if not work.to_ask:
             return total, None, None
-        rate, with_metrics = self.limits.max_failure_rate, telemetry.has_metrics
-        runner = ChunkRunner.of(spark, plan, rate, self.prices, who, counts_operations=with_metrics)
+        runner = ChunkRunner.of(spark, plan, self.limits.max_failure_rate, self.prices, who)
+        reports = self.progress or telemetry.has_metrics
         allotter = Allotter() if runner.has_limits else None
         answer = None if allotter is None else partial(answer_to_need, allotter)
         with (
-            LiveCounts(_driver_host(spark) if self.progress or allotter or with_metrics else "", answer) as live,
+            LiveCounts(_driver_host(spark) if reports or allotter else "", answer) as live,
             Progress(work.to_ask, live, partial(total_cost, self.prices), enabled=self.progress) as progress,
         ):
             telemetry.watch(live, self._request_specs)
@@ -189,12 +189,11 @@ class Job:
                 number += 1
                 _logger.info("chunk %d: %d rows are asked", number, size)
                 live.begin(number, self.calls)
-                reports = self.progress or with_metrics
                 reporting = LiveReporting(live.address, number) if live.address and reports else None
                 answers, result = runner.ask(work.take(size), reporting, live.address, staging)
-                telemetry.finish_chunk(result.columns, result.operations)
+                telemetry.finish_chunk(result.columns, partial(operations, answers))
                 progress.finish_chunk(size, result.columns)
-                telemetry.add_failures(partial(failed_rows, answers), result.columns)
+                telemetry.add_failures(result.columns, partial(failed_rows, answers))
                 _logger.info("chunk %d: %d of %d rows answered", number, result.answered, result.asked)
                 merger.merge_answers(answers, staging.location("answers"), only_new=result.only_new)
                 _logger.info("chunk %d: merged", number)

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import pytest
 from opentelemetry import trace
@@ -21,7 +22,7 @@ from spark_llm import Endpoint, chat_udf
 from spark_llm.engine.request_spec import request_specs
 from spark_llm.livecounts.counts import LiveCounts, Reporter
 from spark_llm.livecounts.datagrams import Count
-from spark_llm.metering.operations import DURATION_BOUNDS_MS
+from spark_llm.metering.operations import DURATION_BOUNDS_MS, Operations
 from spark_llm.metering.tally import Tally
 from spark_llm.monitoring.telemetry.conventions import SCHEMA_URL
 from spark_llm.monitoring.telemetry.exporter import Telemetry
@@ -54,23 +55,30 @@ def wait_for(condition: Callable[[], bool]) -> None:
     assert any(condition() for _ in range(1_000) if not pause.wait(0.005))
 
 
-def report_live(live: LiveCounts, results: list[Result | None] = RESULTS) -> None:
+def report_live(live: LiveCounts, results: list[Result | None] = RESULTS, chunk: int = 1) -> None:
     """Send the results of a task, and return when they have arrived."""
-    reporter = Reporter(live.address, 1, 0, 0)
+    reporter = Reporter(live.address, chunk, 0, 0)
     reporter.add("mood", results)
     reporter.close()
     wait_for(lambda: live.rows() == len(results))
 
 
-def finish(telemetry: Telemetry, results: list[Result | None] = RESULTS) -> None:
-    """Give the exact counts of a chunk with these results; answers that are written say nothing of refusals."""
+def finish(telemetry: Telemetry, results: list[Result | None] = RESULTS) -> list[str]:
+    """Finish a chunk with these results; return the columns whose operations were read from its written answers."""
+    were_read = list[str]()
     count = Count.of([None if each is None else unrefused(each) for each in results], operations=True)
-    assert count.operations is not None
-    telemetry.finish_chunk({"mood": count.tally}, {"mood": count.operations})
+
+    def read(columns: Iterable[str]) -> dict[str, Operations]:
+        assert count.operations is not None
+        were_read.extend(columns)
+        return {"mood": count.operations}
+
+    telemetry.finish_chunk({"mood": count.tally}, read)
+    return were_read
 
 
 def unrefused(result: Result) -> Result:
-    """Return a result as it is written."""
+    """Return a result as it is written: without its refusals."""
     return Result(
         usage=result.usage,
         error=result.error,
@@ -248,7 +256,7 @@ def test_a_job_and_its_failed_rows_are_spans(receiver: OTLPReceiver) -> None:
     def job() -> None:
         with Telemetry("enrich_table", JOB) as telemetry, LiveCounts("") as live:
             telemetry.watch(live, lambda: {"mood": CHAT})
-            telemetry.add_failures(lambda wanted: [FAILED_ROW] * wanted["mood"], {"mood": Tally(9, {"timeout": 2})})
+            telemetry.add_failures({"mood": Tally(9, {"timeout": 2})}, lambda wanted: [FAILED_ROW] * wanted["mood"])
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -281,7 +289,7 @@ def test_a_programs_tracers_get_the_spans(monkeypatch: pytest.MonkeyPatch) -> No
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr("opentelemetry.trace._TRACER_PROVIDER", provider)
     with trace.get_tracer("test").start_as_current_span("caller") as caller, Telemetry("job", JOB) as telemetry:
-        telemetry.add_failures(lambda _: [FAILED_ROW], {"mood": Tally(9, {"timeout": 1})})
+        telemetry.add_failures({"mood": Tally(9, {"timeout": 1})}, lambda _: [FAILED_ROW])
 
     row, job, _ = exporter.get_finished_spans()
     assert job.parent is not None
@@ -292,20 +300,38 @@ def test_a_programs_tracers_get_the_spans(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_chunk_without_failures_reads_no_rows(receiver: OTLPReceiver) -> None:
     """Where they cannot be read, the job goes on, and the log says so."""
     with Telemetry("job", JOB) as telemetry:
-        telemetry.add_failures(lambda _: pytest.fail("rows were read"), {"mood": Tally(9)})
+        telemetry.add_failures({"mood": Tally(9)}, lambda _: pytest.fail("rows were read"))
     assert ["job"] == [span.name for span in receiver.spans]
 
 
-def test_rows_that_cannot_be_read_do_no_harm(receiver: OTLPReceiver, caplog: pytest.LogCaptureFixture) -> None:
-    """The job goes on, and the log says so."""
+def test_answers_that_cannot_be_read_do_no_harm(receiver: OTLPReceiver, caplog: pytest.LogCaptureFixture) -> None:
+    """The job goes on without their spans and operations, and the log says so once."""
 
-    def read(_: Mapping[str, int]) -> list[FailedRow]:
+    def read(_: object) -> Any:  # noqa: ANN401 -- operations or rows
         raise OSError
 
+    tallies: Mapping[str, Tally] = {"mood": Tally(9, {"timeout": 1}, requests=9)}
     with Telemetry("job", JOB) as telemetry:
-        telemetry.add_failures(read, {"mood": Tally(9, {"timeout": 1})})
+        telemetry.finish_chunk(tallies, read)
+        telemetry.add_failures(tallies, read)
     assert ["job"] == [span.name for span in receiver.spans]
+    assert (9, 0) == tuple(receiver.total(name) for name in ("spark_llm.rows", "gen_ai.client.operation.duration"))
     assert 1 == len(warnings_in(caplog))
+
+
+def test_operations_are_read_where_datagrams_are_lost(receiver: OTLPReceiver, live: LiveCounts) -> None:
+    """Where the live tally is the written one, its operations are exact, and nothing is read."""
+    with Telemetry("job", JOB) as telemetry:
+        telemetry.watch(live)
+        report_live(live)
+        were_read = [finish(telemetry)]
+        live.begin(2, ["mood"])
+        report_live(live, [ANSWERED], chunk=2)
+        were_read.append(finish(telemetry, [ANSWERED] * 3))
+
+    assert [[], ["mood"]] == were_read
+    assert 5 + 3 == receiver.total("gen_ai.client.operation.duration")
+    assert 8 + 2 == receiver.total("spark_llm.refusals")
 
 
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:

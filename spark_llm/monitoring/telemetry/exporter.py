@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from spark_llm.engine.request_spec import RequestSpec
@@ -95,22 +96,39 @@ class Telemetry:
             with self._lock:
                 self._live = live
 
-    def finish_chunk(self, tallies: Mapping[str, Tally], operations: Mapping[str, Operations]) -> None:
-        """Add the exact counts of a finished chunk, which replace its live ones; refusals are known only live."""
+    def finish_chunk(
+        self, tallies: Mapping[str, Tally], read: Callable[[Iterable[str]], Mapping[str, Operations]]
+    ) -> None:
+        """Add the exact counts of a finished chunk, which replace its live ones; refusals are known only live.
+
+        Where a column's live tally is the exact one, so are its live operations. `read` returns those of the others.
+        """
+        if self._thread is None:
+            return
+        live = self._live
+        counts, operations = ({}, {}) if live is None else (live.counts(), live.operations())
+        lost = [name for name, tally in tallies.items() if name not in operations or _differ(tally, counts.get(name))]
+        if self.has_metrics and lost:
+            _logger.debug("live counts lack rows: the operations of %s are read", ", ".join(lost))
+            try:
+                written = read(lost)
+            except Exception as error:  # noqa: BLE001 -- metrics are not worth a job
+                self._warn(f"{type(error).__name__}: {error}", "look at Spark's log")
+                written = {}
+            refusals = {name: Operations(refusals=operations[name].refusals) for name in written if name in operations}
+            operations = {**operations, **_sums(written, refusals)}
         with self._lock:
-            if self._live is not None:
-                refusals = {name: Operations(refusals=each.refusals) for name, each in self._live.operations().items()}
-                self._live.end()
-                self._operations = _sums(self._operations, refusals)
+            if live is not None:
+                live.end()
             self._tallies = _sums(self._tallies, tallies)
             self._operations = _sums(self._operations, operations)
 
     def add_failures(
-        self, rows: Callable[[Mapping[str, int]], Iterable[FailedRow]], tallies: Mapping[str, Tally]
+        self, tallies: Mapping[str, Tally], read: Callable[[Mapping[str, int]], Iterable[FailedRow]]
     ) -> None:
         """Export a span for each failed row of a finished chunk that is sampled.
 
-        `rows` returns as many failed rows of each column as it is told; it is not called for none.
+        `read` returns as many failed rows of each column as it is told; it is not called for none.
         """
         if not self._targets.has_spans:
             return
@@ -119,8 +137,8 @@ class Telemetry:
             return
         now_ns = time.time_ns()
         try:
-            failed = [Failed(row, self._attributes_of(row.column), now_ns) for row in rows(wanted)]
-        except Exception as error:  # noqa: BLE001 -- spans are not worth a job
+            failed = [Failed(row, self._attributes_of(row.column), now_ns) for row in read(wanted)]
+        except Exception as error:  # noqa: BLE001 -- as above
             self._warn(f"{type(error).__name__}: {error}", "look at Spark's log")
             return
         with self._lock:
@@ -195,6 +213,11 @@ def _is_installed() -> bool:
         return importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http") is not None
     except ImportError:  # of a package around it
         return False
+
+
+def _differ(tally: Tally, live: Tally | None) -> bool:
+    """Return whether live counts lack something; written answers have tiers only where they have a price."""
+    return live is None or replace(tally, tiers={}) != replace(live, tiers={})
 
 
 def _sums(one: Mapping[str, Counted], other: Mapping[str, Counted]) -> dict[str, Counted]:

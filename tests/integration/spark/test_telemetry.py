@@ -13,10 +13,9 @@ from pyspark.sql import functions as F
 
 from spark_llm import Policy, embed_udf
 from spark_llm.livecounts.datagrams import Count
+from spark_llm.monitoring.telemetry.written_answers import operations
 from spark_llm.protocol.values import Result, RowError, Usage
 from spark_llm.serving import Faults, LocalEndpoints
-from spark_llm.usage.answers import AnswerColumn
-from spark_llm.usage.operations import operation_aggregate, operations_from
 from tests.integration.spark.asking import Run, chat, endpoint
 from tests.support.otlp_receiver import OTLPReceiver, attributes
 
@@ -30,6 +29,7 @@ def test_what_is_exported_is_what_the_endpoint_counted(  # noqa: PLR0917 -- fixt
     run: Run,
     place: Callable[[str], str],
     receiver: OTLPReceiver,
+    caplog: pytest.LogCaptureFixture,
     count: int,
     chunk_rows: int,
 ) -> None:
@@ -37,8 +37,11 @@ def test_what_is_exported_is_what_the_endpoint_counted(  # noqa: PLR0917 -- fixt
     endpoints.faults = Faults(" ".join([FAULTS] * (count // 250)))
     source = spark.range(count, numPartitions=2).select("id", F.concat(F.lit("private "), "id").alias("text"))
     target = place("told")
+    caplog.set_level(logging.DEBUG, "spark_llm.monitoring")
     requests, report = run(source, target, {"mood": chat(endpoints)("text")}, chunk_rows=chunk_rows)
     stats, tally = endpoints.stats, report.columns["mood"]
+    chunks = -(-count // chunk_rows)
+    assert chunks > sum(record.name == "spark_llm.monitoring" for record in caplog.records)  # that lost a datagram
 
     assert count == report.asked == receiver.total("spark_llm.rows")
     assert dict(tally.failed) == {
@@ -168,10 +171,10 @@ def test_written_answers_have_the_operations_that_workers_count(spark: SparkSess
         )
         for each in results
     ]
-    schema = f"answer struct<{','.join(f'{name}:{of}' for name, of in fields.items())}>, requests int"
-    written = spark.createDataFrame(rows, schema)
-    answers = AnswerColumn("answer", written.schema["answer"].dataType)  # type: ignore[arg-type]  # a struct
-    [[value]] = written.selectExpr(operation_aggregate(answers, "requests")).collect()
+    answer = f"struct<{','.join(f'{name}:{of}' for name, of in fields.items())}>"
+    written = spark.createDataFrame(rows, f"answer {answer}, requests int").selectExpr(
+        "struct(answer AS `a.b`) AS result", "struct(requests AS `a.b`) AS requests"
+    )
 
-    assert Count.of(results, operations=True).operations == operations_from(value)
-    assert operations_from(None) == Count.of([], operations=True).operations
+    assert {"a.b": Count.of(results, operations=True).operations} == operations(written, ["a.b"])
+    assert {"a.b": Count.of([], operations=True).operations} == operations(written.limit(0), ["a.b"])

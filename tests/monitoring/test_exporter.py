@@ -7,11 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint as NumberPoint
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint, Sum
 from opentelemetry.sdk.trace import TracerProvider
@@ -20,8 +22,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from spark_llm import Endpoint, chat_udf
 from spark_llm.engine.request_spec import request_specs
-from spark_llm.livecounts.counts import LiveCounts, Reporter
+from spark_llm.livecounts.counts import LiveCounts, Reporter, connected_socket
 from spark_llm.livecounts.datagrams import Count
+from spark_llm.livecounts.flows import HostFlow, encoded_flow
 from spark_llm.metering.operations import DURATION_BOUNDS_MS, Operations
 from spark_llm.metering.tally import Tally
 from spark_llm.monitoring.telemetry.conventions import SCHEMA_URL
@@ -174,6 +177,19 @@ def test_live_counts_are_exported_while_the_job_runs(
     assert sorted(totals) == totals
     assert 5 in totals
     assert 11 == totals[-1]
+
+
+def test_the_window_of_all_hosts_is_a_gauge(receiver: OTLPReceiver, live: LiveCounts) -> None:
+    """Hosts tell it, and how many requests are in flight."""
+    assert live.address is not None
+    with Telemetry("job", JOB) as telemetry:
+        telemetry.watch(live)
+        with closing(connected_socket(live.address)) as host:
+            host.send(encoded_flow(live.address.secret, HostFlow("h", "l", "chat", 1.0, 3, 5, 8, "refusals")))
+        wait_for(lambda: live.flow() is not None)
+
+    gauges = {key: point.as_int for (key, _), point in receiver.exports()[-1].items() if isinstance(point, NumberPoint)}
+    assert (8, 3) == (gauges["spark_llm.window"], gauges["spark_llm.in_flight"])
 
 
 def test_deltas_add_up_to_the_total(receiver: OTLPReceiver, live: LiveCounts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Tests of pure code: fast enough for thousands of examples a property.
 PURE := tests/flow tests/coordination/test_allotter.py tests/coordination/test_allotment_datagrams.py \
   tests/livecounts/test_datagrams.py tests/livecounts/test_signing.py tests/metering tests/protocol tests/cache/test_entry.py \
-  tests/engine/test_reorder_buffer.py tests/engine/test_row_stream.py
+  tests/monitoring/test_points.py tests/monitoring/test_failures.py tests/engine/test_reorder_buffer.py tests/engine/test_row_stream.py
 
 # The machine's own Spark or Python must not replace the one in .venv.
 unexport PYTHONHOME PYTHONPATH PYSPARK_PYTHON PYSPARK_DRIVER_PYTHON PYSPARK_SUBMIT_ARGS

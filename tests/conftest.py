@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from spark_llm.serving import LocalEndpoints
+    from tests.support.otlp_receiver import OTLPReceiver
 
 # The same examples on every run and on every machine; `--hypothesis-profile=explore` looks for new ones.
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=25)
@@ -27,8 +28,13 @@ SessionKind = Literal["classic", "connect"]
 
 
 def pytest_configure() -> None:
-    """Let SIGINT raise `KeyboardInterrupt`, which tests send: a shell starts a background job with SIGINT ignored."""
+    """Let SIGINT raise `KeyboardInterrupt`, which tests send: a shell starts a background job with SIGINT ignored.
+
+    Settings of OpenTelemetry are those of the tests: no job of a test exports to this machine's own endpoint.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        del os.environ[name]
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -62,6 +68,16 @@ def endpoints() -> Iterator["LocalEndpoints"]:
     from spark_llm.serving import LocalEndpoints
 
     with LocalEndpoints() as running:
+        yield running
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator["OTLPReceiver"]:
+    """An OTLP endpoint that the environment names."""
+    from tests.support.otlp_receiver import OTLPReceiver
+
+    with OTLPReceiver() as running:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", running.url)
         yield running
 
 

@@ -54,6 +54,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "multidict": ("transport/http",),  # this and yarl are aiohttp's own words for headers and addresses
     "numpy": ("udf/columns", "ai/arguments", "ai/similarity", WING),  # pandas brings it
     "onnxruntime": (WING,),
+    "opentelemetry": ("monitoring/telemetry",),
     "pandas": ("udf", "ai/arguments"),
     "pyarrow": ("udf", "ai/arguments", "enrich/fingerprint", "cli/demo"),
     "pyspark": (
@@ -74,11 +75,13 @@ DOORS: dict[str, tuple[str, ...]] = {
 PURE = (
     *("flow", "protocol", "metering", *BASE, *WORDS),
     *("readiness/report", "readiness/workspace", "readiness/probe", "ai/catalog", "ai/prompts", "cache/entry"),
-    *("enrich/report", "enrich/conflict", "enrich/heartbeat", "enrich/estimation/report", "livecounts/datagrams"),
-    *("livecounts/flows", "livecounts/signing", "coordination/broker", "coordination/fairness", "coordination/member"),
+    *("enrich/report", "enrich/conflict", "enrich/heartbeat", "enrich/estimation/report", "livecounts/column_count"),
+    *("livecounts/datagrams", "livecounts/flows", "livecounts/signing"),
+    *("coordination/broker", "coordination/fairness", "coordination/member"),
     *("coordination/hand_over", "coordination/job_failures"),
     *("coordination/messages", "coordination/allotment", "coordination/allotter"),
     *("usage/report", "cli/config_errors"),
+    *(f"monitoring/telemetry/{name}" for name in ("attributes", "conventions", "environment", "failures", "points")),
 )
 ACTING = """
     asyncio concurrent ctypes glob http.client io logging multiprocessing os pathlib queue random sched secrets select

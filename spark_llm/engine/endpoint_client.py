@@ -90,6 +90,7 @@ class EndpointClient:
                     self._keeper.record_futile_renewal()
                 return response
             request.attempts.sent += 1
+            request.refusals += (response.status,)
 
     async def _replace(self, request: Request, token: str | None, judge: RefusalJudge) -> bool:
         """Get another token than the one that a request was refused with; return whether there is one."""

@@ -23,6 +23,7 @@ from pyspark.sql.utils import is_remote
 from spark_llm.coordination.allotment_datagrams import answer_to_need
 from spark_llm.coordination.allotter import Allotter
 from spark_llm.endpoint.attribution import Attribution
+from spark_llm.engine.request_spec import RequestSpec, request_specs
 from spark_llm.enrich.ask_chunk import ChunkResult, ChunkRunner
 from spark_llm.enrich.changes import pending_rows
 from spark_llm.enrich.column_types import same_of
@@ -43,6 +44,9 @@ from spark_llm.metering.prices import Price, price_notes, total_cost
 from spark_llm.metering.tally import Tally
 from spark_llm.monitoring.bar import Progress
 from spark_llm.monitoring.driver_address import driver_host
+from spark_llm.monitoring.telemetry.conventions import RUN, TABLE
+from spark_llm.monitoring.telemetry.exporter import Telemetry
+from spark_llm.monitoring.telemetry.written_answers import failed_rows, operations
 from spark_llm.udf.lazy_udf import Call
 from spark_llm.usage.observed import observed_values
 
@@ -81,6 +85,7 @@ class Job:
         early = self.plan(source, target)  # every error of the columns comes before the lease is taken
         formats = self._formats(source, target, early)
         with (
+            Telemetry("enrich_table", {RUN: name, TABLE: str(target)}) as telemetry,
             Lease(spark, lease_table(spark, target), formats, name, self._notify) as lease,
             _interruptible(spark, f"spark_llm {name}"),
         ):
@@ -104,7 +109,7 @@ class Job:
                 guess = row_cost(plan, work.input_bytes / max(1, work.to_ask), self.prices)
                 chunks = ChunkPlanner(work.to_ask, self.limits, guess, started_s)
                 who = Attribution(run=name, table=str(target))
-                total, limits, flow = self._ask(spark, plan, work, chunks, staging, merger, who)
+                total, limits, flow = self._ask(spark, plan, work, chunks, staging, merger, who, telemetry)
         _logger.info("run %s ends: %d rows asked, %d answered, %d left", name, total.asked, total.answered, chunks.left)
         counts = observed_values(seen)
         return EnrichReport(
@@ -161,6 +166,7 @@ class Job:
         staging: Staging,
         merger: Merger,
         who: Attribution,
+        telemetry: Telemetry,
     ) -> tuple[ChunkResult, str | None, JobFlow | None]:
         """Ask chunk by chunk, and merge the answers of each.
 
@@ -170,21 +176,25 @@ class Job:
         if not work.to_ask:
             return total, None, None
         runner = ChunkRunner.of(spark, plan, self.limits.max_failure_rate, self.prices, who)
+        reports = self.progress or telemetry.has_metrics
         allotter = Allotter() if runner.has_limits else None
         answer = None if allotter is None else partial(answer_to_need, allotter)
         with (
-            LiveCounts(driver_host(spark) if self.progress or allotter else "", answer) as live,
+            LiveCounts(driver_host(spark) if reports or allotter else "", answer) as live,
             Progress(work.to_ask, live, partial(total_cost, self.prices), enabled=self.progress) as progress,
         ):
+            telemetry.watch(live, self._request_specs)
             number = 0
             while size := chunks.next(time.monotonic()):
                 merger.check_lease()
                 number += 1
                 _logger.info("chunk %d: %d rows are asked", number, size)
                 live.begin(number, self.calls)
-                reporting = LiveReporting(live.address, number) if live.address and self.progress else None
+                reporting = LiveReporting(live.address, number) if live.address and reports else None
                 answers, result = runner.ask(work.take(size), reporting, live.address, staging)
+                telemetry.finish_chunk(result.columns, partial(operations, answers))
                 progress.finish_chunk(size, result.columns)
+                telemetry.add_failures(result.columns, partial(failed_rows, answers))
                 _logger.info("chunk %d: %d of %d rows answered", number, result.answered, result.asked)
                 merger.merge_answers(answers, staging.location("answers"), only_new=result.only_new)
                 _logger.info("chunk %d: merged", number)
@@ -194,6 +204,9 @@ class Job:
         limits = None if allotter is None else limits_text(len(allotter.hosts))
         _logger.info("the limits of the policies: %s", limits or "none")
         return total, limits, live.job_flow()
+
+    def _request_specs(self) -> dict[str, Iterator[RequestSpec]]:
+        return {name: request_specs(call.udf.plan()) for name, call in self.calls.items()}
 
     def _notify(self, text: str) -> None:
         if self.progress:

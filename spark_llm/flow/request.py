@@ -24,6 +24,7 @@ class Request:
     attempts: Attempts = field(default_factory=Attempts)
     wasted_usage: Usage | None = None  # tokens of attempts that gave no answer
     http_requests: int = 0  # that were sent for it, and that no other part of a split request counts
+    refusals: tuple[int, ...] = ()  # the HTTP statuses of attempts that gave no answer, as for `http_requests`
     permit: Permit | None = None  # of the attempt in flight
     mismatch: Result | None = None  # an answer that did not fit its type
     reasks: int = 0  # attempts after such an answer
@@ -41,7 +42,7 @@ class Request:
     def results(self, outcome: Answer | RowError, latency_s: float | None) -> Iterator[tuple[int, Result]]:
         """Yield the result of each input, with its part, by length, of the tokens that all attempts cost.
 
-        HTTP requests cannot be shared out: the first input accounts for them all.
+        HTTP requests cannot be shared out: the first input accounts for them all, and for their refusals.
         """
         answered = outcome.usage if isinstance(outcome, Answer) else None
         usage = self.wasted_usage if answered is None else answered.plus(self.wasted_usage)
@@ -54,6 +55,7 @@ class Request:
             result.usage = share
             result.attempts = self.attempts.sent
             result.requests, self.http_requests = self.http_requests, 0
+            result.refusals, self.refusals = self.refusals, ()
             result.latency_ms = None if latency_s is None else latency_s * 1000
             yield number, result
 
@@ -84,7 +86,7 @@ class Request:
             )
             for part, share in zip(parts, _shares(self.wasted_usage, parts), strict=True)
         )
-        before.http_requests = self.http_requests
+        before.http_requests, before.refusals = self.http_requests, self.refusals
         return before, after
 
 

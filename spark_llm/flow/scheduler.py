@@ -114,6 +114,8 @@ class RequestScheduler:
         """
         negotiation = self._on_return(request)
         request.add_wasted_usage(failure.usage)
+        if failure.error.status is not None and failure.error.status >= 400:
+            request.refusals += (failure.error.status,)
         if failure.throttled:
             return self._on_rate_limited(request, failure, now, draw)
         if failure.about_input or failure.format_unsupported or (failure.stops_all and not failure.stops_at_once):

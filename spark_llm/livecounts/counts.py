@@ -13,19 +13,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from types import TracebackType
 
-from spark_llm.livecounts.datagrams import Count, Report, RunningCounts, Sender, encoded_counts
+from spark_llm.livecounts.column_count import Count
+from spark_llm.livecounts.datagrams import Report, RunningCounts, Sender, encoded_counts
 from spark_llm.livecounts.flows import CurrentFlow, JobFlow, RunningFlows
 from spark_llm.livecounts.signing import signed, verified
+from spark_llm.metering.operations import Operations
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.values import Result
 
 SEND_INTERVAL_S = 0.5  # of one task, at least
 SECRET_BYTES = 16
-PENDING_ROWS = 64  # results that a reporter holds before it counts them: counting several at once costs less
+PENDING_ROWS = 256  # results that a reporter holds before it counts them: counting several at once costs less
 CHECK_S = 1.0  # between two looks at whether hosts still need answers after the end
 RECEIVE_BYTES = 2**20  # of datagrams that may wait to be read; the system may allow less
 _JOIN_TIMEOUT_S = 5.0
@@ -38,11 +40,15 @@ Answer = Callable[[bytes, float], bytes | None]
 
 @dataclass(frozen=True)
 class Address:
-    """The address where the driver listens, and the secret that signs datagrams; it travels to workers."""
+    """The address where the driver listens, and the secret that signs datagrams; it travels to workers.
+
+    `operations` says that the driver wants the operations of each column counted too.
+    """
 
     host: str
     port: int
     secret: bytes = field(repr=False)
+    operations: bool = False
 
     def __repr__(self) -> str:
         return f"Address(host={self.host!r}, port={self.port}, secret='***')"
@@ -110,6 +116,11 @@ class LiveCounts:
             if not self._is_needed(time.monotonic()):
                 reader.join(_JOIN_TIMEOUT_S)
 
+    def want_operations(self) -> None:
+        """Let tasks that get the address from now on count operations too."""
+        if self._address is not None:
+            self._address = replace(self._address, operations=True)
+
     def begin(self, chunk: int, columns: Iterable[str] = ()) -> None:
         """Reset the counts and count the tasks of this chunk only; each chunk has a number of its own.
 
@@ -126,7 +137,13 @@ class LiveCounts:
     def counts(self) -> dict[str, Tally]:
         """Return the counts of all tasks, by column."""
         with self._lock:
-            return self._running.counts()
+            return {name: count.tally for name, count in self._running.counts().items()}
+
+    def operations(self) -> dict[str, Operations]:
+        """Return the operations of all tasks, by column; none where nobody wants them."""
+        with self._lock:
+            counts = self._running.counts()
+        return {name: count.operations for name, count in counts.items() if count.operations is not None}
 
     def rows(self) -> int:
         """Return the number of rows that are done in all their columns."""
@@ -205,7 +222,7 @@ class Reporter:
                 pending += results
                 self._has_unsent = True
                 if len(pending) >= PENDING_ROWS:
-                    self._count(column)
+                    self._count(column, self._address)
             if self._has_unsent and (now := self._clock()) >= self._next_send_at:
                 self._next_send_at = now + SEND_INTERVAL_S
                 self._send(self._address)
@@ -219,14 +236,14 @@ class Reporter:
                 self._socket.close()
                 self._socket = None
 
-    def _count(self, column: str) -> None:
-        results = self._pending.pop(column)
-        self._counts[column] = self._counts.get(column, Count()).plus(Count.of(results))
+    def _count(self, column: str, address: Address) -> None:
+        count = Count.of(self._pending.pop(column), operations=address.operations)
+        self._counts[column] = Count.total([self._counts.get(column, Count()), count])
 
     def _send(self, address: Address, *, ended: bool = False) -> None:
         self._has_unsent = False
         for column in list(self._pending):
-            self._count(column)
+            self._count(column, address)
         with contextlib.suppress(*ADDRESS_ERRORS):
             if self._socket is None:
                 self._socket = connected_socket(address)

@@ -4,19 +4,19 @@ Counts are cumulative, so a datagram that is lost, late or duplicated does no ha
 """
 
 import json
-from collections import Counter, OrderedDict
+import math
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from spark_llm.errors import KINDS
+from spark_llm.livecounts.column_count import Count
 from spark_llm.livecounts.signing import MAC_BYTES, signed, verified
-from spark_llm.metering.tally import NUMBERS, TOKENS, Tally, total_of
-from spark_llm.protocol.values import Result, Usage
+from spark_llm.metering.operations import ANSWERED, BUCKETS, Histogram, Operations
+from spark_llm.metering.tally import NUMBERS, TOKENS, Tally
 
 MAX_BYTES = 1_200  # of a datagram with several columns: every route carries this without fragments
-
-
 MAX_PLACES = 10_000  # partitions that are kept apart; those that were heard longest ago become one sum
 
 
@@ -38,45 +38,6 @@ class Sender(NamedTuple):
     stream: int
 
 
-class Count(NamedTuple):
-    """The counts of one column of a partition; rows that asked nothing count in `rows` and not in `tally`."""
-
-    rows: int = 0
-    tally: Tally = Tally()
-
-    @classmethod
-    def of(cls, results: Sequence[Result | None]) -> "Count":
-        """Return the count of results; None is a row that asked nothing."""
-        asked = [result for result in results if result is not None]
-        usages = [usage for result in asked if (usage := result.usage) is not None]
-        failed = Counter([error.kind for result in asked if (error := result.error) is not None])
-        columns = _columns(usages)
-        tally = replace(
-            _tokens_of(columns),
-            asked=len(asked),
-            failed=dict(failed),
-            requests=sum([result.requests for result in asked]),
-            tiers={
-                tier: _tokens_of(_columns([usage for usage in usages if usage.service_tier == tier]))
-                for tier in set(filter(None, columns.get("service_tier", ())))
-            },
-        )
-        return cls(len(results), tally)
-
-    def plus(self, other: "Count") -> "Count":
-        """Return the sum of two counts."""
-        return Count(self.rows + other.rows, self.tally.plus(other.tally))
-
-
-def _columns(usages: Sequence[Usage]) -> dict[str, Any]:
-    """Return all values of each field: to add them up so costs a third of going from row to row."""
-    return dict(zip(Usage._fields, zip(*usages, strict=True), strict=False))
-
-
-def _tokens_of(columns: Mapping[str, Any]) -> Tally:
-    return Tally.of_tokens({name: sum(filter(None, columns.get(name, ()))) for name in TOKENS})
-
-
 class Report(NamedTuple):
     """What a datagram tells: its sender, whether the stream has come to its end, and its counts by column."""
 
@@ -92,7 +53,8 @@ def encoded_counts(secret: bytes, report: Report) -> Iterator[bytes]:
     for name, count in report.columns.items():
         tally = count.tally
         tiers = {tier: _numbers(part, TOKENS) for tier, part in tally.tiers.items()}
-        column = compact_json([name, count.rows, *_numbers(tally, NUMBERS), tally.failed, tiers])
+        operations = None if count.operations is None else _compact_operations(count.operations)
+        column = compact_json([name, count.rows, *_numbers(tally, NUMBERS), tally.failed, tiers, operations])
         if gathered and size + _utf8_size(column) > MAX_BYTES - _ENVELOPE_BYTES:
             yield signed(secret, _payload(report, gathered))
             gathered, size = [], 0
@@ -146,7 +108,7 @@ class RunningCounts:
         self._chunk: int | None = None
         self._names: tuple[str, ...] = ()
         self._places = OrderedDict[tuple[int, int], dict[int, _Attempt]]()  # attempts by stage and partition
-        self._folded_rows, self._folded = 0, dict[str, Tally]()  # of places that were heard long ago
+        self._folded_rows, self._folded = 0, dict[str, Count]()  # of places that were heard long ago
 
     def begin(self, chunk: int, columns: Iterable[str] = ()) -> None:
         """Reset the counts, and count this chunk or block only.
@@ -173,11 +135,11 @@ class RunningCounts:
         if len(self._places) > MAX_PLACES:
             _, attempts = self._places.popitem(last=False)
             self._folded_rows += self._rows([attempts])
-            self._folded = self._tallies([attempts])
+            self._folded = self._sums([attempts])
 
-    def counts(self) -> dict[str, Tally]:
+    def counts(self) -> dict[str, Count]:
         """Return the counts by column."""
-        return dict.fromkeys(self._names, Tally()) | self._tallies(self._places.values())
+        return dict.fromkeys(self._names, Count()) | self._sums(self._places.values())
 
     def rows(self) -> int:
         """Return the number of rows that are done, by the slowest column of each stream."""
@@ -189,13 +151,13 @@ class RunningCounts:
             for columns in _streams(places)
         )
 
-    def _tallies(self, places: Iterable[Mapping[int, _Attempt]]) -> dict[str, Tally]:
-        """Return the tallies of places and of those that were folded, by column."""
-        parts = {name: [tally] for name, tally in self._folded.items()}
+    def _sums(self, places: Iterable[Mapping[int, _Attempt]]) -> dict[str, Count]:
+        """Return the counts of places and of those that were folded, by column."""
+        parts = {name: [count] for name, count in self._folded.items()}
         for columns in _streams(places):
             for name, count in columns.items():
-                parts.setdefault(name, []).append(count.tally)
-        return {name: total_of(tallies) for name, tallies in parts.items()}
+                parts.setdefault(name, []).append(count)
+        return {name: Count.total(counts) for name, counts in parts.items()}
 
 
 def _streams(places: Iterable[Mapping[int, _Attempt]]) -> Iterator[Mapping[str, Count]]:
@@ -224,15 +186,49 @@ def _utf8_size(text: str) -> int:
 
 
 def _decoded_column(column: Sequence[object]) -> tuple[str, Count]:
-    name, rows, *sums, failed, tiers = column
+    name, rows, *sums, failed, tiers, operations = column
     if not isinstance(name, str) or not isinstance(failed, dict) or not isinstance(tiers, dict):
         raise TypeError
     kinds = {kind: non_negative(failed[kind]) for kind in KINDS if kind in failed}
     numbers = _named(NUMBERS, sums)
     parts = {tier: Tally.of_tokens(_named(TOKENS, tokens)) for tier, tokens in tiers.items()}
-    if len(kinds) < len(failed) or sum(kinds.values()) > numbers["asked"] or numbers["asked"] > non_negative(rows):
+    prompts = numbers["asked"] + numbers["cancelled"]
+    if len(kinds) < len(failed) or sum(kinds.values()) > numbers["asked"] or prompts > non_negative(rows):
         raise ValueError
-    return name, Count(non_negative(rows), Tally(failed=kinds, tiers=parts, **numbers))
+    tally = Tally(failed=kinds, tiers=parts, **numbers)
+    return name, Count(non_negative(rows), tally, None if operations is None else _decoded_operations(operations))
+
+
+def _compact_operations(operations: Operations) -> list[object]:
+    histograms = operations.prompt_tokens, operations.completion_tokens
+    durations = {kind: _compact(histogram) for kind, histogram in operations.durations_ms.items()}
+    return [durations, *map(_compact, histograms), list(operations.refusals.items())]
+
+
+def _compact(histogram: Histogram) -> list[float]:
+    """Return the sum, the number of the first bucket that is not empty, and the counts from there to the last such."""
+    used = [bucket for bucket, count in enumerate(histogram.buckets) if count] or [0]
+    return [histogram.sum, used[0], *histogram.buckets[used[0] : used[-1] + 1]]
+
+
+def _decoded_operations(value: Any) -> Operations:  # noqa: ANN401 -- what JSON holds
+    durations, prompt, completion, refusals = value
+    if not set(durations) <= {ANSWERED, *KINDS}:
+        raise ValueError
+    return Operations(
+        {kind: _decoded_histogram(histogram) for kind, histogram in durations.items()},
+        _decoded_histogram(prompt),
+        _decoded_histogram(completion),
+        {non_negative(status): non_negative(count) for status, count in refusals},
+    )
+
+
+def _decoded_histogram(value: Any) -> Histogram:  # noqa: ANN401 -- what JSON holds
+    total, first, *counts = value
+    empty_after = BUCKETS - non_negative(first) - len(counts)
+    if type(total) not in (int, float) or not 0 <= total < math.inf or empty_after < 0:
+        raise ValueError
+    return Histogram((*[0] * first, *map(non_negative, counts), *[0] * empty_after), total)
 
 
 def _named(names: Sequence[str], numbers: Iterable[object]) -> dict[str, Any]:

@@ -114,6 +114,7 @@ class Result:
     error: RowError | None = None
     parsed: Any = None  # the text as a value of its output type, ready for a column
     requests: int = 0  # HTTP requests charged to the row; over all rows of a stream, the number of requests sent
+    refusals: tuple[int, ...] = ()  # the statuses of their responses that held no answer
 
 
 @dataclass(slots=True)

@@ -15,7 +15,8 @@ from spark_llm.coordination.allotment_datagrams import (
     encoded_need,
 )
 from spark_llm.coordination.allotter import Allotter
-from spark_llm.livecounts.datagrams import Count, Report, Sender, decoded_counts, encoded_counts
+from spark_llm.livecounts.column_count import Count
+from spark_llm.livecounts.datagrams import Report, Sender, decoded_counts, encoded_counts
 from spark_llm.livecounts.signing import signed, verified
 from tests.support.strategies import JSON, TEXTS
 

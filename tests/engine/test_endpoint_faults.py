@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.waits
 @pytest.mark.parametrize("fault", ["429", "503", "429@0.1", "500", "garbage", "cut", "html"])
 def test_a_passing_fault_is_retried(endpoints: LocalEndpoints, fault: str) -> None:
-    """Rate limits, cuts and garbage cost further attempts and no row; each row counts its attempts."""
+    """Rate limits, cuts and garbage cost further attempts and no row; each row counts its attempts and refusals."""
     endpoints.faults = Faults(f"ok*5 {fault}*3")
     rows: list[Item | None] = [f"row {number}" for number in range(20)]
     results = ask(engine(endpoints), [rows])
@@ -38,6 +38,8 @@ def test_a_passing_fault_is_retried(endpoints: LocalEndpoints, fault: str) -> No
     assert rows == texts(results)
     assert 23 == endpoints.stats.requests
     assert 23 == sum(result.attempts for result in results if result is not None)
+    refusals = Counter(status for result in results if result is not None for status in result.refusals)
+    assert {status: count for status, count in endpoints.stats.by_status.items() if status >= 400} == refusals
 
 
 FEW_FILES = """

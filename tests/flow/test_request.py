@@ -66,23 +66,23 @@ def test_a_row_knows_its_attempts_and_its_latency() -> None:
 
 @given(TEXTS, st.integers(0, 9), st.booleans())
 def test_the_first_row_accounts_for_the_requests(texts: list[str], sent: int, answered: bool) -> None:  # noqa: FBT001 -- drawn
-    """A request that carried many rows was one request: over the rows they sum up to what was sent."""
+    """A request that carried many rows was one request: over the rows they sum up to what was sent, and was refused."""
     request = request_of(texts)
-    request.http_requests = sent
+    request.http_requests, request.refusals = sent, (429,) * sent
     outcome = Answer([Result() for _ in texts], None) if answered else ERROR
-    settled = [result.requests for _, result in request.results(outcome, None)]
+    settled = [(result.requests, result.refusals) for _, result in request.results(outcome, None)]
 
-    assert [sent, *[0] * (len(texts) - 1)] == settled
+    assert [(sent, (429,) * sent), *[(0, ())] * (len(texts) - 1)] == settled
 
 
 @given(TEXTS, st.integers(0, 9), st.integers(1, 11))
 def test_parts_account_for_the_requests_once(texts: list[str], sent: int, at: int) -> None:
     """What the whole was sent for is counted by one of its parts, wherever it is cut."""
     request = request_of([*texts, "and one more"])
-    request.http_requests = sent
+    request.http_requests, request.refusals = sent, (503,) * sent
     parts = request.split(min(at, len(texts)))
 
-    assert [sent, 0] == [part.http_requests for part in parts]
+    assert [(sent, (503,) * sent), (0, ())] == [(part.http_requests, part.refusals) for part in parts]
 
 
 @given(TEXTS, USAGES, st.integers(0, 12))

@@ -1,18 +1,22 @@
 """Datagrams of live counts: the driver decodes the counts of the tasks, whatever the network does to them."""
 
+import json
 import pickle
 from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
 
 from spark_llm.errors import KINDS
+from spark_llm.livecounts.column_count import Count
 from spark_llm.livecounts.datagrams import (
     MAX_BYTES,
     MAX_PLACES,
-    Count,
     Report,
     RunningCounts,
     Sender,
@@ -20,7 +24,8 @@ from spark_llm.livecounts.datagrams import (
     encoded_counts,
 )
 from spark_llm.livecounts.signing import signed
-from spark_llm.metering.tally import Tally
+from spark_llm.metering.operations import BUCKETS, DURATION_BOUNDS_MS, TOKEN_BOUNDS, Histogram, Operations
+from spark_llm.metering.tally import NUMBERS, Tally
 from spark_llm.protocol.values import Result, RowError, Usage
 from tests.support.strategies import JSON, TEXTS
 
@@ -33,11 +38,15 @@ RESULTS = st.lists(
         usage=st.none()
         | st.builds(Usage, *[st.none() | st.integers(0, 2**31 - 1)] * 6, st.sampled_from([None, "flex", "batch"])),
         error=st.none() | st.builds(RowError, st.sampled_from(KINDS), st.none(), st.just("no."), st.booleans()),
+        attempts=st.integers(0, 3),
         requests=st.integers(0, 9),
+        latency_ms=st.none() | st.integers(0, 200_000) | st.sampled_from(DURATION_BOUNDS_MS),
+        refusals=st.lists(st.sampled_from([429, 503]), max_size=3).map(tuple),
     ),
     max_size=12,
 )
-COLUMNS = st.dictionaries(TEXTS, RESULTS.map(Count.of), min_size=1, max_size=4)
+COUNTS = st.builds(Count.of, RESULTS, operations=st.booleans())
+COLUMNS = st.dictionaries(TEXTS, COUNTS, min_size=1, max_size=4)
 SENDERS = st.builds(Sender, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE)
 REPORTS = st.builds(Report, SENDERS, st.booleans(), COLUMNS)
 
@@ -74,13 +83,18 @@ def running(*datagrams: bytes) -> RunningCounts:
 
 def asked(chunk: RunningCounts) -> dict[str, int]:
     """Return the number of rows that were asked, by column."""
-    return {name: tally.asked for name, tally in chunk.counts().items()}
+    return {name: count.tally.asked for name, count in chunk.counts().items()}
 
 
-@given(RESULTS, RESULTS)
-def test_counting_in_pieces_is_counting_at_once(first: list[Result | None], then: list[Result | None]) -> None:
+@given(RESULTS, RESULTS, st.booleans())
+def test_counting_in_pieces_is_counting_at_once(
+    first: list[Result | None],
+    then: list[Result | None],
+    operations: bool,  # noqa: FBT001 -- drawn
+) -> None:
     """Counts of two parts add up to the count of both."""
-    assert Count.of(first + then) == Count.of(first).plus(Count.of(then))
+    parts = [Count.of(part, operations=operations) for part in (first, then)]
+    assert Count.of(first + then, operations=operations) == Count.total(parts)
 
 
 @given(RESULTS)
@@ -89,13 +103,50 @@ def test_a_count_has_rows_errors_tokens_and_requests(results: list[Result | None
     count = Count.of(results)
     asked_results = [result for result in results if result is not None]
 
-    assert (len(results), len(asked_results)) == (count.rows, count.tally.asked)
-    assert Counter(result.error.kind for result in asked_results if result.error) == count.tally.failed
+    kinds = Counter(result.error.kind for result in asked_results if result.error)
+    cancelled = kinds.pop("cancelled", 0)
+
+    assert (len(results), len(asked_results)) == (count.rows, count.tally.asked + count.tally.cancelled)
+    assert (kinds, cancelled) == (count.tally.failed, count.tally.cancelled)
     assert sum(result.requests for result in asked_results) == count.tally.requests
     usages = [result.usage for result in asked_results if result.usage]
     assert sum(usage.total_tokens or 0 for usage in usages) == count.tally.total_tokens
     flex = sum(usage.cache_write_tokens or 0 for usage in usages if usage.service_tier == "flex")
     assert flex == count.tally.tiers.get("flex", Tally()).cache_write_tokens
+
+
+@given(RESULTS)
+def test_operations_are_those_that_opentelemetry_counts(results: list[Result | None]) -> None:
+    """Its own instruments have the same buckets, counts and sums of rows with a request."""
+    operations = Count.of(results, operations=True).operations
+    asked = [result for result in results if result is not None]
+    sent = [result.usage for result in asked if result.usage is not None and result.attempts]
+    timed = [result for result in asked if result.requests and result.latency_ms is not None]
+    by_kind: dict[str, list[float | None]] = {}
+    for result in timed:
+        by_kind.setdefault(result.error.kind if result.error else "", []).append(result.latency_ms)
+
+    assert operations is not None
+    assert recorded([usage.prompt_tokens for usage in sent], TOKEN_BOUNDS) == operations.prompt_tokens
+    assert recorded([usage.completion_tokens for usage in sent], TOKEN_BOUNDS) == operations.completion_tokens
+    assert {kind: recorded(of, DURATION_BOUNDS_MS) for kind, of in by_kind.items()} == operations.durations_ms
+    assert len(timed) == operations.count
+    assert Counter(status for result in asked for status in result.refusals) == operations.refusals
+
+
+def recorded(values: Sequence[float | None], bounds: Sequence[float]) -> Histogram:
+    """Return what OpenTelemetry's SDK makes of the values."""
+    numbers = [value for value in values if value is not None]
+    reader = InMemoryMetricReader()
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("test")
+    histogram = meter.create_histogram("values", explicit_bucket_boundaries_advisory=bounds)
+    for number in numbers:
+        histogram.record(number)
+    if not numbers or (data := reader.get_metrics_data()) is None:
+        return Histogram()
+    [point] = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
+    assert isinstance(point, HistogramDataPoint)
+    return Histogram(tuple(point.bucket_counts), point.sum)
 
 
 @given(REPORTS)
@@ -109,6 +160,31 @@ def test_encoded_counts_are_decoded(report: Report) -> None:
     assert max(map(len, datagrams)) <= MAX_BYTES
 
 
+def test_a_column_with_operations_fits_in_a_datagram() -> None:
+    """The column is of a long job, and its rows failed in every way."""
+    wide = Histogram((0, 0, 0, *[12_345] * 8, 0, 0, 0, 0), 12_345_678.901234)
+    late = Histogram((*[0] * 12, 12, 345, 0), 1_234_567.25)
+    operations = Operations({"": wide, **dict.fromkeys(KINDS, late)}, wide, wide, {429: 12_345, 503: 12_345})
+    tally = Tally(98_765, dict.fromkeys(KINDS, 357), 1_234_567, 234_567, 123_456, 1_469_134, 123_450)
+    columns = {"a_column_of_a_job": Count(98_765, tally, operations)}
+    [only] = encoded_counts(SECRET, Report(Sender(12, 34, 199, 123_456, 2**32 - 1), ended=False, columns=columns))
+
+    assert MAX_BYTES > len(only)
+    assert decoded_counts(SECRET, only) is not None
+
+
+def test_running_counts_have_the_operations_that_tasks_count() -> None:
+    """Those of the latest attempts add up; a task that counts none is left out."""
+    one = Count.of([Result(usage=Usage(5, 2, 7), attempts=1, requests=1, latency_ms=20.0)] * 3, operations=True)
+    datagrams = [
+        next(encoded_counts(SECRET, Report(Sender(1, 0, partition, attempt, 0), ended=False, columns={"mood": count})))
+        for partition, attempt, count in ((0, 1, one), (1, 2, one), (1, 3, one), (2, 4, counted(3)))
+    ]
+
+    assert one.operations is not None
+    assert one.operations.plus(one.operations) == running(*datagrams).counts()["mood"].operations
+
+
 def test_ten_columns_fit_in_a_datagram() -> None:
     """The columns are of a long job, with errors; forty of them fit in four datagrams."""
     sender = Sender(12, 34, 199, 123_456, 2**32 - 1)
@@ -116,7 +192,7 @@ def test_ten_columns_fit_in_a_datagram() -> None:
     columns = {f"column_number_{number}": Count(12_000, tally) for number in range(40)}
     ten = dict(list(columns.items())[:10])
 
-    assert [989] == [len(each) for each in encoded_counts(SECRET, Report(sender, ended=False, columns=ten))]
+    assert [1_059] == [len(each) for each in encoded_counts(SECRET, Report(sender, ended=False, columns=ten))]
     assert 4 == len(list(encoded_counts(SECRET, Report(sender, ended=False, columns=columns))))
 
 
@@ -152,26 +228,52 @@ def test_a_signed_payload_of_another_format_is_dropped(garbage: bytes) -> None:
     assert decoded_counts(SECRET, signed(SECRET, garbage)) is None
 
 
+EMPTY = [0, 0, 0]  # an encoded histogram: its sum, the first bucket that is used, and that bucket
+
+
+def payload(*sender: object, **changed: object) -> str:
+    """Return the payload of a column of one row; some of its parts are changed."""
+    numbers = dict.fromkeys(NUMBERS, 0)
+    parts = {"name": "a", "rows": 1, **numbers, "asked": 1, "failed": {}, "tiers": {}, "operations": None, **changed}
+    return json.dumps([*(sender or (1, 2, 3, 4, 5, 0)), [list(parts.values())]])
+
+
+def test_a_payload_is_decoded() -> None:
+    """Those below differ from it in one thing."""
+    one = decoded_counts(SECRET, signed(SECRET, payload(operations=[{}, EMPTY, EMPTY, []]).encode()))
+
+    assert one == Report(Sender(1, 2, 3, 4, 5), ended=False, columns={"a": Count(1, Tally(1), Operations())})
+
+
 @pytest.mark.parametrize(
     "payload",
     [
         "[1,2,3,4,5,0]",
-        "[1,2,3,4,-5,0,[]]",
-        "[1,2,3,4,true,0,[]]",
-        "[1,2,3,4,5,true,[]]",
-        "[1,2,3,4,0,[]]",
-        "[1,2,3,4,5,6,0,[]]",
-        '[1,2,3,4,5,0,[["a",1,1,0,0,0,0,{}]]]',
-        '[1,2,3,4,5,0,[["a",1,1,0,0,0,0,0,0,{}]]]',
-        '[1,2,3,4,5,0,[["a",1,2,0,0,0,0,0,{}]]]',
-        '[1,2,3,4,5,0,[["a",1,1,0,0,0,0,0,{"timeout":2}]]]',
-        '[1,2,3,4,5,0,[["a",1,1,0,0,0,0,0,{"new_kind":1}]]]',
-        '[1,2,3,4,5,0,[["a",1,1,0,0,0,0,0.5,{}]]]',
-        '[1,2,3,4,5,0,[[["a"],1,1,0,0,0,0,0,{}]]]',
-        '[1,2,3,4,5,0,[["a",1,1,0,0,0,0,0,[]]]]',
-        '[1,2,3,4,5,0,["a"]]',
         "[" * 100_000,
         "9" * 5_000,
+        payload(1, 2, 3, 4, -5, 0),
+        payload(1, 2, 3, 4, True, 0),
+        payload(1, 2, 3, 4, 5, True),
+        payload(1, 2, 3, 4, 0),
+        payload(1, 2, 3, 4, 5, 6, 0),
+        payload(one_more=0),
+        payload(name=["a"]),
+        payload(rows=-1),
+        payload(asked=2),
+        payload(cancelled=1),
+        payload(prompt_tokens=0.5),
+        payload(failed={"timeout": 2}),
+        payload(failed={"new_kind": 1}),
+        payload(failed=[]),
+        payload(tiers={"flex": [1]}),
+        payload(operations=1),
+        payload(operations={}),
+        payload(operations=[{"new_kind": EMPTY}, EMPTY, EMPTY, []]),
+        payload(operations=[{}, [-1, 0, 0], EMPTY, []]),
+        payload(operations=[{}, [float("nan"), 0, 0], EMPTY, []]),
+        payload(operations=[{}, [0, BUCKETS - 1, 1, 1], EMPTY, []]),
+        payload(operations=[{}, [0, 0, 1.5], EMPTY, []]),
+        payload(operations=[{}, EMPTY, EMPTY, [[429, -1]]]),
     ],
 )
 def test_impossible_counts_are_dropped(payload: str) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from spark_llm import Budget, Endpoint, Policy, chat_udf, embed_udf, enrich_table
+from spark_llm import Budget, Endpoint, Policy, chat_udf, embed_udf, enrich_table, observe_usage, usage_report
 from spark_llm.cli.main import main
 from spark_llm.enrich.report import EnrichReport
 from spark_llm.serving import Faults, LocalEndpoints
 from tests.integration.clients.conftest import FindServer
 from tests.integration.clients.servers import SERVER
 from tests.support.formats import FORMAT, table
+from tests.support.otlp_receiver import OTLPReceiver
 from tests.support.tracking import MLflow, tracked_at
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -68,6 +69,59 @@ def test_a_job_is_a_run_at_the_tracking_server(
     run = recorded_run(mlflow, stopped)
     assert ("FAILED", stopped.stopped) == (run.info.status, run.data.tags["spark_llm.stopped"])
     assert (10, 190) == (run.data.metrics["asked"], run.data.metrics["left"])
+
+
+def test_every_report_has_the_endpoints_numbers(
+    mlflow: Any,  # noqa: ANN401 -- a module
+    spark: SparkSession,
+    endpoints: LocalEndpoints,
+    receiver: OTLPReceiver,
+    tmp_path: Path,
+) -> None:
+    """Rows, failures by kind, tokens and requests of 5,000 rows that were asked once, with refusals and failures."""
+    count = 5_000
+    endpoints.faults = Faults(" ".join(["ok*20 429@0.01*3 503@0.01*2 ok*30 400 ok*40 context ok*20"] * (count // 250)))
+    chat = chat_udf(Endpoint(endpoints.invocations("chat"), token=endpoints.token))
+    source = spark.range(count, numPartitions=2).selectExpr("id", "concat('row ', id) AS text")
+    target = table(FORMAT, tmp_path, "all")
+    report = enrich_table(spark, source, target, "id", {"mood": chat("text")}, mlflow=True, progress=False)
+    rows, observing = observe_usage(spark.table(target), "mood")
+    rows.write.format("noop").mode("overwrite").save()
+    stats, usage, observed = endpoints.stats, usage_report(target, "mood"), observing.report()
+    metrics = recorded_run(mlflow, report).data.metrics
+    exported, tokens = receiver.total, receiver.last("gen_ai.client.token.usage")
+
+    by_kind = {"invalid_request": stats.by_status[400] // 2, "context_length": stats.by_status[400] // 2}
+    kinds = tuple(by_kind)
+    assert observed == usage
+    assert {count} == {
+        *(report.asked, usage.asked, metrics["asked"], stats.by_status[200] + stats.by_status[400]),
+        *(exported("spark_llm.rows"), exported("gen_ai.client.operation.duration")),
+    }
+    assert [by_kind] * 4 == [
+        dict(report.failed),
+        dict(usage.failed),
+        {kind: metrics[f"failed.{kind}"] for kind in kinds},
+        {kind: exported("spark_llm.rows", error_type=kind) for kind in kinds},
+    ]
+    assert {stats.requests} == {
+        report.requests,
+        usage.attempts,
+        metrics["requests"],
+        exported("spark_llm.requests"),
+        exported("gen_ai.client.operation.duration") + exported("spark_llm.retries"),
+    }
+    assert {stats.prompt_tokens} == {
+        *(report.prompt_tokens, usage.prompt_tokens, metrics["prompt_tokens"]),
+        tokens[frozenset({("gen_ai.token.type", "input")})].sum,
+    }
+    assert {stats.completion_tokens} == {
+        *(report.completion_tokens, usage.completion_tokens, metrics["completion_tokens"]),
+        tokens[frozenset({("gen_ai.token.type", "output")})].sum,
+    }
+    assert {status: stats.by_status[status] for status in (400, 429, 503)} == {
+        status: exported("spark_llm.refusals", http_response_status_code=status) for status in (400, 429, 503)
+    }
 
 
 @pytest.mark.usefixtures("mlflow")

@@ -25,8 +25,8 @@ class Policy:
     >>> Policy(max_tries=6, timeout_s=300)  # a slow endpoint that often fails
 
     Attributes:
-        max_in_flight: Most requests in flight, over all tasks of a host; in table jobs and in `progress`, over all hosts. None:
-            found automatically, up to 512.
+        max_in_flight: Most requests in flight, over all tasks of a host; in table jobs and `progress`, over all hosts.
+            None: found automatically, up to 512.
         requests_per_minute: Most requests in any minute, over the same tasks. None: as many as the endpoint takes.
         tokens_per_minute: Most tokens of prompts and answers in any minute, over the same tasks, as answers report
             them; estimated before the first answer. None: as many as the endpoint takes.

@@ -27,13 +27,13 @@ class Policy:
     >>> Policy(max_tries=6, timeout_s=300)  # a slow endpoint that often fails
 
     Attributes:
-        max_in_flight: Most requests in flight, over all tasks of a host; in table jobs, over all hosts. None: found
-            automatically, up to 512.
+        max_in_flight: Most requests in flight, over all tasks of a host; in table jobs and `progress`, over all hosts.
+            None: found automatically, up to 512.
         requests_per_minute: Most requests in any minute, over the same tasks. None: as many as the endpoint takes.
         tokens_per_minute: Most tokens of prompts and answers in any minute, over the same tasks, as answers report
             them; estimated before the first answer. None: as many as the endpoint takes.
         tasks: Number of tasks that run at once, for workers that cannot share the three limits above: on several hosts
-            outside table jobs, or in sandboxes. A host with 4 of 8 tasks then takes half of each limit.
+            outside table jobs and `progress`, or in sandboxes. A host with 4 of 8 tasks then takes half of each limit.
         timeout_s: Seconds for one attempt, from sending to the whole answer.
         max_tries: Attempts of one request that may end in a fault: a lost connection, a timeout, a 500, a response
             without an answer.

@@ -86,6 +86,7 @@ class LiveCounts:
         self._lock = threading.Lock()
         self._reader: tuple[threading.Thread, socket.socket] | None = None  # which ends when the socket is closed
         self._has_read_all = threading.Event()
+        self._goes_on = False  # after the block
         self._address: Address | None = None
 
     @property
@@ -113,7 +114,7 @@ class LiveCounts:
             reader, end = self._reader
             end.close()
             self._has_read_all.wait(_JOIN_TIMEOUT_S)
-            if not self._is_needed(time.monotonic()):
+            if not self._goes_on:
                 reader.join(_JOIN_TIMEOUT_S)
 
     def want_operations(self) -> None:
@@ -171,6 +172,7 @@ class LiveCounts:
                 until = time.monotonic() + _JOIN_TIMEOUT_S
                 while selector.select(0) and time.monotonic() < until:
                     self._receive(listener)
+                self._goes_on = self._is_needed(time.monotonic())
             finally:
                 self._has_read_all.set()
             while self._is_needed(time.monotonic()):

@@ -76,7 +76,7 @@ PURE = (
     *("flow", "protocol", "metering", *BASE, *WORDS),
     *("readiness/report", "readiness/workspace", "readiness/probe", "ai/catalog", "ai/prompts", "cache/entry"),
     *("enrich/report", "enrich/conflict", "enrich/heartbeat", "enrich/estimation/report", "livecounts/column_count"),
-    *("livecounts/datagrams", "livecounts/flows", "livecounts/signing"),
+    *("livecounts/datagrams", "livecounts/flows", "livecounts/labels", "livecounts/signing"),
     *("coordination/broker", "coordination/fairness", "coordination/member"),
     *("coordination/hand_over", "coordination/job_failures"),
     *("coordination/messages", "coordination/allotment", "coordination/allotter"),

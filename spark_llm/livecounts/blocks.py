@@ -9,19 +9,23 @@ import re
 from typing import NamedTuple
 
 SETTING = "spark.spark_llm.progress"
-_BLOCK = re.compile(r"(\S+):(\d{1,5})/(\d{1,15})", re.ASCII)
+_BLOCK = re.compile(r"(\S+):(\d{1,5})/(\d{1,15})(\+operations)?", re.ASCII)
 
 
 class Block(NamedTuple):
-    """A `progress` block: the address where its driver listens, and a number that no other block has."""
+    """A `progress` block: the address where its driver listens, and a number that no other block has.
+
+    `operations` says that the driver wants the operations of each UDF counted too.
+    """
 
     host: str
     port: int
     number: int
+    operations: bool = False
 
     def added_to(self, setting: str) -> str:
         """Return the setting with this block as its last."""
-        return f"{setting} {self.host}:{self.port}/{self.number}".strip()
+        return f"{setting} {self.host}:{self.port}/{self.number}{'+operations' * self.operations}".strip()
 
     def removed_from(self, setting: str) -> str:
         """Return the setting without this block; empty where it had no other."""
@@ -31,4 +35,4 @@ class Block(NamedTuple):
 def last_block(setting: str | None) -> Block | None:
     """Return the block that counts; None where there is none, or where another version wrote the setting."""
     found = _BLOCK.fullmatch((setting or "").rpartition(" ")[2])
-    return None if found is None else Block(found[1], int(found[2]), int(found[3]))
+    return None if found is None else Block(found[1], int(found[2]), int(found[3]), found[4] is not None)

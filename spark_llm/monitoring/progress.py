@@ -17,9 +17,11 @@ from spark_llm.errors import ConfigError
 from spark_llm.livecounts.blocks import SETTING, Block
 from spark_llm.livecounts.counts import LiveCounts, process_secret
 from spark_llm.livecounts.flows import CurrentFlow, JobFlow
+from spark_llm.livecounts.labels import Label
 from spark_llm.metering.tally import Tally, Totals, total_of
 from spark_llm.monitoring.bar import Progress
 from spark_llm.monitoring.driver_address import driver_host
+from spark_llm.monitoring.telemetry.exporter import Telemetry
 from spark_llm.text.format import by_kind
 from spark_llm.text.table import text_table
 
@@ -42,7 +44,10 @@ class WatchedBlock(Totals):
     @property
     def udfs(self) -> Mapping[str, Tally]:
         """The tally of each UDF, by its name: "chat_udf", "embed_udf", "llm_classify"."""
-        return self._live.counts()
+        parts: dict[str, list[Tally]] = {}
+        for label, tally in self._live.counts().items():
+            parts.setdefault(Label.of(label).name, []).append(tally)
+        return {name: total_of(tallies) for name, tallies in parts.items()}
 
     @property
     def asked(self) -> int:
@@ -156,8 +161,8 @@ def _watched(spark: SparkSession) -> Iterator[WatchedBlock]:
         return "" if watched.was_heard or bar.gave_way else tasks.text
 
     bar = Progress(None, live, other=tasks_text)
-    with bar, tasks.shown(spark):
-        with live, _announced(spark, live) as (is_announced, why):
+    with Telemetry("progress", {}) as telemetry, bar, tasks.shown(spark):
+        with live, _announced(spark, live, telemetry) as (is_announced, why):
             if not is_announced:
                 say(why)
             alarm = threading.Timer(SILENT_S, say, [why])
@@ -172,12 +177,13 @@ def _watched(spark: SparkSession) -> Iterator[WatchedBlock]:
 
 
 @contextmanager
-def _announced(spark: SparkSession, live: LiveCounts) -> Iterator[tuple[bool, str]]:
+def _announced(spark: SparkSession, live: LiveCounts, telemetry: Telemetry) -> Iterator[tuple[bool, str]]:
     """Name the block in the session's setting; give whether that worked, and the reason where no counts come."""
+    telemetry.watch(live)
     if live.address is None:
         yield False, "no rows are shown, because this process has no address that workers can reach."
         return
-    block = Block(live.address.host, live.address.port, secrets.randbits(48))
+    block = Block(live.address.host, live.address.port, secrets.randbits(48), live.address.operations)
     live.begin(block.number)
     try:
         spark.conf.set(SETTING, block.added_to(spark.conf.get(SETTING, "") or ""))

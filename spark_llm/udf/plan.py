@@ -8,10 +8,11 @@ from typing import Any, Protocol
 from pyspark import TaskContext
 
 from spark_llm.engine.registry import engine_for
-from spark_llm.engine.request_spec import RequestSpec, with_request_specs
+from spark_llm.engine.request_spec import RequestSpec, request_specs, with_request_specs
 from spark_llm.livecounts.blocks import SETTING, last_block
 from spark_llm.livecounts.counts import Address, Reporter
 from spark_llm.livecounts.datagrams import Sender
+from spark_llm.livecounts.labels import Label
 from spark_llm.protocol.values import Result, Row
 
 Results = Iterator[list[Result | None]]  # in the rows' order; an empty list asks for a flush
@@ -60,9 +61,16 @@ class WatchedPlan:
         block = None if task is None else last_block(task.getLocalProperty(SETTING))
         if block is None:
             return run(self.plan)
-        driver = Address(block.host, block.port, self.secret)
+        driver = Address(block.host, block.port, self.secret, block.operations)
         plan = with_request_specs(self.plan, lambda spec: replace(spec, driver=driver))
-        return _reported(self.name, run(plan), Reporter(driver, task_sender(block.number)))
+        label = _label(self.name, self.plan) if block.operations else self.name
+        return _reported(label, run(plan), Reporter(driver, task_sender(block.number)))
+
+
+def _label(name: str, plan: Plan) -> str:
+    """Return the label of a UDF; without whom it asks, where it asks several."""
+    asked = {(spec.task.name, spec.route.shown, spec.route.model or "") for spec in request_specs(plan)}
+    return str(Label(name, *asked.pop())) if len(asked) == 1 else name
 
 
 def _reported(name: str, chunks: Results, reporter: Reporter) -> Results:

@@ -11,6 +11,7 @@ BLOCKS = st.builds(
     st.sampled_from(["127.0.0.1", "10.1.2.3", "::1", "fe80::1%eth0", "2001:db8::7"]),
     st.integers(1, 65_535),
     st.integers(0, 2**48),
+    st.booleans(),
 )
 
 

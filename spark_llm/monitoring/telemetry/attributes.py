@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
 from spark_llm.engine.request_spec import RequestSpec
+from spark_llm.livecounts.labels import Label
 from spark_llm.monitoring.telemetry import conventions
 from spark_llm.protocol.urls import INVOCATIONS_PATH, is_azure_openai, is_databricks, is_serving
 
@@ -28,8 +29,15 @@ _PROVIDERS = {  # by the end of the host
 
 def attributes_of(specs: Iterable[RequestSpec]) -> dict[str, Value]:
     """Return the attributes that all request specs of a column have in common."""
-    first, *others = [dict(_attributes(spec)) for spec in specs] or [{}]
+    asked = [(spec.task.name, spec.route.url, spec.route.model) for spec in specs]
+    first, *others = [dict(_attributes(*each)) for each in asked] or [{}]
     return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+
+
+def attributes_of_label(label: Label) -> dict[str, Value]:
+    """Return the attributes of the UDF that a label is of."""
+    asked = dict(_attributes(label.task, label.url, label.model)) if label.task else {}
+    return {conventions.UDF: label.name, **asked}
 
 
 def provider_of(url: str) -> str:
@@ -43,12 +51,12 @@ def provider_of(url: str) -> str:
     return "azure.ai.openai" if is_azure_openai(url) else "openai"
 
 
-def _attributes(spec: RequestSpec) -> Iterator[tuple[str, Value]]:
-    parts = urlsplit(spec.route.url)
-    yield conventions.OPERATION_NAME, conventions.OPERATION_NAMES.get(spec.task.name, spec.task.name)
-    yield conventions.PROVIDER_NAME, provider_of(spec.route.url)
+def _attributes(task: str, url: str, model: str | None) -> Iterator[tuple[str, Value]]:
+    parts = urlsplit(url)
+    yield conventions.OPERATION_NAME, conventions.OPERATION_NAMES.get(task, task)
+    yield conventions.PROVIDER_NAME, provider_of(url)
     names = INVOCATIONS_PATH.search(parts.path)
-    if model := spec.route.model or (names and (names["served"] or names["name"])):
+    if model := model or (names and (names["served"] or names["name"])):
         yield conventions.REQUEST_MODEL, model
     if parts.hostname:
         yield conventions.SERVER_ADDRESS, parts.hostname

@@ -16,10 +16,11 @@ from typing import TypeVar
 
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.livecounts.counts import LiveCounts
+from spark_llm.livecounts.labels import Label
 from spark_llm.metering.operations import Operations
 from spark_llm.metering.tally import Tally, total_of
 from spark_llm.monitoring.telemetry import conventions
-from spark_llm.monitoring.telemetry.attributes import Value, attributes_of
+from spark_llm.monitoring.telemetry.attributes import Value, attributes_of, attributes_of_label
 from spark_llm.monitoring.telemetry.environment import is_disabled, otlp_signals
 from spark_llm.monitoring.telemetry.failures import FailedRow, FailureSample
 from spark_llm.monitoring.telemetry.points import Points, Series, column_points
@@ -86,7 +87,8 @@ class Telemetry:
     def watch(self, live: LiveCounts, columns: Callable[[], Mapping[str, Iterable[RequestSpec]]] = dict) -> None:
         """Export these live counts from now on; tasks that get its address from now on count operations too.
 
-        `columns` returns the request specs of each column. One that it lacks has only its name as an attribute.
+        `columns` returns the request specs of each column of a table job. One that it lacks has only its name as an
+        attribute. Outside a table job, counts have the labels of UDFs as names.
         """
         if self._thread is None:
             return
@@ -146,10 +148,7 @@ class Telemetry:
 
     def points(self) -> Points:
         """Return the points of the chunks that are over, and of the live counts."""
-        with self._lock:
-            tallies, operations, live = self._tallies, self._operations, self._live
-            if live is not None:
-                tallies, operations = _sums(tallies, live.counts()), _sums(operations, live.operations())
+        tallies, operations, live = self._counted()
         points: Points = {}
         for column, tally in tallies.items():
             points |= column_points(tally, operations.get(column), self._attributes_of(column))
@@ -157,6 +156,14 @@ class Telemetry:
             now = {conventions.WINDOW: flow.window, conventions.IN_FLIGHT: flow.in_flight}
             points |= {Series.of(metric, {}): number for metric, number in now.items()}
         return points
+
+    def _counted(self) -> tuple[Mapping[str, Tally], Mapping[str, Operations], LiveCounts | None]:
+        """Return what the chunks that are over and the live counts come to, and the live counts."""
+        with self._lock:
+            live = self._live
+            if live is None:
+                return self._tallies, self._operations, None
+            return _sums(self._tallies, live.counts()), _sums(self._operations, live.operations()), live
 
     def _turned_on(self) -> Targets:
         signals = otlp_signals(os.environ)
@@ -188,7 +195,8 @@ class Telemetry:
                 self._warn(f"{type(error).__name__}: {error}", _HINT)
 
     def _outcome(self) -> Outcome:
-        total = total_of(self._tallies.values())
+        tallies, *_ = self._counted()
+        total = total_of(tallies.values())
         numbers = {
             conventions.JOB_ASKED: total.asked,
             conventions.JOB_FAILED: sum(total.failed.values()),
@@ -197,7 +205,9 @@ class Telemetry:
         return Outcome(numbers, self._error)
 
     def _attributes_of(self, column: str) -> dict[str, Value]:
-        table = {name: self._attributes[name] for name in (conventions.TABLE,) if name in self._attributes}
+        if conventions.TABLE not in self._attributes:
+            return attributes_of_label(Label.of(column))
+        table = {conventions.TABLE: self._attributes[conventions.TABLE]}
         return {conventions.COLUMN: column, **table, **self._columns.get(column, {})}
 
     def _warn(self, problem: str, hint: str) -> None:

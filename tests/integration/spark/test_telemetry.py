@@ -1,4 +1,4 @@
-"""Telemetry of a table job: what is exported is what the report has, and what the endpoint counted."""
+"""Telemetry: what is exported is what the report or the block has, and what the endpoint counted."""
 
 import logging
 import socket
@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoi
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from spark_llm import Policy, embed_udf
+from spark_llm import Endpoint, Policy, chat_udf, embed_udf, progress
 from spark_llm.livecounts.column_count import Count
 from spark_llm.monitoring.telemetry.written_answers import operations
 from spark_llm.protocol.values import Result, RowError, Usage
@@ -75,6 +75,39 @@ def test_what_is_exported_is_what_the_endpoint_counted(  # noqa: PLR0917 -- fixt
     assert {"enrich_table"} == {span.name for span in receiver.spans} - {"chat chat"}
     assert {"invalid_request", "context_length"} == {dict(attributes(span.attributes))["error.type"] for span in failed}
     assert not [text for text in map(str, [*receiver.metrics, *receiver.spans]) if "private" in text]
+
+
+def test_a_progress_block_exports_the_rows_of_its_queries(
+    spark: SparkSession, endpoints: LocalEndpoints, receiver: OTLPReceiver
+) -> None:
+    """Each UDF has its name and whom it asks, and no secret of its URL."""
+    endpoints.faults = Faults("ok*5 503@0.01 ok*5 400")
+    texts = spark.range(40, numPartitions=2).select(F.concat(F.lit("private "), "id").alias("text"))
+    secret = Endpoint(f"{endpoints.invocations('chat')}?key=hidden", token=endpoints.token)
+    with progress(spark) as watched:
+        texts.select(chat_udf(secret)("text")).write.format("noop").mode("overwrite").save()
+
+    assert 40 == watched.udfs["chat_udf"].asked == receiver.total("spark_llm.rows")
+    assert 1 == receiver.total("spark_llm.rows", error_type="invalid_request")
+    assert 40 == receiver.total("gen_ai.client.operation.duration")
+    assert endpoints.stats.requests == watched.requests == receiver.total("spark_llm.requests")
+    [tokens] = [
+        point.sum
+        for about, point in receiver.last("gen_ai.client.token.usage").items()
+        if ("gen_ai.token.type", "input") in about
+    ]
+    assert endpoints.stats.prompt_tokens == tokens
+    about = {pair for _, each in receiver.exports()[-1] for pair in each}
+    assert {
+        ("gen_ai.operation.name", "chat"),
+        ("gen_ai.request.model", "chat"),
+        ("server.address", "127.0.0.1"),
+        ("spark_llm.udf", "chat_udf"),
+    } <= about
+    assert ["progress"] == [span.name for span in receiver.spans]
+    assert not [
+        text for text in map(str, [*receiver.metrics, *receiver.spans]) if "private" in text or "hidden" in text
+    ]
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from spark_llm.monitoring.driver_address import driver_host
 from spark_llm.monitoring.telemetry.exporter import Telemetry
 from spark_llm.text.format import by_kind
 from spark_llm.text.table import text_table
+from spark_llm.validation.arguments import checks_arguments
 
 SILENT_S = 30.0  # without any count, after which a line says so
 _HEADINGS = ("udf", "asked", "answered", "failed", "requests", "tokens")
@@ -108,6 +109,7 @@ class WatchedBlock(Totals):
     __repr__ = __str__
 
 
+@checks_arguments
 def progress(spark: SparkSession) -> AbstractContextManager[WatchedBlock]:
     """Show what the UDFs of this library do while the actions of a `with` block run.
 

@@ -152,9 +152,12 @@ class LiveCounts:
             return self._running.rows()
 
     def flow(self) -> CurrentFlow | None:
-        """Return the requests in flight of all hosts, and what limits them; None where no host has told for a while."""
+        """Return the requests in flight of all hosts, and what limits them.
+
+        None where no host has told for a while, and after the block.
+        """
         with self._lock:
-            return self._flows.current(time.monotonic())
+            return None if self._address is None else self._flows.current(time.monotonic())
 
     def job_flow(self) -> JobFlow | None:
         """Return how the requests have gone so far; None where no host has told."""

@@ -64,11 +64,12 @@ class State(NamedTuple):
 
     @property
     def details(self) -> str:
-        """Tokens, errors by kind, cost, flow and the rest; each only where there is some."""
+        """Tokens, errors by kind, rows that were not asked, cost, flow and the rest; each only where there is some."""
         failed = sum(self.tally.failed.values())
         parts = (
             f"{self.tally.total_tokens:,} tokens" if self.tally.total_tokens else "",
             f"{failed:,} failed ({by_kind(self.tally.failed)})" if failed else "",
+            f"{self.tally.cancelled:,} not asked" if self.tally.cancelled else "",
             "" if self.usd is None else dollars(self.usd),
             "" if self.flow is None else str(self.flow),
             self.other,

@@ -67,7 +67,7 @@ class WatchedBlock(Totals):
 
     @property
     def in_flight(self) -> CurrentFlow | None:
-        """The requests in flight now, and what limits them; None where no host has told for three seconds."""
+        """The requests in flight now, and what limits them; None after the block, or where no host tells for 3 s."""
         return self._live.flow()
 
     @property
@@ -92,6 +92,7 @@ class WatchedBlock(Totals):
             "asked": f"{total.asked:,}",
             "answered": f"{total.answered:,}",
             "failed": f"{failed:,} ({by_kind(total.failed)})" if failed else "",
+            "not asked": f"{total.cancelled:,} cancelled: their task had stopped" if total.cancelled else "",
             "requests": f"{total.requests:,}" if total.requests else "",
             "tokens": self._tokens_text(),
             "in flight": "" if flow is None else str(flow),
@@ -192,9 +193,7 @@ def _announced(spark: SparkSession, live: LiveCounts, telemetry: Telemetry) -> I
     except PySparkException:
         yield False, f"no rows are shown, because the session refuses the setting {SETTING}."
         return
-    why = (
-        "no counts have come. No UDF of the block has answered rows yet, but for those of enrich_table, or the workers"
-    )
+    why = "no counts have come. No query of this session has had answers that this block counts, or the workers"
     try:
         yield True, f"{why} cannot reach {block.host}:{block.port} over UDP."
     finally:

@@ -444,3 +444,17 @@ def test_off_it_imports_nothing() -> None:
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert "[]" == ran.stdout.strip()
+
+
+def test_an_exporter_that_is_not_complete_is_a_warning(
+    receiver: OTLPReceiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The hint is the command that installs the rest."""
+    monkeypatch.setitem(sys.modules, "spark_llm.monitoring.telemetry.otlp", None)
+    with Telemetry("job", {}):
+        pass
+
+    assert [] == receiver.metrics
+    [warning] = [record.getMessage() for record in caplog.records if record.name == "spark_llm.monitoring"]
+    assert "the exporter is not complete: " in warning
+    assert "Hint: pip install 'spark-llm-endpoints[otel]'." in warning

@@ -29,6 +29,7 @@ from spark_llm.monitoring.telemetry.sinks import Failed, Job, Outcome, Sinks, Ta
 from spark_llm.text.excerpt import excerpt
 
 WAIT_S = 3.0  # at the job's end, for an endpoint that is slow or down
+_INSTALL = "pip install 'spark-llm-endpoints[otel]'"
 _HINT = "check OTEL_EXPORTER_OTLP_ENDPOINT, and the server there"
 _URL = re.compile(r"(url: |//)\S+")  # may have a key in it
 
@@ -170,7 +171,7 @@ class Telemetry:
         if signals.problem:
             self._warn(signals.problem, "set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, and the port for it")
         if (signals.metrics or signals.traces) and not _is_installed():
-            self._warn("the exporter is not installed", "pip install 'spark-llm-endpoints[otel]'")
+            self._warn("the exporter is not installed", _INSTALL)
             signals = signals._replace(metrics=False, traces=False)
         if is_disabled(os.environ):
             return Targets(signals, None, None)
@@ -180,6 +181,9 @@ class Telemetry:
         """Export until the job has ended, and once more then; whatever the SDK raises, the job goes on."""
         try:
             self._sinks = sinks = Sinks(self._targets, job)
+        except ImportError as error:
+            self._warn(f"the exporter is not complete: {error}", _INSTALL)
+            return
         except Exception as error:  # noqa: BLE001 -- see above
             self._warn(f"{type(error).__name__}: {error}", _HINT)
             return

@@ -5,13 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
-import pyspark
-import pytest
 from pyspark import TaskContext
 from pyspark.sql import SparkSession
 
 from spark_llm.serving import LocalEndpoints
-from spark_llm.udf.lazy_udf import is_at_least
 from tests.conftest import SessionKind
 from tests.integration.spark.asking import Run, chat, texts
 
@@ -54,7 +51,6 @@ def next_stage(spark: SparkSession) -> int:
     return int(spark.range(0, 1, 1, 1).mapInArrow(number, "stage long").collect()[0]["stage"])
 
 
-@pytest.mark.skipif(not is_at_least(pyspark.__version__, 4, 1), reason="Delta before 4.4 reads its log in other steps.")
 def test_a_run_takes_few_stages_and_few_calls(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run, session_kind: SessionKind
 ) -> None:

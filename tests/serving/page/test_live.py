@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from spark_llm.serving import Faults, LocalEndpoints
@@ -47,6 +48,7 @@ def test_the_view_follows_what_the_endpoints_do(tab: Tab) -> None:
         tab.close()
 
 
+@pytest.mark.slow
 def test_an_endpoint_without_requests_has_empty_charts(tab: Tab, endpoints: LocalEndpoints) -> None:
     """Nothing is an error, and nothing is divided by zero."""
     page = tab.open(endpoints, "embed")
@@ -69,6 +71,7 @@ def test_rates_are_means_of_five_seconds(tab: Tab, endpoints: LocalEndpoints) ->
     assert [5, 2.5, 5 / 3, 1.25, 1, 2] == rates
 
 
+@pytest.mark.slow
 def test_a_hidden_tab_reads_nothing(tab: Tab, endpoints: LocalEndpoints) -> None:
     """Browsers open six connections to a server, so a tab that nobody sees gives its own back."""
     page = tab.open(endpoints)

@@ -2,6 +2,7 @@
 
 from urllib.parse import quote
 
+import pytest
 from playwright.sync_api import Browser, expect
 
 from spark_llm.serving import Faults, LocalEndpoints
@@ -106,6 +107,7 @@ def test_a_refusal_of_the_endpoint_is_no_end_of_the_token(tab: Tab, endpoints: L
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_two_tabs_have_their_own_tokens(chromium: Browser, tab: Tab, endpoints: LocalEndpoints) -> None:
     """A second tab knows nothing of the first one's token, and both show what either sends."""
     with Tab(chromium) as other:

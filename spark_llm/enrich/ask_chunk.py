@@ -39,14 +39,14 @@ class ChunkResult(NamedTuple):
         answered: Rows that were answered in every column.
         columns: The tally of each column.
         only_new: Whether the target has none of the rows.
-        fatal_error: By column, the message of an error of `NOT_ROW_ERRORS`; None where there is none.
+        stop_errors: By column, the message of an error of `NOT_ROW_ERRORS`; None where there is none.
     """
 
     asked: int
     answered: int
     columns: Mapping[str, Tally]
     only_new: bool
-    fatal_error: Mapping[str, str | None] = _NONE
+    stop_errors: Mapping[str, str | None] = _NONE
 
     def plus(self, other: "ChunkResult") -> "ChunkResult":
         """Return the sum of two chunks."""

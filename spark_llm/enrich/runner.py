@@ -199,7 +199,7 @@ class Job:
                 merger.merge_answers(answers, staging.location("answers"), only_new=result.only_new)
                 _logger.info("chunk %d: merged", number)
                 usd = total_cost(self.prices, result.columns)
-                chunks.done(size, result.columns, usd, time.monotonic(), result.fatal_error)
+                chunks.done(size, result.columns, usd, time.monotonic(), result.stop_errors)
                 total = total.plus(result)
         limits = None if allotter is None else limits_text(len(allotter.hosts))
         _logger.info("the limits of the policies: %s", limits or "none")

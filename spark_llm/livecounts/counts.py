@@ -138,13 +138,12 @@ class LiveCounts:
     def counts(self) -> dict[str, Tally]:
         """Return the counts of all tasks, by column."""
         with self._lock:
-            return {name: count.tally for name, count in self._running.counts().items()}
+            return self._running.counts()
 
     def operations(self) -> dict[str, Operations]:
         """Return the operations of all tasks, by column; none where nobody wants them."""
         with self._lock:
-            counts = self._running.counts()
-        return {name: count.operations for name, count in counts.items() if count.operations is not None}
+            return self._running.operations()
 
     def rows(self) -> int:
         """Return the number of rows that are done in all their columns."""

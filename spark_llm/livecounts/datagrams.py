@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from spark_llm.errors import KINDS
 from spark_llm.livecounts.column_count import Count
 from spark_llm.livecounts.signing import MAC_BYTES, signed, verified
-from spark_llm.metering.operations import ANSWERED, BUCKETS, Histogram, Operations
-from spark_llm.metering.tally import NUMBERS, TOKENS, Tally
+from spark_llm.metering.operations import ANSWERED, BUCKETS, Histogram, Operations, operations_total
+from spark_llm.metering.tally import NUMBERS, TOKENS, Tally, total_of
 
 MAX_BYTES = 1_200  # of a datagram with several columns: every route carries this without fragments
 MAX_PLACES = 10_000  # partitions that are kept apart; those that were heard longest ago become one sum
@@ -135,11 +135,18 @@ class RunningCounts:
         if len(self._places) > MAX_PLACES:
             _, attempts = self._places.popitem(last=False)
             self._folded_rows += self._rows([attempts])
-            self._folded = self._sums([attempts])
+            self._folded = {name: Count.total(counts) for name, counts in self._by_column([attempts]).items()}
 
-    def counts(self) -> dict[str, Count]:
-        """Return the counts by column."""
-        return dict.fromkeys(self._names, Count()) | self._sums(self._places.values())
+    def counts(self) -> dict[str, Tally]:
+        """Return the tallies by column."""
+        counts = self._by_column(self._places.values()).items()
+        return dict.fromkeys(self._names, Tally()) | {name: total_of(each.tally for each in of) for name, of in counts}
+
+    def operations(self) -> dict[str, Operations]:
+        """Return the operations of each column whose tasks count them."""
+        counts = self._by_column(self._places.values()).items()
+        known = {name: [each.operations for each in of if each.operations is not None] for name, of in counts}
+        return {name: operations_total(each) for name, each in known.items() if each}
 
     def rows(self) -> int:
         """Return the number of rows that are done, by the slowest column of each stream."""
@@ -151,13 +158,13 @@ class RunningCounts:
             for columns in _streams(places)
         )
 
-    def _sums(self, places: Iterable[Mapping[int, _Attempt]]) -> dict[str, Count]:
-        """Return the counts of places and of those that were folded, by column."""
+    def _by_column(self, places: Iterable[Mapping[int, _Attempt]]) -> dict[str, list[Count]]:
+        """Return the counts of places and the sum of those that were folded, by column."""
         parts = {name: [count] for name, count in self._folded.items()}
         for columns in _streams(places):
             for name, count in columns.items():
                 parts.setdefault(name, []).append(count)
-        return {name: Count.total(counts) for name, counts in parts.items()}
+        return parts
 
 
 def _streams(places: Iterable[Mapping[int, _Attempt]]) -> Iterator[Mapping[str, Count]]:

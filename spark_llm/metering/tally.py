@@ -4,9 +4,11 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from spark_llm.errors import Kind
+
+Counted = TypeVar("Counted", bound="Addable")
 
 TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "total_tokens", "cache_write_tokens")
 """The sorts of tokens that have a price, as the fields of a usage and of a tally are called."""
@@ -129,3 +131,15 @@ def total_of(tallies: Iterable[Tally]) -> Tally:
             tiers.setdefault(tier, []).append(tokens)
     sums = {name: sum([getattr(part, name) for part in parts]) for name in NUMBERS}
     return Tally(failed=dict(+failed), tiers={tier: total_of(of_tier) for tier, of_tier in tiers.items()}, **sums)
+
+
+class Addable(Protocol):
+    """Counts that can be added, such as tallies."""
+
+    def plus(self, other: Any) -> Any:  # noqa: ANN401 -- of the same type, which this returns
+        """Return the sum of both."""
+
+
+def sums(one: Mapping[str, Counted], other: Mapping[str, Counted]) -> dict[str, Counted]:
+    """Return what both have, and the sum of what has the same name."""
+    return {**one, **{name: one[name].plus(count) if name in one else count for name, count in other.items()}}

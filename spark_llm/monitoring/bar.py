@@ -12,7 +12,7 @@ from weakref import WeakSet
 from tqdm import tqdm
 
 from spark_llm.livecounts.flows import CurrentFlow
-from spark_llm.metering.tally import Tally, total_of
+from spark_llm.metering.tally import Tally, sums, total_of
 from spark_llm.text.format import by_kind, dollars
 
 DRAW_EVERY_S = 0.5
@@ -148,7 +148,7 @@ class Progress:
         with self._lock:
             self._live.end()
             self._rows += rows
-            self._tallies = _sums(self._tallies, tallies)
+            self._tallies = sums(self._tallies, tallies)
 
     def note(self, text: str) -> None:
         """Write a line above the bar."""
@@ -158,7 +158,7 @@ class Progress:
     def state(self) -> State:
         """Return how far the job is."""
         with self._lock:
-            tallies = _sums(self._tallies, self._live.counts())
+            tallies = sums(self._tallies, self._live.counts())
             rows = self._rows + self._live.rows()
         if self._total is not None:
             rows = min(self._total, rows)
@@ -247,7 +247,3 @@ def _tqdm(stream: TextIO, total: int | None) -> Any:  # noqa: ANN401 -- a widget
 def _is_notebook() -> bool:
     ipython = sys.modules.get("IPython")  # a notebook's kernel has imported it
     return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
-
-
-def _sums(one: Mapping[str, Tally], other: Mapping[str, Tally]) -> dict[str, Tally]:
-    return {name: one.get(name, Tally()).plus(other.get(name, Tally())) for name in {**one, **other}}

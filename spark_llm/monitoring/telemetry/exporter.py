@@ -12,13 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TypeVar
 
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.livecounts.counts import LiveCounts
 from spark_llm.livecounts.labels import Label
 from spark_llm.metering.operations import Operations
-from spark_llm.metering.tally import Tally, total_of
+from spark_llm.metering.tally import Tally, sums, total_of
 from spark_llm.monitoring.telemetry import conventions
 from spark_llm.monitoring.telemetry.attributes import Value, attributes_of, attributes_of_label
 from spark_llm.monitoring.telemetry.environment import is_disabled, otlp_signals
@@ -32,8 +31,6 @@ WAIT_S = 3.0  # at the job's end, for an endpoint that is slow or down
 _INSTALL = "pip install 'spark-llm-endpoints[otel]'"
 _HINT = "check OTEL_EXPORTER_OTLP_ENDPOINT, and the server there"
 _URL = re.compile(r"(url: |//)\S+")  # may have a key in it
-
-Counted = TypeVar("Counted", Tally, Operations)
 
 _logger = logging.getLogger("spark_llm.monitoring")
 
@@ -119,12 +116,12 @@ class Telemetry:
                 self._warn(f"{type(error).__name__}: {error}", "look at Spark's log")
                 written = {}
             refusals = {name: Operations(refusals=operations[name].refusals) for name in written if name in operations}
-            operations = {**operations, **_sums(written, refusals)}
+            operations = {**operations, **sums(written, refusals)}
         with self._lock:
             if live is not None:
                 live.end()
-            self._tallies = _sums(self._tallies, tallies)
-            self._operations = _sums(self._operations, operations)
+            self._tallies = sums(self._tallies, tallies)
+            self._operations = sums(self._operations, operations)
 
     def add_failures(
         self, tallies: Mapping[str, Tally], read: Callable[[Mapping[str, int]], Iterable[FailedRow]]
@@ -164,7 +161,7 @@ class Telemetry:
             live = self._live
             if live is None:
                 return self._tallies, self._operations, None
-            return _sums(self._tallies, live.counts()), _sums(self._operations, live.operations()), live
+            return sums(self._tallies, live.counts()), sums(self._operations, live.operations()), live
 
     def _turned_on(self) -> Targets:
         signals = otlp_signals(os.environ)
@@ -232,8 +229,3 @@ def _is_installed() -> bool:
 def _differ(tally: Tally, live: Tally | None) -> bool:
     """Return whether live counts lack something; written answers have tiers only where they have a price."""
     return live is None or replace(tally, tiers={}) != replace(live, tiers={})
-
-
-def _sums(one: Mapping[str, Counted], other: Mapping[str, Counted]) -> dict[str, Counted]:
-    """Return what both have, and the sum of what has the same name."""
-    return {**one, **{name: one[name].plus(number) if name in one else number for name, number in other.items()}}

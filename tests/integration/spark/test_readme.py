@@ -62,35 +62,34 @@ def test_the_page_on_typed_answers_runs(spark: SparkSession, monkeypatch: pytest
         assert 0 == names["failed"].count()
 
 
-@pytest.mark.one_kind
-def test_the_page_on_usage_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every block of Python in docs/usage.md runs, and both ways of counting give the same report."""
-    names: dict[str, Any] = {"df": spark.createDataFrame([("good",), ("bad",), (None,)], "review string")}
+def run_page(page: str, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], int]:
+    """Run every block of Python of a page about three reviews; return its names, and the requests that it cost."""
+    df = spark.createDataFrame([("good",), ("bad",), (None,)], "review string")
+    names: dict[str, Any] = {"spark": spark, "df": df}
     with LocalEndpoints({"my-endpoint": Echo()}) as endpoints:
         monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
         monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
-        for _, block in blocks_of("docs/usage.md"):
-            exec(compile(block, "docs/usage.md", "exec"), names)  # noqa: S102 -- the very thing that is tested
-        spark.sql("DROP TABLE review_moods")
+        for _, block in blocks_of(page):
+            exec(compile(block, page, "exec"), names)  # noqa: S102 -- the very thing that is tested
+        return names, endpoints.stats.requests
 
-        assert (3, 2, 4) == (names["report"].rows, names["report"].answered, endpoints.stats.requests)
+
+@pytest.mark.one_kind
+def test_the_page_on_usage_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block of Python in docs/usage.md runs, and both ways of counting give the same report."""
+    names, requests = run_page("docs/usage.md", spark, monkeypatch)
+    spark.sql("DROP TABLE review_moods")
+
+    assert (3, 2, 4) == (names["report"].rows, names["report"].answered, requests)
 
 
 @pytest.mark.one_kind
 def test_the_page_on_progress_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block of Python in docs/progress.md runs, and the numbers are those of the endpoint."""
-    names: dict[str, Any] = {
-        "spark": spark,
-        "df": spark.createDataFrame([("good",), ("bad",), (None,)], "review string"),
-    }
-    with LocalEndpoints({"my-endpoint": Echo()}) as endpoints:
-        monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
-        monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
-        for _, block in blocks_of("docs/progress.md"):
-            exec(compile(block, "docs/progress.md", "exec"), names)  # noqa: S102 -- the very thing that is tested
-        spark.sql("DROP TABLE watched_moods")
+    names, requests = run_page("docs/progress.md", spark, monkeypatch)
+    spark.sql("DROP TABLE watched_moods")
 
-        assert (3, 2, endpoints.stats.requests) == (names["watched"].rows, names["watched"].answered, 2)
+    assert (3, 2, requests) == (names["watched"].rows, names["watched"].answered, 2)
 
 
 def test_the_page_on_endpoints_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,8 +40,8 @@ class Policy:
         give_up_after_s: Seconds that one row may wait because of rate limits (429, 503) before it fails.
         max_failure_rate: Share of failed rows, over the last 1,000 of a task, or of all tasks of a stage on one host,
             at which they stop: the other rows are `cancelled`, and can be sent again. None: they never stop for this.
-        batch_size: Inputs in one embedding request, 1 to 2048 (Databricks takes 150 at most); prompts in one completion
-            request, 8 at most, where the endpoint takes a list of them.
+        batch_size: Inputs in one request, 1 to 100,000: texts of an embedding request (Databricks takes 150 at most),
+            prompts of a completion request, 8 at most, where the endpoint takes a list of them. None: 64.
         dedupe: Whether equal inputs of a task are sent once. None: yes, unless `temperature` is above 0 without a
             `seed`.
         cache: A folder on each worker's local disk for answers, kept for 30 days and in 4 GiB at most. A request with
@@ -60,7 +60,7 @@ class Policy:
     max_tries: int = 4
     give_up_after_s: float = 600.0
     max_failure_rate: float | None = None
-    batch_size: int = 64
+    batch_size: int | None = None
     dedupe: bool | None = None
     cache: str | _Path | None = None
     reask: int = 1
@@ -88,7 +88,8 @@ class Policy:
                 )
         self._check_whole("max_tries", 1, 1_000)
         self._check_whole("reask", 0, 1_000)
-        self._check_whole("batch_size", 1, 2_048)
+        if self.batch_size is not None:
+            self._check_whole("batch_size", 1, 100_000)
         self._check_number("timeout_s", 0.001, unit="seconds")
         self._check_number("give_up_after_s", 0.0, unit="seconds")
         if self.on_error not in ("row", "raise"):

@@ -15,7 +15,7 @@ from spark_llm.cache.answer_cache import Cache
 from spark_llm.cache.entry import Keys, encoded_answer
 from spark_llm.cache.sqlite_store import Store
 from spark_llm.flow.batcher import Indexed
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.values import Result, Usage
 
 FULL = 100_000

@@ -5,7 +5,7 @@ import time
 
 from spark_llm import Endpoint, Policy
 from spark_llm.engine.engine import Engine
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 
 CHUNK_ROWS = 256
 

@@ -14,7 +14,7 @@ from spark_llm import Endpoint, Policy, schemas
 from spark_llm.engine.engine import Engine
 from spark_llm.livecounts.counts import Address, Reporter
 from spark_llm.livecounts.datagrams import Sender
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.task import Task
 from spark_llm.udf.columns import to_arrow

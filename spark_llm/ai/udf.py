@@ -12,7 +12,7 @@ from spark_llm.ai.plans import FunctionPlan, QueryPlan, SimilarityPlan
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.udf.factories import model_udf
 from spark_llm.udf.lazy_udf import LazyUDF
 from spark_llm.udf.model_udf import ModelUDF

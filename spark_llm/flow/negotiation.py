@@ -42,8 +42,8 @@ class Doubt:
 class WireFormatNegotiation:
     """The wire format of one task at one endpoint, and the evidence for it."""
 
-    def __init__(self, task: Task, batch_size: int, *, attributed: bool = False) -> None:
-        """Begin with the best format; a request carries at most `batch_size` inputs.
+    def __init__(self, task: Task, batch_size: int | None, *, attributed: bool = False) -> None:
+        """Begin with the best format; a request carries at most `batch_size` inputs, by default the task's own number.
 
         `attributed`: requests carry `ATTRIBUTION_FIELDS`, in each format but those without them.
         """
@@ -54,7 +54,7 @@ class WireFormatNegotiation:
         self.in_flight = 0  # requests
         self.alike_refusals = 0  # inputs that were refused with one message, before any answer
         self._confirmed = 0  # flags of the wire format that are known to be needed, or not to be
-        self._batch_size = batch_size
+        self._batch_size = batch_size or task.default_batch_size
         self._any_refused = False
         self._votes: dict[int, list[Hashable]] = {}  # by wire format, the inputs that were answered in it only
         self._doubt_answers_left = 0  # answers in the present format that end the doubt

@@ -38,6 +38,11 @@ class Task(Protocol):
         """Whether equal requests may share one answer: by default not with a temperature above 0 and no seed."""
         return is_repeatable(self.parameters)
 
+    @property
+    def default_batch_size(self) -> int:
+        """How many inputs one request may carry where the user sets no `batch_size`."""
+        return 64
+
     def max_inputs(self, wire_format: int, batch_size: int) -> int:
         """How many inputs one request may carry in a wire format, where the user allows `batch_size`."""
 

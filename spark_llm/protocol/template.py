@@ -12,7 +12,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.conversation import conversation_of, with_instructions
+from spark_llm.protocol.chat.conversation import conversation_of, with_instructions
 from spark_llm.protocol.values import Content
 from spark_llm.text.excerpt import excerpt
 from spark_llm.validation.texts import check_text

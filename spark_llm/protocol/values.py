@@ -9,8 +9,10 @@ from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from spark_llm.errors import HINT, Kind
+from spark_llm.protocol.media import Media
 
-Message = Mapping[str, object]  # {"role": …, "content": …}
+Part = str | Media  # of a message's content
+Message = Mapping[str, object]  # {"role": …, "content": a text or a list of parts}
 Content = str | Sequence[Message]  # a text, or a conversation
 
 

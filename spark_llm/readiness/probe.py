@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.json_codec import read_json, write_json
 from spark_llm.protocol.task import Task

@@ -9,7 +9,7 @@ from spark_llm.auth.credentials import Bearer, Credential, CredentialsProvider
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.task import Task

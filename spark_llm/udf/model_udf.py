@@ -21,7 +21,7 @@ from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.policy import Policy
 from spark_llm.protocol.canonical import canonical_model
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
 from spark_llm.protocol.values import Item

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spark_llm.ai import prompts
 from spark_llm.ai.catalog import FUNCTIONS, MAX_LABELS, SENTIMENTS
 from spark_llm.errors import KINDS
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
 from spark_llm.protocol.task import FOLDED, PLAIN

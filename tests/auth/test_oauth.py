@@ -10,7 +10,7 @@ from spark_llm import Endpoint, Policy
 from spark_llm.auth.credentials import ClientCredentials
 from spark_llm.engine.registry import ENGINES, engine_for
 from spark_llm.engine.request_spec import RequestSpec
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.values import Result

@@ -22,7 +22,7 @@ from spark_llm import Endpoint, Policy
 from spark_llm.cache.answer_cache import WriteBehindStore
 from spark_llm.cache.entry import FORMAT
 from spark_llm.cache.sqlite_store import Store
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.task import Task

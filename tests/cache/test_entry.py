@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.cache.entry import AUTHENTICATION_HEADERS, Entry, Keys, decoded_answer, encoded_answer
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.json_codec import write_json

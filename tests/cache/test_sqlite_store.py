@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from spark_llm.cache.entry import FORMAT, Entry, Keys, decoded_answer
 from spark_llm.cache.sqlite_store import DamagedError, Store
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.values import Result, Usage
 from tests.conftest import ROOT

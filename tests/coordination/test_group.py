@@ -426,7 +426,7 @@ if sys.argv[3] == "asyncio":
     sys.modules["uvloop"] = None
 from spark_llm import Endpoint, Policy
 from spark_llm.engine.engine import Engine
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 
 chat = Chat()
 route = Endpoint(sys.argv[1], token=sys.argv[2]).resolve(chat.route, {})

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from spark_llm._version import __version__
 from spark_llm.endpoint.attribution import MAX_CHARACTERS, Attribution, with_fields
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 
 LIBRARY = f"spark_llm/{__version__}"
 ANY = st.text(max_size=2 * MAX_CHARACTERS)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from spark_llm import Endpoint, Policy
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.values import Answer, Item, Outcome, Response, Result, RowError, Usage
 from spark_llm.serving import Faults, LocalEndpoints
 from tests.support.asking import Held, ask, comes_true, distinct, engine, engine_at, kinds, texts

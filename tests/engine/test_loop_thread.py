@@ -13,7 +13,7 @@ if sys.argv[3] == "asyncio":
     sys.modules["uvloop"] = None
 from spark_llm import Endpoint, Policy
 from spark_llm.engine.engine import Engine
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 
 class Finder:
     def find_spec(self, name, path=None, target=None):

@@ -7,7 +7,7 @@ import pytest
 
 from spark_llm import Endpoint, Policy
 from spark_llm.auth.credentials import ClientCredentials
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.structured.output import StructuredOutput

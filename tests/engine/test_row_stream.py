@@ -14,7 +14,7 @@ from spark_llm.errors import Kind
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.policy import Policy
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.task import Task

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from spark_llm import Policy
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Enumeration, Field, Nullable, Scalar, Struct
 from spark_llm.protocol.values import Prompt, Result, RowError, Usage

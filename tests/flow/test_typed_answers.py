@@ -11,7 +11,7 @@ from spark_llm.flow.controller import FlowController
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.policy import Policy
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Field, Scalar, Struct
 from spark_llm.protocol.values import Answer, Item, Prompt, Response, Result, RowError, Usage

@@ -20,7 +20,7 @@ from spark_llm.protocol.canonical import (
     canonical_shape,
     spec_digest,
 )
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.parameters import encode_parameters

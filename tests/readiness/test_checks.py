@@ -14,7 +14,7 @@ import pytest
 from spark_llm import Endpoint, Policy
 from spark_llm.auth.credentials import Bearer, ClientCredentials, TokenSource
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.task import Task
 from spark_llm.readiness.checks import list_endpoints, run_driver_checks
 from spark_llm.readiness.client import run_outside_loop

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from spark_llm import Endpoint, Policy
 from spark_llm.engine.engine import Engine
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Item, Result
 from spark_llm.serving import LocalEndpoints

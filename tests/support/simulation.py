@@ -18,7 +18,7 @@ from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.request import Request
 from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.policy import Policy
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.values import Answer, Result, RowError, Usage
 from tests.support.servers import Endpoint, Reply
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.failures import failure_of
 from spark_llm.protocol.values import Answer, Failure
 from spark_llm.transport.http import send_once

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from spark_llm.protocol.chat.reasoning import split_reasoning
 from spark_llm.protocol.json_codec import NotJSONError, read_json, replace_surrogates, write_json
-from spark_llm.protocol.reasoning import split_reasoning
 from spark_llm.protocol.structured.schema import Convert, Field, Map, Shape, Struct, walk
 from spark_llm.text.excerpt import excerpt
 

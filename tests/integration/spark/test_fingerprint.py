@@ -21,7 +21,7 @@ from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.enrich.fingerprint import fingerprint
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import spec_digest
-from spark_llm.protocol.chat import Chat
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.udf.lazy_udf import LazyUDF, is_at_least
 from spark_llm.udf.model_udf import ModelUDF
 

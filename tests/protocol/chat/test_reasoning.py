@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.protocol.chat import Chat
-from spark_llm.protocol.reasoning import SplitText, split_reasoning
+from spark_llm.protocol.chat.reasoning import SplitText, split_reasoning
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Field, Scalar, Struct
 from spark_llm.protocol.values import Answer, Prompt, Result, RowError

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.protocol.conversation import (
+from spark_llm.protocol.chat.conversation import (
     conversation_of,
     is_instruction,
     join_instructions,

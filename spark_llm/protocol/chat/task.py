@@ -9,18 +9,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from spark_llm.protocol.chat.conversation import conversation_of, is_instruction
+from spark_llm.protocol.chat.messages import messages_field
+from spark_llm.protocol.chat.reasoning import split_reasoning
 from spark_llm.protocol.choices import TOOL_CALL, read_choices
-from spark_llm.protocol.conversation import (
-    conversation_of,
-    is_instruction,
-    join_instructions,
-    with_instructions,
-    without_system_messages,
-)
 from spark_llm.protocol.fields import string_of, text_of
 from spark_llm.protocol.finish_reason import ending_of
-from spark_llm.protocol.json_codec import request_body, write_json
-from spark_llm.protocol.reasoning import split_reasoning
+from spark_llm.protocol.json_codec import request_body
 from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
 from spark_llm.protocol.task import FOLDED, PLAIN, Task
 from spark_llm.protocol.values import Answer, Content, Failure, Item, Outcome, Prompt, Response, Result, RowError
@@ -78,7 +73,7 @@ class Chat(Task):
         (item,) = items
         content, system, output = self._parts(item)
         schema_text = output.instructions if output is not None and wire_format & PLAIN else None
-        messages = _messages(content, system, schema_text, folded=bool(wire_format & FOLDED))
+        messages = messages_field(content, system, schema_text, folded=bool(wire_format & FOLDED))
         if output is None or schema_text is not None:
             return request_body(model, self.parameters, messages)
         return request_body(model, self.parameters, output.response_format + b"," + messages)
@@ -148,18 +143,6 @@ class Chat(Task):
         content, system, output = self._parts(item)
         own = not isinstance(content, str) and any(map(is_instruction, content))
         return own or system is not None or (output is not None and bool(wire_format & PLAIN))
-
-
-def _messages(content: Content, system: str | None, more: str | None, *, folded: bool) -> bytes:
-    """Write the request's messages; `more` is added to the instructions."""
-    if folded:
-        messages = without_system_messages(with_instructions(conversation_of(content), system, more))
-        return b'"messages":' + write_json(list(messages))
-    if isinstance(content, str):  # without a list of messages in between, since most requests go this way
-        system = system if more is None else join_instructions(system, more)
-        head = b"" if system is None else b'{"role":"system","content":' + write_json(system) + b"},"
-        return b'"messages":[' + head + b'{"role":"user","content":' + write_json(content) + b"}]"
-    return b'"messages":' + write_json(with_instructions(content, system, more))
 
 
 def _remove_reasoning(result: Result, prompt: str) -> None:

@@ -18,7 +18,8 @@ def test_the_defaults_are_the_documented_ones() -> None:
     """A policy without arguments has these values."""
     policy = Policy()
 
-    assert (None, None, None, None, None, None) == (
+    assert (None, None, None, None, None, None, None) == (
+        policy.batch_size,
         policy.max_in_flight,
         policy.requests_per_minute,
         policy.tokens_per_minute,
@@ -26,12 +27,11 @@ def test_the_defaults_are_the_documented_ones() -> None:
         policy.dedupe,
         policy.cache,
     )
-    assert (1, 120, 4, 600, 64, "row") == (
+    assert (1, 120, 4, 600, "row") == (
         policy.tasks,
         policy.timeout_s,
         policy.max_tries,
         policy.give_up_after_s,
-        policy.batch_size,
         policy.on_error,
     )
     assert 512 == policy.ceiling
@@ -62,7 +62,7 @@ def test_tasks_that_cannot_share_a_limit_have_their_parts(max_in_flight: int, ta
         {"timeout_s": 600},
         {"max_tries": 1},
         {"give_up_after_s": 0},
-        {"batch_size": 2_048},
+        {"batch_size": 100_000},
         {"on_error": "raise"},
     ],
 )
@@ -87,7 +87,7 @@ def test_values_in_range_are_kept(field: dict[str, Any]) -> None:
             for value in ("", " ", "a\0b", b"folder", True, 7, ["folder"], "dbfs:/answers", "s3://answers")
         ),
         *(("max_tries", value) for value in (0, -1, 4.0, "4", False, None)),
-        *(("batch_size", value) for value in (0, -1, 2_049, 64.0, "64", None)),
+        *(("batch_size", value) for value in (0, -1, 100_001, 64.0, "64", True)),
         *(("timeout_s", value) for value in (0, 0.0, -1, math.nan, math.inf, "120", True, None)),
         *(("give_up_after_s", value) for value in (-0.1, math.nan, math.inf, "600", False, None)),
         *(("on_error", value) for value in ("ignore", "", None, True, ["row"])),

@@ -25,6 +25,9 @@ settings.load_profile("steady")
 
 ROOT = str(Path(__file__).parents[1])
 SessionKind = Literal["classic", "connect"]
+SESSION_KINDS: tuple[SessionKind, ...] = ("classic", "connect")
+_KIND = pytest.StashKey[SessionKind]()
+WANTED_KIND = os.environ.get("SPARK_LLM_TEST_SESSION", "classic")  # or "both", for two processes of pytest-xdist
 
 
 def pytest_configure() -> None:
@@ -32,6 +35,8 @@ def pytest_configure() -> None:
 
     Settings of OpenTelemetry are those of the tests: no job of a test exports to this machine's own endpoint.
     """
+    if WANTED_KIND not in (*SESSION_KINDS, "both"):
+        raise pytest.UsageError(f"SPARK_LLM_TEST_SESSION={WANTED_KIND!r} is not 'classic', 'connect' or 'both'.")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         del os.environ[name]
@@ -45,9 +50,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=left_out)
     if config.pluginmanager.hasplugin("xdist"):
-        for item in items:  # one process has the Spark session, one the browser; of the others a file stays together
+        for item in items:  # one process has each kind of session, one the browser; of the others a file stays together
             shared = (name for name in ("spark", "browser") if item.get_closest_marker(name))
-            item.add_marker(pytest.mark.xdist_group(next(shared, item.nodeid.split("::")[0])))
+            group = "connect" if runs_on(item.nodeid) == "connect" else next(shared, item.nodeid.split("::")[0])
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -56,9 +62,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if tests := [test for test in passed if test.startswith("tests/integration/spark/")]:
         from tests.support.passed import Passed, table
 
-        kind: SessionKind = "connect" if os.environ.get("SPARK_LLM_TEST_SESSION") == "connect" else "classic"
         terminalreporter.section("passed on this Spark")
-        for line in table([Passed.of(version("pyspark"), kind, tests)]):
+        by_kind = {kind: [test for test in tests if runs_on(test) == kind] for kind in SESSION_KINDS}
+        for line in table([Passed.of(version("pyspark"), kind, found) for kind, found in by_kind.items() if found]):
             terminalreporter.write_line(line)
 
 
@@ -91,13 +97,25 @@ def _close_engines() -> Iterator[None]:
         started.pop().close()
 
 
+def runs_on(test: str) -> SessionKind:
+    """Return the kind of session that a test runs on, by its name where a run has both kinds."""
+    if WANTED_KIND == "both":
+        parameters = test.rpartition("@")[0] or test  # pytest-xdist appends the group
+        return "connect" if "connect" in parameters.partition("[")[2].rstrip("]").split("-") else "classic"
+    return cast("SessionKind", WANTED_KIND)
+
+
+@pytest.hookimpl(tryfirst=True)  # before its fixtures
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Take note of the kind of session; a process keeps the one of its first test on Spark."""
+    if item.get_closest_marker("spark") and item.config.stash.setdefault(_KIND, kind := runs_on(item.nodeid)) != kind:
+        pytest.fail("One process has one Spark session: run both kinds with -n 2 --dist loadgroup.")
+
+
 @pytest.fixture(scope="session")
-def session_kind() -> SessionKind:
-    """Which kind of session the run is on, from SPARK_LLM_TEST_SESSION: "classic" unless it says "connect"."""
-    kind = os.environ.get("SPARK_LLM_TEST_SESSION", "classic")
-    if kind not in ("classic", "connect"):
-        pytest.exit(f"SPARK_LLM_TEST_SESSION={kind!r} is neither 'classic' nor 'connect'.", returncode=4)
-    return cast("SessionKind", kind)
+def session_kind(pytestconfig: pytest.Config) -> SessionKind:
+    """Return the kind of session that this process has; SPARK_LLM_TEST_SESSION names it, by default "classic"."""
+    return pytestconfig.stash[_KIND]
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 _NAMES_OF = {  # the names that each module defines
     "catalog": "ServingEndpoint",
     "endpoints": "LocalEndpoints",
-    "models.base": "ChatModel CompletionModel EmbeddingModel Model StreamingModel",
+    "models.base": "ChatModel CompletionModel EmbeddingModel Model PredictionModel StreamingModel",
+    "models.custom": "CustomModel PredictFunction",
     "models.echo": "Echo echo_vector",
     "models.minilm": "MiniLM",
     "models.smollm2": "SmolLM2",
     "protocol.errors": "Refused",
+    "protocol.predictions": "PredictionRequest Predictions",
     "protocol.requests": "ChatRequest Choice CompletionRequest EmbeddingRequest Piece Texts Usage Vectors",
     "scenario.capacity": "After Capacity Quota",
     "scenario.faults": "Fault Faults",
@@ -36,12 +38,17 @@ if TYPE_CHECKING:
     from spark_llm.serving.models.base import CompletionModel as CompletionModel
     from spark_llm.serving.models.base import EmbeddingModel as EmbeddingModel
     from spark_llm.serving.models.base import Model as Model
+    from spark_llm.serving.models.base import PredictionModel as PredictionModel
     from spark_llm.serving.models.base import StreamingModel as StreamingModel
+    from spark_llm.serving.models.custom import CustomModel as CustomModel
+    from spark_llm.serving.models.custom import PredictFunction as PredictFunction
     from spark_llm.serving.models.echo import Echo as Echo
     from spark_llm.serving.models.echo import echo_vector as echo_vector
     from spark_llm.serving.models.minilm import MiniLM as MiniLM
     from spark_llm.serving.models.smollm2 import SmolLM2 as SmolLM2
     from spark_llm.serving.protocol.errors import Refused as Refused
+    from spark_llm.serving.protocol.predictions import PredictionRequest as PredictionRequest
+    from spark_llm.serving.protocol.predictions import Predictions as Predictions
     from spark_llm.serving.protocol.requests import ChatRequest as ChatRequest
     from spark_llm.serving.protocol.requests import Choice as Choice
     from spark_llm.serving.protocol.requests import CompletionRequest as CompletionRequest

@@ -43,7 +43,7 @@ class EventStream:
         pieces = _model_pieces(model, request)
         self._pieces = _without_text(pieces) if empty else pieces
         self._encoder = EventEncoder(request, model.name, dialect, request_id=request_id, created=int(time.time()))
-        self.rows = len(request.inputs)
+        self.rows = request.rows
         self.usage: Usage | None = None
 
     async def events(self) -> AsyncGenerator[bytes, None]:

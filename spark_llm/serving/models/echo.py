@@ -65,15 +65,15 @@ class Echo:
     async def complete(self, request: CompletionRequest) -> Texts:
         """Return each prompt."""
         self._check_fields(request)
-        replies = _replies(request.inputs, request.n, request.max_tokens)
-        return Texts(replies, _usage(request.inputs, replies))
+        replies = _replies(request.texts, request.n, request.max_tokens)
+        return Texts(replies, _usage(request.texts, replies))
 
     async def embed(self, request: EmbeddingRequest) -> Vectors:
         """Return a vector made from each text's hash."""
         self._check_fields(request)
         dimensions = request.dimensions or self.dimensions
-        vectors = [_vector(text, dimensions) for text in request.inputs]
-        return Vectors(vectors, _usage(request.inputs, ()), float_only=self.float_only)
+        vectors = [_vector(text, dimensions) for text in request.texts]
+        return Vectors(vectors, _usage(request.texts, ()), float_only=self.float_only)
 
     def _check_fields(self, request: Request) -> None:
         for name in self.refuse_fields:

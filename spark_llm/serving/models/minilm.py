@@ -34,7 +34,7 @@ class MiniLM(ThreadedModel):
         """Return the vector of each input."""
         if request.dimensions not in (None, DIMENSIONS):
             raise Refused.bad_request(f"{self.name} has {DIMENSIONS} dimensions and no others.", param="dimensions")
-        batches = [request.inputs[at : at + _BATCH_SIZE] for at in range(0, len(request.inputs), _BATCH_SIZE)]
+        batches = [request.texts[at : at + _BATCH_SIZE] for at in range(0, len(request.texts), _BATCH_SIZE)]
         embedded = await self.run_in_threads(self._embed, batches)
         return Vectors(
             [vector for vectors, _ in embedded for vector in vectors],

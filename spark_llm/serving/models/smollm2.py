@@ -90,7 +90,7 @@ class SmolLM2(ThreadedModel):
                 body["response_format"] = request.response_format
             bodies = [body]
         else:
-            bodies = [{**_sampling(request, request.max_tokens), "prompt": prompt} for prompt in request.inputs]
+            bodies = [{**_sampling(request, request.max_tokens), "prompt": prompt} for prompt in request.texts]
         jobs = [job for body in bodies for job in _copies(body, request.n, request.seed)]
         return jobs, [_Reply() for _ in jobs]
 

@@ -4,7 +4,7 @@ A request is validated here, once: models get the right types and ranges. Unknow
 them; a model finds them in `request.body`. Knows no HTTP library and no model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -32,8 +32,16 @@ class Request(msgspec.Struct, kw_only=True, dict=True):
     """The fields that every request may have."""
 
     model: str | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
+
+    @property
+    def texts(self) -> Iterable[str]:
+        """The input of each row, as text."""
+        raise NotImplementedError
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return sum(1 for _ in self.texts)
 
     @property
     def body(self) -> Mapping[str, Any]:
@@ -43,6 +51,8 @@ class Request(msgspec.Struct, kw_only=True, dict=True):
 
 
 class _Generation(Request, kw_only=True):
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
     n: ChoiceCount | None = None
     max_tokens: PositiveInt | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
@@ -88,8 +98,8 @@ class ChatRequest(_Generation, kw_only=True):
     response_format: dict[str, Any] | None = None
 
     @property
-    def inputs(self) -> list[str]:
-        """The input texts, one a row: the whole conversation is one."""
+    def texts(self) -> list[str]:
+        """The whole conversation, which is one row."""
         return ["\n".join(message.text for message in self.messages)]
 
     @property
@@ -104,7 +114,7 @@ class CompletionRequest(_Generation, kw_only=True):
     prompt: str | Strings
 
     @property
-    def inputs(self) -> list[str]:
+    def texts(self) -> list[str]:
         """The prompts, one or many."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
@@ -113,6 +123,7 @@ class EmbeddingRequest(Request, kw_only=True):
     """An embeddings request: each input is a row."""
 
     input: str | Strings
+    stream: bool | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=MAX_DIMENSIONS)] | None = None
 
@@ -122,12 +133,11 @@ class EmbeddingRequest(Request, kw_only=True):
             raise ValueError("embeddings are not streamed: leave out `stream`")
 
     @property
-    def inputs(self) -> list[str]:
+    def texts(self) -> list[str]:
         """The texts, one or many."""
         return [self.input] if isinstance(self.input, str) else self.input
 
 
-AnyRequest = ChatRequest | CompletionRequest | EmbeddingRequest
 RequestT = TypeVar("RequestT", bound=Request)
 
 

@@ -15,7 +15,8 @@ from spark_llm.serving.models.base import ChatModel, CompletionModel, EmbeddingM
 from spark_llm.serving.protocol.bodies import chat_body, completion_body, embedding_body
 from spark_llm.serving.protocol.errors import INTERNAL_ERROR, Dialect, Refused
 from spark_llm.serving.protocol.predictions import PredictionRequest, prediction_body
-from spark_llm.serving.protocol.requests import ChatRequest, Choice, CompletionRequest, EmbeddingRequest, Request, Usage
+from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Request
+from spark_llm.serving.protocol.values import Choice, Usage
 
 _DRIP_PIECES = 16
 _GARBAGE = b"\x00\xff{not json"

@@ -13,8 +13,9 @@ from aiohttp import web
 from spark_llm.serving.http.responses import PendingResponse, hang, send_headers
 from spark_llm.serving.models.base import ChatModel, CompletionModel, Model, StreamingModel
 from spark_llm.serving.protocol.errors import INTERNAL_ERROR, Dialect, Refused
-from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, Piece, Texts, Usage
+from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest
 from spark_llm.serving.protocol.sse import DONE, EventEncoder, error_event
+from spark_llm.serving.protocol.values import Piece, Texts, Usage
 
 EVENT_STREAM = "text/event-stream"
 

@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator
 from typing import Protocol, runtime_checkable
 
 from spark_llm.serving.protocol.predictions import PredictionRequest, Predictions
-from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Piece, Texts, Vectors
+from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest
+from spark_llm.serving.protocol.values import Piece, Texts, Vectors
 
 
 class _Named(Protocol):

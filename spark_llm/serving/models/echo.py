@@ -3,29 +3,28 @@
 import hashlib
 import struct
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from spark_llm.serving.models.echo_media import say_of
 from spark_llm.serving.protocol.errors import Refused
 from spark_llm.serving.protocol.requests import (
     MAX_DIMENSIONS,
     ChatRequest,
-    Choice,
     CompletionRequest,
     EmbeddingRequest,
     Request,
-    Texts,
-    Usage,
-    Vectors,
 )
+from spark_llm.serving.protocol.values import Choice, Texts, Usage, Vectors
 
 
 @dataclass(frozen=True)
 class Echo:
     """A model with predictable answers, for tests.
 
-    A chat reply is the last message, exactly; a system message stands before it on a line of its own. A completion is
-    its prompt. A vector is `echo_vector` of its text. Tokens are words. `max_tokens` cuts a reply to that many words,
-    with `finish_reason` "length"; every other parameter is ignored.
+    A chat reply is the last message, exactly; a system message stands before it on a line of its own. In the place of
+    an image, an audio clip or a file stands the text of `echo_media`. A completion is its prompt. A vector is
+    `echo_vector` of its text. Tokens are words, and for media those of `echo_media`. `max_tokens` cuts a reply to that
+    many words, with `finish_reason` "length"; every other parameter is ignored.
 
     >>> Echo(dimensions=1024)
     >>> Echo(refuse_fields=("encoding_format",))  # as a service that takes only known fields
@@ -59,8 +58,9 @@ class Echo:
             raise Refused.bad_request(f"{role.capitalize()} role not supported")
         *earlier, last = request.messages
         system = [message.text for message in earlier if message.role == "system"]
-        replies = _replies(["\n".join([*system, last.text])], request.n, request.limit)
-        return Texts(replies, _usage([message.text for message in request.messages], replies))
+        said = [part if isinstance(part, str) else say_of(part).text for part in last.parts]
+        replies = _replies(["\n".join([*system, "".join(said)])], request.n, request.limit)
+        return Texts(replies, _chat_usage(request, replies))
 
     async def complete(self, request: CompletionRequest) -> Texts:
         """Return each prompt."""
@@ -124,6 +124,19 @@ def _truncated(text: str, limit: int | None) -> Choice:
     if len(words) <= limit:
         return Choice(text)
     return Choice(text[: len(text) - len(words[limit])].rstrip(), "length")
+
+
+def _chat_usage(request: ChatRequest, replies: list[Choice]) -> Usage:
+    """Return the usage of a chat; without media of a kind, its tokens are not told."""
+    usage = _usage([message.text for message in request.messages], replies)
+    media = [medium for message in request.messages for medium in message.media]
+    tokens = {kind: [say_of(medium).tokens for medium in media if medium.kind == kind] for kind in ("image", "audio")}
+    return replace(
+        usage,
+        prompt_tokens=usage.prompt_tokens + sum(say_of(medium).tokens for medium in media),
+        image_tokens=sum(tokens["image"]) if tokens["image"] else None,
+        audio_tokens=sum(tokens["audio"]) if tokens["audio"] else None,
+    )
 
 
 def _usage(inputs: list[str], replies: list[Choice] | tuple[()]) -> Usage:

@@ -9,7 +9,8 @@ from typing import Any
 from spark_llm.serving.models.threaded import ThreadedModel, missing_package_error
 from spark_llm.serving.models.weights import find_weights
 from spark_llm.serving.protocol.errors import Refused
-from spark_llm.serving.protocol.requests import EmbeddingRequest, Usage, Vectors
+from spark_llm.serving.protocol.requests import EmbeddingRequest
+from spark_llm.serving.protocol.values import Usage, Vectors
 
 DIMENSIONS = 384
 MAX_INPUT_TOKENS = 256  # the rest of a text is cut off, as the model's authors do

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from spark_llm.serving.protocol.requests import Texts, Usage, Vectors
+from spark_llm.serving.protocol.values import Texts, Usage, Vectors
 
 
 def chat_body(model: str, texts: Texts, *, request_id: str, created: int) -> bytes:
@@ -48,8 +48,8 @@ def usage_body(usage: Usage) -> dict[str, Any]:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
     }
-    details = {"cached_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens}
-    if known := {name: count for name, count in details.items() if count is not None}:
+    names = ("cached_tokens", "cache_write_tokens", "image_tokens", "audio_tokens")
+    if known := {name: count for name in names if (count := getattr(usage, name)) is not None}:
         tokens["prompt_tokens_details"] = known
     return tokens
 

@@ -6,7 +6,7 @@ request's path decides which shape is sent. Knows no HTTP library.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -123,6 +123,13 @@ def model_failed(stack_trace: str) -> ErrorResponse:
         "compatible with the model for inference."
     )
     return ErrorResponse(400, "BAD_REQUEST", message, stack_trace=stack_trace)
+
+
+def unknown_value(value: str, supported: Sequence[str], param: str) -> Refused:
+    """Return the error of a value that is none of those supported, in OpenAI's words."""
+    *others, last = (f"'{each}'" for each in supported)
+    message = f"Invalid value: '{value}'. Supported values are: {', '.join(others)}, and {last}."
+    return Refused.bad_request(message, param=param, code="invalid_value")
 
 
 def endpoint_not_found(name: str, dialect: Dialect) -> ErrorResponse:

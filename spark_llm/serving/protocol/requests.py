@@ -1,16 +1,17 @@
-"""Request bodies as the services document them, and the values that models return.
+"""Request bodies as the services document them.
 
 A request is validated here, once: models get the right types and ranges. Unknown fields pass, as the gateways let
 them; a model finds them in `request.body`. Knows no HTTP library and no model.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from spark_llm.serving.protocol.errors import Refused
+from spark_llm.serving.protocol.content import PART_TYPES, Messages, check_messages
+from spark_llm.serving.protocol.errors import Refused, unknown_value
 
 MAX_EMBEDDING_INPUTS = 150
 MAX_DIMENSIONS = 8192
@@ -20,6 +21,10 @@ PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 Strings = Annotated[list[str], msgspec.Meta(min_length=1)]
+
+_UNKNOWN_PART = re.compile(
+    r"Invalid value '(?P<value>.*)' - at `\$\.(?P<path>messages\[\d+\]\.content\[\d+\]\.type)`", re.DOTALL
+)
 
 
 class StreamOptions(msgspec.Struct):
@@ -64,38 +69,18 @@ class _Generation(Request, kw_only=True):
     presence_penalty: Penalty | None = None
 
 
-class Part(msgspec.Struct):
-    """One part of a message's content; only parts of type `text` have text."""
-
-    type: str
-    text: str | None = None
-
-
-class Message(msgspec.Struct):
-    """One message of a conversation."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a message without content, except from an assistant: it may have called tools."""
-        if self.content is None and self.role != "assistant":
-            raise ValueError(f"a message of role '{self.role}' needs `content`")
-
-    @property
-    def text(self) -> str:
-        """The content as text, with its text parts joined."""
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text or "" for part in self.content or () if part.type == "text")
-
-
 class ChatRequest(_Generation, kw_only=True):
     """A chat request: one conversation, which is one row."""
 
-    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
+    messages: Messages
     max_completion_tokens: PositiveInt | None = None
     response_format: dict[str, Any] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+    def __post_init__(self) -> None:
+        """Read the media of the messages; raises `Refused` for any that cannot be read."""
+        check_messages(self.messages)
 
     @property
     def texts(self) -> list[str]:
@@ -157,60 +142,8 @@ def parse_request(body: dict[str, Any], kind: type[RequestT]) -> RequestT:
     try:
         request = msgspec.convert(body, kind)
     except (msgspec.MsgspecError, RecursionError) as error:
+        if (part := _UNKNOWN_PART.fullmatch(str(error))) is not None:
+            raise unknown_value(part["value"], PART_TYPES, part["path"]) from None
         raise Refused.bad_request(f"Invalid request: {error}") from None
     request.__dict__["body"] = body
     return request
-
-
-@dataclass(frozen=True)
-class Usage:
-    """The tokens of one request, over all its inputs and replies."""
-
-    prompt_tokens: int
-    completion_tokens: int = 0
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-
-    @property
-    def total_tokens(self) -> int:
-        """Prompt and completion tokens together."""
-        return self.prompt_tokens + self.completion_tokens
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One reply of a chat or completions model."""
-
-    text: str
-    finish_reason: str = "stop"
-
-
-@dataclass(frozen=True)
-class Texts:
-    """The replies of a model: n for the first input, then n for the second, and so on; and the tier of their price."""
-
-    choices: Sequence[Choice]
-    usage: Usage
-    service_tier: str | None = None
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of one streamed reply; the pieces of a reply, joined, are its text.
-
-    The last piece of each reply has its `finish_reason`. `usage` counts the tokens so far, over all replies.
-    """
-
-    text: str
-    usage: Usage
-    index: int = 0
-    finish_reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """The vectors of a model, one for each input, as little-endian float32; `float_only` models ignore base64."""
-
-    vectors: Sequence[bytes]
-    usage: Usage
-    float_only: bool = False

@@ -7,7 +7,8 @@ import msgspec
 
 from spark_llm.serving.protocol.bodies import usage_body
 from spark_llm.serving.protocol.errors import Dialect, ErrorResponse
-from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, Piece, Usage
+from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest
+from spark_llm.serving.protocol.values import Piece, Usage
 
 DONE = b"data: [DONE]\n\n"
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-from spark_llm.serving.protocol.requests import Usage
+from spark_llm.serving.protocol.values import Usage
 from spark_llm.serving.scenario.timeline import Series, Timeline
 
 MAX_RECORDED = 10_000
@@ -33,6 +33,8 @@ class Stats:
         prompt_tokens: Tokens of the inputs, as answers reported them.
         completion_tokens: Tokens of the replies, as answers reported them.
         total_tokens: Both together.
+        image_tokens: Tokens of images, as answers reported them; part of `prompt_tokens`.
+        audio_tokens: Tokens of audio; likewise.
         in_flight: Requests that have arrived and have no response yet.
         max_in_flight: The maximum of `in_flight`.
         in_work: Requests that have passed the capacity and are held, delayed, with the model, or dripping.
@@ -48,6 +50,8 @@ class Stats:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+    image_tokens: int = 0
+    audio_tokens: int = 0
     in_flight: int = 0
     max_in_flight: int = 0
     in_work: int = 0
@@ -176,6 +180,8 @@ class RequestStats:
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             total_tokens=usage.total_tokens,
+            image_tokens=usage.image_tokens or 0,
+            audio_tokens=usage.audio_tokens or 0,
         )
 
     def disconnect(self) -> None:

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Iterator
 from datetime import date, datetime, time, timezone
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,6 @@ from spark_llm.serving import (
 )
 from spark_llm.serving.protocol.predictions import PredictionRequest, Predictions, prediction_body
 from spark_llm.serving.protocol.requests import parse_request
-from tests.conftest import ROOT
 from tests.support.local_client import Client, chat_body, connected
 
 SPLIT = {"columns": ["age", "text"], "data": [[1, "a"], [2, "b"], [None, "c"]]}
@@ -326,12 +324,3 @@ def test_recorded_bodies_have_a_limit() -> None:
         kept = [request.body["inputs"][0] for request in client.endpoints.requests if request.body]
 
     assert [1, 2, 3, 4, 5, 6, 7, 8] == kept
-
-
-def test_the_pages_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """The code of docs/serving.md prints what stands beside it."""
-    page = Path(ROOT, "docs", "serving.md").read_text(encoding="utf-8")
-    code = page.partition("## Custom models")[2].partition("```python\n")[2].partition("```")[0]
-    exec(code, {})  # noqa: S102 -- it is the page's
-
-    assert code.rpartition("# ")[2] == capsys.readouterr().out

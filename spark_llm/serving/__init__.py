@@ -25,7 +25,8 @@ _NAMES_OF = {  # the names that each module defines
     "protocol.errors": "Refused",
     "protocol.predictions": "PredictionRequest Predictions",
     "protocol.requests": "ChatRequest CompletionRequest EmbeddingRequest",
-    "protocol.values": "Choice Piece Texts Usage Vectors",
+    "protocol.tools": "ToolCall",
+    "protocol.values": "CallPiece Choice Piece Texts Usage Vectors",
     "scenario.capacity": "After Capacity Quota",
     "scenario.faults": "Fault Faults",
     "scenario.stats": "Recorded Stats",
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
     from spark_llm.serving.protocol.requests import ChatRequest as ChatRequest
     from spark_llm.serving.protocol.requests import CompletionRequest as CompletionRequest
     from spark_llm.serving.protocol.requests import EmbeddingRequest as EmbeddingRequest
+    from spark_llm.serving.protocol.tools import ToolCall as ToolCall
+    from spark_llm.serving.protocol.values import CallPiece as CallPiece
     from spark_llm.serving.protocol.values import Choice as Choice
     from spark_llm.serving.protocol.values import Piece as Piece
     from spark_llm.serving.protocol.values import Texts as Texts

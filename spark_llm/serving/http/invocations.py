@@ -33,6 +33,7 @@ from spark_llm.serving.protocol.errors import (
     AZURE_NOT_FOUND,
     INTERNAL_ERROR,
     STOPPED,
+    Dialect,
     Refused,
     endpoint_not_found,
     too_large,
@@ -52,6 +53,7 @@ from spark_llm.serving.scenario.gate import Gate
 from spark_llm.serving.scenario.holds import Holds
 from spark_llm.serving.scenario.stats import Recorded, RequestStats, StatsCollector
 
+MAX_TOOLS: dict[Dialect, int] = {"databricks": 32, "openai": 128, "azure": 128}
 MEGABYTE = 2**20
 MAX_MEGABYTES = 16
 MAX_FOUNDATION_MEGABYTES = 4  # of Databricks' routes, for every model but a custom one
@@ -143,10 +145,7 @@ class InvocationHandler:
         if route.dialect == "databricks" and task != PREDICTIONS and len(raw) > MAX_FOUNDATION_MEGABYTES * MEGABYTE:
             raise Refused(too_large(MAX_FOUNDATION_MEGABYTES))
         request = parse_request(body, task.request_type)
-        if isinstance(request, EmbeddingRequest) and request.rows > MAX_EMBEDDING_INPUTS:
-            raise Refused.bad_request(
-                f"Input embeddings size is too large, exceeding {MAX_EMBEDDING_INPUTS} limit for {name}", param="input"
-            )
+        _check_counts(request, name, route.dialect)
         stats.add_rows(request.rows)
         entity = http_request.match_info.get("served") or next(iter(deployment.entities))
         return _ModelCall(entity, deployment.entities[entity], request)
@@ -236,6 +235,22 @@ def _task(deployment: Deployment, body: Mapping[str, object], task: Task | None)
             f"{unknown}Endpoint {deployment.name} serves {serves}: the request needs {fields}.", param=other
         )
     return task
+
+
+def _check_counts(request: Request, name: str, dialect: Dialect) -> None:
+    """Raise `Refused` for more inputs or tools than the service takes."""
+    if isinstance(request, EmbeddingRequest) and request.rows > MAX_EMBEDDING_INPUTS:
+        raise Refused.bad_request(
+            f"Input embeddings size is too large, exceeding {MAX_EMBEDDING_INPUTS} limit for {name}", param="input"
+        )
+    count, limit = len(getattr(request, "tools", None) or ()), MAX_TOOLS[dialect]
+    if count > limit:
+        raise Refused.bad_request(
+            f"Invalid 'tools': array too long. Expected an array with maximum length {limit}, but got an array with "
+            f"length {count} instead.",
+            param="tools",
+            code="array_above_max_length",
+        )
 
 
 def _record(http_request: web.Request, endpoint: str, body: Mapping[str, object] | None) -> Recorded:

@@ -85,8 +85,8 @@ class SmolLM2(ThreadedModel):
     def _jobs(self, request: ChatRequest | CompletionRequest) -> tuple[list[dict[str, Any]], list["_Reply"]]:
         """Return the engine's request for each reply, and an empty reply for each."""
         if isinstance(request, ChatRequest):
-            if any(message.media for message in request.messages):
-                raise Refused.bad_request(f"{self.name} reads text only: no images, audio or files.", param="messages")
+            if request.tools or any(message.media for message in request.messages):
+                raise Refused.bad_request(f"{self.name} reads text only: no images, audio, files or tools.")
             body = _sampling(request, request.limit)
             body["messages"] = [{"role": message.role, "content": message.text} for message in request.messages]
             if request.response_format is not None:

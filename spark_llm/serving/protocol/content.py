@@ -14,6 +14,7 @@ import msgspec
 
 from spark_llm.serving.protocol.errors import Refused
 from spark_llm.serving.protocol.file_types import image_header, mime_type_of
+from spark_llm.serving.protocol.tools import CalledTool, ToolCall
 
 PART_TYPES = ("text", "image_url", "input_audio", "refusal", "audio", "file")  # of OpenAI, in its order
 AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mpeg"}
@@ -145,6 +146,8 @@ class Message(msgspec.Struct):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[Part] | None = None
+    tool_calls: list[CalledTool] | None = None
+    tool_call_id: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a message without content, except from an assistant: it may have called tools."""
@@ -169,6 +172,11 @@ class Message(msgspec.Struct):
         """The images, audio clips and files of the content."""
         return [part for part in self.parts if isinstance(part, Media)]
 
+    @property
+    def calls(self) -> list[ToolCall]:
+        """The calls of tools in an assistant's message."""
+        return [ToolCall(call.id, call.function.name, call.function.arguments) for call in self.tool_calls or ()]
+
 
 Messages = Annotated[list[Message], msgspec.Meta(min_length=1)]
 
@@ -188,6 +196,39 @@ def check_messages(messages: Sequence[Message]) -> None:
                     code="invalid_value",
                 )
             check_part(part, f"messages[{number}].content[{index}].{part.field}")
+
+
+def check_calls(messages: Sequence[Message]) -> None:
+    """Raise `Refused` for a tool's message without its call, and for a call without its message."""
+    unanswered: list[str] = []
+    for number, message in enumerate(messages):
+        where = f"messages.[{number}]"
+        if message.role == "tool":
+            if not message.tool_call_id:
+                raise Refused.bad_request(
+                    "Missing parameter 'tool_call_id': messages with role 'tool' must have a 'tool_call_id'.",
+                    param=f"{where}.tool_call_id",
+                )
+            if message.tool_call_id not in unanswered:
+                raise Refused.bad_request(
+                    "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with "
+                    "'tool_calls'.",
+                    param=f"{where}.role",
+                )
+            unanswered.remove(message.tool_call_id)
+            continue
+        _check_answered(unanswered, where)
+        unanswered = [call.id for call in message.calls]
+    _check_answered(unanswered, f"messages.[{len(messages)}]")
+
+
+def _check_answered(unanswered: Sequence[str], where: str) -> None:
+    if unanswered:
+        raise Refused.bad_request(
+            "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
+            "'tool_call_id'. The following tool_call_ids did not have response messages: " + ", ".join(unanswered),
+            param=f"{where}.role",
+        )
 
 
 def check_part(part: MediaPart, where: str) -> None:

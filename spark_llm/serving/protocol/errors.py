@@ -128,7 +128,8 @@ def model_failed(stack_trace: str) -> ErrorResponse:
 def unknown_value(value: str, supported: Sequence[str], param: str) -> Refused:
     """Return the error of a value that is none of those supported, in OpenAI's words."""
     *others, last = (f"'{each}'" for each in supported)
-    message = f"Invalid value: '{value}'. Supported values are: {', '.join(others)}, and {last}."
+    comma = "," if len(others) > 1 else ""
+    message = f"Invalid value: '{value}'. Supported values are: {', '.join(others)}{comma} and {last}."
     return Refused.bad_request(message, param=param, code="invalid_value")
 
 

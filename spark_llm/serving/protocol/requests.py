@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from spark_llm.serving.protocol.content import PART_TYPES, Messages, check_messages
+from spark_llm.serving.protocol.content import PART_TYPES, Messages, check_calls, check_messages
 from spark_llm.serving.protocol.errors import Refused, unknown_value
+from spark_llm.serving.protocol.tools import TOOL_TYPES, ToolChoice, Tools, check_tools
 
 MAX_EMBEDDING_INPUTS = 150
 MAX_DIMENSIONS = 8192
@@ -22,8 +23,8 @@ Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 Strings = Annotated[list[str], msgspec.Meta(min_length=1)]
 
-_UNKNOWN_PART = re.compile(
-    r"Invalid value '(?P<value>.*)' - at `\$\.(?P<path>messages\[\d+\]\.content\[\d+\]\.type)`", re.DOTALL
+_UNKNOWN_TYPE = re.compile(
+    r"Invalid value '(?P<value>.*)' - at `\$\.(?P<path>(?P<field>messages|tools).*\.type)`", re.DOTALL
 )
 
 
@@ -78,9 +79,15 @@ class ChatRequest(_Generation, kw_only=True):
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+
     def __post_init__(self) -> None:
-        """Read the media of the messages; raises `Refused` for any that cannot be read."""
+        """Check the messages and the tools, and read the media; raises `Refused`."""
         check_messages(self.messages)
+        check_calls(self.messages)
+        check_tools(self.tools, self.tool_choice, parallel=self.parallel_tool_calls)
 
     @property
     def texts(self) -> list[str]:
@@ -142,8 +149,9 @@ def parse_request(body: dict[str, Any], kind: type[RequestT]) -> RequestT:
     try:
         request = msgspec.convert(body, kind)
     except (msgspec.MsgspecError, RecursionError) as error:
-        if (part := _UNKNOWN_PART.fullmatch(str(error))) is not None:
-            raise unknown_value(part["value"], PART_TYPES, part["path"]) from None
+        if (unknown := _UNKNOWN_TYPE.fullmatch(str(error))) is not None:
+            supported = PART_TYPES if unknown["field"] == "messages" else TOOL_TYPES
+            raise unknown_value(unknown["value"], supported, unknown["path"]) from None
         raise Refused.bad_request(f"Invalid request: {error}") from None
     request.__dict__["body"] = body
     return request

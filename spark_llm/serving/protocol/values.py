@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spark_llm.serving.protocol.tools import ToolCall
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -26,10 +28,11 @@ class Usage:
 
 @dataclass(frozen=True)
 class Choice:
-    """One reply of a chat or completions model."""
+    """One reply of a chat or completions model; with calls of tools, its text may be empty."""
 
     text: str
     finish_reason: str = "stop"
+    tool_calls: Sequence[ToolCall] = ()
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,21 @@ class Texts:
 
 
 @dataclass(frozen=True)
+class CallPiece:
+    """A piece of one call of a tool: the first has the id and the name, and the arguments, joined, are the call's.
+
+    `number` is the call's place in its reply, 0 first.
+    """
+
+    number: int
+    arguments: str
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
 class Piece:
-    """A piece of one streamed reply; the pieces of a reply, joined, are its text.
+    """A piece of one streamed reply; the pieces of a reply, joined, are its text and its calls.
 
     The last piece of each reply has its `finish_reason`. `usage` counts the tokens so far, over all replies.
     """
@@ -52,6 +68,7 @@ class Piece:
     usage: Usage
     index: int = 0
     finish_reason: str | None = None
+    call: CallPiece | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import cast, get_args
 
 from spark_llm.serving.models.base import Model
 from spark_llm.serving.models.custom import CustomModel, PredictFunction
-from spark_llm.serving.models.tasks import TASKS, Task, TaskName
+from spark_llm.serving.models.tasks import CHAT, RESPONSES, TASKS, Task, TaskName
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,7 @@ class ServingEndpoint:
     """An endpoint with one model or several; a bare model means `ServingEndpoint(model)`.
 
     >>> ServingEndpoint(Echo(), tasks=["embeddings"])  # refuses chat, though the model can do it
+    >>> ServingEndpoint(Echo(), tasks=["responses"])  # refuses chat, and says that it is served at v1/responses
     >>> ServingEndpoint({"chat-1": Echo(), "chat-2": Echo(name="rival")})  # two; the first has all traffic
     >>> ServingEndpoint(Echo(), route_optimized=True)
     >>> ServingEndpoint(lambda table: table["age"] * 2)  # a custom model
@@ -61,6 +62,19 @@ class Deployment:
     tasks: tuple[Task, ...]
     route_optimized: bool
     ready: bool = True
+
+    @property
+    def is_service(self) -> bool:
+        """Whether it is a model service, with a name of three parts, which only the gateway serves and describes."""
+        return self.name.count(".") >= 2
+
+    @property
+    def own_path_tasks(self) -> tuple[Task, ...]:
+        """The tasks at the endpoint's own path, where the fields of a body tell which one it wants.
+
+        An `input` means embeddings there, and a response only where the model does not take `messages`.
+        """
+        return tuple(task for task in self.tasks if task != RESPONSES or CHAT not in self.tasks)
 
     @classmethod
     def of(cls, name: str, endpoint: ServingEndpoint) -> "Deployment":

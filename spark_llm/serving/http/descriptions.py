@@ -13,6 +13,7 @@ from spark_llm.serving.models.custom import CustomModel
 from spark_llm.serving.models.tasks import PREDICTIONS
 
 ENDPOINTS_PATH = "/api/2.0/serving-endpoints"
+SERVICES_PATH = "/api/2.1/unity-catalog/model-services"
 WORKSPACE_ID = "1270010000000001"
 ACCOUNT_ID = "12700100-0000-4000-8000-000000000001"
 CREATOR = "local"
@@ -22,7 +23,7 @@ Document = dict[str, Any]
 
 def endpoint_list(catalog: Catalog, created_ms: int) -> Document:
     """Return the list of `GET /api/2.0/serving-endpoints`, with a summary of each endpoint."""
-    return {"endpoints": [_endpoint_summary(each, created_ms) for each in catalog.values()]}
+    return {"endpoints": [_endpoint_summary(each, created_ms) for each in catalog.values() if not each.is_service]}
 
 
 def endpoint_detail(deployment: Deployment, base_url: str, created_ms: int) -> Document:
@@ -45,6 +46,16 @@ def endpoint_detail(deployment: Deployment, base_url: str, created_ms: int) -> D
         document["endpoint_url"] = url
         document["data_plane_info"] = {"query_info": {"endpoint_url": url, "authorization_details": details}}
     return document
+
+
+def service_detail(deployment: Deployment) -> Document:
+    """Return the description of a model service, which the gateway serves."""
+    return {
+        "name": f"model-services/{deployment.name}",
+        "supported_api_types": [f"mlflow/v1/{task.path}" for task in deployment.tasks if task.path],
+        "created_by": CREATOR,
+        "effective_owner": CREATOR,
+    }
 
 
 def model_list(catalog: Catalog, created_ms: int) -> Document:

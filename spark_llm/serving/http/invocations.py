@@ -21,13 +21,14 @@ from spark_llm.serving.http.responses import (
     PendingResponse,
     drip,
     error_response,
+    failed_response,
     model_response,
     send,
 )
-from spark_llm.serving.http.routes import Route
+from spark_llm.serving.http.routes import GATEWAY, Route
 from spark_llm.serving.http.streams import EventStream, send_stream
 from spark_llm.serving.models.base import Model
-from spark_llm.serving.models.tasks import PREDICTIONS, TASKS, Task
+from spark_llm.serving.models.tasks import CHAT, PREDICTIONS, RESPONSES, TASKS, Task
 from spark_llm.serving.protocol.credentials import token_of
 from spark_llm.serving.protocol.errors import (
     AZURE_NOT_FOUND,
@@ -36,6 +37,7 @@ from spark_llm.serving.protocol.errors import (
     Dialect,
     Refused,
     endpoint_not_found,
+    only_responses,
     too_large,
 )
 from spark_llm.serving.protocol.requests import (
@@ -47,12 +49,14 @@ from spark_llm.serving.protocol.requests import (
     parse_object,
     parse_request,
 )
+from spark_llm.serving.protocol.responses_request import ResponsesRequest, check_fields
 from spark_llm.serving.scenario.capacity import Capacity
 from spark_llm.serving.scenario.faults import Faults
 from spark_llm.serving.scenario.gate import Gate
 from spark_llm.serving.scenario.holds import Holds
 from spark_llm.serving.scenario.stats import Recorded, RequestStats, StatsCollector
 
+ATTRIBUTION = frozenset({"client_request_id", "usage_context"})  # fields of Databricks for requests of every task
 MAX_TOOLS: dict[Dialect, int] = {"databricks": 32, "openai": 128, "azure": 128}
 MEGABYTE = 2**20
 MAX_MEGABYTES = 16
@@ -141,7 +145,9 @@ class InvocationHandler:
         stats.set_endpoint(name)
         if not deployment.ready:
             raise Refused(STOPPED)
-        task = _task(deployment, body, route.task)
+        task = _task(deployment, body, route)
+        if task == RESPONSES:
+            check_fields(body, ATTRIBUTION if route.dialect == "databricks" else frozenset())
         if route.dialect == "databricks" and task != PREDICTIONS and len(raw) > MAX_FOUNDATION_MEGABYTES * MEGABYTE:
             raise Refused(too_large(MAX_FOUNDATION_MEGABYTES))
         request = parse_request(body, task.request_type)
@@ -159,7 +165,7 @@ class InvocationHandler:
         refusal = self.tokens.authorize(presented, time.monotonic(), endpoint_id=endpoint_id)
         if refusal is not None:
             raise Refused(refusal)
-        if is_azure and not http_request.query.get("api-version"):
+        if route.needs_version and not http_request.query.get("api-version"):
             raise Refused(AZURE_NOT_FOUND)
 
     def _endpoint_name(self, body: Mapping[str, object], route: Route) -> str:
@@ -177,6 +183,7 @@ class InvocationHandler:
             deployment is None
             or entity not in (None, *deployment.entities)
             or (route.data_plane and not deployment.route_optimized)
+            or (route.dialect == "databricks" and deployment.is_service and not route.path.startswith(GATEWAY))
         ):
             raise Refused(endpoint_not_found(name, route.dialect))
         return deployment
@@ -203,11 +210,13 @@ class InvocationHandler:
         latency_s = self.latency_s(number) if callable(self.latency_s) else self.latency_s
         if latency_s > 0:
             await asyncio.sleep(latency_s)
+        if fault.kind == "errorbody" and isinstance(request, ResponsesRequest):
+            return failed_response(call.model, request, invocation.request_id)
         if fault.kind in REPLACING_FAULTS:
             return await REPLACING_FAULTS[fault.kind](dialect)
         headers = {"served-model-name": call.entity} if dialect == "databricks" else {}
         empty = fault.kind == "empty"
-        if isinstance(request, ChatRequest | CompletionRequest) and request.stream:
+        if isinstance(request, ChatRequest | CompletionRequest | ResponsesRequest) and request.stream:
             stream = EventStream(call.model, request, dialect, invocation.request_id, empty=empty)
             if fault.kind not in CORRUPTING_FAULTS and fault.kind != "drip":
                 return await send_stream(invocation.http_request, stream, headers, invocation.request_id)
@@ -219,18 +228,23 @@ class InvocationHandler:
         return CORRUPTING_FAULTS[fault.kind](response) if fault.kind in CORRUPTING_FAULTS else response
 
 
-def _task(deployment: Deployment, body: Mapping[str, object], task: Task | None) -> Task:
+def _task(deployment: Deployment, body: Mapping[str, object], route: Route) -> Task:
     """Return the task of the route, or else of the body's field; raises `Refused` if the endpoint lacks it."""
+    task, tasks = route.task, deployment.own_path_tasks
     if task is None:
         # A custom model's own words say what is wrong with a body.
         is_custom = deployment.tasks == (PREDICTIONS,)
-        task = next((each for each in deployment.tasks if is_custom or body.keys() & each.input_fields), None)
+        task = next((each for each in tasks if is_custom or body.keys() & each.input_fields), None)
     if task not in deployment.tasks:
-        foreign = [field for each in TASKS if each not in deployment.tasks for field in each.input_fields]
+        wants_chat = task == CHAT or (task is None and "messages" in body)
+        if wants_chat and RESPONSES in deployment.tasks:
+            raise Refused(only_responses(deployment.name, route.dialect))
+        own = [field for each in tasks for field in each.input_fields]
+        foreign = [field for each in TASKS for field in each.input_fields if field not in own]
         other = next((field for field in foreign if field in body), None)
         unknown = f'Bad request: json: unknown field "{other}". ' if other else ""
-        serves = " and ".join(each.name for each in deployment.tasks)
-        fields = " or ".join(repr(field) for each in deployment.tasks for field in each.input_fields)
+        serves = " and ".join(each.name for each in tasks)
+        fields = " or ".join(map(repr, own))
         raise Refused.bad_request(
             f"{unknown}Endpoint {deployment.name} serves {serves}: the request needs {fields}.", param=other
         )

@@ -1,12 +1,13 @@
-"""The tasks of an endpoint: chat, completions, embeddings, predictions; each with its path and its types."""
+"""The tasks of an endpoint: chat, completions, embeddings, responses, predictions; each with its path and its types."""
 
 from typing import Literal, NamedTuple
 
 from spark_llm.serving.models.base import ChatModel, CompletionModel, EmbeddingModel, PredictionModel
 from spark_llm.serving.protocol.predictions import INPUT_FORMATS, PredictionRequest
 from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Request
+from spark_llm.serving.protocol.responses_request import ResponsesRequest
 
-TaskName = Literal["chat", "completions", "embeddings", "predictions"]
+TaskName = Literal["chat", "completions", "embeddings", "responses", "predictions"]
 
 
 class Task(NamedTuple):
@@ -32,5 +33,6 @@ class Task(NamedTuple):
 CHAT = Task("chat", "chat/completions", ("messages",), "llm/v1/chat", ChatRequest, ChatModel)
 COMPLETIONS = Task("completions", "completions", ("prompt",), "llm/v1/completions", CompletionRequest, CompletionModel)
 EMBEDDINGS = Task("embeddings", "embeddings", ("input",), "llm/v1/embeddings", EmbeddingRequest, EmbeddingModel)
+RESPONSES = Task("responses", "responses", ("input",), "agent/v1/responses", ResponsesRequest, ChatModel)
 PREDICTIONS = Task("predictions", None, INPUT_FORMATS, None, PredictionRequest, PredictionModel)
-TASKS = (CHAT, COMPLETIONS, EMBEDDINGS, PREDICTIONS)
+TASKS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, PREDICTIONS)

@@ -39,7 +39,8 @@ export class Answer {
   /** Shows the tokens that the answer reports. */
   tokens(usage) {
     if (!usage) return;
-    const { prompt_tokens: prompt, completion_tokens: completion, total_tokens: total } = usage;
+    const { prompt_tokens: prompt = usage.input_tokens, total_tokens: total } = usage;
+    const { completion_tokens: completion = usage.output_tokens } = usage;
     const parts = completion === undefined ? "" : ` (${whole.format(prompt)} in, ${whole.format(completion)} out)`;
     this.#fact("Tokens", `${whole.format(total)}${parts}`);
   }

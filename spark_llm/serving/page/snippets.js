@@ -2,7 +2,7 @@
 
 import { invocations } from "./api.js";
 import { call, keyword, keywords, list, literal, tuple, write } from "./python.js";
-import { CHAT, COMPLETIONS, CUSTOM, EMBEDDINGS, canStream } from "./tasks.js";
+import { CHAT, COMPLETIONS, CUSTOM, EMBEDDINGS, RESPONSES, canStream } from "./tasks.js";
 
 const SAMPLING = ["max_tokens", "temperature", "top_p", "n", "stop", "seed"];
 const PENALTIES = ["frequency_penalty", "presence_penalty"];
@@ -12,6 +12,7 @@ const OPENAI = {
   [CHAT]: ["messages", ...SAMPLING, ...PENALTIES, "max_completion_tokens", "response_format", "stream", "stream_options"],
   [COMPLETIONS]: ["prompt", ...SAMPLING, ...PENALTIES, "stream", "stream_options"],
   [EMBEDDINGS]: ["input", "dimensions", "encoding_format"],
+  [RESPONSES]: ["input", "instructions", "max_output_tokens", "temperature", "top_p", "text", "reasoning", "tools"],
 };
 const SDK = ["messages", "prompt", "input", "max_tokens", "n", "stop", "temperature"];
 const SDK_CUSTOM = ["dataframe_records", "inputs", "instances"];
@@ -21,8 +22,14 @@ const SPARK = {
   [EMBEDDINGS]: ["dimensions"],
 };
 
+const OPENAI_METHODS = {
+  [CHAT]: "chat.completions",
+  [COMPLETIONS]: "completions",
+  [EMBEDDINGS]: "embeddings",
+  [RESPONSES]: "responses",
+};
 const UDFS = { [CHAT]: "chat", [COMPLETIONS]: "complete", [EMBEDDINGS]: "embed" };
-const INPUTS = { [CHAT]: "messages", [COMPLETIONS]: "prompt", [EMBEDDINGS]: "input" };
+const INPUTS = { [CHAT]: "messages", [COMPLETIONS]: "prompt", [EMBEDDINGS]: "input", [RESPONSES]: "input" };
 const CUSTOM_INPUTS = ["dataframe_split", ...SDK_CUSTOM];
 
 /** Returns the fields of which a task's request has one, its input. */
@@ -35,9 +42,11 @@ export function snippets({ name, task }, body) {
   const deployments = { id: "mlflow", label: "mlflow.deployments", language: "Python", code: mlflow(name, task, fields) };
   const workspace = { id: "sdk", label: "databricks.sdk", language: "Python", code: sdk(name, task, fields) };
   if (task === CUSTOM) return [shell, deployments, workspace];
+  const sdkOfOpenAI = { id: "openai", label: "openai", language: "Python", code: openai(name, task, fields) };
+  if (task === RESPONSES) return [shell, sdkOfOpenAI, deployments, workspace];
   return [
     shell,
-    { id: "openai", label: "openai", language: "Python", code: openai(name, task, fields) },
+    sdkOfOpenAI,
     deployments,
     workspace,
     { id: "spark", label: "spark_llm", language: "Python", code: spark(name, task, fields) },
@@ -55,7 +64,7 @@ function curl(name, body) {
 }
 
 function openai(name, task, fields) {
-  const method = { [CHAT]: "chat.completions", [COMPLETIONS]: "completions", [EMBEDDINGS]: "embeddings" }[task];
+  const method = OPENAI_METHODS[task];
   const [known, others] = split(fields, OPENAI[task]);
   const extra = isEmpty(others) ? {} : { extra_body: others };
   return `import os
@@ -82,7 +91,7 @@ ${printAnswer(task, isStream, item)}`;
 
 function sdk(name, task, { stream, ...fields }) {
   const { messages, ...others } = fields;
-  const known = task === CUSTOM ? SDK_CUSTOM : SDK;
+  const known = task === CUSTOM ? SDK_CUSTOM : task === RESPONSES ? [] : SDK;
   const isTyped = isEmpty(split(fields, known)[1]) && (!messages || isPlain(messages));
   const imports = isTyped && messages ? "from databricks.sdk.service.serving import ChatMessage, ChatMessageRole\n" : "";
   const typed = [
@@ -178,6 +187,7 @@ const item = (name) => `["${name}"]`;
 
 function printAnswer(task, isStream, field) {
   if (task === CUSTOM) return field === item ? "print(answer)" : "print(answer.as_dict())";
+  if (task === RESPONSES) return field === item ? "print(answer)" : "print(answer.output_text)";
   if (task === EMBEDDINGS) return `for row in answer${field("data")}:\n    print(row${field("embedding")})`;
   if (isStream) {
     const piece = task === CHAT ? `${field("delta")}${field === item ? '.get("content")' : ".content"}` : field("text");

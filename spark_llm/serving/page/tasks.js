@@ -3,6 +3,7 @@
 export const CHAT = "llm/v1/chat";
 export const COMPLETIONS = "llm/v1/completions";
 export const EMBEDDINGS = "llm/v1/embeddings";
+export const RESPONSES = "agent/v1/responses"; // of models that take no chat
 export const CUSTOM = undefined; // the description of a custom model has no task
 
 const TASKS = {
@@ -24,6 +25,10 @@ const TASKS = {
   [EMBEDDINGS]: {
     label: "Embeddings",
     example: { input: ["The mug keeps coffee hot for hours.", "The lid leaks when I walk."] },
+  },
+  [RESPONSES]: {
+    label: "Responses",
+    example: { instructions: "Answer in one sentence.", input: "What is Apache Spark?", max_output_tokens: 64 },
   },
   [CUSTOM]: {
     label: "Custom model",

@@ -51,6 +51,8 @@ def usage_body(usage: Usage) -> dict[str, Any]:
     names = ("cached_tokens", "cache_write_tokens", "image_tokens", "audio_tokens")
     if known := {name: count for name in names if (count := getattr(usage, name)) is not None}:
         tokens["prompt_tokens_details"] = known
+    if usage.reasoning_tokens is not None:
+        tokens["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
     return tokens
 
 

@@ -117,11 +117,12 @@ class AudioPart(msgspec.Struct, tag="input_audio", tag_field="type", dict=True):
 
 
 class InputFile(msgspec.Struct):
-    """A file, as a data URL or as base64, or the id of an uploaded one."""
+    """A file, as a data URL or as base64, or the id of an uploaded one; in the Responses API also its URL."""
 
     file_data: str | None = None
     filename: str | None = None
     file_id: str | None = None
+    file_url: str | None = None
 
 
 class FilePart(msgspec.Struct, tag="file", tag_field="type", dict=True):
@@ -134,7 +135,7 @@ class FilePart(msgspec.Struct, tag="file", tag_field="type", dict=True):
     @cached_property
     def media(self) -> Media:
         """The file; raises `PartError`."""
-        return read_file(self.file.file_data, self.file.file_id)
+        return read_file(self.file)
 
 
 MediaPart = ImagePart | AudioPart | FilePart
@@ -195,7 +196,13 @@ def check_messages(messages: Sequence[Message]) -> None:
                     param=f"messages[{number}]",
                     code="invalid_value",
                 )
-            check_part(part, f"messages[{number}].content[{index}].{part.field}")
+            where = f"messages[{number}].content[{index}]"
+            if "media" in part.__dict__:  # the reader of the Responses API has read it
+                continue
+            if isinstance(part, FilePart) and part.file.file_url is not None:
+                field = f"{where}.file.file_url"
+                raise Refused.bad_request(f"Unknown parameter: '{field}'.", param=field, code="unknown_parameter")
+            check_part(part, f"{where}.{part.field}", noun=part.noun)
 
 
 def check_calls(messages: Sequence[Message]) -> None:
@@ -231,12 +238,12 @@ def _check_answered(unanswered: Sequence[str], where: str) -> None:
         )
 
 
-def check_part(part: MediaPart, where: str) -> None:
-    """Read the media of a part; raises `Refused` with the path of its field."""
+def check_part(part: MediaPart, where: str, *, noun: str) -> None:
+    """Read the media of a part; raises `Refused` with the path of its field, after a noun for it or none."""
     try:
         _ = part.media
     except PartError as error:
-        message = str(error) if error.is_whole else f"Invalid {part.noun}: '{where}'. {error}"
+        message = str(error) if error.is_whole else f"Invalid {noun}{': ' if noun else ''}'{where}'. {error}"
         raise Refused.bad_request(message, param=None if error.is_whole else where, code=error.code) from None
 
 
@@ -258,12 +265,13 @@ def read_image(url: str) -> Media:
     return Media("image", mime_type, data)
 
 
-def read_file(file_data: str | None, file_id: str | None, url: str | None = None) -> Media:
-    """Return the PDF of a data URL, of base64 or of a URL; raises `PartError`."""
-    if url is not None:
-        return Media("file", "", url=_checked_url(url))
+def read_file(file: InputFile) -> Media:
+    """Return the PDF of a URL, of a data URL or of base64; raises `PartError`."""
+    if file.file_url is not None:
+        return Media("file", "", url=_checked_url(file.file_url))
+    file_data = file.file_data
     if file_data is None:
-        reason = f"No such File object: {file_id}" if file_id else "A file needs `file_data`."
+        reason = f"No such File object: {file.file_id}" if file.file_id else "A file needs `file_data`."
         raise PartError(reason, is_whole=True)
     expected = (
         f"Expected a base64-encoded data URL with an {PDF} MIME type (e.g. 'data:{PDF};base64,SGVsbG8sIFdvcmxkIQ==')"

@@ -133,6 +133,20 @@ def unknown_value(value: str, supported: Sequence[str], param: str) -> Refused:
     return Refused.bad_request(message, param=param, code="invalid_value")
 
 
+def only_responses(name: str, dialect: Dialect) -> ErrorResponse:
+    """Return the error of a chat request to a model that only the Responses API serves."""
+    if dialect == "azure":
+        message = (
+            f"The chatCompletion operation does not work with the specified model, {name}. Please choose different "
+            "model and try again. You can learn more about which models can be used with each operation here: "
+            "https://go.microsoft.com/fwlink/?linkid=2197993."
+        )
+        body = {"error": {"code": "OperationNotSupported", "message": message}}
+        return ErrorResponse(400, "BAD_REQUEST", message, body=body)
+    message = "This model is only supported in v1/responses and not in v1/chat/completions."
+    return ErrorResponse(404 if dialect == "openai" else 400, "BAD_REQUEST", message, param="model")
+
+
 def endpoint_not_found(name: str, dialect: Dialect) -> ErrorResponse:
     """Return the 404 of an unknown endpoint, in the words of the dialect's service."""
     message = f"The model `{name}` does not exist." if dialect == "openai" else _NO_ENDPOINT
@@ -140,9 +154,9 @@ def endpoint_not_found(name: str, dialect: Dialect) -> ErrorResponse:
     return ErrorResponse(404, "ENDPOINT_NOT_FOUND", message, code="model_not_found", param="model", body=body)
 
 
-def resource_not_found(name: str, request_id: str) -> ErrorResponse:
-    """Return the 404 that the control plane sends when it has no such endpoint to describe."""
-    message = f"Endpoint with name '{name}' does not exist."
+def resource_not_found(kind: str, name: str, request_id: str) -> ErrorResponse:
+    """Return the 404 that the control plane sends when it has no such resource to describe."""
+    message = f"{kind} with name '{name}' does not exist."
     info = {"@type": "type.googleapis.com/google.rpc.RequestInfo", "request_id": request_id, "serving_data": ""}
     body = {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": message, "details": [info]}
     return ErrorResponse(404, "RESOURCE_DOES_NOT_EXIST", message, body=body)

@@ -45,8 +45,12 @@ class EventEncoder:
         return b"".join(self._event([choice], piece.usage) for choice in self._choices(piece))
 
     def end(self) -> bytes:
-        """Return the event after the last piece: the usage, or nothing."""
-        return self._event([], self._usage) if self._usage_in == "last" else b""
+        """Return the events after the last piece: the usage, if it has one of its own, and `[DONE]`."""
+        return (self._event([], self._usage) if self._usage_in == "last" else b"") + DONE
+
+    def error(self, error: ErrorResponse) -> bytes:
+        """Return the event that ends a broken stream; OpenAI's shape, which clients of all services read."""
+        return data_line(error.body_in("openai"))
 
     def _choices(self, piece: Piece) -> Iterator[dict[str, Any]]:
         if self._is_chat and piece.index not in self._started_replies:
@@ -79,11 +83,6 @@ def _call_delta(call: CallPiece) -> dict[str, Any]:
         return {"index": call.number, "function": {"arguments": call.arguments}}
     function = {"name": call.name, "arguments": call.arguments}
     return {"index": call.number, "id": call.id, "type": "function", "function": function}
-
-
-def error_event(error: ErrorResponse) -> bytes:
-    """Return the event that ends a broken stream; OpenAI's shape, which clients of all services read."""
-    return data_line(error.body_in("openai"))
 
 
 def data_line(document: object) -> bytes:

@@ -10,7 +10,8 @@ from spark_llm.serving.protocol.tools import ToolCall
 class Usage:
     """The tokens of one request, over all its inputs and replies.
 
-    Tokens of the cache, of images and of audio are part of `prompt_tokens`; None where the model does not tell them.
+    Tokens of the cache, of images and of audio are part of `prompt_tokens`, those of thoughts of `completion_tokens`;
+    None where the model does not tell them.
     """
 
     prompt_tokens: int
@@ -19,6 +20,7 @@ class Usage:
     cache_write_tokens: int | None = None
     image_tokens: int | None = None
     audio_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
     @property
     def total_tokens(self) -> int:

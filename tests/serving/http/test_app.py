@@ -296,11 +296,11 @@ def test_an_unknown_endpoint_is_not_found(path: str, shared: Client) -> None:
 def test_an_unknown_path_gets_a_404_in_json(shared: Client) -> None:
     """An unknown path or method gets the 404 of its service."""
     databricks = {"error_code": "ENDPOINT_NOT_FOUND", "message": "No API found for 'POST /serving-endpoints/chat'"}
-    openai = {"code": "unknown_url", "message": "Unknown request URL: POST /v1/responses."}
+    openai = {"code": "unknown_url", "message": "Unknown request URL: POST /v1/threads."}
     azure = {"code": "404", "message": "Resource not found"}
 
     assert databricks == shared.post("/serving-endpoints/chat", {}).json()
-    assert openai.items() <= shared.post("/v1/responses", {}).json()["error"].items()
+    assert openai.items() <= shared.post("/v1/threads", {}).json()["error"].items()
     assert {"error": azure} == shared.post("/openai/deployments/chat", {}).json()
     assert "ENDPOINT_NOT_FOUND" == shared.get("/serving-endpoints/chat/invocations").json()["error_code"]
 

@@ -14,7 +14,7 @@ from spark_llm.serving.http.app import Application
 from spark_llm.serving.http.invocations import InvocationHandler
 from spark_llm.serving.scenario.capacity import Capacity
 from spark_llm.serving.scenario.faults import Faults
-from tests.support.local_client import ENDPOINTS, Client, chat_body, connected, paths_of
+from tests.support.local_client import ENDPOINTS, RESPONSES_PATHS, Client, chat_body, connected, paths_of
 from tests.support.media import PDF, data_url, encoded, image, wav
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -138,6 +138,44 @@ def test_media_and_tools_fit_their_schemas(case: str, document: dict[str, Any], 
 
     check(document, "/v1/chat/completions", answer)
     assert case in ("media", "result") or answer["choices"][0]["message"]["tool_calls"]
+
+
+RESPONSES: dict[str, dict[str, object]] = {
+    "text": {"input": "a", "instructions": "b", "reasoning": {"effort": "low"}, "max_output_tokens": 16},
+    "cut": {"input": "word " * 17, "max_output_tokens": 16},
+    "call": {"input": "call f", "tools": [{"type": "function", "name": "f"}], "tool_choice": "auto"},
+    "schema": {"input": "a", "text": {"format": {"type": "json_schema", "name": "n", "schema": {}}}},
+    "items": {
+        "input": [
+            {"type": "message", "role": "user", "content": [{"type": "input_image", "image_url": data_url(image())}]},
+            {"role": "assistant", "content": [{"type": "output_text", "text": "a"}]},
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "3"},
+            {"role": "user", "content": [{"type": "input_file", "filename": "a", "file_data": encoded(PDF)}]},
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("path", RESPONSES_PATHS)
+@pytest.mark.parametrize("case", RESPONSES)
+def test_responses_fit_their_schemas(case: str, path: str, document: dict[str, Any], shared: Client) -> None:
+    """Requests, answers and errors of the Responses API fit their schemas."""
+    schema = {"$ref": "#/components/schemas/ResponsesRequest", "components": document["components"]}
+    jsonschema.Draft202012Validator(schema).validate(RESPONSES[case])
+    answer = shared.post(path, {**RESPONSES[case], "model": "chat"})
+
+    assert 200 == answer.status_code
+    check(document, path, answer.json())
+    check(document, path, shared.post(path, {"model": "chat"}).json(), "default")
+
+
+def test_a_model_service_fits_its_schema(document: dict[str, Any]) -> None:
+    """The description of a model service, and the error of none, fit their schemas."""
+    path = "/api/2.1/unity-catalog/model-services"
+    with connected(LocalEndpoints({"a.b.c": Echo()})) as client:
+        check(document, f"{path}/a.b.c", client.get(f"{path}/a.b.c").json(), method="get")
+        check(document, f"{path}/a.b.d", client.get(f"{path}/a.b.d").json(), "default", "get")
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ class Request:
     is_recheck: bool = False  # whether it was sent again to see if others were refused for a token that had ended
     send_number: int = 0  # of the last attempt: a later one of any request is higher
     token: str | None = field(default=None, repr=False)  # of the last attempt
+    body: bytes | None = field(default=None, repr=False)  # of the next attempt, from its permit until it is sent
 
     @property
     def characters(self) -> int:

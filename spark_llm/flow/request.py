@@ -98,8 +98,8 @@ def _shares(usage: Usage | None, parts: Sequence[Sequence[Indexed]]) -> Sequence
 
 
 def _characters(item: Item) -> int:
-    """Return the length of a text, or of a conversation's messages."""
-    if isinstance(item, str):
+    """Return the length of a text, of a conversation's messages, or of a row's JSON."""
+    if isinstance(item, (str, bytes)):
         return len(item)
     if isinstance(item, Prompt):
         return len(item.system or "") + _characters(item.content)

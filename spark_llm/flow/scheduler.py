@@ -222,6 +222,8 @@ class RequestScheduler:
         return request.negotiation
 
     def _is_worth_reasking(self, request: Request, answer: Answer) -> bool:
+        if not request.negotiation.task.reasks:
+            return False
         error = answer.results[0].error
         return error is not None and error.kind == "schema_mismatch" and request.reasks < self._policy.reask
 

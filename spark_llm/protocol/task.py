@@ -20,11 +20,11 @@ ATTRIBUTION_FIELDS = ("usage_context", "client_request_id")
 
 
 class Task(Protocol):
-    """Chat, completion or embedding, with its parameters; frozen and picklable."""
+    """Chat, completion, embedding or prediction, with its parameters; frozen and picklable."""
 
     @property
     def name(self) -> str:
-        """The task's name: "chat", "complete" or "embed"."""
+        """The task's name: "chat", "complete", "embed" or "predict"."""
 
     @property
     def route(self) -> str:
@@ -52,6 +52,11 @@ class Task(Protocol):
     def max_request_mb(self, url: str) -> float | None:
         """The largest request in MB that the server at a URL takes, where the user sets none; None: none is known."""
         return 4 if is_databricks(url) or is_serving(url) else None  # of foundation and external models, and agents
+
+    @property
+    def reasks(self) -> bool:
+        """Whether an input is sent again whose answer does not fit its type: by default it is."""
+        return True
 
     def max_inputs(self, wire_format: int, batch_size: int) -> int:
         """How many inputs one request may carry in a wire format, where the user allows `batch_size`."""

@@ -4,8 +4,11 @@ import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from spark_llm.protocol.canonical import canonical_shape
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.json_codec import NotJSONError, read_json, write_json
+from spark_llm.protocol.predictions.scalars import write_prediction
+from spark_llm.protocol.predictions.task import Predict
 from spark_llm.protocol.task import PLAIN, Task
 from spark_llm.protocol.values import Item, Result, Usage
 
@@ -34,8 +37,7 @@ class Keys:
         lower = ((name.lower(), value) for name, value in headers)
         others = sorted(header for header in lower if header[0] not in AUTHENTICATION_HEADERS)
         self.task, self._model = task, model
-        truncated = ["answer"] if isinstance(task, Chat) and task.answer_only else []  # not all of the text is kept
-        self._prefix = hashlib.sha256(write_json([FORMAT, task.name, url, model, others, *truncated]))
+        self._prefix = hashlib.sha256(write_json([FORMAT, task.name, url, model, others, *_kept_part(task)]))
 
     def of(self, item: Item) -> bytes | None:
         """Return the key of a request for this input alone; None for a conversation that no request can carry."""
@@ -48,9 +50,17 @@ class Keys:
         return key.digest()
 
 
+def _kept_part(task: Task) -> list[object]:
+    """Return which part of an answer is kept, where it is not all of it."""
+    if isinstance(task, Predict):
+        return [canonical_shape(task.returns)]
+    return ["answer"] if isinstance(task, Chat) and task.answer_only else []
+
+
 def encoded_answer(result: Result) -> Entry:
-    """Return an answer and its cost as bytes."""
-    answer = [result.text, result.choices, result.finish_reason, result.usage, result.model, result.request_id]
+    """Return an answer and its cost as bytes; a prediction as its text, which the task reads again."""
+    text = result.text if result.prediction is None else write_prediction(result.prediction)
+    answer = [text, result.choices, result.finish_reason, result.usage, result.model, result.request_id]
     return Entry(write_json(answer), result.embedding)
 
 

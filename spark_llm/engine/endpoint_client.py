@@ -6,14 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from spark_llm.auth.tokens import SignInError, TokenKeeper
-from spark_llm.endpoint.attribution import with_fields
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.row_stream import Stream
 from spark_llm.errors import ConfigError
 from spark_llm.flow.judge import RefusalJudge
 from spark_llm.flow.request import Request
 from spark_llm.protocol.hints import with_hint
-from spark_llm.protocol.task import UNATTRIBUTED
 from spark_llm.protocol.values import Answer, Failure, Response, RowError
 from spark_llm.transport.http import HTTPClient
 
@@ -41,9 +39,7 @@ class EndpointClient:
         `judge` knows whether a refusal of this request would end its task: that is worth a new token.
         """
         task, items = stream.negotiation.task, [item for _, item in request.inputs]
-        body = task.encode(items, self._route.model, request.wire_format)
-        if stream.attribution and not request.wire_format & UNATTRIBUTED:
-            body = with_fields(body, stream.attribution)
+        body, request.body = request.body or stream.bodies.write(request), None
         try:
             if self._http is None:
                 self._http = self._connected()

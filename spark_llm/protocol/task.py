@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Protocol
 
 from spark_llm.protocol.parameters import is_repeatable
+from spark_llm.protocol.urls import is_databricks, is_serving
 from spark_llm.protocol.values import Item, Outcome, Response, Result
 
 # A wire format is a sum of flags. Each flag leaves out a feature that some servers do not know; 0 uses all features.
@@ -19,11 +20,11 @@ ATTRIBUTION_FIELDS = ("usage_context", "client_request_id")
 
 
 class Task(Protocol):
-    """Chat, completion or embedding, with its parameters; frozen and picklable."""
+    """Chat, completion, embedding or prediction, with its parameters; frozen and picklable."""
 
     @property
     def name(self) -> str:
-        """The task's name: "chat", "complete" or "embed"."""
+        """The task's name: "chat", "complete", "embed" or "predict"."""
 
     @property
     def route(self) -> str:
@@ -42,6 +43,20 @@ class Task(Protocol):
     def default_batch_size(self) -> int:
         """How many inputs one request may carry where the user sets no `batch_size`."""
         return 64
+
+    @property
+    def max_request_tokens(self) -> int | None:
+        """How many tokens, as `flow.batcher` estimates them, the inputs of one request may have; None: any number."""
+        return 250_000  # OpenAI's limit is 300,000; a sixth of it is the margin of the estimate
+
+    def max_request_mb(self, url: str) -> float | None:
+        """The largest request in MB that the server at a URL takes, where the user sets none; None: none is known."""
+        return 4 if is_databricks(url) or is_serving(url) else None  # of foundation and external models, and agents
+
+    @property
+    def reasks(self) -> bool:
+        """Whether an input is sent again whose answer does not fit its type: by default it is."""
+        return True
 
     def max_inputs(self, wire_format: int, batch_size: int) -> int:
         """How many inputs one request may carry in a wire format, where the user allows `batch_size`."""

@@ -25,7 +25,7 @@ class Prompt:
     output: Hashable = None  # a `StructuredOutput`, which only the codec knows
 
 
-Item = Content | Prompt  # the prompt of one row
+Item = Content | Prompt | bytes  # the prompt of one row, or the JSON of its columns
 
 
 MAX_COUNT = 2**31 - 1  # of tokens in a row: the column has 32 bits
@@ -115,6 +115,7 @@ class Result:
     latency_ms: float | None = None
     error: RowError | None = None
     parsed: Any = None  # the text as a value of its output type, ready for a column
+    prediction: Any = None  # a value of the type that predictions have, ready for a column
     requests: int = 0  # HTTP requests charged to the row; over all rows of a stream, the number of requests sent
     refusals: tuple[int, ...] = ()  # the statuses of their responses that held no answer
 

@@ -9,6 +9,9 @@ from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.json_codec import write_json
+from spark_llm.protocol.predictions.scalars import write_prediction
+from spark_llm.protocol.predictions.task import Predict
+from spark_llm.protocol.structured.schema import Field, Nullable, Scalar, Struct
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Item, Result, Usage
 from tests.support.strategies import JSON, TEXTS, plain
@@ -26,6 +29,7 @@ ANSWERS = st.builds(
     model=SOME,
     request_id=SOME,
 )
+DOUBLE = Scalar("double")
 TASKS: list[Task] = [Chat(), Complete(), Embed()]
 
 
@@ -65,6 +69,31 @@ def test_an_entry_of_an_older_version_is_read() -> None:
 def test_inputs_have_equal_keys_if_and_only_if_they_are_equal(texts: list[str], task: Task) -> None:
     """Two texts have one key if they are the same on the wire, and only then."""
     assert len({plain(text) for text in texts}) == len({key(text, task) for text in texts})
+
+
+def test_a_prediction_has_a_key_for_its_row_and_its_type() -> None:
+    """The columns' names, the format and the type are parts of it: another type keeps another part of the answer."""
+    pair = Struct((Field("a", Nullable(DOUBLE)), Field("b", Nullable(DOUBLE))))
+    tasks = [Predict(DOUBLE), Predict(pair), Predict(DOUBLE, "inputs"), Predict(DOUBLE, columns=("a",))]
+    keys = [key(b"[1]", task) for task in tasks] + [key(b"[2]", tasks[0])]
+
+    assert len(keys) == len(set(keys))
+    assert keys[0] == key(b"[1]", Predict(DOUBLE))
+
+
+@given(
+    st.none()
+    | st.floats()
+    | st.text(max_size=5).map(plain)
+    | st.lists(st.binary(max_size=9))
+    | st.decimals(allow_nan=False)
+)
+def test_a_prediction_is_kept_as_text(prediction: object) -> None:
+    """Its text is the prediction as JSON; a null has none."""
+    kept = decoded_answer(encoded_answer(Result(prediction=prediction, model="m")))
+    text = None if prediction is None else write_prediction(prediction)
+
+    assert Result(text, model="m") == kept
 
 
 def test_each_part_that_can_change_an_answer_changes_the_key() -> None:

@@ -133,6 +133,8 @@ class Chat(Task):
 
     def _parts(self, item: Item) -> tuple[Content, str | None, StructuredOutput | None]:
         """Return a prompt's content, its instructions and its output type."""
+        if isinstance(item, bytes):
+            raise TypeError("the columns of a row are no prompt")
         if not isinstance(item, Prompt):
             return item, self.system, self.output
         system = self.system if item.system is None else item.system

@@ -119,6 +119,8 @@ def _memory_bytes(key: Key, result: Result) -> int:
     size = ENTRY_BYTES + getsizeof(content) + getsizeof(result.text) + getsizeof(result.embedding)
     if result.parsed is not None:
         size += PARSED_BYTES * len(result.text or "")
+    if result.tool_calls is not None:
+        size += sum(ENTRY_BYTES + getsizeof(call["arguments"]) for call in result.tool_calls)
     return size if result.choices is None else size + sum(map(getsizeof, result.choices))
 
 
@@ -133,5 +135,6 @@ def shared_result(result: Result) -> Result:
         usage=None if usage is None else usage.unbilled(),
         model=result.model,
         parsed=result.parsed,
+        tool_calls=result.tool_calls,
         request_id=result.request_id,
     )

@@ -96,7 +96,7 @@ class RequestScheduler:
         if answer.format_unsupported:
             fallback = negotiation.fallback_after_answer(request.wire_format, request.inputs)
         if fallback is None:
-            confirms = any(result.error is None or result.error.kind == "schema_mismatch" for result in answer.results)
+            confirms = answer.mismatched or any(result.error is None for result in answer.results)
             negotiation.on_answer(request.wire_format, request.inputs, request.doubt, confirms=confirms)
             if not self._is_worth_reasking(request, answer):
                 return True
@@ -205,8 +205,7 @@ class RequestScheduler:
         return request.negotiation
 
     def _is_worth_reasking(self, request: Request, answer: Answer) -> bool:
-        error = answer.results[0].error
-        return error is not None and error.kind == "schema_mismatch" and request.reasks < self._policy.reask
+        return answer.mismatched and request.reasks < self._policy.reask
 
     def _on_bad_input(self, request: Request, failure: Failure, now: float) -> Verdict | None:
         """Send the inputs in another wire format, or in two parts; an input that was refused alone is the bad one."""

@@ -58,7 +58,7 @@ class Breaking(Chat):
         self._break("decode")
         if self.where == "reask":
             mismatch = Result(error=RowError("schema_mismatch", 200, "another type", retryable=True))
-            return Answer([mismatch], None)
+            return Answer([mismatch], None, mismatched=True)
         if self.where == "results":
             return Answer([], None)
         if self.where == "tokens":

@@ -21,6 +21,7 @@ from spark_llm.protocol.canonical import (
     spec_digest,
 )
 from spark_llm.protocol.chat.task import Chat
+from spark_llm.protocol.chat.tools import tool_parameters
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.parameters import encode_parameters
@@ -46,6 +47,7 @@ REVIEW = Struct(
     )
 )
 BRIEF = PromptBuilder.parse("Summarise {title}: {body}", "Answer in {language}.", allows_conversations=True)
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
 DRAWN: dict[str, Any] = {"temperature": 0.7, "seed": 7, "stop": ["\n", "END"]}
 
 
@@ -68,6 +70,8 @@ GOLDEN: dict[str, tuple[Any, str]] = {
         chat(extra_body={"top_k": 40, "extra_params": {"b": [1.5, None, True], "a": {}}}),
         "af0600ec8ba060db",
     ),
+    "tools": (chat(**tool_parameters([TOOL], "look_up")), "155cfc94f029028f"),
+    "how much to think and to say": (chat(reasoning_effort="low", verbosity="high"), "54e462fbb61995dc"),
     "a template": (chat(prompt=BRIEF), "e0a6b57ad0a22bcc"),
     "a type of answers": (chat(shape=REVIEW), "6fcca663af0a621a"),
     "a model by name": (canonical_model(URL, "small-7b", Chat(), None), "9ed4790941b2ed9c"),
@@ -137,6 +141,11 @@ OTHERS: dict[str, Callable[[], Any]] = {
     "its value": lambda: chat(max_tokens=9),
     "how many answers": lambda: chat(n=2),
     "a further field": lambda: chat(extra_body={"top_k": 8}),
+    "a tool": lambda: chat(**tool_parameters([TOOL], None)),
+    "the choice of a tool": lambda: chat(**tool_parameters([TOOL], "none")),
+    "a tool's name": lambda: chat(**tool_parameters([{"type": "function", "function": {"name": "find"}}], None)),
+    "how much to think": lambda: chat(reasoning_effort="low"),
+    "how much to say": lambda: chat(verbosity="low"),
     "a field in a field": lambda: chat(extra_body={"extra_params": {"top_k": 8}}),
     "an order in a list": lambda: chat(stop=["a", "b"]),
     "another order in a list": lambda: chat(stop=["b", "a"]),

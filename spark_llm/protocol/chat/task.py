@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from spark_llm.protocol.chat.conversation import conversation_of, is_instruction
 from spark_llm.protocol.chat.messages import messages_field
 from spark_llm.protocol.chat.reasoning import split_reasoning
-from spark_llm.protocol.choices import TOOL_CALL, read_choices
+from spark_llm.protocol.chat.tool_calls import correction, defect_of, read_calls
+from spark_llm.protocol.choices import TOOL_CALL, ChoiceContent, read_choices
 from spark_llm.protocol.fields import string_of, text_of
 from spark_llm.protocol.finish_reason import ending_of
 from spark_llm.protocol.json_codec import request_body
@@ -37,7 +38,8 @@ class Chat(Task):
     """A chat task: its instructions, its parameters as a JSON object, and the number of answers to each prompt.
 
     Answers are texts, unless `output` gives their type; with `output_per_prompt` each `Prompt` has a type of its own.
-    `answer_only` removes the reasoning that a model wrote in front of its answer.
+    `answer_only` removes the reasoning that a model wrote in front of its answer. With `tools`, which are among the
+    parameters, calls of them are answers.
     """
 
     system: str | None = None
@@ -46,6 +48,7 @@ class Chat(Task):
     output: StructuredOutput | None = None
     output_per_prompt: bool = False
     answer_only: bool = False
+    tools: bool = False
 
     name = "chat"
     route = "/chat/completions"
@@ -83,7 +86,7 @@ class Chat(Task):
 
         Some servers answer 500 where a chat template has no such role; that is a permanent `invalid_request`.
         """
-        outcome = read_choices(response, self.n, _message_text)
+        outcome = read_choices(response, self.n, _content_with_calls if self.tools else _content)
         if (
             isinstance(outcome, Failure)
             and outcome.error.status == 500
@@ -93,18 +96,23 @@ class Chat(Task):
         return outcome
 
     def parse_output(self, outcome: Outcome, items: Sequence[Item], wire_format: int) -> Outcome:
-        """Parse the answer's text as structured output; a text that does not fit is `schema_mismatch`.
+        """Parse the answer's text as structured output, and check its calls of tools.
 
-        A text without JSON after a request with `response_format` shows that the server does not know the field.
+        A text that does not fit is `schema_mismatch`; calls whose arguments are no JSON are `invalid_response`. An
+        answer with calls has no other type. A text without JSON after a request with `response_format` shows that the
+        server does not know the field.
         """
         content, _, output = self._parts(items[0])
-        if not isinstance(outcome, Answer) or (output is None and not self.answer_only):
+        if not isinstance(outcome, Answer) or (output is None and not self.answer_only and not self.tools):
             return outcome
         result = outcome.results[0]
+        if result.tool_calls:
+            return _check_calls(outcome, result)
         if result.text is None:
             return outcome
         if output is None:
-            _remove_reasoning(result, content if isinstance(content, str) else "")
+            if self.answer_only:
+                _remove_reasoning(result, content if isinstance(content, str) else "")
             return outcome
         parsed = output.parse(result.text or "")
         if not isinstance(parsed, Mismatch):
@@ -117,18 +125,22 @@ class Chat(Task):
             outcome.format_unsupported = not wire_format & PLAIN and not parsed.is_json
             message = f"the answer does not fit its type: {parsed.reason}"
             result.error = RowError("schema_mismatch", 200, message, retryable=True)
+            outcome.mismatched = True
         return outcome
 
     def reask(self, item: Item, result: Result) -> Item:
         """Return the conversation with the answer and a message that names its mismatch."""
         content, system, output = self._parts(item)
-        if output is None or result.text is None or not isinstance(mismatch := output.parse(result.text), Mismatch):
+        if result.tool_calls:
+            further = correction(result.tool_calls, result.text, defect_of(result.tool_calls) or "")
+        elif output and result.text is not None and isinstance(mismatch := output.parse(result.text), Mismatch):
+            further = [
+                {"role": "assistant", "content": result.text},
+                {"role": "user", "content": output.correction(mismatch)},
+            ]
+        else:
             return item
-        conversation = [
-            *conversation_of(content),
-            {"role": "assistant", "content": result.text},
-            {"role": "user", "content": output.correction(mismatch)},
-        ]
+        conversation = [*conversation_of(content), *further]
         return Prompt(conversation, system, output) if isinstance(item, Prompt) else conversation
 
     def _parts(self, item: Item) -> tuple[Content, str | None, StructuredOutput | None]:
@@ -155,16 +167,36 @@ def _remove_reasoning(result: Result, prompt: str) -> None:
         result.text = answer
 
 
-def _message_text(choice: Mapping[str, object]) -> tuple[str | None, RowError | None]:
+def _check_calls(outcome: Answer, result: Result) -> Answer:
+    """Give calls whose arguments cannot be read their error; those that ran out of tokens would end the same again."""
+    if (defect := defect_of(result.tool_calls or ())) is not None:
+        if ending_of(result.finish_reason) == "length":
+            result.error = RowError("truncated", 200, _JSON_CUT, retryable=False)
+        else:
+            result.error = RowError("invalid_response", 200, defect, retryable=True)
+            outcome.mismatched = True
+    return outcome
+
+
+def _content(choice: Mapping[str, object]) -> ChoiceContent:
     """Return a choice's text; for a tool call or a refusal without text, its error."""
     message = choice.get("message")
     if not isinstance(message, dict):
-        return None, None
+        return ChoiceContent()
     text = text_of(message.get("content"))
     if text:
-        return text, None
+        return ChoiceContent(text)
     if message.get("tool_calls"):
-        return None, TOOL_CALL
+        return ChoiceContent(error=TOOL_CALL)
     if refusal := string_of(message.get("refusal")):
-        return None, RowError("content_filter", 200, refusal, retryable=False)
-    return text, None
+        return ChoiceContent(error=RowError("content_filter", 200, refusal, retryable=False))
+    return ChoiceContent(text)
+
+
+def _content_with_calls(choice: Mapping[str, object]) -> ChoiceContent:
+    """Return a choice's text and its calls of tools; neither where the calls cannot be read."""
+    message = choice.get("message")
+    calls = read_calls(message.get("tool_calls")) if isinstance(message, dict) else None
+    if isinstance(message, dict) and calls:
+        return ChoiceContent(text_of(message.get("content")), calls=calls)
+    return ChoiceContent(calls=[]) if calls is None else _content(choice)._replace(calls=[])

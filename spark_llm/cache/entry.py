@@ -7,6 +7,7 @@ from typing import NamedTuple
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.json_codec import NotJSONError, read_json, write_json
 from spark_llm.protocol.task import PLAIN, Task
+from spark_llm.protocol.urls import chat_url
 from spark_llm.protocol.values import Item, Result, ToolCall, Usage
 
 FORMAT = 1  # of the keys and of the bytes; another one shares nothing with this one
@@ -24,7 +25,7 @@ class Keys:
     """Cache keys of one task's requests: SHA-256 of task, URL, model, further headers and the body for one input.
 
     Nothing of all this can be read from a key. Authentication is not part of it, and neither is how a request travels:
-    the inputs that share it, and whether it asks for base64.
+    the inputs that share it, whether it asks for base64, and whether a chat takes the Responses route.
 
     >>> Keys(Chat(), "https://host/v1/chat/completions", "llama").of("Why?")
     """
@@ -36,7 +37,7 @@ class Keys:
         self.task, self._model = task, model
         kept = ["answer"] if isinstance(task, Chat) and task.answer_only else []  # not all of the text is kept
         kept += ["calls"] if isinstance(task, Chat) and task.tools else []  # which no other task takes for an answer
-        self._prefix = hashlib.sha256(write_json([FORMAT, task.name, url, model, others, *kept]))
+        self._prefix = hashlib.sha256(write_json([FORMAT, task.name, chat_url(url), model, others, *kept]))
 
     def of(self, item: Item) -> bytes | None:
         """Return the key of a request for this input alone; None for a conversation that no request can carry."""

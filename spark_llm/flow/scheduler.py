@@ -120,7 +120,7 @@ class RequestScheduler:
             return self._on_rate_limited(request, failure, now, draw)
         if failure.about_input or failure.format_unsupported or (failure.stops_all and not failure.stops_at_once):
             self.controller.on_answer(_permit(request), now)  # it is well, and had time to read what it refused
-        elif _is_own_mistake(failure.error):
+        elif failure.is_unsendable or _is_own_mistake(failure.error):
             self.controller.on_inconclusive(_permit(request))
         else:
             self.controller.on_fault(_permit(request), now, draw())
@@ -247,6 +247,10 @@ class RequestScheduler:
     def _on_fault(self, request: Request, failure: Failure, now: float, draw: Callable[[], float]) -> Verdict | None:
         """End the task or the row, wait for a verdict or for the end of an outage, or retry."""
         error = failure.error
+        if error.kind == "not_found" and (withdrawn := request.negotiation.withdraw(request.wire_format)):
+            request.format_flags &= ~withdrawn
+            self._queue.push_retry(request, now)
+            return None
         if failure.stops_at_once:
             return Verdict(error, stops_all=True)
         if failure.stops_all:

@@ -43,7 +43,7 @@ class Complete(Task):
         prompt = items[0] if len(items) == 1 else items
         return request_body(model, self.parameters, b'"prompt":' + write_json(prompt))
 
-    def decode(self, response: Response, count: int) -> Outcome:
+    def decode(self, response: Response, count: int, wire_format: int = 0) -> Outcome:  # noqa: ARG002 -- they are read alike
         """Read each prompt's choices; an answer that is empty because its tokens ran out is `truncated`."""
         return read_choices(response, self.n, _choice_text, count)
 

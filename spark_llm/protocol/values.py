@@ -181,8 +181,15 @@ class Failure:
         return self.never_sent or (self.final and self.error.status is None)
 
     @property
+    def is_unsendable(self) -> bool:
+        """Whether the wire format has no place for the input, or with `final` for any: no server was asked."""
+        return self.error.kind == "invalid_request" and self.error.status is None
+
+    @property
     def about_input(self) -> bool:
         """Whether the server refused the input, so that another text or a smaller batch may pass."""
+        if self.is_unsendable:
+            return False
         return self.error.kind in ("invalid_request", "context_length", "content_filter")
 
 

@@ -10,6 +10,7 @@ from spark_llm import schemas
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
+from spark_llm.protocol.chat.responses_request import ResponsesParameters
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.chat.tools import tool_parameters
 from spark_llm.protocol.completions import Complete
@@ -48,6 +49,8 @@ def _build_udf(
         raise ConfigError(
             f"policy={policy!r} is not a Policy.", "pass Policy(…), for example Policy(max_in_flight=32)."
         )
+    if isinstance(task, Chat) and endpoint.chat_api == "responses":
+        ResponsesParameters.of(task.parameters)  # raises for what that route has no place for
     return ModelUDF(name, task, endpoint, policy, schema, prompt=prompt, ddl=ddl)
 
 

@@ -73,6 +73,11 @@ def test_an_entry_of_an_older_version_is_read() -> None:
     assert Result("yes", None, None, "stop", Usage(3, 2, 5, 1, 0), "llama", "r-1") == old
 
 
+def test_the_route_of_a_chat_is_no_part_of_its_key() -> None:
+    """The same model answers at both."""
+    assert key(url="https://host/v1/chat/completions") == key(url="https://host/v1/responses")
+
+
 def test_an_entry_without_calls_is_as_in_older_versions() -> None:
     """They read it too."""
     entry = encoded_answer(Result("yes", None, None, "stop", Usage(3, 2, 5, 1, 0), "llama", "r-1"))

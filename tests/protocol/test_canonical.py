@@ -127,6 +127,15 @@ def test_the_canonical_form_has_the_declared_values() -> None:
     )
 
 
+def test_the_route_of_a_chat_is_how_a_request_travels() -> None:
+    """A table whose model moves to the Responses route keeps its answers."""
+    routes = ["chat/completions", "responses"]
+    one, other = (canonical_model(f"https://host/v1/{route}?a=b", "m", Chat(), None) for route in routes)
+
+    assert one == other
+    assert "https://host/v1/chat/completions?a=b" == one["endpoint"]
+
+
 OTHERS: dict[str, Callable[[], Any]] = {
     "the task": lambda: canonical_model(URL, None, Complete(), None),
     "the endpoint": lambda: canonical_model(URL + "?api-version=2", None, Chat(), None),

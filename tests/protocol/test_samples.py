@@ -2,8 +2,9 @@
 
 import json
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.parameters import encode_parameters
+from spark_llm.protocol.task import RESPONSES
 from spark_llm.protocol.values import Answer, Failure, Outcome, Response, Result
 from tests.support.strategies import JSON, REPLIES, STATUSES
 
@@ -60,7 +62,13 @@ def decoded(sample: dict[str, Any], response: Response, count: int) -> Outcome:
     """Read any response with the codec of a sample's task."""
     n = sample.get("n", 1)
     embed = Embed(encode_parameters({"dimensions": sample.get("dimensions")}, None))
-    tasks = {"chat": Chat(n=n).decode, "complete": Complete(n=n).decode, "embed": embed.decode}
+    chat = Chat(n=n, tools=sample.get("tools", False))
+    tasks: dict[str, Callable[[Response, int], Outcome]] = {
+        "chat": chat.decode,
+        "responses": partial(chat.decode, wire_format=RESPONSES),
+        "complete": Complete(n=n).decode,
+        "embed": embed.decode,
+    }
     return tasks[sample["task"]](response, count)
 
 
@@ -68,7 +76,8 @@ def facts(outcome: Outcome) -> dict[str, Any]:
     """Return the values that a sample may have an expectation of."""
     if isinstance(outcome, Answer):
         first = outcome.results[0]
-        found = {name: getattr(first, name) for name in ("text", "choices", "finish_reason", "model", "request_id")}
+        of_first = ("text", "choices", "finish_reason", "model", "request_id", "tool_calls")
+        found = {name: getattr(first, name) for name in of_first}
         found["embeddings"] = [result.embedding for result in outcome.results]
         found["each"] = [
             {"text": result.text, "choices": result.choices, "kind": result.error and result.error.kind}

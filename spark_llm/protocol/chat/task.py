@@ -1,31 +1,36 @@
 """The chat task: a text or a conversation in, one or more texts or structured output out.
 
-Wire format: the OpenAI chat completions request and response, as Databricks Model Serving documents them. Structured
-output is requested by `response_format`, or in words where a server does not know the field. Instructions are a system
-message, or the head of the user's message where a model has no system role.
+Wire format: the OpenAI chat completions request and response, as Databricks Model Serving documents them, or those of
+the Responses route where a model is served there. Structured output is requested by a field, or in words where a server
+does not know the field. Instructions are a system message, or the head of the user's message where a model has no
+system role.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+from spark_llm.errors import HINT, ConfigError
 from spark_llm.protocol.chat.conversation import conversation_of, is_instruction
 from spark_llm.protocol.chat.messages import messages_field
 from spark_llm.protocol.chat.reasoning import split_reasoning
+from spark_llm.protocol.chat.responses_answer import is_served_at_responses, names_responses, read_response
+from spark_llm.protocol.chat.responses_request import ResponsesParameters, input_fields, responses_body
 from spark_llm.protocol.chat.tool_calls import correction, defect_of, read_calls
 from spark_llm.protocol.choices import TOOL_CALL, ChoiceContent, read_choices
 from spark_llm.protocol.fields import string_of, text_of
 from spark_llm.protocol.finish_reason import ending_of
 from spark_llm.protocol.json_codec import request_body
 from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
-from spark_llm.protocol.task import FOLDED, PLAIN, Task
+from spark_llm.protocol.task import FOLDED, PLAIN, RESPONSES, Task, UnsendableError
 from spark_llm.protocol.values import Answer, Content, Failure, Item, Outcome, Prompt, Response, Result, RowError
 
 _JSON_CUT = "the answer ran out of tokens before its JSON was complete; raise max_tokens"
 _REASONING_ONLY = "the answer holds reasoning and no text"
 _REASONING_CUT = RowError("truncated", 200, f"{_REASONING_ONLY}; raise max_tokens", retryable=False)
 _NO_TEXT = RowError("invalid_response", 200, _REASONING_ONLY, retryable=True)
-_ABOUT_FORMAT = re.compile(r"response_format|json_schema", re.IGNORECASE)
+_ABOUT_FORMAT = re.compile(r"response_format|json_schema|text\.format", re.IGNORECASE)
 # From templates of Gemma and Mistral, OpenAI's o1, Bedrock and Google: none of them sends a code for it.
 _ABOUT_ROLES = re.compile(r"\broles?\b|\b(system|developer) (messages?|prompts?|instructions?)\b", re.IGNORECASE)
 _TEMPLATE_ERROR = re.compile(
@@ -64,8 +69,13 @@ class Chat(Task):
         return structured | (FOLDED if self._has_system_message(item, wire_format) else 0)
 
     def fallback_format(self, items: Sequence[Item], wire_format: int, message: str | None) -> int | None:
-        """Return the format without a system message after a message about roles, else the one without the field."""
+        """Return the format without a system message after a message about roles, else the one without the field.
+
+        A message that names the Responses route leads there first.
+        """
         (item,) = items
+        if message is not None and not wire_format & RESPONSES and names_responses(message):
+            return wire_format | RESPONSES
         about_roles = message is None or (_ABOUT_ROLES.search(message) and not _ABOUT_FORMAT.search(message))
         if about_roles and not wire_format & FOLDED and self._has_system_message(item, wire_format):
             return wire_format | FOLDED
@@ -76,23 +86,34 @@ class Chat(Task):
         (item,) = items
         content, system, output = self._parts(item)
         schema_text = output.instructions if output is not None and wire_format & PLAIN else None
-        messages = messages_field(content, system, schema_text, folded=bool(wire_format & FOLDED))
+        folded = bool(wire_format & FOLDED)
+        if wire_format & RESPONSES:
+            text_format = None if output is None or schema_text is not None else output.text_format
+            conversation = input_fields(content, system, schema_text, folded=folded)
+            return responses_body(model, self._responses_parameters, text_format, conversation)
+        messages = messages_field(content, system, schema_text, folded=folded)
         if output is None or schema_text is not None:
             return request_body(model, self.parameters, messages)
         return request_body(model, self.parameters, output.response_format + b"," + messages)
 
-    def decode(self, response: Response, count: int) -> Outcome:  # noqa: ARG002 -- always one
+    def decode(self, response: Response, count: int, wire_format: int = 0) -> Outcome:  # noqa: ARG002 -- always one
         """Read the choices; an answer that is empty because its tokens ran out is `truncated`.
 
-        Some servers answer 500 where a chat template has no such role; that is a permanent `invalid_request`.
+        Some servers answer 500 where a chat template has no such role, and 404 where a model is served at the Responses
+        route; either is a permanent `invalid_request`.
         """
-        outcome = read_choices(response, self.n, _content_with_calls if self.tools else _content)
-        if (
-            isinstance(outcome, Failure)
-            and outcome.error.status == 500
-            and _TEMPLATE_ERROR.search(outcome.error.message)
-        ):
-            return replace(outcome, error=outcome.error._replace(kind="invalid_request", retryable=False))
+        content_of_choice = _content_with_calls if self.tools else _content
+        at_responses = bool(wire_format & RESPONSES)
+        outcome = (
+            read_response(response, content_of_choice)
+            if at_responses
+            else read_choices(response, self.n, content_of_choice)
+        )
+        if isinstance(outcome, Failure):
+            error = outcome.error
+            is_template = error.status == 500 and _TEMPLATE_ERROR.search(error.message)
+            if is_template or (not at_responses and is_served_at_responses(error)):
+                return replace(outcome, error=error._replace(kind="invalid_request", retryable=False))
         return outcome
 
     def parse_output(self, outcome: Outcome, items: Sequence[Item], wire_format: int) -> Outcome:
@@ -142,6 +163,17 @@ class Chat(Task):
             return item
         conversation = [*conversation_of(content), *further]
         return Prompt(conversation, system, output) if isinstance(item, Prompt) else conversation
+
+    @cached_property
+    def _responses_parameters(self) -> ResponsesParameters:
+        """The parameters for the Responses route; raises `UnsendableError`, for every row, where it has no place."""
+        try:
+            return ResponsesParameters.of(self.parameters)
+        except ConfigError as error:
+            why = f"The model is served at the Responses route. {error.what}{HINT}{error.hint.removesuffix('.')}"
+            message = f'{why}; Endpoint(…, api="responses") says so when the UDF is built.'
+            refusal = RowError("invalid_request", None, message, retryable=False)
+            raise UnsendableError(Failure(refusal, final=True)) from None
 
     def _parts(self, item: Item) -> tuple[Content, str | None, StructuredOutput | None]:
         """Return a prompt's content, its instructions and its output type."""

@@ -55,7 +55,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "numpy": ("udf/columns", "ai/arguments", "ai/similarity", WING),  # pandas brings it
     "onnxruntime": (WING,),
     "opentelemetry": ("monitoring/telemetry",),
-    "pandas": ("udf", "ai/arguments"),
+    "pandas": ("udf", "ai/arguments", "serving/models/custom"),
     "pyarrow": ("udf", "ai/arguments", "enrich/fingerprint", "cli/demo"),
     "pyspark": (
         *("udf", "ai", "usage", "monitoring", "enrich", "readiness", "cli", "schemas", "functions"),

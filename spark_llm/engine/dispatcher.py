@@ -26,7 +26,7 @@ from spark_llm.engine.row_stream import Stream, open_stream, unanswered_error
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.controller import Controller
 from spark_llm.flow.log import Flow, FlowLog
-from spark_llm.flow.negotiation import WireFormatNegotiation
+from spark_llm.flow.negotiation import WireFormatNegotiation, known_route
 from spark_llm.flow.request import Request
 from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.livecounts.counts import Address
@@ -54,8 +54,7 @@ class Dispatcher:
         group: tuple[object, ...] | None = None,
     ) -> None:
         """Send nothing before the first row is admitted; engines with the same `group` share their limits."""
-        self._route = route
-        self._policy = policy
+        self._route, self._policy = route, policy
         self._renews = keeper.is_renewable
         self._loop_thread, self._loop = loop_thread, loop_thread.loop
         self._sending: dict[asyncio.Task[None], Request] = {}
@@ -94,7 +93,8 @@ class Dispatcher:
         """Return a new stream of rows."""
         key = task, bool(job.attribution)
         with self._streams_lock:
-            new = WireFormatNegotiation(task, self._policy.batch_size, attributed=key[1])
+            known = known_route(self._route.api, self._negotiations.values())
+            new = WireFormatNegotiation(task, self._policy.batch_size, known, attributed=key[1])
             stream = open_stream(self._negotiations.setdefault(key, new), self._policy, self._route, job)
             self._streams.add(stream)
         return stream
@@ -182,7 +182,7 @@ class Dispatcher:
             for request, verdict in self._scheduler.judge.verdicts(
                 self._now(), lambda stream: stream.buffer.request_row()
             ):
-                row_error = self._client.with_hint(verdict.error, stops_all=verdict.stops_all)
+                row_error = self._client.with_hint(verdict.error, request.wire_format, stops_all=verdict.stops_all)
                 self._deliver(request.owner, request.results(row_error, None))
             if stopped := self._group.controller.stopped:
                 self._stop_jobs(stopped)
@@ -254,7 +254,7 @@ class Dispatcher:
         else:
             verdict = self._scheduler.on_failure(request, outcome, now, random.random)
             if verdict is not None:
-                row_error = self._client.with_hint(verdict.error, stops_all=verdict.stops_all)
+                row_error = self._client.with_hint(verdict.error, request.wire_format, stops_all=verdict.stops_all)
                 self._deliver(stream, request.results(row_error, latency_s))
                 if verdict.stops_all:
                     self._stop(stream, row_error)

@@ -191,7 +191,8 @@ def unanswered_error(cause: RowError) -> RowError:
 
     A `cause` that is true of every row is theirs too. Any other was met by other rows: these can be sent again.
     """
-    if cause.kind in NOT_ROW_ERRORS:
+    is_of_task = cause.kind == "invalid_request" and cause.status is None  # the wire format has no place for it
+    if cause.kind in NOT_ROW_ERRORS or is_of_task:
         return cause
     message = f"the task stopped before this row was answered; last: {cause.kind}: {cause.message}"
     return RowError("cancelled", None, message, retryable=True)

@@ -121,6 +121,8 @@ def _memory_bytes(key: Key, result: Result) -> int:
         size += PARSED_BYTES * len(result.text or "")
     if isinstance(result.prediction, (list, dict, str, bytes)):
         size += _nested_bytes(result.prediction)
+    if result.tool_calls is not None:
+        size += sum(ENTRY_BYTES + getsizeof(call["arguments"]) for call in result.tool_calls)
     return size if result.choices is None else size + sum(map(getsizeof, result.choices))
 
 
@@ -142,5 +144,6 @@ def shared_result(result: Result) -> Result:
         usage=None if usage is None else usage.unbilled(),
         model=result.model,
         parsed=result.parsed,
+        tool_calls=result.tool_calls,
         request_id=result.request_id,
     )

@@ -104,7 +104,7 @@ class RequestScheduler:
         if answer.format_unsupported:
             fallback = negotiation.fallback_after_answer(request.wire_format, request.inputs)
         if fallback is None:
-            confirms = any(result.error is None or result.error.kind == "schema_mismatch" for result in answer.results)
+            confirms = answer.mismatched or any(result.error is None for result in answer.results)
             negotiation.on_answer(request.wire_format, request.inputs, request.doubt, confirms=confirms)
             if not self._is_worth_reasking(request, answer):
                 return True
@@ -128,7 +128,7 @@ class RequestScheduler:
             return self._on_rate_limited(request, failure, now, draw)
         if failure.about_input or failure.format_unsupported or (failure.stops_all and not failure.stops_at_once):
             self.controller.on_answer(_permit(request), now)  # it is well, and had time to read what it refused
-        elif _is_own_mistake(failure.error):
+        elif failure.is_unsendable or _is_own_mistake(failure.error):
             self.controller.on_inconclusive(_permit(request))
         else:
             self.controller.on_fault(_permit(request), now, draw())
@@ -222,10 +222,7 @@ class RequestScheduler:
         return request.negotiation
 
     def _is_worth_reasking(self, request: Request, answer: Answer) -> bool:
-        if not request.negotiation.task.reasks:
-            return False
-        error = answer.results[0].error
-        return error is not None and error.kind == "schema_mismatch" and request.reasks < self._policy.reask
+        return answer.mismatched and request.reasks < self._policy.reask
 
     def _on_bad_input(self, request: Request, failure: Failure, now: float) -> Verdict | None:
         """Send the inputs in another wire format, or in two parts; an input that was refused alone is the bad one."""
@@ -267,6 +264,10 @@ class RequestScheduler:
     def _on_fault(self, request: Request, failure: Failure, now: float, draw: Callable[[], float]) -> Verdict | None:
         """End the task or the row, wait for a verdict or for the end of an outage, or retry."""
         error = failure.error
+        if error.kind == "not_found" and (withdrawn := request.negotiation.withdraw(request.wire_format)):
+            request.format_flags &= ~withdrawn
+            self._queue.push_retry(request, now)
+            return None
         if failure.stops_at_once:
             return Verdict(error, stops_all=True)
         if failure.stops_all:

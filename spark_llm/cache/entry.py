@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from spark_llm.protocol.chat.content import digested
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.json_codec import NotJSONError, read_json, write_json
 from spark_llm.protocol.task import PLAIN, Task
@@ -38,9 +39,12 @@ class Keys:
         self._prefix = hashlib.sha256(write_json([FORMAT, task.name, url, model, others, *truncated]))
 
     def of(self, item: Item) -> bytes | None:
-        """Return the key of a request for this input alone; None for a conversation that no request can carry."""
+        """Return the key of a request for this input alone; None for a conversation that no request can carry.
+
+        Media are in it by their digests, so that their bytes are read once.
+        """
         try:
-            body = self.task.encode([item], self._model, PLAIN)
+            body = self.task.encode([digested(item)], self._model, PLAIN)
         except (TypeError, ValueError, RecursionError):
             return None
         key = self._prefix.copy()

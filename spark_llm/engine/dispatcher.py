@@ -190,7 +190,7 @@ class Dispatcher:
             going = self._scheduler.ready(self._now())
             for request in going:
                 if request.attempts.sent == 1:
-                    request.owner.buffer.remove_unsent(len(request.inputs))
+                    request.owner.buffer.remove_unsent(len(request.inputs), request.bytes)
             due = self._scheduler.next_due(self._now())
             if self._timer is not None:
                 self._timer.cancel()
@@ -279,7 +279,7 @@ class Dispatcher:
         while dropped := self._scheduler.drop(stream):
             for request in dropped:
                 if request.attempts.sent == 0:
-                    stream.buffer.remove_unsent(len(request.inputs))
+                    stream.buffer.remove_unsent(len(request.inputs), request.bytes)
                 failed_too = request.attempts.sent and error.retryable  # its own failure may pass as well
                 self._deliver(stream, request.results(error if failed_too else unanswered, None))
 

@@ -21,6 +21,7 @@ from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.retry import FAILURE_ROWS, FailureRate
 from spark_llm.metering.chunking import NOT_ROW_ERRORS
 from spark_llm.policy import Policy
+from spark_llm.protocol.chat.content import item_bytes
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Result, Row, RowError
 
@@ -72,7 +73,7 @@ class Stream:
 
     def admit(self, rows: Sequence[Row]) -> list[Indexed]:
         """Append rows to the buffer and return those to send."""
-        to_send = list(self.buffer.append([None if self._needs_no_request(row) else row for row in rows]))
+        to_send = list(self.buffer.append(list(map(self._sendable, rows))))
         if self._dedupe is not None:
             with self._lock:
                 to_send, known = self._dedupe.admit(to_send)
@@ -84,11 +85,21 @@ class Stream:
                 self._is_too_much(known)
             if known:
                 self.buffer.settle(known)
-        self.buffer.add_unsent(len(to_send))
+        self._add_unsent(to_send)
         return to_send
 
-    def _needs_no_request(self, row: Row) -> bool:
-        return row is None or (not isinstance(row, RowError) and self.negotiation.task.skips(row))
+    def _sendable(self, row: Row) -> Row:
+        """Return a row as it is, None where the task skips it, or its error where no request can carry it."""
+        task = self.negotiation.task
+        if row is None or isinstance(row, RowError):
+            return row
+        if task.skips(row):
+            return None
+        refusal = task.refusal(row)
+        return row if refusal is None else RowError("invalid_request", None, refusal, retryable=False)
+
+    def _add_unsent(self, inputs: Sequence[Indexed]) -> None:
+        self.buffer.add_unsent(len(inputs), sum(item_bytes(item) for _, item in inputs))
 
     def settle(self, results: Iterable[tuple[int, Result]]) -> list[list[Indexed]]:
         """Give rows their results; return one batch for each duplicate of a row that failed."""
@@ -99,7 +110,7 @@ class Stream:
                 results, to_send = self._dedupe.settle(sent)
         if self._cache is not None:
             self._cache.settle(sent, to_send)
-        self.buffer.add_unsent(len(to_send))
+        self._add_unsent(to_send)
         self.buffer.settle(results)
         with self._lock:
             too_many = self._is_too_much(results)

@@ -71,9 +71,12 @@ def write_json(value: object) -> bytes:
         return _encode(replace_surrogates(value))
 
 
-def request_body(model: str | None, parameters: bytes, fields: bytes) -> bytes:
-    """Write a request's body: the model, the parameters (a JSON object) and the task's `fields`, which are JSON."""
-    parts = [] if model is None else [b'"model":' + write_json(model)]
+def request_body(model: str | None, parameters: bytes, *fields: bytes | memoryview) -> bytes:
+    """Write a request's body: the model, the parameters (a JSON object) and the task's `fields`.
+
+    Those are pieces of JSON, which are copied once.
+    """
+    head = [] if model is None else [b'"model":', write_json(model), b","]
     if len(parameters) > len(b"{}"):
-        parts.append(parameters[1:-1])
-    return b"{" + b",".join([*parts, fields]) + b"}"
+        head += [parameters[1:-1], b","]
+    return b"".join([b"{", *head, *fields, b"}"])

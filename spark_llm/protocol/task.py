@@ -59,6 +59,10 @@ class Task(Protocol):
         """Whether this input is never sent, and its result is null; by default all are sent, blank ones too."""
         return False
 
+    def refusal(self, item: Item) -> str | None:  # noqa: ARG002 -- as above
+        """Why this input is never sent, and its row is `invalid_request`; None, by default, for all that are sent."""
+        return None
+
     def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:
         """Write a request's body, for one item or for as many as `max_inputs` allows."""
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from spark_llm.protocol.chat.conversation import conversation_of, is_instruction
-from spark_llm.protocol.chat.messages import messages_field
+from spark_llm.protocol.chat.messages import messages_field, refusal_of
 from spark_llm.protocol.chat.reasoning import split_reasoning
 from spark_llm.protocol.choices import TOOL_CALL, read_choices
 from spark_llm.protocol.fields import string_of, text_of
@@ -68,6 +68,10 @@ class Chat(Task):
             return wire_format | FOLDED
         return None if wire_format & PLAIN or self._parts(item)[2] is None else wire_format | PLAIN
 
+    def refusal(self, item: Item) -> str | None:
+        """Return why the wire format has no place for an item; None where it has."""
+        return None if isinstance(item, str) else refusal_of(item)
+
     def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:
         """Write one conversation; its own system message takes the place of `system`."""
         (item,) = items
@@ -75,8 +79,8 @@ class Chat(Task):
         schema_text = output.instructions if output is not None and wire_format & PLAIN else None
         messages = messages_field(content, system, schema_text, folded=bool(wire_format & FOLDED))
         if output is None or schema_text is not None:
-            return request_body(model, self.parameters, messages)
-        return request_body(model, self.parameters, output.response_format + b"," + messages)
+            return request_body(model, self.parameters, *messages)
+        return request_body(model, self.parameters, output.response_format, b",", *messages)
 
     def decode(self, response: Response, count: int) -> Outcome:  # noqa: ARG002 -- always one
         """Read the choices; an answer that is empty because its tokens ran out is `truncated`.

@@ -62,7 +62,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     ),  # pandas brings it
     "onnxruntime": (WING,),
     "opentelemetry": ("monitoring/telemetry",),
-    "pandas": ("udf", "ai/arguments"),
+    "pandas": ("udf", "ai/arguments", "serving/models/custom"),
     "pyarrow": ("udf", "ai/arguments", "enrich/fingerprint", "cli/demo"),
     "pyspark": (
         *("udf", "ai", "usage", "monitoring", "enrich", "readiness", "cli", "schemas", "functions"),

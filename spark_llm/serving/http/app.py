@@ -27,7 +27,7 @@ from spark_llm.serving.http.descriptions import (
     model_list,
     workspace_config,
 )
-from spark_llm.serving.http.invocations import InvocationHandler, read_body
+from spark_llm.serving.http.invocations import MAX_MEGABYTES, MEGABYTE, InvocationHandler, read_body
 from spark_llm.serving.http.loopback import page_refusal
 from spark_llm.serving.http.page import INDEX, page_response
 from spark_llm.serving.http.routes import ROUTES
@@ -43,7 +43,6 @@ from spark_llm.serving.protocol.errors import (
 )
 from spark_llm.serving.protocol.sse import data_line
 
-MAX_BODY_BYTES = 16 * 1024 * 1024
 _LIVE_STEP_S = 1.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -68,7 +67,7 @@ class Application:
 
     def build(self) -> web.Application:
         """Return the aiohttp application."""
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app = web.Application(client_max_size=MAX_MEGABYTES * MEGABYTE)
         endpoints = _document(lambda _: endpoint_list(self.catalog, self._created_ms))
         for route in ROUTES:
             app.router.add_post(route.path, _local_only(partial(self.invocations.handle, route=route)))

@@ -11,16 +11,12 @@ from typing import cast
 import msgspec
 from aiohttp import web
 
-from spark_llm.serving.models.base import ChatModel, CompletionModel, EmbeddingModel, Model
+from spark_llm.serving.models.base import ChatModel, CompletionModel, EmbeddingModel, Model, PredictionModel
 from spark_llm.serving.protocol.bodies import chat_body, completion_body, embedding_body
 from spark_llm.serving.protocol.errors import INTERNAL_ERROR, Dialect, Refused
-from spark_llm.serving.protocol.requests import (
-    AnyRequest,
-    ChatRequest,
-    Choice,
-    EmbeddingRequest,
-    Usage,
-)
+from spark_llm.serving.protocol.predictions import PredictionRequest, prediction_body
+from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Request
+from spark_llm.serving.protocol.values import Choice, Usage
 
 _DRIP_PIECES = 16
 _GARBAGE = b"\x00\xff{not json"
@@ -53,10 +49,14 @@ class PendingResponse:
 
 
 async def model_response(
-    model: Model, request: AnyRequest, headers: Mapping[str, str], request_id: str, *, empty: bool
+    model: Model, request: Request, headers: Mapping[str, str], request_id: str, *, empty: bool
 ) -> PendingResponse:
-    """Return the model's answer; an `empty` one reports its tokens and has no text or vectors."""
-    rows, created = len(request.inputs), int(time.time())
+    """Return the model's answer; an `empty` one reports its tokens and has no text, vectors or predictions."""
+    rows, created = request.rows, int(time.time())
+    if isinstance(request, PredictionRequest):
+        predictions = await cast("PredictionModel", model).predict(request)
+        body = prediction_body(replace(predictions, values=[]) if empty else predictions)
+        return PendingResponse(body, headers=headers, rows=rows)
     if isinstance(request, EmbeddingRequest):
         vectors = await cast("EmbeddingModel", model).embed(request)
         vectors = replace(vectors, vectors=()) if empty else vectors
@@ -65,7 +65,8 @@ async def model_response(
     if isinstance(request, ChatRequest):
         texts, encode = await cast("ChatModel", model).chat(request), chat_body
     else:
-        texts, encode = await cast("CompletionModel", model).complete(request), completion_body
+        texts = await cast("CompletionModel", model).complete(cast("CompletionRequest", request))
+        encode = completion_body
     if empty:
         texts = replace(texts, choices=[Choice("", "length") for _ in texts.choices])
     body = encode(model.name, texts, request_id=request_id, created=created)

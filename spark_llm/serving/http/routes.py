@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from spark_llm.serving.models.tasks import TASKS, Task
+from spark_llm.serving.models.tasks import PREDICTIONS, TASKS, Task
 from spark_llm.serving.protocol.errors import Dialect
 
 
@@ -10,7 +10,8 @@ class Route(NamedTuple):
     """One path.
 
     Attributes:
-        path: The path, with `{name}` for the endpoint; without it the body's `model` names the endpoint.
+        path: The path, with `{name}` for the endpoint; without it the body's `model` names the endpoint. The path of
+            MLflow's scoring server has neither, and asks the first custom model.
         dialect: The dialect of its responses.
         task: Its task; None if the body's fields determine it.
         data_plane: It is an endpoint's own data plane, and takes only tokens issued for that.
@@ -33,5 +34,6 @@ ROUTES = (
     Route("/serving-endpoints/{name}/invocations", "databricks"),
     Route("/serving-endpoints/{name}/served-models/{served}/invocations", "databricks"),
     Route("/{workspace:[0-9]+}/serving-endpoints/{name}/invocations", "databricks", data_plane=True),
-    *(Route(f"{base}/{task.path}", dialect, task) for base, dialect in BASES.items() for task in TASKS),
+    Route("/invocations", "databricks", PREDICTIONS),
+    *(Route(f"{base}/{task.path}", dialect, task) for base, dialect in BASES.items() for task in TASKS if task.path),
 )

@@ -13,8 +13,9 @@ from aiohttp import web
 from spark_llm.serving.http.responses import PendingResponse, hang, send_headers
 from spark_llm.serving.models.base import ChatModel, CompletionModel, Model, StreamingModel
 from spark_llm.serving.protocol.errors import INTERNAL_ERROR, Dialect, Refused
-from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, Piece, Texts, Usage
+from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest
 from spark_llm.serving.protocol.sse import DONE, EventEncoder, error_event
+from spark_llm.serving.protocol.values import CallPiece, Choice, Piece, Texts, Usage
 
 EVENT_STREAM = "text/event-stream"
 
@@ -43,7 +44,7 @@ class EventStream:
         pieces = _model_pieces(model, request)
         self._pieces = _without_text(pieces) if empty else pieces
         self._encoder = EventEncoder(request, model.name, dialect, request_id=request_id, created=int(time.time()))
-        self.rows = len(request.inputs)
+        self.rows = request.rows
         self.usage: Usage | None = None
 
     async def events(self) -> AsyncGenerator[bytes, None]:
@@ -105,16 +106,24 @@ async def _model_pieces(model: Model, request: ChatRequest | CompletionRequest) 
 
 def split_into_words(texts: Texts) -> Iterator[Piece]:
     """Yield whole replies word by word; the completion tokens are spread over the words, and add up."""
-    replies = [_WORDS.findall(choice.text) for choice in texts.choices]
+    replies = [[*_reply_words(choice)] for choice in texts.choices]
     left, tokens = sum(len(words) for words in replies), 0
     for index, (choice, words) in enumerate(zip(texts.choices, replies, strict=True)):
-        for word in words:
+        for text, call in words:
             tokens += (texts.usage.completion_tokens - tokens) // left
             left -= 1
-            yield Piece(word, replace(texts.usage, completion_tokens=tokens), index)
+            yield Piece(text, replace(texts.usage, completion_tokens=tokens), index, call=call)
         is_last = index == len(replies) - 1  # replies without a word may have tokens all the same
         usage = texts.usage if is_last else replace(texts.usage, completion_tokens=tokens)
         yield Piece("", usage, index, choice.finish_reason)
+
+
+def _reply_words(choice: Choice) -> Iterator[tuple[str, CallPiece | None]]:
+    """Yield the words of a reply's text, then the beginning of each call and the words of its arguments."""
+    yield from ((word, None) for word in _WORDS.findall(choice.text))
+    for number, call in enumerate(choice.tool_calls):
+        yield "", CallPiece(number, "", call.id, call.name)
+        yield from (("", CallPiece(number, word)) for word in _WORDS.findall(call.arguments))
 
 
 async def _without_text(pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:

@@ -164,6 +164,8 @@ function showWhole(answer, text) {
     answer.finish(index, reason);
   }
   if (Array.isArray(body?.data)) answer.vectors(body.data);
+  const predictions = body?.predictions ?? body?.outputs;
+  if (Array.isArray(predictions)) answer.predictions(predictions);
   answer.tokens(body?.usage);
 }
 

@@ -261,13 +261,16 @@ def test_a_body_that_does_not_decompress_is_refused(shared: Client) -> None:
     assert 400 == shared.post(POST_PATHS[0], data=b"no gzip", headers={"Content-Encoding": "gzip"}).status_code
 
 
-def test_a_body_over_16_mb_is_refused(shared: Client) -> None:
-    """A body of 16 MB is accepted, and one byte more gets a 413."""
-    fits = b'{"prompt": "' + b"x" * (16 * 1024 * 1024 - 14) + b'"}'
+@pytest.mark.parametrize(
+    ("path", "limit"),
+    [("/serving-endpoints/completions", 4), ("/ai-gateway/mlflow/v1/completions", 4), ("/v1/completions", 16)],
+)
+def test_a_body_has_a_limit(path: str, limit: int, shared: Client) -> None:
+    """A body up to the limit of its service is accepted, and one byte more gets a 413."""
+    head, tail = b'{"model": "complete", "prompt": "', b'"}'
+    fits = head + b"x" * (limit * 2**20 - len(head + tail)) + tail
 
-    assert [200, 413] == [
-        shared.post("/serving-endpoints/complete/invocations", data=data).status_code for data in (fits, fits + b" ")
-    ]
+    assert [200, 413] == [shared.post(path, data=data).status_code for data in (fits, fits + b" ")]
 
 
 _UNKNOWN_PATHS = [path.replace("chat-1", "nobody-1").replace("/chat/inv", "/nobody/inv") for path in POST_PATHS]

@@ -1,5 +1,6 @@
 """The OpenAPI description matches the routes and the responses."""
 
+import math
 import re
 from typing import Any
 
@@ -14,6 +15,7 @@ from spark_llm.serving.http.invocations import InvocationHandler
 from spark_llm.serving.scenario.capacity import Capacity
 from spark_llm.serving.scenario.faults import Faults
 from tests.support.local_client import ENDPOINTS, Client, chat_body, connected, paths_of
+from tests.support.media import PDF, data_url, encoded, image, wav
 
 jsonschema = pytest.importorskip("jsonschema")
 CHAT = chat_body("hello", n=2)
@@ -95,6 +97,70 @@ def test_requests_and_responses_fit_their_schemas(
     check(document, path, shared.post(path, body).json())
     check(document, path, shared.post(path, {}).json(), "default")
     check(document, path, shared.post(path, body, headers={"Authorization": "Bearer no"}).json(), "default")
+
+
+TOOL = {"type": "function", "function": {"name": "f", "description": "", "parameters": {"type": "object"}}}
+RICH: dict[str, dict[str, object]] = {
+    "media": {
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "a"},
+                    {"type": "image_url", "image_url": {"url": data_url(image()), "detail": "low"}},
+                    {"type": "input_audio", "input_audio": {"data": encoded(wav()), "format": "wav"}},
+                    {"type": "file", "file": {"filename": "a.pdf", "file_data": encoded(PDF)}},
+                ],
+            }
+        ]
+    },
+    "call": {**chat_body("call f {}"), "tools": [TOOL], "tool_choice": "auto", "parallel_tool_calls": False},
+    "choice": {**chat_body("a"), "tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
+    "result": {
+        "messages": [
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+            },
+            {"role": "tool", "tool_call_id": "c", "content": "3"},
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("case", RICH)
+def test_media_and_tools_fit_their_schemas(case: str, document: dict[str, Any], shared: Client) -> None:
+    """Requests with media and tools, and answers with calls, fit the schemas of a chat."""
+    schema = {"$ref": "#/components/schemas/ChatRequest", "components": document["components"]}
+    jsonschema.Draft202012Validator(schema).validate(RICH[case])
+    answer = shared.post("/v1/chat/completions", {**RICH[case], "model": "chat"}).json()
+
+    check(document, "/v1/chat/completions", answer)
+    assert case in ("media", "result") or answer["choices"][0]["message"]["tool_calls"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_split": {"columns": ["a"], "data": [[1], ["x"]]}},
+        {"dataframe_records": [{"a": 1}]},
+        {"instances": [1.5]},
+        {"inputs": {"a": [None]}, "params": {"b": 1}},
+    ],
+)
+def test_predictions_fit_their_schemas(body: dict[str, object], document: dict[str, Any]) -> None:
+    """A custom model's requests, answers and errors, and its description, fit their schemas."""
+    schema = {"$ref": "#/components/schemas/PredictionRequest", "components": document["components"]}
+    jsonschema.Draft202012Validator(schema).validate(body)
+    with connected(LocalEndpoints({"score": list, "fails": math.sqrt})) as client:
+        check(document, "/invocations", client.post("/invocations", body).json())
+        failed = client.query("fails", body)
+        check(document, "/invocations", failed.json(), "default")
+        description = client.get("/api/2.0/serving-endpoints/score").json()
+        check(document, "/api/2.0/serving-endpoints/score", description, method="get")
+
+    assert (400, True) == (failed.status_code, "stack_trace" in failed.json())
 
 
 @pytest.mark.parametrize(

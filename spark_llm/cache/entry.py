@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from spark_llm.protocol.canonical import canonical_shape
+from spark_llm.protocol.chat.content import digested
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.json_codec import NotJSONError, read_json, write_json
 from spark_llm.protocol.predictions.scalars import write_prediction
 from spark_llm.protocol.predictions.task import Predict
-from spark_llm.protocol.task import PLAIN, Task
+from spark_llm.protocol.task import PLAIN, Task, UnsendableError
 from spark_llm.protocol.urls import chat_url
 from spark_llm.protocol.values import Item, Result, ToolCall, Usage
 
@@ -41,10 +42,13 @@ class Keys:
         self._prefix = hashlib.sha256(write_json([FORMAT, task.name, chat_url(url), model, others, *_reading(task)]))
 
     def of(self, item: Item) -> bytes | None:
-        """Return the key of a request for this input alone; None for a conversation that no request can carry."""
+        """Return the key of a request for this input alone; None for a conversation that no request can carry.
+
+        Media are in it by their digests, so that their bytes are read once.
+        """
         try:
-            body = self.task.encode([item], self._model, PLAIN)
-        except (TypeError, ValueError, RecursionError):
+            body = self.task.encode([digested(item)], self._model, PLAIN)
+        except (TypeError, ValueError, RecursionError, UnsendableError):
             return None
         key = self._prefix.copy()
         key.update(body)

@@ -24,7 +24,7 @@ from spark_llm.flow.suspects import Suspects
 from spark_llm.policy import Policy
 from spark_llm.protocol.values import Answer, Failure, RowError
 
-SizeError = Callable[[Request], RowError | None]  # why a request is too large to be sent; None where it is not
+WhyUnsendable = Callable[[Request], RowError | None]  # the error of a request that is not sent, or None
 MAX_COUNTED = 64  # requests that wait to be sent
 _NEVER_REACHED = ("connection", "timeout", "unavailable")
 
@@ -33,12 +33,17 @@ class RequestScheduler:
     """Schedules the requests of one endpoint: queue, retries, pauses and outages."""
 
     def __init__(
-        self, controller: Controller, policy: Policy, size_error: SizeError = lambda _: None, *, renews: bool = False
+        self,
+        controller: Controller,
+        policy: Policy,
+        why_unsendable: WhyUnsendable = lambda _: None,
+        *,
+        renews: bool = False,
     ) -> None:
         """Keep within `controller`, and retry as `policy` says; `renews`: a token that is refused can be replaced."""
         self.controller = controller
-        self.unsendable: list[tuple[Request, RowError]] = []  # one input alone is too large: they have ended
-        self._size_error = size_error
+        self.unsendable: list[tuple[Request, RowError]] = []  # of one input each: they have ended
+        self._why_unsendable = why_unsendable
         self._policy = policy
         self._counts_tokens = policy.tokens_per_minute is not None
         self._last_send_number = 0
@@ -56,8 +61,8 @@ class RequestScheduler:
         requests: list[Request] = []
         while (request := self._next(now)) is not None:
             request.wire_format = request.negotiation.wire_format | request.format_flags
-            if (error := self._size_error(request)) is not None:
-                self._on_too_large(request, error, now)
+            if (error := self._why_unsendable(request)) is not None:
+                self._on_unsendable(request, error, now)
                 continue
             self._last_send_number += 1
             request.send_number = self._last_send_number
@@ -179,7 +184,7 @@ class RequestScheduler:
         self._queue.remove(request)
         return self._part_to_send(request, now)
 
-    def _on_too_large(self, request: Request, error: RowError, now: float) -> None:
+    def _on_unsendable(self, request: Request, error: RowError, now: float) -> None:
         """End a request of one input before it is sent; cut one of several in two."""
         request.body = None
         if len(request.inputs) == 1:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from spark_llm.protocol.parameters import is_repeatable
 from spark_llm.protocol.urls import is_databricks, is_serving
-from spark_llm.protocol.values import Failure, Item, Outcome, Response, Result
+from spark_llm.protocol.values import Failure, Item, Outcome, Response, Result, RowError
 
 # A wire format is a sum of flags. Each flag leaves out a feature that some servers do not know; 0 uses all features.
 PLAIN = 1  # without the field or the list: no `encoding_format`, one prompt a request, a type described in words
@@ -27,6 +27,11 @@ class UnsendableError(Exception):
         """Keep the failure."""
         super().__init__(failure.error.message)
         self.failure = failure
+
+    @classmethod
+    def of_input(cls, message: str) -> "UnsendableError":
+        """Return the error of one input, which no server has seen."""
+        return cls(Failure(RowError("invalid_request", None, message, retryable=False)))
 
 
 class Task(Protocol):

@@ -34,6 +34,9 @@ New fields are last: tables of older versions have those before them.
 ERROR = _struct(kind=StringType(), status=IntegerType(), message=StringType(), retryable=BooleanType())
 """Why a row failed: one of `errors.KINDS`, the HTTP status, the message; null for an answered row."""
 
+TOOL_CALL = _struct(id=StringType(), name=StringType(), arguments=StringType())
+"""A call of a tool: the `id` that its result has to name, and its `arguments` as JSON."""
+
 CHAT = _struct(
     text=StringType(),
     finish_reason=StringType(),
@@ -63,6 +66,11 @@ EMBED = _struct(
 def with_choices(schema: StructType) -> StructType:
     """Return `schema` with the field `choices array<string>`, for a UDF with n > 1."""
     return StructType([*schema.fields, StructField("choices", ArrayType(StringType()))])
+
+
+def with_tool_calls(schema: StructType) -> StructType:
+    """Return `schema` with the field `tool_calls`, an array of `TOOL_CALL`, for a UDF with `tools`."""
+    return StructType([*schema.fields, StructField("tool_calls", ArrayType(TOOL_CALL))])
 
 
 def with_parsed(schema: StructType, parsed: DataType) -> StructType:

@@ -7,10 +7,8 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
-from typing import Any
-from weakref import WeakMethod
 
 from spark_llm.auth.tokens import TokenKeeper
 from spark_llm.coordination.broker import PermitBroker
@@ -20,14 +18,15 @@ from spark_llm.coordination.member import Demand
 from spark_llm.coordination.worker import Worker, clock
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.endpoint_client import EndpointClient
-from spark_llm.engine.loop_thread import LoopThread, engine_error, log_unexpected
+from spark_llm.engine.loop_thread import LoopThread, engine_error, log_unexpected, weak
 from spark_llm.engine.process_identity import max_connections
+from spark_llm.engine.request_body import size_error
 from spark_llm.engine.request_spec import StreamJob
 from spark_llm.engine.row_stream import Stream, open_stream, unanswered_error
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.controller import Controller
 from spark_llm.flow.log import Flow, FlowLog
-from spark_llm.flow.negotiation import WireFormatNegotiation
+from spark_llm.flow.negotiation import WireFormatNegotiation, known_route
 from spark_llm.flow.request import Request
 from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.livecounts.counts import Address
@@ -55,8 +54,7 @@ class Dispatcher:
         group: tuple[object, ...] | None = None,
     ) -> None:
         """Send nothing before the first row is admitted; engines with the same `group` share their limits."""
-        self._route = route
-        self._policy = policy
+        self._route, self._policy = route, policy
         self._renews = keeper.is_renewable
         self._loop_thread, self._loop = loop_thread, loop_thread.loop
         self._sending: dict[asyncio.Task[None], Request] = {}
@@ -67,7 +65,7 @@ class Dispatcher:
         connections = min(policy.max_in_flight or MAX_IN_FLIGHT, max_connections() or MAX_IN_FLIGHT)
         self._now = clock(self._loop)
         self._worker = Worker(
-            *(self._loop, loop_thread.guarded, _weak(self._demand), _weak(self._queued), _weak(self.pump)),
+            *(self._loop, loop_thread.guarded, weak(self._demand), weak(self._queued), weak(self.pump)),
             *(connections, self._now),
         )
         self._reset()
@@ -86,8 +84,8 @@ class Dispatcher:
     def _reset(self) -> None:
         """Begin with an empty queue, and with limits that know nothing of the endpoint."""
         label = " ".join(filter(None, (self._route.shown, self._route.model)))
-        self._group = Group(self._policy, self._worker, _weak(self._use), label)
-        self._scheduler = RequestScheduler(self._group.controller, self._policy, renews=self._renews)
+        self._group = Group(self._policy, self._worker, weak(self._use), label)
+        self._scheduler = RequestScheduler(self._group.controller, self._policy, size_error, renews=self._renews)
         self._negotiations: dict[tuple[Task, bool], WireFormatNegotiation] = {}  # by task, and whether attributed
         self._flow_log = FlowLog()
 
@@ -95,7 +93,8 @@ class Dispatcher:
         """Return a new stream of rows."""
         key = task, bool(job.attribution)
         with self._streams_lock:
-            new = WireFormatNegotiation(task, self._policy.batch_size, attributed=key[1])
+            known = known_route(self._route.api, self._negotiations.values())
+            new = WireFormatNegotiation(task, self._policy.batch_size, known, attributed=key[1])
             stream = open_stream(self._negotiations.setdefault(key, new), self._policy, self._route, job)
             self._streams.add(stream)
         return stream
@@ -183,11 +182,14 @@ class Dispatcher:
             for request, verdict in self._scheduler.judge.verdicts(
                 self._now(), lambda stream: stream.buffer.request_row()
             ):
-                row_error = self._client.with_hint(verdict.error, stops_all=verdict.stops_all)
+                row_error = self._client.with_hint(verdict.error, request.wire_format, stops_all=verdict.stops_all)
                 self._deliver(request.owner, request.results(row_error, None))
             if stopped := self._group.controller.stopped:
                 self._stop_jobs(stopped)
             going = self._scheduler.ready(self._now())
+            while self._scheduler.unsendable:
+                self._end_unsendable()
+                going += self._scheduler.ready(self._now())  # a duplicate is sent after all
             for request in going:
                 if request.attempts.sent == 1:
                     request.owner.buffer.remove_unsent(len(request.inputs))
@@ -252,7 +254,7 @@ class Dispatcher:
         else:
             verdict = self._scheduler.on_failure(request, outcome, now, random.random)
             if verdict is not None:
-                row_error = self._client.with_hint(verdict.error, stops_all=verdict.stops_all)
+                row_error = self._client.with_hint(verdict.error, request.wire_format, stops_all=verdict.stops_all)
                 self._deliver(stream, request.results(row_error, latency_s))
                 if verdict.stops_all:
                     self._stop(stream, row_error)
@@ -264,6 +266,14 @@ class Dispatcher:
         for batch in stream.settle(results):
             self._scheduler.add(stream, batch, stream.negotiation)
         stream.count_rows(self._group.controller.count_rows)
+
+    def _end_unsendable(self) -> None:
+        """End the rows whose requests are too large to be sent."""
+        ended, self._scheduler.unsendable = self._scheduler.unsendable, []
+        for request, error in ended:
+            if request.attempts.sent == 0:
+                request.owner.buffer.remove_unsent(len(request.inputs))
+            self._deliver(request.owner, request.results(error, None))
 
     def _stop_jobs(self, jobs: frozenset[int]) -> None:
         """Stop the streams of jobs of which too many rows failed on this host."""
@@ -307,14 +317,3 @@ class Dispatcher:
         flow = Flow.of(broker.controller, reason, formats)
         for level, message in self._flow_log.changes(flow, now):
             _flow_logger.log(level, "%s: %s", self._route.shown, message)
-
-
-def _weak(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that calls a method and does not keep its object: a closed engine is freed at once."""
-    reference = WeakMethod(method)
-
-    def call(*arguments: object) -> Any:  # noqa: ANN401 -- the method's result
-        found = reference()
-        return None if found is None else found(*arguments)
-
-    return call

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from spark_llm.cache.entry import Keys
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.reorder_buffer import ReorderBuffer
+from spark_llm.engine.request_body import BodyWriter
 from spark_llm.engine.request_spec import StreamJob
 from spark_llm.errors import RowFailedError
-from spark_llm.flow.batcher import Batcher, Indexed
+from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.dedupe import Dedupe
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.retry import FAILURE_ROWS, FailureRate
@@ -55,12 +56,18 @@ class RowReader:
 class Stream:
     """The rows of one task, each sent, answered by a duplicate or by the cache, or settled without a request."""
 
-    def __init__(self, negotiation: WireFormatNegotiation, policy: Policy, cache: "Cache | None" = None) -> None:
+    def __init__(
+        self,
+        negotiation: WireFormatNegotiation,
+        policy: Policy,
+        cache: "Cache | None" = None,
+        bodies: BodyWriter | None = None,
+    ) -> None:
         """Begin without rows; a cache is used where equal rows may have one answer."""
         self.negotiation = negotiation
-        self.attribution = b""  # fields of each request
+        self.bodies = bodies or BodyWriter(negotiation.task)
         self.buffer = ReorderBuffer()
-        self.batcher = Batcher(negotiation.max_inputs)
+        self.batcher = self.bodies.batcher(negotiation.max_inputs)
         self.job: int | None = None  # whose failed rows are counted over all tasks of the host, with those of this one
         self._failure_rate = FailureRate(policy.max_failure_rate)
         dedupes = negotiation.task.repeatable if policy.dedupe is None else policy.dedupe
@@ -166,8 +173,8 @@ def open_stream(negotiation: WireFormatNegotiation, policy: Policy, route: Route
         from spark_llm.cache.answer_cache import Cache  # SQLite, which streams without a cache do not need
 
         cache = Cache(os.fspath(policy.cache), Keys(task, route.url, route.model, route.headers))
-    stream = Stream(negotiation, policy, cache)
-    stream.attribution, stream.job = job.attribution, job_number(job.stage, task, policy.max_failure_rate)
+    stream = Stream(negotiation, policy, cache, BodyWriter.of(task, policy, route, job.attribution))
+    stream.job = job_number(job.stage, task, policy.max_failure_rate)
     return stream
 
 
@@ -184,7 +191,8 @@ def unanswered_error(cause: RowError) -> RowError:
 
     A `cause` that is true of every row is theirs too. Any other was met by other rows: these can be sent again.
     """
-    if cause.kind in NOT_ROW_ERRORS:
+    is_of_task = cause.kind == "invalid_request" and cause.status is None  # the wire format has no place for it
+    if cause.kind in NOT_ROW_ERRORS or is_of_task:
         return cause
     message = f"the task stopped before this row was answered; last: {cause.kind}: {cause.message}"
     return RowError("cancelled", None, message, retryable=True)

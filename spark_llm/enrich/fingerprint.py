@@ -6,7 +6,9 @@ every version and every setting. Each value has its type and its length in front
     t<bytes>:<text>            a text
     i<digits>:                 a whole number
     l<count>:<texts>           a list of texts
-    c<count>:<messages>        a conversation; a message is m<role><content>, both texts
+    c<count>:<messages>        a conversation; a message is m<role><content>, both texts, and then perhaps
+    k<count>:<calls>           its calls of tools: id, name and arguments of each, all texts
+    r<id>                      the id of the call that it answers, a text
     n                          a null inside a list, a conversation or a message
 
 Arguments follow each other, and so do the fields of a template, in the order of their names. Text is the bytes that
@@ -78,7 +80,7 @@ def _canonical_inputs(plan: Plan, arguments: Sequence[Argument]) -> list[Column]
             return _template_inputs(spec.prompt, arguments)
         case ModelPlan(spec=spec):
             [(column, kind)] = arguments
-            form = _conversation(column) if isinstance(kind, ArrayType) else _text(column)
+            form = _conversation(column, kind) if isinstance(kind, ArrayType) else _text(column)
             return [_unless_blank(column, form) if spec.task.name == "embed" else form]
     forms = _function_inputs(_signature(plan)[1], arguments)
     match plan:
@@ -114,10 +116,12 @@ def _template_inputs(prompt: PromptBuilder, arguments: Sequence[Argument]) -> li
     places = _field_places(prompt, struct)
     # By their places: Spark finds no field by a name that another one has in another case.
     by_place = column.cast(StructType([StructField(f"f{n}", field.dataType) for n, field in enumerate(struct.fields)]))
-    return [
-        (_conversation if isinstance(struct[place].dataType, ArrayType) else _text)(by_place.getField(f"f{place}"))
-        for _, place in sorted((name, places[name]) for name in prompt.fields)
-    ]
+
+    def form(place: int) -> Column:
+        column, kind = by_place.getField(f"f{place}"), struct[place].dataType
+        return _conversation(column, kind) if isinstance(kind, ArrayType) else _text(column)
+
+    return [form(place) for _, place in sorted((name, places[name]) for name in prompt.fields)]
 
 
 def _template_fields(prompt: PromptBuilder, arguments: Sequence[Argument]) -> Sequence[Argument]:
@@ -166,12 +170,24 @@ def _texts(column: Column) -> Column:
     return _list("l", column, lambda text: _or_null(_text(text)))
 
 
-def _conversation(column: Column) -> Column:
+def _conversation(column: Column, kind: ArrayType) -> Column:
+    names = kind.elementType.names if isinstance(kind.elementType, StructType) else []
+
     def message(each: Column) -> Column:
-        parts = (_or_null(_text(each.getField(name))) for name in ("role", "content"))
+        parts = [_or_null(_text(each.getField(name))) for name in ("role", "content")]
+        if "tool_calls" in names:  # those of a message without any leave its form as it is
+            calls = each.getField("tool_calls")
+            parts.append(F.when(F.array_size(calls) > 0, _list("k", calls, _call)).otherwise(F.lit("")))
+        if "tool_call_id" in names:
+            answered = each.getField("tool_call_id")
+            parts.append(F.when(answered != "", F.concat(F.lit("r"), _text(answered))).otherwise(F.lit("")))
         return F.when(each.isNotNull(), F.concat(F.lit("m"), *parts)).otherwise(F.lit("n"))
 
     return _list("c", column, message)
+
+
+def _call(each: Column) -> Column:
+    return F.concat(*(_or_null(_text(each.getField(name))) for name in ("id", "name", "arguments")))
 
 
 def _list(prefix: str, column: Column, form: Callable[[Column], Column]) -> Column:

@@ -102,7 +102,7 @@ class Dedupe:
 
 def _dedupe_key(item: Item) -> Key | None:
     """Return a key that equal inputs share; None for a value that JSON cannot hold, which the sender reports."""
-    if isinstance(item, str):
+    if isinstance(item, (str, bytes)):
         return item
     if isinstance(item, Prompt):
         content = _dedupe_key(item.content)
@@ -119,7 +119,17 @@ def _memory_bytes(key: Key, result: Result) -> int:
     size = ENTRY_BYTES + getsizeof(content) + getsizeof(result.text) + getsizeof(result.embedding)
     if result.parsed is not None:
         size += PARSED_BYTES * len(result.text or "")
+    if isinstance(result.prediction, (list, dict, str, bytes)):
+        size += _nested_bytes(result.prediction)
+    if result.tool_calls is not None:
+        size += sum(ENTRY_BYTES + getsizeof(call["arguments"]) for call in result.tool_calls)
     return size if result.choices is None else size + sum(map(getsizeof, result.choices))
+
+
+def _nested_bytes(value: Any) -> int:  # noqa: ANN401 -- any value of a column
+    """Return about as many bytes as a nested value takes: each part of a list counts as its first."""
+    parts: Sequence[Any] = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else ()
+    return getsizeof(value) + (len(parts) * _nested_bytes(parts[0]) if parts else 0)
 
 
 def shared_result(result: Result) -> Result:
@@ -129,9 +139,11 @@ def shared_result(result: Result) -> Result:
         text=result.text,
         choices=result.choices,
         embedding=result.embedding,
+        prediction=result.prediction,
         finish_reason=result.finish_reason,
         usage=None if usage is None else usage.unbilled(),
         model=result.model,
         parsed=result.parsed,
+        tool_calls=result.tool_calls,
         request_id=result.request_id,
     )

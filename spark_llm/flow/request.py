@@ -33,6 +33,7 @@ class Request:
     is_recheck: bool = False  # whether it was sent again to see if others were refused for a token that had ended
     send_number: int = 0  # of the last attempt: a later one of any request is higher
     token: str | None = field(default=None, repr=False)  # of the last attempt
+    body: bytes | None = field(default=None, repr=False)  # of the next attempt, from its permit until it is sent
 
     @property
     def characters(self) -> int:
@@ -97,8 +98,8 @@ def _shares(usage: Usage | None, parts: Sequence[Sequence[Indexed]]) -> Sequence
 
 
 def _characters(item: Item) -> int:
-    """Return the length of a text, or of a conversation's messages."""
-    if isinstance(item, str):
+    """Return the length of a text, of a conversation's messages, or of a row's JSON."""
+    if isinstance(item, (str, bytes)):
         return len(item)
     if isinstance(item, Prompt):
         return len(item.system or "") + _characters(item.content)

@@ -16,10 +16,12 @@ from typing import Any
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.predictions.task import FORMATS, Predict
 from spark_llm.protocol.structured.constraints import Constraints
 from spark_llm.protocol.structured.schema import Array, Enumeration, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
+from spark_llm.protocol.urls import chat_url
 
 FORMAT = 1
 """The version of the canonical form; another version sends every row again."""
@@ -41,9 +43,11 @@ def canonical_json(value: JSON) -> bytes:
 def canonical_model(url: str, model: str | None, task: Task, prompt: PromptBuilder | None) -> dict[str, JSON]:
     """Return the canonical form of a request to a model: URL, model, instructions, parameters and output type.
 
+    A chat has the URL of its chat completions route, also where it is asked at the Responses route.
+
     Missing fields are left out, so that a field of a later version changes no digest of a spec without it.
     """
-    spec = {"task": task.name, "endpoint": url, "model": model, **_declared(task)}
+    spec = {"task": task.name, "endpoint": chat_url(url), "model": model, **_declared(task)}
     if prompt is not None:
         spec["template"] = prompt.template.source
         spec["instructions"] = prompt.system and prompt.system.source  # with its fields, if it has any
@@ -57,6 +61,8 @@ def _declared(task: Task) -> dict[str, JSON]:
             return {"instructions": system, "parameters": _given(parameters), "returns": returns}
         case Complete(parameters=parameters) | Embed(parameters=parameters):
             return {"parameters": _given(parameters)}
+        case Predict(returns=returns, format=written):
+            return {"returns": canonical_shape(returns), "format": None if written == FORMATS[0] else written}
     raise NotImplementedError(f"The task {task.name} has no canonical form yet.")
 
 

@@ -120,6 +120,9 @@ _KIND_PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     # the URL's scheme is wrong: nginx and Go answer 400
     _evidence("not_found", r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server"),
 )
+_STACK_TRACE = re.compile(
+    r'"stack_trace"\s*:\s*"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL
+)  # of MLflow, and not for a message
 # A 403 about one input and not about the login: OpenRouter's moderation names the input, xAI the failed check.
 _INPUT_REFUSED = re.compile(r"flagged_input|violates usage guidelines|SAFETY_CHECK_TYPE", re.IGNORECASE)
 # OpenAI and Groq, in a 429 or a 413: the limit per minute, and the tokens that this request alone needs.
@@ -141,11 +144,16 @@ def document_of(response: Response, field: str, *, format_unsupported: bool = Fa
         found = document.get(field)
         if isinstance(found, list) and found and all(isinstance(part, dict) for part in found):
             return document
-        if document.get("error") or document.get("error_code") or document.get("object") == "error":
+        if is_error(document):
             return failure_of(response)
     return invalid_response_failure(
         response, f"the answer has no {field}", document, format_unsupported=format_unsupported
     )
+
+
+def is_error(document: Mapping[str, Any]) -> bool:
+    """Return whether a document under 200 is an error."""
+    return bool(document.get("error") or document.get("error_code")) or document.get("object") == "error"
 
 
 def failure_of(response: Response, document: object = None) -> Failure:
@@ -188,7 +196,7 @@ def invalid_response_failure(
 
 
 def _text(response: Response) -> str:
-    return response.body[:_MAX_BODY].decode("utf-8", "replace")
+    return _STACK_TRACE.sub('"stack_trace": "…"', response.body[:_MAX_BODY].decode("utf-8", "replace"))
 
 
 def _endpoint_state(status: int, levels: Sequence[Level], message: str) -> Literal["stopped", "not ready"] | None:

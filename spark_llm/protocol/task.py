@@ -9,21 +9,32 @@ from functools import cached_property
 from typing import Protocol
 
 from spark_llm.protocol.parameters import is_repeatable
-from spark_llm.protocol.values import Item, Outcome, Response, Result
+from spark_llm.protocol.urls import is_databricks, is_serving
+from spark_llm.protocol.values import Failure, Item, Outcome, Response, Result
 
 # A wire format is a sum of flags. Each flag leaves out a feature that some servers do not know; 0 uses all features.
 PLAIN = 1  # without the field or the list: no `encoding_format`, one prompt a request, a type described in words
 FOLDED = 2  # without a system message: the instructions stand at the head of the user's message
+RESPONSES = 8  # at the route /responses, in its dialect; a refusal that names that route settles it
 UNATTRIBUTED = 4  # without the next two fields, which no task writes: they say who asks
 ATTRIBUTION_FIELDS = ("usage_context", "client_request_id")
 
 
+class UnsendableError(Exception):
+    """An input, or a whole task, that a wire format has no place for; `failure` has what its rows end with."""
+
+    def __init__(self, failure: Failure) -> None:
+        """Keep the failure."""
+        super().__init__(failure.error.message)
+        self.failure = failure
+
+
 class Task(Protocol):
-    """Chat, completion or embedding, with its parameters; frozen and picklable."""
+    """Chat, completion, embedding or prediction, with its parameters; frozen and picklable."""
 
     @property
     def name(self) -> str:
-        """The task's name: "chat", "complete" or "embed"."""
+        """The task's name: "chat", "complete", "embed" or "predict"."""
 
     @property
     def route(self) -> str:
@@ -43,6 +54,15 @@ class Task(Protocol):
         """How many inputs one request may carry where the user sets no `batch_size`."""
         return 64
 
+    @property
+    def max_request_tokens(self) -> int | None:
+        """How many tokens, as `flow.batcher` estimates them, the inputs of one request may have; None: any number."""
+        return 250_000  # OpenAI's limit is 300,000; a sixth of it is the margin of the estimate
+
+    def max_request_mb(self, url: str) -> float | None:
+        """The largest request in MB that the server at a URL takes, where the user sets none; None: none is known."""
+        return 4 if is_databricks(url) or is_serving(url) else None  # of foundation and external models, and agents
+
     def max_inputs(self, wire_format: int, batch_size: int) -> int:
         """How many inputs one request may carry in a wire format, where the user allows `batch_size`."""
 
@@ -60,10 +80,13 @@ class Task(Protocol):
         return False
 
     def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:
-        """Write a request's body, for one item or for as many as `max_inputs` allows."""
+        """Write a request's body, for one item or for as many as `max_inputs` allows.
 
-    def decode(self, response: Response, count: int) -> Outcome:
-        """Read the response to a request of `count` inputs."""
+        Raises `UnsendableError` for what the wire format has no place for.
+        """
+
+    def decode(self, response: Response, count: int, wire_format: int = 0) -> Outcome:
+        """Read the response to a request of `count` inputs in a wire format."""
 
     def parse_output(self, outcome: Outcome, items: Sequence[Item], wire_format: int) -> Outcome:  # noqa: ARG002 -- as above
         """Parse the texts of an answer as structured output; a task without it returns the outcome unchanged."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.chat.conversation import conversation_of, with_instructions
-from spark_llm.protocol.values import Content
+from spark_llm.protocol.values import Content, RowError
 from spark_llm.text.excerpt import excerpt
 from spark_llm.validation.texts import check_text
 
@@ -102,8 +102,10 @@ class PromptBuilder:
         is_quoted = self.system is not None and name in self.system.fields
         return name if self.allows_conversations and self.template.is_single_field and not is_quoted else None
 
-    def build(self, columns: Mapping[str, Sequence[Any]]) -> list[Content | None]:
+    def build(self, columns: Mapping[str, Sequence[Any]]) -> list[Content | RowError | None]:
         """Return each row's prompt from the values of all fields; None for a row with a null in any field.
+
+        A conversation may be its row's error.
 
         Instructions with fields become the system message of a conversation that has none of its own.
         """
@@ -113,6 +115,12 @@ class PromptBuilder:
             return contents
         systems = self.system.fill(columns)
         return [
-            None if system is None or content is None else with_instructions(conversation_of(content), system)
+            None if system is None else _with_system(content, system)
             for system, content in zip(systems, contents, strict=True)
         ]
+
+
+def _with_system(content: Content | RowError | None, system: str) -> Content | RowError | None:
+    if content is None or isinstance(content, RowError):
+        return content
+    return with_instructions(conversation_of(content), system)

@@ -6,13 +6,13 @@ Plain values. This file decides nothing, and knows no wire format, no clock and 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from spark_llm.errors import HINT, Kind
 from spark_llm.protocol.media import Media
 
 Part = str | Media  # of a message's content
-Message = Mapping[str, object]  # {"role": …, "content": a text or a list of parts}
+Message = Mapping[str, object]  # role, content (a text or a list of parts), and where it has them the tool fields
 Content = str | Sequence[Message]  # a text, or a conversation
 
 
@@ -25,7 +25,15 @@ class Prompt:
     output: Hashable = None  # a `StructuredOutput`, which only the codec knows
 
 
-Item = Content | Prompt  # the prompt of one row
+Item = Content | Prompt | bytes  # the prompt of one row, or the JSON of its columns
+
+
+class ToolCall(TypedDict):
+    """A call of a tool, in an answer or in a message: its arguments are JSON, as the model wrote it."""
+
+    id: str | None
+    name: str
+    arguments: str
 
 
 MAX_COUNT = 2**31 - 1  # of tokens in a row: the column has 32 bits
@@ -115,6 +123,8 @@ class Result:
     latency_ms: float | None = None
     error: RowError | None = None
     parsed: Any = None  # the text as a value of its output type, ready for a column
+    prediction: Any = None  # a value of the type that predictions have, ready for a column
+    tool_calls: list[ToolCall] | None = None
     requests: int = 0  # HTTP requests charged to the row; over all rows of a stream, the number of requests sent
     refusals: tuple[int, ...] = ()  # the statuses of their responses that held no answer
 
@@ -146,6 +156,7 @@ class Answer:
     results: list[Result]
     usage: Usage | None
     format_unsupported: bool = False  # the server does not know this wire format: send the next one
+    mismatched: bool = False  # it has not the form that was asked for: ask again, as the policy says
 
 
 @dataclass(slots=True, frozen=True)
@@ -171,8 +182,15 @@ class Failure:
         return self.never_sent or (self.final and self.error.status is None)
 
     @property
+    def is_unsendable(self) -> bool:
+        """Whether the wire format has no place for the input, or with `final` for any: no server was asked."""
+        return self.error.kind == "invalid_request" and self.error.status is None
+
+    @property
     def about_input(self) -> bool:
         """Whether the server refused the input, so that another text or a smaller batch may pass."""
+        if self.is_unsendable:
+            return False
         return self.error.kind in ("invalid_request", "context_length", "content_filter")
 
 

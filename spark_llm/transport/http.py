@@ -47,7 +47,7 @@ def _proxy_for(url: URL) -> URL | None:
 
 
 class HTTPClient:
-    """Posts JSON to one URL over a pool of connections, on one event loop."""
+    """Posts JSON to one URL, or to another path of its host, over a pool of connections, on one event loop."""
 
     def __init__(
         self,
@@ -84,12 +84,18 @@ class HTTPClient:
             **_header_limits(),
         )
 
-    async def post(self, body: bytes, token: str | None) -> Response:
-        """Send one body and return the complete answer, a time-out or a connection error."""
-        return await self.send("POST", body, token)
+    async def post(self, body: bytes, token: str | None, url: str | None = None) -> Response:
+        """Send one body and return the complete answer, a time-out or a connection error.
+
+        It goes to the client's URL, or to another `url` that differs from it in the path alone.
+        """
+        return await self._send("POST", body, token, self._url if url is None else URL(url, encoded=True))
 
     async def send(self, method: str, body: bytes | None, token: str | None) -> Response:
         """Send one request with any method, and return as `post` does."""
+        return await self._send(method, body, token, self._url)
+
+    async def _send(self, method: str, body: bytes | None, token: str | None, url: URL) -> Response:
         started = time.monotonic()
         status = 0
         headers, secrets = self._headers_for(token)
@@ -99,7 +105,7 @@ class HTTPClient:
             with self._deadline:
                 answer = await self._session.request(
                     method,
-                    self._url,
+                    url,
                     data=body,
                     headers=headers,
                     proxy=self._proxy,

@@ -1,11 +1,11 @@
 """Conversion between Spark's columns and the engine's rows, for Arrow UDFs and for pandas UDFs.
 
-In: a string column, or an array of structs with `role` and `content`. Any other type raises `InputTypeError` at the
-first batch, before any request. Out: struct columns, built field by field. Vectors stay float32 bytes and never become
-Python numbers.
+In: a string column, or an array of structs with `role` and `content`, and perhaps `TOOL_FIELDS`. Any other type raises
+`InputTypeError` at the first batch, before any request. Out: struct columns, built field by field. Vectors stay float32
+bytes and never become Python numbers.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -15,14 +15,15 @@ import pandas as pd
 import pyarrow as pa
 
 from spark_llm.errors import InputTypeError
-from spark_llm.protocol.values import Item, Result
+from spark_llm.protocol.chat.tool_calls import TOOL_FIELDS, checked_messages
+from spark_llm.protocol.values import Result, Row, ToolCall
 from spark_llm.udf.spark_types import spark_name
 
 SLICE_ROWS = 512  # rows that become Python objects at once
 _MESSAGE_FIELDS = {"role", "content"}
 
 
-def arrow_rows(batches: Iterator[pa.Array], *, conversations: bool) -> Iterator[Sequence[Item | None]]:
+def arrow_rows(batches: Iterator[pa.Array], *, conversations: bool) -> Iterator[Sequence[Row]]:
     """Read Arrow batches as rows, slice by slice; raises `InputTypeError` for a type that is not a prompt's."""
     for batch in batches:
         if not isinstance(batch, pa.Array):
@@ -30,7 +31,16 @@ def arrow_rows(batches: Iterator[pa.Array], *, conversations: bool) -> Iterator[
         if not is_prompt_type(batch.type, conversations=conversations):
             raise _type_error(spark_name(batch.type), conversations=conversations)
         for start in range(0, len(batch), SLICE_ROWS):
-            yield python_values(batch.slice(start, SLICE_ROWS))
+            yield prompts_of(batch.slice(start, SLICE_ROWS))
+
+
+def prompts_of(array: pa.Array) -> list[Row]:
+    """Return texts or conversations as prompts; a conversation whose tool fields are incomplete as its row's error."""
+    values = python_values(array)
+    is_list = pa.types.is_list(array.type) or pa.types.is_large_list(array.type)
+    if is_list and not TOOL_FIELDS.isdisjoint(field.name for field in array.type.value_type):
+        return [value and checked_messages(value) for value in values]
+    return values
 
 
 def python_values(array: pa.Array) -> list[Any]:
@@ -44,7 +54,7 @@ def python_values(array: pa.Array) -> list[Any]:
 
 def is_prompt_type(data_type: pa.DataType, *, conversations: bool) -> bool:
     """Return whether an Arrow column of this type holds texts or, if these are allowed, conversations."""
-    if pa.types.is_null(data_type) or _is_text(data_type):
+    if _holds_text(data_type):
         return True
     if (
         not conversations
@@ -52,10 +62,30 @@ def is_prompt_type(data_type: pa.DataType, *, conversations: bool) -> bool:
         or not pa.types.is_struct(data_type.value_type)
     ):
         return False
-    fields = list(data_type.value_type)
-    return {field.name for field in fields} == _MESSAGE_FIELDS and all(
-        _is_text(field.type) or pa.types.is_null(field.type) for field in fields
+    fields = {field.name: field.type for field in data_type.value_type}
+    return _are_message_fields(fields) and all(
+        _holds_calls(kind) if name == "tool_calls" else _holds_text(kind) for name, kind in fields.items()
     )
+
+
+def _are_message_fields(names: Iterable[str]) -> bool:
+    return _MESSAGE_FIELDS <= set(names) <= _MESSAGE_FIELDS | TOOL_FIELDS
+
+
+def _holds_calls(data_type: pa.DataType) -> bool:
+    """Return whether a column of this type holds the calls of tools, or nothing."""
+    if pa.types.is_list(data_type) or pa.types.is_large_list(data_type):
+        call = data_type.value_type
+        return pa.types.is_null(call) or (
+            pa.types.is_struct(call)
+            and {field.name for field in call} == ToolCall.__required_keys__
+            and all(_holds_text(field.type) for field in call)
+        )
+    return bool(pa.types.is_null(data_type))
+
+
+def _holds_text(data_type: pa.DataType) -> bool:
+    return _is_text(data_type) or bool(pa.types.is_null(data_type))
 
 
 def _is_text(data_type: pa.DataType) -> bool:
@@ -85,7 +115,7 @@ def _decode(value: Any) -> Any:  # noqa: ANN401 -- lists, structs and strings al
     return value
 
 
-def pandas_rows(batches: Iterator[pd.Series], *, conversations: bool) -> Iterator[Sequence[Item | None]]:
+def pandas_rows(batches: Iterator[pd.Series], *, conversations: bool) -> Iterator[Sequence[Row]]:
     """Read pandas batches as rows, slice by slice; raises `InputTypeError` as `arrow_rows` does."""
     type_error = partial(_type_error, conversations=conversations)
     for batch in batches:
@@ -103,19 +133,27 @@ def prompt_from_cell(
     type_error: Callable[[str], InputTypeError],
     *,
     conversations: bool,
-) -> Item | None:
+) -> Row:
     """Return a pandas cell's text or conversation; `type_error` makes the exception for a cell that is neither."""
     if cell is None or isinstance(cell, str):
         return cell
     if cell is pd.NA:
         return None
     if conversations and isinstance(cell, (list, np.ndarray)):
-        messages = [message.asDict() if hasattr(message, "asDict") else message for message in cell]
-        if all(
-            message is None or (isinstance(message, dict) and set(message) == _MESSAGE_FIELDS) for message in messages
-        ):
-            return messages
+        messages = [_python(message) for message in cell]
+        if all(message is None or (isinstance(message, dict) and _are_message_fields(message)) for message in messages):
+            has_tools = any(message and not TOOL_FIELDS.isdisjoint(message) for message in messages)
+            return checked_messages(messages) if has_tools else messages
     raise type_error(type(cell).__name__)
+
+
+def _python(value: Any) -> Any:  # noqa: ANN401 -- whatever Spark makes of a message
+    """Return a message, or a value in one, with lists and dicts for arrays and rows."""
+    if hasattr(value, "asDict"):
+        value = value.asDict()
+    if isinstance(value, dict):
+        return {name: _python(part) for name, part in value.items()}
+    return [_python(part) for part in value] if isinstance(value, (list, np.ndarray)) else value
 
 
 def _type_error(found: str, *, conversations: bool) -> InputTypeError:

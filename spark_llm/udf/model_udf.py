@@ -24,7 +24,7 @@ from spark_llm.protocol.canonical import canonical_model
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
-from spark_llm.protocol.values import Item
+from spark_llm.protocol.values import Row
 from spark_llm.udf.columns import arrow_rows, pandas_rows
 from spark_llm.udf.lazy_udf import LazyUDF, active_session
 from spark_llm.udf.plan import Results, answers
@@ -61,10 +61,10 @@ class ModelPlan:
             pandas_rows(batches, conversations=chat) if prompt is None else pandas_prompts(batches, prompt)
         )
 
-    def _results(self, rows: Iterator[Sequence[Item | None]]) -> Results:
+    def _results(self, rows: Iterator[Sequence[Row]]) -> Results:
         return answers(self.spec, self._with_named_errors(rows))
 
-    def _with_named_errors(self, rows: Iterator[Sequence[Item | None]]) -> Iterator[Sequence[Item | None]]:
+    def _with_named_errors(self, rows: Iterator[Sequence[Row]]) -> Iterator[Sequence[Row]]:
         """Yield the rows; an `InputTypeError` gets the UDF's name in front."""
         try:
             yield from rows
@@ -131,6 +131,11 @@ class ModelUDF(LazyUDF):
     def task(self) -> str:
         """The task's name: "chat", "complete" or "embed"."""
         return self._untyped.task.name
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether its answers may be calls of tools."""
+        return isinstance(self._untyped.task, Chat) and self._untyped.task.tools
 
     @property
     def codec(self) -> Task:

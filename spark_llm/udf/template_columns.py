@@ -15,8 +15,8 @@ from pyspark.sql import functions as F
 
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.protocol.template import PromptBuilder
-from spark_llm.protocol.values import Item
-from spark_llm.udf.columns import SLICE_ROWS, is_prompt_type, prompt_from_cell, python_values
+from spark_llm.protocol.values import Row
+from spark_llm.udf.columns import SLICE_ROWS, is_prompt_type, prompt_from_cell, prompts_of
 from spark_llm.udf.spark_types import spark_name
 
 # The extra fields of the struct; no field of a template has a name like these.
@@ -54,13 +54,13 @@ def _unsupported(prompt: PromptBuilder, name: str, column: Column) -> Column:
     return F.when(type_name.rlike(rf"^({unsupported})\b"), F.concat(F.lit(f"{name} is "), type_name))
 
 
-def arrow_prompts(batches: Iterator[pa.Array], prompt: PromptBuilder) -> Iterator[Sequence[Item | None]]:
+def arrow_prompts(batches: Iterator[pa.Array], prompt: PromptBuilder) -> Iterator[Sequence[Row]]:
     """Read Arrow batches of structs as the prompts of their rows, slice by slice; None for a row with a null field."""
     for batch in batches:
         columns = _arrow_fields(batch, prompt)
         for start in range(0, len(batch), SLICE_ROWS):
             slices = {name: column.slice(start, SLICE_ROWS) for name, column in columns.items()}
-            yield prompt.build({name: python_values(array) for name, array in slices.items()})
+            yield prompt.build({name: prompts_of(array) for name, array in slices.items()})
 
 
 def _arrow_fields(batch: pa.Array, prompt: PromptBuilder) -> dict[str, pa.Array]:
@@ -78,9 +78,7 @@ def _arrow_fields(batch: pa.Array, prompt: PromptBuilder) -> dict[str, pa.Array]
     return columns
 
 
-def pandas_prompts(
-    batches: Iterator[pd.Series | pd.DataFrame], prompt: PromptBuilder
-) -> Iterator[Sequence[Item | None]]:
+def pandas_prompts(batches: Iterator[pd.Series | pd.DataFrame], prompt: PromptBuilder) -> Iterator[Sequence[Row]]:
     """Read pandas batches of structs (frames) as the prompts of their rows, slice by slice."""
     for batch in batches:
         columns = _pandas_fields(batch, prompt)
@@ -103,7 +101,7 @@ def _pandas_fields(batch: Any, prompt: PromptBuilder) -> dict[str, pd.Series]:  
     return columns
 
 
-def _prompts_from(name: str, column: pd.Series, prompt: PromptBuilder) -> list[Item | None]:
+def _prompts_from(name: str, column: pd.Series, prompt: PromptBuilder) -> list[Row]:
     def type_error(found: str) -> InputTypeError:
         return _field_error(f"{name} is {found}", prompt)
 

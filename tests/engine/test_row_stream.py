@@ -34,7 +34,7 @@ def stream_of(policy: Policy, task: Task = CHAT) -> Stream:
 
 def answers(asked: list[Indexed]) -> list[tuple[int, Result]]:
     """Answer each input by its text."""
-    return [(number, Result(text=f"to {item}", usage=Usage(3, 4, 7))) for number, item in asked]
+    return [(number, Result(text="to " + str(item), usage=Usage(3, 4, 7))) for number, item in asked]
 
 
 def fails(number: int) -> list[tuple[int, Result]]:

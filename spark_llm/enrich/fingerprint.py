@@ -9,11 +9,13 @@ every version and every setting. Each value has its type and its length in front
     c<count>:<messages>        a conversation; a message is m<role><content>, both texts
     n                          a null inside a list, a conversation or a message
 
-Arguments follow each other, and so do the fields of a template, in the order of their names. Text is the bytes that
-Spark holds, whether they are UTF-8 or not.
+The columns of a custom model may have any type; `enrich.input_form` has their forms. Arguments follow each other, and
+so do the fields of a template, in the order of their names. Text is the bytes that Spark holds, whether they are UTF-8
+or not.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 from pyspark.errors import PySparkException
@@ -24,12 +26,15 @@ from pyspark.sql.types import ArrayType, BinaryType, DataType, StringType, Struc
 from spark_llm.ai.arguments import Arguments
 from spark_llm.ai.catalog import Parameter
 from spark_llm.ai.plans import ArgumentsPlan, QueryPlan, SimilarityPlan
+from spark_llm.enrich.input_form import list_form, or_null, row_form, text_form, whole_form
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import spec_digest
 from spark_llm.protocol.template import PromptBuilder
 from spark_llm.udf.columns import arrow_rows
+from spark_llm.udf.input_rows import arrow_input_rows, column_names
 from spark_llm.udf.model_udf import ModelPlan
 from spark_llm.udf.plan import Plan
+from spark_llm.udf.predict_udf import PredictPlan
 from spark_llm.udf.spark_types import arrow_type
 from spark_llm.udf.template_columns import CONVERSATION, arrow_prompts
 
@@ -61,6 +66,9 @@ def check_arrow_types(plan: Plan, arguments: Sequence[Argument]) -> None:
     """Raise the `InputTypeError` of the workers for a type that they cannot read: their readers get an empty batch."""
     rows: Iterator[object]
     match plan:
+        case PredictPlan(task=task):
+            batch = _empty_batch(arguments)
+            rows = arrow_input_rows(iter([batch]), replace(task, columns=column_names(batch)))
         case ModelPlan(spec=spec) if spec.prompt is not None:
             rows = arrow_prompts(iter([_empty_batch(_template_fields(spec.prompt, arguments))]), spec.prompt)
         case ModelPlan(spec=spec):
@@ -74,11 +82,13 @@ def check_arrow_types(plan: Plan, arguments: Sequence[Argument]) -> None:
 def _canonical_inputs(plan: Plan, arguments: Sequence[Argument]) -> list[Column]:
     """Return the canonical form of each argument; where one is null the row asks nothing."""
     match plan:
+        case PredictPlan():
+            return [row_form(column, kind) for column, kind in arguments]
         case ModelPlan(spec=spec) if spec.prompt is not None:
             return _template_inputs(spec.prompt, arguments)
         case ModelPlan(spec=spec):
             [(column, kind)] = arguments
-            form = _conversation(column) if isinstance(kind, ArrayType) else _text(column)
+            form = _conversation(column) if isinstance(kind, ArrayType) else text_form(column)
             return [_unless_blank(column, form) if spec.task.name == "embed" else form]
     forms = _function_inputs(_signature(plan)[1], arguments)
     match plan:
@@ -86,7 +96,7 @@ def _canonical_inputs(plan: Plan, arguments: Sequence[Argument]) -> list[Column]
             return [_unless_blank(column, form) for (column, _), form in zip(arguments, forms, strict=True)]
         case QueryPlan():
             endpoint, request = forms
-            return [_or_null(endpoint), request]  # no endpoint for a request is an error of the job's, not a null
+            return [or_null(endpoint), request]  # no endpoint for a request is an error of the job's, not a null
         case _:
             return forms
 
@@ -100,7 +110,7 @@ def _signature(plan: Plan) -> tuple[str, Sequence[Parameter]]:
 
 def _function_inputs(parameters: Sequence[Parameter], arguments: Sequence[Argument]) -> list[Column]:
     """Return the canonical form of each argument; one that was left out is its default."""
-    forms = {"text": _text, "texts": _texts, "whole": _whole}
+    forms = {"text": text_form, "texts": _texts, "whole": whole_form}
     given = [column for column, _ in arguments]
     given += [F.lit(parameter.default) for parameter in parameters[len(given) :]]
     return [forms[parameter.kind](column) for parameter, column in zip(parameters, given, strict=True)]
@@ -115,7 +125,7 @@ def _template_inputs(prompt: PromptBuilder, arguments: Sequence[Argument]) -> li
     # By their places: Spark finds no field by a name that another one has in another case.
     by_place = column.cast(StructType([StructField(f"f{n}", field.dataType) for n, field in enumerate(struct.fields)]))
     return [
-        (_conversation if isinstance(struct[place].dataType, ArrayType) else _text)(by_place.getField(f"f{place}"))
+        (_conversation if isinstance(struct[place].dataType, ArrayType) else text_form)(by_place.getField(f"f{place}"))
         for _, place in sorted((name, places[name]) for name in prompt.fields)
     ]
 
@@ -153,34 +163,16 @@ def _arrow(kind: DataType) -> pa.DataType:
         ) from None
 
 
-def _text(column: Column) -> Column:
-    plain = column.cast(StringType())  # without a collation
-    return F.concat(F.lit("t"), F.octet_length(plain).cast(StringType()), F.lit(":"), plain)
-
-
-def _whole(column: Column) -> Column:
-    return F.concat(F.lit("i"), column.cast(StringType()), F.lit(":"))
-
-
 def _texts(column: Column) -> Column:
-    return _list("l", column, lambda text: _or_null(_text(text)))
+    return list_form("l", column, lambda text: or_null(text_form(text)))
 
 
 def _conversation(column: Column) -> Column:
     def message(each: Column) -> Column:
-        parts = (_or_null(_text(each.getField(name))) for name in ("role", "content"))
+        parts = (or_null(text_form(each.getField(name))) for name in ("role", "content"))
         return F.when(each.isNotNull(), F.concat(F.lit("m"), *parts)).otherwise(F.lit("n"))
 
-    return _list("c", column, message)
-
-
-def _list(prefix: str, column: Column, form: Callable[[Column], Column]) -> Column:
-    count = F.array_size(column).cast(StringType())  # null for a null, whatever Spark's settings say of sizes
-    return F.concat(F.lit(prefix), count, F.lit(":"), F.array_join(F.transform(column, form), ""))
-
-
-def _or_null(form: Column) -> Column:
-    return F.coalesce(form, F.lit("n"))
+    return list_form("c", column, message)
 
 
 def _unless_blank(column: Column, form: Column) -> Column:

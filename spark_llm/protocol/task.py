@@ -54,6 +54,11 @@ class Task(Protocol):
         return 4 if is_databricks(url) or is_serving(url) else None  # of foundation and external models, and agents
 
     @property
+    def reports_tokens(self) -> bool:
+        """Whether answers say how many tokens they took: by default they do."""
+        return True
+
+    @property
     def reasks(self) -> bool:
         """Whether an input is sent again whose answer does not fit its type: by default it is."""
         return True

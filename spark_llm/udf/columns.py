@@ -8,6 +8,7 @@ Python numbers.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from spark_llm.protocol.values import Item, Result
 from spark_llm.udf.spark_types import spark_name
 
 SLICE_ROWS = 512  # rows that become Python objects at once
+_VALUES = ("parsed", "prediction")  # fields of a result that hold a value of the user's type
 _MESSAGE_FIELDS = {"role", "content"}
 
 
@@ -131,12 +133,12 @@ def to_arrow(results: Sequence[Result | None], data_type: pa.StructType) -> pa.S
     fields = list(data_type)
     empty = Result()
     filled = [empty if result is None else result for result in results]
-    arrays = [_field_array(field, [getattr(result, field.name) for result in filled]) for field in fields]
+    arrays = [_field_array(field, list(map(attrgetter(field.name), filled))) for field in fields]
     return pa.StructArray.from_arrays(arrays, fields=fields, mask=_nulls(results))
 
 
 def _field_array(field: pa.Field, values: list[Any]) -> pa.Array:
-    if pa.types.is_struct(field.type) and field.name != "parsed":  # the value of `parsed` is a dict already
+    if pa.types.is_struct(field.type) and field.name not in _VALUES:  # their values are dicts already
         nulls = _nulls(values)
         if nulls.true_count == len(values):
             return pa.nulls(len(values), field.type)
@@ -161,7 +163,8 @@ def to_pandas(results: Sequence[Result | None], names: Sequence[str]) -> pd.Data
     empty = Result()
     filled = [empty if result is None else result for result in results]
     columns = {
-        name: pd.Series([_pandas_value(getattr(result, name)) for result in filled], dtype=object) for name in names
+        name: pd.Series([_pandas_value(name, getattr(result, name)) for result in filled], dtype=object)
+        for name in names
     }
     if "attempts" in columns:
         attempts = [None if result is None else result.attempts for result in results]
@@ -184,7 +187,7 @@ def columns_to_pandas(columns: Sequence[Sequence[Result | None]], names: Mapping
     cells_of = {}
     for results, (column, fields) in zip(columns, names.items(), strict=True):
         cells = [
-            None if result is None else {name: _pandas_value(getattr(result, name)) for name in fields}
+            None if result is None else {name: _pandas_value(name, getattr(result, name)) for name in fields}
             for result in results
         ]
         cells_of[column] = pd.Series(cells, dtype=object)
@@ -192,7 +195,9 @@ def columns_to_pandas(columns: Sequence[Sequence[Result | None]], names: Mapping
     return frame
 
 
-def _pandas_value(value: Any) -> Any:  # noqa: ANN401 -- any field of a result
+def _pandas_value(name: str, value: Any) -> Any:  # noqa: ANN401 -- any field of a result
+    if name in _VALUES:
+        return value
     if isinstance(value, bytes):
         return np.frombuffer(value, "<f4")
     return value._asdict() if hasattr(value, "_asdict") else value

@@ -20,7 +20,7 @@ from spark_llm.ai.udf import chat_function, known_endpoints, query_function, sim
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.values import RowError
-from spark_llm.udf.factories import model_udf
+from spark_llm.udf.by_task import model_udf
 from spark_llm.udf.model_udf import ModelUDF
 from spark_llm.validation.arguments import checks_arguments
 

@@ -1,4 +1,4 @@
-"""The result of a row as Spark types: `CHAT`, `COMPLETE` and `EMBED`."""
+"""The result of a row as Spark types: `CHAT`, `COMPLETE`, `EMBED` and, with its type of predictions, `PREDICT`."""
 
 from pyspark.sql.types import (
     ArrayType,
@@ -63,6 +63,15 @@ EMBED = _struct(
     error=ERROR,
 )
 """The result of `embed_udf`: `embedding`, as long as the model's dimension, or `error`."""
+
+
+PREDICT = _struct(model=StringType(), attempts=IntegerType(), latency_ms=DoubleType(), error=ERROR)
+"""The result of `predict_udf` beside its first field, `prediction`; custom models report no tokens."""
+
+
+def with_prediction(prediction: DataType) -> StructType:
+    """Return the result of a `predict_udf` whose `returns` is this type: `prediction`, then `PREDICT`."""
+    return StructType([StructField("prediction", prediction), *PREDICT.fields])
 
 
 def with_choices(schema: StructType) -> StructType:

@@ -52,14 +52,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     "mlflow": ("enrich/mlflow_run",),
     "msgspec": ("protocol", "cli/config_errors", WING),
     "multidict": ("transport/http",),  # this and yarl are aiohttp's own words for headers and addresses
-    "numpy": (
-        "udf/columns",
-        "udf/conversations",
-        "udf/slices",
-        "ai/arguments",
-        "ai/similarity",
-        WING,
-    ),  # pandas brings it
+    "numpy": (  # pandas brings it
+        *("udf/columns", "udf/conversations", "udf/input_rows", "udf/slices"),
+        *("ai/arguments", "ai/similarity", WING),
+    ),
     "onnxruntime": (WING,),
     "opentelemetry": ("monitoring/telemetry",),
     "pandas": ("udf", "ai/arguments", "serving/models/custom"),

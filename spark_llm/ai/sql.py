@@ -12,7 +12,8 @@ from spark_llm.ai.udf import AIFunction, chat_function, known_endpoints, query_f
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError
-from spark_llm.udf.factories import chat_udf, model_udf
+from spark_llm.udf.by_task import model_udf
+from spark_llm.udf.factories import chat_udf
 from spark_llm.udf.lazy_udf import is_at_least
 from spark_llm.udf.model_udf import ModelUDF
 from spark_llm.validation.arguments import checks_arguments
@@ -24,9 +25,15 @@ Model = str | Endpoint | ModelUDF | None
 
 @checks_arguments
 def register(
-    spark: SparkSession, *, chat: Model = None, complete: Model = None, embed: Model = None, prefix: str = "llm_"
+    spark: SparkSession,
+    *,
+    chat: Model = None,
+    complete: Model = None,
+    embed: Model = None,
+    predict: ModelUDF | None = None,
+    prefix: str = "llm_",
 ) -> list[str]:
-    """Register models as SQL functions for this session: `llm_chat`, `llm_complete` and `llm_embed`.
+    """Register models as SQL functions for this session: `llm_chat`, `llm_complete`, `llm_embed` and `llm_predict`.
 
     Pass an endpoint (a name, a URL or an `Endpoint`) for the default parameters, or a UDF of this library. Each
     function returns a struct, as its UDF does in Python.
@@ -41,18 +48,24 @@ def register(
     ['llm_chat']
     >>> spark.sql("SELECT llm_chat(struct(title, string(year) AS year)).text FROM books")
 
+    A custom model takes one column, or a struct of its columns:
+
+    >>> register(spark, predict=predict_udf("my-model", returns="DOUBLE"))
+    ['llm_predict']
+    >>> spark.sql("SELECT llm_predict(struct(age, review AS text)).prediction FROM reviews")
+
     Returns:
         The names of the registered functions.
 
     Raises:
         ConfigError: There is no model, a UDF has another task, or an endpoint is invalid.
     """
-    models = {"chat": chat, "complete": complete, "embed": embed}
+    models = {"chat": chat, "complete": complete, "embed": embed, "predict": predict}
     udfs = {task: model_udf(task, model) for task, model in models.items() if model is not None}
     if not udfs:
         raise ConfigError(
             "register got no model.",
-            'pass chat=, complete= or embed=, for example register(spark, chat="my-endpoint").',
+            'pass chat=, complete=, embed= or predict=, for example register(spark, chat="my-endpoint").',
         )
     _check_prefix(prefix)
     for task, udf in udfs.items():

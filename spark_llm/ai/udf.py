@@ -13,7 +13,7 @@ from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.chat.task import Chat
-from spark_llm.udf.factories import model_udf
+from spark_llm.udf.by_task import model_udf
 from spark_llm.udf.lazy_udf import LazyUDF
 from spark_llm.udf.model_udf import ModelUDF
 from spark_llm.udf.plan import Plan

@@ -23,7 +23,8 @@ from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
 from spark_llm.protocol.identifiers import quoted
 from spark_llm.protocol.values import RowError
-from spark_llm.udf.factories import FACTORIES, chat_udf, embed_udf
+from spark_llm.udf.by_task import FACTORIES
+from spark_llm.udf.factories import chat_udf, embed_udf
 from spark_llm.udf.model_udf import ModelUDF
 from spark_llm.validation.suggestion import did_you_mean
 
@@ -39,6 +40,7 @@ _SET_BY_FUNCTION = (
     "n",
 )  # parameters of chat_udf that each AI function sets itself
 _ENDPOINT = 'write a serving endpoint\'s name, a URL, or a name of [endpoints], as in endpoint = "my-endpoint".'
+_RETURNS = 'write the type of a prediction, as in returns = "DOUBLE".'
 
 
 def read_column(
@@ -59,7 +61,7 @@ def read_column(
         place,
         table,
         {**dict.fromkeys(names, Any), "endpoint": str},
-        required={"endpoint": _ENDPOINT},
+        required={"endpoint": _ENDPOINT, **({"returns": _RETURNS} if task == "predict" else {})},
         hints={**hints, **dict.fromkeys(set_by_function, f'{task} sets it; with task = "chat" you write it yourself.')},
     )
     if "policy" in entries:
@@ -119,6 +121,9 @@ def _call(task: str, udf: ModelUDF, options: list[object], value: object) -> Mak
         return lambda: functions.llm_similarity(F.expr(one), F.expr(other), embed=udf)
     if task not in FUNCTIONS and udf.prompt is not None and not isinstance(value, str):
         return _call_template(udf, udf.prompt.fields, {} if value is None else value)
+    if task == "predict" and isinstance(value, Mapping):
+        expressions = {name: _expression(f"input.{name}", text) for name, text in value.items()}
+        return lambda: udf(**{name: F.expr(text) for name, text in expressions.items()})
     expression = _expression("input", value)
     if task in FUNCTIONS:
         function: Callable[..., Column] = getattr(functions, f"llm_{task}")

@@ -4,7 +4,7 @@ Two threads share it: Spark's appends rows and pops results, the event loop's pu
 """
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from spark_llm.flow.batcher import Indexed
 from spark_llm.protocol.values import Result, Row, RowError
@@ -48,7 +48,7 @@ class ReorderBuffer:
         """How many rows inside have their results."""
         return len(self._results)
 
-    def append(self, rows: Sequence[Row]) -> Iterator[Indexed]:
+    def append(self, rows: Sequence[Row]) -> list[Indexed]:
         """Number rows at the end; return those to send. A null and an error have their results at once."""
         numbered = list(enumerate(rows, self._end))
         to_send = [(number, row) for number, row in numbered if row is not None and not isinstance(row, RowError)]
@@ -62,7 +62,7 @@ class ReorderBuffer:
                 self._results.update((number, None) for number, row in numbered if row is None)
                 self._results.update(errors)
                 self._advance()
-        return iter(to_send)
+        return to_send
 
     def add_unsent(self, rows: int, row_bytes: int) -> None:
         """Count rows that requests are to carry; a row that waits for its duplicate is not one of them."""

@@ -75,12 +75,15 @@ class Stream:
         self._dedupe = Dedupe() if dedupes else None
         self._cache = cache if dedupes else None
         self._lock = threading.Lock()
+        self._skips = type(negotiation.task).skips is not Task.skips  # whether it skips some inputs
         self._uncounted = [0, 0]  # rows that have ended, and those of them that failed
         self._last_error: RowError | None = None
 
     def admit(self, rows: Sequence[Row]) -> list[Indexed]:
         """Append rows to the buffer and return those to send."""
-        to_send = list(self.buffer.append([None if self._needs_no_request(row) else row for row in rows]))
+        if self._skips:
+            rows = [None if self._needs_no_request(row) else row for row in rows]
+        to_send = self.buffer.append(rows)
         if self._dedupe is not None:
             with self._lock:
                 to_send, known = self._dedupe.admit(to_send)
@@ -96,7 +99,7 @@ class Stream:
         return to_send
 
     def _needs_no_request(self, row: Row) -> bool:
-        return row is None or (not isinstance(row, RowError) and self.negotiation.task.skips(row))
+        return row is not None and not isinstance(row, RowError) and self.negotiation.task.skips(row)
 
     def _add_unsent(self, inputs: Sequence[Indexed]) -> None:
         self.buffer.add_unsent(len(inputs), sum(item_bytes(item) for _, item in inputs))

@@ -252,6 +252,7 @@ def job_of(  # noqa: PLR0917 -- as in `enrich_table`
         raise ConfigError(f"columns={columns!r} names no columns.", 'write columns={"summary": chat("review")}.')
     check_format(format)
     calls = {name: _call(name, column) for name, column in columns.items()}
+    tokenless = [name for name, call in calls.items() if "usage" not in call.udf.returnType.names]  # type: ignore[attr-defined]  # a struct
     key_names = tuple(parse_column_name("key=", each) for each in keys)
     check_names(key_names, calls, same_of(spark))
     return Job(
@@ -259,7 +260,7 @@ def job_of(  # noqa: PLR0917 -- as in `enrich_table`
         key_names,
         calls,
         limits,
-        price_list.parse_prices(prices, list(calls), limits.budget),
+        price_list.parse_prices(prices, list(calls), limits.budget, tokenless),
         retry_errors=check_flag("retry_errors", retry_errors),
         on_missing=on_missing,
         progress=check_flag("progress", progress),

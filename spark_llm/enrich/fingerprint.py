@@ -9,17 +9,18 @@ every version and every setting. Each value has its type and its length in front
     c<count>:<messages>        a conversation; a message is m<role><content>, both texts, and then perhaps
     p<count>:<parts>           its parts; each has its type, text, bytes and URL, in this order
     k<count>:<calls>           its calls of tools: id, name and arguments of each, all texts
-    r<id>                      the id of the call that it answers, a text
+    r<bytes>:<id>              the id of the call that it answers
     b<bytes>:<SHA-256>         the bytes of an image, a PDF or audio
     u<bytes>:<URL>             an image by its URL, in a field of a template
     n                          a null inside a list, a conversation, a message, a part or a call
 
-Arguments follow each other, and so do the fields of a template, in the order of their names. Text is the bytes that
-Spark holds, whether they are UTF-8 or not.
+The columns of a custom model may have any type; `enrich.input_form` has their forms. Arguments follow each other, and
+so do the fields of a template, in the order of their names. Text is the bytes that Spark holds, whether they are UTF-8
+or not.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 from pyspark.errors import PySparkException
@@ -30,12 +31,15 @@ from pyspark.sql.types import ArrayType, BinaryType, DataType, StringType, Struc
 from spark_llm.ai.arguments import Arguments
 from spark_llm.ai.catalog import Parameter
 from spark_llm.ai.plans import ArgumentsPlan, QueryPlan, SimilarityPlan
+from spark_llm.enrich.input_form import list_form, or_null, prompt_form, row_form, text_form, whole_form
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import spec_digest
 from spark_llm.protocol.template import PromptBuilder
 from spark_llm.udf.columns import arrow_rows
+from spark_llm.udf.input_rows import arrow_input_rows, column_names
 from spark_llm.udf.model_udf import ModelPlan
 from spark_llm.udf.plan import Plan
+from spark_llm.udf.predict_udf import PredictPlan
 from spark_llm.udf.spark_types import arrow_type
 from spark_llm.udf.template_columns import CONVERSATION, MEDIA, URL, arrow_prompts
 
@@ -67,6 +71,9 @@ def check_arrow_types(plan: Plan, arguments: Sequence[Argument]) -> None:
     """Raise the `InputTypeError` of the workers for a type that they cannot read: their readers get an empty batch."""
     rows: Iterator[object]
     match plan:
+        case PredictPlan(task=task):
+            batch = _empty_batch(arguments)
+            rows = arrow_input_rows(iter([batch]), replace(task, columns=column_names(batch)))
         case ModelPlan(spec=spec) if spec.prompt is not None:
             rows = arrow_prompts(iter([_empty_batch(_template_fields(spec.prompt, arguments))]), spec.prompt)
         case ModelPlan(spec=spec):
@@ -80,11 +87,13 @@ def check_arrow_types(plan: Plan, arguments: Sequence[Argument]) -> None:
 def _canonical_inputs(plan: Plan, arguments: Sequence[Argument]) -> list[Column]:
     """Return the canonical form of each argument; where one is null the row asks nothing."""
     match plan:
+        case PredictPlan():
+            return [row_form(column, kind) for column, kind in arguments]
         case ModelPlan(spec=spec) if spec.prompt is not None:
             return _template_inputs(spec.prompt, arguments)
         case ModelPlan(spec=spec):
             [(column, kind)] = arguments
-            form = _prompt(column, kind)
+            form = prompt_form(column, kind)
             return [_unless_blank(column, form) if spec.task.name == "embed" else form]
     forms = _function_inputs(_signature(plan)[1], arguments)
     match plan:
@@ -92,7 +101,7 @@ def _canonical_inputs(plan: Plan, arguments: Sequence[Argument]) -> list[Column]
             return [_unless_blank(column, form) for (column, _), form in zip(arguments, forms, strict=True)]
         case QueryPlan():
             endpoint, request = forms
-            return [_or_null(endpoint), request]  # no endpoint for a request is an error of the job's, not a null
+            return [or_null(endpoint), request]  # no endpoint for a request is an error of the job's, not a null
         case _:
             return forms
 
@@ -106,7 +115,7 @@ def _signature(plan: Plan) -> tuple[str, Sequence[Parameter]]:
 
 def _function_inputs(parameters: Sequence[Parameter], arguments: Sequence[Argument]) -> list[Column]:
     """Return the canonical form of each argument; one that was left out is its default."""
-    forms = {"text": _text, "texts": _texts, "whole": _whole}
+    forms = {"text": text_form, "texts": _texts, "whole": whole_form}
     given = [column for column, _ in arguments]
     given += [F.lit(parameter.default) for parameter in parameters[len(given) :]]
     return [forms[parameter.kind](column) for parameter, column in zip(parameters, given, strict=True)]
@@ -126,9 +135,9 @@ def _template_inputs(prompt: PromptBuilder, arguments: Sequence[Argument]) -> li
 def _field(prompt: PromptBuilder, name: str, found: Mapping[str, Argument]) -> Column:
     """Return the canonical form of a template's field: that of the first of its columns which is not null."""
     if f"{URL}{name}" in found:
-        return _text(found[f"{URL}{name}"][0], "u")
+        return text_form(found[f"{URL}{name}"][0], "u")
     names = [*([CONVERSATION] if _is_conversation(prompt, name, found) else []), f"{MEDIA}{name}", name]
-    return F.coalesce(*(_prompt(*found[each]) for each in names if each in found))
+    return F.coalesce(*(prompt_form(*found[each]) for each in names if each in found))
 
 
 def _is_conversation(prompt: PromptBuilder, name: str, found: Mapping[str, Argument]) -> bool:
@@ -164,76 +173,8 @@ def _arrow(kind: DataType) -> pa.DataType:
         ) from None
 
 
-def _prompt(column: Column, kind: DataType) -> Column:
-    """Return the canonical form of a text, a conversation, or the bytes of media."""
-    if isinstance(kind, ArrayType):
-        return _conversation(column, kind)
-    return _bytes(column) if isinstance(kind, BinaryType) else _text(column)
-
-
-def _text(column: Column, prefix: str = "t") -> Column:
-    plain = column.cast(StringType())  # without a collation
-    return F.concat(F.lit(prefix), F.octet_length(plain).cast(StringType()), F.lit(":"), plain)
-
-
-def _bytes(column: Column) -> Column:
-    plain = column.cast(BinaryType())  # also a null without a type
-    return F.concat(F.lit("b"), F.octet_length(plain).cast(StringType()), F.lit(":"), F.sha2(plain, 256))
-
-
-def _whole(column: Column) -> Column:
-    return F.concat(F.lit("i"), column.cast(StringType()), F.lit(":"))
-
-
 def _texts(column: Column) -> Column:
-    return _list("l", column, lambda text: _or_null(_text(text)))
-
-
-def _conversation(column: Column, kind: ArrayType) -> Column:
-    fields = _fields_of(kind)
-    parts = fields.get("parts")
-
-    def message(each: Column) -> Column:  # without parts and calls it has the same form as without these fields
-        forms = [_or_null(_text(each.getField(name))) for name in ("role", "content")]
-        if isinstance(parts, ArrayType):
-            form = _list("p", each.getField("parts"), partial(_part, names=_fields_of(parts)))
-            forms.append(F.coalesce(F.nullif(form, F.lit("p0:")), F.lit("")))
-        if "tool_calls" in fields:
-            calls = each.getField("tool_calls")
-            forms.append(F.when(F.array_size(calls) > 0, _list("k", calls, _call)).otherwise(F.lit("")))
-        if "tool_call_id" in fields:
-            answered = each.getField("tool_call_id")
-            forms.append(F.when(answered != "", F.concat(F.lit("r"), _text(answered))).otherwise(F.lit("")))
-        return F.when(each.isNotNull(), F.concat(F.lit("m"), *forms)).otherwise(F.lit("n"))
-
-    return _list("c", column, message)
-
-
-def _call(each: Column) -> Column:
-    return F.concat(*(_or_null(_text(each.getField(name))) for name in ("id", "name", "arguments")))
-
-
-def _part(each: Column, names: Collection[str]) -> Column:
-    """Return the canonical form of a part of a message; a field that the struct lacks is null."""
-    forms = {"type": _text, "text": _text, "data": _bytes, "url": _text}
-    return F.concat(
-        *(_or_null(form(each.getField(name))) if name in names else F.lit("n") for name, form in forms.items())
-    )
-
-
-def _fields_of(kind: ArrayType) -> Mapping[str, DataType]:
-    """Return the types of the fields of an array of structs."""
-    element = kind.elementType
-    return {field.name: field.dataType for field in element} if isinstance(element, StructType) else {}
-
-
-def _list(prefix: str, column: Column, form: Callable[[Column], Column]) -> Column:
-    count = F.array_size(column).cast(StringType())  # null for a null, whatever Spark's settings say of sizes
-    return F.concat(F.lit(prefix), count, F.lit(":"), F.array_join(F.transform(column, form), ""))
-
-
-def _or_null(form: Column) -> Column:
-    return F.coalesce(form, F.lit("n"))
+    return list_form("l", column, lambda text: or_null(text_form(text)))
 
 
 def _unless_blank(column: Column, form: Column) -> Column:

@@ -128,7 +128,7 @@ class Job:
             usd=total_cost(self.prices, total.columns),
             stopped=chunks.stopped,
             limits=limits,
-            notes=(*notes, *price_notes(self.prices, total.columns)),
+            notes=(*notes, *price_notes(self.prices, total.columns), *_token_notes(plan)),
             flow=flow,
         )
 
@@ -221,6 +221,13 @@ def run_id() -> str:
 
 def _schemas(source: DataFrame, target: DataFrame | None) -> tuple[StructType, StructType | None]:
     return source.schema, None if target is None else target.schema
+
+
+def _token_notes(plan: RunPlan) -> Iterator[str]:
+    """Yield a sentence for each column without tokens."""
+    for each in plan.filled:
+        if "usage" not in each.type.names:
+            yield f"{each.name}: its answers report no tokens, so it has neither tokens nor a cost here."
 
 
 def _source_rows(counts: Mapping[str, int] | None, work: WorkTable) -> int | None:

@@ -38,7 +38,7 @@ class Batcher:
         """Add inputs; return the batches that are full."""
         full = []
         for entry in inputs:
-            input_bytes = len(write_json(entry[1])) + 1 if self._max_inputs > 1 else 0
+            input_bytes = _json_bytes(entry[1]) + 1 if self._max_inputs > 1 else 0
             if self._batch and self._bytes + input_bytes > self._max_bytes:
                 full.append(self._pop_batch())
             self._batch.append(entry)
@@ -58,3 +58,7 @@ class Batcher:
     def _pop_batch(self) -> list[Indexed]:
         batch, self._batch, self._bytes = self._batch, [], 0
         return batch
+
+
+def _json_bytes(item: Item) -> int:
+    return len(item) if isinstance(item, bytes) else len(write_json(item))

@@ -54,7 +54,7 @@ class Dedupe:
         known: list[tuple[int, Result]] = []
         for entry in inputs:
             number, item = entry
-            key = _dedupe_key(item)
+            key = item if isinstance(item, (str, bytes)) else _dedupe_key(item)
             if key is None:
                 to_send.append(entry)
             elif key in self._answers:
@@ -119,7 +119,11 @@ def _dedupe_key(item: Item) -> Key | None:
 def _memory_bytes(key: Key, result: Result) -> int:
     """Return the bytes of memory that an answer takes: one to four for each character of a text."""
     content = key[0] if isinstance(key, tuple) else key  # instructions and types are shared by many
-    size = ENTRY_BYTES + getsizeof(content) + getsizeof(result.text) + getsizeof(result.embedding)
+    size = ENTRY_BYTES + getsizeof(content)
+    if result.text is not None:
+        size += getsizeof(result.text)
+    if result.embedding is not None:
+        size += getsizeof(result.embedding)
     if result.parsed is not None:
         size += PARSED_BYTES * len(result.text or "")
     if isinstance(result.prediction, (list, dict, str, bytes)):

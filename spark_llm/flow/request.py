@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 from spark_llm.flow.batcher import Indexed
@@ -53,7 +54,7 @@ class Request:
         """
         answered = outcome.usage if isinstance(outcome, Answer) else None
         usage = self.wasted_usage if answered is None else answered.plus(self.wasted_usage)
-        shares = _shares(usage, [self.inputs[at : at + 1] for at in range(len(self.inputs))])
+        shares = _shares(usage, [[entry] for entry in self.inputs]) if usage else repeat(None, len(self.inputs))
         if isinstance(outcome, Answer):
             results = outcome.results
         else:

@@ -1,6 +1,6 @@
 """Prices of tokens, as the user writes them, and the cost of tallies."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
@@ -98,12 +98,18 @@ Prices: TypeAlias = OnePrice | Mapping[str, OnePrice]
 """The argument `prices=`: one price for all columns, or one for each by name, which may be the fields of a `Price`."""
 
 
-def parse_prices(prices: object, columns: Sequence[str], budget: Budget | None = None) -> dict[str, Price]:
-    """Return the price of each column; an empty mapping for None.
+def parse_prices(
+    prices: object, columns: Sequence[str], budget: Budget | None = None, tokenless: Collection[str] = ()
+) -> dict[str, Price]:
+    """Return the price of each column, 0 for those whose answers report no tokens; an empty mapping for None.
 
-    Raises `ConfigError` for a value that is not a price, an unknown column, a column without a price, and a budget in
-    dollars without prices.
+    Raises `ConfigError` for a value that is not a price, an unknown column, a column without a price, a price for a
+    column without tokens, a budget in dollars without prices, and prices or a budget in tokens where no column has any.
     """
+    _check_tokens(prices, columns, budget, tokenless)
+    if tokenless and prices is not None:
+        priced = parse_prices(prices, [name for name in columns if name not in tokenless], budget)
+        return {name: priced.get(name, Price(0, 0)) for name in columns}
     if prices is None:
         if budget is not None and budget.usd is not None:
             raise ConfigError(
@@ -125,6 +131,24 @@ def parse_prices(prices: object, columns: Sequence[str], budget: Budget | None =
             "give each column a price, 0 for a free one, or one price for all columns.",
         )
     return {name: _price(f"prices[{name!r}]=", prices[name]) for name in columns}
+
+
+def _check_tokens(prices: object, columns: Sequence[str], budget: Budget | None, tokenless: Collection[str]) -> None:
+    """Raise `ConfigError` where tokens are to be priced or limited, and the answers report none."""
+    for name in tokenless:
+        if isinstance(prices, Mapping) and name in prices:
+            raise ConfigError(
+                f"prices= has a price for {name!r}, whose answers report no tokens.", f"leave {name!r} out of prices=."
+            )
+    if len(tokenless) < len(columns):
+        return
+    if prices is not None:
+        raise ConfigError("prices= is given, but no column's answers report tokens.", "leave prices= out.")
+    if budget is not None and (budget.tokens, budget.usd) != (None, None):
+        raise ConfigError(
+            f"{budget!r} limits tokens or dollars, but no column's answers report tokens.",
+            "limit rows= or seconds= in its place.",
+        )
 
 
 def total_cost(prices: Mapping[str, Price], tallies: Mapping[str, Tally]) -> float | None:

@@ -68,6 +68,11 @@ class Task(Protocol):
         """The largest request in MB that the server at a URL takes, where the user sets none; None: none is known."""
         return 4 if is_databricks(url) or is_serving(url) else None  # of foundation and external models, and agents
 
+    @property
+    def reports_tokens(self) -> bool:
+        """Whether answers say how many tokens they took: by default they do."""
+        return True
+
     def max_inputs(self, wire_format: int, batch_size: int) -> int:
         """How many inputs one request may carry in a wire format, where the user allows `batch_size`."""
 

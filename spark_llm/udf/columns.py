@@ -7,6 +7,7 @@ request. Out: struct columns, built field by field. Vectors stay float32 bytes a
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from spark_llm.udf.conversations import (
 from spark_llm.udf.slices import arrow_slices, is_list, is_text, pandas_slices, python_values
 from spark_llm.udf.spark_types import spark_name
 
+_VALUES = ("parsed", "prediction")  # fields of a result that hold a value of the user's type
 _BINARY_NAMES = ("binary", "bytes", "bytearray")
 _CASTS = "cast a number or a time with .cast('string'); write an array, a map or a struct with to_json()."
 
@@ -108,12 +110,12 @@ def to_arrow(results: Sequence[Result | None], data_type: pa.StructType) -> pa.S
     fields = list(data_type)
     empty = Result()
     filled = [empty if result is None else result for result in results]
-    arrays = [_field_array(field, [getattr(result, field.name) for result in filled]) for field in fields]
+    arrays = [_field_array(field, list(map(attrgetter(field.name), filled))) for field in fields]
     return pa.StructArray.from_arrays(arrays, fields=fields, mask=_nulls(results))
 
 
 def _field_array(field: pa.Field, values: list[Any]) -> pa.Array:
-    if pa.types.is_struct(field.type) and field.name != "parsed":  # the value of `parsed` is a dict already
+    if pa.types.is_struct(field.type) and field.name not in _VALUES:  # their values are dicts already
         nulls = _nulls(values)
         if nulls.true_count == len(values):
             return pa.nulls(len(values), field.type)
@@ -138,7 +140,8 @@ def to_pandas(results: Sequence[Result | None], names: Sequence[str]) -> pd.Data
     empty = Result()
     filled = [empty if result is None else result for result in results]
     columns = {
-        name: pd.Series([_pandas_value(getattr(result, name)) for result in filled], dtype=object) for name in names
+        name: pd.Series([_pandas_value(name, getattr(result, name)) for result in filled], dtype=object)
+        for name in names
     }
     if "attempts" in columns:
         attempts = [None if result is None else result.attempts for result in results]
@@ -161,7 +164,7 @@ def columns_to_pandas(columns: Sequence[Sequence[Result | None]], names: Mapping
     cells_of = {}
     for results, (column, fields) in zip(columns, names.items(), strict=True):
         cells = [
-            None if result is None else {name: _pandas_value(getattr(result, name)) for name in fields}
+            None if result is None else {name: _pandas_value(name, getattr(result, name)) for name in fields}
             for result in results
         ]
         cells_of[column] = pd.Series(cells, dtype=object)
@@ -169,7 +172,9 @@ def columns_to_pandas(columns: Sequence[Sequence[Result | None]], names: Mapping
     return frame
 
 
-def _pandas_value(value: Any) -> Any:  # noqa: ANN401 -- any field of a result
+def _pandas_value(name: str, value: Any) -> Any:  # noqa: ANN401 -- any field of a result
+    if name in _VALUES:
+        return value
     if isinstance(value, bytes):
         return np.frombuffer(value, "<f4")
     return value._asdict() if hasattr(value, "_asdict") else value

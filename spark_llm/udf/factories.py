@@ -1,9 +1,9 @@
-"""The public UDF factories: `chat_udf`, `complete_udf` and `embed_udf`.
+"""The public UDF factories of language models: `chat_udf`, `complete_udf` and `embed_udf`.
 
 They check their parameters, encode them as JSON, and return a `ModelUDF`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from spark_llm import schemas
@@ -26,32 +26,8 @@ from spark_llm.validation.texts import check_text
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
-    from spark_llm.protocol.task import Task
 
 _DEFAULT_POLICY = Policy()
-
-
-def _build_udf(
-    name: str,
-    task: "Task",
-    endpoint: str | Endpoint,
-    policy: Policy,
-    schema: "StructType",
-    *,
-    prompt: PromptBuilder | None = None,
-    ddl: str | None = None,
-) -> ModelUDF:
-    if isinstance(endpoint, str):
-        endpoint = Endpoint(endpoint)
-    if not isinstance(endpoint, Endpoint):
-        raise ConfigError(f"endpoint={endpoint!r} is not an endpoint.", "pass its name, a URL or an Endpoint.")
-    if not isinstance(policy, Policy):
-        raise ConfigError(
-            f"policy={policy!r} is not a Policy.", "pass Policy(…), for example Policy(max_in_flight=32)."
-        )
-    if isinstance(task, Chat) and endpoint.chat_api == "responses":
-        ResponsesParameters.of(task.parameters)  # raises for what that route has no place for
-    return ModelUDF(name, task, endpoint, policy, schema, prompt=prompt, ddl=ddl)
 
 
 @checks_arguments
@@ -162,7 +138,10 @@ def chat_udf(
     schema = schemas.with_tool_calls(schema) if task.tools else schema
     if output is not None:
         schema = schemas.with_parsed(schema, spark_type(output.shape))
-    return _build_udf("chat_udf", task, endpoint, policy, schema, prompt=prompt, ddl=ddl)
+    udf = ModelUDF("chat_udf", task, endpoint, policy, schema, prompt=prompt, ddl=ddl)
+    if udf.endpoint.chat_api == "responses":
+        ResponsesParameters.of(task.parameters)  # raises for what that route has no place for
+    return udf
 
 
 @checks_arguments
@@ -206,7 +185,7 @@ def complete_udf(
     prompt = None if template is None else PromptBuilder.parse(template)
     task = Complete(encode_parameters(parameters, extra_body), n or 1)
     schema = schemas.with_choices(schemas.COMPLETE) if task.n > 1 else schemas.COMPLETE
-    return _build_udf("complete_udf", task, endpoint, policy, schema, prompt=prompt)
+    return ModelUDF("complete_udf", task, endpoint, policy, schema, prompt=prompt)
 
 
 @checks_arguments
@@ -242,16 +221,4 @@ def embed_udf(
         ConfigError: The endpoint or a parameter is invalid. The check sends no request.
     """
     task = Embed(encode_parameters({"dimensions": dimensions, "instruction": instruction}, extra_body))
-    return _build_udf("embed_udf", task, endpoint, policy, schemas.EMBED)
-
-
-FACTORIES: Mapping[str, Callable[..., ModelUDF]] = {"chat": chat_udf, "complete": complete_udf, "embed": embed_udf}
-"""The factory of each task."""
-
-
-def model_udf(task: str, model: str | Endpoint | ModelUDF) -> ModelUDF:
-    """Return a model's UDF, with the task's defaults for an endpoint; raises `ConfigError` for another task's UDF."""
-    udf = model if isinstance(model, ModelUDF) else FACTORIES[task](model)
-    if udf.task != task:
-        raise ConfigError(f"{task}= got a UDF for the task {udf.task!r}.", f"pass it as {udf.task}=.")
-    return udf
+    return ModelUDF("embed_udf", task, endpoint, policy, schemas.EMBED)

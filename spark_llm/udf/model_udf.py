@@ -9,7 +9,7 @@ from typing import Any
 
 from pyspark import cloudpickle
 from pyspark.sql import Column, SparkSession
-from pyspark.sql.types import StructType
+from pyspark.sql.types import DataType, StructType
 
 from spark_llm import schemas
 from spark_llm.auth.credentials import Bearer, SignInDeferredError
@@ -22,6 +22,7 @@ from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.policy import Policy
 from spark_llm.protocol.canonical import canonical_model
 from spark_llm.protocol.chat.task import Chat
+from spark_llm.protocol.predictions.task import Predict
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
 from spark_llm.protocol.values import Row
@@ -30,7 +31,7 @@ from spark_llm.udf.columns import arrow_rows, pandas_rows
 from spark_llm.udf.lazy_udf import LazyUDF, active_session
 from spark_llm.udf.plan import Results, answers
 from spark_llm.udf.returns import structured_output_of
-from spark_llm.udf.spark_types import spark_type, struct_of
+from spark_llm.udf.spark_types import prediction_shape, spark_type, struct_of, type_of
 from spark_llm.udf.template_columns import arrow_prompts, pandas_prompts, template_struct
 
 PROVIDERS = (Profile(), Runtime())
@@ -81,11 +82,21 @@ class TypedTask:
     schema: StructType
 
     def with_ddl(self, ddl: str, spark: SparkSession) -> "TypedTask":
-        """Return a chat whose answers have the type that the session reads in `ddl`; raises `ConfigError`."""
-        if not isinstance(self.task, Chat):
-            return self
-        output = structured_output_of(struct_of(ddl, spark))
-        return TypedTask(replace(self.task, output=output), schemas.with_parsed(self.schema, spark_type(output.shape)))
+        """Return the task whose answers have the type that the session reads in `ddl`; raises `ConfigError`."""
+        match self.task:
+            case Chat():
+                output = structured_output_of(struct_of(ddl, spark))
+                schema = schemas.with_parsed(self.schema, spark_type(output.shape))
+                return TypedTask(replace(self.task, output=output), schema)
+            case Predict():
+                return TypedTask.of_predictions(self.task, type_of(ddl, spark))
+        return self
+
+    @classmethod
+    def of_predictions(cls, task: Predict, data_type: DataType) -> "TypedTask":
+        """Return the task whose predictions have this type; raises `ConfigError` for one that they cannot have."""
+        shape = prediction_shape(data_type)
+        return cls(replace(task, returns=shape), schemas.with_prediction(spark_type(shape)))
 
 
 class ModelUDF(LazyUDF):
@@ -105,7 +116,7 @@ class ModelUDF(LazyUDF):
         self,
         name: str,
         task: Task,
-        endpoint: Endpoint,
+        endpoint: str | Endpoint,
         policy: Policy,
         schema: StructType,
         *,
@@ -115,11 +126,18 @@ class ModelUDF(LazyUDF):
         """Keep the task and resolve the endpoint, without a network or a session.
 
         A login that needs the network happens at first use, and so does parsing `ddl`, the answer type, which needs a
-        session. Raises `ConfigError` for a token function that cannot be pickled.
+        session. Raises `ConfigError` for what is no endpoint or no policy, and for a token function that cannot be
+        pickled.
         """
         super().__init__(name)
-        check_picklable(endpoint)
-        self.endpoint = endpoint
+        if not isinstance(policy, Policy):
+            raise ConfigError(
+                f"policy={policy!r} is not a Policy.", "pass Policy(…), for example Policy(max_in_flight=32)."
+            )
+        self.endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
+        if not isinstance(self.endpoint, Endpoint):
+            raise ConfigError(f"endpoint={endpoint!r} is not an endpoint.", "pass its name, a URL or an Endpoint.")
+        check_picklable(self.endpoint)
         self.policy = policy
         self.prompt = prompt  # the templates; None for a UDF of one column
         self._untyped, self._ddl = TypedTask(task, schema), ddl
@@ -130,7 +148,7 @@ class ModelUDF(LazyUDF):
 
     @property
     def task(self) -> str:
-        """The task's name: "chat", "complete" or "embed"."""
+        """The task's name: "chat", "complete", "embed" or "predict"."""
         return self._untyped.task.name
 
     @property

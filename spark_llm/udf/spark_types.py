@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.pandas.types import from_arrow_type, to_arrow_type
 from pyspark.sql.types import (
     ArrayType,
+    BinaryType,
     BooleanType,
     ByteType,
     DataType,
@@ -51,7 +52,7 @@ _SCALARS: dict[str, DataType] = {
     data_type.typeName(): data_type
     for data_type in (
         *(StringType(), BooleanType(), ByteType(), ShortType(), IntegerType(), LongType(), FloatType(), DoubleType()),
-        *(DateType(), TimestampType(), TimestampNTZType()),
+        *(DateType(), TimestampType(), TimestampNTZType(), BinaryType()),
     )
 }
 _SUPPORTED = "strings, numbers, booleans, dates, timestamps, arrays, structs, and maps with string keys"
@@ -72,7 +73,15 @@ def shape_of(schema: StructType) -> Struct:
 
     Raises `ConfigError`, with the path, for a type that JSON Schema cannot express.
     """
-    return _struct(schema, "")
+    return _struct(schema, "", SCALARS)
+
+
+def prediction_shape(data_type: DataType) -> Shape:
+    """Return the type of predictions for a Spark type; bytes are allowed, and so is a null.
+
+    Raises `ConfigError`, with the path, for a type that predictions cannot have.
+    """
+    return Nullable(_shape(data_type, "", SCALARS | {"binary"}))
 
 
 def spark_type(shape: Shape) -> DataType:  # noqa: PLR0911 -- one for each kind of shape
@@ -133,6 +142,18 @@ def struct_of(ddl: str, spark: SparkSession) -> StructType:
     return schema
 
 
+def type_of(ddl: str, spark: SparkSession) -> DataType:
+    """Return the type that the session's server reads in a DDL string: of one value, or the fields of a struct.
+
+    Raises `ConfigError` with Spark's message for invalid DDL.
+    """
+    try:
+        [field] = spark.createDataFrame([], f"`value` {ddl}").schema
+    except Exception:  # noqa: BLE001 -- as below: the fields of a struct are no type, and invalid DDL raises there
+        return struct_of(ddl, spark)
+    return field.dataType
+
+
 def _not_a_struct(ddl: str) -> ConfigError:
     return ConfigError(
         f"returns={excerpt(ddl)!r} is not a struct.", f'give the value a name, as in "found {excerpt(ddl)}".'
@@ -146,7 +167,7 @@ def _spark_message(error: Exception) -> str:
     return excerpt(match["message"] if match else text) or type(error).__name__
 
 
-def _struct(schema: StructType, path: str) -> Struct:
+def _struct(schema: StructType, path: str, scalars: frozenset[str]) -> Struct:
     if not schema.fields:
         raise ConfigError(f"{_subject(path)} is a struct without fields.", "add a field, or leave the struct out.")
     check_distinct(f"{_subject(path)} has two fields", schema.names)
@@ -155,7 +176,7 @@ def _struct(schema: StructType, path: str) -> Struct:
         _check_name(field.name, path)
         field_path = f"{path}.{field.name}" if path else field.name
         comment = (field.metadata or {}).get("comment")
-        shape = _nullable_if(_shape(field.dataType, field_path), nullable=field.nullable)
+        shape = _nullable_if(_shape(field.dataType, field_path, scalars), nullable=field.nullable)
         fields.append(Field(field.name, shape, comment if isinstance(comment, str) else None))
     return Struct(tuple(fields))
 
@@ -171,32 +192,34 @@ def _check_name(name: str, path: str) -> None:
         ) from None
 
 
-def _shape(data_type: DataType, path: str) -> Shape:
+def _shape(data_type: DataType, path: str, scalars: frozenset[str]) -> Shape:
     name = data_type.typeName()
     match data_type:
         case StructType():
-            return _struct(data_type, path)
+            return _struct(data_type, path, scalars)
         case ArrayType():
-            return Array(_nullable_if(_shape(data_type.elementType, f"{path}[]"), nullable=data_type.containsNull))
+            element = _shape(data_type.elementType, f"{path}[]", scalars)
+            return Array(_nullable_if(element, nullable=data_type.containsNull))
         case MapType() if not _is_plain_string(data_type.keyType):
             raise ConfigError(
-                f"{path} is {_type_name(data_type)}, but the keys of JSON objects are strings.",
+                f"{_subject(path)} is {_type_name(data_type)}, but the keys of JSON objects are strings.",
                 "use a map with string keys, or an array of structs with a field for the key.",
             )
         case MapType():
-            return Map(_nullable_if(_shape(data_type.valueType, f"{path}{{}}"), nullable=data_type.valueContainsNull))
+            value = _shape(data_type.valueType, f"{path}{{}}", scalars)
+            return Map(_nullable_if(value, nullable=data_type.valueContainsNull))
         case DecimalType() if 0 <= data_type.scale <= data_type.precision <= 38 and data_type.precision > 0:
             return Number(data_type.precision, data_type.scale)
         case StringType() if not _is_plain_string(data_type):
             raise ConfigError(
-                f"{path} is {_type_name(data_type)}, but answers have no collation.",
+                f"{_subject(path)} is {_type_name(data_type)}, but answers have no collation.",
                 "use STRING, and apply collate() to the column.",
             )
-        case _ if name in SCALARS and type(data_type) is type(_SCALARS[name]):
+        case _ if name in scalars and type(data_type) is type(_SCALARS[name]):
             return Scalar(name)
     alternative = _ALTERNATIVES.get(name.partition("(")[0], "use a string, and cast it")
     raise ConfigError(
-        f"{path} is {_type_name(data_type)}, which JSON Schema cannot express.",
+        f"{_subject(path)} is {_type_name(data_type)}, which JSON Schema cannot express.",
         f"{alternative}; supported types are {_SUPPORTED}.",
     )
 

@@ -9,9 +9,12 @@ from pyspark.sql.types import DataType, StructType
 from spark_llm.errors import ConfigError
 from spark_llm.metering.tally import TOKENS
 from spark_llm.protocol.identifiers import column_parts, quoted
+from spark_llm.schemas import PREDICT
 from spark_llm.text.excerpt import excerpt
 from spark_llm.text.names import column_list
 from spark_llm.validation.suggestion import did_you_mean
+
+_PREDICT = ("prediction", *PREDICT.names)
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class AnswerColumn:
             raise ConfigError(
                 f"The column {name!r} is {excerpt(field.dataType.simpleString())}, and not the result of one of this"
                 " library's UDFs.",
-                f"{otherwise} It is the whole struct, with usage and error.",
+                f"{otherwise} It is the whole struct, with its error.",
             )
         return cls(quoted(*column_parts(name)), field.dataType)
 
@@ -72,13 +75,13 @@ class AnswerColumn:
 
 
 def is_answers(kind: DataType) -> bool:
-    """Return whether a type is the struct of a UDF: with tokens in `usage`, and `error.kind`."""
-    if not isinstance(kind, StructType) or not {"usage", "error"} <= set(kind.names):
+    """Return whether a type is the struct of a UDF: with tokens in `usage`, or a `prediction`, and `error.kind`."""
+    if not isinstance(kind, StructType) or "error" not in kind.names:
         return False
-    usage, error = kind["usage"].dataType, kind["error"].dataType
-    return (
-        isinstance(usage, StructType)
-        and isinstance(error, StructType)
-        and not set(TOKENS).isdisjoint(usage.names)
-        and "kind" in error.names
-    )
+    error = kind["error"].dataType
+    if not isinstance(error, StructType) or "kind" not in error.names:
+        return False
+    if "usage" not in kind.names:
+        return set(_PREDICT) <= set(kind.names)
+    usage = kind["usage"].dataType
+    return isinstance(usage, StructType) and not set(TOKENS).isdisjoint(usage.names)

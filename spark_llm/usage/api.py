@@ -70,8 +70,9 @@ def _arguments(rows: DataFrame, column: str, prices: OnePrice | None) -> tuple[A
         raise ConfigError(f"{rows!r} is not a DataFrame.", "pass a DataFrame, or to usage_report a table's name.")
     if rows.isStreaming:
         raise ConfigError("A stream has no end to report on.", "write it, and call usage_report on the table.")
-    price = parse_prices(None if prices is None else {column: prices}, [column]).get(column)
-    return AnswerColumn.find(rows, column), price
+    answers = AnswerColumn.find(rows, column)
+    tokenless = [] if answers.has("usage") else [column]
+    return answers, parse_prices(None if prices is None else {column: prices}, [column], None, tokenless).get(column)
 
 
 def _table(name: str) -> DataFrame:

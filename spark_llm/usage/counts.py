@@ -97,8 +97,14 @@ def report_of(name: str, answers: AnswerColumn, price: Price | None, values: Map
         latencies=_bins(lists.get("latencies", ())),
         row_tokens=_bins(lists.get("row_tokens", ())),
         usd=None if price is None else price.cost(tally),
-        notes=() if price is None else tuple(price.notes(tally, tiers)),
+        notes=_notes(answers, price, tally, tiers),
     )
+
+
+def _notes(answers: AnswerColumn, price: Price | None, tally: Tally, tiers: Iterable[str]) -> tuple[str, ...]:
+    if not answers.has("usage"):
+        return ("Its answers report no tokens.",)
+    return () if price is None else tuple(price.notes(tally, tiers))
 
 
 def _rounded(number: str) -> str:

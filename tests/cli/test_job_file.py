@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm import ConfigError, Policy, chat_udf, complete_udf, embed_udf
+from spark_llm import ConfigError, Policy, chat_udf, complete_udf, embed_udf, predict_udf
 from spark_llm.ai.catalog import FUNCTIONS
 from spark_llm.cli.job_columns import TASKS
 from spark_llm.cli.job_file import ENDPOINT_KEYS, JOB_KEYS, JobFile
@@ -164,9 +164,20 @@ def test_a_column_has_the_parameters_of_its_udf(task: str, udf: Callable[..., ob
     assert "unknown key 'top_q'. Hint: " in refusal(with_column(task=task, top_q=1))
 
 
+def test_a_custom_model_is_a_task() -> None:
+    """Its input is an expression, or one for each of the model's columns; it needs the type of a prediction."""
+    for value in ("age", {"age": "age", "text": "trim(review)"}):
+        column = with_column(task="predict", input=value, returns="DOUBLE", format="inputs")
+        assert ["it"] == list(read(column).columns)
+    assert "the key 'returns' is missing. Hint: write the type" in refusal(with_column(task="predict"))
+    assert "unknown key 'max_tokens'. Hint: " in refusal(with_column(task="predict", returns="INT", max_tokens=3))
+    refused = refusal(with_column(task="predict", returns="INT", input={"age": 7}))
+    assert "input.age = 7 is not an expression of Spark SQL" in refused
+
+
 def test_every_ai_function_is_a_task() -> None:
     """Its keys are its parameters after the text, and those of the model that it does not set itself."""
-    assert {"chat", "complete", "embed", "similarity", *FUNCTIONS} == set(TASKS)
+    assert {"chat", "complete", "embed", "predict", "similarity", *FUNCTIONS} == set(TASKS)
     for name, function in FUNCTIONS.items():
         options = {each.name: VALUES.get(each.name, 3) for each in function.parameters[1:]}
         assert ["it"] == list(read(with_column(task=name, max_tokens=9, **options)).columns)
@@ -410,7 +421,7 @@ def test_the_page_shows_the_example_as_it_is() -> None:
         (
             "### `[columns.NAME]`",
             {"task", "input"}
-            | {name for udf in (chat_udf, complete_udf, embed_udf) for name in signature(udf).parameters}
+            | {name for udf in (chat_udf, complete_udf, embed_udf, predict_udf) for name in signature(udf).parameters}
             | {each.name for function in FUNCTIONS.values() for each in function.parameters[1:]},
         ),
     ],

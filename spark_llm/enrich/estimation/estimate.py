@@ -173,6 +173,8 @@ def _arguments(target: DataFrame, each: FilledColumn) -> list[tuple[Column, Data
 
 def _column_estimate(each: FilledColumn, wanted: _Texts, sample: _Sample | None, price: Price | None) -> ColumnEstimate:
     task = task_of(each)
+    if not task.reports_tokens:
+        return ColumnEstimate(wanted.rows, 0, 0, None, "its answers report no tokens")
     instructions = instruction_bytes(task)
     if not wanted.rows:
         tally: Tally | None = Tally()

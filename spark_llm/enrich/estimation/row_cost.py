@@ -35,6 +35,8 @@ def task_of(each: FilledColumn) -> Task:
 
 def guessed_tally(task: Task, rows: int, input_bytes: float) -> Tally | None:
     """Return the tokens of rows whose inputs have this length in all; None where the answer has no limit."""
+    if not task.reports_tokens:
+        return Tally(rows)
     answer_tokens = max_answer_tokens(task)
     if answer_tokens is None:
         return None

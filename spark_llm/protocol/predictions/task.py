@@ -47,6 +47,7 @@ class Predict(Task):
     default_batch_size = MAX_ROWS
     max_request_tokens = None
     repeatable = True  # equal rows have equal predictions
+    reports_tokens = False
 
     def max_request_mb(self, url: str) -> float:  # noqa: ARG002 -- the protocol's signature
         """Return the limit of custom models at Databricks, which is enough anywhere."""

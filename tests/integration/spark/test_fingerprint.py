@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import DataType
+from pyspark.sql.types import DataType, DoubleType
 
-from spark_llm import Endpoint, Policy, chat_udf, complete_udf, embed_udf
+from spark_llm import Endpoint, Policy, chat_udf, complete_udf, embed_udf, predict_udf
 from spark_llm.ai.udf import chat_function, known_endpoints, query_function, similarity_function
 from spark_llm.auth.credentials import Bearer
 from spark_llm.endpoint.route import Route
@@ -78,6 +78,7 @@ BROKEN = b"caf\xe9"  # Latin-1, and no UTF-8
 SMALL = Endpoint(MODELS, model="small", token="secret")  # nobody asks it
 CHAT, EMBED = chat_udf(SMALL), embed_udf(SMALL)
 BRIEF = chat_udf(SMALL, template="{b}: {A}", system="Be {a}.")  # `a` and `A` are two fields
+SCORE = predict_udf(f"{MODELS}/invocations", returns=DoubleType())
 TURNS = chat_udf(SMALL, template="{turns}")
 CLASSIFY, SUMMARIZE = chat_function("classify", CHAT), chat_function("summarize", CHAT)
 QUERY = query_function(known_endpoints({"small": CHAT}), None, raises=False)
@@ -105,6 +106,19 @@ def talk(messages: Sequence[tuple[str | None, str | None] | None]) -> bytes:
     """Write a conversation, of contents and roles, as the form has it."""
     written = (b"n" if message is None else b"m" + text(message[1]) + text(message[0]) for message in messages)
     return b"c%d:" % len(messages) + b"".join(written)
+
+
+def array(values: Sequence[str | None]) -> bytes:
+    """Write an array of texts as the form of a model's columns has it."""
+    return b"a%d:" % len(values) + b"".join(map(text, values))
+
+
+def model_row(**fields: tuple[Callable[[Any], bytes], Any]) -> bytes | None:
+    """Write a struct of named values; a row of nothing but nulls asks nothing."""
+    if all(value is None for _, value in fields.values()):
+        return None
+    parts = (text(name) + (b"n" if value is None else write(value)) for name, (write, value) in fields.items())
+    return b"s%d:" % len(fields) + b"".join(parts)
 
 
 def columns(udf: ModelUDF, **named: str) -> list[Column]:
@@ -213,6 +227,21 @@ CASES = {
         lambda: [F.col("text"), F.col("other")],
         then(lambda row: text(row.text), of(text, "other")),
         "59203caeece5bc6bd78f54b227d75c07",
+    ),
+    "one column of a model": Case(
+        SCORE, lambda: [F.col("most")], of(whole, "most"), "075cfd6d8ce247e5db86ba069d0a3752"
+    ),
+    "columns of a model": Case(
+        SCORE,
+        lambda: columns(SCORE, b="text", A="most", a="labels"),
+        lambda row: model_row(b=(text, row.text), A=(whole, row.most), a=(array, row.labels)),
+        "2e4745a07843e1704ce3a346d8821d8c",
+    ),
+    "a struct of a model": Case(
+        SCORE,
+        lambda: [F.struct(F.col("text").alias("b"), F.col("most").alias("A"), F.col("labels").alias("a"))],
+        lambda row: model_row(b=(text, row.text), A=(whole, row.most), a=(array, row.labels)),
+        "2e4745a07843e1704ce3a346d8821d8c",
     ),
     "bytes": Case(
         CHAT,
@@ -337,6 +366,13 @@ def test_settings_change_no_fingerprint(spark: SparkSession) -> None:
         (CLASSIFY, ["text", "text"], r"ai_classify takes a list of strings as labels; it was called on string\. "),
         (CLASSIFY, ["text"], r"ai_classify takes content, labels; it was called on 1 column\. "),
         (SUMMARIZE, ["text", "1.5"], r"takes a whole number as max_words; it was called on decimal\(2,1\)\. "),
+        (SCORE, ["text", "most"], r"predict_udf takes one column, which may be a struct; it was called on several\. "),
+        (SCORE, ["map(1, text)"], r"predict_udf was called on map<int,.*>, which a model's JSON cannot hold\. "),
+        (
+            SCORE,
+            ["struct(text, INTERVAL '1' DAY)"],
+            r"predict_udf was called on interval day to second, .*cannot hold\. ",
+        ),
         (QUERY, ["text", "labels"], r"ai_query takes a string as request; it was called on array<.*>\. "),
     ],
     ids=str,

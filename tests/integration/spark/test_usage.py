@@ -149,7 +149,7 @@ def test_another_column_is_refused(spark: SparkSession, endpoints: LocalEndpoint
     asked = rows(spark).withColumn("answer", chat(endpoints)("text"))
     for name, words in {
         "text": r"The column 'text' is string, and not the result of one .* Hint: the columns of answers are 'answer'",
-        "answer.usage": r"is struct<prompt_tokens.* It is the whole struct, with usage and error\.$",
+        "answer.usage": r"is struct<prompt_tokens.* It is the whole struct, with its error\.$",
         "anser": r"There is no column 'anser'.* Hint: did you mean 'answer'\?$",
         "*": r"There is no column '\*', or more than one\. Hint: ",
         7: r"column=7 is not a name\. Hint: ",

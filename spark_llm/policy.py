@@ -42,6 +42,9 @@ class Policy:
             at which they stop: the other rows are `cancelled`, and can be sent again. None: they never stop for this.
         batch_size: Inputs in one request, 1 to 100,000: texts of an embedding request (Databricks takes 150 at most),
             prompts of a completion request, 8 at most, where the endpoint takes a list of them. None: 64.
+        max_request_mb: Largest request, in MB of 2^20 bytes: its whole body. Requests of several rows are filled up to
+            it. A row that alone needs a larger one is not sent, and has the error `invalid_request`. None: 4 for chat,
+            completions and embeddings at Databricks; elsewhere any, but with several rows up to 4.
         dedupe: Whether equal inputs of a task are sent once. None: yes, unless `temperature` is above 0 without a
             `seed`.
         cache: A folder on each worker's local disk for answers, kept for 30 days and in 4 GiB at most. A request with
@@ -61,6 +64,7 @@ class Policy:
     give_up_after_s: float = 600.0
     max_failure_rate: float | None = None
     batch_size: int | None = None
+    max_request_mb: float | None = None
     dedupe: bool | None = None
     cache: str | _Path | None = None
     reask: int = 1
@@ -68,12 +72,17 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Check every field on the driver."""
-        if self.max_in_flight is not None:
-            self._check_whole("max_in_flight", 1, 100_000)
+        for name in ("max_in_flight", "batch_size"):
+            if getattr(self, name) is not None:
+                self._check_whole(name, 1, 100_000)
         self._check_whole("tasks", 1, 100_000)
-        for name in ("requests_per_minute", "tokens_per_minute"):
+        for name, minimum, unit in (
+            ("requests_per_minute", 1.0, "requests a minute"),
+            ("tokens_per_minute", 1.0, "tokens a minute"),
+            ("max_request_mb", 0.001, "MB"),
+        ):
             if (limit := getattr(self, name)) is not None:
-                self._check_number(name, 1.0, unit=f"{name.partition('_')[0]} a minute")
+                self._check_number(name, minimum, unit=unit)
                 object.__setattr__(self, name, float(limit))  # 60 and 60.0 are one limit, which workers share
         if self.max_failure_rate is not None:
             self._check_number("max_failure_rate", 0.001, 1.0)
@@ -88,8 +97,6 @@ class Policy:
                 )
         self._check_whole("max_tries", 1, 1_000)
         self._check_whole("reask", 0, 1_000)
-        if self.batch_size is not None:
-            self._check_whole("batch_size", 1, 100_000)
         self._check_number("timeout_s", 0.001, unit="seconds")
         self._check_number("give_up_after_s", 0.0, unit="seconds")
         if self.on_error not in ("row", "raise"):

@@ -25,6 +25,8 @@ USAGE = _struct(
     reasoning_tokens=IntegerType(),
     cache_write_tokens=IntegerType(),
     service_tier=StringType(),
+    image_tokens=IntegerType(),
+    audio_tokens=IntegerType(),
 )
 """Tokens as the server reported them, and its service tier; over all rows they add up to the billed tokens.
 

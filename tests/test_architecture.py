@@ -52,7 +52,14 @@ DOORS: dict[str, tuple[str, ...]] = {
     "mlflow": ("enrich/mlflow_run",),
     "msgspec": ("protocol", "cli/config_errors", WING),
     "multidict": ("transport/http",),  # this and yarl are aiohttp's own words for headers and addresses
-    "numpy": ("udf/columns", "ai/arguments", "ai/similarity", WING),  # pandas brings it
+    "numpy": (
+        "udf/columns",
+        "udf/conversations",
+        "udf/slices",
+        "ai/arguments",
+        "ai/similarity",
+        WING,
+    ),  # pandas brings it
     "onnxruntime": (WING,),
     "opentelemetry": ("monitoring/telemetry",),
     "pandas": ("udf", "ai/arguments", "serving/models/custom"),

@@ -18,8 +18,9 @@ def test_the_defaults_are_the_documented_ones() -> None:
     """A policy without arguments has these values."""
     policy = Policy()
 
-    assert (None, None, None, None, None, None, None) == (
+    assert (None, None, None, None, None, None, None, None) == (
         policy.batch_size,
+        policy.max_request_mb,
         policy.max_in_flight,
         policy.requests_per_minute,
         policy.tokens_per_minute,
@@ -63,6 +64,8 @@ def test_tasks_that_cannot_share_a_limit_have_their_parts(max_in_flight: int, ta
         {"max_tries": 1},
         {"give_up_after_s": 0},
         {"batch_size": 100_000},
+        {"max_request_mb": 0.001},
+        {"max_request_mb": 16},
         {"on_error": "raise"},
     ],
 )
@@ -88,6 +91,7 @@ def test_values_in_range_are_kept(field: dict[str, Any]) -> None:
         ),
         *(("max_tries", value) for value in (0, -1, 4.0, "4", False, None)),
         *(("batch_size", value) for value in (0, -1, 100_001, 64.0, "64", True)),
+        *(("max_request_mb", value) for value in (0, -1, math.nan, math.inf, "4", True)),
         *(("timeout_s", value) for value in (0, 0.0, -1, math.nan, math.inf, "120", True, None)),
         *(("give_up_after_s", value) for value in (-0.1, math.nan, math.inf, "600", False, None)),
         *(("on_error", value) for value in ("ignore", "", None, True, ["row"])),

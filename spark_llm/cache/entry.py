@@ -4,9 +4,13 @@ import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from spark_llm.protocol.canonical import canonical_shape
+from spark_llm.protocol.chat.content import digested
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.json_codec import NotJSONError, read_json, write_json
-from spark_llm.protocol.task import PLAIN, Task
+from spark_llm.protocol.predictions.scalars import write_prediction
+from spark_llm.protocol.predictions.task import Predict
+from spark_llm.protocol.task import PLAIN, Task, UnsendableError
 from spark_llm.protocol.urls import chat_url
 from spark_llm.protocol.values import Item, Result, ToolCall, Usage
 
@@ -35,24 +39,35 @@ class Keys:
         lower = ((name.lower(), value) for name, value in headers)
         others = sorted(header for header in lower if header[0] not in AUTHENTICATION_HEADERS)
         self.task, self._model = task, model
-        kept = ["answer"] if isinstance(task, Chat) and task.answer_only else []  # not all of the text is kept
-        kept += ["calls"] if isinstance(task, Chat) and task.tools else []  # which no other task takes for an answer
-        self._prefix = hashlib.sha256(write_json([FORMAT, task.name, chat_url(url), model, others, *kept]))
+        self._prefix = hashlib.sha256(write_json([FORMAT, task.name, chat_url(url), model, others, *_reading(task)]))
 
     def of(self, item: Item) -> bytes | None:
-        """Return the key of a request for this input alone; None for a conversation that no request can carry."""
+        """Return the key of a request for this input alone; None for a conversation that no request can carry.
+
+        Media are in it by their digests, so that their bytes are read once.
+        """
         try:
-            body = self.task.encode([item], self._model, PLAIN)
-        except (TypeError, ValueError, RecursionError):
+            body = self.task.encode([digested(item)], self._model, PLAIN)
+        except (TypeError, ValueError, RecursionError, UnsendableError):
             return None
         key = self._prefix.copy()
         key.update(body)
         return key.digest()
 
 
+def _reading(task: Task) -> list[object]:
+    """Return what distinguishes answers that tasks with the same requests read in different ways."""
+    if isinstance(task, Predict):
+        return [canonical_shape(task.returns)]
+    if not isinstance(task, Chat):
+        return []
+    return [name for name, applies in (("answer", task.answer_only), ("calls", task.tools)) if applies]
+
+
 def encoded_answer(result: Result) -> Entry:
-    """Return an answer and its cost as bytes."""
-    answer = [result.text, result.choices, result.finish_reason, result.usage, result.model, result.request_id]
+    """Return an answer and its cost as bytes; a prediction as its text, which the task reads again."""
+    text = result.text if result.prediction is None else write_prediction(result.prediction)
+    answer = [text, result.choices, result.finish_reason, result.usage, result.model, result.request_id]
     calls = [] if result.tool_calls is None else [[list(call.values()) for call in result.tool_calls]]
     return Entry(write_json([*answer, *calls]), result.embedding)
 

@@ -7,10 +7,8 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
-from typing import Any
-from weakref import WeakMethod
 
 from spark_llm.auth.tokens import TokenKeeper
 from spark_llm.coordination.broker import PermitBroker
@@ -20,8 +18,9 @@ from spark_llm.coordination.member import Demand
 from spark_llm.coordination.worker import Worker, clock
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.endpoint_client import EndpointClient
-from spark_llm.engine.loop_thread import LoopThread, engine_error, log_unexpected
+from spark_llm.engine.loop_thread import LoopThread, engine_error, log_unexpected, weak
 from spark_llm.engine.process_identity import max_connections
+from spark_llm.engine.request_body import unsendable_error
 from spark_llm.engine.request_spec import StreamJob
 from spark_llm.engine.row_stream import Stream, open_stream, unanswered_error
 from spark_llm.flow.batcher import Indexed
@@ -66,7 +65,7 @@ class Dispatcher:
         connections = min(policy.max_in_flight or MAX_IN_FLIGHT, max_connections() or MAX_IN_FLIGHT)
         self._now = clock(self._loop)
         self._worker = Worker(
-            *(self._loop, loop_thread.guarded, _weak(self._demand), _weak(self._queued), _weak(self.pump)),
+            *(self._loop, loop_thread.guarded, weak(self._demand), weak(self._queued), weak(self.pump)),
             *(connections, self._now),
         )
         self._reset()
@@ -85,8 +84,8 @@ class Dispatcher:
     def _reset(self) -> None:
         """Begin with an empty queue, and with limits that know nothing of the endpoint."""
         label = " ".join(filter(None, (self._route.shown, self._route.model)))
-        self._group = Group(self._policy, self._worker, _weak(self._use), label)
-        self._scheduler = RequestScheduler(self._group.controller, self._policy, renews=self._renews)
+        self._group = Group(self._policy, self._worker, weak(self._use), label)
+        self._scheduler = RequestScheduler(self._group.controller, self._policy, unsendable_error, renews=self._renews)
         self._negotiations: dict[tuple[Task, bool], WireFormatNegotiation] = {}  # by task, and whether attributed
         self._flow_log = FlowLog()
 
@@ -188,9 +187,12 @@ class Dispatcher:
             if stopped := self._group.controller.stopped:
                 self._stop_jobs(stopped)
             going = self._scheduler.ready(self._now())
+            while self._scheduler.unsendable:
+                self._end_unsendable()
+                going += self._scheduler.ready(self._now())  # a duplicate is sent after all
             for request in going:
                 if request.attempts.sent == 1:
-                    request.owner.buffer.remove_unsent(len(request.inputs))
+                    request.owner.buffer.remove_unsent(len(request.inputs), request.bytes)
             due = self._scheduler.next_due(self._now())
             if self._timer is not None:
                 self._timer.cancel()
@@ -265,6 +267,14 @@ class Dispatcher:
             self._scheduler.add(stream, batch, stream.negotiation)
         stream.count_rows(self._group.controller.count_rows)
 
+    def _end_unsendable(self) -> None:
+        """End the rows whose requests are not sent: too large, or without a place for their input."""
+        ended, self._scheduler.unsendable = self._scheduler.unsendable, []
+        for request, error in ended:
+            if request.attempts.sent == 0:
+                request.owner.buffer.remove_unsent(len(request.inputs), request.bytes)
+            self._deliver(request.owner, request.results(error, None))
+
     def _stop_jobs(self, jobs: frozenset[int]) -> None:
         """Stop the streams of jobs of which too many rows failed on this host."""
         with self._streams_lock:
@@ -279,7 +289,7 @@ class Dispatcher:
         while dropped := self._scheduler.drop(stream):
             for request in dropped:
                 if request.attempts.sent == 0:
-                    stream.buffer.remove_unsent(len(request.inputs))
+                    stream.buffer.remove_unsent(len(request.inputs), request.bytes)
                 failed_too = request.attempts.sent and error.retryable  # its own failure may pass as well
                 self._deliver(stream, request.results(error if failed_too else unanswered, None))
 
@@ -307,14 +317,3 @@ class Dispatcher:
         flow = Flow.of(broker.controller, reason, formats)
         for level, message in self._flow_log.changes(flow, now):
             _flow_logger.log(level, "%s: %s", self._route.shown, message)
-
-
-def _weak(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that calls a method and does not keep its object: a closed engine is freed at once."""
-    reference = WeakMethod(method)
-
-    def call(*arguments: object) -> Any:  # noqa: ANN401 -- the method's result
-        found = reference()
-        return None if found is None else found(*arguments)
-
-    return call

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from spark_llm.auth.tokens import SignInError, TokenKeeper
-from spark_llm.endpoint.attribution import with_fields
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.row_stream import Stream
 from spark_llm.errors import ConfigError
 from spark_llm.flow.judge import RefusalJudge
 from spark_llm.flow.request import Request
 from spark_llm.protocol.hints import with_hint
-from spark_llm.protocol.task import RESPONSES, UNATTRIBUTED, UnsendableError
+from spark_llm.protocol.task import RESPONSES, UnsendableError
 from spark_llm.protocol.urls import masked_url, responses_url
 from spark_llm.protocol.values import Answer, Failure, Response, RowError
 from spark_llm.transport.http import HTTPClient
@@ -44,11 +43,9 @@ class EndpointClient:
         """
         task, items = stream.negotiation.task, [item for _, item in request.inputs]
         try:
-            body = task.encode(items, self._route.model, request.wire_format)
+            body, request.body = request.body or stream.bodies.write(request), None
         except UnsendableError as error:
             return error.failure, None
-        if stream.attribution and not request.wire_format & UNATTRIBUTED:
-            body = with_fields(body, stream.attribution)
         try:
             if self._http is None:
                 self._http = self._connected()

@@ -10,7 +10,8 @@ import encodings.idna  # noqa: F401 -- for the first connection: on the loop, it
 import logging
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
+from weakref import WeakMethod
 
 from spark_llm.protocol.values import RowError
 
@@ -111,3 +112,14 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+def weak(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that calls a method and does not keep its object: a closed engine is freed at once."""
+    reference = WeakMethod(method)
+
+    def call(*arguments: object) -> Any:  # noqa: ANN401 -- the method's result
+        found = reference()
+        return None if found is None else found(*arguments)
+
+    return call

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 from spark_llm.cache.entry import Keys
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.reorder_buffer import ReorderBuffer
+from spark_llm.engine.request_body import BodyWriter
 from spark_llm.engine.request_spec import StreamJob
 from spark_llm.errors import RowFailedError
-from spark_llm.flow.batcher import Batcher, Indexed
+from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.dedupe import Dedupe
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.retry import FAILURE_ROWS, FailureRate
 from spark_llm.metering.chunking import NOT_ROW_ERRORS
 from spark_llm.policy import Policy
+from spark_llm.protocol.chat.content import item_bytes
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Result, Row, RowError
 
@@ -55,12 +57,18 @@ class RowReader:
 class Stream:
     """The rows of one task, each sent, answered by a duplicate or by the cache, or settled without a request."""
 
-    def __init__(self, negotiation: WireFormatNegotiation, policy: Policy, cache: "Cache | None" = None) -> None:
+    def __init__(
+        self,
+        negotiation: WireFormatNegotiation,
+        policy: Policy,
+        cache: "Cache | None" = None,
+        bodies: BodyWriter | None = None,
+    ) -> None:
         """Begin without rows; a cache is used where equal rows may have one answer."""
         self.negotiation = negotiation
-        self.attribution = b""  # fields of each request
+        self.bodies = bodies or BodyWriter(negotiation.task)
         self.buffer = ReorderBuffer()
-        self.batcher = Batcher(negotiation.max_inputs)
+        self.batcher = self.bodies.batcher(negotiation.max_inputs)
         self.job: int | None = None  # whose failed rows are counted over all tasks of the host, with those of this one
         self._failure_rate = FailureRate(policy.max_failure_rate)
         dedupes = negotiation.task.repeatable if policy.dedupe is None else policy.dedupe
@@ -84,11 +92,14 @@ class Stream:
                 self._is_too_much(known)
             if known:
                 self.buffer.settle(known)
-        self.buffer.add_unsent(len(to_send))
+        self._add_unsent(to_send)
         return to_send
 
     def _needs_no_request(self, row: Row) -> bool:
         return row is None or (not isinstance(row, RowError) and self.negotiation.task.skips(row))
+
+    def _add_unsent(self, inputs: Sequence[Indexed]) -> None:
+        self.buffer.add_unsent(len(inputs), sum(item_bytes(item) for _, item in inputs))
 
     def settle(self, results: Iterable[tuple[int, Result]]) -> list[list[Indexed]]:
         """Give rows their results; return one batch for each duplicate of a row that failed."""
@@ -99,7 +110,7 @@ class Stream:
                 results, to_send = self._dedupe.settle(sent)
         if self._cache is not None:
             self._cache.settle(sent, to_send)
-        self.buffer.add_unsent(len(to_send))
+        self._add_unsent(to_send)
         self.buffer.settle(results)
         with self._lock:
             too_many = self._is_too_much(results)
@@ -166,8 +177,8 @@ def open_stream(negotiation: WireFormatNegotiation, policy: Policy, route: Route
         from spark_llm.cache.answer_cache import Cache  # SQLite, which streams without a cache do not need
 
         cache = Cache(os.fspath(policy.cache), Keys(task, route.url, route.model, route.headers))
-    stream = Stream(negotiation, policy, cache)
-    stream.attribution, stream.job = job.attribution, job_number(job.stage, task, policy.max_failure_rate)
+    stream = Stream(negotiation, policy, cache, BodyWriter.of(task, policy, route, job.attribution))
+    stream.job = job_number(job.stage, task, policy.max_failure_rate)
     return stream
 
 

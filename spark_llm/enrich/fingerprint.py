@@ -7,15 +7,19 @@ every version and every setting. Each value has its type and its length in front
     i<digits>:                 a whole number
     l<count>:<texts>           a list of texts
     c<count>:<messages>        a conversation; a message is m<role><content>, both texts, and then perhaps
+    p<count>:<parts>           its parts; each has its type, text, bytes and URL, in this order
     k<count>:<calls>           its calls of tools: id, name and arguments of each, all texts
     r<id>                      the id of the call that it answers, a text
-    n                          a null inside a list, a conversation or a message
+    b<bytes>:<SHA-256>         the bytes of an image, a PDF or audio
+    u<bytes>:<URL>             an image by its URL, in a field of a template
+    n                          a null inside a list, a conversation, a message, a part or a call
 
 Arguments follow each other, and so do the fields of a template, in the order of their names. Text is the bytes that
 Spark holds, whether they are UTF-8 or not.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 
 import pyarrow as pa
 from pyspark.errors import PySparkException
@@ -33,7 +37,7 @@ from spark_llm.udf.columns import arrow_rows
 from spark_llm.udf.model_udf import ModelPlan
 from spark_llm.udf.plan import Plan
 from spark_llm.udf.spark_types import arrow_type
-from spark_llm.udf.template_columns import CONVERSATION, arrow_prompts
+from spark_llm.udf.template_columns import CONVERSATION, MEDIA, URL, arrow_prompts
 
 Argument = tuple[Column, DataType]
 
@@ -80,7 +84,7 @@ def _canonical_inputs(plan: Plan, arguments: Sequence[Argument]) -> list[Column]
             return _template_inputs(spec.prompt, arguments)
         case ModelPlan(spec=spec):
             [(column, kind)] = arguments
-            form = _conversation(column, kind) if isinstance(kind, ArrayType) else _text(column)
+            form = _prompt(column, kind)
             return [_unless_blank(column, form) if spec.task.name == "embed" else form]
     forms = _function_inputs(_signature(plan)[1], arguments)
     match plan:
@@ -113,15 +117,24 @@ def _template_inputs(prompt: PromptBuilder, arguments: Sequence[Argument]) -> li
     column, struct = arguments[0]
     if len(arguments) != 1 or not isinstance(struct, StructType):
         return [F.lit(None).cast(StringType())]  # `check_arrow_types` lets only a null pass
-    places = _field_places(prompt, struct)
     # By their places: Spark finds no field by a name that another one has in another case.
     by_place = column.cast(StructType([StructField(f"f{n}", field.dataType) for n, field in enumerate(struct.fields)]))
+    found = {field.name: (by_place.getField(f"f{n}"), field.dataType) for n, field in enumerate(struct.fields)}
+    return [_field(prompt, name, found) for name in sorted(prompt.fields)]
 
-    def form(place: int) -> Column:
-        column, kind = by_place.getField(f"f{place}"), struct[place].dataType
-        return _conversation(column, kind) if isinstance(kind, ArrayType) else _text(column)
 
-    return [form(place) for _, place in sorted((name, places[name]) for name in prompt.fields)]
+def _field(prompt: PromptBuilder, name: str, found: Mapping[str, Argument]) -> Column:
+    """Return the canonical form of a template's field: that of the first of its columns which is not null."""
+    if f"{URL}{name}" in found:
+        return _text(found[f"{URL}{name}"][0], "u")
+    names = [*([CONVERSATION] if _is_conversation(prompt, name, found) else []), f"{MEDIA}{name}", name]
+    return F.coalesce(*(_prompt(*found[each]) for each in names if each in found))
+
+
+def _is_conversation(prompt: PromptBuilder, name: str, found: Mapping[str, Argument]) -> bool:
+    """Return whether a field is a conversation, in a column of its own."""
+    is_list = CONVERSATION in found and isinstance(found[CONVERSATION][1], ArrayType)
+    return name == prompt.conversation_field and is_list
 
 
 def _template_fields(prompt: PromptBuilder, arguments: Sequence[Argument]) -> Sequence[Argument]:
@@ -129,17 +142,11 @@ def _template_fields(prompt: PromptBuilder, arguments: Sequence[Argument]) -> Se
     column, struct = arguments[0]
     if len(arguments) != 1 or not isinstance(struct, StructType):
         return arguments
-    fields = [StructField(name, struct[place].dataType) for name, place in _field_places(prompt, struct).items()]
-    return [(column, StructType(fields))]
-
-
-def _field_places(prompt: PromptBuilder, struct: StructType) -> dict[str, int]:
-    """Return the place in the struct of each field."""
-    places = {field.name: place for place, field in enumerate(struct.fields)}
-    conversation = places.pop(CONVERSATION, None)
-    if prompt.conversation_field and conversation is not None and isinstance(struct[conversation].dataType, ArrayType):
-        places[prompt.conversation_field] = conversation
-    return places
+    found = {field.name: (column, field.dataType) for field in struct}
+    for name in prompt.fields:
+        if _is_conversation(prompt, name, found):
+            found[name] = found[CONVERSATION]
+    return [(column, StructType([StructField(name, kind) for name, (_, kind) in found.items()]))]
 
 
 def _empty_batch(arguments: Sequence[Argument]) -> pa.Array | tuple[pa.Array, ...]:
@@ -157,9 +164,21 @@ def _arrow(kind: DataType) -> pa.DataType:
         ) from None
 
 
-def _text(column: Column) -> Column:
+def _prompt(column: Column, kind: DataType) -> Column:
+    """Return the canonical form of a text, a conversation, or the bytes of media."""
+    if isinstance(kind, ArrayType):
+        return _conversation(column, kind)
+    return _bytes(column) if isinstance(kind, BinaryType) else _text(column)
+
+
+def _text(column: Column, prefix: str = "t") -> Column:
     plain = column.cast(StringType())  # without a collation
-    return F.concat(F.lit("t"), F.octet_length(plain).cast(StringType()), F.lit(":"), plain)
+    return F.concat(F.lit(prefix), F.octet_length(plain).cast(StringType()), F.lit(":"), plain)
+
+
+def _bytes(column: Column) -> Column:
+    plain = column.cast(BinaryType())  # also a null without a type
+    return F.concat(F.lit("b"), F.octet_length(plain).cast(StringType()), F.lit(":"), F.sha2(plain, 256))
 
 
 def _whole(column: Column) -> Column:
@@ -171,23 +190,41 @@ def _texts(column: Column) -> Column:
 
 
 def _conversation(column: Column, kind: ArrayType) -> Column:
-    names = kind.elementType.names if isinstance(kind.elementType, StructType) else []
+    fields = _fields_of(kind)
+    parts = fields.get("parts")
 
-    def message(each: Column) -> Column:
-        parts = [_or_null(_text(each.getField(name))) for name in ("role", "content")]
-        if "tool_calls" in names:  # those of a message without any leave its form as it is
+    def message(each: Column) -> Column:  # without parts and calls it has the same form as without these fields
+        forms = [_or_null(_text(each.getField(name))) for name in ("role", "content")]
+        if isinstance(parts, ArrayType):
+            form = _list("p", each.getField("parts"), partial(_part, names=_fields_of(parts)))
+            forms.append(F.coalesce(F.nullif(form, F.lit("p0:")), F.lit("")))
+        if "tool_calls" in fields:
             calls = each.getField("tool_calls")
-            parts.append(F.when(F.array_size(calls) > 0, _list("k", calls, _call)).otherwise(F.lit("")))
-        if "tool_call_id" in names:
+            forms.append(F.when(F.array_size(calls) > 0, _list("k", calls, _call)).otherwise(F.lit("")))
+        if "tool_call_id" in fields:
             answered = each.getField("tool_call_id")
-            parts.append(F.when(answered != "", F.concat(F.lit("r"), _text(answered))).otherwise(F.lit("")))
-        return F.when(each.isNotNull(), F.concat(F.lit("m"), *parts)).otherwise(F.lit("n"))
+            forms.append(F.when(answered != "", F.concat(F.lit("r"), _text(answered))).otherwise(F.lit("")))
+        return F.when(each.isNotNull(), F.concat(F.lit("m"), *forms)).otherwise(F.lit("n"))
 
     return _list("c", column, message)
 
 
 def _call(each: Column) -> Column:
     return F.concat(*(_or_null(_text(each.getField(name))) for name in ("id", "name", "arguments")))
+
+
+def _part(each: Column, names: Collection[str]) -> Column:
+    """Return the canonical form of a part of a message; a field that the struct lacks is null."""
+    forms = {"type": _text, "text": _text, "data": _bytes, "url": _text}
+    return F.concat(
+        *(_or_null(form(each.getField(name))) if name in names else F.lit("n") for name, form in forms.items())
+    )
+
+
+def _fields_of(kind: ArrayType) -> Mapping[str, DataType]:
+    """Return the types of the fields of an array of structs."""
+    element = kind.elementType
+    return {field.name: field.dataType for field in element} if isinstance(element, StructType) else {}
 
 
 def _list(prefix: str, column: Column, form: Callable[[Column], Column]) -> Column:

@@ -4,6 +4,9 @@ Tokens are estimated, because only the server knows its tokenizer: one for every
 has about four bytes to a token. The estimate may be too low, for Chinese say. A margin below the limit allows for that;
 beyond the margin the server refuses the request, which is then split. Source of the limit: the OpenAI API reference
 (embeddings, `input`: "a maximum of 300,000 tokens summed across all inputs in a single request").
+
+Bytes are exact: those of the JSON of each input and its comma. A body that is too large nevertheless is split before it
+is sent (`flow.scheduler`).
 """
 
 from collections.abc import Iterable
@@ -11,8 +14,8 @@ from collections.abc import Iterable
 from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.values import Item
 
-MAX_BODY_BYTES = 4_000_000  # Databricks' limit for foundation and external models is 4 MB
-MAX_REQUEST_TOKENS = 250_000  # OpenAI's limit is 300,000; a sixth of it is the margin of the estimate
+MB = 2**20
+PACKED_BYTES = 4 * MB  # enough to fill a request, where no limit is known
 BYTES_PER_TOKEN = 3
 
 Indexed = tuple[int, Item]  # an input with its row's number
@@ -21,15 +24,13 @@ Indexed = tuple[int, Item]  # an input with its row's number
 class Batcher:
     """Fills batches with inputs; the last batch waits for more inputs or for `flush`."""
 
-    def __init__(
-        self, max_inputs: int, max_body_bytes: int = MAX_BODY_BYTES, max_tokens: int = MAX_REQUEST_TOKENS
-    ) -> None:
-        """Put at most `max_inputs` inputs into a batch, of so many bytes of JSON and so many estimated tokens.
+    def __init__(self, max_inputs: int, max_bytes: int = PACKED_BYTES, max_tokens: int | None = None) -> None:
+        """Put at most `max_inputs` inputs into a batch, of so many bytes of JSON and so many estimated tokens, or any.
 
         An input that is larger by itself has a batch of its own.
         """
         self._max_inputs = max_inputs
-        self._max_bytes = min(max_body_bytes, max_tokens * BYTES_PER_TOKEN)  # two limits, one sum to keep
+        self._max_bytes = max_bytes if max_tokens is None else min(max_bytes, max_tokens * BYTES_PER_TOKEN)
         self._batch: list[Indexed] = []
         self._bytes = 0
 

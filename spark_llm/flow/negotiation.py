@@ -256,8 +256,8 @@ def witness_weight(witnesses: Sequence[Hashable]) -> int:
 
 
 def witness_keys(inputs: Sequence[Indexed]) -> tuple[Hashable, ...]:
-    """Return a key for each input, equal for equal texts; the key of a conversation is the number of its row."""
-    return tuple(item if isinstance(item, str) else number for number, item in inputs)
+    """Return a key for each input, equal for equal ones; the key of a conversation is the number of its row."""
+    return tuple(item if isinstance(item, (str, bytes)) else number for number, item in inputs)
 
 
 def _items(inputs: Sequence[Indexed]) -> list[Item]:

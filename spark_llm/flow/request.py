@@ -8,8 +8,9 @@ from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.limiter import Permit
 from spark_llm.flow.negotiation import Doubt, WireFormatNegotiation
 from spark_llm.flow.retry import Attempts
+from spark_llm.protocol.chat.content import item_bytes, item_characters
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.values import Answer, Item, Prompt, Result, RowError, Usage
+from spark_llm.protocol.values import Answer, Result, RowError, Usage
 
 
 @dataclass(slots=True, eq=False)
@@ -33,11 +34,17 @@ class Request:
     is_recheck: bool = False  # whether it was sent again to see if others were refused for a token that had ended
     send_number: int = 0  # of the last attempt: a later one of any request is higher
     token: str | None = field(default=None, repr=False)  # of the last attempt
+    body: bytes | None = field(default=None, repr=False)  # of the next attempt, from its permit until it is sent
 
     @property
     def characters(self) -> int:
         """How long the inputs are, to estimate their tokens."""
-        return sum(_characters(item) for _, item in self.inputs)
+        return sum(item_characters(item) for _, item in self.inputs)
+
+    @property
+    def bytes(self) -> int:
+        """About how many bytes of memory the inputs take."""
+        return sum(item_bytes(item) for _, item in self.inputs)
 
     def results(self, outcome: Answer | RowError, latency_s: float | None) -> Iterator[tuple[int, Result]]:
         """Yield the result of each input, with its part, by length, of the tokens that all attempts cost.
@@ -93,13 +100,4 @@ class Request:
 def _shares(usage: Usage | None, parts: Sequence[Sequence[Indexed]]) -> Sequence[Usage | None]:
     if usage is None or len(parts) == 1:
         return [usage] * len(parts)
-    return usage.share([sum(_characters(item) for _, item in part) for part in parts])
-
-
-def _characters(item: Item) -> int:
-    """Return the length of a text, or of a conversation's messages."""
-    if isinstance(item, str):
-        return len(item)
-    if isinstance(item, Prompt):
-        return len(item.system or "") + _characters(item.content)
-    return sum(len(content) for message in item if isinstance(content := message.get("content"), str))
+    return usage.share([sum(item_characters(item) for _, item in part) for part in parts])

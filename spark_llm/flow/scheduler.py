@@ -1,9 +1,9 @@
 """The scheduler of one endpoint: which request goes next and when, and what follows from its outcome.
 
 New requests wait in a queue. Retries wait in a heap, where they hold no slot, and go first when they are due. A batch
-with a bad input is halved until that input stands alone. As long as nothing was ever answered one input is sent alone
-first, so that a request that is wrong as a whole shows itself. A refusal that may concern every row waits until there
-are enough witnesses (`flow.judge`).
+with a bad input is halved until that input stands alone, and so is one with too large a body, before it is sent. As
+long as nothing was ever answered one input is sent alone first, so that a request that is wrong as a whole shows
+itself. A refusal that may concern every row waits until there are enough witnesses (`flow.judge`).
 
 It decides and never acts: `now` and `draw` are arguments, and the caller sends.
 """
@@ -24,6 +24,7 @@ from spark_llm.flow.suspects import Suspects
 from spark_llm.policy import Policy
 from spark_llm.protocol.values import Answer, Failure, RowError
 
+WhyUnsendable = Callable[[Request], RowError | None]  # the error of a request that is not sent, or None
 MAX_COUNTED = 64  # requests that wait to be sent
 _NEVER_REACHED = ("connection", "timeout", "unavailable")
 
@@ -31,9 +32,18 @@ _NEVER_REACHED = ("connection", "timeout", "unavailable")
 class RequestScheduler:
     """Schedules the requests of one endpoint: queue, retries, pauses and outages."""
 
-    def __init__(self, controller: Controller, policy: Policy, *, renews: bool = False) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        policy: Policy,
+        why_unsendable: WhyUnsendable = lambda _: None,
+        *,
+        renews: bool = False,
+    ) -> None:
         """Keep within `controller`, and retry as `policy` says; `renews`: a token that is refused can be replaced."""
         self.controller = controller
+        self.unsendable: list[tuple[Request, RowError]] = []  # of one input each: they have ended
+        self._why_unsendable = why_unsendable
         self._policy = policy
         self._counts_tokens = policy.tokens_per_minute is not None
         self._last_send_number = 0
@@ -51,6 +61,9 @@ class RequestScheduler:
         requests: list[Request] = []
         while (request := self._next(now)) is not None:
             request.wire_format = request.negotiation.wire_format | request.format_flags
+            if (error := self._why_unsendable(request)) is not None:
+                self._on_unsendable(request, error, now)
+                continue
             self._last_send_number += 1
             request.send_number = self._last_send_number
             request.permit = self.controller.acquire(now, request.characters if self._counts_tokens else 0)
@@ -170,6 +183,15 @@ class RequestScheduler:
             return None
         self._queue.remove(request)
         return self._part_to_send(request, now)
+
+    def _on_unsendable(self, request: Request, error: RowError, now: float) -> None:
+        """End a request of one input before it is sent; cut one of several in two."""
+        request.body = None
+        if len(request.inputs) == 1:
+            self.unsendable.append((request, error))
+            return
+        for part in request.split(len(request.inputs) // 2):
+            self._queue.push_retry(part, now)
 
     def _waits_for_outcome(self, request: Request) -> bool:
         """Return whether only an outcome lets a request go: it may change the wire format, or clear a suspicion."""

@@ -22,6 +22,9 @@ _INNER = ("error", "errors", "detail", "details", "metadata", "external_model_er
 _CODES = ("error_code", "code", "type", "error_type", "status", "reason", "finishReason")
 _CODE_NAMES = ("guardrail", "flagged_input")  # the name of such a field counts as a code
 _MESSAGES = ("message", "external_model_error", "detail", "error_description", "raw", "error", "msg")
+# MLflow's scoring server repeats the rows and its schema in front of the reason, and the request behind it.
+_BEFORE_REASON = (("Failed to predict data '", "'. \nError: "), ("Failed to enforce schema of data '", "'. Error: "))
+_AFTER_REASON = "\nInput: \n"
 _QUOTE = re.compile(r"['\"]input['\"]: ")  # from here on a validator repeats the input
 _DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s)?\s*")
 
@@ -92,7 +95,7 @@ def _message(document: Mapping[str, Any]) -> str:
     found = next((name for name in _MESSAGES if isinstance(document.get(name), str) and document[name]), None)
     if found is None:
         return ""
-    message: str = document[found]
+    message = _without_rows(document[found])
     code, place = document.get("error"), document.get("loc")
     if found == "error_description" and isinstance(code, str) and code:
         return f"{code}: {message}"
@@ -100,6 +103,13 @@ def _message(document: Mapping[str, Any]) -> str:
         path = ".".join(str(part) for part in place[1:] if isinstance(part, (str, int)))
         return f"{path}: {message}" if path else message
     return message
+
+
+def _without_rows(message: str) -> str:
+    for beginning, end in _BEFORE_REASON:
+        if message.startswith(beginning):
+            message = message.rpartition(end)[2] or message
+    return message.partition(_AFTER_REASON)[0]
 
 
 def _embedded_json(message: str) -> object:

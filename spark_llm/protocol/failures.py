@@ -120,6 +120,9 @@ _KIND_PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     # the URL's scheme is wrong: nginx and Go answer 400
     _evidence("not_found", r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server"),
 )
+_STACK_TRACE = re.compile(
+    r'"stack_trace"\s*:\s*"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL
+)  # of MLflow, and not for a message
 # A 403 about one input and not about the login: OpenRouter's moderation names the input, xAI the failed check.
 _INPUT_REFUSED = re.compile(r"flagged_input|violates usage guidelines|SAFETY_CHECK_TYPE", re.IGNORECASE)
 # OpenAI and Groq, in a 429 or a 413: the limit per minute, and the tokens that this request alone needs.
@@ -193,7 +196,7 @@ def invalid_response_failure(
 
 
 def _text(response: Response) -> str:
-    return response.body[:_MAX_BODY].decode("utf-8", "replace")
+    return _STACK_TRACE.sub('"stack_trace": "…"', response.body[:_MAX_BODY].decode("utf-8", "replace"))
 
 
 def _endpoint_state(status: int, levels: Sequence[Level], message: str) -> Literal["stopped", "not ready"] | None:

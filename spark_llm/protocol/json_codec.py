@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -9,27 +11,42 @@ import msgspec
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _EVENT_DATA = re.compile(r"^data:[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
+
+
+Piece = bytes | memoryview
+Pieces = Iterator[Piece]  # of JSON: the bytes of media are copied once, into the body
 
 
 class NotJSONError(ValueError):
     """Bytes that hold no JSON document."""
 
 
-def read_json(body: bytes) -> Any:  # noqa: ANN401 -- a JSON document has any type
+FloatHook = Callable[[str], Any]  # makes a number of the text of one that has a point or an exponent
+
+
+def read_json(body: bytes, float_hook: FloatHook | None = None) -> Any:  # noqa: ANN401 -- a JSON document has any type
     """Read a JSON document; bytes that are not UTF-8 and lone surrogates are replaced.
 
-    A byte order mark, UTF-16, UTF-32 and the frame of an event stream around one document are removed. Raises
-    `NotJSONError` for all other bytes.
+    A byte order mark, UTF-16, UTF-32 and the frame of an event stream around one document are removed. NaN and
+    Infinity, which JSON lacks and Python writes, are floats. Raises `NotJSONError` for all other bytes.
     """
     try:
-        return _decode(body)
+        return _decode(body) if float_hook is None else _decoder(float_hook).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        return replace_surrogates(json.loads(_unframed(body.decode(json.detect_encoding(body), "replace"))))
+        text = _unframed(body.decode(json.detect_encoding(body), "replace"))
+        document = json.loads(text, parse_float=float_hook)
+        return replace_surrogates(document) if _ESCAPED_SURROGATE.search(text) else document
     except (ValueError, RecursionError) as error:
         raise NotJSONError(str(error)) from None
+
+
+@lru_cache(maxsize=8)
+def _decoder(float_hook: FloatHook) -> "msgspec.json.Decoder[Any]":
+    return msgspec.json.Decoder(float_hook=float_hook)
 
 
 def _unframed(text: str) -> str:
@@ -71,9 +88,22 @@ def write_json(value: object) -> bytes:
         return _encode(replace_surrogates(value))
 
 
-def request_body(model: str | None, parameters: bytes, fields: bytes) -> bytes:
-    """Write a request's body: the model, the parameters (a JSON object) and the task's `fields`, which are JSON."""
-    parts = [] if model is None else [b'"model":' + write_json(model)]
+def json_list(entries: Iterable[Pieces]) -> Pieces:
+    """Write a list of entries, each in pieces."""
+    separator = b"["
+    for pieces in entries:
+        yield separator
+        yield from pieces
+        separator = b","
+    yield b"[]" if separator == b"[" else b"]"
+
+
+def request_body(model: str | None, parameters: bytes, *fields: Piece) -> bytes:
+    """Write a request's body: the model, the parameters (a JSON object) and the task's `fields`.
+
+    Those are pieces of JSON, which are copied once.
+    """
+    head = [] if model is None else [b'"model":', write_json(model), b","]
     if len(parameters) > len(b"{}"):
-        parts.append(parameters[1:-1])
-    return b"{" + b",".join([*parts, fields]) + b"}"
+        head += [parameters[1:-1], b","]
+    return b"".join([b"{", *head, *fields, b"}"])

@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Protocol
 
 from spark_llm.protocol.parameters import is_repeatable
-from spark_llm.protocol.values import Failure, Item, Outcome, Response, Result
+from spark_llm.protocol.urls import is_databricks, is_serving
+from spark_llm.protocol.values import Failure, Item, Outcome, Response, Result, RowError
 
 # A wire format is a sum of flags. Each flag leaves out a feature that some servers do not know; 0 uses all features.
 PLAIN = 1  # without the field or the list: no `encoding_format`, one prompt a request, a type described in words
@@ -27,13 +28,18 @@ class UnsendableError(Exception):
         super().__init__(failure.error.message)
         self.failure = failure
 
+    @classmethod
+    def of_input(cls, message: str) -> "UnsendableError":
+        """Return the error of one input, which no server has seen."""
+        return cls(Failure(RowError("invalid_request", None, message, retryable=False)))
+
 
 class Task(Protocol):
-    """Chat, completion or embedding, with its parameters; frozen and picklable."""
+    """Chat, completion, embedding or prediction, with its parameters; frozen and picklable."""
 
     @property
     def name(self) -> str:
-        """The task's name: "chat", "complete" or "embed"."""
+        """The task's name: "chat", "complete", "embed" or "predict"."""
 
     @property
     def route(self) -> str:
@@ -52,6 +58,15 @@ class Task(Protocol):
     def default_batch_size(self) -> int:
         """How many inputs one request may carry where the user sets no `batch_size`."""
         return 64
+
+    @property
+    def max_request_tokens(self) -> int | None:
+        """How many tokens, as `flow.batcher` estimates them, the inputs of one request may have; None: any number."""
+        return 250_000  # OpenAI's limit is 300,000; a sixth of it is the margin of the estimate
+
+    def max_request_mb(self, url: str) -> float | None:
+        """The largest request in MB that the server at a URL takes, where the user sets none; None: none is known."""
+        return 4 if is_databricks(url) or is_serving(url) else None  # of foundation and external models, and agents
 
     def max_inputs(self, wire_format: int, batch_size: int) -> int:
         """How many inputs one request may carry in a wire format, where the user allows `batch_size`."""

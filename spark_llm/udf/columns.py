@@ -1,11 +1,10 @@
 """Conversion between Spark's columns and the engine's rows, for Arrow UDFs and for pandas UDFs.
 
-In: a string column, or an array of structs with `role` and `content`, and perhaps `TOOL_FIELDS`. Any other type raises
-`InputTypeError` at the first batch, before any request. Out: struct columns, built field by field. Vectors stay float32
-bytes and never become Python numbers.
+In: a string column, or one of conversations. Any other type raises `InputTypeError` at the first batch, before any
+request. Out: struct columns, built field by field. Vectors stay float32 bytes and never become Python numbers.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -15,12 +14,19 @@ import pandas as pd
 import pyarrow as pa
 
 from spark_llm.errors import InputTypeError
-from spark_llm.protocol.chat.tool_calls import TOOL_FIELDS, checked_messages
-from spark_llm.protocol.values import Result, Row, ToolCall
+from spark_llm.protocol.values import Result, Row
+from spark_llm.udf.conversations import (
+    CONVERSATION_TYPE,
+    conversation_row,
+    is_conversation,
+    is_conversation_type,
+    lists_and_dicts,
+)
+from spark_llm.udf.slices import arrow_slices, is_list, is_text, pandas_slices, python_values
 from spark_llm.udf.spark_types import spark_name
 
-SLICE_ROWS = 512  # rows that become Python objects at once
-_MESSAGE_FIELDS = {"role", "content"}
+_BINARY_NAMES = ("binary", "bytes", "bytearray")
+_CASTS = "cast a number or a time with .cast('string'); write an array, a map or a struct with to_json()."
 
 
 def arrow_rows(batches: Iterator[pa.Array], *, conversations: bool) -> Iterator[Sequence[Row]]:
@@ -30,89 +36,23 @@ def arrow_rows(batches: Iterator[pa.Array], *, conversations: bool) -> Iterator[
             raise _type_error("several columns", conversations=conversations)
         if not is_prompt_type(batch.type, conversations=conversations):
             raise _type_error(spark_name(batch.type), conversations=conversations)
-        for start in range(0, len(batch), SLICE_ROWS):
-            yield prompts_of(batch.slice(start, SLICE_ROWS))
+        yield from (prompts_of(columns[""]) for columns in arrow_slices({"": batch}))
+        del batch  # its memory is free before the next one is read
 
 
 def prompts_of(array: pa.Array) -> list[Row]:
-    """Return texts or conversations as prompts; a conversation whose tool fields are incomplete as its row's error."""
+    """Return the texts or conversations of an Arrow array whose type is a prompt's."""
     values = python_values(array)
-    is_list = pa.types.is_list(array.type) or pa.types.is_large_list(array.type)
-    if is_list and not TOOL_FIELDS.isdisjoint(field.name for field in array.type.value_type):
-        return [value and checked_messages(value) for value in values]
-    return values
-
-
-def python_values(array: pa.Array) -> list[Any]:
-    """Return texts or conversations as Python objects; bytes that are not UTF-8 become replacement characters."""
-    try:
-        values: list[Any] = array.to_pylist()
-    except UnicodeDecodeError:
-        values = _decode(array.view(_as_bytes_type(array.type)).to_pylist())
+    if is_list(array.type):
+        return [None if value is None else conversation_row(value) for value in values]
     return values
 
 
 def is_prompt_type(data_type: pa.DataType, *, conversations: bool) -> bool:
     """Return whether an Arrow column of this type holds texts or, if these are allowed, conversations."""
-    if _holds_text(data_type):
-        return True
-    if (
-        not conversations
-        or not (pa.types.is_list(data_type) or pa.types.is_large_list(data_type))
-        or not pa.types.is_struct(data_type.value_type)
-    ):
-        return False
-    fields = {field.name: field.type for field in data_type.value_type}
-    return _are_message_fields(fields) and all(
-        _holds_calls(kind) if name == "tool_calls" else _holds_text(kind) for name, kind in fields.items()
+    return (
+        bool(pa.types.is_null(data_type)) or is_text(data_type) or (conversations and is_conversation_type(data_type))
     )
-
-
-def _are_message_fields(names: Iterable[str]) -> bool:
-    return _MESSAGE_FIELDS <= set(names) <= _MESSAGE_FIELDS | TOOL_FIELDS
-
-
-def _holds_calls(data_type: pa.DataType) -> bool:
-    """Return whether a column of this type holds the calls of tools, or nothing."""
-    if pa.types.is_list(data_type) or pa.types.is_large_list(data_type):
-        call = data_type.value_type
-        return pa.types.is_null(call) or (
-            pa.types.is_struct(call)
-            and {field.name for field in call} == ToolCall.__required_keys__
-            and all(_holds_text(field.type) for field in call)
-        )
-    return bool(pa.types.is_null(data_type))
-
-
-def _holds_text(data_type: pa.DataType) -> bool:
-    return _is_text(data_type) or bool(pa.types.is_null(data_type))
-
-
-def _is_text(data_type: pa.DataType) -> bool:
-    return bool(pa.types.is_string(data_type) or pa.types.is_large_string(data_type))
-
-
-def _as_bytes_type(data_type: pa.DataType) -> pa.DataType:
-    """Return the type of the same layout with bytes in place of text."""
-    if pa.types.is_list(data_type) or pa.types.is_large_list(data_type):
-        return (pa.list_ if pa.types.is_list(data_type) else pa.large_list)(
-            data_type.value_field.with_type(_as_bytes_type(data_type.value_type))
-        )
-    if pa.types.is_struct(data_type):
-        return pa.struct([field.with_type(_as_bytes_type(field.type)) for field in data_type])
-    if pa.types.is_string(data_type):
-        return pa.binary()
-    return pa.large_binary() if pa.types.is_large_string(data_type) else data_type
-
-
-def _decode(value: Any) -> Any:  # noqa: ANN401 -- lists, structs and strings alike
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, list):
-        return [_decode(part) for part in value]
-    if isinstance(value, dict):
-        return {name: _decode(part) for name, part in value.items()}
-    return value
 
 
 def pandas_rows(batches: Iterator[pd.Series], *, conversations: bool) -> Iterator[Sequence[Row]]:
@@ -123,9 +63,11 @@ def pandas_rows(batches: Iterator[pd.Series], *, conversations: bool) -> Iterato
             raise type_error("several columns")
         if batch.dtype != object and not isinstance(batch.dtype, pd.StringDtype):
             raise type_error(str(batch.dtype))
-        for start in range(0, len(batch), SLICE_ROWS):
-            cells = batch.iloc[start : start + SLICE_ROWS]
-            yield [prompt_from_cell(cell, type_error, conversations=conversations) for cell in cells]
+        yield from (
+            [prompt_from_cell(cell, type_error, conversations=conversations) for cell in columns[""]]
+            for columns in pandas_slices({"": batch})
+        )
+        del batch  # as above
 
 
 def prompt_from_cell(
@@ -140,27 +82,24 @@ def prompt_from_cell(
     if cell is pd.NA:
         return None
     if conversations and isinstance(cell, (list, np.ndarray)):
-        messages = [_python(message) for message in cell]
-        if all(message is None or (isinstance(message, dict) and _are_message_fields(message)) for message in messages):
-            has_tools = any(message and not TOOL_FIELDS.isdisjoint(message) for message in messages)
-            return checked_messages(messages) if has_tools else messages
+        messages = lists_and_dicts(cell)
+        if is_conversation(messages):
+            return conversation_row(messages)
     raise type_error(type(cell).__name__)
 
 
-def _python(value: Any) -> Any:  # noqa: ANN401 -- whatever Spark makes of a message
-    """Return a message, or a value in one, with lists and dicts for arrays and rows."""
-    if hasattr(value, "asDict"):
-        value = value.asDict()
-    if isinstance(value, dict):
-        return {name: _python(part) for name, part in value.items()}
-    return [_python(part) for part in value] if isinstance(value, (list, np.ndarray)) else value
+def hint_for(found: str, otherwise: str) -> str:
+    """Return the hint for a column of the wrong type: for bytes where to put them."""
+    if found not in _BINARY_NAMES:
+        return otherwise
+    return 'chat_udf takes images, PDFs and audio in a field of its template, as in template="What is this? {photo}".'
 
 
 def _type_error(found: str, *, conversations: bool) -> InputTypeError:
-    accepted = "one string column" + (", or one of array<struct<role:string,content:string>>" if conversations else "")
+    accepted = f"one string column{f', or one of {CONVERSATION_TYPE}' if conversations else ''}"
     return InputTypeError(
         f"The UDF takes {accepted}; it was called on {found}.",
-        "cast a number or a time with .cast('string'); write an array, a map or a struct with to_json().",
+        hint_for(found, _CASTS),
     )
 
 

@@ -25,6 +25,7 @@ from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
 from spark_llm.protocol.values import Row
+from spark_llm.udf.by_url import by_url
 from spark_llm.udf.columns import arrow_rows, pandas_rows
 from spark_llm.udf.lazy_udf import LazyUDF, active_session
 from spark_llm.udf.plan import Results, answers
@@ -174,14 +175,14 @@ class ModelUDF(LazyUDF):
     def _resolve_route(self, *, allow_sign_in: bool) -> Route:
         return self.endpoint.resolve(self._untyped.task.route, os.environ, PROVIDERS, allow_sign_in=allow_sign_in)
 
-    def __call__(self, column: Column | str | None = None, /, **columns: Column | str) -> Column:
+    def __call__(self, column: Column | str | None = None, /, **columns: Column | str | by_url) -> Column:
         """Return the result column, a struct with the fields of `returnType`.
 
         Raises `ConfigError` if `columns` are not the template's fields.
         """
         return self.tagged_column(self.argument(column, **columns))
 
-    def argument(self, column: Column | str | None = None, /, **columns: Column | str) -> Column | str:
+    def argument(self, column: Column | str | None = None, /, **columns: Column | str | by_url) -> Column | str:
         """Return the one argument of Spark's UDF: the column, or the struct of the columns that fill the template."""
         if columns and self.prompt is None:
             raise ConfigError(

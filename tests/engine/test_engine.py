@@ -215,7 +215,7 @@ def test_a_model_without_a_system_role_has_its_instructions_in_the_users_message
         own = [[{"role": "system", "content": f"Be kind {n}."}, {"role": "user", "content": "a"}] for n in range(9)]
         conversations = ask(engine(served), [own])
 
-        assert [f"Be brief.\n\n{row}" for row in distinct(50)] == texts(results)
+        assert [f"Be brief.\n\nrow {row}" for row in range(50)] == texts(results)
         assert [f"Be kind {number}.\n\na" for number in range(9)] == texts(conversations)
         assert {400: 6, 200: 59} == served.stats.by_status
 

@@ -5,7 +5,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.flow.batcher import Batcher, Indexed
+from spark_llm.flow.batcher import PACKED_BYTES, Batcher, Indexed
+from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.values import Item
 from tests.support.strategies import TEXTS
@@ -16,6 +17,7 @@ INPUTS: st.SearchStrategy[list[Indexed]] = st.lists(TEXTS | CONVERSATIONS, max_s
 )
 
 
+EMBED = Embed()
 COUNTS = st.integers(1, 9)
 BYTES = st.integers(1, 400)
 TOKENS = st.integers(1, 150)
@@ -90,21 +92,21 @@ def test_an_input_larger_than_a_body_goes_alone() -> None:
     big = "x" * 50
 
     assert [[(0, "a"), (1, "b")], [(2, big)], [(3, "c")]] == packs(
-        Batcher(9, max_body_bytes=20), [(0, "a"), (1, "b"), (2, big), (3, "c")]
+        Batcher(9, max_bytes=20), [(0, "a"), (1, "b"), (2, big), (3, "c")]
     )
 
 
 def test_bytes_are_counted_as_they_are_written() -> None:
     """A character of three bytes, and an escape of six, count as such."""
-    assert [1, 1, 1] == [len(pack) for pack in packs(Batcher(9, max_body_bytes=33), list(enumerate(["€" * 10] * 3)))]
-    assert [1, 1] == [len(pack) for pack in packs(Batcher(9, max_body_bytes=33), list(enumerate(["\0" * 5] * 2)))]
-    assert [2] == [len(pack) for pack in packs(Batcher(9, max_body_bytes=33), list(enumerate(["a" * 10] * 2)))]
+    assert [1, 1, 1] == [len(pack) for pack in packs(Batcher(9, max_bytes=33), list(enumerate(["€" * 10] * 3)))]
+    assert [1, 1] == [len(pack) for pack in packs(Batcher(9, max_bytes=33), list(enumerate(["\0" * 5] * 2)))]
+    assert [2] == [len(pack) for pack in packs(Batcher(9, max_bytes=33), list(enumerate(["a" * 10] * 2)))]
 
 
 def test_a_request_keeps_within_the_documented_limits() -> None:
     """A batch is under Databricks' 4 MB and, at three bytes for a token, well under OpenAI's 300,000 tokens."""
-    made = packs(Batcher(2_048), list(enumerate(["word " * 1_000] * 2_048)))
+    made = packs(Batcher(2_048, max_tokens=EMBED.max_request_tokens), list(enumerate(["word " * 1_000] * 2_048)))
 
     assert 149 == len(made[0])  # of 5,003 bytes each
-    assert max(list_bytes(pack) for pack in made) <= 4_000_000
+    assert max(list_bytes(pack) for pack in made) <= PACKED_BYTES
     assert max(list_bytes(pack) for pack in made) / 3 <= 250_000

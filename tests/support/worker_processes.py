@@ -23,7 +23,7 @@ from spark_llm.coordination.place import FOLDER_VARIABLE
 from spark_llm.engine.engine import Engine
 from spark_llm.engine.request_spec import StreamJob
 from spark_llm.serving import LocalEndpoints
-from tests.support.asking import CHAT, comes_true, distinct
+from tests.support.asking import CHAT, comes_true
 
 PATIENCE_S = 120.0
 _PROCESSES = multiprocessing.get_context("forkserver")  # its server has imported everything, as pyspark.daemon has
@@ -180,7 +180,7 @@ def _work(commands: Connection, job: Job) -> None:
 
 def _ask(engine: Engine, commands: Connection, log: list[str], rows: int, stage: int) -> None:
     begin = time.monotonic()
-    texts = [f"{os.getpid()} {text}" for text in distinct(rows)]
+    texts = [f"{os.getpid()} row {row}" for row in range(rows)]
     chunks = engine.stream(CHAT, iter([texts]), StreamJob(stage=stage))
     results = [result for chunk in chunks for result in chunk if result is not None]
     errors: list[str] = [result.error.kind for result in results if result.error is not None]

@@ -19,7 +19,9 @@ from pyspark.sql.types import StructType
 from spark_llm import schemas
 from spark_llm.errors import KINDS, InputTypeError
 from spark_llm.protocol.values import Result, RowError, ToolCall, Usage
-from spark_llm.udf.columns import SLICE_ROWS, arrow_rows, pandas_rows, to_arrow, to_pandas
+from spark_llm.udf.columns import arrow_rows, pandas_rows, to_arrow, to_pandas
+from spark_llm.udf.slices import SLICE_ROWS
+from tests.support.strategies import usages
 
 SCHEMAS = {
     "chat": schemas.CHAT,
@@ -52,7 +54,7 @@ RESULTS = st.builds(
     choices=st.none() | st.lists(TEXTS, max_size=3),
     embedding=st.none() | st.lists(FLOATS, min_size=1, max_size=5).map(lambda vector: array("f", vector).tobytes()),
     finish_reason=TEXTS,
-    usage=st.none() | st.builds(Usage, *[COUNTS] * 6, TEXTS),
+    usage=st.none() | usages(COUNTS),
     model=TEXTS,
     request_id=TEXTS,
     attempts=st.integers(0, 1_000),
@@ -250,6 +252,14 @@ def test_a_wrong_type_raises(column: Any, conversations: bool) -> None:  # noqa:
     """The first batch raises, before any request, and the message ends in a hint."""
     with pytest.raises(InputTypeError, match=r"(?s)called on .+ Hint: .+\.$"):
         read(column, conversations=conversations)
+
+
+@pytest.mark.parametrize("conversations", [True, False])
+def test_a_column_of_bytes_raises_with_a_hint(conversations: bool) -> None:  # noqa: FBT001 -- a table
+    """Images go into a template: of a chat, not of completions or embeddings."""
+    for reader, column in ((read, pa.array([b"a"])), (read_pandas, pd.Series([b"a"]))):
+        with pytest.raises(InputTypeError, match=r"called on b\w+\. Hint: chat_udf takes images, .* a field"):
+            reader(column, conversations=conversations)
 
 
 def test_only_a_chat_takes_conversations() -> None:

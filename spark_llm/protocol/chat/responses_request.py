@@ -4,7 +4,7 @@ Wire format: the OpenAI Responses request (`instructions`, `input` items, `text.
 takes it too. Nothing is stored at the provider, unless `extra_body` says so.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,12 @@ from spark_llm.protocol.chat.conversation import (
     with_instructions,
     without_system_messages,
 )
-from spark_llm.protocol.json_codec import read_json, request_body, write_json
-from spark_llm.protocol.media import Media
+from spark_llm.protocol.json_codec import Pieces, json_list, read_json, request_body, write_json
 from spark_llm.protocol.task import UnsendableError
-from spark_llm.protocol.values import Content, Failure, Message, Part, RowError
+from spark_llm.protocol.values import Content, Message, Part
 
 MIN_TOKENS = 16
 """The least `max_output_tokens` that servers take."""
-
-Pieces = Iterator[bytes]  # of JSON
 
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _MEMBERS = {  # of fields, by the name in chat completions
@@ -128,8 +125,8 @@ def responses_body(
     Raises `UnsendableError` as `input_fields` does.
     """
     members = [member for member in (parameters.text, text_format) if member]
-    text = [b'"text":{' + b",".join(members) + b"}"] if members else []
-    return request_body(model, parameters.fields, b",".join([*text, b"".join(conversation)]))
+    text = [b'"text":{', b",".join(members), b"},"] if members else []
+    return request_body(model, parameters.fields, *text, *conversation)
 
 
 def input_fields(content: Content, system: str | None, more: str | None, *, folded: bool) -> Pieces:
@@ -151,7 +148,7 @@ def input_fields(content: Content, system: str | None, more: str | None, *, fold
             yield from _instructions(head)
             messages.pop(0)
     yield b'"input":'
-    yield from _list_of(item for message in messages for item in _items(message))
+    yield from json_list(item for message in messages for item in _items(message))
 
 
 def _instructions(text: str | None) -> Pieces:
@@ -181,7 +178,7 @@ def _item(head: Mapping[str, object], name: str, content: object, text_type: str
     """Write an item with its content, a text or a list of parts, in the field `name`."""
     yield write_json(head)[:-1] + b',"' + name.encode() + b'":'
     if isinstance(content, list):
-        yield from _list_of(_part(part, text_type) for part in content)
+        yield from json_list(_part(part, text_type) for part in content)
     else:
         yield write_json(content)
     yield b"}"
@@ -191,26 +188,11 @@ def _part(part: Part, text_type: str) -> Pieces:
     if isinstance(part, str):
         yield write_json({"type": text_type, "text": part})
     elif part.kind == "audio":
-        raise UnsendableError(Failure(RowError("invalid_request", None, _NO_AUDIO, retryable=False)))
-    elif part.kind == "image":
-        yield b'{"type":"input_image","image_url":' + _url(part) + b"}"
+        raise UnsendableError.of_input(_NO_AUDIO)
     elif part.url is not None:
-        yield write_json({"type": "input_file", "file_url": part.url})
+        kind, field = ("input_image", "image_url") if part.kind == "image" else ("input_file", "file_url")
+        yield write_json({"type": kind, field: part.url})
+    elif part.kind == "image":
+        yield from (b'{"type":"input_image","image_url":', *part.data_url, b"}")
     else:
-        yield b'{"type":"input_file","filename":"file.pdf","file_data":' + _url(part) + b"}"
-
-
-def _url(media: Media) -> bytes:
-    """Write the URL of media, or their bytes as one."""
-    if media.data is None:
-        return write_json(media.url)
-    return b'"data:%b;base64,%b"' % ((media.mime_type or "").encode(), write_json(media.data)[1:-1])
-
-
-def _list_of(entries: Iterable[Pieces]) -> Pieces:
-    separator = b"["
-    for pieces in entries:
-        yield separator
-        yield from pieces
-        separator = b","
-    yield b"[]" if separator == b"[" else b"]"
+        yield from (b'{"type":"input_file","filename":"file.pdf","file_data":', *part.data_url, b"}")

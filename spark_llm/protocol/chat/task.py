@@ -93,8 +93,8 @@ class Chat(Task):
             return responses_body(model, self._responses_parameters, text_format, conversation)
         messages = messages_field(content, system, schema_text, folded=folded)
         if output is None or schema_text is not None:
-            return request_body(model, self.parameters, messages)
-        return request_body(model, self.parameters, output.response_format + b"," + messages)
+            return request_body(model, self.parameters, *messages)
+        return request_body(model, self.parameters, output.response_format, b",", *messages)
 
     def decode(self, response: Response, count: int, wire_format: int = 0) -> Outcome:  # noqa: ARG002 -- always one
         """Read the choices; an answer that is empty because its tokens ran out is `truncated`.
@@ -177,6 +177,8 @@ class Chat(Task):
 
     def _parts(self, item: Item) -> tuple[Content, str | None, StructuredOutput | None]:
         """Return a prompt's content, its instructions and its output type."""
+        if isinstance(item, bytes):
+            raise TypeError("the columns of a row are no prompt")
         if not isinstance(item, Prompt):
             return item, self.system, self.output
         system = self.system if item.system is None else item.system

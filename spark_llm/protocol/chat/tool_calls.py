@@ -10,7 +10,7 @@ from typing import Any
 
 from spark_llm.errors import HINT
 from spark_llm.protocol.json_codec import write_json
-from spark_llm.protocol.values import Content, Message, RowError, ToolCall
+from spark_llm.protocol.values import Message, ToolCall
 from spark_llm.text.excerpt import excerpt
 
 TOOL_FIELDS = frozenset({"tool_calls", "tool_call_id"})
@@ -70,18 +70,12 @@ def correction(calls: Sequence[ToolCall], text: str | None, defect: str) -> list
     ]
 
 
-def checked_messages(messages: Sequence[Message]) -> Content | RowError:
-    """Return a conversation without tool fields that are null; the error of one whose tool fields are incomplete."""
-    kept = [message and _without_nulls(message) for message in messages]
-    for number, message in enumerate(kept, 1):
+def incomplete_call(conversation: Sequence[Message]) -> str | None:
+    """Return what the first message with an incomplete call, or result of one, lacks; None where none does."""
+    for number, message in enumerate(conversation, 1):
         if message and (missing := _missing(message)) is not None:
-            text = f"Message {number} {missing}.{HINT}copy it from the tool_calls of the answer."
-            return RowError("invalid_request", None, text, retryable=False)
-    return kept
-
-
-def _without_nulls(message: Message) -> Message:
-    return {name: value for name, value in message.items() if value or name not in TOOL_FIELDS}
+            return f"Message {number} {missing}.{HINT}copy it from the tool_calls of the answer."
+    return None
 
 
 def _missing(message: Message) -> str | None:

@@ -35,7 +35,7 @@ class CustomModel(ThreadedModel):
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
         self.feature_serving = feature_serving
         self._function = function
-        self._takes_params = "params" in inspect.signature(function).parameters
+        self._takes_params = _takes_params(function)
 
     async def predict(self, request: PredictionRequest) -> Predictions:
         """Return the function's predictions."""
@@ -56,6 +56,13 @@ class CustomModel(ThreadedModel):
 
     def _stop(self) -> None:
         """Stop nothing."""
+
+
+def _takes_params(function: PredictFunction) -> bool:
+    try:
+        return "params" in inspect.signature(function).parameters
+    except ValueError:  # some builtins tell no signature
+        return False
 
 
 def _function_input(request: PredictionRequest) -> Any:  # noqa: ANN401 -- a DataFrame, or any value of JSON

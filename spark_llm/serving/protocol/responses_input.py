@@ -96,40 +96,59 @@ ItemT = TypeVar("ItemT", bound=msgspec.Struct)
 
 def read_input(given: str | Sequence[Any] | None, instructions: str | None) -> list[Message]:
     """Return the conversation of an input, after the instructions; raises `Refused` with the path of what is wrong."""
-    messages = [Message("system", instructions)] if instructions is not None else []
+    first = [] if instructions is None else [Message("system", instructions)]
     if isinstance(given, str):
-        return [*messages, Message("user", given)]
-    called: dict[str, bool] = {}  # whether each call has its result
-    follows_call = False
+        return [*first, Message("user", given)]
+    conversation = _Conversation(first)
     for number, item in enumerate(given or ()):
-        where = f"input[{number}]"
+        conversation.add(item, f"input[{number}]")
+    return conversation.end()
+
+
+class _Conversation:
+    """The messages that items make, one after the other."""
+
+    def __init__(self, first: list[Message]) -> None:
+        self._messages = first
+        self._has_result: dict[str, bool] = {}  # by the ids of calls
+        self._follows_call = False
+
+    def add(self, item: Any, where: str) -> None:  # noqa: ANN401 -- any value of JSON
+        """Add an item; thoughts are not read."""
         kind = item.get("type", "message") if isinstance(item, dict) else None
         if kind not in ITEM_TYPES:
             raise unknown_value("" if kind is None else str(kind), ITEM_TYPES, where)
-        if kind == "reasoning":
-            continue
         if kind == "function_call":
-            call = _read(item, CallItem, where)
-            called[call.call_id] = False
-            tool = CalledTool(call.call_id, CalledFunction(call.name, call.arguments))
-            if follows_call:  # calls in parallel are one message
-                messages[-1].tool_calls = [*(messages[-1].tool_calls or ()), tool]
-            else:
-                messages.append(Message("assistant", tool_calls=[tool]))
+            self._add_call(_read(item, CallItem, where))
         elif kind == "function_call_output":
-            result = _read(item, ResultItem, where)
-            if result.call_id not in called:
-                message = f"No tool call found for function call output with call_id {result.call_id}."
-                raise Refused.bad_request(message, param="input")
-            called[result.call_id] = True
-            text = result.output if isinstance(result.output, str) else "".join(part.text for part in result.output)
-            messages.append(Message("tool", text, tool_call_id=result.call_id))
+            self._add_result(_read(item, ResultItem, where))
+        elif kind == "message":
+            self._messages.append(_read_message(item, where))
+        self._follows_call = kind == "function_call" or (kind == "reasoning" and self._follows_call)
+
+    def _add_call(self, call: CallItem) -> None:
+        self._has_result[call.call_id] = False
+        tool = CalledTool(call.call_id, CalledFunction(call.name, call.arguments))
+        if self._follows_call:  # calls in parallel are one message
+            self._messages[-1].tool_calls = [*(self._messages[-1].tool_calls or ()), tool]
         else:
-            messages.append(_read_message(item, where))
-        follows_call = kind == "function_call"
-    if unanswered := [call_id for call_id, is_answered in called.items() if not is_answered]:
-        raise Refused.bad_request(f"No tool output found for function call {unanswered[0]}.", param="input")
-    return messages
+            self._messages.append(Message("assistant", tool_calls=[tool]))
+
+    def _add_result(self, result: ResultItem) -> None:
+        if result.call_id not in self._has_result:
+            message = f"No tool call found for function call output with call_id {result.call_id}."
+            raise Refused.bad_request(message, param="input")
+        self._has_result[result.call_id] = True
+        text = result.output if isinstance(result.output, str) else "".join(part.text for part in result.output)
+        self._messages.append(Message("tool", text, tool_call_id=result.call_id))
+
+    def end(self) -> list[Message]:
+        """Return the messages; raises `Refused` for a call without its result."""
+        for call_id in (call_id for call_id, has_result in self._has_result.items() if not has_result):
+            raise Refused.bad_request(f"No tool output found for function call {call_id}.", param="input")
+        if not self._messages:
+            raise Refused.bad_request("Invalid request: the input has no message.", param="input")
+        return self._messages
 
 
 def _read_message(item: dict[str, Any], where: str) -> Message:

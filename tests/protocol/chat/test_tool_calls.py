@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.protocol.chat.task import Chat
-from spark_llm.protocol.chat.tool_calls import checked_messages, correction, defect_of, read_calls
+from spark_llm.protocol.chat.tool_calls import correction, defect_of, read_calls
 from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.task import FOLDED
 from spark_llm.protocol.values import Answer, Failure, Outcome, Prompt, Response, Result, RowError, ToolCall, Usage
+from spark_llm.udf.conversations import conversation_row
 from tests.support.strategies import JSON, REPLIES, TEXTS
 
 TOOLS = Chat(tools=True)
@@ -199,7 +200,7 @@ TURNS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("wire_format", [0, FOLDED])
 def test_tool_fields_are_written_as_the_api_has_them(wire_format: int) -> None:
     """Null fields are not sent, and a call is a function."""
-    messages = json.loads(TOOLS.encode([checked_messages(TURNS)], None, wire_format))["messages"]  # type: ignore[list-item]  # no error
+    messages = json.loads(TOOLS.encode([conversation_row(TURNS)], None, wire_format))["messages"]  # type: ignore[list-item]  # no error
 
     assert [
         {"role": "user", "content": "Where is order 3?"},
@@ -221,7 +222,7 @@ def test_tool_fields_are_written_as_the_api_has_them(wire_format: int) -> None:
 )
 def test_incomplete_tool_fields_are_the_rows_error(message: dict[str, Any], why: str) -> None:
     """It says which message, and what to copy."""
-    error = checked_messages([{"role": "user", "content": "x"}, message])
+    error = conversation_row([{"role": "user", "content": "x"}, message])
 
     assert isinstance(error, RowError)
     assert ("invalid_request", None, False) == (error.kind, error.status, error.retryable)
@@ -233,7 +234,7 @@ def test_null_messages_and_arguments_are_left() -> None:
     """The server judges the first, and gets an object for the second."""
     call = {**READ, "arguments": None}
     column: Any = [None, {"role": "assistant", "content": "x", "tool_calls": [call]}]
-    messages = checked_messages(column)
+    messages = conversation_row(column)
     first, second = json.loads(TOOLS.encode([messages], None, 0))["messages"]  # type: ignore[list-item]  # no error
 
     assert first is None

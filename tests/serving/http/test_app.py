@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.serving import echo_vector
-from tests.support.local_client import POST_PATHS, Client, chat_body, is_databricks, paths_of
+from tests.support.local_client import (
+    ENDPOINTS,
+    POST_PATHS,
+    RESPONSES_PATHS,
+    Client,
+    chat_body,
+    is_databricks,
+    paths_of,
+)
 
 CHAT = chat_body("hello big world")
 
@@ -234,7 +242,42 @@ _JSON = st.recursive(
     max_leaves=8,
 )
 _FIELDS = st.sampled_from(
-    ["messages", "prompt", "input", "n", "max_tokens", "stop", "seed", "dimensions", "stream", "temperature", "model"]
+    [
+        *(
+            "messages",
+            "prompt",
+            "input",
+            "n",
+            "max_tokens",
+            "stop",
+            "seed",
+            "dimensions",
+            "stream",
+            "temperature",
+            "model",
+        ),
+        *("tools", "tool_choice", "instructions", "text", "reasoning"),
+    ]
+)
+# Values that are nearly right, in any order and number.
+_NEARLY = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "type": st.sampled_from(["message", "function_call", "function_call_output", "reasoning", "function"]),
+            "role": st.sampled_from(["system", "user", "assistant", "tool"]),
+            "content": st.none()
+            | st.text()
+            | st.lists(st.fixed_dictionaries({"type": st.just("input_text")}, optional={"text": st.text()})),
+            "call_id": st.sampled_from(["a", "b"]),
+            "tool_call_id": st.sampled_from(["a", "b"]),
+            "name": st.just("f"),
+            "arguments": st.text(),
+            "output": st.text(),
+            "function": st.just({"name": "f"}),
+        },
+    ),
+    max_size=4,
 )
 
 
@@ -242,15 +285,16 @@ _BASES: dict[str, dict[str, object]] = {
     "chat/completions": CHAT,
     "completions": {"prompt": "a"},
     "embeddings": {"input": "a"},
+    "responses": {"input": "a"},
 }
 
 
 @given(task=st.sampled_from([*_BASES]), data=st.data())
 def test_arbitrary_fields_are_answered_or_refused(task: str, data: st.DataObject, shared: Client) -> None:
     """Any JSON in a field gets a 200 or a 4xx, and never a 5xx."""
-    path = data.draw(st.sampled_from(paths_of(task)))
-    strange = data.draw(st.dictionaries(_FIELDS, _JSON, max_size=3))
-    name = {"chat/completions": "chat", "completions": "complete", "embeddings": "embed"}[task]
+    path = data.draw(st.sampled_from(RESPONSES_PATHS if task == "responses" else paths_of(task)))
+    strange = data.draw(st.dictionaries(_FIELDS, _JSON | _NEARLY, max_size=3))
+    name = ENDPOINTS.get(task, "chat")
     raw = json.dumps({"model": name, **_BASES[task], **strange}).encode()
 
     assert shared.post(path, data=raw).status_code in {200, 400, 404}

@@ -385,6 +385,7 @@ MOVED = "In the Responses API, this parameter has moved to"
         ),
         ({"input": [{"role": "tool", "content": "a"}]}, "Invalid value: 'tool'.", "input[0]", "invalid_value"),
         ({"input": [{"role": "user"}]}, "missing required field `content` - at `$.input[0]`", "input[0]", None),
+        ({"input": [{"type": "reasoning"}]}, "the input has no message", "input", None),
         (
             {"text": {"format": {"type": "xml"}}},
             "Invalid value: 'xml'. Supported values are: 'json_object'",

@@ -39,6 +39,7 @@ def check_endpoint(arguments: argparse.Namespace, environ: Mapping[str, str]) ->
         token=_bearer(arguments.token_file),
         ca_bundle=arguments.ca_bundle,
         allow_http=arguments.allow_http,
+        api=arguments.api,
     )
     tasks = candidate_tasks(endpoint, arguments.task)
     path = tasks[0].route

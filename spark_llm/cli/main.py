@@ -112,6 +112,7 @@ def add_check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=("chat", "complete", "embed"), help="default: the endpoint's own")
     parser.add_argument("--model", help="the model, for a URL that is an OpenAI-style base")
     parser.add_argument("--served-model", help="one model behind a named endpoint")
+    parser.add_argument("--api", choices=("chat", "responses"), help="the route of a chat (default: found)")
     _add_access_arguments(parser)
 
 

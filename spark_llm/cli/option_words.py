@@ -9,6 +9,7 @@ COMMAND_LINE: Mapping[str, str] = {
     "token": "--token-file FILE",
     "ca_bundle": "--ca-bundle FILE",
     "allow_http": "--allow-http",
+    "api": "--api responses",
 }
 JOB_FILE: Mapping[str, str] = {
     "model": 'model = "NAME"',
@@ -16,6 +17,7 @@ JOB_FILE: Mapping[str, str] = {
     "token": 'token_env = "VARIABLE"',
     "ca_bundle": 'ca_bundle = "FILE"',
     "allow_http": "allow_http = true",
+    "api": 'api = "responses"',
 }
 _NAMES = "|".join(COMMAND_LINE)
 _IN_PYTHON = re.compile(

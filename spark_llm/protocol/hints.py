@@ -202,7 +202,7 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
     ),
     "invalid_request": (
         HintRule(
-            'the model is served at the Responses route; leave out api="chat", or set Endpoint(…, api="responses").',
+            'the model is served at the Responses route: set Endpoint(…, api="responses").',
             message=NAMES_ROUTE.pattern,
             url=r"/(chat/completions|invocations)(\?|$)",
         ),

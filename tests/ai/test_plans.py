@@ -115,6 +115,18 @@ def test_a_hundred_names_need_few_engines(endpoints: LocalEndpoints) -> None:
     assert len(ENGINES) <= MAX_IDLE
 
 
+def test_a_name_of_three_parts_is_a_model_of_the_gateway() -> None:
+    """It is asked there, and the workspace's endpoints at their own URLs."""
+    models = {name: Echo() for name in ("a", "system.ai.b")}
+    with LocalEndpoints(models) as endpoints:
+        workspace = spec_of(endpoints, "any")
+        found = texts_of(QueryPlan((), workspace, raises=False).arrow(batches([("a", "x"), ("system.ai.b", "y")])))
+        paths = {request.path for request in endpoints.requests}
+
+    assert ["x", "y"] == found
+    assert {"/serving-endpoints/a/invocations", "/ai-gateway/mlflow/v1/chat/completions"} == paths
+
+
 @pytest.mark.parametrize(("name", "why"), [(None, "its name is null"), ("d", "does not know the endpoint 'd'")])
 def test_a_wrong_name_raises_before_its_slice_is_sent(name: str | None, why: str, endpoints: LocalEndpoints) -> None:
     """No request is sent for the rows in front of it either."""

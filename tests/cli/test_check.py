@@ -13,6 +13,7 @@ from spark_llm.cli.main import main
 from spark_llm.serving import LocalEndpoints
 from tests.conftest import ROOT
 from tests.support.raw_server import AUTHORITY
+from tests.support.responses_server import ResponsesModel, responses_server
 from tests.support.stub_server import CHAT_RESPONSE, stub_server
 
 SECRET = "dapi-5ecret-that-must-not-be-seen"
@@ -163,6 +164,19 @@ def test_a_ca_bundle_makes_a_server_trusted(tmp_path: Path, capsys: pytest.Captu
     assert "certificate verify failed" in out
     assert "--ca-bundle FILE" in out
     assert "Endpoint(" not in out
+
+
+@pytest.mark.parametrize(("options", "requests"), [([], 2), (["--api", "responses"], 1)])
+def test_the_route_of_a_chat_is_an_option(
+    options: list[str], requests: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without it the refusal names the route, and the hint the option."""
+    with responses_server(ResponsesModel()) as server:
+        code = main(["check", f"{server.url}/v1", "--model", "m", *options])
+    out = capsys.readouterr().out
+
+    assert (0, requests) == (code, len(server.requests))
+    assert ("--api responses saves" in out) == (requests == 2)
 
 
 @pytest.mark.parametrize(

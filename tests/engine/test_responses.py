@@ -202,7 +202,7 @@ def test_a_chat_that_is_set_stays_there(server: StubServer, model: ResponsesMode
     assert {"invalid_request", "cancelled"} == set(kinds(results))
     assert model.requests[CHAT] <= 10
     assert 0 == model.requests[RESPONSES]
-    assert 'leave out api="chat"' in (results[0].error.message if results[0].error else "")
+    assert "served at the Responses route: set" in (results[0].error.message if results[0].error else "")
 
 
 def test_a_row_that_is_quoted_in_a_refusal_sinks_no_job() -> None:

@@ -86,7 +86,7 @@ CASES = [
     Case("not_found", 404, "Not Found", ELSEWHERE, "", True, "a base URL, like https://host/v1"),
     Case("not_found", 404, "Not Found", GATEWAY, TOKEN, True, "AI Gateway lists"),
     Case("not_found", 404, "Not Found", RESPONSES, "", True, "no Responses route"),
-    Case("invalid_request", 404, ONLY_RESPONSES, ELSEWHERE, "", False, 'leave out api="chat"'),
+    Case("invalid_request", 404, ONLY_RESPONSES, ELSEWHERE, "", False, "served at the Responses route: set"),
     Case(
         "invalid_request",
         400,

@@ -17,7 +17,6 @@ Spark holds, whether they are UTF-8 or not.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
 
 import pyarrow as pa
 from pyspark.errors import PySparkException
@@ -193,7 +192,8 @@ def _conversation(column: Column, kind: ArrayType) -> Column:
     def message(each: Column) -> Column:
         forms = [_or_null(_text(each.getField(name))) for name in ("role", "content")]
         if isinstance(parts, ArrayType):
-            form = _list("p", each.getField("parts"), partial(_part, names=_fields_of(parts)))
+            names = _fields_of(parts)
+            form = _list("p", each.getField("parts"), lambda part: _part(part, names))
             forms.append(F.coalesce(F.nullif(form, F.lit("p0:")), F.lit("")))  # no parts: as without the field
         return F.when(each.isNotNull(), F.concat(F.lit("m"), *forms)).otherwise(F.lit("n"))
 

@@ -6,17 +6,22 @@ for each kind of column, so no name of the user's meets one of these.
 Expressions are SQL, because classic PySpark takes about ten calls to Java for each operator of a `Column`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
-from pyspark.sql.types import DataType, StringType
+from pyspark.sql.types import ArrayType, BinaryType, DataType, StringType, StructField, StructType
 
 from spark_llm.enrich.column_types import is_comparable, nullable
 from spark_llm.enrich.plan import RunPlan
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.chat.content import BYTES_PER_TOKEN
 from spark_llm.protocol.identifiers import named, quoted, struct
+from spark_llm.protocol.media import IMAGE_TOKENS
+from spark_llm.udf.template_columns import URL
+
+MEDIA_BYTES = IMAGE_TOKENS * BYTES_PER_TOKEN  # of a text with as many tokens as a photo
 
 
 def col(*parts: str) -> Column:
@@ -146,9 +151,48 @@ def any_of(conditions: Iterable[str]) -> str:
 
 
 def text_size(argument: Column, kind: DataType) -> Column:
-    """Return about how many bytes a value has as text."""
+    """Return about how many bytes a value has as text; an image, a PDF or audio counts as `MEDIA_BYTES`."""
+    if _may_hold_media(kind):
+        return _sum_over(argument.cast(nullable(kind, numbered=True)), kind, F.octet_length, MEDIA_BYTES)
     text = argument if isinstance(kind, StringType) else F.to_json(F.struct(argument))
     return F.coalesce(F.octet_length(text), F.lit(0))
+
+
+def media_count(argument: Column, kind: DataType) -> Column:
+    """Return how many images, PDFs and audio clips a value has."""
+    if not _may_hold_media(kind):
+        return F.lit(0)
+    return _sum_over(argument.cast(nullable(kind, numbered=True)), kind, lambda _: F.lit(0), 1)
+
+
+def _sum_over(value: Column, kind: DataType, of_text: Callable[[Column], Column], of_media: int) -> Column:
+    """Return the sum over the texts and the media in a value, whose fields have numbers for names."""
+    match kind:
+        case BinaryType():
+            return F.when(value.isNotNull(), of_media).otherwise(0)
+        case StructType(fields=fields):
+            parts = [
+                _sum_over(value.getField(f"f{n}"), _kind_of(field), of_text, of_media) for n, field in enumerate(fields)
+            ]
+            return reduce(Column.__add__, parts, F.lit(0))
+        case ArrayType(elementType=element):
+            sums = F.transform(value, lambda each: _sum_over(each, element, of_text, of_media))
+            return F.coalesce(F.aggregate(sums, F.lit(0), lambda total, each: total + each), F.lit(0))
+    return F.coalesce(of_text(value.cast("string")), F.lit(0))
+
+
+def _kind_of(field: StructField) -> DataType:
+    """Return the type of a field; the URL of an image stands for its bytes."""
+    return BinaryType() if field.name == "url" or field.name.startswith(URL) else field.dataType
+
+
+def _may_hold_media(kind: DataType) -> bool:
+    match kind:
+        case StructType(fields=fields):
+            return any(_may_hold_media(_kind_of(field)) for field in fields)
+        case ArrayType(elementType=element):
+            return _may_hold_media(element)
+    return isinstance(kind, BinaryType)
 
 
 def key_counts(key: Sequence[str]) -> dict[str, str]:

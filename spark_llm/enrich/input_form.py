@@ -17,7 +17,6 @@ A hash is Spark's xxhash64 of one number, which is another one for each other nu
 """
 
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
@@ -157,7 +156,8 @@ def _conversation(column: Column, kind: ArrayType) -> Column:
     def message(each: Column) -> Column:  # without parts and calls it has the same form as without these fields
         forms = [or_null(text_form(each.getField(name))) for name in ("role", "content")]
         if isinstance(parts, ArrayType):
-            form = list_form("p", each.getField("parts"), partial(_part, names=_fields_of(parts)))
+            names = _fields_of(parts)
+            form = list_form("p", each.getField("parts"), lambda part: _part(part, names))
             forms.append(F.coalesce(F.nullif(form, F.lit("p0:")), F.lit("")))
         if "tool_calls" in fields:
             calls = each.getField("tool_calls")

@@ -71,14 +71,14 @@ def _column(prompt: PromptBuilder, name: str, given: Column | str | by_url) -> C
 
 def _own_fields(prompt: PromptBuilder, name: str, column: Column, *, by_its_url: bool) -> dict[str, Column]:
     """Return the struct's fields for one field of the template."""
-    text = column.cast("string")
+    text, type_name = column.cast("string"), F.typeof(column)
     if by_its_url:
         return {f"{URL}{name}": text}
-    if not prompt.takes_media(name):
-        return {name: text}
-    is_binary = F.typeof(column) == "binary"
-    # The cast to a string and back changes no byte, and has one type, whatever that of the column is.
-    return {name: F.when(~is_binary, text), f"{MEDIA}{name}": F.when(is_binary, text.cast("binary"))}
+    parts = {name: F.when(type_name != "binary", text)}
+    if prompt.takes_media(name):
+        # The cast to a string and back changes no byte, and has one type, whatever that of the column is.
+        parts[f"{MEDIA}{name}"] = F.when(type_name == "binary", text.cast("binary"))
+    return parts
 
 
 def _unsupported(prompt: PromptBuilder, name: str, column: Column, *, by_its_url: bool) -> Column:

@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spark_llm.protocol.media import Media, MediaError, media_at, media_of
-from tests.support.parts import FILES, JPEG, MP3, UNKNOWN
+from tests.support.media import MP3
+from tests.support.parts import FILES, JPEG, UNKNOWN
 
 KINDS = {"image": "image", "application": "file", "audio": "audio"}
 

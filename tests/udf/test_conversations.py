@@ -15,7 +15,8 @@ from spark_llm.errors import InputTypeError
 from spark_llm.protocol.media import media_at, media_of
 from spark_llm.protocol.values import RowError
 from spark_llm.udf.columns import arrow_rows, pandas_rows
-from tests.support.parts import FILES, PDF, PNG, UNKNOWN
+from tests.support.media import PDF
+from tests.support.parts import FILES, PNG, UNKNOWN
 
 FIELDS = [("type", pa.string()), ("text", pa.string()), ("data", pa.binary()), ("url", pa.string())]
 PART = pa.struct(FIELDS)

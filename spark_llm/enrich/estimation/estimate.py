@@ -1,6 +1,6 @@
 """The estimate of a run, without asking: `estimate`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Literal
@@ -11,7 +11,16 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructType
 
 from spark_llm.enrich.api import job_of
-from spark_llm.enrich.changes import any_of, argument_name, asked_condition, check_key, col, key_counts, text_size
+from spark_llm.enrich.changes import (
+    any_of,
+    argument_name,
+    asked_condition,
+    check_key,
+    col,
+    key_counts,
+    media_count,
+    text_size,
+)
 from spark_llm.enrich.column_types import find_field, same_of
 from spark_llm.enrich.estimation.report import ColumnEstimate, Estimate
 from spark_llm.enrich.estimation.row_cost import (
@@ -29,6 +38,7 @@ from spark_llm.metering.chunking import Limits
 from spark_llm.metering.prices import Price, Prices
 from spark_llm.metering.tally import TOKENS, Tally
 from spark_llm.protocol.identifiers import named, quoted, struct
+from spark_llm.protocol.media import IMAGE_TOKENS
 from spark_llm.usage.answers import AnswerColumn
 from spark_llm.usage.counts import tally_aggregates, tally_of
 from spark_llm.validation.arguments import checks_arguments
@@ -55,7 +65,7 @@ def estimate(
     It asks, writes and creates nothing. It counts the rows by the query with which a run begins. Their tokens follow
     from the answers in the target, where there are any: tokens of a prompt grow with its length, those of an answer are
     the mean. Else a prompt is guessed at a token for four bytes of its request, with the instructions and the JSON
-    around the text, and an answer at `max_tokens`.
+    around the text, and an answer at `max_tokens`. An image, a PDF or audio counts as 1,000 tokens.
 
     Args:
         spark: The session.
@@ -83,7 +93,7 @@ def estimate(
     counts = _pending_counts(job, tables)
     estimates = {}
     for index, each in enumerate(tables.plan.filled):
-        wanted = _Texts(counts[f"rows_{index}"], counts[f"bytes_{index}"])
+        wanted = _Texts(counts[f"rows_{index}"], counts[f"bytes_{index}"], counts[f"media_{index}"])
         known = tables.target if wanted.rows else None
         price = job.prices.get(each.name)
         sample = None if known is None else _sample(known, each, sample_rows, price)
@@ -94,10 +104,11 @@ def estimate(
 
 @dataclass(frozen=True)
 class _Texts:
-    """Inputs of rows: how many they are, and how long they are in bytes, without the instructions."""
+    """Inputs of rows: how many they are, how long in bytes without the instructions, and their media among these."""
 
     rows: int
     bytes: int
+    media: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,8 +133,12 @@ def _pending_counts(job: Job, tables: Tables) -> Mapping[str, int]:
     }
     for index, each in enumerate(plan.filled):
         asked = col("asks", each.name)
-        size = _bytes([(col(argument_name(index, place)), kind) for place, kind in enumerate(each.argument_types)])
-        counts |= {f"rows_{index}": F.count_if(asked), f"bytes_{index}": _sum(F.when(asked, size))}
+        inputs = [(col(argument_name(index, place)), kind) for place, kind in enumerate(each.argument_types)]
+        counts |= {
+            f"rows_{index}": F.count_if(asked),
+            f"bytes_{index}": _sum(F.when(asked, _total(text_size, inputs))),
+            f"media_{index}": _sum(F.when(asked, _total(media_count, inputs))),
+        }
     [row] = pending.agg(*(count.alias(name) for name, count in counts.items())).collect()
     check_key(pending, plan.key, row.asDict())
     return row.asDict()
@@ -145,7 +160,7 @@ def _sample(target: DataFrame, each: FilledColumn, max_rows: int, price: Price |
         .select(
             F.expr(f"{kept} AS answer"),
             (each.fingerprint.eqNullSafe(col(each.fingerprint_name)) if comparable else F.lit(False)).alias("same"),
-            (F.lit(0) if arguments is None else _bytes(arguments)).alias("size"),
+            (F.lit(0) if arguments is None else _total(text_size, arguments)).alias("size"),
         )
         .orderBy(F.desc("same"))
         .limit(max_rows)
@@ -188,7 +203,8 @@ def _column_estimate(each: FilledColumn, wanted: _Texts, sample: _Sample | None,
         prompt = guessed_prompt_tokens(task, wanted.rows, wanted.bytes)
         tally = guessed_tally(task, wanted.rows, wanted.bytes)
         around = f" and {guessed_prompt_tokens(task, 1, 0):,} tokens around each" if instructions else ""
-        rests_on = f"guessed from the length of the texts{around}" + _answer_note(max_answer_tokens(task))
+        media = f", {IMAGE_TOKENS:,} for each image, PDF or audio" if wanted.media else ""
+        rests_on = f"guessed from the length of the texts{around}{media}" + _answer_note(max_answer_tokens(task))
     completion = None if tally is None else tally.total_tokens - tally.prompt_tokens
     usd = None if tally is None or price is None else price.cost(tally)
     return ColumnEstimate(wanted.rows, prompt, completion, usd, rests_on)
@@ -222,8 +238,8 @@ def _scaled(sample: _Sample, wanted: _Texts, instructions: int) -> Tally:
     return replace(scaled(sample.tally), asked=wanted.rows, tiers=tiers)
 
 
-def _bytes(arguments: Sequence[tuple[Column, DataType]]) -> Column:
-    return reduce(Column.__add__, (text_size(argument, kind) for argument, kind in arguments), F.lit(0))
+def _total(measure: Callable[[Column, DataType], Column], arguments: Sequence[tuple[Column, DataType]]) -> Column:
+    return reduce(Column.__add__, (measure(argument, kind) for argument, kind in arguments), F.lit(0))
 
 
 def _sum(column: Column) -> Column:

@@ -7,11 +7,10 @@ from spark_llm.enrich.plan import FilledColumn, RunPlan
 from spark_llm.metering.chunking import PerRow
 from spark_llm.metering.prices import Price
 from spark_llm.metering.tally import Tally
+from spark_llm.protocol.chat.content import BYTES_PER_TOKEN
 from spark_llm.protocol.json_codec import read_json
 from spark_llm.protocol.task import Task
 
-# Of English, as a rule of thumb; few languages and tokenizers have more tokens than one for 2 bytes.
-BYTES_PER_TOKEN = 4
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens")
 
 

@@ -7,7 +7,7 @@ from typing import cast
 from spark_llm.protocol.media import Media
 from spark_llm.protocol.values import Content, Item, Message, Part, Prompt
 
-_CHARACTERS_PER_TOKEN = 4  # of English, as a rule of thumb
+BYTES_PER_TOKEN = 4  # of English, as a rule of thumb; few languages and tokenizers have more tokens than one for 2
 
 
 def parts_of(message: Message | None) -> list[Part] | None:
@@ -33,8 +33,7 @@ def item_characters(item: Item) -> int:
     if isinstance(item, (str, bytes)):
         return len(item)
     return sum(
-        len(part) if isinstance(part, str) else part.estimated_tokens * _CHARACTERS_PER_TOKEN
-        for part in _parts_in(item)
+        len(part) if isinstance(part, str) else part.estimated_tokens * BYTES_PER_TOKEN for part in _parts_in(item)
     )
 
 

@@ -57,10 +57,11 @@ def table(options: Options, name: str) -> str:
 
 
 def make_source(spark: SparkSession, options: Options) -> None:
-    """Write the rows to ask, unless an earlier driver has; their text is an SQL expression."""
+    """Write the rows to ask, unless an earlier driver has; their text, and their photo if any, are SQL expressions."""
     made = Path(options["folder"], "source is made")
     if not made.exists():
-        rows = spark.range(0, options["rows"], 1, 2).selectExpr("id", f"{options['text']} AS text")
+        columns = ["id", *(f"{options[name]} AS {name}" for name in ("text", "photo") if name in options)]
+        rows = spark.range(0, options["rows"], 1, 2).selectExpr(*columns)
         rows.writeTo(table(options, "source")).using(format_of(options)).create()
         made.touch()
 
@@ -68,10 +69,13 @@ def make_source(spark: SparkSession, options: Options) -> None:
 def enrich(spark: SparkSession, options: Options) -> dict[str, Any]:
     """Fill the target; return the report, and how many rows, ids and right answers the target has then."""
     source, target = (table(options, name) for name in ("source", "target"))
-    chat = chat_udf(Endpoint(options["url"], token=options["token"]), policy=Policy(**options.get("policy", {})))
-    columns = {"answer": chat("text")}
+    endpoint, policy = Endpoint(options["url"], token=options["token"]), Policy(**options.get("policy", {}))
+    columns = {"answer": chat_udf(endpoint, policy=policy)("text")}
+    if "photo" in options:
+        columns = {"answer": chat_udf(endpoint, template="{text}{photo}", policy=policy)(text="text", photo="photo")}
     report = enrich_table(spark, source, target, "id", columns, chunk_rows=options["chunk_rows"], progress=False)
-    right = (F.col("answer.text") == F.col("text")) & F.col("answer.error").isNull()
+    said = F.split("answer.text", r"\[image/png ")[0]  # before what Echo says of the photo
+    right = (said == F.col("text")) & F.col("answer.error").isNull()
     found = spark.table(target).agg(
         F.count(F.lit(1)).alias("rows"), F.countDistinct("id").alias("ids"), F.count_if(right).alias("right")
     )

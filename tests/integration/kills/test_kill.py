@@ -16,6 +16,7 @@ from spark_llm.serving import LocalEndpoints
 from tests.integration.kills.conftest import CHUNK_ROWS
 from tests.integration.kills.driver import Driver, DriverEndedError
 from tests.integration.kills.job import READY
+from tests.support.media import image
 
 pytestmark = pytest.mark.waits
 
@@ -65,7 +66,8 @@ def names(kills: Sequence[Moment]) -> str:
 def asked(endpoints: LocalEndpoints) -> list[str]:
     """Return every text that was asked, in the order of the requests."""
     bodies: list[Any] = [recorded.body for recorded in endpoints.requests]
-    return [body["messages"][0]["content"] for body in bodies]
+    contents = [body["messages"][0]["content"] for body in bodies]
+    return [content if isinstance(content, str) else content[0]["text"] for content in contents]
 
 
 def run_killed(
@@ -151,6 +153,23 @@ def test_a_driver_killed_ten_times_loses_nothing(
     check(endpoints, kills, drivers, answer, tmp_path, rows=ROWS)
     assert 0 == one_more.answer()["report"]["asked"]
     assert before == endpoints.stats.requests
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [moments(3, 600, "", "written", "merging")], ids=names)
+def test_a_driver_killed_over_images_costs_a_chunk_at_most(
+    kills: Sequence[Moment],
+    options: dict[str, Any],
+    endpoints: LocalEndpoints,
+    start_driver: StartDriver,
+    tmp_path: Path,
+) -> None:
+    """Each row has an image of 20 KB, and is asked for it once."""
+    options["photo"] = f"concat(X'{image().hex()}', cast(rpad(id, 20000, '.') AS BINARY))"
+    drivers, answer = run_killed(endpoints, start_driver, 600, kills)
+
+    check(endpoints, kills, drivers, answer, tmp_path, rows=600)
+    assert endpoints.stats.requests == endpoints.stats.image_tokens  # of a token each
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, DoubleType
 
-from spark_llm import Endpoint, Policy, chat_udf, complete_udf, embed_udf, predict_udf
+from spark_llm import Endpoint, Policy, by_url, chat_udf, complete_udf, embed_udf, predict_udf
 from spark_llm.ai.udf import chat_function, known_endpoints, query_function, similarity_function
 from spark_llm.auth.credentials import Bearer
 from spark_llm.endpoint.route import Route
@@ -29,18 +29,25 @@ pytestmark = pytest.mark.one_kind
 
 MODELS = "https://models.example/v1"
 SCHEMA = """
-    text STRING, other STRING, labels ARRAY<STRING>, most SMALLINT, talk ARRAY<STRUCT<content:STRING,role:STRING>>
+    text STRING, other STRING, labels ARRAY<STRING>, most SMALLINT, talk ARRAY<STRUCT<content:STRING,role:STRING>>,
+    photo BINARY,
+    shown ARRAY<STRUCT<content:STRING,parts:ARRAY<STRUCT<url:STRING,data:BINARY,type:STRING,text:STRING>>,role:STRING>>
 """
 
 
+Part = tuple[str | None, bytes | None, str | None, str | None]  # URL, bytes, type, text
+
+
 class Values(NamedTuple):
-    """A row of the table that is asked about; a message is its content and its role."""
+    """A row of the table that is asked about; a message is its content and its role, in `shown` with parts between."""
 
     text: str | None = None
     other: str | None = None
     labels: list[str | None] | None = None
     most: int | None = None
     talk: list[tuple[str | None, str | None] | None] | None = None
+    photo: bytes | None = None
+    shown: list[tuple[str | None, list[Part | None] | None, str | None] | None] | None = None
 
 
 PIECES = ["", "a", "B", "é", "\U0001f642", "\0", "n", "t1:", "l0:", "i5:", "\t", "\u2003", "{b}", "`", "'", "\\"]
@@ -63,8 +70,19 @@ def random_values(dice: random.Random) -> Values:
 
 DICE = random.Random(7)
 ROWS = [
-    Values("Dune", "Sand.", ["good", "bad"], 7, [("Hello?", "user"), ("Hi.", "assistant")]),
-    Values("", "", [], 0, []),
+    Values(
+        text="Dune",
+        other="Sand.",
+        labels=["good", "bad"],
+        most=7,
+        talk=[("Hello?", "user"), ("Hi.", "assistant")],
+        photo=b"\x89PNG\xff",
+        shown=[
+            ("Hello?", [("https://a/b", None, None, None), (None, b"\xff", "image", None), None], "user"),
+            ("Hi.", [], "user"),
+        ],
+    ),
+    Values("", "", [], 0, [], b"", [(None, None, None), None]),
     Values("é\U0001f642\0", "t1:a", [None, ""], -32768, [(None, "user"), None, ("n", None)]),
     Values(" \t\u3000\u2028\x1c", "x", ["n", None, "t1:n"], 32767, [(None, None)]),
     Values(text="a"),
@@ -80,6 +98,7 @@ CHAT, EMBED = chat_udf(SMALL), embed_udf(SMALL)
 BRIEF = chat_udf(SMALL, template="{b}: {A}", system="Be {a}.")  # `a` and `A` are two fields
 SCORE = predict_udf(f"{MODELS}/invocations", returns=DoubleType())
 TURNS = chat_udf(SMALL, template="{turns}")
+LOOK = chat_udf(SMALL, template="{what} {photo}")
 CLASSIFY, SUMMARIZE = chat_function("classify", CHAT), chat_function("summarize", CHAT)
 QUERY = query_function(known_endpoints({"small": CHAT}), None, raises=False)
 
@@ -119,6 +138,27 @@ def model_row(**fields: tuple[Callable[[Any], bytes], Any]) -> bytes | None:
         return None
     parts = (text(name) + (b"n" if value is None else write(value)) for name, (write, value) in fields.items())
     return b"s%d:" % len(fields) + b"".join(parts)
+
+
+def media(value: bytes | None) -> bytes:
+    """Write bytes as the form has them."""
+    return b"n" if value is None else b"b%d:%b" % (len(value), hashlib.sha256(value).hexdigest().encode())
+
+
+def shown(messages: Sequence[tuple[str | None, list[Part | None] | None, str | None] | None]) -> bytes:
+    """Write a conversation with parts as the form has it; without parts a message is as in `talk`."""
+    written = []
+    for message in messages:
+        if message is None:
+            written.append(b"n")
+            continue
+        content, parts, role = message
+        written.append(b"m" + text(role) + text(content))
+        if parts:
+            written.append(b"p%d:" % len(parts))
+            for url, data, kind, said in (part or (None,) * 4 for part in parts):
+                written.append(text(kind) + text(said) + media(data) + text(url))
+    return b"c%d:" % len(messages) + b"".join(written)
 
 
 def columns(udf: ModelUDF, **named: str) -> list[Column]:
@@ -194,6 +234,30 @@ CASES = {
     ),
     "a conversation in a struct": Case(
         TURNS, lambda: [F.struct(F.col("talk").alias("turns"))], of(talk, "talk"), "9154aa85b239e4099ab448f4ecde66e1"
+    ),
+    "a conversation with parts": Case(
+        CHAT, lambda: [F.col("shown")], of(shown, "shown"), "3cd97ee34d98219416cfa160dc0823b7"
+    ),
+    "parts by name": Case(
+        TURNS, lambda: columns(TURNS, turns="shown"), of(shown, "shown"), "3cd97ee34d98219416cfa160dc0823b7"
+    ),
+    "an image by name": Case(
+        TURNS, lambda: columns(TURNS, turns="photo"), of(media, "photo"), "939074c8c3bde1888ca37b02ff8d0f11"
+    ),
+    "an image in a struct": Case(
+        TURNS, lambda: [F.struct(F.col("photo").alias("turns"))], of(media, "photo"), "939074c8c3bde1888ca37b02ff8d0f11"
+    ),
+    "an image beside texts": Case(
+        LOOK,
+        lambda: columns(LOOK, photo="photo", what="text"),
+        then(of(media, "photo"), of(text, "text")),
+        "33fe607acccbe3c9ef562414788b54d6",
+    ),
+    "an image by its URL": Case(
+        TURNS,
+        lambda: [cast("Column", TURNS.argument(turns=by_url("text")))],
+        lambda row: None if row.text is None else b"u" + text(row.text)[1:],
+        "a887e9233ad2d866db7ec7861a2dcf53",
     ),
     "a text by name": Case(
         TURNS, lambda: columns(TURNS, turns="text"), of(text, "text"), "fbb7f9bfcb8b36878f13e9bd6945131a"

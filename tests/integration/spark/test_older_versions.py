@@ -18,7 +18,8 @@ from tests.integration.spark.test_usage import Metered
 
 pytestmark = pytest.mark.one_kind
 
-NEWEST = ["cache_write_tokens", "service_tier"]
+NEWEST = ["cache_write_tokens", "service_tier", "image_tokens", "audio_tokens"]
+LAST = NEWEST[2:]  # which the version before lacks
 PRICE = Price(3, 15, cached=0.3, cache_write=3.75, tiers={"flex": 0.5})
 ROW_USD = (10 * 3 + 60 * 0.3 + 30 * 3.75 + 10 * 15) / 1e6
 
@@ -50,7 +51,8 @@ def test_a_target_of_an_older_version_gets_the_fields_that_it_lacks(
     assert 18 == rows.where("id < 20 AND answer.usage.cached_tokens = 60 AND answer.usage.service_tier IS NULL").count()
     assert (9, 270, 270) == (report.asked, report.cache_write_tokens, new.cache_write_tokens)
     assert pytest.approx((5 + 4 / 2) * ROW_USD) == report.usd == new.usd
-    assert report.notes == ("answer.usage is of an older version: 'cache_write_tokens', 'service_tier' were added.",)
+    named = ", ".join(map(repr, NEWEST))
+    assert report.notes == (f"answer.usage is of an older version: {named} were added.",)
     without_writes = 9 * (ROW_USD + 30 * (3 - 3.75) / 1e6)  # old answers tell no tier and no write
     assert estimated.usd == pytest.approx(without_writes, rel=0.05)
 

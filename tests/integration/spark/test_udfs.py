@@ -26,9 +26,9 @@ def test_chat_answers_each_row(spark: SparkSession, endpoints: LocalEndpoints, a
     answers = answers.select("id", "r.text", "r.finish_reason", "r.usage.*", "r.model", "r.attempts", "r.error").cache()
     expected = spark.createDataFrame(
         [
-            (1, "one word", "stop", 2, 2, 4, None, None, None, None, "echo", 1, None),
-            (2, *[None] * 12),
-            (3, "three", "stop", 1, 1, 2, None, None, None, None, "echo", 1, None),
+            (1, "one word", "stop", 2, 2, 4, *[None] * 6, "echo", 1, None),
+            (2, *[None] * 14),
+            (3, "three", "stop", 1, 1, 2, *[None] * 6, "echo", 1, None),
         ],
         answers.schema,
     )

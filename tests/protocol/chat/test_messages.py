@@ -13,7 +13,8 @@ from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.media import Media, media_at, media_of
 from spark_llm.protocol.task import RESPONSES, UnsendableError
 from spark_llm.protocol.values import Item, Message, Part, Prompt
-from tests.support.parts import CONVERSATIONS_WITH_PARTS, JPEG, PDF, PNG, TAGGED_MP3, WAV
+from tests.support.media import PDF
+from tests.support.parts import CONVERSATIONS_WITH_PARTS, JPEG, PNG, TAGGED_MP3, WAV
 from tests.support.strategies import plain
 
 

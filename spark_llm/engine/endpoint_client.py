@@ -11,6 +11,7 @@ from spark_llm.engine.row_stream import Stream
 from spark_llm.errors import ConfigError
 from spark_llm.flow.judge import RefusalJudge
 from spark_llm.flow.request import Request
+from spark_llm.protocol.bodies import RequestBody
 from spark_llm.protocol.hints import with_hint
 from spark_llm.protocol.task import RESPONSES, UnsendableError
 from spark_llm.protocol.urls import masked_url, responses_url
@@ -78,7 +79,7 @@ class EndpointClient:
             self._renewal = asyncio.get_running_loop().run_in_executor(None, self._keeper.renew_if_needed)
             self._renewal.add_done_callback(_retrieve_error)
 
-    async def _post(self, http: HTTPClient, request: Request, body: bytes, judge: RefusalJudge) -> Response:
+    async def _post(self, http: HTTPClient, request: Request, body: RequestBody, judge: RefusalJudge) -> Response:
         """Send a request, and again where another token can be had than the one that was refused."""
         tokens = 0
         while True:

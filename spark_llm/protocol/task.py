@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Protocol
 
+from spark_llm.protocol.bodies import RequestBody
 from spark_llm.protocol.parameters import is_repeatable
 from spark_llm.protocol.urls import is_databricks, is_serving
 from spark_llm.protocol.values import Failure, Item, Outcome, Response, Result, RowError
@@ -89,7 +90,7 @@ class Task(Protocol):
         """Whether this input is never sent, and its result is null; by default all are sent, blank ones too."""
         return False
 
-    def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:
+    def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> RequestBody:
         """Write a request's body, for one item or for as many as `max_inputs` allows.
 
         Raises `UnsendableError` for what the wire format has no place for.

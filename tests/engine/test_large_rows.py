@@ -57,7 +57,7 @@ def test_a_row_larger_than_that_is_read_by_itself(endpoints: LocalEndpoints) -> 
     """No row is too large to be read: one at a time is."""
     rows = [[f"row {number} ".ljust(2 * MIN_BACKLOG_BYTES, "x")] for number in range(3)]
 
-    assert [None] * 3 == kinds(ask(engine(endpoints), rows))
+    assert [None] * 3 == kinds(ask(engine(endpoints, policy=Policy(max_request_mb=16)), rows))
 
 
 def test_media_are_freed_when_their_row_is_answered() -> None:

@@ -57,7 +57,7 @@ def send(writer: BodyWriter, batches: list[list[Indexed]], batch_size: int = 1) 
     answered: list[int] = []
     while going := scheduler.ready(0.0):
         for request in going:
-            bodies.append(request.body or b"")
+            bodies.append(bytes(request.body or b""))
             answered += [number for number, _ in request.inputs]
             scheduler.on_answer(request, Answer([Result(text="a") for _ in request.inputs], None), 0.0, 0.1)
     refused = {number for request, _ in scheduler.unsendable for number, _ in request.inputs}

@@ -12,9 +12,10 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
+from spark_llm.protocol.bodies import request_body
 from spark_llm.protocol.failures import failure_of, invalid_response_failure
 from spark_llm.protocol.fields import header_of
-from spark_llm.protocol.json_codec import NotJSONError, read_json, request_body, write_json
+from spark_llm.protocol.json_codec import NotJSONError, read_json, write_json
 from spark_llm.protocol.masking import without_secrets
 from spark_llm.protocol.predictions.scalars import Misfit
 from spark_llm.protocol.predictions.values import float_hook, read_predictions

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from spark_llm.protocol.bodies import request_body
 from spark_llm.protocol.chat.content import digested, item_bytes, item_characters, media_in
 from spark_llm.protocol.chat.messages import messages_field
 from spark_llm.protocol.chat.task import Chat
@@ -36,7 +37,7 @@ def on_the_wire(part: Part) -> dict[str, Any]:
 
 def sent(item: Item) -> Any:  # noqa: ANN401 -- JSON
     """Return the messages of a request."""
-    return json.loads(Chat().encode([item], "m", 0))["messages"]
+    return json.loads(bytes(Chat().encode([item], "m", 0)))["messages"]
 
 
 @given(CONVERSATIONS_WITH_PARTS)
@@ -90,7 +91,8 @@ def test_instructions_join_a_system_message_with_parts() -> None:
 
 def written(conversation: list[Message], more: str, *, folded: bool = False) -> Any:  # noqa: ANN401 -- JSON
     """Return the messages of a request with more instructions."""
-    return json.loads(b"{" + b"".join(messages_field(conversation, None, more, folded=folded)) + b"}")["messages"]
+    body = request_body(None, b"{}", *messages_field(conversation, None, more, folded=folded))
+    return json.loads(bytes(body))["messages"]
 
 
 def test_a_file_by_its_url_is_refused() -> None:
@@ -100,8 +102,8 @@ def test_a_file_by_its_url_is_refused() -> None:
     for item in (refused, Prompt(refused)):
         with pytest.raises(UnsendableError, match="Hint: pass its bytes as data"):
             Chat().encode([item], None, 0)
-    assert b"https://a.example/b.pdf" in Chat().encode([refused], None, RESPONSES)
-    assert b"https://a.example/b.png" in Chat().encode([[IMAGES]], None, 0)
+    assert b"https://a.example/b.pdf" in bytes(Chat().encode([refused], None, RESPONSES))
+    assert b"https://a.example/b.png" in bytes(Chat().encode([[IMAGES]], None, 0))
 
 
 IMAGES: Message = {"role": "user", "content": [media_at("https://a.example/b.png"), media_of(PDF)]}

@@ -4,7 +4,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from spark_llm.enrich.input_form import row_form
+from spark_llm.enrich.fingerprints.input_form import row_form
 
 pytestmark = pytest.mark.one_kind
 

@@ -15,7 +15,8 @@ every version and every setting. Each value has its type and its length in front
     n                          a null inside a list, a conversation, a message, a part or a call
 
 The columns of a custom model may have any type; `input_form` has their forms. Arguments follow each other, and so do
-the fields of a template, in the order of their names. Text is the bytes that Spark holds, whether they are UTF-8 or not.
+the fields of a template, in the order of their names. Text is the bytes that Spark holds, whether they are UTF-8 or
+not.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

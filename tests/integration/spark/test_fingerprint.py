@@ -18,7 +18,7 @@ from spark_llm.ai.udf import chat_function, known_endpoints, query_function, sim
 from spark_llm.auth.credentials import Bearer
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.request_spec import RequestSpec
-from spark_llm.enrich.fingerprint import fingerprint
+from spark_llm.enrich.fingerprints.fingerprint import fingerprint
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import spec_digest
 from spark_llm.protocol.chat.task import Chat

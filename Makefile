@@ -22,9 +22,8 @@ help: ## List these targets
 demo: .venv/ready-for-demo ## Run real local models and Spark over a small table: no key, nothing to set up
 	$(BIN)/spark-llm demo
 
-test: .venv/ready-for-dev ## Run the tests, then the Spark tests again over Spark Connect
-	$(BIN)/python -m pytest tests -n 2 --dist loadgroup
-	SPARK_LLM_TEST_SESSION=connect $(BIN)/python -m pytest tests/integration/spark -m "not models and not one_kind" -k "not pandas"
+test: .venv/ready-for-dev ## Run the tests, those of Spark on classic Spark and on Spark Connect
+	SPARK_LLM_TEST_SESSION=both $(BIN)/python -m pytest tests -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-fast: .venv/ready-for-dev ## Run the tests that need no Spark, no models and no browser, in 20 seconds
 	$(BIN)/python -m pytest tests -n 2 --dist loadgroup -m "not spark and not models and not browser and not waits" --hypothesis-profile=quick

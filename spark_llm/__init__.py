@@ -24,6 +24,7 @@ _NAMES_OF = {  # the names that each module defines
     "monitoring.progress": "progress",
     "policy": "Policy",
     "readiness.api": "preflight",
+    "udf.by_url": "by_url",
     "udf.factories": "chat_udf complete_udf embed_udf",
     "udf.predict_udf": "predict_udf",
     "usage.api": "observe_usage usage_report",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from spark_llm.monitoring.progress import progress as progress
     from spark_llm.policy import Policy as Policy
     from spark_llm.readiness.api import preflight as preflight
+    from spark_llm.udf.by_url import by_url as by_url
     from spark_llm.udf.factories import chat_udf as chat_udf
     from spark_llm.udf.factories import complete_udf as complete_udf
     from spark_llm.udf.factories import embed_udf as embed_udf

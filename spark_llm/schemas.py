@@ -25,6 +25,8 @@ USAGE = _struct(
     reasoning_tokens=IntegerType(),
     cache_write_tokens=IntegerType(),
     service_tier=StringType(),
+    image_tokens=IntegerType(),
+    audio_tokens=IntegerType(),
 )
 """Tokens as the server reported them, and its service tier; over all rows they add up to the billed tokens.
 
@@ -33,6 +35,9 @@ New fields are last: tables of older versions have those before them.
 
 ERROR = _struct(kind=StringType(), status=IntegerType(), message=StringType(), retryable=BooleanType())
 """Why a row failed: one of `errors.KINDS`, the HTTP status, the message; null for an answered row."""
+
+TOOL_CALL = _struct(id=StringType(), name=StringType(), arguments=StringType())
+"""A call of a tool: the `id` that its result has to name, and its `arguments` as JSON."""
 
 CHAT = _struct(
     text=StringType(),
@@ -72,6 +77,11 @@ def with_prediction(prediction: DataType) -> StructType:
 def with_choices(schema: StructType) -> StructType:
     """Return `schema` with the field `choices array<string>`, for a UDF with n > 1."""
     return StructType([*schema.fields, StructField("choices", ArrayType(StringType()))])
+
+
+def with_tool_calls(schema: StructType) -> StructType:
+    """Return `schema` with the field `tool_calls`, an array of `TOOL_CALL`, for a UDF with `tools`."""
+    return StructType([*schema.fields, StructField("tool_calls", ArrayType(TOOL_CALL))])
 
 
 def with_parsed(schema: StructType, parsed: DataType) -> StructType:

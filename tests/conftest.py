@@ -1,5 +1,6 @@
 """Fixtures of every test, such as one Spark session for the whole run, classic or Connect."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -25,13 +26,20 @@ settings.load_profile("steady")
 
 ROOT = str(Path(__file__).parents[1])
 SessionKind = Literal["classic", "connect"]
+SESSION_KINDS: tuple[SessionKind, ...] = ("classic", "connect")
+_KIND = pytest.StashKey[SessionKind]()
+_END = pytest.StashKey[contextlib.ExitStack]()  # of the session
+WANTED_KIND = os.environ.get("SPARK_LLM_TEST_SESSION", "classic")  # or "both", for two processes of pytest-xdist
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Let SIGINT raise `KeyboardInterrupt`, which tests send: a shell starts a background job with SIGINT ignored.
 
     Settings of OpenTelemetry are those of the tests: no job of a test exports to this machine's own endpoint.
     """
+    if WANTED_KIND not in (*SESSION_KINDS, "both"):
+        raise pytest.UsageError(f"SPARK_LLM_TEST_SESSION={WANTED_KIND!r} is not 'classic', 'connect' or 'both'.")
+    config.stash[_END] = contextlib.ExitStack()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         del os.environ[name]
@@ -45,9 +53,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=left_out)
     if config.pluginmanager.hasplugin("xdist"):
-        for item in items:  # one process has the Spark session, one the browser; of the others a file stays together
-            shared = (name for name in ("spark", "browser") if item.get_closest_marker(name))
-            item.add_marker(pytest.mark.xdist_group(next(shared, item.nodeid.split("::")[0])))
+        first = {"spark": 0, "connect": 1}
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(group := _group(item)))
+            if item.get_closest_marker("waits"):
+                first.setdefault(group, 2)
+        if getattr(config.option, "loadgroup", False):  # the longest groups first, so that no process waits at the end
+            items.sort(key=lambda item: first.get(_group(item), 3))
+
+
+def _group(item: pytest.Item) -> str:
+    """Return the tests that one process runs: of a kind of session, of the browser, or of a file."""
+    if runs_on(item.nodeid) == "connect":
+        return "connect"
+    shared = (name for name in ("spark", "browser") if item.get_closest_marker(name))
+    return next(shared, item.nodeid.split("::")[0])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -56,9 +76,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if tests := [test for test in passed if test.startswith("tests/integration/spark/")]:
         from tests.support.passed import Passed, table
 
-        kind: SessionKind = "connect" if os.environ.get("SPARK_LLM_TEST_SESSION") == "connect" else "classic"
         terminalreporter.section("passed on this Spark")
-        for line in table([Passed.of(version("pyspark"), kind, tests)]):
+        by_kind = {kind: [test for test in tests if runs_on(test) == kind] for kind in SESSION_KINDS}
+        for line in table([Passed.of(version("pyspark"), kind, found) for kind, found in by_kind.items() if found]):
             terminalreporter.write_line(line)
 
 
@@ -91,13 +111,34 @@ def _close_engines() -> Iterator[None]:
         started.pop().close()
 
 
+def runs_on(test: str) -> SessionKind:
+    """Return the kind of session that a test runs on, by its name where a run has both kinds."""
+    if WANTED_KIND == "both":
+        parameters = test.rpartition("@")[0] or test  # pytest-xdist appends the group
+        return "connect" if "connect" in parameters.partition("[")[2].rstrip("]").split("-") else "classic"
+    return cast("SessionKind", WANTED_KIND)
+
+
+@pytest.hookimpl(tryfirst=True)  # before its fixtures
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Take note of the kind of session; a process keeps the one of its first test on Spark."""
+    if item.get_closest_marker("spark") and item.config.stash.setdefault(_KIND, kind := runs_on(item.nodeid)) != kind:
+        pytest.fail("One process has one Spark session: run both kinds with -n 2 --dist loadgroup.")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """End a session of Spark Connect after its last test: a process has other tests after it, which start Sparks."""
+    yield
+    is_last = nextitem is None or not nextitem.get_closest_marker("spark")
+    if is_last and item.config.stash.get(_KIND, None) == "connect":
+        item.config.stash[_END].close()
+
+
 @pytest.fixture(scope="session")
-def session_kind() -> SessionKind:
-    """Which kind of session the run is on, from SPARK_LLM_TEST_SESSION: "classic" unless it says "connect"."""
-    kind = os.environ.get("SPARK_LLM_TEST_SESSION", "classic")
-    if kind not in ("classic", "connect"):
-        pytest.exit(f"SPARK_LLM_TEST_SESSION={kind!r} is neither 'classic' nor 'connect'.", returncode=4)
-    return cast("SessionKind", kind)
+def session_kind(pytestconfig: pytest.Config) -> SessionKind:
+    """Return the kind of session that this process has; SPARK_LLM_TEST_SESSION names it, by default "classic"."""
+    return pytestconfig.stash[_KIND]
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +149,10 @@ def event_log_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def spark(
-    session_kind: SessionKind, event_log_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    session_kind: SessionKind,
+    event_log_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    pytestconfig: pytest.Config,
 ) -> Iterator["SparkSession"]:
     """A session on two cores that takes no fixed port and leaves nothing behind."""
     import pyspark
@@ -118,6 +162,8 @@ def spark(
     from tests.support import formats
     from tests.support.small_spark import SETTINGS, start
 
+    end = pytestconfig.stash[_END]
+    end.callback(_restore, dict(os.environ))
     ensure_java()
     os.environ["PYSPARK_PYTHON"] = sys.executable  # else workers run the python3 of the PATH
     os.environ["PYTHONPATH"] = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])  # else no `tests`
@@ -139,5 +185,12 @@ def spark(
     else:
         builder = builder.master("local[2]")
     session = start(builder)
-    yield session
-    session.stop()
+    end.callback(session.stop)
+    with end:
+        yield session
+
+
+def _restore(environ: dict[str, str]) -> None:
+    """Set the environment as it was before the session, which names its kind there."""
+    os.environ.clear()
+    os.environ.update(environ)

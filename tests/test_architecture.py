@@ -52,10 +52,18 @@ DOORS: dict[str, tuple[str, ...]] = {
     "mlflow": ("enrich/mlflow_run",),
     "msgspec": ("protocol", "cli/config_errors", WING),
     "multidict": ("transport/http",),  # this and yarl are aiohttp's own words for headers and addresses
-    "numpy": ("udf/columns", "udf/input_rows", "ai/arguments", "ai/similarity", WING),  # pandas brings it
+    "numpy": (
+        "udf/columns",
+        "udf/conversations",
+        "udf/input_rows",
+        "udf/slices",
+        "ai/arguments",
+        "ai/similarity",
+        WING,
+    ),  # pandas brings it
     "onnxruntime": (WING,),
     "opentelemetry": ("monitoring/telemetry",),
-    "pandas": ("udf", "ai/arguments"),
+    "pandas": ("udf", "ai/arguments", "serving/models/custom"),
     "pyarrow": ("udf", "ai/arguments", "enrich/fingerprints", "cli/demo"),
     "pyspark": (
         *("udf", "ai", "usage", "monitoring", "enrich", "readiness", "cli", "schemas", "functions"),

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from spark_llm.ai.catalog import PARAMETER_KINDS, Parameter
 from spark_llm.errors import InputTypeError
-from spark_llm.udf.columns import SLICE_ROWS, is_prompt_type, prompt_from_cell, python_values
+from spark_llm.udf.columns import is_prompt_type, prompt_from_cell
+from spark_llm.udf.slices import arrow_slices, is_list, pandas_slices, python_values
 from spark_llm.udf.spark_types import spark_name
 
 Columns = list[Sequence[Any]]  # one for each parameter, with Python's values
@@ -35,19 +36,20 @@ class Arguments:
             for parameter, array in zip(self._parameters, arrays, strict=False):
                 if not _is_of_kind(array.type, parameter.kind):
                     raise self._type_error(parameter, spark_name(array.type))
-            for start in range(0, len(arrays[0]), SLICE_ROWS):
-                yield self._with_defaults([python_values(array.slice(start, SLICE_ROWS)) for array in arrays])
+            columns = {parameter.name: array for parameter, array in zip(self._parameters, arrays, strict=False)}
+            for part in arrow_slices(columns):
+                yield self._with_defaults([python_values(array) for array in part.values()])
 
     def pandas(self, batches: Iterator[pd.Series | tuple[pd.Series, ...]]) -> Iterator[Columns]:
         """Read pandas series."""
         for batch in batches:
             columns = self._check_count(batch if isinstance(batch, tuple) else (batch,))
-            for start in range(0, len(columns[0]), SLICE_ROWS):
-                slices = [column.iloc[start : start + SLICE_ROWS] for column in columns]
+            named = {parameter.name: column for parameter, column in zip(self._parameters, columns, strict=False)}
+            for part in pandas_slices(named):
                 yield self._with_defaults(
                     [
-                        [self._value_of(parameter, cell) for cell in cells]
-                        for parameter, cells in zip(self._parameters, slices, strict=False)
+                        [self._value_of(parameter, cell) for cell in part[parameter.name]]
+                        for parameter in self._parameters[: len(part)]
                     ]
                 )
 
@@ -97,6 +99,5 @@ def _is_of_kind(data_type: pa.DataType, kind: str) -> bool:
     if kind == "whole":
         return bool(pa.types.is_integer(data_type))
     if kind == "texts":
-        is_list = pa.types.is_list(data_type) or pa.types.is_large_list(data_type)
-        return bool(is_list) and is_prompt_type(data_type.value_type, conversations=False)
+        return is_list(data_type) and is_prompt_type(data_type.value_type, conversations=False)
     return is_prompt_type(data_type, conversations=False)

@@ -17,7 +17,7 @@ from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.engine.row_stream import raise_if_failed
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import canonical_function, canonical_model
-from spark_llm.protocol.urls import invocations_url
+from spark_llm.protocol.urls import CHAT_ROUTE, gateway_url, invocations_url, is_gateway_name, is_serving
 from spark_llm.protocol.values import Row
 from spark_llm.udf.plan import Results, answers
 
@@ -216,8 +216,12 @@ class QueryPlan(ArgumentsPlan):
             raise InputTypeError(
                 f"{name!r} is not an endpoint's name.", f"{self._name_hint}, or an endpoint of the workspace."
             )
-        url = invocations_url(_host(self.workspace), name, None)
-        return replace(self.workspace, route=replace(self.workspace.route, url=url))
+        host, model = _host(self.workspace), None
+        url = invocations_url(host, name, None)
+        if is_gateway_name(name):
+            url, model = gateway_url(host, CHAT_ROUTE), name
+        attributed = self.workspace.route.attributed and is_serving(url)
+        return replace(self.workspace, route=replace(self.workspace.route, url=url, model=model, attributed=attributed))
 
 
 def _host(workspace: RequestSpec) -> str:

@@ -96,14 +96,22 @@ def known_endpoints(endpoints: Mapping[str, str | Endpoint | ModelUDF]) -> dict[
         if not isinstance(name, str) or not name.strip():
             raise ConfigError(f"endpoints= has the name {name!r}.", 'write it as endpoints={"my-endpoint": …}.')
         udf = model if isinstance(model, ModelUDF) else model_udf("chat", model)
-        if udf.task == "embed" or udf.prompt is not None:
+        if (unfit := _unfit(udf)) is not None:
             raise ConfigError(
-                f"endpoints[{name!r}] is a UDF {'for embeddings' if udf.task == 'embed' else 'with a template'}, but"
-                " ai_query takes one text and returns one.",
+                f"endpoints[{name!r}] is a UDF {unfit}, but ai_query takes one text and returns one.",
                 "pass it to register(spark, …) for a function of its own.",
             )
         known[name] = udf
     return known
+
+
+def _unfit(udf: ModelUDF) -> str | None:
+    """Return why a UDF does not take one text and return one; None where it does."""
+    if udf.task == "embed":
+        return "for embeddings"
+    if udf.prompt is not None:
+        return "with a template"
+    return "with tools" if udf.has_tools else None
 
 
 def _answer_only(spec: RequestSpec) -> RequestSpec:
@@ -114,9 +122,10 @@ def _answer_only(spec: RequestSpec) -> RequestSpec:
 def _plain_task(chat: ModelUDF) -> Chat:
     """Return the task; raises `ConfigError` if it has instructions, a type or several answers of its own."""
     task = chat.codec
-    if not isinstance(task, Chat) or task.system is not None or task.output is not None or task.n > 1 or chat.prompt:
+    own = isinstance(task, Chat) and (task.system is not None or task.output is not None or task.n > 1 or task.tools)
+    if not isinstance(task, Chat) or own or chat.prompt:
         raise ConfigError(
-            "chat= got a UDF with system=, template=, returns= or n=, but the AI functions set these themselves.",
+            "chat= got a UDF with system=, template=, returns=, tools= or n=, which the AI functions set themselves.",
             "build the UDF without them; the functions use its endpoint, its parameters and its policy.",
         )
     return task

@@ -5,12 +5,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from spark_llm.protocol.canonical import canonical_shape
+from spark_llm.protocol.chat.content import digested
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.json_codec import NotJSONError, read_json, write_json
 from spark_llm.protocol.predictions.scalars import write_prediction
 from spark_llm.protocol.predictions.task import Predict
-from spark_llm.protocol.task import PLAIN, Task
-from spark_llm.protocol.values import Item, Result, Usage
+from spark_llm.protocol.task import PLAIN, Task, UnsendableError
+from spark_llm.protocol.urls import chat_url
+from spark_llm.protocol.values import Item, Result, ToolCall, Usage
 
 FORMAT = 1  # of the keys and of the bytes; another one shares nothing with this one
 AUTHENTICATION_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "cookie"})
@@ -27,7 +29,7 @@ class Keys:
     """Cache keys of one task's requests: SHA-256 of task, URL, model, further headers and the body for one input.
 
     Nothing of all this can be read from a key. Authentication is not part of it, and neither is how a request travels:
-    the inputs that share it, and whether it asks for base64.
+    the inputs that share it, whether it asks for base64, and whether a chat takes the Responses route.
 
     >>> Keys(Chat(), "https://host/v1/chat/completions", "llama").of("Why?")
     """
@@ -37,38 +39,51 @@ class Keys:
         lower = ((name.lower(), value) for name, value in headers)
         others = sorted(header for header in lower if header[0] not in AUTHENTICATION_HEADERS)
         self.task, self._model = task, model
-        self._prefix = hashlib.sha256(write_json([FORMAT, task.name, url, model, others, *_kept_part(task)]))
+        self._prefix = hashlib.sha256(write_json([FORMAT, task.name, chat_url(url), model, others, *_reading(task)]))
 
     def of(self, item: Item) -> bytes | None:
-        """Return the key of a request for this input alone; None for a conversation that no request can carry."""
+        """Return the key of a request for this input alone; None for a conversation that no request can carry.
+
+        Media are in it by their digests, so that their bytes are read once.
+        """
         try:
-            body = self.task.encode([item], self._model, PLAIN)
-        except (TypeError, ValueError, RecursionError):
+            body = self.task.encode([digested(item)], self._model, PLAIN)
+        except (TypeError, ValueError, RecursionError, UnsendableError):
             return None
         key = self._prefix.copy()
         key.update(body)
         return key.digest()
 
 
-def _kept_part(task: Task) -> list[object]:
-    """Return which part of an answer is kept, where it is not all of it."""
+def _reading(task: Task) -> list[object]:
+    """Return what distinguishes answers that tasks with the same requests read in different ways."""
     if isinstance(task, Predict):
         return [canonical_shape(task.returns)]
-    return ["answer"] if isinstance(task, Chat) and task.answer_only else []
+    if not isinstance(task, Chat):
+        return []
+    return [name for name, applies in (("answer", task.answer_only), ("calls", task.tools)) if applies]
 
 
 def encoded_answer(result: Result) -> Entry:
     """Return an answer and its cost as bytes; a prediction as its text, which the task reads again."""
     text = result.text if result.prediction is None else write_prediction(result.prediction)
     answer = [text, result.choices, result.finish_reason, result.usage, result.model, result.request_id]
-    return Entry(write_json(answer), result.embedding)
+    calls = [] if result.tool_calls is None else [[list(call.values()) for call in result.tool_calls]]
+    return Entry(write_json([*answer, *calls]), result.embedding)
 
 
 def decoded_answer(entry: Entry) -> Result | None:
     """Return the answer of an entry; None if its bytes are not one."""
     try:
-        text, choices, finish_reason, usage, model, request_id = read_json(entry.answer)
+        text, choices, finish_reason, usage, model, request_id, *rest = read_json(entry.answer)
         cost = None if usage is None else Usage(*usage)
+        calls = _decoded_calls(*rest)
     except (NotJSONError, TypeError, ValueError):
         return None
-    return Result(text, choices, entry.vector, finish_reason, cost, model, request_id)
+    return Result(text, choices, entry.vector, finish_reason, cost, model, request_id, tool_calls=calls)
+
+
+def _decoded_calls(calls: list[list[str]] | None = None) -> list[ToolCall] | None:
+    if calls is None:
+        return None
+    return [ToolCall(id=identifier, name=name, arguments=arguments) for identifier, name, arguments in calls]

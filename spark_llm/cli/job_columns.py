@@ -31,7 +31,14 @@ from spark_llm.validation.suggestion import did_you_mean
 MakeColumn = Callable[[], Column]  # to be called once there is a session
 
 TASKS = (*FACTORIES, *FUNCTIONS, "similarity")
-_SET_BY_FUNCTION = ("system", "template", "returns", "n")  # parameters of chat_udf that each AI function sets itself
+_SET_BY_FUNCTION = (
+    "system",
+    "template",
+    "returns",
+    "tools",
+    "tool_choice",
+    "n",
+)  # parameters of chat_udf that each AI function sets itself
 _ENDPOINT = 'write a serving endpoint\'s name, a URL, or a name of [endpoints], as in endpoint = "my-endpoint".'
 _RETURNS = 'write the type of a prediction, as in returns = "DOUBLE".'
 

@@ -56,7 +56,7 @@ JOB_KEYS: Mapping[str, Any] = {  # the arguments of `enrich_table`, then the ses
     "endpoints": dict[str, Any],
 }
 ENDPOINT_KEYS: Mapping[str, Any] = {  # the fields of `Endpoint`, with environment variables in place of secrets
-    **dict.fromkeys(("name", "url", "model", "served_model", "token_env", "ca_bundle"), str),
+    **dict.fromkeys(("name", "url", "model", "served_model", "api", "token_env", "ca_bundle"), str),
     "headers_env": dict[str, str],
     "allow_http": bool,
     "attribution": bool,

@@ -20,12 +20,16 @@ from spark_llm.auth.credentials import (
 )
 from spark_llm.auth.databricks_profile import Profile
 from spark_llm.endpoint import from_clients
-from spark_llm.endpoint.route import Route, check_headers, check_transport, check_url
+from spark_llm.endpoint.route import APIS, Api, Route, check_headers, check_transport, check_url
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import (
+    CHAT_ROUTE,
+    RESPONSES_ROUTE,
+    gateway_url,
     host_url,
     invocations_url,
     is_databricks,
+    is_gateway_name,
     is_route_optimised,
     is_serving,
     is_workspace,
@@ -35,7 +39,8 @@ from spark_llm.transport.certificates import check_ca_bundle
 from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.flags import check_flag
 
-_KNOWN_ROUTES = ("/invocations", "/chat/completions", "/completions", "/embeddings")
+_KNOWN_ROUTES = ("/invocations", CHAT_ROUTE, "/completions", "/embeddings", RESPONSES_ROUTE)
+_ROUTES: dict[Api, str] = {"chat": CHAT_ROUTE, "responses": RESPONSES_ROUTE}  # of a chat
 _NAME = re.compile(r"(?!\.+$)[\w.-]{1,255}", re.ASCII)
 PROVIDERS: Sequence[CredentialsProvider] = (Profile(),)
 _AUTHENTICATION_HEADERS = {"authorization", "api-key"}  # with one of these, no token is needed
@@ -49,13 +54,15 @@ class Endpoint:
     >>> Endpoint("my-endpoint")  # at DATABRICKS_HOST, with DATABRICKS_TOKEN
     >>> Endpoint("my-endpoint", served_model="my-model-2")  # one model behind it
     >>> Endpoint("https://host/serving-endpoints/my-endpoint/invocations", token=token)
+    >>> Endpoint("system.ai.my-model")  # a model service of the workspace's AI Gateway
     >>> Endpoint("http://127.0.0.1:8000/v1", model="smollm2")  # an OpenAI-style base URL
+    >>> Endpoint("https://api.openai.com/v1", model="gpt-5-pro", api="responses")  # at the Responses route
     >>> Endpoint("https://x.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-10-21", token=key)
 
     Attributes:
-        target: The endpoint's name, looked up at DATABRICKS_HOST; or a URL. A URL whose path ends in /invocations,
-            /chat/completions, /completions or /embeddings is used as it is, with its query; any other is a base URL,
-            to which the task's route is added.
+        target: The endpoint's name, looked up at DATABRICKS_HOST; a name of three parts is a model of its AI Gateway.
+            Or a URL. One whose path ends in /invocations, /chat/completions, /responses, /completions or /embeddings is
+            used as it is, with its query; any other is a base URL, to which the task's route is added.
         model: The model's name in the request; required with a base URL, optional with the others.
         served_model: One model behind a named endpoint; it bypasses the traffic split.
         token: The bearer token; a function that returns one and is called on the workers; or `ClientCredentials`.
@@ -69,6 +76,8 @@ class Endpoint:
         allow_http: Allow requests without TLS to another machine; the network in between can read all of them.
         attribution: Whether requests to Databricks Model Serving name the job: Spark's application and, in a table job,
             run, table and column. The workspace's tables of usage then show who asked. Never content.
+        api: The route of a chat: "chat" (chat completions) or "responses". Default: that of the URL, else "chat",
+            unless the server's first refusal says that the model is served at "responses".
 
     Raises `ConfigError` for an invalid value.
     """
@@ -81,6 +90,7 @@ class Endpoint:
     ca_bundle: str | None = field(default=None, repr=False)
     allow_http: bool = False
     attribution: bool = True
+    api: Api | None = None
     _identity: str = field(default_factory=lambda: uuid.uuid4().hex, init=False, repr=False, compare=False)
 
     @classmethod
@@ -141,6 +151,10 @@ class Endpoint:
             check_ca_bundle(self.ca_bundle)
         check_flag("allow_http", self.allow_http, owner="Endpoint")
         check_flag("attribution", self.attribution, owner="Endpoint")
+        if self.api not in (None, *APIS):
+            raise ConfigError(
+                f"Endpoint(api={self.api!r}) is neither 'chat' nor 'responses'.", "leave it out to have it found."
+            )
         self._check_target()
 
     def _check_target(self) -> None:
@@ -156,11 +170,23 @@ class Endpoint:
                 f"{self.target!r} is neither an endpoint's name nor a URL.",
                 'a name has letters, digits, "-", "_" and "."; a URL begins with https://.',
             )
+        elif is_gateway_name(self.target) and self.served_model is not None:
+            raise ConfigError(
+                f"Endpoint({self.target!r}, served_model={self.served_model!r}): a model of the AI Gateway has none.",
+                "leave served_model out.",
+            )
         elif self.model is not None:
             raise ConfigError(
                 f"Endpoint({self.target!r}, model={self.model!r}): a name stands for its model.",
                 "leave model out, or pass served_model=.",
             )
+
+    @property
+    def chat_api(self) -> Api | None:
+        """The route of a chat, where the user has set it: by `api`, or by a URL that ends in /responses."""
+        if self.api is None and self.is_url and _known_route(self.target) == RESPONSES_ROUTE:
+            return "responses"
+        return self.api
 
     @property
     def is_url(self) -> bool:
@@ -174,6 +200,7 @@ class Endpoint:
         shown += [f"{name}=***" for name in ("token", "headers", "ca_bundle") if getattr(self, name)]
         shown += ["allow_http=True"] if self.allow_http else []
         shown += [] if self.attribution else ["attribution=False"]
+        shown += [f"api={self.api!r}"] if self.api else []
         return f"Endpoint({', '.join(shown)})"
 
     def resolve(
@@ -190,6 +217,10 @@ class Endpoint:
         `allow_sign_in`, `SignInDeferredError` is raised instead. Raises `ConfigError` if the host, the credential or
         the model is not known, and for the URL of another task.
         """
+        if route == CHAT_ROUTE:
+            route = _ROUTES[self.chat_api or "chat"]
+        elif route and self.api is not None:
+            raise ConfigError(f"Endpoint(api={self.api!r}) is for a chat.", "leave api= out for any other task.")
         url = self._url_for_route(route) if self.is_url else None
         host = host_url(environ.get("DATABRICKS_HOST", ""))
         credential: Credential | None = None
@@ -202,13 +233,16 @@ class Endpoint:
             address = host if url is None or is_route_optimised(url) else url
             workspace = self._workspace_from_providers(address, environ, providers, allow_sign_in=allow_sign_in)
             host, credential = workspace.host, credential or workspace.credential
-        if url is None:
-            url = invocations_url(host, self.target, self.served_model)
+        model = self.model
+        if url is None and is_gateway_name(self.target):
+            url, model = gateway_url(host, route), self.target
+        url = url or invocations_url(host, self.target, self.served_model)
         if not self.allow_http:
             check_transport(url)
         credential = credential_for_endpoint(credential or Bearer(), url, host)
         headers = tuple(sorted(self.headers.items()))
-        return Route(url, self.model, credential, headers, self.ca_bundle, self.attribution and is_serving(url))
+        attributed = self.attribution and is_serving(url)
+        return Route(url, model, credential, headers, self.ca_bundle, attributed, self.chat_api)
 
     def _workspace_from_providers(
         self, address: str, environ: Mapping[str, str], providers: Sequence[CredentialsProvider], *, allow_sign_in: bool
@@ -235,8 +269,7 @@ class Endpoint:
 
     def _url_for_route(self, route: str) -> str:
         parts = urlsplit(self.target)
-        path = parts.path.rstrip("/")
-        known = next((known for known in _KNOWN_ROUTES if path.endswith(known)), None)
+        path, known = parts.path.rstrip("/"), _known_route(self.target)
         if known is None and self.model is None:
             raise ConfigError(
                 f"{masked_url(self.target)} ends in no known route, so it is a base URL, which needs a model.",
@@ -248,6 +281,12 @@ class Endpoint:
                 f"use the URL that ends in {route}, or the base URL before it.",
             )
         return urlunsplit(parts._replace(path=path if known else path + route, fragment=""))
+
+
+def _known_route(url: str) -> str | None:
+    """Return the known route that a URL's path ends in; None for a base URL."""
+    path = urlsplit(url).path.rstrip("/")
+    return next((known for known in _KNOWN_ROUTES if path.endswith(known)), None)
 
 
 def is_name(text: str) -> bool:

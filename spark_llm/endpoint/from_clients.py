@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 from spark_llm.auth.credentials import Workspace
 from spark_llm.auth.databricks_profile import workspace_of_config, workspace_of_profile
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.urls import invocations_url
+from spark_llm.protocol.urls import gateway_url, invocations_url, is_gateway_name
 
 _KEY_PLACEHOLDERS = ("", "no-token", "<missing API key>")  # of clients without a key
 
@@ -97,6 +97,8 @@ def _mlflow_credentials(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _arguments_at(workspace: Workspace, name: str, served_model: str | None) -> dict[str, Any]:
+    if is_gateway_name(name):
+        return {"target": gateway_url(workspace.host, ""), "model": name, "token": workspace.credential}
     return {"target": invocations_url(workspace.host, name, served_model), "token": workspace.credential}
 
 

@@ -3,11 +3,15 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from spark_llm.auth.credentials import Credential
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import is_azure_openai, is_loopback, masked_url
+
+Api = Literal["chat", "responses"]
+APIS: tuple[Api, ...] = get_args(Api)
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
@@ -24,6 +28,7 @@ class Route:
         headers: Further headers of each request; their values may be secrets.
         ca_bundle: Certificates in PEM, or the path of a file of them, to trust besides the system's own.
         attributed: Whether its requests carry the fields of `endpoint.attribution`.
+        api: The dialect of its chats where it is set; None where the server's refusal of the first one may change it.
     """
 
     url: str
@@ -32,6 +37,7 @@ class Route:
     headers: tuple[tuple[str, str], ...] = ()
     ca_bundle: str | None = field(default=None, repr=False)
     attributed: bool = False
+    api: Api | None = None
 
     def __repr__(self) -> str:
         """Show the URL and the model, without the token, the headers and the values of a query."""

@@ -20,13 +20,13 @@ from spark_llm.endpoint.route import Route
 from spark_llm.engine.endpoint_client import EndpointClient
 from spark_llm.engine.loop_thread import LoopThread, engine_error, log_unexpected, weak
 from spark_llm.engine.process_identity import max_connections
-from spark_llm.engine.request_body import size_error
+from spark_llm.engine.request_body import unsendable_error
 from spark_llm.engine.request_spec import StreamJob
 from spark_llm.engine.row_stream import Stream, open_stream, unanswered_error
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.controller import Controller
 from spark_llm.flow.log import Flow, FlowLog
-from spark_llm.flow.negotiation import WireFormatNegotiation
+from spark_llm.flow.negotiation import WireFormatNegotiation, known_route
 from spark_llm.flow.request import Request
 from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.livecounts.counts import Address
@@ -54,8 +54,7 @@ class Dispatcher:
         group: tuple[object, ...] | None = None,
     ) -> None:
         """Send nothing before the first row is admitted; engines with the same `group` share their limits."""
-        self._route = route
-        self._policy = policy
+        self._route, self._policy = route, policy
         self._renews = keeper.is_renewable
         self._loop_thread, self._loop = loop_thread, loop_thread.loop
         self._sending: dict[asyncio.Task[None], Request] = {}
@@ -86,7 +85,7 @@ class Dispatcher:
         """Begin with an empty queue, and with limits that know nothing of the endpoint."""
         label = " ".join(filter(None, (self._route.shown, self._route.model)))
         self._group = Group(self._policy, self._worker, weak(self._use), label)
-        self._scheduler = RequestScheduler(self._group.controller, self._policy, size_error, renews=self._renews)
+        self._scheduler = RequestScheduler(self._group.controller, self._policy, unsendable_error, renews=self._renews)
         self._negotiations: dict[tuple[Task, bool], WireFormatNegotiation] = {}  # by task, and whether attributed
         self._flow_log = FlowLog()
 
@@ -94,7 +93,8 @@ class Dispatcher:
         """Return a new stream of rows."""
         key = task, bool(job.attribution)
         with self._streams_lock:
-            new = WireFormatNegotiation(task, self._policy.batch_size, attributed=key[1])
+            known = known_route(self._route.api, self._negotiations.values())
+            new = WireFormatNegotiation(task, self._policy.batch_size, known, attributed=key[1])
             stream = open_stream(self._negotiations.setdefault(key, new), self._policy, self._route, job)
             self._streams.add(stream)
         return stream
@@ -182,7 +182,7 @@ class Dispatcher:
             for request, verdict in self._scheduler.judge.verdicts(
                 self._now(), lambda stream: stream.buffer.request_row()
             ):
-                row_error = self._client.with_hint(verdict.error, stops_all=verdict.stops_all)
+                row_error = self._client.with_hint(verdict.error, request.wire_format, stops_all=verdict.stops_all)
                 self._deliver(request.owner, request.results(row_error, None))
             if stopped := self._group.controller.stopped:
                 self._stop_jobs(stopped)
@@ -192,7 +192,7 @@ class Dispatcher:
                 going += self._scheduler.ready(self._now())  # a duplicate is sent after all
             for request in going:
                 if request.attempts.sent == 1:
-                    request.owner.buffer.remove_unsent(len(request.inputs))
+                    request.owner.buffer.remove_unsent(len(request.inputs), request.bytes)
             due = self._scheduler.next_due(self._now())
             if self._timer is not None:
                 self._timer.cancel()
@@ -254,7 +254,7 @@ class Dispatcher:
         else:
             verdict = self._scheduler.on_failure(request, outcome, now, random.random)
             if verdict is not None:
-                row_error = self._client.with_hint(verdict.error, stops_all=verdict.stops_all)
+                row_error = self._client.with_hint(verdict.error, request.wire_format, stops_all=verdict.stops_all)
                 self._deliver(stream, request.results(row_error, latency_s))
                 if verdict.stops_all:
                     self._stop(stream, row_error)
@@ -268,11 +268,11 @@ class Dispatcher:
         stream.count_rows(self._group.controller.count_rows)
 
     def _end_unsendable(self) -> None:
-        """End the rows whose requests are too large to be sent."""
+        """End the rows whose requests are not sent: too large, or without a place for their input."""
         ended, self._scheduler.unsendable = self._scheduler.unsendable, []
         for request, error in ended:
             if request.attempts.sent == 0:
-                request.owner.buffer.remove_unsent(len(request.inputs))
+                request.owner.buffer.remove_unsent(len(request.inputs), request.bytes)
             self._deliver(request.owner, request.results(error, None))
 
     def _stop_jobs(self, jobs: frozenset[int]) -> None:
@@ -289,7 +289,7 @@ class Dispatcher:
         while dropped := self._scheduler.drop(stream):
             for request in dropped:
                 if request.attempts.sent == 0:
-                    stream.buffer.remove_unsent(len(request.inputs))
+                    stream.buffer.remove_unsent(len(request.inputs), request.bytes)
                 failed_too = request.attempts.sent and error.retryable  # its own failure may pass as well
                 self._deliver(stream, request.results(error if failed_too else unanswered, None))
 

@@ -12,6 +12,8 @@ from spark_llm.errors import ConfigError
 from spark_llm.flow.judge import RefusalJudge
 from spark_llm.flow.request import Request
 from spark_llm.protocol.hints import with_hint
+from spark_llm.protocol.task import RESPONSES, UnsendableError
+from spark_llm.protocol.urls import masked_url, responses_url
 from spark_llm.protocol.values import Answer, Failure, Response, RowError
 from spark_llm.transport.http import HTTPClient
 
@@ -24,6 +26,7 @@ class EndpointClient:
     def __init__(self, route: Route, keeper: TokenKeeper, timeout_s: float, connections: int) -> None:
         """Open nothing before the first request, and at most so many connections."""
         self._route = route
+        self._responses_url = responses_url(route.url)
         self._keeper = keeper
         self._timeout_s = timeout_s
         self._connections = connections
@@ -39,7 +42,10 @@ class EndpointClient:
         `judge` knows whether a refusal of this request would end its task: that is worth a new token.
         """
         task, items = stream.negotiation.task, [item for _, item in request.inputs]
-        body, request.body = request.body or stream.bodies.write(request), None
+        try:
+            body, request.body = request.body or stream.bodies.write(request), None
+        except UnsendableError as error:
+            return error.failure, None
         try:
             if self._http is None:
                 self._http = self._connected()
@@ -51,11 +57,13 @@ class EndpointClient:
             return error.failure, None
         except ConfigError as error:  # the bundle of certificates
             return Failure(RowError("connection", None, str(error), retryable=False), final=True), None
-        return task.parse_output(task.decode(response, len(items)), items, request.wire_format), response.latency_s
+        outcome = task.decode(response, len(items), request.wire_format)
+        return task.parse_output(outcome, items, request.wire_format), response.latency_s
 
-    def with_hint(self, error: RowError, *, stops_all: bool) -> RowError:
+    def with_hint(self, error: RowError, wire_format: int, *, stops_all: bool) -> RowError:
         """Return an error of this endpoint with where it was met and what to do, where there is something to do."""
-        return with_hint(error, self._route.shown, self._route.credential.origin, stops_all=stops_all)
+        shown = masked_url(self._url_for(wire_format) or self._route.url)
+        return with_hint(error, shown, self._route.credential.origin, stops_all=stops_all)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -77,7 +85,7 @@ class EndpointClient:
             tokens += 1
             request.token = token = self._keeper.token
             request.http_requests += 1
-            response = await http.post(body, token)
+            response = await http.post(body, token, self._url_for(request.wire_format))
             if response.status not in (401, 403):
                 self._keeper.record_success(token)
                 return response
@@ -96,6 +104,10 @@ class EndpointClient:
                 return False
             decisive = True  # others were refused meanwhile
         return True
+
+    def _url_for(self, wire_format: int) -> str | None:
+        """Return the URL for requests in a wire format; None for the route's own."""
+        return self._responses_url if wire_format & RESPONSES else None
 
     def _connected(self) -> HTTPClient:
         route = self._route

@@ -103,7 +103,8 @@ class Engine:
         while buffer.held or not rows.ended:
             now = time.monotonic()
             window_rows = self._dispatcher.window * rows_per_request
-            wanted = read_ahead.rows_to_read(buffer.unsent, window_rows, now) or buffer.extra_rows_wanted
+            wanted = read_ahead.rows_to_read(buffer.unsent, window_rows, now, buffer.unsent_bytes)
+            wanted = wanted or buffer.extra_rows_wanted
             if wanted:
                 read_ahead.on_read(self._read(stream, rows, wanted), ended=rows.ended)
             nothing_to_wait_for = not wanted and buffer.ready == buffer.held

@@ -3,7 +3,7 @@
 Each engine has a thread, a loop and connections, and a worker may live for days. A notebook's cell that is run again
 makes a new token function, and a column may name a thousand endpoints. The registry here is the only state of a module
 in this library, but for the open groups (`coordination.group`), which a forked process closes, a driver's secret
-(`livecounts.counts`) and the bars that it shows (`monitoring.bar`).
+(`livecounts.counts`), the bars that it shows (`monitoring.bar`) and the one warning of large batches (`udf.slices`).
 """
 
 import logging

@@ -19,12 +19,13 @@ class ReorderBuffer:
         self.aborted = False  # whether `stop_error` is the result of all rows that had none
         self.extra_rows_wanted = 0  # rows to read although the read-ahead allows none
         self.unsent = 0  # rows to send that no request has carried yet
+        self.unsent_bytes = 0  # of these rows
         self._results: dict[int, Result | None] = {}
         self._head = 0  # the first row that has not left
         self._ready = 0  # the first row after it without a result
         self._end = 0  # one past the last row
         self._changed = threading.Condition()
-        self._wake_at = (0, 0)  # ready and unsent rows that end `wait`
+        self._wake_at: tuple[int, int, int] | None = None  # ready rows, or unsent rows and bytes, that end `wait`
         self._input_ended = False
 
     @property
@@ -63,15 +64,19 @@ class ReorderBuffer:
                 self._advance()
         return to_send
 
-    def add_unsent(self, rows: int) -> None:
+    def add_unsent(self, rows: int, row_bytes: int) -> None:
         """Count rows that requests are to carry; a row that waits for its duplicate is not one of them."""
         with self._changed:
-            self.unsent += 0 if self.aborted else rows
+            if not self.aborted:
+                self.unsent += rows
+                self.unsent_bytes += row_bytes
 
-    def remove_unsent(self, rows: int) -> None:
+    def remove_unsent(self, rows: int, row_bytes: int) -> None:
         """Count rows that a request carries for the first time."""
         with self._changed:
-            self.unsent -= 0 if self.aborted else rows
+            if not self.aborted:
+                self.unsent -= rows
+                self.unsent_bytes -= row_bytes
             self._wake()
 
     def settle(self, results: Iterable[tuple[int, Result]]) -> None:
@@ -91,7 +96,7 @@ class ReorderBuffer:
         with self._changed:
             if self.aborted:
                 return
-            self.stop_error, self.aborted, self.unsent = error, True, 0
+            self.stop_error, self.aborted, self.unsent, self.unsent_bytes = error, True, 0, 0
             for number in range(self._ready, self._end):
                 self._results.setdefault(number, Result(error=error))
             self._advance()
@@ -116,20 +121,19 @@ class ReorderBuffer:
             self._head = self._ready
         return chunk
 
-    def wait(self, timeout_s: float, ready: int, unsent: int) -> None:
-        """Wait until `ready` results can leave, at most `unsent` rows are unsent, or `timeout_s` has passed."""
+    def wait(self, timeout_s: float, ready: int, unsent: tuple[int, int]) -> None:
+        """Wait until `ready` results can leave, at most `unsent` rows and bytes are, or `timeout_s` has passed."""
         with self._changed:
-            self._wake_at = (ready, unsent)
-            if not self._is_due():
+            self._wake_at = (ready, *unsent)
+            if not self._is_due(*self._wake_at):
                 self._changed.wait(timeout_s)
-            self._wake_at = (0, 0)
+            self._wake_at = None
 
-    def _is_due(self) -> bool:
-        ready, unsent = self._wake_at
-        return self.ready >= ready or self.unsent <= unsent
+    def _is_due(self, ready: int, unsent: int, unsent_bytes: int) -> bool:
+        return self.ready >= ready or (self.unsent <= unsent and self.unsent_bytes <= unsent_bytes)
 
     def _wake(self) -> None:
-        if self._wake_at != (0, 0) and self._is_due():
+        if self._wake_at is not None and self._is_due(*self._wake_at):
             self._changed.notify_all()
 
     def _advance(self) -> None:

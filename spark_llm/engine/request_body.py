@@ -9,7 +9,7 @@ from spark_llm.errors import HINT
 from spark_llm.flow.batcher import MB, PACKED_BYTES, Batcher
 from spark_llm.flow.request import Request
 from spark_llm.policy import Policy
-from spark_llm.protocol.task import UNATTRIBUTED, Task
+from spark_llm.protocol.task import UNATTRIBUTED, Task, UnsendableError
 from spark_llm.protocol.values import Item, RowError
 
 
@@ -61,11 +61,16 @@ class BodyWriter:
         return body if wire_format & UNATTRIBUTED or not self.attribution else with_fields(body, self.attribution)
 
 
-def size_error(request: Request) -> RowError | None:
-    """Write a request's body; return why it is too large to be sent, None where it is not."""
+def unsendable_error(request: Request) -> RowError | None:
+    """Write a request's body; return why it is not sent, None where it is.
+
+    What no body can be written for without a fault of the input is met again by the attempt, which ends its stream.
+    """
     bodies: BodyWriter = request.owner.bodies
     try:
         request.body = bodies.write(request)
-    except Exception:  # noqa: BLE001 -- the attempt meets it again, and the row says so
+    except UnsendableError as error:
+        return None if error.failure.final else error.failure.error
+    except Exception:  # noqa: BLE001 -- the row says so
         return None
     return bodies.size_error(request.body)

@@ -22,6 +22,7 @@ from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.flow.retry import FAILURE_ROWS, FailureRate
 from spark_llm.metering.chunking import NOT_ROW_ERRORS
 from spark_llm.policy import Policy
+from spark_llm.protocol.chat.content import item_bytes
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Result, Row, RowError
 
@@ -94,11 +95,14 @@ class Stream:
                 self._is_too_much(known)
             if known:
                 self.buffer.settle(known)
-        self.buffer.add_unsent(len(to_send))
+        self._add_unsent(to_send)
         return to_send
 
     def _needs_no_request(self, row: Row) -> bool:
         return row is not None and not isinstance(row, RowError) and self.negotiation.task.skips(row)
+
+    def _add_unsent(self, inputs: Sequence[Indexed]) -> None:
+        self.buffer.add_unsent(len(inputs), sum(item_bytes(item) for _, item in inputs))
 
     def settle(self, results: Iterable[tuple[int, Result]]) -> list[list[Indexed]]:
         """Give rows their results; return one batch for each duplicate of a row that failed."""
@@ -109,7 +113,7 @@ class Stream:
                 results, to_send = self._dedupe.settle(sent)
         if self._cache is not None:
             self._cache.settle(sent, to_send)
-        self.buffer.add_unsent(len(to_send))
+        self._add_unsent(to_send)
         self.buffer.settle(results)
         with self._lock:
             too_many = self._is_too_much(results)
@@ -194,7 +198,8 @@ def unanswered_error(cause: RowError) -> RowError:
 
     A `cause` that is true of every row is theirs too. Any other was met by other rows: these can be sent again.
     """
-    if cause.kind in NOT_ROW_ERRORS:
+    is_of_task = cause.kind == "invalid_request" and cause.status is None  # the wire format has no place for it
+    if cause.kind in NOT_ROW_ERRORS or is_of_task:
         return cause
     message = f"the task stopped before this row was answered; last: {cause.kind}: {cause.message}"
     return RowError("cancelled", None, message, retryable=True)

@@ -23,7 +23,8 @@ RUNS_DDL = (
 )
 """The columns of a table of runs, as `EnrichReport.row` fills them."""
 _NOT_IN_RUNS = ("limits", "still_failed", "notes", "flow")  # fields of a report that a table of runs does not have
-_NOT_SUMMED_IN_RUNS = ("asked", "cache_write_tokens", "cancelled")  # it has the rows asked, the others in its columns
+# It has the rows asked, the others in its columns.
+_NOT_SUMMED_IN_RUNS = ("asked", "cache_write_tokens", "cancelled", "image_tokens", "audio_tokens")
 _HEADINGS = ("column", "asked", "answered", "failed", "requests", "tokens")
 
 

@@ -6,6 +6,7 @@ from sys import getsizeof
 from typing import Any
 
 from spark_llm.flow.batcher import Indexed
+from spark_llm.protocol.chat.content import digested
 from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.values import Item, Prompt, Result
 
@@ -14,8 +15,10 @@ MAX_BYTES = 16_000_000
 ENTRY_BYTES = 700  # of an answer beside its key and its texts: objects, numbers, its places in the tables
 PARSED_BYTES = 16  # of a parsed value, for each character of its JSON: as many as a list of small numbers takes
 
-ContentKey = str | bytes  # a text as it is, or a conversation as JSON: the two are never equal
+ContentKey = str | bytes  # a text as it is, or a conversation as JSON, with digests of media: they are never equal
 Key = ContentKey | tuple[Any, str | None, Hashable]  # … and of a prompt its instructions and type as well
+
+_NONE: Indexed = (-1, "")
 
 
 class Dedupe:
@@ -37,7 +40,7 @@ class Dedupe:
         """Remember at most so many answers, in so many bytes with their inputs; the longest unused go first."""
         self._max_answers = max_answers
         self._max_bytes = max_bytes
-        self._sent: dict[Key, int] = {}  # by input, the row that was sent and that equal ones wait for
+        self._sent: dict[Key, Indexed] = {}  # by input, the row that was sent and that equal ones wait for
         self._keys: dict[int, Key] = {}  # the inputs of the rows that were sent
         self._duplicates: dict[int, list[Indexed]] = {}  # by row, those that wait for it
         self._answers: OrderedDict[Key, tuple[Result, int]] = (
@@ -57,11 +60,11 @@ class Dedupe:
             elif key in self._answers:
                 self._answers.move_to_end(key)
                 known.append((number, shared_result(self._answers[key][0])))
-            elif (sent := self._sent.setdefault(key, number)) == number:
+            elif (sent := self._sent.setdefault(key, entry)) is entry:
                 self._keys[number] = key
                 to_send.append(entry)
             else:
-                self._duplicates.setdefault(sent, []).append(entry)
+                self._duplicates.setdefault(sent[0], []).append((number, sent[1]))  # its own copy can be freed
         return to_send, known
 
     def settle(self, results: Iterable[tuple[int, Result]]) -> tuple[list[tuple[int, Result]], list[Indexed]]:
@@ -78,7 +81,7 @@ class Dedupe:
             if key is None:
                 continue
             duplicates: Sequence[Indexed] = ()
-            if self._sent.get(key) == number:
+            if self._sent.get(key, _NONE)[0] == number:
                 del self._sent[key]
                 duplicates = self._duplicates.pop(number, ())
             if result.error is None:
@@ -108,7 +111,7 @@ def _dedupe_key(item: Item) -> Key | None:
         content = _dedupe_key(item.content)
         return None if content is None else (content, item.system, item.output)
     try:
-        return write_json(item)
+        return write_json(digested(item))
     except (TypeError, ValueError, RecursionError):
         return None
 
@@ -125,6 +128,8 @@ def _memory_bytes(key: Key, result: Result) -> int:
         size += PARSED_BYTES * len(result.text or "")
     if isinstance(result.prediction, (list, dict, str, bytes)):
         size += _nested_bytes(result.prediction)
+    if result.tool_calls is not None:
+        size += sum(ENTRY_BYTES + getsizeof(call["arguments"]) for call in result.tool_calls)
     return size if result.choices is None else size + sum(map(getsizeof, result.choices))
 
 
@@ -146,5 +151,6 @@ def shared_result(result: Result) -> Result:
         usage=None if usage is None else usage.unbilled(),
         model=result.model,
         parsed=result.parsed,
+        tool_calls=result.tool_calls,
         request_id=result.request_id,
     )

@@ -5,15 +5,19 @@ one of a task's requests was answered they go one by one, each with what the one
 refused as a whole then costs a handful of refusals and not one for every row. A refusal may be about the format or
 about an input: a request that was refused in one format is sent in the next, and an answer there shows that it was the
 format. One input decides that for itself, three decide it for all.
+
+A refusal that names another route is no matter of witnesses: all inputs go there at once, unless some were answered at
+the first. If there is nothing at the other, the refusal may have quoted its input; then they go back.
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal, NamedTuple
 
 from spark_llm.flow.batcher import Indexed
-from spark_llm.protocol.task import ATTRIBUTION_FIELDS, PLAIN, UNATTRIBUTED, Task
+from spark_llm.protocol.task import ATTRIBUTION_FIELDS, PLAIN, RESPONSES, UNATTRIBUTED, Task
 from spark_llm.protocol.values import Item, RowError
 
 ALIKE_REFUSALS = 8  # of inputs alone, with one message and before any answer: then every input would be refused
@@ -39,21 +43,41 @@ class Doubt:
     witnesses: tuple[Hashable, ...]
 
 
+class KnownFlags(NamedTuple):
+    """Flags that are known before the first request: those of the format to begin with, and those that stay so."""
+
+    wire_format: int = 0
+    settled: int = 0
+
+
+NOTHING_KNOWN = KnownFlags()
+
+
+def known_route(api: Literal["chat", "responses"] | None, others: "Iterable[WireFormatNegotiation]") -> KnownFlags:
+    """Return the route of a task's requests: that of the user's `api`, or else the one that other tasks have found."""
+    if api is not None:
+        return KnownFlags(RESPONSES if api == "responses" else 0, RESPONSES)
+    return KnownFlags(RESPONSES, RESPONSES) if any(each.found_route for each in others) else NOTHING_KNOWN
+
+
 class WireFormatNegotiation:
     """The wire format of one task at one endpoint, and the evidence for it."""
 
-    def __init__(self, task: Task, batch_size: int | None, *, attributed: bool = False) -> None:
+    def __init__(
+        self, task: Task, batch_size: int | None, known: KnownFlags = NOTHING_KNOWN, *, attributed: bool = False
+    ) -> None:
         """Begin with the best format; a request carries at most `batch_size` inputs, by default the task's own number.
 
         `attributed`: requests carry `ATTRIBUTION_FIELDS`, in each format but those without them.
         """
         self.task = task
         self._attributed = attributed
-        self.wire_format = 0  # of requests without flags of their own
+        self._known = known
+        self.wire_format = known.wire_format  # of requests without flags of their own
         self.answered = False  # whether any request was
         self.in_flight = 0  # requests
         self.alike_refusals = 0  # inputs that were refused with one message, before any answer
-        self._confirmed = 0  # flags of the wire format that are known to be needed, or not to be
+        self._confirmed = known.settled  # flags of the wire format that are known to be needed, or not to be
         self._batch_size = batch_size or task.default_batch_size
         self._any_refused = False
         self._votes: dict[int, list[Hashable]] = {}  # by wire format, the inputs that were answered in it only
@@ -61,6 +85,11 @@ class WireFormatNegotiation:
         self._silent_since: float | None = None
         self._refusal_message = ""
         self._refused_inputs: set[object] = set()  # with that message
+
+    @property
+    def found_route(self) -> bool:
+        """Whether requests were answered at the Responses route."""
+        return self.answered and bool(self.wire_format & RESPONSES)
 
     @property
     def sends_inputs_alone(self) -> bool:
@@ -151,8 +180,21 @@ class WireFormatNegotiation:
         fallback = self._fallback(inputs, wire_format, error.message)
         if fallback is None or (fallback & ~wire_format) & self._confirmed:
             return None
+        if fallback & ~wire_format & RESPONSES:
+            if not self.answered:
+                self.wire_format |= RESPONSES
+            return fallback
         self._begin_doubt()
         return fallback
+
+    def withdraw(self, wire_format: int) -> int:
+        """Return the flag of the route that is not there, and go back from it; 0 where that is no explanation."""
+        stated = wire_format & RESPONSES & ~self._known.settled
+        if self.found_route or not stated:
+            return 0
+        self.wire_format &= ~stated
+        self._confirmed |= stated
+        return stated
 
     def on_refusal(self, formats: int, inputs: Sequence[Indexed], error: RowError) -> NextStep:
         """Count inputs that were refused in each of so many wire formats; return what follows."""

@@ -10,6 +10,8 @@ OPENING_ROWS = 28  # read before anything is known of the reader; show() reads 2
 OPENING_GRACE_S = 0.05  # how long a reader that has enough may take to end the task
 SPAN_ROWS = 10_000  # rows read and not yet left, beyond the window: one Arrow batch
 MIN_BACKLOG_ROWS = 64  # rows that wait to be sent, however narrow the window
+MIN_BACKLOG_BYTES = 4_000_000  # that wait to be sent, whatever they are: large rows are fewer
+ROW_BYTES = 4_096  # of a row of text; smaller ones are bounded by their number alone
 CHUNK_ROWS = 256  # results that leave at once, unless
 CHUNK_WAIT_S = 0.2  # the first of them waited so long
 FLUSH_S = 1.5  # between flushes while nothing leaves
@@ -33,14 +35,14 @@ class ReadAhead:
         """Whether the allowance still bounds the read-ahead."""
         return self.allowance < SPAN_ROWS
 
-    def rows_to_read(self, backlog: int, window_rows: int, now: float) -> int:
+    def rows_to_read(self, backlog: int, window_rows: int, now: float, backlog_bytes: int = 0) -> int:
         """Return how many rows to read now, where `backlog` are unsent and `window_rows` may be in flight."""
         if self._input_ended:
             return 0
         if self._widen_at is not None and now >= self._widen_at:
             self._widen()
         min_backlog = max(MIN_BACKLOG_ROWS, 2 * window_rows)
-        if backlog >= min_backlog:
+        if backlog >= min_backlog or backlog_bytes >= _max_backlog_bytes(min_backlog):
             return 0
         wanted = min(2 * min_backlog - backlog, SPAN_ROWS + window_rows - (self.rows_read - self.rows_left))
         return max(0, min(wanted, self.allowance - self.rows_read) if self.opening else wanted)
@@ -53,9 +55,13 @@ class ReadAhead:
             self.allowance = SPAN_ROWS
             self._widen_at = None
 
-    def low_watermark(self, window_rows: int, now: float) -> int:
-        """Return the number of unsent rows at which to read more; -1 where results have to leave first."""
-        return window_rows if self.rows_to_read(0, window_rows, now) else -1
+    def low_watermark(self, window_rows: int, now: float) -> tuple[int, int]:
+        """Return how many unsent rows, and how many bytes of them, to read more at.
+
+        -1 rows say that results have to leave first.
+        """
+        rows = window_rows if self.rows_to_read(0, window_rows, now) else -1
+        return rows, _max_backlog_bytes(2 * window_rows) // 2
 
     def should_yield(self, ready: int, now: float) -> bool:
         """Return whether `ready` results, the head of the buffer, should leave now."""
@@ -100,3 +106,8 @@ class ReadAhead:
     def _widen(self) -> None:
         self.allowance *= 2
         self._widen_at = None
+
+
+def _max_backlog_bytes(min_backlog: int) -> int:
+    """Return the bytes of unsent rows at which no further one is read, where so many rows may wait."""
+    return max(MIN_BACKLOG_BYTES, min_backlog * ROW_BYTES)

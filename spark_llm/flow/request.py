@@ -9,8 +9,9 @@ from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.limiter import Permit
 from spark_llm.flow.negotiation import Doubt, WireFormatNegotiation
 from spark_llm.flow.retry import Attempts
+from spark_llm.protocol.chat.content import item_bytes, item_characters
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.values import Answer, Item, Prompt, Result, RowError, Usage
+from spark_llm.protocol.values import Answer, Result, RowError, Usage
 
 
 @dataclass(slots=True, eq=False)
@@ -39,7 +40,12 @@ class Request:
     @property
     def characters(self) -> int:
         """How long the inputs are, to estimate their tokens."""
-        return sum(_characters(item) for _, item in self.inputs)
+        return sum(item_characters(item) for _, item in self.inputs)
+
+    @property
+    def bytes(self) -> int:
+        """About how many bytes of memory the inputs take."""
+        return sum(item_bytes(item) for _, item in self.inputs)
 
     def results(self, outcome: Answer | RowError, latency_s: float | None) -> Iterator[tuple[int, Result]]:
         """Yield the result of each input, with its part, by length, of the tokens that all attempts cost.
@@ -95,13 +101,4 @@ class Request:
 def _shares(usage: Usage | None, parts: Sequence[Sequence[Indexed]]) -> Sequence[Usage | None]:
     if usage is None or len(parts) == 1:
         return [usage] * len(parts)
-    return usage.share([sum(_characters(item) for _, item in part) for part in parts])
-
-
-def _characters(item: Item) -> int:
-    """Return the length of a text, of a conversation's messages, or of a row's JSON."""
-    if isinstance(item, (str, bytes)):
-        return len(item)
-    if isinstance(item, Prompt):
-        return len(item.system or "") + _characters(item.content)
-    return sum(len(content) for message in item if isinstance(content := message.get("content"), str))
+    return usage.share([sum(item_characters(item) for _, item in part) for part in parts])

@@ -24,7 +24,7 @@ from spark_llm.flow.suspects import Suspects
 from spark_llm.policy import Policy
 from spark_llm.protocol.values import Answer, Failure, RowError
 
-SizeError = Callable[[Request], RowError | None]  # why a request is too large to be sent; None where it is not
+WhyUnsendable = Callable[[Request], RowError | None]  # the error of a request that is not sent, or None
 MAX_COUNTED = 64  # requests that wait to be sent
 _NEVER_REACHED = ("connection", "timeout", "unavailable")
 
@@ -33,12 +33,17 @@ class RequestScheduler:
     """Schedules the requests of one endpoint: queue, retries, pauses and outages."""
 
     def __init__(
-        self, controller: Controller, policy: Policy, size_error: SizeError = lambda _: None, *, renews: bool = False
+        self,
+        controller: Controller,
+        policy: Policy,
+        why_unsendable: WhyUnsendable = lambda _: None,
+        *,
+        renews: bool = False,
     ) -> None:
         """Keep within `controller`, and retry as `policy` says; `renews`: a token that is refused can be replaced."""
         self.controller = controller
-        self.unsendable: list[tuple[Request, RowError]] = []  # one input alone is too large: they have ended
-        self._size_error = size_error
+        self.unsendable: list[tuple[Request, RowError]] = []  # of one input each: they have ended
+        self._why_unsendable = why_unsendable
         self._policy = policy
         self._counts_tokens = policy.tokens_per_minute is not None
         self._last_send_number = 0
@@ -56,8 +61,8 @@ class RequestScheduler:
         requests: list[Request] = []
         while (request := self._next(now)) is not None:
             request.wire_format = request.negotiation.wire_format | request.format_flags
-            if (error := self._size_error(request)) is not None:
-                self._on_too_large(request, error, now)
+            if (error := self._why_unsendable(request)) is not None:
+                self._on_unsendable(request, error, now)
                 continue
             self._last_send_number += 1
             request.send_number = self._last_send_number
@@ -104,7 +109,7 @@ class RequestScheduler:
         if answer.format_unsupported:
             fallback = negotiation.fallback_after_answer(request.wire_format, request.inputs)
         if fallback is None:
-            confirms = any(result.error is None or result.error.kind == "schema_mismatch" for result in answer.results)
+            confirms = answer.mismatched or any(result.error is None for result in answer.results)
             negotiation.on_answer(request.wire_format, request.inputs, request.doubt, confirms=confirms)
             if not self._is_worth_reasking(request, answer):
                 return True
@@ -128,7 +133,7 @@ class RequestScheduler:
             return self._on_rate_limited(request, failure, now, draw)
         if failure.about_input or failure.format_unsupported or (failure.stops_all and not failure.stops_at_once):
             self.controller.on_answer(_permit(request), now)  # it is well, and had time to read what it refused
-        elif _is_own_mistake(failure.error):
+        elif failure.is_unsendable or _is_own_mistake(failure.error):
             self.controller.on_inconclusive(_permit(request))
         else:
             self.controller.on_fault(_permit(request), now, draw())
@@ -179,7 +184,7 @@ class RequestScheduler:
         self._queue.remove(request)
         return self._part_to_send(request, now)
 
-    def _on_too_large(self, request: Request, error: RowError, now: float) -> None:
+    def _on_unsendable(self, request: Request, error: RowError, now: float) -> None:
         """End a request of one input before it is sent; cut one of several in two."""
         request.body = None
         if len(request.inputs) == 1:
@@ -222,10 +227,7 @@ class RequestScheduler:
         return request.negotiation
 
     def _is_worth_reasking(self, request: Request, answer: Answer) -> bool:
-        if not request.negotiation.task.reasks:
-            return False
-        error = answer.results[0].error
-        return error is not None and error.kind == "schema_mismatch" and request.reasks < self._policy.reask
+        return answer.mismatched and request.reasks < self._policy.reask
 
     def _on_bad_input(self, request: Request, failure: Failure, now: float) -> Verdict | None:
         """Send the inputs in another wire format, or in two parts; an input that was refused alone is the bad one."""
@@ -267,6 +269,10 @@ class RequestScheduler:
     def _on_fault(self, request: Request, failure: Failure, now: float, draw: Callable[[], float]) -> Verdict | None:
         """End the task or the row, wait for a verdict or for the end of an outage, or retry."""
         error = failure.error
+        if error.kind == "not_found" and (withdrawn := request.negotiation.withdraw(request.wire_format)):
+            request.format_flags &= ~withdrawn
+            self._queue.push_retry(request, now)
+            return None
         if failure.stops_at_once:
             return Verdict(error, stops_all=True)
         if failure.stops_all:

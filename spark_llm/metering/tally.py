@@ -10,8 +10,11 @@ from spark_llm.errors import Kind
 
 Counted = TypeVar("Counted", bound="Addable")
 
-TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens", "total_tokens", "cache_write_tokens")
-"""The sorts of tokens that have a price, as the fields of a usage and of a tally are called."""
+TOKENS = (
+    *("prompt_tokens", "completion_tokens", "cached_tokens", "total_tokens", "cache_write_tokens"),
+    *("image_tokens", "audio_tokens"),
+)
+"""The sorts of tokens that are added up, as the fields of a usage and of a tally are called."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Tally:
             in the sums above too.
         cancelled: Rows with a prompt that were not asked, because their task had stopped; neither in `asked`
             nor in `failed`.
+        image_tokens: Tokens of the prompts that stand for images.
+        audio_tokens: Tokens of the prompts and the answers that stand for audio.
     """
 
     asked: int = 0
@@ -43,6 +48,8 @@ class Tally:
     cache_write_tokens: int = 0
     tiers: Mapping[str, "Tally"] = field(default_factory=dict)
     cancelled: int = 0
+    image_tokens: int = 0
+    audio_tokens: int = 0
 
     @property
     def answered(self) -> int:
@@ -99,6 +106,16 @@ class Totals(ABC):
         return self._total.cache_write_tokens
 
     @property
+    def image_tokens(self) -> int:
+        """Tokens of the prompts that stand for images."""
+        return self._total.image_tokens
+
+    @property
+    def audio_tokens(self) -> int:
+        """Tokens of the prompts and the answers that stand for audio."""
+        return self._total.audio_tokens
+
+    @property
     def total_tokens(self) -> int:
         """All tokens, as the server counts them."""
         return self._total.total_tokens
@@ -110,6 +127,8 @@ class Totals(ABC):
             (total.prompt_tokens, "of questions"),
             (total.cached_tokens, "of them cached"),
             (total.cache_write_tokens, "of them written to the cache"),
+            (total.image_tokens, "of images"),
+            (total.audio_tokens, "of audio"),
             (total.completion_tokens, "of answers"),
             (reasoning, "of them reasoning"),
         ]

@@ -21,6 +21,7 @@ from spark_llm.protocol.structured.constraints import Constraints
 from spark_llm.protocol.structured.schema import Array, Enumeration, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
+from spark_llm.protocol.urls import chat_url
 
 FORMAT = 1
 """The version of the canonical form; another version sends every row again."""
@@ -42,9 +43,11 @@ def canonical_json(value: JSON) -> bytes:
 def canonical_model(url: str, model: str | None, task: Task, prompt: PromptBuilder | None) -> dict[str, JSON]:
     """Return the canonical form of a request to a model: URL, model, instructions, parameters and output type.
 
+    A chat has the URL of its chat completions route, also where it is asked at the Responses route.
+
     Missing fields are left out, so that a field of a later version changes no digest of a spec without it.
     """
-    spec = {"task": task.name, "endpoint": url, "model": model, **_declared(task)}
+    spec = {"task": task.name, "endpoint": chat_url(url), "model": model, **_declared(task)}
     if prompt is not None:
         spec["template"] = prompt.template.source
         spec["instructions"] = prompt.system and prompt.system.source  # with its fields, if it has any

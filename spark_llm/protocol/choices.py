@@ -5,16 +5,24 @@ document, is a failure. An answer that ran out of tokens before it began, or tha
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from spark_llm.protocol.failures import document_of, failure_of, invalid_response_failure
 from spark_llm.protocol.fields import count_of, header_of, string_of, usage_of
 from spark_llm.protocol.finish_reason import Ending, ending_of
-from spark_llm.protocol.values import Answer, Failure, Outcome, Response, Result, RowError
+from spark_llm.protocol.values import Answer, Failure, Outcome, Response, Result, RowError, ToolCall
 
-# Returns the text of a choice, or the error of one that holds something else.
-TextOfChoice = Callable[[Mapping[str, object]], tuple[str | None, RowError | None]]
-ReadChoice = Callable[[Mapping[str, object]], str | RowError | Failure]
+
+class ChoiceContent(NamedTuple):
+    """What a choice holds: a text, calls of tools or both; or the error of one that holds something else."""
+
+    text: str | None = None
+    error: RowError | None = None
+    calls: list[ToolCall] | None = None  # None where the task takes none
+
+
+ContentOfChoice = Callable[[Mapping[str, object]], ChoiceContent]
+ReadChoice = Callable[[Mapping[str, object]], ChoiceContent | RowError | Failure]
 
 TOOL_CALL = RowError(
     "invalid_response", 200, "the model called a tool, and a text column cannot run one", retryable=False
@@ -23,7 +31,7 @@ _TRUNCATED = RowError("truncated", 200, "the tokens ran out before the answer be
 _WITHHELD = RowError("content_filter", 200, "a content filter withheld the answer", retryable=False)
 
 
-def read_choices(response: Response, n: int, text_of_choice: TextOfChoice, count: int = 1) -> Outcome:
+def read_choices(response: Response, n: int, content_of_choice: ContentOfChoice, count: int = 1) -> Outcome:
     """Read a response with `n` choices for each of `count` inputs, of chat or of completions.
 
     Choice k of input i has the index i·n + k. Other indexes after a request of several inputs show that the server
@@ -36,13 +44,24 @@ def read_choices(response: Response, n: int, text_of_choice: TextOfChoice, count
     if groups is None:
         reason = f"the choices' indexes are not 0 to {count * n - 1}, each once"
         return invalid_response_failure(response, reason, document, format_unsupported=True)
+    return read_groups(response, document, groups, n, content_of_choice)
 
-    def read(choice: Mapping[str, object]) -> str | RowError | Failure:
-        return _read(choice, text_of_choice, response, document)
+
+def read_groups(
+    response: Response,
+    document: dict[str, Any],
+    groups: Sequence[Sequence[Mapping[str, object]]],
+    n: int,
+    content_of_choice: ContentOfChoice,
+) -> Outcome:
+    """Read the choices of a document, which stand in one group for each input."""
+
+    def read(choice: Mapping[str, object]) -> ChoiceContent | RowError | Failure:
+        return _read(choice, content_of_choice, response, document)
 
     read_inputs = [_result(group, n, read) for group in groups]
     failures = [failure for _, failure in read_inputs if failure is not None]
-    if len(failures) == count:
+    if len(failures) == len(groups):
         return failures[0]
     model = string_of(document.get("model")) or header_of(response, "served-model-name")
     request_id = header_of(response, "x-request-id") or string_of(document.get("id"))
@@ -70,21 +89,23 @@ def _result(choices: Sequence[Mapping[str, object]], n: int, read: ReadChoice) -
     Its text is the first choice that is an answer. Among `n` choices a missing one, or one without an answer, is null.
     """
     readings = [read(choice) for choice in choices]
-    texts = [reading if isinstance(reading, str) else None for reading in readings]
-    first = next((at for at, text in enumerate(texts) if text is not None), 0)
+    answers = [reading if isinstance(reading, ChoiceContent) else None for reading in readings]
+    first = next((at for at, answer in enumerate(answers) if answer is not None), 0)
     reading, finish_reason = readings[first], string_of(choices[first].get("finish_reason"))
     if isinstance(reading, Failure):
         return Result(finish_reason=finish_reason, error=reading.error), reading
     if isinstance(reading, RowError):
         return Result(finish_reason=finish_reason, error=reading), None
+    texts = [answer and answer.text for answer in answers]
     texts += [None] * (n - len(texts))
-    return Result(text=reading, choices=texts if n > 1 else None, finish_reason=finish_reason), None
+    choice_texts = texts if n > 1 else None
+    return Result(reading.text, choice_texts, finish_reason=finish_reason, tool_calls=reading.calls or None), None
 
 
 def _read(
-    choice: Mapping[str, object], text_of_choice: TextOfChoice, response: Response, document: dict[str, Any]
-) -> str | RowError | Failure:
-    """Return a choice's text, the error of its row, or the failure of a choice that another attempt may complete.
+    choice: Mapping[str, object], content_of_choice: ContentOfChoice, response: Response, document: dict[str, Any]
+) -> ChoiceContent | RowError | Failure:
+    """Return a choice's content, the error of its row, or the failure of a choice that another attempt may complete.
 
     Its finish reason is read before its text, since half a text looks like a whole one.
     """
@@ -93,14 +114,18 @@ def _read(
     aborted = _aborted(choice, document, ending, response)
     if aborted is not None:
         return aborted
-    text, error = text_of_choice(choice)
-    error = error or _error_of_ending(text, ending)
+    content = content_of_choice(choice)
+    text = content.text
+    error = content.error or _error_of_ending(content, ending)
     if error is not None:
         return error._replace(status=response.status)
+    if content.calls:
+        return content._replace(text=text or None)
     if text is None or (text == "" and reason is not None and ending is None):
         unknown = "" if ending or reason is None else f" (finish_reason {reason!r})"
-        return invalid_response_failure(response, f"the answer has no text{unknown}", document)
-    return text
+        missing = "text" if content.calls is None else "text, and no tool call that can be read"
+        return invalid_response_failure(response, f"the answer has no {missing}{unknown}", document)
+    return content
 
 
 def _aborted(
@@ -122,10 +147,12 @@ def _aborted(
     return None
 
 
-def _error_of_ending(text: str | None, ending: Ending | None) -> RowError | None:
+def _error_of_ending(content: ChoiceContent, ending: Ending | None) -> RowError | None:
     """Return the error of a choice whose finish reason shows that another attempt would hold no answer either."""
     if ending == "content_filter":
         return _WITHHELD
-    if not text and ending == "length":
+    if content.text or content.calls:
+        return None
+    if ending == "length":
         return _TRUNCATED
-    return TOOL_CALL if not text and ending == "tool_calls" else None
+    return TOOL_CALL if ending == "tool_calls" and content.calls is None else None

@@ -8,10 +8,10 @@ with too few choices; it then gets one prompt a request.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from spark_llm.protocol.choices import read_choices
+from spark_llm.protocol.choices import ChoiceContent, read_choices
 from spark_llm.protocol.json_codec import request_body, write_json
 from spark_llm.protocol.task import PLAIN, Task
-from spark_llm.protocol.values import Item, Outcome, Response, RowError
+from spark_llm.protocol.values import Item, Outcome, Response
 
 _MAX_PROMPTS = 8  # every prompt of a request waits for the slowest, so more of them gain little
 
@@ -43,11 +43,11 @@ class Complete(Task):
         prompt = items[0] if len(items) == 1 else items
         return request_body(model, self.parameters, b'"prompt":' + write_json(prompt))
 
-    def decode(self, response: Response, count: int) -> Outcome:
+    def decode(self, response: Response, count: int, wire_format: int = 0) -> Outcome:  # noqa: ARG002 -- they are read alike
         """Read each prompt's choices; an answer that is empty because its tokens ran out is `truncated`."""
         return read_choices(response, self.n, _choice_text, count)
 
 
-def _choice_text(choice: Mapping[str, object]) -> tuple[str | None, RowError | None]:
+def _choice_text(choice: Mapping[str, object]) -> ChoiceContent:
     text = choice.get("text")
-    return text if isinstance(text, str) else None, None
+    return ChoiceContent(text if isinstance(text, str) else None)

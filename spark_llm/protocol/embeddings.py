@@ -60,7 +60,7 @@ class Embed(Task):
             (b"" if chosen else b'"encoding_format":"base64",') + b'"input":' + write_json(items),
         )
 
-    def decode(self, response: Response, count: int) -> Outcome:
+    def decode(self, response: Response, count: int, wire_format: int = 0) -> Outcome:  # noqa: ARG002 -- they are read alike
         """Read the vectors by their `index`; a wrong number of vectors or wrong indexes are `invalid_response`.
 
         A vector that cannot be read, is empty, holds NaN or infinity, or differs from the others in length is the error

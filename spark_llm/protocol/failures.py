@@ -144,11 +144,16 @@ def document_of(response: Response, field: str, *, format_unsupported: bool = Fa
         found = document.get(field)
         if isinstance(found, list) and found and all(isinstance(part, dict) for part in found):
             return document
-        if document.get("error") or document.get("error_code") or document.get("object") == "error":
+        if is_error(document):
             return failure_of(response)
     return invalid_response_failure(
         response, f"the answer has no {field}", document, format_unsupported=format_unsupported
     )
+
+
+def is_error(document: Mapping[str, Any]) -> bool:
+    """Return whether a document under 200 is an error."""
+    return bool(document.get("error") or document.get("error_code")) or document.get("object") == "error"
 
 
 def failure_of(response: Response, document: object = None) -> Failure:

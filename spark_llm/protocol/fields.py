@@ -25,10 +25,12 @@ _COUNTS = {
     "total_tokens": "total_tokens",
     **_CACHE,
 }
-_REASONING = {"reasoning_tokens": "reasoning_tokens"}
+_OF_PROMPTS = {**_CACHE, "image_tokens": "image_tokens", "audio_tokens": "audio_tokens"}
+_SPOKEN = "audio_tokens of the answer"
+_OF_ANSWERS = {"reasoning_tokens": "reasoning_tokens", "audio_tokens": _SPOKEN}
 _DETAILS = {
-    **dict.fromkeys(("prompt_tokens_details", "input_tokens_details"), _CACHE),
-    **dict.fromkeys(("completion_tokens_details", "output_tokens_details"), _REASONING),
+    **dict.fromkeys(("prompt_tokens_details", "input_tokens_details"), _OF_PROMPTS),
+    **dict.fromkeys(("completion_tokens_details", "output_tokens_details"), _OF_ANSWERS),
 }
 
 
@@ -62,6 +64,8 @@ def usage_of(document: object) -> Usage | None:
     for name, names in _DETAILS.items():
         if isinstance(details := usage.get(name), dict):
             _read_counts(details, names, found)
+    if (spoken := found.pop(_SPOKEN, None)) is not None:
+        found["audio_tokens"] = min(MAX_COUNT, spoken + found.get("audio_tokens", 0))
     if not found:
         return None
     if "prompt_tokens" in found:

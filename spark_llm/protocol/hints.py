@@ -8,6 +8,7 @@ from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 from spark_llm.errors import HINT, Kind
+from spark_llm.protocol.chat.responses_answer import NAMES_ROUTE
 from spark_llm.protocol.failures import NOT_READY, STOPPED
 from spark_llm.protocol.urls import INVOCATIONS_PATH
 from spark_llm.protocol.values import RowError
@@ -19,6 +20,7 @@ _DATABRICKS = re.compile(r"/serving-endpoints\b|/ai-gateway/")
 _REFUSED = (
     "the token ({sign_in}) was refused: it is revoked, expired or for another host; create a new one for this host."
 )
+_ROUTES = "/invocations, /chat/completions, /responses, /completions or /embeddings"
 _WRONG_TASK = "the endpoint serves another task than the UDF's; `preflight(endpoint)` shows which."
 
 
@@ -28,6 +30,7 @@ class HintRule(NamedTuple):
     hint: str  # {sign_in} and the {name} of a Databricks endpoint are filled in
     message: str | None = None  # a regular expression that is found in the message, whatever its case
     on_databricks: bool = False  # only where the URL is of Databricks
+    url: str | None = None  # a regular expression that is found in the URL
     statuses: Container[int] | None = None
     signed_in: bool | None = None  # whether a token was sent
     stops_all: bool = False  # only where the error stopped the whole task
@@ -99,11 +102,19 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
         ),
         HintRule("write https:// in the URL.", message=r"HTTP request (was sent )?to (an )?HTTPS"),
         HintRule(
-            "the URL accepts no POST; end it in /invocations, /chat/completions, /completions or /embeddings.",
+            f"the URL accepts no POST; end it in {_ROUTES}.",
             statuses=(405,),
         ),
         HintRule("the server has another host name; check the host in the URL.", statuses=(421,)),
         HintRule(_WRONG_TASK, message=r"\bchat model\b|did you mean to use v1/"),
+        HintRule(
+            "check the model's name, catalog.schema.model; the workspace's AI Gateway lists its models.",
+            url=r"/ai-gateway/",
+        ),
+        HintRule(
+            "there is no Responses route, or no such model; leave out api=, or end the URL in /chat/completions.",
+            url=r"/responses(\?|$)",
+        ),
         HintRule(
             "check the endpoint's name; `spark-llm endpoints` lists the workspace's endpoints.", on_databricks=True
         ),
@@ -111,10 +122,7 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
             "check the model's name, Endpoint(…, model=…); most servers list theirs at /v1/models.",
             message=r"\bmodel\b|\bdeployment\b",
         ),
-        HintRule(
-            "check the URL: a base URL, like https://host/v1, needs model=…; any other ends in /invocations,"
-            " /chat/completions, /completions or /embeddings."
-        ),
+        HintRule(f"check the URL: a base URL, like https://host/v1, needs model=…; any other ends in {_ROUTES}."),
     ),
     "quota": (HintRule("no credit or budget is left; see the account's billing page."),),
     "unavailable": (
@@ -194,6 +202,15 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
     ),
     "invalid_request": (
         HintRule(
+            'the model is served at the Responses route; leave out api="chat", or set Endpoint(…, api="responses").',
+            message=NAMES_ROUTE.pattern,
+            url=r"/(chat/completions|invocations)(\?|$)",
+        ),
+        HintRule(
+            'it may be served at the Responses route: try Endpoint(…, api="responses").',
+            message=r"chat_?completions? operation|chat/completions endpoint|not allowed on chat completions",
+        ),
+        HintRule(
             _WRONG_TASK,
             message=r"missing required (chat|completions?|embeddings?) parameter|does not work with the specified model"
             r"|support (the )?(chat|completions?|embeddings?)\b|\b(embedding|chat) models?\b"
@@ -256,6 +273,7 @@ def _fits(rule: HintRule, error: RowError, where: str, sign_in: str, *, stops_al
         and rule.signed_in in (None, bool(sign_in))
         and (rule.statuses is None or error.status in rule.statuses)
         and (not rule.on_databricks or bool(_DATABRICKS.search(where)))
+        and (rule.url is None or bool(re.search(rule.url, where)))
         and (rule.message is None or bool(re.search(rule.message, error.message, re.IGNORECASE)))
     )
 

@@ -5,7 +5,8 @@ number of tokens, are left to the server.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,11 @@ _RESERVED = {
     "stream": "a column cannot receive a stream",
     "stream_options": "a column cannot receive a stream",
 }
+_LEVELS = {
+    "reasoning_effort": ("none", "minimal", "low", "medium", "high", "xhigh", "max"),
+    "verbosity": ("low", "medium", "high"),
+}
+_LEVEL = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _RANGE_HINT = "set it within that range, or leave it out for the model's default."
 
 
@@ -45,7 +51,7 @@ def encode_parameters(given: Mapping[str, object], extra_body: Mapping[str, obje
             )
         if name in fields:
             raise ConfigError(f"{name!r} is given as a parameter and in extra_body.", "give it once.")
-    return write_json({**fields, **_jsonable("extra_body", dict(extra_body))})
+    return write_json({**fields, **jsonable("extra_body", dict(extra_body))})
 
 
 def is_repeatable(parameters: bytes) -> bool:
@@ -63,7 +69,16 @@ def _checked(name: str, value: Any) -> object:  # noqa: ANN401 -- any value that
         return check_number(name, value, 0.0, 2.0, hint=_RANGE_HINT)
     if name == "top_p":
         return check_number(name, value, 0.0, 1.0, exclusive_minimum=True, hint=_RANGE_HINT)
-    return {"stop": _stop, "response_format": _response_format}.get(name, partial(check_text, name))(value)
+    return _CHECKS.get(name, partial(check_text, name))(value)
+
+
+def _level(name: str, value: object) -> str:
+    """Return a level's name; servers have more of them than those that are known here."""
+    if not isinstance(value, str) or not _LEVEL.fullmatch(value):
+        raise ConfigError(
+            f"{name}={value!r} is no level.", f"servers know {', '.join(_LEVELS[name])}; leave it out for the model's."
+        )
+    return value
 
 
 def _stop(value: object) -> object:
@@ -79,10 +94,19 @@ def _response_format(value: object) -> object:
             f"response_format={value!r} is not a mapping with a 'type'.",
             'write it as response_format={"type": "json_object"}.',
         )
-    return _jsonable("response_format", dict(value))
+    return jsonable("response_format", dict(value))
 
 
-def _jsonable(name: str, value: dict[str, object]) -> dict[str, object]:
+_CHECKS: Mapping[str, Callable[[Any], object]] = {
+    "stop": _stop,
+    "response_format": _response_format,
+    **{name: partial(_level, name) for name in _LEVELS},
+    **dict.fromkeys(("tools", "tool_choice"), lambda value: value),  # which `chat.tools` has checked
+}
+
+
+def jsonable(name: str, value: dict[str, object]) -> dict[str, object]:
+    """Return a value that JSON can hold; raise `ConfigError` for any other."""
     try:
         json.dumps(value, allow_nan=False)  # stricter than msgspec, which makes null of NaN and text of bytes
         write_json(value)

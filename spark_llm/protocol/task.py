@@ -10,13 +10,28 @@ from typing import Protocol
 
 from spark_llm.protocol.parameters import is_repeatable
 from spark_llm.protocol.urls import is_databricks, is_serving
-from spark_llm.protocol.values import Item, Outcome, Response, Result
+from spark_llm.protocol.values import Failure, Item, Outcome, Response, Result, RowError
 
 # A wire format is a sum of flags. Each flag leaves out a feature that some servers do not know; 0 uses all features.
 PLAIN = 1  # without the field or the list: no `encoding_format`, one prompt a request, a type described in words
 FOLDED = 2  # without a system message: the instructions stand at the head of the user's message
+RESPONSES = 8  # at the route /responses, in its dialect; a refusal that names that route settles it
 UNATTRIBUTED = 4  # without the next two fields, which no task writes: they say who asks
 ATTRIBUTION_FIELDS = ("usage_context", "client_request_id")
+
+
+class UnsendableError(Exception):
+    """An input, or a whole task, that a wire format has no place for; `failure` has what its rows end with."""
+
+    def __init__(self, failure: Failure) -> None:
+        """Keep the failure."""
+        super().__init__(failure.error.message)
+        self.failure = failure
+
+    @classmethod
+    def of_input(cls, message: str) -> "UnsendableError":
+        """Return the error of one input, which no server has seen."""
+        return cls(Failure(RowError("invalid_request", None, message, retryable=False)))
 
 
 class Task(Protocol):
@@ -58,11 +73,6 @@ class Task(Protocol):
         """Whether answers say how many tokens they took: by default they do."""
         return True
 
-    @property
-    def reasks(self) -> bool:
-        """Whether an input is sent again whose answer does not fit its type: by default it is."""
-        return True
-
     def max_inputs(self, wire_format: int, batch_size: int) -> int:
         """How many inputs one request may carry in a wire format, where the user allows `batch_size`."""
 
@@ -80,10 +90,13 @@ class Task(Protocol):
         return False
 
     def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:
-        """Write a request's body, for one item or for as many as `max_inputs` allows."""
+        """Write a request's body, for one item or for as many as `max_inputs` allows.
 
-    def decode(self, response: Response, count: int) -> Outcome:
-        """Read the response to a request of `count` inputs."""
+        Raises `UnsendableError` for what the wire format has no place for.
+        """
+
+    def decode(self, response: Response, count: int, wire_format: int = 0) -> Outcome:
+        """Read the response to a request of `count` inputs in a wire format."""
 
     def parse_output(self, outcome: Outcome, items: Sequence[Item], wire_format: int) -> Outcome:  # noqa: ARG002 -- as above
         """Parse the texts of an answer as structured output; a task without it returns the outcome unchanged."""

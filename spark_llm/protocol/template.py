@@ -5,7 +5,7 @@ meaning. Knows no column, no wire format, no Spark.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, repeat
@@ -13,7 +13,7 @@ from typing import Any
 
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.chat.conversation import conversation_of, with_instructions
-from spark_llm.protocol.values import Content
+from spark_llm.protocol.values import Content, Part, Row, RowError
 from spark_llm.text.excerpt import excerpt
 from spark_llm.validation.texts import check_text
 
@@ -60,10 +60,29 @@ class Template:
 
     def fill(self, columns: Mapping[str, Sequence[str | None]]) -> list[str | None]:
         """Return the text of each row; None for a row with a null in a field. The template has at least one field."""
+        return [None if None in row else "".join(row) for row in self._rows(columns)]
+
+    def fill_parts(self, columns: Mapping[str, Sequence[Part | RowError | None]]) -> list[Row]:
+        """Return the message of each row, with media between its texts; None for a null in a field, else its error."""
+        return [None if None in row else _message_of(row) for row in self._rows(columns)]
+
+    def _rows(self, columns: Mapping[str, Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
+        """Yield the pieces and the fields of each row, in order."""
         pieces = map(repeat, self.pieces[1:])
         filled = chain.from_iterable(zip((columns[name] for name in self.fields), pieces, strict=True))
-        rows = zip(repeat(self.pieces[0], len(columns[self.fields[0]])), *filled, strict=False)
-        return [None if None in row else "".join(row) for row in rows]
+        return zip(repeat(self.pieces[0], len(columns[self.fields[0]])), *filled, strict=False)
+
+
+def _message_of(row: Sequence[Part | RowError]) -> Row:
+    parts: list[Part] = []
+    for part in row:
+        if isinstance(part, RowError):
+            return part
+        if isinstance(part, str) and parts and isinstance(parts[-1], str):
+            parts[-1] += part
+        elif part:
+            parts.append(part)
+    return [{"role": "user", "content": parts}]
 
 
 @dataclass(frozen=True)
@@ -72,7 +91,7 @@ class PromptBuilder:
 
     template: Template
     system: Template | None = None
-    allows_conversations: bool = False  # whether a field may hold one: see `conversation_field`
+    allows_conversations: bool = False  # whether fields may hold one, or media: `conversation_field`, `takes_media`
 
     @classmethod
     def parse(cls, template: str, system: str | None = None, *, allows_conversations: bool = False) -> "PromptBuilder":
@@ -102,17 +121,34 @@ class PromptBuilder:
         is_quoted = self.system is not None and name in self.system.fields
         return name if self.allows_conversations and self.template.is_single_field and not is_quoted else None
 
-    def build(self, columns: Mapping[str, Sequence[Any]]) -> list[Content | None]:
+    def takes_media(self, name: str) -> bool:
+        """Return whether a field may hold media: not one of the instructions."""
+        return self.allows_conversations and not (self.system is not None and name in self.system.fields)
+
+    def build(self, columns: Mapping[str, Sequence[Any]], *, media: bool = False) -> list[Row]:
         """Return each row's prompt from the values of all fields; None for a row with a null in any field.
 
+        `media` says that fields hold media, or errors in their place; a conversation may be its row's error too.
         Instructions with fields become the system message of a conversation that has none of its own.
         """
         field = self.conversation_field
-        contents: list[Any] = self.template.fill(columns) if field is None else list(columns[field])
+        contents: list[Any] = (
+            self.template.fill_parts(columns)
+            if media
+            else self.template.fill(columns)
+            if field is None
+            else list(columns[field])
+        )
         if self.system is None or not self.system.fields:
             return contents
         systems = self.system.fill(columns)
         return [
-            None if system is None or content is None else with_instructions(conversation_of(content), system)
+            None if system is None else _with_system(content, system)
             for system, content in zip(systems, contents, strict=True)
         ]
+
+
+def _with_system(content: Content | RowError | None, system: str) -> Row:
+    if content is None or isinstance(content, RowError):
+        return content
+    return with_instructions(conversation_of(content), system)

@@ -7,6 +7,9 @@ from urllib.parse import urlsplit, urlunsplit
 INVOCATIONS_PATH = re.compile(r"/serving-endpoints/(?P<name>[^/?]+)(/served-models/(?P<served>[^/]+))?/invocations")
 """The path of a workspace's endpoint, or of one served model behind it."""
 
+CHAT_ROUTE, RESPONSES_ROUTE = "/chat/completions", "/responses"
+
+_GATEWAY_NAME = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _DATABRICKS_HOSTS = re.compile(r"(^|\.)(databricks\.(com|us|mil)|azuredatabricks\.net|databricks\.azure\.(us|cn))$")
 _OPENAI_HOSTS = re.compile(r"(^|\.)openai\.com$")
 _AZURE_HOSTS = re.compile(r"\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)$")
@@ -75,6 +78,36 @@ def invocations_url(host: str, name: str, served_model: str | None) -> str:
     """Return the invocations URL of a workspace's endpoint, or of one served model behind it."""
     served = "" if served_model is None else f"/served-models/{served_model}"
     return f"{host}/serving-endpoints/{name}{served}/invocations"
+
+
+def is_gateway_name(name: str) -> bool:
+    """Return whether a name is that of a model of a workspace's AI Gateway: catalog, schema and model."""
+    return bool(_GATEWAY_NAME.fullmatch(name))
+
+
+def gateway_url(host: str, route: str) -> str:
+    """Return the URL of a route of a workspace's AI Gateway."""
+    return f"{host}/ai-gateway/mlflow/v1{route}"
+
+
+def responses_url(url: str) -> str:
+    """Return the URL of the Responses route beside one of the chat completions route; any other URL unchanged."""
+    return _with_route(url, CHAT_ROUTE, RESPONSES_ROUTE)
+
+
+def chat_url(url: str) -> str:
+    """Return the URL of the chat completions route beside one of the Responses route; any other URL unchanged.
+
+    Both routes ask one model: so neither the digest of a request nor the key of its answer depends on the route.
+    """
+    return _with_route(url, RESPONSES_ROUTE, CHAT_ROUTE)
+
+
+def _with_route(url: str, route: str, other: str) -> str:
+    parts = urlsplit(url)
+    if not parts.path.endswith(route):
+        return url
+    return urlunsplit(parts._replace(path=parts.path.removesuffix(route) + other))
 
 
 def masked_url(url: str) -> str:

@@ -3,10 +3,10 @@
 Plain values. This file decides nothing, and knows no wire format, no clock and no Spark.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import msgspec
 
@@ -14,7 +14,7 @@ from spark_llm.errors import HINT, Kind
 from spark_llm.protocol.media import Media
 
 Part = str | Media  # of a message's content
-Message = Mapping[str, object]  # {"role": …, "content": a text or a list of parts}
+Message = Mapping[str, object]  # role, content (a text or a list of parts), and where it has them the tool fields
 Content = str | Sequence[Message]  # a text, or a conversation
 
 
@@ -30,6 +30,14 @@ class Prompt:
 Item = Content | Prompt | bytes  # the prompt of one row, or the JSON of its columns
 
 
+class ToolCall(TypedDict):
+    """A call of a tool, in an answer or in a message: its arguments are JSON, as the model wrote it."""
+
+    id: str | None
+    name: str
+    arguments: str
+
+
 MAX_COUNT = 2**31 - 1  # of tokens in a row: the column has 32 bits
 
 
@@ -37,6 +45,8 @@ class Usage(NamedTuple):
     """Tokens as the server reported them, and the tier that they are billed at; None for what it did not report.
 
     `cached_tokens` and `cache_write_tokens` are part of `prompt_tokens`, also where the server counts them beside it.
+    `image_tokens` are part of it too. `audio_tokens` are part of `prompt_tokens` and, in a spoken answer, of
+    `completion_tokens`.
     """
 
     prompt_tokens: int | None = None
@@ -46,11 +56,20 @@ class Usage(NamedTuple):
     reasoning_tokens: int | None = None
     cache_write_tokens: int | None = None
     service_tier: str | None = None
+    image_tokens: int | None = None
+    audio_tokens: int | None = None
 
     @property
     def counts(self) -> tuple[int | None, ...]:
-        """The numbers: every field but the last."""
-        return self[:-1]
+        """The numbers: every field but the tier."""
+        *tokens, _, images, audio = self
+        return (*tokens, images, audio)
+
+    @classmethod
+    def of(cls, counts: Iterable[int | None], service_tier: str | None) -> "Usage":
+        """Return a report of these `counts` at a tier."""
+        *tokens, images, audio = counts
+        return cls._make((*tokens, service_tier, images, audio))
 
     def plus(self, other: "Usage | None") -> "Usage":
         """Return the sum of two reports, number by number; None and a number give the number.
@@ -61,18 +80,18 @@ class Usage(NamedTuple):
             return self
         pairs = zip(self.counts, other.counts, strict=True)
         sums = (b if a is None else a if b is None else min(a + b, MAX_COUNT) for a, b in pairs)
-        return Usage._make((*sums, self.service_tier or other.service_tier))
+        return Usage.of(sums, self.service_tier or other.service_tier)
 
     def share(self, weights: Sequence[int]) -> "list[Usage]":
         """Return one part for each weight, in proportion to the weights; the parts add up exactly."""
         if len(weights) == 1:
             return [self]
         columns = [[None] * len(weights) if total is None else _apportion(total, weights) for total in self.counts]
-        return [Usage._make((*row, self.service_tier)) for row in zip(*columns, strict=True)]
+        return [Usage.of(row, self.service_tier) for row in zip(*columns, strict=True)]
 
     def unbilled(self) -> "Usage":
         """Return the same report with 0 in place of each number."""
-        return Usage._make((*(None if count is None else 0 for count in self.counts), self.service_tier))
+        return Usage.of((None if count is None else 0 for count in self.counts), self.service_tier)
 
 
 def _apportion(total: int, weights: Sequence[int]) -> list[int]:
@@ -121,6 +140,7 @@ class Result(msgspec.Struct, gc=False):
     error: RowError | None = None
     parsed: Any = None  # the text as a value of its output type, ready for a column
     prediction: Any = None  # a value of the type that predictions have, ready for a column
+    tool_calls: list[ToolCall] | None = None
     requests: int = 0  # HTTP requests charged to the row; over all rows of a stream, the number of requests sent
     refusals: tuple[int, ...] = ()  # the statuses of their responses that held no answer
 
@@ -152,6 +172,7 @@ class Answer:
     results: list[Result]
     usage: Usage | None
     format_unsupported: bool = False  # the server does not know this wire format: send the next one
+    mismatched: bool = False  # it has not the form that was asked for: ask again, as the policy says
 
 
 @dataclass(slots=True, frozen=True)
@@ -177,8 +198,15 @@ class Failure:
         return self.never_sent or (self.final and self.error.status is None)
 
     @property
+    def is_unsendable(self) -> bool:
+        """Whether the wire format has no place for the input, or with `final` for any: no server was asked."""
+        return self.error.kind == "invalid_request" and self.error.status is None
+
+    @property
     def about_input(self) -> bool:
         """Whether the server refused the input, so that another text or a smaller batch may pass."""
+        if self.is_unsendable:
+            return False
         return self.error.kind in ("invalid_request", "context_length", "content_filter")
 
 

@@ -15,11 +15,11 @@ from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError, Kind
 from spark_llm.protocol.failures import failure_of
 from spark_llm.protocol.json_codec import read_object
-from spark_llm.protocol.task import Task
-from spark_llm.protocol.urls import is_route_optimised
+from spark_llm.protocol.task import RESPONSES, Task, UnsendableError
+from spark_llm.protocol.urls import is_route_optimised, responses_url
 from spark_llm.protocol.values import Answer, Failure, Response, RowError
 from spark_llm.readiness.client import ReadinessClient, run_outside_loop
-from spark_llm.readiness.probe import is_about_format, is_answered, probes, sample_inputs
+from spark_llm.readiness.probe import SAMPLE, is_about_format, is_answered, probes, sample_inputs
 from spark_llm.readiness.report import Check, Outcome, Where
 from spark_llm.readiness.target import TIMEOUT_S, Target, check_address
 from spark_llm.readiness.workspace import Description, Subject, read_descriptions, unknown_name_hint
@@ -29,6 +29,7 @@ DESCRIBE_TIMEOUT_S = 10.0  # a description needs no model, and the checks can do
 NETWORK_CHECKS = ("credentials", "description", "request")
 _TASK_ERRORS: tuple[Kind, ...] = ("invalid_request", "invalid_response", "not_found")  # perhaps the wrong task
 _URL_ERRORS: tuple[Kind, ...] = ("invalid_request", "unauthorized", "not_found")  # perhaps the wrong URL
+_FOUND_ROUTE = 'it is served at /responses only; Endpoint(…, api="responses") saves each worker a refused request.'
 _UNREACHABLE: tuple[Kind, ...] = ("connection", "timeout")
 
 
@@ -49,6 +50,7 @@ class CheckRun:
         self._where = where
         self._client = ReadinessClient(target.route)
         self._hints: dict[Kind, str] = {}  # of the description, for a refused request
+        self._route_hint = ""  # where a refusal named the route that then answered
 
     def sign_in(self) -> None:
         """Get a token, as a worker does before its first request."""
@@ -100,6 +102,8 @@ class CheckRun:
             if task.name == description.task:
                 self.target = self.target.with_task(task)
         url_hint, task_hint = description.url_hint, description.task_hint(self.target.tasks[0].name)
+        if self.target.route.api is None:
+            url_hint = url_hint or description.api_hint
         self._hints |= dict.fromkeys(_URL_ERRORS, url_hint)
         self._hints |= dict.fromkeys(_TASK_ERRORS, task_hint or url_hint)
         message = f"{description.name} is {description.state}"
@@ -115,7 +119,7 @@ class CheckRun:
             outcome, latency_s = self._probe(target)
             if isinstance(outcome, Answer) or (is_answered(task, outcome.error) and not self._is_other(outcome.error)):
                 self.target = target
-                self._add("request", "passed", _answer_summary(task, outcome, latency_s))
+                self._add("request", "passed", _answer_summary(task, outcome, latency_s), self._route_hint)
                 return
             errors.append(outcome.error)
             if outcome.error.kind not in _TASK_ERRORS and outcome.error.status != 500:
@@ -127,17 +131,31 @@ class CheckRun:
         return bool(self._hints.get(error.kind))
 
     def _probe(self, target: Target) -> tuple[Answer | Failure, float]:
+        """Send probes at the route that is set, or else at the one that the first refusal names."""
+        route, [task] = target.route, target.tasks
+        found = self._probe_in(target, RESPONSES if route.api == "responses" else 0)
+        if isinstance(found[0], Answer) or route.api is not None:
+            return found
+        stated = (task.fallback_format([SAMPLE], 0, found[0].error.message) or 0) & RESPONSES
+        if not stated:
+            return found
+        self._route_hint = _FOUND_ROUTE
+        return self._probe_in(target, stated)
+
+    def _probe_in(self, target: Target, first_format: int) -> tuple[Answer | Failure, float]:
         """Send probes until one is not refused for its wire format or its limit; return the outcome and its latency."""
         route, [task] = target.route, target.tasks
+        url = responses_url(route.url) if first_format & RESPONSES else route.url
         outcome: Answer | Failure
-        for probe, wire_format in probes(task):
+        for probe, wire_format in probes(task, first_format):
             try:
                 inputs = sample_inputs(probe)
+                task.encode(inputs, route.model, wire_format)  # with its own parameters
                 body = probe.encode(inputs, route.model, wire_format)
-                response = self._client.send("POST", route.url, body, target.timeout_s)
-            except SignInError as error:
+                response = self._client.send("POST", url, body, target.timeout_s)
+            except (SignInError, UnsendableError) as error:
                 return error.failure, 0.0
-            outcome, latency_s = probe.decode(response, len(inputs)), response.latency_s
+            outcome, latency_s = probe.decode(response, len(inputs), wire_format), response.latency_s
             if isinstance(outcome, Answer) and inputs:
                 refusal = outcome.results[0].error
                 return (outcome if refusal is None else Failure(refusal, usage=outcome.usage)), latency_s

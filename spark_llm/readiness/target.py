@@ -50,7 +50,7 @@ class Target(NamedTuple):
 
 
 def candidate_tasks(endpoint: Endpoint, name: str | None) -> tuple[Task, ...]:
-    """Return the tasks that the endpoint may serve: the named one, or the one of the URL's path, else all.
+    """Return the tasks that the endpoint may serve: the named one, or the one of the URL's path or `api`, else all.
 
     Raises `ConfigError` for an unknown task.
     """
@@ -58,6 +58,8 @@ def candidate_tasks(endpoint: Endpoint, name: str | None) -> tuple[Task, ...]:
         raise ConfigError(f"Unknown task {name!r}.", f"pass one of {', '.join(TASK_NAMES)}, or leave it out.")
     if name == CUSTOM.name:
         return (CUSTOM,)
+    if name is None and endpoint.chat_api is not None:
+        return (Chat(),)
     path = urlsplit(endpoint.target).path.rstrip("/") if endpoint.is_url else ""
     of_path = max((task for task in TASKS if path.endswith(task.route)), key=lambda task: len(task.route), default=None)
     if name is None and of_path is not None:

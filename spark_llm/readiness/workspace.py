@@ -14,8 +14,13 @@ from spark_llm.validation.suggestion import did_you_mean
 
 API = "/api/2.0/serving-endpoints"
 LIST_HINT = "`spark-llm endpoints` lists those of the workspace."
-_TASKS = {"chat": "chat", "completions": "complete", "embeddings": "embed"}  # the last word of llm/v1/chat
-_OPENAI_PATH = re.compile(r"/serving-endpoints/(chat/completions|completions|embeddings)")
+_TASKS = {  # the last word of llm/v1/chat, or of agent/v1/responses
+    "chat": "chat",
+    "responses": "chat",
+    "completions": "complete",
+    "embeddings": "embed",
+}
+_OPENAI_PATH = re.compile(r"/serving-endpoints/(chat/completions|completions|embeddings|responses)")
 
 
 class Subject(NamedTuple):
@@ -123,6 +128,13 @@ class Description(NamedTuple):
         if self.update in ("UPDATE_FAILED", "UPDATE_CANCELED"):
             return "its last update failed; see the Events on its page under Serving."
         return "start it on its page under Serving, then check again."
+
+    @property
+    def api_hint(self) -> str:
+        """The hint for an endpoint that takes Responses requests; empty for any other."""
+        if not self.kind.endswith("/responses"):
+            return ""
+        return f'it serves {self.kind}: use Endpoint(…, api="responses").'
 
     @property
     def url_hint(self) -> str:

@@ -15,12 +15,18 @@ from typing import TYPE_CHECKING, Any
 _NAMES_OF = {  # the names that each module defines
     "catalog": "ServingEndpoint",
     "endpoints": "LocalEndpoints",
-    "models.base": "ChatModel CompletionModel EmbeddingModel Model StreamingModel",
+    "models.base": "ChatModel CompletionModel EmbeddingModel Model PredictionModel StreamingModel",
+    "models.custom": "CustomModel PredictFunction",
     "models.echo": "Echo echo_vector",
+    "models.echo_media": "EchoMedia echo_media",
     "models.minilm": "MiniLM",
     "models.smollm2": "SmolLM2",
+    "protocol.content": "Media Message",
     "protocol.errors": "Refused",
-    "protocol.requests": "ChatRequest Choice CompletionRequest EmbeddingRequest Piece Texts Usage Vectors",
+    "protocol.predictions": "PredictionRequest Predictions",
+    "protocol.requests": "ChatRequest CompletionRequest EmbeddingRequest",
+    "protocol.tools": "ToolCall",
+    "protocol.values": "CallPiece Choice Piece Texts Usage Vectors",
     "scenario.capacity": "After Capacity Quota",
     "scenario.faults": "Fault Faults",
     "scenario.stats": "Recorded Stats",
@@ -36,20 +42,31 @@ if TYPE_CHECKING:
     from spark_llm.serving.models.base import CompletionModel as CompletionModel
     from spark_llm.serving.models.base import EmbeddingModel as EmbeddingModel
     from spark_llm.serving.models.base import Model as Model
+    from spark_llm.serving.models.base import PredictionModel as PredictionModel
     from spark_llm.serving.models.base import StreamingModel as StreamingModel
+    from spark_llm.serving.models.custom import CustomModel as CustomModel
+    from spark_llm.serving.models.custom import PredictFunction as PredictFunction
     from spark_llm.serving.models.echo import Echo as Echo
     from spark_llm.serving.models.echo import echo_vector as echo_vector
+    from spark_llm.serving.models.echo_media import EchoMedia as EchoMedia
+    from spark_llm.serving.models.echo_media import echo_media as echo_media
     from spark_llm.serving.models.minilm import MiniLM as MiniLM
     from spark_llm.serving.models.smollm2 import SmolLM2 as SmolLM2
+    from spark_llm.serving.protocol.content import Media as Media
+    from spark_llm.serving.protocol.content import Message as Message
     from spark_llm.serving.protocol.errors import Refused as Refused
+    from spark_llm.serving.protocol.predictions import PredictionRequest as PredictionRequest
+    from spark_llm.serving.protocol.predictions import Predictions as Predictions
     from spark_llm.serving.protocol.requests import ChatRequest as ChatRequest
-    from spark_llm.serving.protocol.requests import Choice as Choice
     from spark_llm.serving.protocol.requests import CompletionRequest as CompletionRequest
     from spark_llm.serving.protocol.requests import EmbeddingRequest as EmbeddingRequest
-    from spark_llm.serving.protocol.requests import Piece as Piece
-    from spark_llm.serving.protocol.requests import Texts as Texts
-    from spark_llm.serving.protocol.requests import Usage as Usage
-    from spark_llm.serving.protocol.requests import Vectors as Vectors
+    from spark_llm.serving.protocol.tools import ToolCall as ToolCall
+    from spark_llm.serving.protocol.values import CallPiece as CallPiece
+    from spark_llm.serving.protocol.values import Choice as Choice
+    from spark_llm.serving.protocol.values import Piece as Piece
+    from spark_llm.serving.protocol.values import Texts as Texts
+    from spark_llm.serving.protocol.values import Usage as Usage
+    from spark_llm.serving.protocol.values import Vectors as Vectors
     from spark_llm.serving.scenario.capacity import After as After
     from spark_llm.serving.scenario.capacity import Capacity as Capacity
     from spark_llm.serving.scenario.capacity import Quota as Quota

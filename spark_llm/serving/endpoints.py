@@ -15,6 +15,7 @@ from spark_llm.serving.http.app import Application
 from spark_llm.serving.http.invocations import InvocationHandler, Latency
 from spark_llm.serving.http.server import HOST, Server
 from spark_llm.serving.models.base import Model
+from spark_llm.serving.models.custom import PredictFunction
 from spark_llm.serving.scenario.capacity import After, Capacity
 from spark_llm.serving.scenario.faults import Faults
 from spark_llm.serving.scenario.stats import Recorded, Stats
@@ -37,8 +38,8 @@ class LocalEndpoints:
     ...     endpoints.stats.by_status
 
     Args:
-        models: The model of each endpoint, or a `ServingEndpoint`, by the endpoint's name. Default: chat, complete and
-            embed, each an `Echo` with one task.
+        models: The model of each endpoint, or a `ServingEndpoint`, by the endpoint's name. A function is a custom
+            model: `CustomModel`. Default: chat, complete and embed, each an `Echo` with one task.
         token: The plain token for requests. Default: a new one, in `.token`.
         token_expires: The expiry of the plain token, counted from its setting and by the requests that bring it. They
             then get 401 until it is set again: `endpoints.token = "new"`. Default: never.
@@ -55,7 +56,7 @@ class LocalEndpoints:
 
     def __init__(
         self,
-        models: Mapping[str, Model | ServingEndpoint] | None = None,
+        models: Mapping[str, Model | PredictFunction | ServingEndpoint] | None = None,
         *,
         token: str | None = None,
         token_expires: After | None = None,
@@ -244,7 +245,7 @@ class LocalEndpoints:
 
     @property
     def requests(self) -> deque[Recorded]:
-        """The last 10,000 requests as received, oldest first."""
+        """The last 10,000 requests as received, oldest first; fewer if their bodies have more than 128 MB."""
         return self._invocations.stats.recorded
 
     def reset(self) -> None:

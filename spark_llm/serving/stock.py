@@ -24,7 +24,7 @@ def real_endpoints(*, n_threads: int = 2) -> dict[str, ServingEndpoint]:
 
 def _endpoints(*, text: Model, vectors: Model) -> dict[str, ServingEndpoint]:
     return {
-        "chat": ServingEndpoint(text, tasks=["chat"]),
+        "chat": ServingEndpoint(text, tasks=["chat", "responses"]),
         "complete": ServingEndpoint(text, tasks=["completions"]),
         "embed": ServingEndpoint(vectors, tasks=["embeddings"]),
     }

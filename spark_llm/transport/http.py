@@ -10,7 +10,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies, proxy_bypass
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from spark_llm.errors import Kind
 
 CONNECT_TIMEOUT_S = 15.0
+STREAMED_BYTES = 2**20  # a larger body is written piece by piece: asyncio copies what a socket does not take at once
+_PIECE_BYTES = 2**17
 _NO_HEADERS: Mapping[str, str] = {}
 _PLAIN_HTTP_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")  # TLS to a port of plain HTTP
 _MAX_HEADER_BYTES = 128 * 1024  # curl reads 100 KB, requests 64
@@ -47,7 +49,7 @@ def _proxy_for(url: URL) -> URL | None:
 
 
 class HTTPClient:
-    """Posts JSON to one URL over a pool of connections, on one event loop."""
+    """Posts JSON to one URL, or to another path of its host, over a pool of connections, on one event loop."""
 
     def __init__(
         self,
@@ -84,23 +86,33 @@ class HTTPClient:
             **_header_limits(),
         )
 
-    async def post(self, body: bytes, token: str | None) -> Response:
-        """Send one body and return the complete answer, a time-out or a connection error."""
-        return await self.send("POST", body, token)
+    async def post(self, body: bytes, token: str | None, url: str | None = None) -> Response:
+        """Send one body and return the complete answer, a time-out or a connection error.
+
+        It goes to the client's URL, or to another `url` that differs from it in the path alone.
+        """
+        return await self._send("POST", body, token, self._url if url is None else URL(url, encoded=True))
 
     async def send(self, method: str, body: bytes | None, token: str | None) -> Response:
         """Send one request with any method, and return as `post` does."""
+        return await self._send(method, body, token, self._url)
+
+    async def _send(self, method: str, body: bytes | None, token: str | None, url: URL) -> Response:
         started = time.monotonic()
         status = 0
         headers, secrets = self._headers_for(token)
+        data: bytes | AsyncIterator[memoryview] | None = body
+        if body is not None and len(body) > STREAMED_BYTES:
+            headers, data = headers.copy(), _pieces(body)
+            headers["Content-Length"] = str(len(body))
         fault: Kind
         permanent = no_socket = False
         try:
             with self._deadline:
                 answer = await self._session.request(
                     method,
-                    self._url,
-                    data=body,
+                    url,
+                    data=data,
                     headers=headers,
                     proxy=self._proxy,
                     allow_redirects=False,
@@ -157,6 +169,13 @@ class HTTPClient:
             cached = headers, secrets_of(str(self._url), with_secrets, proxy_password)
             self._headers_by_token = {token: cached}
         return cached
+
+
+async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
+    """Yield a body without a copy of it; aiohttp waits until most of a piece is on its way."""
+    view = memoryview(body)
+    for start in range(0, len(body), _PIECE_BYTES):
+        yield view[start : start + _PIECE_BYTES]
 
 
 def send_once(

@@ -1,8 +1,7 @@
 """Conversion between Spark's columns and the engine's rows, for Arrow UDFs and for pandas UDFs.
 
-In: a string column, or an array of structs with `role` and `content`. Any other type raises `InputTypeError` at the
-first batch, before any request. Out: struct columns, built field by field. Vectors stay float32 bytes and never become
-Python numbers.
+In: a string column, or one of conversations. Any other type raises `InputTypeError` at the first batch, before any
+request. Out: struct columns, built field by field. Vectors stay float32 bytes and never become Python numbers.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,78 +15,49 @@ import pandas as pd
 import pyarrow as pa
 
 from spark_llm.errors import InputTypeError
-from spark_llm.protocol.values import Item, Result
+from spark_llm.protocol.values import Result, Row
+from spark_llm.udf.conversations import (
+    CONVERSATION_TYPE,
+    conversation_row,
+    is_conversation,
+    is_conversation_type,
+    lists_and_dicts,
+)
+from spark_llm.udf.slices import arrow_slices, is_list, is_text, pandas_slices, python_values
 from spark_llm.udf.spark_types import spark_name
 
-SLICE_ROWS = 512  # rows that become Python objects at once
 _VALUES = ("parsed", "prediction")  # fields of a result that hold a value of the user's type
-_MESSAGE_FIELDS = {"role", "content"}
+_BINARY_NAMES = ("binary", "bytes", "bytearray")
+_CASTS = "cast a number or a time with .cast('string'); write an array, a map or a struct with to_json()."
 
 
-def arrow_rows(batches: Iterator[pa.Array], *, conversations: bool) -> Iterator[Sequence[Item | None]]:
+def arrow_rows(batches: Iterator[pa.Array], *, conversations: bool) -> Iterator[Sequence[Row]]:
     """Read Arrow batches as rows, slice by slice; raises `InputTypeError` for a type that is not a prompt's."""
     for batch in batches:
         if not isinstance(batch, pa.Array):
             raise _type_error("several columns", conversations=conversations)
         if not is_prompt_type(batch.type, conversations=conversations):
             raise _type_error(spark_name(batch.type), conversations=conversations)
-        for start in range(0, len(batch), SLICE_ROWS):
-            yield python_values(batch.slice(start, SLICE_ROWS))
+        yield from (prompts_of(columns[""]) for columns in arrow_slices({"": batch}))
+        del batch  # its memory is free before the next one is read
 
 
-def python_values(array: pa.Array) -> list[Any]:
-    """Return texts or conversations as Python objects; bytes that are not UTF-8 become replacement characters."""
-    try:
-        values: list[Any] = array.to_pylist()
-    except UnicodeDecodeError:
-        values = _decode(array.view(_as_bytes_type(array.type)).to_pylist())
+def prompts_of(array: pa.Array) -> list[Row]:
+    """Return the texts or conversations of an Arrow array whose type is a prompt's."""
+    values = python_values(array)
+    if is_list(array.type):
+        return [None if value is None else conversation_row(value) for value in values]
     return values
 
 
 def is_prompt_type(data_type: pa.DataType, *, conversations: bool) -> bool:
     """Return whether an Arrow column of this type holds texts or, if these are allowed, conversations."""
-    if pa.types.is_null(data_type) or _is_text(data_type):
-        return True
-    if (
-        not conversations
-        or not (pa.types.is_list(data_type) or pa.types.is_large_list(data_type))
-        or not pa.types.is_struct(data_type.value_type)
-    ):
-        return False
-    fields = list(data_type.value_type)
-    return {field.name for field in fields} == _MESSAGE_FIELDS and all(
-        _is_text(field.type) or pa.types.is_null(field.type) for field in fields
+    return (
+        bool(pa.types.is_null(data_type)) or is_text(data_type) or (conversations and is_conversation_type(data_type))
     )
 
 
-def _is_text(data_type: pa.DataType) -> bool:
-    return bool(pa.types.is_string(data_type) or pa.types.is_large_string(data_type))
-
-
-def _as_bytes_type(data_type: pa.DataType) -> pa.DataType:
-    """Return the type of the same layout with bytes in place of text."""
-    if pa.types.is_list(data_type) or pa.types.is_large_list(data_type):
-        return (pa.list_ if pa.types.is_list(data_type) else pa.large_list)(
-            data_type.value_field.with_type(_as_bytes_type(data_type.value_type))
-        )
-    if pa.types.is_struct(data_type):
-        return pa.struct([field.with_type(_as_bytes_type(field.type)) for field in data_type])
-    if pa.types.is_string(data_type):
-        return pa.binary()
-    return pa.large_binary() if pa.types.is_large_string(data_type) else data_type
-
-
-def _decode(value: Any) -> Any:  # noqa: ANN401 -- lists, structs and strings alike
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, list):
-        return [_decode(part) for part in value]
-    if isinstance(value, dict):
-        return {name: _decode(part) for name, part in value.items()}
-    return value
-
-
-def pandas_rows(batches: Iterator[pd.Series], *, conversations: bool) -> Iterator[Sequence[Item | None]]:
+def pandas_rows(batches: Iterator[pd.Series], *, conversations: bool) -> Iterator[Sequence[Row]]:
     """Read pandas batches as rows, slice by slice; raises `InputTypeError` as `arrow_rows` does."""
     type_error = partial(_type_error, conversations=conversations)
     for batch in batches:
@@ -95,9 +65,11 @@ def pandas_rows(batches: Iterator[pd.Series], *, conversations: bool) -> Iterato
             raise type_error("several columns")
         if batch.dtype != object and not isinstance(batch.dtype, pd.StringDtype):
             raise type_error(str(batch.dtype))
-        for start in range(0, len(batch), SLICE_ROWS):
-            cells = batch.iloc[start : start + SLICE_ROWS]
-            yield [prompt_from_cell(cell, type_error, conversations=conversations) for cell in cells]
+        yield from (
+            [prompt_from_cell(cell, type_error, conversations=conversations) for cell in columns[""]]
+            for columns in pandas_slices({"": batch})
+        )
+        del batch  # as above
 
 
 def prompt_from_cell(
@@ -105,26 +77,31 @@ def prompt_from_cell(
     type_error: Callable[[str], InputTypeError],
     *,
     conversations: bool,
-) -> Item | None:
+) -> Row:
     """Return a pandas cell's text or conversation; `type_error` makes the exception for a cell that is neither."""
     if cell is None or isinstance(cell, str):
         return cell
     if cell is pd.NA:
         return None
     if conversations and isinstance(cell, (list, np.ndarray)):
-        messages = [message.asDict() if hasattr(message, "asDict") else message for message in cell]
-        if all(
-            message is None or (isinstance(message, dict) and set(message) == _MESSAGE_FIELDS) for message in messages
-        ):
-            return messages
+        messages = lists_and_dicts(cell)
+        if is_conversation(messages):
+            return conversation_row(messages)
     raise type_error(type(cell).__name__)
 
 
+def hint_for(found: str, otherwise: str) -> str:
+    """Return the hint for a column of the wrong type: for bytes where to put them."""
+    if found not in _BINARY_NAMES:
+        return otherwise
+    return 'chat_udf takes images, PDFs and audio in a field of its template, as in template="What is this? {photo}".'
+
+
 def _type_error(found: str, *, conversations: bool) -> InputTypeError:
-    accepted = "one string column" + (", or one of array<struct<role:string,content:string>>" if conversations else "")
+    accepted = f"one string column{f', or one of {CONVERSATION_TYPE}' if conversations else ''}"
     return InputTypeError(
         f"The UDF takes {accepted}; it was called on {found}.",
-        "cast a number or a time with .cast('string'); write an array, a map or a struct with to_json().",
+        hint_for(found, _CASTS),
     )
 
 

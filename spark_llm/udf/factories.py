@@ -11,6 +11,7 @@ from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
 from spark_llm.protocol.chat.task import Chat
+from spark_llm.protocol.chat.tools import tool_parameters
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.parameters import encode_parameters
@@ -23,7 +24,6 @@ from spark_llm.validation.texts import check_text
 
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType
-
 
 _DEFAULT_POLICY = Policy()
 
@@ -43,6 +43,10 @@ def chat_udf(
     stop: str | Sequence[str] | None = None,
     n: int | None = None,
     response_format: Mapping[str, object] | None = None,
+    tools: "Sequence[Mapping[str, object] | type] | None" = None,
+    tool_choice: str | None = None,
+    reasoning_effort: str | None = None,
+    verbosity: str | None = None,
     extra_body: Mapping[str, object] | None = None,
     policy: Policy = _DEFAULT_POLICY,
 ) -> ModelUDF:
@@ -72,6 +76,13 @@ def chat_udf(
     >>> judge = chat_udf("my-endpoint", returns="mood STRING, stars INT, topics ARRAY<STRING>")
     >>> df.withColumn("judged", judge("review")).select("review", "judged.parsed.*", "judged.error")
 
+    With `tools` the model may answer with calls of them, in the field `tool_calls`; `text` is then null, or what the
+    model said beside. Calls whose arguments are not JSON are requested again, as a mismatched answer is. A
+    conversation column with `tool_calls` and `tool_call_id` carries the results back.
+
+    >>> lookup = chat_udf("my-endpoint", tools=[GetWeather])  # a pydantic model, or a function with its JSON schema
+    >>> df.withColumn("called", lookup("question")).select("called.tool_calls", "called.text", "called.error")
+
     Args:
         endpoint: A serving endpoint's name, a URL or an `Endpoint`.
         system: Instructions before the message; a conversation's own system message replaces them.
@@ -86,12 +97,17 @@ def chat_udf(
         stop: One string or several; the answer ends before the first of them.
         n: Answers per row. More than one adds `choices`, an array of strings with null for each failed answer.
         response_format: The request field of that name, sent unchanged.
+        tools: Functions that the model may call: pydantic models, by their name, docstring and fields; or
+            `{"type": "function", "function": {"name": …, "description": …, "parameters": JSON Schema}}`.
+        tool_choice: "none", "auto", "required", or the name of the tool that the model has to call.
+        reasoning_effort: How much a reasoning model thinks: "none", "minimal", "low", "medium", "high", "xhigh", "max".
+        verbosity: How long answers are: "low", "medium" or "high".
         extra_body: Further top-level fields of the request.
         policy: Limits, retries and error handling; see `Policy`.
 
     Returns:
         A callable for columns of `schemas.CHAT`: `text`, `finish_reason`, `usage` (tokens), `model`, `request_id`,
-        `attempts`, `latency_ms` and `error`; with `returns` also `parsed`.
+        `attempts`, `latency_ms` and `error`; with `returns` also `parsed`, and with `tools` also `tool_calls`.
 
     Raises:
         ConfigError: The endpoint or a parameter is invalid. The check sends no request.
@@ -105,6 +121,9 @@ def chat_udf(
         "stop": stop,
         "n": n,
         "response_format": response_format,
+        "reasoning_effort": reasoning_effort,
+        "verbosity": verbosity,
+        **tool_parameters(tools, tool_choice),
     }
     prompt = None if template is None else PromptBuilder.parse(template, system, allows_conversations=True)
     instructions = prompt.instructions if prompt else None if system is None else check_text("system", system)
@@ -112,8 +131,9 @@ def chat_udf(
     output = None if returns is None or ddl else structured_output_of(returns)
     if returns is not None and (response_format is not None or "response_format" in (extra_body or ())):
         raise ConfigError("returns= and response_format= both set the answer's format.", "give one of them.")
-    task = Chat(instructions, encode_parameters(parameters, extra_body), n or 1, output)
+    task = Chat(instructions, encode_parameters(parameters, extra_body), n or 1, output, tools=tools is not None)
     schema = schemas.with_choices(schemas.CHAT) if task.n > 1 else schemas.CHAT
+    schema = schemas.with_tool_calls(schema) if task.tools else schema
     if output is not None:
         schema = schemas.with_parsed(schema, spark_type(output.shape))
     return ModelUDF("chat_udf", task, endpoint, policy, schema, prompt=prompt, ddl=ddl)

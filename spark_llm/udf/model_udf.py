@@ -21,11 +21,13 @@ from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.policy import Policy
 from spark_llm.protocol.canonical import canonical_model
+from spark_llm.protocol.chat.responses_request import ResponsesParameters
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.predictions.task import Predict
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
-from spark_llm.protocol.values import Item
+from spark_llm.protocol.values import Row
+from spark_llm.udf.by_url import by_url
 from spark_llm.udf.columns import arrow_rows, pandas_rows
 from spark_llm.udf.lazy_udf import LazyUDF, active_session
 from spark_llm.udf.plan import Results, answers
@@ -62,10 +64,10 @@ class ModelPlan:
             pandas_rows(batches, conversations=chat) if prompt is None else pandas_prompts(batches, prompt)
         )
 
-    def _results(self, rows: Iterator[Sequence[Item | None]]) -> Results:
+    def _results(self, rows: Iterator[Sequence[Row]]) -> Results:
         return answers(self.spec, self._with_named_errors(rows))
 
-    def _with_named_errors(self, rows: Iterator[Sequence[Item | None]]) -> Iterator[Sequence[Item | None]]:
+    def _with_named_errors(self, rows: Iterator[Sequence[Row]]) -> Iterator[Sequence[Row]]:
         """Yield the rows; an `InputTypeError` gets the UDF's name in front."""
         try:
             yield from rows
@@ -125,8 +127,8 @@ class ModelUDF(LazyUDF):
         """Keep the task and resolve the endpoint, without a network or a session.
 
         A login that needs the network happens at first use, and so does parsing `ddl`, the answer type, which needs a
-        session. Raises `ConfigError` for what is no endpoint or no policy, and for a token function that cannot be
-        pickled.
+        session. Raises `ConfigError` for what is no endpoint or no policy, for parameters that the route has no place
+        for, and for a token function that cannot be pickled.
         """
         super().__init__(name)
         if not isinstance(policy, Policy):
@@ -136,6 +138,8 @@ class ModelUDF(LazyUDF):
         self.endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
         if not isinstance(self.endpoint, Endpoint):
             raise ConfigError(f"endpoint={endpoint!r} is not an endpoint.", "pass its name, a URL or an Endpoint.")
+        if isinstance(task, Chat) and self.endpoint.chat_api == "responses":
+            ResponsesParameters.of(task.parameters)  # raises for what that route has no place for
         check_picklable(self.endpoint)
         self.policy = policy
         self.prompt = prompt  # the templates; None for a UDF of one column
@@ -149,6 +153,11 @@ class ModelUDF(LazyUDF):
     def task(self) -> str:
         """The task's name: "chat", "complete", "embed" or "predict"."""
         return self._untyped.task.name
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether its answers may be calls of tools."""
+        return isinstance(self._untyped.task, Chat) and self._untyped.task.tools
 
     @property
     def codec(self) -> Task:
@@ -187,14 +196,14 @@ class ModelUDF(LazyUDF):
     def _resolve_route(self, *, allow_sign_in: bool) -> Route:
         return self.endpoint.resolve(self._untyped.task.route, os.environ, PROVIDERS, allow_sign_in=allow_sign_in)
 
-    def __call__(self, column: Column | str | None = None, /, **columns: Column | str) -> Column:
+    def __call__(self, column: Column | str | None = None, /, **columns: Column | str | by_url) -> Column:
         """Return the result column, a struct with the fields of `returnType`.
 
         Raises `ConfigError` if `columns` are not the template's fields.
         """
         return self.tagged_column(self.argument(column, **columns))
 
-    def argument(self, column: Column | str | None = None, /, **columns: Column | str) -> Column | str:
+    def argument(self, column: Column | str | None = None, /, **columns: Column | str | by_url) -> Column | str:
         """Return the one argument of Spark's UDF: the column, or the struct of the columns that fill the template."""
         if columns and self.prompt is None:
             raise ConfigError(

@@ -22,6 +22,7 @@ from spark_llm.protocol.canonical import canonical_model
 from spark_llm.protocol.predictions.task import FORMATS, Format, Predict
 from spark_llm.protocol.structured.schema import Struct
 from spark_llm.protocol.values import Result
+from spark_llm.udf.by_url import by_url
 from spark_llm.udf.input_rows import arrow_input_rows, column_names, pandas_input_rows
 from spark_llm.udf.lazy_udf import active_session, is_at_least
 from spark_llm.udf.model_udf import ModelUDF, TypedTask
@@ -123,7 +124,7 @@ class PredictUDF(ModelUDF):
     >>> df.withColumn("risk", predict(age="age", text=F.trim("review"))).select("risk.prediction", "risk.error")
     """
 
-    def argument(self, column: Column | str | None = None, /, **columns: Column | str) -> Column | str:
+    def argument(self, column: Column | str | None = None, /, **columns: Column | str | by_url) -> Column | str:
         """Return the one argument of Spark's UDF: the column, or the struct of the columns by name."""
         if (column is None) == (not columns):
             raise ConfigError(
@@ -132,13 +133,14 @@ class PredictUDF(ModelUDF):
             )
         if column is not None:
             return column
+        parts = []
         for name, value in columns.items():
             if not isinstance(value, (Column, str)):
                 raise ConfigError(
                     f"{name}={value!r} is not a column.", "pass a column or its name; write a value as F.lit(value)."
                 )
-        named = ((name, F.col(value) if isinstance(value, str) else value) for name, value in columns.items())
-        return F.named_struct(*(part for name, value in named for part in (F.lit(name), value)))
+            parts += [F.lit(name), F.col(value) if isinstance(value, str) else value]
+        return F.named_struct(*parts)
 
     def _pandas_converter(self) -> Callable[[Any], pd.DataFrame]:
         convert, kind = super()._pandas_converter(), arrow_type(self.returnType["prediction"].dataType)

@@ -37,7 +37,7 @@ class UsageReport(Totals):
 
     Further attributes are those of its tally: `asked`, `answered`, `failed` (rows by the kind of their error),
     `cancelled` (rows that a stopped task did not ask), `prompt_tokens`, `completion_tokens`, `total_tokens`,
-    `cached_tokens` and `cache_write_tokens`.
+    `cached_tokens`, `cache_write_tokens`, `image_tokens` and `audio_tokens`.
 
     Attributes:
         column: The column's name.

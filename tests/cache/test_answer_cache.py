@@ -98,7 +98,7 @@ def test_the_file_has_the_original_usage(endpoints: LocalEndpoints, tmp_path: Pa
     with contextlib.closing(sqlite3.connect(path)) as connection:
         [[answer]] = connection.execute("SELECT answer FROM answers")
 
-    assert b'["three words here",null,"stop",[3,3,6,null,null,null,null],"echo",' in answer
+    assert b'["three words here",null,"stop",[3,3,6,null,null,null,null,null,null],"echo",' in answer
 
 
 def test_an_error_is_not_cached(endpoints: LocalEndpoints, tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.json_codec import write_json
+from spark_llm.protocol.media import Media
+from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.predictions.scalars import write_prediction
 from spark_llm.protocol.predictions.task import Predict
 from spark_llm.protocol.structured.schema import Field, Nullable, Scalar, Struct
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.values import Item, Result, Usage
-from tests.support.strategies import JSON, TEXTS, plain
+from spark_llm.protocol.values import Item, Result, ToolCall, Usage
+from tests.support.strategies import JSON, TEXTS, plain, usages
 
 URL = "https://host/serving-endpoints/llama/invocations"
 COUNTS = st.none() | st.integers(0, 2**31 - 1)
@@ -25,9 +27,10 @@ ANSWERS = st.builds(
     choices=st.none() | st.lists(SOME, max_size=3),
     embedding=st.none() | st.binary(max_size=32),
     finish_reason=SOME,
-    usage=st.none() | st.builds(Usage, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS),
+    usage=st.none() | usages(COUNTS),
     model=SOME,
     request_id=SOME,
+    tool_calls=st.none() | st.lists(st.builds(ToolCall, id=SOME, name=TEXTS.map(plain), arguments=TEXTS.map(plain))),
 )
 DOUBLE = Scalar("double")
 TASKS: list[Task] = [Chat(), Complete(), Embed()]
@@ -51,18 +54,69 @@ def test_decoding_any_bytes_raises_nothing(answer: bytes, vector: bytes | None) 
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"null", b"[]", b"[1,2,3,4]", b"[null,null,null,[1,2,3,4,5,6,null,8],null,null]"]
+    "answer",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"[1,2,3,4]",
+        b"[null,null,null,[1,2,3,4,5,6,null,8,9,10],null,null]",
+        b"[null,null,null,null,null,null,5]",
+        b'[null,null,null,null,null,null,[["1","f"]]]',
+        b"[null,null,null,null,null,null,[],null]",
+    ],
 )
 def test_bytes_of_another_shape_are_none(answer: bytes) -> None:
-    """An answer has six parts, and its usage seven at most."""
+    """An answer has six parts, seven with calls, and its usage nine at most."""
     assert None is decoded_answer(Entry(answer, None))
 
 
-def test_an_entry_of_an_older_version_is_read() -> None:
-    """Its usage has the first five numbers."""
-    old = decoded_answer(Entry(b'["yes",null,"stop",[3,2,5,1,0],"llama","r-1"]', None))
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [(b"[3,2,5,1,0]", Usage(3, 2, 5, 1, 0)), (b'[3,2,5,1,0,1,"flex"]', Usage(3, 2, 5, 1, 0, 1, "flex"))],
+)
+def test_an_entry_of_an_older_version_is_read(usage: bytes, expected: Usage) -> None:
+    """Its usage has the first five fields, or seven."""
+    old = decoded_answer(Entry(b'["yes",null,"stop",' + usage + b',"llama","r-1"]', None))
 
-    assert Result("yes", None, None, "stop", Usage(3, 2, 5, 1, 0), "llama", "r-1") == old
+    assert Result("yes", None, None, "stop", expected, "llama", "r-1") == old
+
+
+@given(st.binary(min_size=1), st.binary(min_size=1))
+def test_media_have_equal_keys_if_and_only_if_their_bytes_are_equal(one: bytes, other: bytes) -> None:
+    """The MIME type counts too, and so does a URL."""
+    pictures = [Media("image", "image/png", one), Media("image", "image/png", other), Media("image", "image/gif", one)]
+    pictures += [Media("image", url="https://a.example/b"), Media("image", url="https://a.example/c")]
+    keys = {key([{"role": "user", "content": ["Why?", picture]}]) for picture in pictures}
+
+    assert len(set(pictures)) == len(keys - {None})
+
+
+def test_the_key_of_a_text_is_that_of_the_version_before() -> None:
+    """Answers that were kept are found again."""
+    conversation: Item = [{"role": "system", "content": "Briefly."}, {"role": "user", "content": "Why?"}]
+
+    assert "c182c8fcaed01152246abfe3d53c7ff6f2b6acb2945ead9e9928d4e03f2290c6" == (key() or b"").hex()
+    assert "5eff8d7fb0fc935d298eea757edae646ee75c808d580cf38ee9c3eb539b2c425" == (key(conversation) or b"").hex()
+
+
+def test_the_route_of_a_chat_is_no_part_of_its_key() -> None:
+    """The same model answers at both."""
+    assert key(url="https://host/v1/chat/completions") == key(url="https://host/v1/responses")
+
+
+def test_an_entry_without_calls_has_no_part_for_them() -> None:
+    """It has six parts, as before there were calls."""
+    entry = encoded_answer(Result("yes", None, None, "stop", Usage(3, 2, 5, 1, 0), "llama", "r-1"))
+
+    assert b'["yes",null,"stop",[3,2,5,1,0,null,null,null,null],"llama","r-1"]' == entry.answer
+
+
+def test_an_answer_with_calls_has_a_key_of_its_own() -> None:
+    """A task that takes no calls never finds it, with the same fields in the request."""
+    parameters = encode_parameters({}, {"tools": [{"type": "function", "function": {"name": "f"}}]})
+
+    assert key(task=Chat(parameters=parameters)) != key(task=Chat(parameters=parameters, tools=True))
 
 
 @given(st.lists(TEXTS, max_size=20), st.sampled_from(TASKS))

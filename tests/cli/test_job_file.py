@@ -133,7 +133,12 @@ def test_a_whole_file_is_read() -> None:
     assert SECRET not in repr(job)
 
 
+TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
 VALUES: Mapping[str, object] = {
+    "tools": TOOLS,
+    "tool_choice": "look_up",
+    "reasoning_effort": "low",
+    "verbosity": "low",
     "response_format": {"type": "json_object"},
     "extra_body": {"top_k": 4},
     "policy": {"max_tries": 2},
@@ -154,7 +159,8 @@ VALUES: Mapping[str, object] = {
 def test_a_column_has_the_parameters_of_its_udf(task: str, udf: Callable[..., object]) -> None:
     """The keyword parameters of the UDF are the keys, and no others."""
     for name in list(signature(udf).parameters)[1:]:
-        assert ["it"] == list(read(with_column(task=task, **{name: VALUES.get(name, 3)})).columns)
+        beside = {"tools": TOOLS} if name == "tool_choice" else {}
+        assert ["it"] == list(read(with_column(task=task, **beside, **{name: VALUES.get(name, 3)})).columns)
     assert "unknown key 'top_q'. Hint: " in refusal(with_column(task=task, top_q=1))
 
 

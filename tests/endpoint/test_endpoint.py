@@ -77,6 +77,60 @@ def test_a_url_with_a_known_route_is_used_as_it_is(url: str, route: str) -> None
 
 
 @pytest.mark.parametrize("route", ROUTES)
+def test_a_name_of_three_parts_is_a_model_of_the_gateway(route: str) -> None:
+    """It is asked at the workspace's AI Gateway, with the workspace's credential, and by its whole name."""
+    resolved = Endpoint("system.ai.gpt-5").resolve(route, WORKSPACE)
+
+    assert (f"{HOST}/ai-gateway/mlflow/v1{route}", "system.ai.gpt-5") == (resolved.url, resolved.model)
+    assert Bearer.of("dapi-of-the-workspace", "DATABRICKS_TOKEN") == resolved.credential
+    assert not resolved.attributed
+
+
+@pytest.mark.parametrize("name", ["a", "a.b", "a.b.c.d", "a..c", ".b.c", "a.b."])
+def test_another_number_of_parts_is_an_endpoint(name: str) -> None:
+    """It is looked up among the workspace's serving endpoints."""
+    assert f"{HOST}/serving-endpoints/{name}/invocations" == url_of(Endpoint(name))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "url", "api"),
+    [
+        (Endpoint("https://host/v1/responses?a=b"), "https://host/v1/responses?a=b", "responses"),
+        (Endpoint("https://host/v1/responses", api="responses"), "https://host/v1/responses", "responses"),
+        (Endpoint("https://host/v1", model="m", api="responses"), "https://host/v1/responses", "responses"),
+        (Endpoint("https://host/v1", model="m", api="chat"), "https://host/v1/chat/completions", "chat"),
+        (Endpoint("https://host/v1", model="m"), "https://host/v1/chat/completions", None),
+        (Endpoint("https://host/invocations", api="responses"), "https://host/invocations", "responses"),
+        (Endpoint("e", api="responses"), f"{HOST}/serving-endpoints/e/invocations", "responses"),
+        (Endpoint("a.b.c", api="responses"), f"{HOST}/ai-gateway/mlflow/v1/responses", "responses"),
+    ],
+    ids=repr,
+)
+def test_a_chat_may_go_to_the_responses_route(endpoint: Endpoint, url: str, api: str | None) -> None:
+    """By its URL, or by `api`; a URL of invocations stays as it is."""
+    resolved = endpoint.resolve("/chat/completions", WORKSPACE)
+
+    assert (url, api, api) == (resolved.url, resolved.api, endpoint.chat_api)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "route"),
+    [
+        (Endpoint("https://host/v1/responses"), "/embeddings"),
+        (Endpoint("https://host/v1/responses", api="chat"), "/chat/completions"),
+        (Endpoint("https://host/v1/chat/completions", api="responses"), "/chat/completions"),
+        (Endpoint("https://host/v1", model="m", api="responses"), "/embeddings"),
+        (Endpoint("e", api="chat"), "/completions"),
+    ],
+    ids=repr,
+)
+def test_a_contradiction_of_routes_is_an_error(endpoint: Endpoint, route: str) -> None:
+    """It is raised when the UDF is built."""
+    with pytest.raises(ConfigError, match=r" Hint: .+\.$"):
+        endpoint.resolve(route, WORKSPACE)
+
+
+@pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(
     ("base", "expected"),
     [
@@ -183,6 +237,10 @@ def test_building_an_endpoint_reads_no_environment() -> None:
         {"target": "my-endpoint", "allow_http": "yes"},
         {"target": "my-endpoint", "allow_http": None},
         {"target": "my-endpoint", "attribution": "no"},
+        {"target": "my-endpoint", "api": "completions"},
+        {"target": "my-endpoint", "api": True},
+        {"target": "system.ai.my-model", "model": "m"},
+        {"target": "system.ai.my-model", "served_model": "m"},
     ],
 )
 def test_an_invalid_argument_is_an_error(arguments: dict[str, Any]) -> None:
@@ -234,6 +292,7 @@ def test_the_repr_has_the_arguments() -> None:
     """Secrets in it are masked."""
     assert "Endpoint('e', served_model='m', token=***)" == repr(Endpoint("e", served_model="m", token=SECRET))
     assert "Endpoint('e', attribution=False)" == repr(Endpoint("e", attribution=False))
+    assert "Endpoint('e', api='responses')" == repr(Endpoint("e", api="responses"))
     assert "Endpoint('http://h/v1?a=***', model='m')" == repr(Endpoint("http://h/v1?a=b", model="m"))
     assert "Endpoint('e', headers=***, ca_bundle=***, allow_http=True)" == repr(
         Endpoint("e", headers={"X-Key": SECRET}, ca_bundle="/ca.pem", allow_http=True)

@@ -136,3 +136,22 @@ def test_a_client_of_another_deployment_is_an_error() -> None:
     """A SageMaker client has no URL."""
     with pytest.raises(ConfigError, match=r"'sagemaker'.* Hint: .+\.$"):
         Endpoint.from_mlflow(deployments("sagemaker"), "my-endpoint")
+
+
+def test_a_model_of_the_gateway_is_asked_there() -> None:
+    """A workspace's client gives its host and its token."""
+
+    class Config:
+        host, token, auth_type = "https://w.cloud.databricks.com", "dapi-x", "pat"
+
+        def authenticate(self) -> dict[str, str]:
+            """Return the headers of the token."""
+            return {"Authorization": "Bearer dapi-x"}
+
+    class Client:
+        config = Config()
+
+    resolved = Endpoint.from_workspace(Client(), "system.ai.gpt-5").resolve("/embeddings", {})
+
+    assert "https://w.cloud.databricks.com/ai-gateway/mlflow/v1/embeddings" == resolved.url
+    assert ("system.ai.gpt-5", "dapi-x") == (resolved.model, getattr(resolved.credential, "source", None))

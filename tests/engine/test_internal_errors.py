@@ -53,19 +53,19 @@ class Breaking(Chat):
         self._break("encode")
         return super().encode(items, model, wire_format)
 
-    def decode(self, response: Response, count: int) -> Outcome:
+    def decode(self, response: Response, count: int, wire_format: int = 0) -> Outcome:
         """Break as "decode", or give an answer that cannot be: without results, or with tokens that are no number."""
         self._break("decode")
         if self.where == "reask":
             mismatch = Result(error=RowError("schema_mismatch", 200, "another type", retryable=True))
-            return Answer([mismatch], None)
+            return Answer([mismatch], None, mismatched=True)
         if self.where == "results":
             return Answer([], None)
         if self.where == "tokens":
             return Answer([Result(text="text")], Usage(total_tokens="many"))  # type: ignore[arg-type]
         if self.where == "unwritable":
             return Answer([Result(text=object())], None)  # type: ignore[arg-type]
-        return super().decode(response, count)
+        return super().decode(response, count, wire_format)
 
     def parse_output(self, outcome: Outcome, items: Sequence[Item], wire_format: int) -> Outcome:
         """Break as "parse_output"."""
@@ -84,12 +84,12 @@ class Ending(Chat):
 
     end: Callable[[asyncio.AbstractEventLoop], object] = field(kw_only=True)
 
-    def decode(self, response: Response, count: int) -> Outcome:
+    def decode(self, response: Response, count: int, wire_format: int = 0) -> Outcome:
         """Have the loop end when this callback is over."""
         if b'"row 0"' in response.body:
             loop = asyncio.get_running_loop()
             loop.call_soon(self.end, loop)
-        return super().decode(response, count)
+        return super().decode(response, count, wire_format)
 
 
 def in_time(act: Callable[[], list[Result | None]]) -> list[Result | None]:

@@ -34,14 +34,14 @@ def five_rows() -> ReorderBuffer:
     """Return a buffer of five rows that no request carries yet."""
     buffer = ReorderBuffer()
     buffer.append(["a"] * 5)
-    buffer.add_unsent(5)
+    buffer.add_unsent(5, 50)
     return buffer
 
 
 class Waiting:
     """Spark's thread, waiting at the buffer."""
 
-    def __init__(self, buffer: ReorderBuffer, *, ready: int, unsent: int = -1) -> None:
+    def __init__(self, buffer: ReorderBuffer, *, ready: int, unsent: tuple[int, int] = (-1, 0)) -> None:
         """Wait, and be seen to wait, or to have found no reason to."""
         self._buffer = buffer
         self._thread = threading.Thread(target=buffer.wait, args=(PATIENCE_S, ready, unsent), daemon=True)
@@ -101,9 +101,9 @@ def test_the_head_holds_back_what_is_behind_it() -> None:
 def test_sent_rows_are_not_unsent() -> None:
     """Rows that a request carries are not counted any more."""
     buffer = five_rows()
-    buffer.remove_unsent(3)
+    buffer.remove_unsent(3, 30)
 
-    assert (2, 5) == (buffer.unsent, buffer.held)
+    assert (2, 20, 5) == (buffer.unsent, buffer.unsent_bytes, buffer.held)
 
 
 def test_a_stopped_buffer_has_the_reason() -> None:
@@ -115,8 +115,8 @@ def test_a_stopped_buffer_has_the_reason() -> None:
     assert [None, error] == [before, buffer.stop_error]
 
 
-@pytest.mark.parametrize(("ready", "unsent"), [(2, -1), (3, 5), (1, -1), (9, 6)])
-def test_ready_results_need_no_wait(ready: int, unsent: int) -> None:
+@pytest.mark.parametrize(("ready", "unsent"), [(2, (-1, 0)), (3, (5, 50)), (1, (-1, 0)), (9, (6, 60))])
+def test_ready_results_need_no_wait(ready: int, unsent: tuple[int, int]) -> None:
     """With enough results, or few enough unsent rows, the thread goes straight on."""
     buffer = five_rows()
     settle(buffer, 0, 1)
@@ -128,7 +128,7 @@ def test_ready_results_need_no_wait(ready: int, unsent: int) -> None:
     "happens",
     [
         lambda buffer: settle(buffer, 1, 0),
-        lambda buffer: buffer.remove_unsent(4),
+        lambda buffer: (buffer.remove_unsent(3, 30), buffer.remove_unsent(1, 0), buffer.remove_unsent(0, 10)),
         lambda buffer: settle_one_by_one(buffer, 5),
     ],
     ids=["results", "sending", "one by one"],
@@ -136,7 +136,7 @@ def test_ready_results_need_no_wait(ready: int, unsent: int) -> None:
 def test_a_waiting_thread_is_woken(happens: Callable[[ReorderBuffer], object]) -> None:
     """By results at the head, or by rows that were sent: by the first of both."""
     buffer = five_rows()
-    waiting = Waiting(buffer, ready=2, unsent=1)
+    waiting = Waiting(buffer, ready=2, unsent=(1, 10))
     happens(buffer)
 
     assert waiting.is_over()
@@ -146,8 +146,8 @@ def test_a_wait_ends_with_its_timeout() -> None:
     """Without a change the thread goes on after the timeout; a negative one is no wait."""
     buffer = ReorderBuffer()
     buffer.append(["a"])
-    buffer.wait(0.0, 1, -1)
-    buffer.wait(-1.0, 1, -1)
+    buffer.wait(0.0, 1, (-1, 0))
+    buffer.wait(-1.0, 1, (-1, 0))
 
     assert (0, 1) == (buffer.ready, buffer.held)
 
@@ -161,7 +161,7 @@ def test_two_threads_lose_nothing(rows: int, enough: int) -> None:
     settling.start()
     left: list[Result | None] = []
     while buffer.held:
-        buffer.wait(PATIENCE_S, min(enough, buffer.held), -1)
+        buffer.wait(PATIENCE_S, min(enough, buffer.held), (-1, 0))
         left += buffer.pop_ready()
     settling.join(PATIENCE_S)
 

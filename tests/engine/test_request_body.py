@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spark_llm import Endpoint, Policy
 from spark_llm.auth.credentials import Bearer
 from spark_llm.endpoint.route import Route
-from spark_llm.engine.request_body import BodyWriter, size_error
+from spark_llm.engine.request_body import BodyWriter, unsendable_error
 from spark_llm.flow.batcher import MB, Indexed
 from spark_llm.flow.controller import FlowController
 from spark_llm.flow.negotiation import WireFormatNegotiation
@@ -49,7 +49,7 @@ def own_size(writer: BodyWriter, item: Item) -> int:
 def send(writer: BodyWriter, batches: list[list[Indexed]], batch_size: int = 1) -> Sent:
     """Send requests to a server that answers each at once."""
     controller = FlowController(Policy(requests_per_minute=1e6))
-    scheduler = RequestScheduler(controller, Policy(), size_error)
+    scheduler = RequestScheduler(controller, Policy(), unsendable_error)
     negotiation = WireFormatNegotiation(writer.task, batch_size)
     for batch in batches:
         scheduler.add(SimpleNamespace(bodies=writer), batch, negotiation)

@@ -16,6 +16,7 @@ from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Item, Result
 from spark_llm.serving import After, Faults, LocalEndpoints
 from tests.support.asking import ask, distinct, engine, engine_at, kinds
+from tests.support.raw_server import RawServer, post
 from tests.support.reply_model import ReplyModel
 
 EMBED, COMPLETE = Embed(), Complete()
@@ -129,3 +130,21 @@ def test_an_answer_from_the_cache_counts_nothing(endpoints: LocalEndpoints, tmp_
 
     assert ([1, 1], [0, 0, 1]) == (requests(first), requests(second))
     assert 3 == endpoints.stats.requests
+
+
+def test_a_redirect_takes_no_credential_to_another_host() -> None:
+    """It is not followed: the other host gets no request, and each row names the address that it leads to."""
+    other = RawServer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    server = RawServer(f"HTTP/1.1 307 Moved\r\nLocation: {other.url}/v1\r\nContent-Length: 0\r\n\r\n".encode())
+    endpoint = Endpoint(f"{server.url}/v1", model="m", token="dapi-s3cret", headers={"X-Key": "s3cret"})
+    [result] = ask(engine_at(endpoint, Policy(max_tries=1)), [["row"]])
+    assert result is not None
+    assert result.error is not None
+
+    assert ("not_found", 307) == (result.error.kind, result.error.status)
+    assert f"(redirects to {other.url}/v1)" in result.error.message
+    assert b"dapi-s3cret" in server.received
+    assert b"" == other.received
+    server.close()
+    post(other.url)  # so that it can close
+    other.close()

@@ -14,6 +14,7 @@ from spark_llm.errors import Kind
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.negotiation import WireFormatNegotiation
 from spark_llm.policy import Policy
+from spark_llm.protocol.chat.content import item_bytes
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
@@ -114,7 +115,7 @@ def test_the_duplicates_of_a_failed_row_are_sent_by_themselves() -> None:
     """An error is its row's alone: each of the others gets its own request, and counts as unsent."""
     stream = stream_of(Policy(), Embed())
     ((number, _),) = stream.admit(["a", "a", "a"])
-    stream.buffer.remove_unsent(1)
+    stream.buffer.remove_unsent(1, 1)
 
     assert [[(1, "a")], [(2, "a")]] == stream.settle(fails(number))
     assert 2 == stream.buffer.unsent
@@ -256,7 +257,7 @@ def test_a_partial_batch_that_waits_alone_is_known(nulls: list[bool], batch_size
     packs = stream.batcher.add(stream.admit(rows))
     before = stream.only_partial_batch_unsent()
     for pack in packs:
-        stream.buffer.remove_unsent(len(pack))
+        stream.buffer.remove_unsent(len(pack), sum(item_bytes(item) for _, item in pack))
 
     assert before == (not packs and len(stream.batcher) > 0)
     assert stream.only_partial_batch_unsent() == (len(stream.batcher) > 0)
@@ -303,7 +304,7 @@ def test_two_threads_lose_no_duplicate() -> None:
     for start in range(0, len(rows), 7):
         if asked := stream.admit(rows[start : start + 7]):
             handed.put(asked)
-    stream.buffer.wait(PATIENCE_S, len(rows), -1)
+    stream.buffer.wait(PATIENCE_S, len(rows), (-1, 0))
     handed.put([])
     loop.join(PATIENCE_S)
     left = texts(stream)

@@ -219,7 +219,7 @@ def test_each_prompt_may_have_its_own_type() -> None:
 def test_a_row_without_a_prompt_has_its_error(endpoints: LocalEndpoints) -> None:
     """It stands in its place among the others, and costs nothing."""
     wrong = RowError("invalid_request", None, "No labels. Hint: name some.", retryable=False)
-    results = ask(engine(endpoints, task=TYPED), [["a", wrong, None, "b"]], Chat())  # type: ignore[list-item]
+    results = ask(engine(endpoints, task=TYPED), [["a", wrong, None, "b"]], Chat())
 
     assert ["a", None, None, "b"] == texts(results)
     assert [None, "invalid_request", None, None] == kinds(results)

@@ -261,4 +261,6 @@ def test_a_row_says_what_each_column_came_to() -> None:
         "requests": 12_345,
         "cache_write_tokens": 0,
         "cancelled": 0,
+        "image_tokens": 0,
+        "audio_tokens": 0,
     } == dict(STOPPED.row()["columns"])["mood"]  # type: ignore[call-overload]

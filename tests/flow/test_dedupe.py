@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.dedupe import Dedupe
 from spark_llm.protocol.json_codec import write_json
+from spark_llm.protocol.media import Media
 from spark_llm.protocol.values import Item, Result, RowError, Usage
 
 ERROR = RowError("timeout", None, "nothing came", retryable=True)
@@ -20,6 +21,37 @@ ITEMS: st.SearchStrategy[list[Item]] = st.lists(
 )
 MOVES = st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=60)
 LONG = ["x" * 1_000 + str(number) for number in range(40)]
+
+
+def photo(data: bytes) -> list[dict[str, object]]:
+    """Return a conversation about an image."""
+    return [{"role": "user", "content": ["What is this?", Media("image", "image/png", data)]}]
+
+
+def test_equal_images_are_sent_once() -> None:
+    """Rows that wait share the first one's bytes, so that their own can be freed; a failure sends each."""
+    dedupe = Dedupe()
+    first, second, third = photo(bytes(1_000)), photo(bytes(1_000)), photo(bytes(1_001))
+
+    assert [(0, first), (2, third)] == dedupe.admit([(0, first), (1, second), (2, third)])[0]
+    settled, to_send = dedupe.settle([(0, Result(error=ERROR))])
+    assert [(1, first)] == to_send
+    assert to_send[0][1] is first
+    assert [0] == [number for number, _ in settled]
+    assert [1, 3] == [number for number, _ in dedupe.settle([(1, Result("a cat"))])[0] + dedupe.admit([(3, second)])[1]]
+
+
+def test_known_images_take_no_memory() -> None:
+    """The answers are remembered by digests."""
+    dedupe = Dedupe()
+    tracemalloc.start()
+    for number in range(20):
+        dedupe.admit([(number, photo(bytes([number]) * 1_000_000))])
+        dedupe.settle([(number, Result("a cat"))])
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert held < 100_000
 
 
 def answer_to(item: Item) -> str:

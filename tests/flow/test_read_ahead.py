@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_llm.flow.read_ahead import CHUNK_ROWS, CHUNK_WAIT_S, FLUSH_S, OPENING_ROWS, SPAN_ROWS, ReadAhead
+from spark_llm.flow.read_ahead import (
+    CHUNK_ROWS,
+    CHUNK_WAIT_S,
+    FLUSH_S,
+    MIN_BACKLOG_BYTES,
+    OPENING_ROWS,
+    ROW_BYTES,
+    SPAN_ROWS,
+    ReadAhead,
+)
+from spark_llm.udf.slices import SLICE_BYTES
 
 LEAVES_IN_S = 0.02  # how long Spark takes to end a task whose reader has enough
 
@@ -16,14 +26,21 @@ class Reading:
     """A task of `rows` rows: `window` are served at once, and the reader goes when it has seen `reads` of them."""
 
     def __init__(
-        self, rows: int, reads: int, window: int, latency_s: Callable[[int], float] = lambda row: 0.1, batch: int = 1
+        self,
+        rows: int,
+        reads: int,
+        window: int,
+        latency_s: Callable[[int], float] = lambda row: 0.1,
+        batch: int = 1,
+        *,
+        row_bytes: Callable[[int], int] = lambda row: 0,
     ) -> None:
         """Play the task through to its end."""
-        self.now, self.most_held, self.longest_silence_s = 0.0, 0, 0.0
+        self.now, self.most_held, self.longest_silence_s, self.most_unsent_bytes = 0.0, 0, 0.0, 0
         self.taken_at: list[float] = []  # when each row was taken in
         self.doublings = 0
         self._read_ahead = ReadAhead(0.0, batch)
-        self._window, self._latency_s = window, latency_s
+        self._window, self._latency_s, self._row_bytes = window, latency_s, row_bytes
         self._in_flight: list[tuple[float, int]] = []
         self._answered: set[int] = set()
         self.sent = self._left = 0
@@ -38,9 +55,11 @@ class Reading:
         read_ahead, gone_at, flushed_at = self._read_ahead, float("inf"), 0.0
         while self._left < rows and self.now < gone_at:
             allowance = read_ahead.allowance
-            wanted = min(read_ahead.rows_to_read(self.taken - self.sent, self._window, self.now), rows - self.taken)
+            wanted = read_ahead.rows_to_read(self.taken - self.sent, self._window, self.now, self._unsent_bytes)
+            wanted = self._slice(min(wanted, rows - self.taken))
             self.doublings += read_ahead.allowance > allowance
             self.taken_at += [self.now] * wanted
+            self.most_unsent_bytes = max(self.most_unsent_bytes, self._unsent_bytes)
             read_ahead.on_read(wanted, ended=self.taken == rows)
             self.most_held = max(self.most_held, self.taken - self._left)
             self._send()
@@ -64,6 +83,17 @@ class Reading:
                 self._wait_until(
                     min([read_ahead.next_check_at(self._ready()), *[due for due, _ in self._in_flight[:1]]])
                 )
+
+    @property
+    def _unsent_bytes(self) -> int:
+        return sum(map(self._row_bytes, range(self.sent, self.taken)))
+
+    def _slice(self, wanted: int) -> int:
+        """Return how many rows come at once: as many as a slice has, or one."""
+        size, rows = 0, 0
+        while rows < wanted and (size := size + self._row_bytes(self.taken + rows)) <= SLICE_BYTES:
+            rows += 1
+        return max(rows, min(1, wanted))
 
     def _send(self) -> None:
         while self.sent < self.taken and len(self._in_flight) < self._window:
@@ -133,6 +163,29 @@ def test_memory_is_bounded(window: int, hung: set[int], hangs_s: float) -> None:
 def test_the_buffer_is_flushed_repeatedly(window: int, latency_s: float) -> None:
     """A reader that has gone is noticed within two seconds, however slow the answers are."""
     assert Reading(500, 500, window, lambda row: latency_s).longest_silence_s <= 2.0
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 64), st.lists(st.integers(0, ROW_BYTES), min_size=1, max_size=9), st.floats(0.01, 2.0))
+def test_small_rows_are_read_as_if_they_had_no_size(window: int, sizes: list[int], latency_s: float) -> None:
+    """Rows of 4 KB or less are bounded by their number alone."""
+    plays = [
+        Reading(1_000, 1_000, window, lambda row: latency_s, row_bytes=row_bytes)
+        for row_bytes in (lambda row: 0, lambda row: sizes[row % len(sizes)])
+    ]
+
+    assert plays[0].taken_at == plays[1].taken_at
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 64), st.lists(st.integers(0, 40_000_000), min_size=1, max_size=9), st.floats(0.01, 2.0))
+def test_large_rows_are_held_back_by_their_bytes(window: int, sizes: list[int], latency_s: float) -> None:
+    """Unsent rows have 4 MB, beyond the last slice that was read; all rows are sent, at full width."""
+    reading = Reading(500, 500, window, lambda row: latency_s, row_bytes=lambda row: sizes[row % len(sizes)])
+
+    assert 500 == reading.sent
+    assert reading.most_unsent_bytes <= MIN_BACKLOG_BYTES + max(SLICE_BYTES, *sizes)
+    assert reading.now <= 1.02 * Reading(500, 500, window, lambda row: latency_s).now + 2 * CHUNK_WAIT_S
 
 
 def test_one_request_is_always_allowed() -> None:

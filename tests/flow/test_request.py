@@ -10,13 +10,15 @@ from spark_llm.flow.request import Request
 from spark_llm.flow.retry import Attempts
 from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.policy import Policy
-from spark_llm.protocol.values import Answer, Item, Result, RowError, Usage
+from spark_llm.protocol.media import Media
+from spark_llm.protocol.values import Answer, Item, Prompt, Result, RowError, Usage
 from tests.support.play import BAD_INPUT, CHAT, EMBED, total
+from tests.support.strategies import usages
 
 ERROR = RowError("invalid_request", 400, "not allowed", retryable=False)
 TEXTS = st.lists(st.text(max_size=9), min_size=1, max_size=12)
 TOKENS = st.none() | st.integers(0, 10_000)
-USAGES = st.none() | st.builds(Usage, *[TOKENS] * 6, st.sampled_from([None, "flex"]))
+USAGES = st.none() | usages(TOKENS)
 
 
 def request_of(texts: list[str], wasted: Usage | None = None, sent: int = 1) -> Request:
@@ -112,11 +114,16 @@ def test_a_part_goes_on_where_the_whole_was() -> None:
         ("", 0),
         ("four", 4),
         ([{"role": "system", "content": "be brief"}, {"role": "user", "content": "four"}], 12),
-        ([{"role": "user", "content": [{"type": "text", "text": "not counted"}]}, {"role": "assistant"}], 0),
+        ([{"role": "user", "content": ["four", "four"]}, {"role": "assistant"}, None], 8),
+        (Prompt("four", "be brief"), 12),
+        ([{"role": "user", "content": ["four", Media("image", "image/png", b"large" * 10_000)]}], 4_004),
+        ([{"role": "user", "content": [Media("image", url="https://a.example/b.png")]}], 4_000),
+        ([{"role": "user", "content": [Media("file", "application/pdf", bytes(50_000))]}], 4_000),
+        ([{"role": "user", "content": [Media("audio", "audio/wav", bytes(16_000))]}], 40),
         ([], 0),
     ],
 )
-def test_characters_are_those_of_the_texts(item: Item, characters: int) -> None:
+def test_characters_are_those_of_the_texts_and_of_the_tokens_of_media(item: Item, characters: int) -> None:
     """A conversation is as long as its messages' texts; anything else in it weighs nothing."""
     assert characters == Request("task", [(0, item)], WireFormatNegotiation(CHAT, 1)).characters
 

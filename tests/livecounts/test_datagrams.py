@@ -27,7 +27,7 @@ from spark_llm.livecounts.signing import signed
 from spark_llm.metering.operations import BUCKETS, DURATION_BOUNDS_MS, TOKEN_BOUNDS, Histogram, Operations
 from spark_llm.metering.tally import NUMBERS, Tally
 from spark_llm.protocol.values import Result, RowError, Usage
-from tests.support.strategies import JSON, TEXTS
+from tests.support.strategies import JSON, TEXTS, usages
 
 SECRET = b"0123456789abcdef"
 WHOLE = st.integers(0, 2**63 - 1)
@@ -35,8 +35,7 @@ RESULTS = st.lists(
     st.none()
     | st.builds(
         Result,
-        usage=st.none()
-        | st.builds(Usage, *[st.none() | st.integers(0, 2**31 - 1)] * 6, st.sampled_from([None, "flex", "batch"])),
+        usage=st.none() | usages(st.none() | st.integers(0, 2**31 - 1)),
         error=st.none() | st.builds(RowError, st.sampled_from(KINDS), st.none(), st.just("no."), st.booleans()),
         attempts=st.integers(0, 3),
         requests=st.integers(0, 9),
@@ -192,7 +191,7 @@ def test_ten_columns_fit_in_a_datagram() -> None:
     columns = {f"column_number_{number}": Count(12_000, tally) for number in range(40)}
     ten = dict(list(columns.items())[:10])
 
-    assert [1_059] == [len(each) for each in encoded_counts(SECRET, Report(sender, ended=False, columns=ten))]
+    assert [1_099] == [len(each) for each in encoded_counts(SECRET, Report(sender, ended=False, columns=ten))]
     assert 4 == len(list(encoded_counts(SECRET, Report(sender, ended=False, columns=columns))))
 
 

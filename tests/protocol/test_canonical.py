@@ -21,6 +21,7 @@ from spark_llm.protocol.canonical import (
     spec_digest,
 )
 from spark_llm.protocol.chat.task import Chat
+from spark_llm.protocol.chat.tools import tool_parameters
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.parameters import encode_parameters
@@ -47,6 +48,7 @@ REVIEW = Struct(
     )
 )
 BRIEF = PromptBuilder.parse("Summarise {title}: {body}", "Answer in {language}.", allows_conversations=True)
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
 DRAWN: dict[str, Any] = {"temperature": 0.7, "seed": 7, "stop": ["\n", "END"]}
 
 
@@ -69,6 +71,8 @@ GOLDEN: dict[str, tuple[Any, str]] = {
         chat(extra_body={"top_k": 40, "extra_params": {"b": [1.5, None, True], "a": {}}}),
         "af0600ec8ba060db",
     ),
+    "tools": (chat(**tool_parameters([TOOL], "look_up")), "155cfc94f029028f"),
+    "how much to think and to say": (chat(reasoning_effort="low", verbosity="high"), "54e462fbb61995dc"),
     "a template": (chat(prompt=BRIEF), "e0a6b57ad0a22bcc"),
     "a type of answers": (chat(shape=REVIEW), "6fcca663af0a621a"),
     "a model by name": (canonical_model(URL, "small-7b", Chat(), None), "9ed4790941b2ed9c"),
@@ -126,6 +130,15 @@ def test_the_canonical_form_has_the_declared_values() -> None:
     )
 
 
+def test_the_route_of_a_chat_is_how_a_request_travels() -> None:
+    """A table whose model moves to the Responses route keeps its answers."""
+    routes = ["chat/completions", "responses"]
+    one, other = (canonical_model(f"https://host/v1/{route}?a=b", "m", Chat(), None) for route in routes)
+
+    assert one == other
+    assert "https://host/v1/chat/completions?a=b" == one["endpoint"]
+
+
 OTHERS: dict[str, Callable[[], Any]] = {
     "the task": lambda: canonical_model(URL, None, Complete(), None),
     "the endpoint": lambda: canonical_model(URL + "?api-version=2", None, Chat(), None),
@@ -140,6 +153,11 @@ OTHERS: dict[str, Callable[[], Any]] = {
     "its value": lambda: chat(max_tokens=9),
     "how many answers": lambda: chat(n=2),
     "a further field": lambda: chat(extra_body={"top_k": 8}),
+    "a tool": lambda: chat(**tool_parameters([TOOL], None)),
+    "the choice of a tool": lambda: chat(**tool_parameters([TOOL], "none")),
+    "a tool's name": lambda: chat(**tool_parameters([{"type": "function", "function": {"name": "find"}}], None)),
+    "how much to think": lambda: chat(reasoning_effort="low"),
+    "how much to say": lambda: chat(verbosity="low"),
     "a field in a field": lambda: chat(extra_body={"extra_params": {"top_k": 8}}),
     "an order in a list": lambda: chat(stop=["a", "b"]),
     "another order in a list": lambda: chat(stop=["b", "a"]),

@@ -84,6 +84,28 @@ def test_a_total_shows_that_cached_tokens_are_counted_beside_the_prompt() -> Non
     assert Usage(2000, 4, 2004, 900) == usage_of({"usage": {**usage, "total_tokens": 2004}})
 
 
+@pytest.mark.parametrize(
+    ("prompt", "answer", "images", "audio"),
+    [
+        ({"image_tokens": 765}, {}, 765, None),
+        ({"audio_tokens": 30, "image_tokens": 0}, {"audio_tokens": 12}, 0, 42),
+        ({}, {"audio_tokens": 12}, None, 12),
+        ({"audio_tokens": MAX_COUNT}, {"audio_tokens": 1}, None, MAX_COUNT),
+        ({"audio_tokens": None, "text_tokens": 9}, None, None, None),
+    ],
+)
+def test_tokens_of_images_and_audio_are_read(
+    prompt: dict[str, Any], answer: dict[str, Any] | None, images: int | None, audio: int | None
+) -> None:
+    """OpenAI and xAI tell them in the details; those of a spoken answer are audio too."""
+    usage = {**INSIDE, "prompt_tokens_details": prompt, "completion_tokens_details": answer}
+    responses = {"input_tokens": 1000, "output_tokens": 4, "input_tokens_details": prompt}
+    responses["output_tokens_details"] = answer
+
+    expected = Usage(1000, 4, 1004, image_tokens=images, audio_tokens=audio)
+    assert expected == usage_of({"usage": usage}) == usage_of({"usage": responses})
+
+
 @given(JSON)
 def test_cached_tokens_are_never_more_than_the_prompts(value: Any) -> None:  # noqa: ANN401 -- as above
     """Whatever a server reports, the parts of a prompt fit in it."""

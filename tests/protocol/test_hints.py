@@ -14,6 +14,9 @@ from tests.support.strategies import TEXTS
 
 WORKSPACE = "https://adb-1.azuredatabricks.net/serving-endpoints/mood/invocations"
 ELSEWHERE = "https://gateway.example/v1/chat/completions"
+GATEWAY = "https://adb-1.azuredatabricks.net/ai-gateway/mlflow/v1/chat/completions"
+RESPONSES = "https://gateway.example/v1/responses"
+ONLY_RESPONSES = "This model is only supported in v1/responses and not in v1/chat/completions."
 TOKEN = "DATABRICKS_TOKEN"
 
 
@@ -81,6 +84,18 @@ CASES = [
     Case("not_found", 404, "The given endpoint does not exist", WORKSPACE, TOKEN, True, "`spark-llm endpoints`"),
     Case("not_found", 404, "The model `llama` does not exist.", ELSEWHERE, "", True, "/v1/models"),
     Case("not_found", 404, "Not Found", ELSEWHERE, "", True, "a base URL, like https://host/v1"),
+    Case("not_found", 404, "Not Found", GATEWAY, TOKEN, True, "AI Gateway lists"),
+    Case("not_found", 404, "Not Found", RESPONSES, "", True, "no Responses route"),
+    Case("invalid_request", 404, ONLY_RESPONSES, ELSEWHERE, "", False, 'leave out api="chat"'),
+    Case(
+        "invalid_request",
+        400,
+        "The chatCompletion operation does not work with the specified model, gpt-5-codex.",
+        ELSEWHERE,
+        "",
+        False,
+        "try Endpoint(",
+    ),
     Case("quota", 429, "You exceeded your current quota", ELSEWHERE, TOKEN, True, "billing"),
     Case("unavailable", 400, "The given endpoint is stopped", WORKSPACE, TOKEN, True, "`spark-llm check mood`"),
     Case("unavailable", 400, "The endpoint is paused", ELSEWHERE, TOKEN, True, "where it is hosted"),

@@ -2,8 +2,9 @@
 
 import json
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.predictions.task import Predict
 from spark_llm.protocol.structured.schema import Field, Nullable, Scalar, Shape, Struct
+from spark_llm.protocol.task import RESPONSES
 from spark_llm.protocol.values import Answer, Failure, Outcome, Response, Result
 from tests.support.strategies import JSON, REPLIES, STATUSES
 
@@ -70,8 +72,10 @@ def decoded(sample: dict[str, Any], response: Response, count: int) -> Outcome:
     n = sample.get("n", 1)
     embed = Embed(encode_parameters({"dimensions": sample.get("dimensions")}, None))
     predict = Predict(RETURNS[sample.get("returns", "double")])
-    tasks = {
-        "chat": Chat(n=n).decode,
+    chat = Chat(n=n, tools=sample.get("tools", False))
+    tasks: dict[str, Callable[[Response, int], Outcome]] = {
+        "chat": chat.decode,
+        "responses": partial(chat.decode, wire_format=RESPONSES),
         "complete": Complete(n=n).decode,
         "embed": embed.decode,
         "predict": predict.decode,
@@ -83,7 +87,8 @@ def facts(outcome: Outcome) -> dict[str, Any]:
     """Return the values that a sample may have an expectation of."""
     if isinstance(outcome, Answer):
         first = outcome.results[0]
-        found = {name: getattr(first, name) for name in ("text", "choices", "finish_reason", "model", "request_id")}
+        of_first = ("text", "choices", "finish_reason", "model", "request_id", "tool_calls")
+        found = {name: getattr(first, name) for name in of_first}
         found["embeddings"] = [result.embedding for result in outcome.results]
         found["predictions"] = [_plain(result.prediction) for result in outcome.results]
         found["each"] = [

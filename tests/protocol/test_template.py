@@ -1,15 +1,19 @@
 """Templates: which are valid, and how rows fill them; values of rows are never parsed."""
 
 import pickle
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, cast
 
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.media import media_of
 from spark_llm.protocol.template import PromptBuilder, Template
+from spark_llm.protocol.values import Part, RowError
+from tests.support.parts import MEDIA, PNG
 from tests.support.strategies import TEXTS
 
 NAMES = ("title", "body", "_x1", "naïve", "self", "class")
@@ -241,6 +245,65 @@ def test_only_a_whole_template_may_hold_conversations(
 ) -> None:
     """The instructions may not use the field either."""
     assert field == PromptBuilder.parse(template, system, allows_conversations=conversations).conversation_field
+
+
+BAD_ROW = RowError("invalid_request", None, "photo has no bytes", retryable=False)
+MEDIA_ROWS = st.lists(
+    st.fixed_dictionaries(dict.fromkeys(NAMES, st.none() | VALUES | MEDIA | st.just(BAD_ROW))), max_size=5
+)
+
+
+def letters(parts: Sequence[Part]) -> list[object]:
+    """Return the letters of texts, and media, in order."""
+    return [letter for part in parts for letter in (part if isinstance(part, str) else [part])]
+
+
+@given(WRITTEN, TEXTS, MEDIA_ROWS)
+def test_media_stand_between_the_texts(parts: list[tuple[str, str]], end: str, rows: list[dict[str, Any]]) -> None:
+    """Texts join into one up to the next image; a null makes the row null, and an error is the row's."""
+    prompt = PromptBuilder.parse(source_of(parts, end), allows_conversations=True)
+    for row, found in zip(rows, prompt.build(columns(rows), media=True), strict=True):
+        values = [row[field] for _, field in parts]
+        if None in values or BAD_ROW in values:
+            assert (None if None in values else BAD_ROW) == found
+            continue
+        [message] = cast("list[dict[str, Any]]", found)
+        texts = [isinstance(part, str) for part in message["content"]]
+        assert "user" == message["role"]
+        pieces = [piece for (text, _), value in zip(parts, values, strict=True) for piece in (text, value)]
+        assert letters([*pieces, end]) == letters(message["content"])
+        assert (True, True) not in set(pairwise(texts))
+        assert "" not in message["content"]
+
+
+def test_instructions_go_before_media() -> None:
+    """They become the system message; a row's error stays an error, and a null a null."""
+    prompt = PromptBuilder.parse("{photo}", "Be {mood}.", allows_conversations=True)
+    picture = media_of(PNG)
+    rows = prompt.build({"photo": [picture, BAD_ROW, None, BAD_ROW], "mood": ["kind", "x", "y", None]}, media=True)
+    message = {"role": "user", "content": [picture]}
+
+    assert [[{"role": "system", "content": "Be kind."}, message], BAD_ROW, None, None] == rows
+
+
+@pytest.mark.parametrize(
+    ("template", "system", "chat", "takes"),
+    [
+        ("a {photo}", None, True, True),
+        ("{photo}", "Be kind.", True, True),
+        ("{photo}", "Be {mood}.", True, True),
+        ("{photo}", "About {photo}.", True, False),  # instructions are texts
+        ("{photo}", None, False, False),  # a completion takes none
+    ],
+)
+def test_a_field_of_the_message_may_hold_media(
+    template: str,
+    system: str | None,
+    chat: bool,  # noqa: FBT001 -- a table
+    takes: bool,  # noqa: FBT001 -- a table
+) -> None:
+    """The instructions may not use the field either."""
+    assert takes == PromptBuilder.parse(template, system, allows_conversations=chat).takes_media("photo")
 
 
 def test_the_repr_shows_the_sources() -> None:

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from spark_llm.errors import KINDS, Kind
 from spark_llm.protocol.values import Failure, RowError, Usage
+from tests.support.strategies import usages
 
 COUNTS = st.none() | st.integers(0, 2**30)
-USAGES = st.builds(Usage, *[COUNTS] * 6, st.none() | st.sampled_from(["flex", "priority"]))
+USAGES = usages(COUNTS)
 WEIGHTS = st.lists(st.integers(0, 10_000), min_size=1, max_size=50)
 
 
@@ -56,9 +57,9 @@ def test_sums_stay_within_32_bits() -> None:
     """Two reports of the largest number add up to the largest number."""
     most = 2**31 - 1
 
-    largest = Usage(most, most, most, most, most, most)
+    largest = Usage.of([most] * 8, None)
 
-    assert largest == largest.plus(Usage(1, 1, 1, 1, 1, 1))
+    assert largest == largest.plus(Usage.of([1] * 8, None))
 
 
 @given(USAGES)

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
 from pyspark.sql.types import DoubleType
@@ -24,6 +25,8 @@ from spark_llm.readiness.target import Target, candidate_tasks, printable_name, 
 from spark_llm.serving import After, Echo, Faults, LocalEndpoints, ServingEndpoint
 from tests.support.asking import ask, engine_at
 from tests.support.raw_server import AUTHORITY, RawServer
+from tests.support.responses_server import CHAT as RESPONSES_CHAT
+from tests.support.responses_server import RESPONSES, ResponsesModel, responses_server
 from tests.support.scoring_server import RefusedError, scoring_server
 from tests.support.stub_server import CHAT_RESPONSE, Responses, stub_server
 
@@ -172,6 +175,67 @@ def test_a_truncated_answer_is_an_answer() -> None:
 
     assert report.ok, report
     assert check_named(report, "request").message.endswith(": 3 tokens")
+
+
+@pytest.mark.parametrize(
+    ("path", "api", "requests"),
+    [
+        ("/v1", None, {RESPONSES_CHAT: 1, RESPONSES: 1}),
+        ("/v1", "responses", {RESPONSES_CHAT: 0, RESPONSES: 1}),
+        ("/v1/responses", None, {RESPONSES_CHAT: 0, RESPONSES: 1}),
+        ("/invocations", "responses", {RESPONSES_CHAT: 0, RESPONSES: 1}),
+    ],
+)
+def test_a_model_of_the_responses_route_is_ready(path: str, api: Any, requests: dict[str, int]) -> None:  # noqa: ANN401 -- of an endpoint
+    """At the route that is set, or that its refusal names: then the hint says how to save the refusal."""
+    model = ResponsesModel()
+    with responses_server(model) as server:
+        report = report_of(Endpoint(server.url + path, model="m", api=api))
+    check = check_named(report, "request")
+
+    assert report.ok, report
+    assert requests == model.requests
+    assert "chat was answered in " in check.message
+    assert ('api="responses"' in check.hint) == (requests[RESPONSES_CHAT] == 1)
+    assert 16 == server.bodies[-1]["max_output_tokens"]
+
+
+@pytest.mark.parametrize("parameters", [b'{"n":2}', b'{"max_tokens":8}'])
+def test_what_has_no_place_at_the_found_route_fails(parameters: bytes) -> None:
+    """The UDF's own parameters would fail every row."""
+    with responses_server(ResponsesModel()) as server:
+        report = report_of(Endpoint(f"{server.url}/v1", model="m"), own=Chat(parameters=parameters))
+
+    assert "The model is served at the Responses route." in failed_check(report).message
+    assert 'api="responses"' in failed_check(report).hint
+
+
+def test_an_agent_that_takes_responses_is_named() -> None:
+    """Its refusal does not say so, but its description does."""
+    answers = {
+        "GET /api/2.0/serving-endpoints/chat": (200, {**DESCRIBED, "task": "agent/v1/responses"}),
+        "POST /serving-endpoints/chat/invocations": (
+            400,
+            {"error_code": "BAD_REQUEST", "message": "Model is missing inputs ['input']."},
+        ),
+    }
+    with stub_server(answers) as server:
+        environ = {"DATABRICKS_HOST": server.url, "DATABRICKS_TOKEN": "dapi-x"}
+        report = report_of(Endpoint("chat"), environ=environ)
+
+    assert 'it serves agent/v1/responses: use Endpoint(…, api="responses").' == failed_check(report).hint
+
+
+def test_a_model_of_the_gateway_is_ready() -> None:
+    """A name of three parts is asked at the gateway, which no workspace describes."""
+    with LocalEndpoints({"system.ai.chat": Echo()}) as gateway:
+        environ = {"DATABRICKS_HOST": gateway.url, "DATABRICKS_TOKEN": gateway.token}
+        report = report_of(Endpoint("system.ai.chat"), environ=environ)
+        unknown = report_of(Endpoint("system.ai.other"), environ=environ)
+
+    assert report.ok, report
+    assert check_named(report, "address").message.endswith("/ai-gateway/mlflow/v1/chat/completions")
+    assert "AI Gateway lists its models" in failed_check(unknown).hint
 
 
 def test_the_task_of_an_embedding_server_is_found() -> None:
@@ -727,6 +791,8 @@ def test_an_unknown_task_raises() -> None:
         (Endpoint("chat"), "embed", ["embed"]),
         (Endpoint("score"), "predict", ["predict"]),
         (Endpoint("http://127.0.0.1/v1/chat/completions"), None, ["chat"]),
+        (Endpoint("http://127.0.0.1/v1/responses"), None, ["chat"]),
+        (Endpoint("chat", api="responses"), None, ["chat"]),
         (Endpoint("http://127.0.0.1/v1/completions?a=b"), None, ["complete"]),
         (Endpoint("http://127.0.0.1/v1/embeddings/"), None, ["embed"]),
         (Endpoint("http://127.0.0.1/v1/embeddings"), "chat", ["chat"]),

@@ -13,7 +13,7 @@ from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.json_codec import read_json, write_json
 from spark_llm.protocol.predictions.task import Predict
 from spark_llm.protocol.structured.schema import Scalar
-from spark_llm.protocol.task import Task
+from spark_llm.protocol.task import RESPONSES, Task
 from spark_llm.protocol.values import RowError
 from spark_llm.readiness.probe import SAMPLE, is_about_format, is_answered, probes, sample_inputs
 
@@ -55,6 +55,21 @@ def bodies(task: Task) -> list[dict[str, object]]:
 def test_the_probes_and_their_order(task: Task, expected: list[dict[str, object]]) -> None:
     """The limit is one token under the user's name or under each name; then come the user's own parameters."""
     assert expected == bodies(task)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "limits"),
+    [(b"{}", [16]), (b'{"max_tokens":99}', [16, 99]), (b'{"temperature":0.5}', [16, None])],
+)
+def test_probes_of_the_responses_route_have_its_least_limit(parameters: bytes, limits: list[int | None]) -> None:
+    """It takes no fewer tokens than 16, and has one name for the limit."""
+    requests = [
+        json.loads(probe.encode([SAMPLE], None, wire_format))
+        for probe, wire_format in probes(Chat(parameters=parameters), RESPONSES)
+    ]
+
+    assert limits == [body.get("max_output_tokens") for body in requests]
+    assert {SAMPLE} == {body["input"] for body in requests}
 
 
 @given(st.sampled_from([Chat, Complete]), FIELDS)

@@ -75,7 +75,7 @@ def test_any_field_may_be_of_another_type(value: Any, name: str) -> None:  # noq
         ("llm/v1/completions", "complete"),
         ("llm/v1/embeddings", "embed"),
         ("agent/v1/chat", "chat"),
-        ("agent/v1/responses", None),
+        ("agent/v1/responses", "chat"),
         ("", None),
     ],
 )
@@ -170,3 +170,9 @@ def test_a_route_optimised_endpoint_has_a_url_of_its_own(fields: dict[str, objec
 def test_an_unknown_name_has_similar_ones(name: str, names: list[str], hint: str) -> None:
     """The hint begins with the similar names and ends with the command that lists all."""
     assert f"{hint}`spark-llm endpoints` lists those of the workspace." == unknown_name_hint(name, names)
+
+
+@pytest.mark.parametrize(("kind", "has_hint"), [("agent/v1/responses", True), ("agent/v1/chat", False), ("", False)])
+def test_an_agent_of_the_responses_route_is_recognised(kind: str, *, has_hint: bool) -> None:
+    """Its URL says nothing of it, so the hint does."""
+    assert has_hint == ('api="responses"' in description(task=kind).api_hint)

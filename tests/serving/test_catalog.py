@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from spark_llm.serving import Echo, LocalEndpoints, Model, ServingEndpoint
 from spark_llm.serving.catalog import Deployment
-from spark_llm.serving.models.tasks import TASKS
+from spark_llm.serving.models.tasks import PREDICTIONS, TASKS
 from tests.support.local_client import POST_PATHS, Client, chat_body, connected
 
 API = "/api/2.0/serving-endpoints"
@@ -141,6 +141,44 @@ def test_an_endpoint_serves_its_tasks_only() -> None:
         ]
 
 
+# --- Model services ---
+
+
+def test_a_name_of_three_parts_is_a_model_service() -> None:
+    """The gateway serves it, on every route; Databricks' other routes and descriptions do not know it."""
+    name = "system.ai.some-model"
+    with connected(LocalEndpoints({name: Echo(), "plain": Echo()})) as client:
+        gateway = "/ai-gateway/mlflow/v1"
+        bodies: dict[str, dict[str, object]] = {
+            "chat/completions": CHAT,
+            "completions": {"prompt": "a"},
+            "embeddings": {"input": "a"},
+            "responses": {"input": "a"},
+        }
+        answers = [client.post(f"{gateway}/{route}", {**body, "model": name}) for route, body in bodies.items()]
+        elsewhere = [
+            client.query(name, CHAT),
+            client.post(f"/serving-endpoints/{name}/served-models/{name}-1/invocations", CHAT),
+            client.post("/serving-endpoints/chat/completions", {**CHAT, "model": name}),
+            client.get(f"{API}/{name}"),
+            client.get(f"{API}/{name}/openapi"),
+        ]
+        service = client.get(f"/api/2.1/unity-catalog/model-services/{name}").json()
+        listed = [each["name"] for each in client.get(API).json()["endpoints"]]
+        unknown = [client.get(f"/api/2.1/unity-catalog/model-services/{each}") for each in ("plain", "a.b.c")]
+        plain = client.post(f"{gateway}/chat/completions", {**CHAT, "model": "plain"})
+        openai = client.post("/v1/chat/completions", {**CHAT, "model": name})
+
+    assert [200] * 4 == [answer.status_code for answer in answers]
+    assert [404] * 5 == [answer.status_code for answer in elsewhere]
+    assert (["plain"], 200, 200) == (listed, plain.status_code, openai.status_code)
+    assert f"model-services/{name}" == service["name"]
+    assert [f"mlflow/v1/{route}" for route in bodies] == service["supported_api_types"]
+    assert [(404, "RESOURCE_DOES_NOT_EXIST")] * 2 == [
+        (answer.status_code, answer.json()["error_code"]) for answer in unknown
+    ]
+
+
 class NoTaskModel:
     """A model without a task."""
 
@@ -173,11 +211,16 @@ def test_an_endpoint_without_models_or_tasks_raises(make: object, hint: str) -> 
         make()
 
 
-@given(name=st.text(min_size=1), wanted=st.none() | st.sets(st.sampled_from([task.name for task in TASKS]), min_size=1))
+ECHOED = [task for task in TASKS if task != PREDICTIONS]
+
+
+@given(
+    name=st.text(min_size=1), wanted=st.none() | st.sets(st.sampled_from([task.name for task in ECHOED]), min_size=1)
+)
 def test_a_deployment_keeps_the_order_of_the_tasks(name: str, wanted: set[str] | None) -> None:
     """Tasks are in the order chat, completions, embeddings, and the id depends on the name alone."""
     deployment = Deployment.of(name, ServingEndpoint(Echo(), tasks=wanted))  # type: ignore[arg-type]
 
-    assert [task for task in TASKS if wanted is None or task.name in wanted] == list(deployment.tasks)
+    assert [task for task in ECHOED if wanted is None or task.name in wanted] == list(deployment.tasks)
     assert [f"{name}-1"] == list(deployment.entities)
     assert deployment.id == Deployment.of(name, ServingEndpoint(Echo())).id

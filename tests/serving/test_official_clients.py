@@ -7,7 +7,8 @@ import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import BadRequest, PermissionDenied, ResourceDoesNotExist, Unauthenticated
 from databricks.sdk.service.serving import ChatMessage, ChatMessageRole, EndpointStateReady
-from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolUnionParam
+from pydantic import BaseModel
 
 from spark_llm.serving import Echo, LocalEndpoints, ServingEndpoint, echo_vector
 
@@ -21,7 +22,8 @@ def endpoints(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalEndpoints]:
     for name in ("HOST", "TOKEN", "CLIENT_ID", "CLIENT_SECRET", "CONFIG_PROFILE", "AUTH_TYPE", "CONFIG_FILE"):
         monkeypatch.delenv(f"DATABRICKS_{name}", raising=False)
     models = {
-        "chat": ServingEndpoint(Echo(), tasks=["chat"], route_optimized=True),
+        "chat": ServingEndpoint(Echo(), tasks=["chat", "responses"], route_optimized=True),
+        "codex": ServingEndpoint(Echo(), tasks=["responses"]),
         "complete": ServingEndpoint(Echo(), tasks=["completions"]),
         "embed": ServingEndpoint(Echo(), tasks=["embeddings"]),
     }
@@ -75,6 +77,7 @@ def test_the_sdk_reads_the_descriptions(endpoints: LocalEndpoints) -> None:
 
     assert {
         "chat": ("llm/v1/chat", EndpointStateReady.READY),
+        "codex": ("agent/v1/responses", EndpointStateReady.READY),
         "complete": ("llm/v1/completions", EndpointStateReady.READY),
         "embed": ("llm/v1/embeddings", EndpointStateReady.NOT_READY),
     } == listed
@@ -160,6 +163,65 @@ def test_openai_reads_a_stream(client: openai.OpenAI) -> None:
     assert ["a", " b", ""] == [chunk.choices[0].text for chunk in text]
 
 
+def test_openai_collects_the_calls_of_a_stream(client: openai.OpenAI) -> None:
+    """The client's own collector of chunks has the calls, as its events told them."""
+    tools: list[ChatCompletionToolUnionParam] = [
+        {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    ]
+    messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": 'call f {"a": 1}\ncall f x'}]
+    with client.chat.completions.stream(model="chat", messages=messages, tools=tools) as stream:
+        done = [event.arguments for event in stream if event.type == "tool_calls.function.arguments.done"]
+        [choice] = stream.get_final_completion().choices
+
+    assert ['{"a": 1}', "x"] == done
+    assert done == [call.function.arguments for call in choice.message.tool_calls or ()]
+    assert "tool_calls" == choice.finish_reason
+
+
+def test_openai_collects_the_events_of_a_response(client: openai.OpenAI) -> None:
+    """The client's own collector of events has the response that a request without a stream gets."""
+    whole = client.responses.create(model="chat", input="hello  big world", reasoning={"effort": "low"})
+    with client.responses.stream(model="chat", input="hello  big world", reasoning={"effort": "low"}) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+
+    assert "hello  big world" == whole.output_text == final.output_text == "".join(deltas)
+    assert whole.usage == final.usage
+    assert whole.usage is not None
+    assert ("completed", 6) == (final.status, whole.usage.total_tokens)
+
+
+class Answer(BaseModel):
+    """The form of an answer."""
+
+    sum: int
+
+
+def test_openai_parses_a_response(client: openai.OpenAI) -> None:
+    """The client's own parser reads the JSON of a response, and the arguments of a call."""
+    parsed = client.responses.parse(model="chat", input='{"sum": 3}', text_format=Answer)
+    tool = openai.pydantic_function_tool(Answer, name="add")["function"]
+    called = client.responses.parse(
+        model="chat",
+        input='call add {"sum": 4}',
+        tools=[{"type": "function", "name": "add", "parameters": tool["parameters"], "strict": True}],
+    )
+
+    assert Answer(sum=3) == parsed.output_parsed
+    [call] = called.output
+    assert call.type == "function_call"
+    assert ("add", {"sum": 4}) == (call.name, call.parsed_arguments)
+
+
+def test_openai_is_told_where_a_model_is_served(client: openai.OpenAI) -> None:
+    """Chat with a model that is served at responses only raises, and the Responses API answers."""
+    with pytest.raises(openai.APIStatusError, match=r"v1/responses|chatCompletion operation does not work") as error:
+        client.chat.completions.create(model="codex", messages=MESSAGES)
+
+    assert error.value.status_code in (400, 404)
+    assert "a b" == client.responses.create(model="codex", input="a b").output_text
+
+
 def test_openai_recognises_the_errors(client: openai.OpenAI, endpoints: LocalEndpoints) -> None:
     """404, 400 and 401 are the client's own exceptions."""
     with pytest.raises(openai.NotFoundError):
@@ -174,5 +236,5 @@ def test_openai_recognises_the_errors(client: openai.OpenAI, endpoints: LocalEnd
 def test_openai_lists_the_models(endpoints: LocalEndpoints) -> None:
     """The client lists the endpoints as models."""
     with openai.OpenAI(base_url=endpoints.openai_url, api_key=endpoints.token) as client:
-        assert ["chat", "complete", "embed"] == [model.id for model in client.models.list()]
+        assert ["chat", "codex", "complete", "embed"] == [model.id for model in client.models.list()]
         assert "embed" == client.models.retrieve("embed").id

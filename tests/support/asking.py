@@ -10,7 +10,7 @@ from spark_llm import Endpoint, Policy
 from spark_llm.engine.engine import Engine
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.values import Item, Result
+from spark_llm.protocol.values import Item, Result, Row
 from spark_llm.serving import LocalEndpoints
 
 CHAT = Chat()
@@ -28,7 +28,7 @@ def engine(endpoints: LocalEndpoints, name: str = "chat", policy: Policy = Polic
     return engine_at(Endpoint(endpoints.invocations(name), token=endpoints.token), policy, task)
 
 
-def ask(asked: Engine, batches: Iterable[Sequence[Item | None]], task: Task = CHAT) -> list[Result | None]:
+def ask(asked: Engine, batches: Iterable[Sequence[Row]], task: Task = CHAT) -> list[Result | None]:
     """Return the results of all rows."""
     return [result for chunk in asked.stream(task, iter(batches)) for result in chunk]
 

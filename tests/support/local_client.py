@@ -21,13 +21,22 @@ TASK_PATHS = tuple(
         ("/serving-endpoints", ""),
         ("/ai-gateway/mlflow/v1", ""),
         ("/v1", ""),
+        ("/openai/v1", ""),
         ("/openai/deployments/{name}", "?api-version=2024-10-21"),
     )
     for task in ("chat/completions", "completions", "embeddings")
 )
+RESPONSES_PATHS = (
+    "/serving-endpoints/responses",
+    "/ai-gateway/mlflow/v1/responses",
+    "/v1/responses",
+    "/openai/v1/responses",
+    "/openai/responses?api-version=2025-04-01-preview",
+)
 POST_PATHS = (
     *(path.format(name="chat") for path in ANY_TASK_PATHS),
     *(f"{base}/{task}{query}".format(name="chat") for base, task, query in TASK_PATHS),
+    *RESPONSES_PATHS,
 )
 ENDPOINTS = {"chat/completions": "chat", "completions": "complete", "embeddings": "embed"}
 

@@ -206,8 +206,8 @@ def begun(policy: Policy, task: Task = CHAT, owner: object = "task") -> tuple[Re
 
 def total(parts: Iterable[Usage | None]) -> Usage:
     """Add up tokens; None counts as none."""
-    columns = zip([0] * 6, *[[count or 0 for count in part.counts] for part in parts if part], strict=True)
-    return Usage._make((*map(sum, columns), None))
+    columns = zip([0] * 8, *[[count or 0 for count in part.counts] for part in parts if part], strict=True)
+    return Usage.of(map(sum, columns), None)
 
 
 def texts(count: int) -> list[str]:

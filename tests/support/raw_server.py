@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 import threading
@@ -58,8 +59,9 @@ class RawServer:
 
     def _has_whole_request(self) -> bool:
         """Return whether the request has ended: with its body, with the empty line of a CONNECT or GET, or in TLS."""
-        end = b"\r\n\r\n" if self.received.startswith((b"CONNECT ", b"GET ")) else b"\r\n\r\n{}"
-        return end in self.received or self.received.startswith(b"\x16")
+        head, end, body = self.received.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+        return (bool(end) and len(body) >= int(length[1] if length else 0)) or self.received.startswith(b"\x16")
 
     def close(self) -> None:
         """Stop listening."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from spark_llm.serving.protocol.errors import Refused
-from spark_llm.serving.protocol.requests import ChatRequest, Choice, Texts, Usage
+from spark_llm.serving.protocol.requests import ChatRequest
+from spark_llm.serving.protocol.values import Choice, Texts, Usage
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 7, 3  # of each request
 

@@ -2,10 +2,19 @@
 
 from hypothesis import strategies as st
 
+from spark_llm.protocol.values import Usage
+
 _AWKWARD = '"\\{}[],:\0\x7f\N{LINE SEPARATOR}\N{REPLACEMENT CHARACTER}\N{SLIGHTLY SMILING FACE}'
 
 TEXTS = st.text(st.one_of(st.characters(), st.characters(categories=["Cs"]), st.sampled_from(_AWKWARD)), max_size=20)
 """Any string that Python can hold: halves of surrogate pairs, NUL, emoji and pieces of JSON too."""
+
+
+def usages(counts: st.SearchStrategy[int | None]) -> st.SearchStrategy[Usage]:
+    """Draw reports of tokens with these counts, at any tier or none."""
+    tiers = st.sampled_from([None, "flex", "batch"])
+    return st.builds(Usage, *[counts] * 6, service_tier=tiers, image_tokens=counts, audio_tokens=counts)
+
 
 _SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
@@ -40,6 +49,8 @@ _NAMES = [
     "total_tokens",
     "prompt_tokens_details",
     "cached_tokens",
+    "image_tokens",
+    "audio_tokens",
     "cache_creation_input_tokens",
     "cache_read_input_tokens",
     "service_tier",

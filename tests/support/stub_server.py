@@ -1,15 +1,17 @@
-"""A loopback server with a fixed response for each path, over HTTP or HTTPS."""
+"""A loopback server with a response for each path, fixed or made from the request, over HTTP or HTTPS."""
 
 import contextlib
 import json
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from tests.support.raw_server import AUTHORITY
 
-Responses = Mapping[str, tuple[int, object]]  # "GET /path" to status and JSON document; other paths get 404
+Answer = tuple[int, object]  # a status and a JSON document
+Responses = Mapping[str, Answer | Callable[[Any], Answer]]  # by "GET /path", perhaps made from the JSON body; else 404
 CHAT_RESPONSE = {
     "model": "stub",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "length"}],
@@ -25,7 +27,7 @@ class StubServer:
         self.url = ""
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
-        self.bodies: list[dict[str, object]] = []
+        self.bodies: list[dict[str, Any]] = []
 
 
 @contextlib.contextmanager
@@ -39,9 +41,11 @@ def stub_server(responses: Responses, *, tls: bool = False) -> Iterator[StubServ
             request = f"{self.command} {self.path}"
             stub.requests.append(request)
             stub.headers.append({name.lower(): ", ".join(self.headers.get_all(name, [])) for name in self.headers})
-            if body.startswith(b"{"):  # and not a form
-                stub.bodies.append(json.loads(body))
-            status, document = responses.get(request, (404, {"detail": "Not Found"}))
+            document: Any = json.loads(body) if body.startswith(b"{") else None  # a form has none
+            if document is not None:
+                stub.bodies.append(document)
+            response = responses.get(request, (404, {"detail": "Not Found"}))
+            status, document = response(document) if callable(response) else response
             raw = json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(raw)))

@@ -18,18 +18,30 @@ from pyspark.sql.types import StructType
 
 from spark_llm import schemas
 from spark_llm.errors import KINDS, InputTypeError
-from spark_llm.protocol.values import Result, RowError, Usage
-from spark_llm.udf.columns import SLICE_ROWS, arrow_rows, pandas_rows, to_arrow, to_pandas
+from spark_llm.protocol.values import Result, RowError, ToolCall, Usage
+from spark_llm.udf.columns import arrow_rows, pandas_rows, to_arrow, to_pandas
+from spark_llm.udf.slices import SLICE_ROWS
+from tests.support.strategies import usages
 
 SCHEMAS = {
     "chat": schemas.CHAT,
     "chat with choices": schemas.with_choices(schemas.CHAT),
+    "chat with tools": schemas.with_tool_calls(schemas.CHAT),
     "complete": schemas.COMPLETE,
     "embed": schemas.EMBED,
 }
 BROKEN = b"caf\xe9"  # Latin-1, and no UTF-8
 MENDED = "caf\N{REPLACEMENT CHARACTER}"
 MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+CALL = pa.struct([("id", pa.string()), ("name", pa.string()), ("arguments", pa.string())])
+TOOL_MESSAGE = pa.struct([*MESSAGE, ("tool_calls", pa.list_(CALL)), ("tool_call_id", pa.string())])
+CALLED = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "name": "f", "arguments": "{}"}]}
+TURNS = [
+    [{"role": "user", "content": "Hi"}, CALLED, {"role": "tool", "content": "3", "tool_call_id": "1"}],
+    None,
+    [],
+    [None, {"role": "user", "content": None}],
+]
 RAW_MESSAGE = pa.struct([("role", pa.binary()), ("content", pa.binary())])
 
 TEXTS = st.none() | st.text(max_size=6)
@@ -42,7 +54,7 @@ RESULTS = st.builds(
     choices=st.none() | st.lists(TEXTS, max_size=3),
     embedding=st.none() | st.lists(FLOATS, min_size=1, max_size=5).map(lambda vector: array("f", vector).tobytes()),
     finish_reason=TEXTS,
-    usage=st.none() | st.builds(Usage, *[COUNTS] * 6, TEXTS),
+    usage=st.none() | usages(COUNTS),
     model=TEXTS,
     request_id=TEXTS,
     attempts=st.integers(0, 1_000),
@@ -51,6 +63,7 @@ RESULTS = st.builds(
     | st.builds(
         RowError, st.sampled_from(KINDS), st.none() | st.integers(100, 599), st.text(max_size=6), st.booleans()
     ),
+    tool_calls=st.none() | st.lists(st.builds(ToolCall, id=TEXTS, name=st.text(max_size=6), arguments=st.just("{}"))),
 )
 
 
@@ -100,6 +113,50 @@ def test_conversations_are_unchanged(cells: list[Any], start: int) -> None:
 
         assert cells == read(column)
         assert cells[start:] == read(column.slice(start))
+
+
+@pytest.mark.parametrize("make", [pa.list_, pa.large_list])
+def test_tool_fields_are_read_where_they_are_set(make: Any) -> None:  # noqa: ANN401 -- makes an Arrow type
+    """Messages without them are as those of two fields; Arrow and pandas give equal rows."""
+    column = pa.array(TURNS, make(TOOL_MESSAGE))
+    cells = column.to_pylist()
+    as_rows = [None if cell is None else [message and as_row(message) for message in cell] for cell in cells]
+    as_arrays = [None if cell is None else np.array(cell, dtype=object) for cell in cells]
+
+    assert TURNS == read(column)
+    assert TURNS[2:] == read(column.slice(2))
+    for pandas_column in (cells, as_rows, as_arrays):
+        assert TURNS == read_pandas(pd.Series(pandas_column, dtype=object))
+
+
+def as_row(message: dict[str, Any]) -> Row:
+    """Return a message as Spark's pandas path may give it."""
+    calls = message["tool_calls"]
+    if calls is None:
+        return Row(**message)
+    rows = np.empty(len(calls), dtype=object)
+    for place, call in enumerate(calls):
+        rows[place] = Row(**call)
+    return Row(**{**message, "tool_calls": rows})
+
+
+@pytest.mark.parametrize("fields", [["tool_calls"], ["tool_call_id"], ["tool_call_id", "tool_calls"]])
+def test_tool_fields_are_optional(fields: list[str]) -> None:
+    """Each may be missing, and their order does not matter; a column of nulls has no type."""
+    kind = pa.struct([(name, pa.null()) for name in fields] + [("content", pa.string()), ("role", pa.string())])
+
+    assert [[{"role": "user", "content": "Hi"}]] == read(
+        pa.array([[{"role": "user", "content": "Hi", **dict.fromkeys(fields)}]], pa.list_(kind))
+    )
+
+
+def test_a_tool_message_without_its_id_is_its_rows_error() -> None:
+    """The other rows are read, in Arrow and in pandas."""
+    cells = [[{"role": "tool", "content": "3"}], [{"role": "user", "content": "Hi"}]]
+    column = pa.array(cells, pa.list_(TOOL_MESSAGE))
+
+    for error, other in (read(column), read_pandas(pd.Series(column.to_pylist()))):
+        assert ("invalid_request", cells[1]) == (error.kind, other)
 
 
 def test_message_fields_have_any_order() -> None:
@@ -182,6 +239,10 @@ def test_an_untyped_null_column_gives_null_rows() -> None:
         pa.array([[{"role": "user", "text": "Hi"}]]),
         pa.array([[{"role": "user", "content": "Hi", "name": "me"}]]),
         pa.array([[{"role": "user", "content": 7}]]),
+        pa.array([[{"role": "user", "content": "Hi", "tool_call_id": 7}]]),
+        pa.array([[{"role": "user", "content": "Hi", "tool_calls": "f"}]]),
+        pa.array([[{"role": "user", "content": "Hi", "tool_calls": ["f"]}]]),
+        pa.array([[{"role": "user", "content": "Hi", "tool_calls": [{"id": "1", "name": "f"}]}]]),
         pa.array([], pa.int64()),
         (pa.array(["a"]), pa.array(["b"])),
     ],
@@ -191,6 +252,14 @@ def test_a_wrong_type_raises(column: Any, conversations: bool) -> None:  # noqa:
     """The first batch raises, before any request, and the message ends in a hint."""
     with pytest.raises(InputTypeError, match=r"(?s)called on .+ Hint: .+\.$"):
         read(column, conversations=conversations)
+
+
+@pytest.mark.parametrize("conversations", [True, False])
+def test_a_column_of_bytes_raises_with_a_hint(conversations: bool) -> None:  # noqa: FBT001 -- a table
+    """Images go into a template: of a chat, not of completions or embeddings."""
+    for reader, column in ((read, pa.array([b"a"])), (read_pandas, pd.Series([b"a"]))):
+        with pytest.raises(InputTypeError, match=r"called on b\w+\. Hint: chat_udf takes images, .* a field"):
+            reader(column, conversations=conversations)
 
 
 def test_only_a_chat_takes_conversations() -> None:
@@ -284,6 +353,7 @@ def test_a_pandas_frame_gives_the_arrow_fields(name: str) -> None:
     """Spark converts a frame to Arrow column by column, with the same fields as on the Arrow path."""
     results = [
         Result(text="a", choices=["a", None], embedding=array("f", [0.1, -0.0]).tobytes(), usage=Usage(1, 2, 3)),
+        Result(tool_calls=[ToolCall(id="1", name="f", arguments="{}"), ToolCall(id=None, name="g", arguments="{}")]),
         Result(),
     ]
     frame = to_pandas(results, SCHEMAS[name].fieldNames())

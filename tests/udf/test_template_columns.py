@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.errors import InputTypeError
+from spark_llm.protocol.media import Media, media_at, media_of
 from spark_llm.protocol.template import PromptBuilder
-from spark_llm.udf.columns import SLICE_ROWS
-from spark_llm.udf.template_columns import arrow_prompts, pandas_prompts
+from spark_llm.udf.slices import SLICE_BYTES, SLICE_ROWS
+from spark_llm.udf.template_columns import MEDIA, URL, arrow_prompts, pandas_prompts
+from tests.support.parts import PNG, UNKNOWN
 
 SUM = PromptBuilder.parse("{title}: {body}", allows_conversations=True)
 LED = PromptBuilder.parse("{turns}", "Be {mood}.", allows_conversations=True)
@@ -118,11 +120,77 @@ def test_an_untyped_null_column_gives_null_rows() -> None:
     assert [] == read(SUM, pa.array([], BOOK)) == read(SUM) == read_pandas(SUM)
 
 
+SHOWN = PromptBuilder.parse("What is {what}? {photo}", "Be {mood}.", allows_conversations=True)
+PHOTO = PromptBuilder.parse("{photo}", allows_conversations=True)
+FIELDS = [("what", pa.string()), ("photo", pa.binary()), ("mood", pa.string())]
+
+
+def shown(what: str, *media: Media) -> list[dict[str, object]]:
+    """Return the conversation that `SHOWN` makes."""
+    return [{"role": "system", "content": "Be kind."}, {"role": "user", "content": [f"What is {what}? ", *media]}]
+
+
+@pytest.mark.parametrize("binary", [pa.binary(), pa.large_binary()])
+def test_a_field_of_bytes_is_an_image(binary: Any) -> None:  # noqa: ANN401 -- an Arrow type
+    """In a struct of the user's own: an image between texts; nulls, and bytes that are no image, on both paths."""
+    rows = [("a", PNG, "kind"), ("b", None, "kind"), (None, PNG, "kind"), ("c", UNKNOWN, "kind"), ("d", b"", "kind")]
+    struct = pa.struct([(name, binary if name == "photo" else kind) for name, kind in FIELDS])
+    column = pa.array([dict(zip([name for name, _ in FIELDS], row, strict=True)) for row in rows], struct)
+    for found in (read(SHOWN, column), read_pandas(SHOWN, frame(column))):
+        assert [shown("a", media_of(PNG)), None, None] == found[:3]
+        assert ["photo is none of PNG", "photo has no bytes. "] == [error.message[:20] for error in found[3:]]
+        assert ["invalid_request"] * 2 == [error.kind for error in found[3:]]
+
+
+def extra_fields(**columns: Any) -> pa.StructArray:  # noqa: ANN401 -- Arrow arrays
+    """Return the struct that a call by name makes, of columns of a row or more."""
+    return pa.StructArray.from_arrays(list(columns.values()), list(columns))
+
+
+def test_a_column_by_name_is_an_image_or_a_text() -> None:
+    """Its bytes have a field of their own, which is null for other types; a URL has another."""
+    rows = pa.array(["a"]), pa.array(["kind"])
+    nothing = pa.array([None], pa.string())
+    picture = {f"{MEDIA}photo": pa.array([PNG]), "photo": nothing, "what": rows[0], "mood": rows[1]}
+    text = {f"{MEDIA}photo": pa.array([None], pa.binary()), "photo": pa.array(["b"]), "what": rows[0], "mood": rows[1]}
+    url = {f"{URL}photo": pa.array(["https://a.example/b"]), "what": rows[0], "mood": rows[1]}
+    for reader, spell in ((read, lambda column: column), (read_pandas, frame)):
+        assert [shown("a", media_of(PNG))] == reader(SHOWN, spell(extra_fields(**picture)))
+        assert "What is a? b" == reader(SHOWN, spell(extra_fields(**text)))[0][1]["content"]
+        assert [shown("a", media_at("https://a.example/b"))] == reader(SHOWN, spell(extra_fields(**url)))
+        nulls = extra_fields(**{f"{URL}photo": nothing, "what": rows[0], "mood": rows[1]})
+        assert [None] == reader(SHOWN, spell(nulls))
+
+
+def test_a_url_with_a_space_is_the_error_of_its_row() -> None:
+    """It names the field."""
+    column = extra_fields(**{f"{URL}photo": pa.array(["https://a.example/b c", "https://a.example/b"])})
+    for found in (read(PHOTO, column), read_pandas(PHOTO, frame(column))):
+        assert found[0].message.startswith("photo is no URL that a server can get. Hint: ")
+        assert [{"role": "user", "content": [media_at("https://a.example/b")]}] == found[1]
+
+
+def test_instructions_hold_no_image() -> None:
+    """The message says where images go."""
+    prompt = PromptBuilder.parse("About {title}", "Look at {photo}.", allows_conversations=True)
+    column = pa.array([{"title": "a", "photo": PNG}])
+    for reader, batch in ((read, column), (read_pandas, frame(column))):
+        with pytest.raises(InputTypeError, match=r"photo is b\w+\. Hint: chat_udf takes images, .* template"):
+            reader(prompt, batch)
+
+
+def test_large_bytes_are_read_row_by_row() -> None:
+    """So the Python objects of a batch of images do not exist at the same time."""
+    picture = PNG + bytes(SLICE_BYTES)
+    pieces = list(arrow_prompts(iter([pa.array([{"photo": picture}] * 3)]), PHOTO))
+
+    assert [[[{"role": "user", "content": [media_of(picture)]}]]] * 3 == pieces
+
+
 WRONG_FIELDS = {
     "number": pa.array([1]),
     "double": pa.array([1.5]),
     "boolean": pa.array([True]),
-    "binary": pa.array([b"a"]),
     "array": pa.array([["a"]]),
     "struct": pa.array([{"a": "b"}]),
     "map": pa.array([[("a", "b")]], pa.map_(pa.string(), pa.string())),
@@ -139,6 +207,14 @@ def test_a_field_of_another_type_raises(name: str) -> None:
         for reader, batch in ((read, struct), (read_pandas, frame(struct))):
             with pytest.raises(InputTypeError, match=rf"fields are strings, and {field} is .+\. Hint: .+\.$"):
                 reader(prompt, batch)
+
+
+def test_only_a_chat_takes_bytes() -> None:
+    """A completion's template refuses them, with a hint."""
+    column = pa.array([{"turns": b"a"}])
+    for reader, batch in ((read, column), (read_pandas, frame(column))):
+        with pytest.raises(InputTypeError, match=r"are strings, and turns is b\w+\. Hint: chat_udf takes images"):
+            reader(ALONE, batch)
 
 
 @pytest.mark.parametrize("cells", [[[1]], [[{"role": "user"}]], [{"role": "user", "content": "a"}]], ids=str)

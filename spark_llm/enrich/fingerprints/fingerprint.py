@@ -6,16 +6,22 @@ every version and every setting. Each value has its type and its length in front
     t<bytes>:<text>            a text
     i<digits>:                 a whole number
     l<count>:<texts>           a list of texts
-    c<count>:<messages>        a conversation; a message is m<role><content>, both texts
-    n                          a null inside a list, a conversation or a message
+    c<count>:<messages>        a conversation; a message is m<role><content>, both texts, and then perhaps
+    p<count>:<parts>           its parts; each has its type, text, bytes and URL, in this order
+    k<count>:<calls>           its calls of tools: id, name and arguments of each, all texts
+    r<id>                      the id of the call that it answers, a text
+    b<bytes>:<SHA-256>         the bytes of an image, a PDF or audio
+    u<bytes>:<URL>             an image by its URL, in a field of a template
+    n                          a null inside a list, a conversation, a message, a part or a call
 
 The columns of a custom model may have any type; `input_form` has their forms. Arguments follow each other, and so do
 the fields of a template, in the order of their names. Text is the bytes that Spark holds, whether they are UTF-8 or
 not.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 from pyspark.errors import PySparkException
@@ -26,7 +32,7 @@ from pyspark.sql.types import ArrayType, BinaryType, DataType, StringType, Struc
 from spark_llm.ai.arguments import Arguments
 from spark_llm.ai.catalog import Parameter
 from spark_llm.ai.plans import ArgumentsPlan, QueryPlan, SimilarityPlan
-from spark_llm.enrich.fingerprints.input_form import list_form, or_null, row_form, text_form, whole_form
+from spark_llm.enrich.fingerprints.input_form import bytes_form, list_form, or_null, row_form, text_form, whole_form
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import spec_digest
 from spark_llm.protocol.template import PromptBuilder
@@ -36,7 +42,7 @@ from spark_llm.udf.model_udf import ModelPlan
 from spark_llm.udf.plan import Plan
 from spark_llm.udf.predict_udf import PredictPlan
 from spark_llm.udf.spark_types import arrow_type
-from spark_llm.udf.template_columns import CONVERSATION, arrow_prompts
+from spark_llm.udf.template_columns import CONVERSATION, MEDIA, URL, arrow_prompts
 
 Argument = tuple[Column, DataType]
 
@@ -88,7 +94,7 @@ def _canonical_inputs(plan: Plan, arguments: Sequence[Argument]) -> list[Column]
             return _template_inputs(spec.prompt, arguments)
         case ModelPlan(spec=spec):
             [(column, kind)] = arguments
-            form = _conversation(column) if isinstance(kind, ArrayType) else text_form(column)
+            form = _prompt(column, kind)
             return [_unless_blank(column, form) if spec.task.name == "embed" else form]
     forms = _function_inputs(_signature(plan)[1], arguments)
     match plan:
@@ -121,13 +127,24 @@ def _template_inputs(prompt: PromptBuilder, arguments: Sequence[Argument]) -> li
     column, struct = arguments[0]
     if len(arguments) != 1 or not isinstance(struct, StructType):
         return [F.lit(None).cast(StringType())]  # `check_arrow_types` lets only a null pass
-    places = _field_places(prompt, struct)
     # By their places: Spark finds no field by a name that another one has in another case.
     by_place = column.cast(StructType([StructField(f"f{n}", field.dataType) for n, field in enumerate(struct.fields)]))
-    return [
-        (_conversation if isinstance(struct[place].dataType, ArrayType) else text_form)(by_place.getField(f"f{place}"))
-        for _, place in sorted((name, places[name]) for name in prompt.fields)
-    ]
+    found = {field.name: (by_place.getField(f"f{n}"), field.dataType) for n, field in enumerate(struct.fields)}
+    return [_field(prompt, name, found) for name in sorted(prompt.fields)]
+
+
+def _field(prompt: PromptBuilder, name: str, found: Mapping[str, Argument]) -> Column:
+    """Return the canonical form of a template's field: that of the first of its columns which is not null."""
+    if f"{URL}{name}" in found:
+        return text_form(found[f"{URL}{name}"][0], "u")
+    names = [*([CONVERSATION] if _is_conversation(prompt, name, found) else []), f"{MEDIA}{name}", name]
+    return F.coalesce(*(_prompt(*found[each]) for each in names if each in found))
+
+
+def _is_conversation(prompt: PromptBuilder, name: str, found: Mapping[str, Argument]) -> bool:
+    """Return whether a field is a conversation, in a column of its own."""
+    is_list = CONVERSATION in found and isinstance(found[CONVERSATION][1], ArrayType)
+    return name == prompt.conversation_field and is_list
 
 
 def _template_fields(prompt: PromptBuilder, arguments: Sequence[Argument]) -> Sequence[Argument]:
@@ -135,17 +152,11 @@ def _template_fields(prompt: PromptBuilder, arguments: Sequence[Argument]) -> Se
     column, struct = arguments[0]
     if len(arguments) != 1 or not isinstance(struct, StructType):
         return arguments
-    fields = [StructField(name, struct[place].dataType) for name, place in _field_places(prompt, struct).items()]
-    return [(column, StructType(fields))]
-
-
-def _field_places(prompt: PromptBuilder, struct: StructType) -> dict[str, int]:
-    """Return the place in the struct of each field."""
-    places = {field.name: place for place, field in enumerate(struct.fields)}
-    conversation = places.pop(CONVERSATION, None)
-    if prompt.conversation_field and conversation is not None and isinstance(struct[conversation].dataType, ArrayType):
-        places[prompt.conversation_field] = conversation
-    return places
+    found = {field.name: (column, field.dataType) for field in struct}
+    for name in prompt.fields:
+        if _is_conversation(prompt, name, found):
+            found[name] = found[CONVERSATION]
+    return [(column, StructType([StructField(name, kind) for name, (_, kind) in found.items()]))]
 
 
 def _empty_batch(arguments: Sequence[Argument]) -> pa.Array | tuple[pa.Array, ...]:
@@ -163,16 +174,53 @@ def _arrow(kind: DataType) -> pa.DataType:
         ) from None
 
 
+def _prompt(column: Column, kind: DataType) -> Column:
+    """Return the canonical form of a text, a conversation, or the bytes of media."""
+    if isinstance(kind, ArrayType):
+        return _conversation(column, kind)
+    return bytes_form(column) if isinstance(kind, BinaryType) else text_form(column)
+
+
 def _texts(column: Column) -> Column:
     return list_form("l", column, lambda text: or_null(text_form(text)))
 
 
-def _conversation(column: Column) -> Column:
-    def message(each: Column) -> Column:
-        parts = (or_null(text_form(each.getField(name))) for name in ("role", "content"))
-        return F.when(each.isNotNull(), F.concat(F.lit("m"), *parts)).otherwise(F.lit("n"))
+def _conversation(column: Column, kind: ArrayType) -> Column:
+    fields = _fields_of(kind)
+    parts = fields.get("parts")
+
+    def message(each: Column) -> Column:  # without parts and calls it has the same form as without these fields
+        forms = [or_null(text_form(each.getField(name))) for name in ("role", "content")]
+        if isinstance(parts, ArrayType):
+            form = list_form("p", each.getField("parts"), partial(_part, names=_fields_of(parts)))
+            forms.append(F.coalesce(F.nullif(form, F.lit("p0:")), F.lit("")))
+        if "tool_calls" in fields:
+            calls = each.getField("tool_calls")
+            forms.append(F.when(F.array_size(calls) > 0, list_form("k", calls, _call)).otherwise(F.lit("")))
+        if "tool_call_id" in fields:
+            answered = each.getField("tool_call_id")
+            forms.append(F.when(answered != "", F.concat(F.lit("r"), text_form(answered))).otherwise(F.lit("")))
+        return F.when(each.isNotNull(), F.concat(F.lit("m"), *forms)).otherwise(F.lit("n"))
 
     return list_form("c", column, message)
+
+
+def _call(each: Column) -> Column:
+    return F.concat(*(or_null(text_form(each.getField(name))) for name in ("id", "name", "arguments")))
+
+
+def _part(each: Column, names: Collection[str]) -> Column:
+    """Return the canonical form of a part of a message; a field that the struct lacks is null."""
+    forms = {"type": text_form, "text": text_form, "data": bytes_form, "url": text_form}
+    return F.concat(
+        *(or_null(form(each.getField(name))) if name in names else F.lit("n") for name, form in forms.items())
+    )
+
+
+def _fields_of(kind: ArrayType) -> Mapping[str, DataType]:
+    """Return the types of the fields of an array of structs."""
+    element = kind.elementType
+    return {field.name: field.dataType for field in element} if isinstance(element, StructType) else {}
 
 
 def _unless_blank(column: Column, form: Column) -> Column:

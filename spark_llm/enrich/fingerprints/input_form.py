@@ -5,7 +5,7 @@ setting of Spark and no version of Java changes one:
 
     t<bytes>:<text>                 a text
     i<digits>:                      a whole number
-    y<64 hexadecimal digits>        bytes, by their SHA-256
+    b<bytes>:<SHA-256>              bytes
     o<hash>:                        a boolean; f a FLOAT, d a DOUBLE, D a date, T a TIMESTAMP, N a TIMESTAMP_NTZ
     x<digits>:                      a decimal, as "1,234.50"
     a<count>:<values>               an array
@@ -51,10 +51,16 @@ _HASHED: dict[type[DataType], str] = {
 }
 
 
-def text_form(column: Column) -> Column:
+def text_form(column: Column, prefix: str = "t") -> Column:
     """Return the form of a text."""
     plain = column.cast(StringType())  # without a collation
-    return F.concat(F.lit("t"), F.octet_length(plain).cast(StringType()), F.lit(":"), plain)
+    return F.concat(F.lit(prefix), F.octet_length(plain).cast(StringType()), F.lit(":"), plain)
+
+
+def bytes_form(column: Column) -> Column:
+    """Return the form of bytes."""
+    plain = column.cast(BinaryType())  # also a null without a type
+    return F.concat(F.lit("b"), F.octet_length(plain).cast(StringType()), F.lit(":"), F.sha2(plain, 256))
 
 
 def whole_form(column: Column) -> Column:
@@ -94,7 +100,7 @@ def _form(column: Column, kind: DataType) -> Column:  # noqa: PLR0911 -- one for
         case ByteType() | ShortType() | IntegerType() | LongType():
             return whole_form(column)
         case BinaryType():
-            return F.concat(F.lit("y"), F.sha2(column, 256))
+            return bytes_form(column)
         case DecimalType():
             return F.concat(F.lit("x"), F.format_number(column, kind.scale), F.lit(":"))
         case ArrayType():

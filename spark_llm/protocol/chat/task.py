@@ -1,30 +1,36 @@
 """The chat task: a text or a conversation in, one or more texts or structured output out.
 
-Wire format: the OpenAI chat completions request and response, as Databricks Model Serving documents them. Structured
-output is requested by `response_format`, or in words where a server does not know the field. Instructions are a system
-message, or the head of the user's message where a model has no system role.
+Wire format: the OpenAI chat completions request and response, as Databricks Model Serving documents them, or those of
+the Responses route where a model is served there. Structured output is requested by a field, or in words where a server
+does not know the field. Instructions are a system message, or the head of the user's message where a model has no
+system role.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+from spark_llm.errors import HINT, ConfigError
 from spark_llm.protocol.chat.conversation import conversation_of, is_instruction
 from spark_llm.protocol.chat.messages import messages_field
 from spark_llm.protocol.chat.reasoning import split_reasoning
-from spark_llm.protocol.choices import TOOL_CALL, read_choices
+from spark_llm.protocol.chat.responses_answer import is_served_at_responses, names_responses, read_response
+from spark_llm.protocol.chat.responses_request import ResponsesParameters, input_fields, responses_body
+from spark_llm.protocol.chat.tool_calls import correction, defect_of, read_calls
+from spark_llm.protocol.choices import TOOL_CALL, ChoiceContent, read_choices
 from spark_llm.protocol.fields import string_of, text_of
 from spark_llm.protocol.finish_reason import ending_of
 from spark_llm.protocol.json_codec import request_body
 from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
-from spark_llm.protocol.task import FOLDED, PLAIN, Task
+from spark_llm.protocol.task import FOLDED, PLAIN, RESPONSES, Task, UnsendableError
 from spark_llm.protocol.values import Answer, Content, Failure, Item, Outcome, Prompt, Response, Result, RowError
 
 _JSON_CUT = "the answer ran out of tokens before its JSON was complete; raise max_tokens"
 _REASONING_ONLY = "the answer holds reasoning and no text"
 _REASONING_CUT = RowError("truncated", 200, f"{_REASONING_ONLY}; raise max_tokens", retryable=False)
 _NO_TEXT = RowError("invalid_response", 200, _REASONING_ONLY, retryable=True)
-_ABOUT_FORMAT = re.compile(r"response_format|json_schema", re.IGNORECASE)
+_ABOUT_FORMAT = re.compile(r"response_format|json_schema|text\.format", re.IGNORECASE)
 # From templates of Gemma and Mistral, OpenAI's o1, Bedrock and Google: none of them sends a code for it.
 _ABOUT_ROLES = re.compile(r"\broles?\b|\b(system|developer) (messages?|prompts?|instructions?)\b", re.IGNORECASE)
 _TEMPLATE_ERROR = re.compile(
@@ -37,7 +43,8 @@ class Chat(Task):
     """A chat task: its instructions, its parameters as a JSON object, and the number of answers to each prompt.
 
     Answers are texts, unless `output` gives their type; with `output_per_prompt` each `Prompt` has a type of its own.
-    `answer_only` removes the reasoning that a model wrote in front of its answer.
+    `answer_only` removes the reasoning that a model wrote in front of its answer. With `tools`, which are among the
+    parameters, calls of them are answers.
     """
 
     system: str | None = None
@@ -46,6 +53,7 @@ class Chat(Task):
     output: StructuredOutput | None = None
     output_per_prompt: bool = False
     answer_only: bool = False
+    tools: bool = False
 
     name = "chat"
     route = "/chat/completions"
@@ -61,8 +69,13 @@ class Chat(Task):
         return structured | (FOLDED if self._has_system_message(item, wire_format) else 0)
 
     def fallback_format(self, items: Sequence[Item], wire_format: int, message: str | None) -> int | None:
-        """Return the format without a system message after a message about roles, else the one without the field."""
+        """Return the format without a system message after a message about roles, else the one without the field.
+
+        A message that names the Responses route leads there first.
+        """
         (item,) = items
+        if message is not None and not wire_format & RESPONSES and names_responses(message):
+            return wire_format | RESPONSES
         about_roles = message is None or (_ABOUT_ROLES.search(message) and not _ABOUT_FORMAT.search(message))
         if about_roles and not wire_format & FOLDED and self._has_system_message(item, wire_format):
             return wire_format | FOLDED
@@ -73,38 +86,54 @@ class Chat(Task):
         (item,) = items
         content, system, output = self._parts(item)
         schema_text = output.instructions if output is not None and wire_format & PLAIN else None
-        messages = messages_field(content, system, schema_text, folded=bool(wire_format & FOLDED))
+        folded = bool(wire_format & FOLDED)
+        if wire_format & RESPONSES:
+            text_format = None if output is None or schema_text is not None else output.text_format
+            conversation = input_fields(content, system, schema_text, folded=folded)
+            return responses_body(model, self._responses_parameters, text_format, conversation)
+        messages = messages_field(content, system, schema_text, folded=folded)
         if output is None or schema_text is not None:
-            return request_body(model, self.parameters, messages)
-        return request_body(model, self.parameters, output.response_format + b"," + messages)
+            return request_body(model, self.parameters, *messages)
+        return request_body(model, self.parameters, output.response_format, b",", *messages)
 
-    def decode(self, response: Response, count: int) -> Outcome:  # noqa: ARG002 -- always one
+    def decode(self, response: Response, count: int, wire_format: int = 0) -> Outcome:  # noqa: ARG002 -- always one
         """Read the choices; an answer that is empty because its tokens ran out is `truncated`.
 
-        Some servers answer 500 where a chat template has no such role; that is a permanent `invalid_request`.
+        Some servers answer 500 where a chat template has no such role, and 404 where a model is served at the Responses
+        route; either is a permanent `invalid_request`.
         """
-        outcome = read_choices(response, self.n, _message_text)
-        if (
-            isinstance(outcome, Failure)
-            and outcome.error.status == 500
-            and _TEMPLATE_ERROR.search(outcome.error.message)
-        ):
-            return replace(outcome, error=outcome.error._replace(kind="invalid_request", retryable=False))
+        content_of_choice = _content_with_calls if self.tools else _content
+        at_responses = bool(wire_format & RESPONSES)
+        outcome = (
+            read_response(response, content_of_choice)
+            if at_responses
+            else read_choices(response, self.n, content_of_choice)
+        )
+        if isinstance(outcome, Failure):
+            error = outcome.error
+            is_template = error.status == 500 and _TEMPLATE_ERROR.search(error.message)
+            if is_template or (not at_responses and is_served_at_responses(error)):
+                return replace(outcome, error=error._replace(kind="invalid_request", retryable=False))
         return outcome
 
     def parse_output(self, outcome: Outcome, items: Sequence[Item], wire_format: int) -> Outcome:
-        """Parse the answer's text as structured output; a text that does not fit is `schema_mismatch`.
+        """Parse the answer's text as structured output, and check its calls of tools.
 
-        A text without JSON after a request with `response_format` shows that the server does not know the field.
+        A text that does not fit is `schema_mismatch`; calls whose arguments are no JSON are `invalid_response`. An
+        answer with calls has no other type. A text without JSON after a request with `response_format` shows that the
+        server does not know the field.
         """
         content, _, output = self._parts(items[0])
-        if not isinstance(outcome, Answer) or (output is None and not self.answer_only):
+        if not isinstance(outcome, Answer) or (output is None and not self.answer_only and not self.tools):
             return outcome
         result = outcome.results[0]
+        if result.tool_calls:
+            return _check_calls(outcome, result)
         if result.text is None:
             return outcome
         if output is None:
-            _remove_reasoning(result, content if isinstance(content, str) else "")
+            if self.answer_only:
+                _remove_reasoning(result, content if isinstance(content, str) else "")
             return outcome
         parsed = output.parse(result.text or "")
         if not isinstance(parsed, Mismatch):
@@ -117,19 +146,34 @@ class Chat(Task):
             outcome.format_unsupported = not wire_format & PLAIN and not parsed.is_json
             message = f"the answer does not fit its type: {parsed.reason}"
             result.error = RowError("schema_mismatch", 200, message, retryable=True)
+            outcome.mismatched = True
         return outcome
 
     def reask(self, item: Item, result: Result) -> Item:
         """Return the conversation with the answer and a message that names its mismatch."""
         content, system, output = self._parts(item)
-        if output is None or result.text is None or not isinstance(mismatch := output.parse(result.text), Mismatch):
+        if result.tool_calls:
+            further = correction(result.tool_calls, result.text, defect_of(result.tool_calls) or "")
+        elif output and result.text is not None and isinstance(mismatch := output.parse(result.text), Mismatch):
+            further = [
+                {"role": "assistant", "content": result.text},
+                {"role": "user", "content": output.correction(mismatch)},
+            ]
+        else:
             return item
-        conversation = [
-            *conversation_of(content),
-            {"role": "assistant", "content": result.text},
-            {"role": "user", "content": output.correction(mismatch)},
-        ]
+        conversation = [*conversation_of(content), *further]
         return Prompt(conversation, system, output) if isinstance(item, Prompt) else conversation
+
+    @cached_property
+    def _responses_parameters(self) -> ResponsesParameters:
+        """The parameters for the Responses route; raises `UnsendableError`, for every row, where it has no place."""
+        try:
+            return ResponsesParameters.of(self.parameters)
+        except ConfigError as error:
+            why = f"The model is served at the Responses route. {error.what}{HINT}{error.hint.removesuffix('.')}"
+            message = f'{why}; Endpoint(…, api="responses") says so when the UDF is built.'
+            refusal = RowError("invalid_request", None, message, retryable=False)
+            raise UnsendableError(Failure(refusal, final=True)) from None
 
     def _parts(self, item: Item) -> tuple[Content, str | None, StructuredOutput | None]:
         """Return a prompt's content, its instructions and its output type."""
@@ -157,16 +201,36 @@ def _remove_reasoning(result: Result, prompt: str) -> None:
         result.text = answer
 
 
-def _message_text(choice: Mapping[str, object]) -> tuple[str | None, RowError | None]:
+def _check_calls(outcome: Answer, result: Result) -> Answer:
+    """Give calls whose arguments cannot be read their error; those that ran out of tokens would end the same again."""
+    if (defect := defect_of(result.tool_calls or ())) is not None:
+        if ending_of(result.finish_reason) == "length":
+            result.error = RowError("truncated", 200, _JSON_CUT, retryable=False)
+        else:
+            result.error = RowError("invalid_response", 200, defect, retryable=True)
+            outcome.mismatched = True
+    return outcome
+
+
+def _content(choice: Mapping[str, object]) -> ChoiceContent:
     """Return a choice's text; for a tool call or a refusal without text, its error."""
     message = choice.get("message")
     if not isinstance(message, dict):
-        return None, None
+        return ChoiceContent()
     text = text_of(message.get("content"))
     if text:
-        return text, None
+        return ChoiceContent(text)
     if message.get("tool_calls"):
-        return None, TOOL_CALL
+        return ChoiceContent(error=TOOL_CALL)
     if refusal := string_of(message.get("refusal")):
-        return None, RowError("content_filter", 200, refusal, retryable=False)
-    return text, None
+        return ChoiceContent(error=RowError("content_filter", 200, refusal, retryable=False))
+    return ChoiceContent(text)
+
+
+def _content_with_calls(choice: Mapping[str, object]) -> ChoiceContent:
+    """Return a choice's text and its calls of tools; neither where the calls cannot be read."""
+    message = choice.get("message")
+    calls = read_calls(message.get("tool_calls")) if isinstance(message, dict) else None
+    if isinstance(message, dict) and calls:
+        return ChoiceContent(text_of(message.get("content")), calls=calls)
+    return ChoiceContent(calls=[]) if calls is None else _content(choice)._replace(calls=[])

@@ -48,7 +48,6 @@ class Predict(Task):
     max_request_tokens = None
     repeatable = True  # equal rows have equal predictions
     reports_tokens = False
-    reasks = False
 
     def max_request_mb(self, url: str) -> float:  # noqa: ARG002 -- the protocol's signature
         """Return the limit of custom models at Databricks, which is enough anywhere."""
@@ -76,7 +75,7 @@ class Predict(Task):
             rows = self._by_column(rows)
         return request_body(model, self.parameters, b'"' + self.format.encode() + b'":' + rows)
 
-    def decode(self, response: Response, count: int) -> Outcome:
+    def decode(self, response: Response, count: int, wire_format: int = 0) -> Outcome:  # noqa: ARG002 -- as above
         """Read the predictions; another number of them than of rows is `invalid_response`, which is tried again.
 
         A prediction that does not fit its type is `schema_mismatch`, of its row alone.

@@ -73,11 +73,19 @@ class StructuredOutput:
 
     @cached_property
     def response_format(self) -> bytes:
-        """The request's field `response_format` with its value, as JSON."""
+        """The field `response_format` of a chat completions request with its value, as JSON."""
+        return b'"response_format":{"type":"json_schema","json_schema":{%b}}' % self._named_schema
+
+    @cached_property
+    def text_format(self) -> bytes:
+        """The same as the member `format` of the field `text` of a Responses request."""
+        return b'"format":{"type":"json_schema",%b}' % self._named_schema
+
+    @property
+    def _named_schema(self) -> bytes:
         name = write_json(_NOT_IN_NAME.sub("_", self.name)[:_MAX_NAME] or _SINGLE_FIELD)
         strict = b"false" if any(isinstance(part, Map) for part in walk(self.shape)) else b"true"
-        inner = b'{"name":%b,"strict":%b,"schema":%b}' % (name, strict, self.schema)
-        return b'"response_format":{"type":"json_schema","json_schema":%b}' % inner
+        return b'"name":%b,"strict":%b,"schema":%b' % (name, strict, self.schema)
 
     @cached_property
     def instructions(self) -> str:

@@ -21,13 +21,15 @@ from spark_llm.serving.catalog import Catalog, Deployment
 from spark_llm.serving.http import openapi
 from spark_llm.serving.http.descriptions import (
     ENDPOINTS_PATH,
+    SERVICES_PATH,
     endpoint_detail,
     endpoint_list,
     model_detail,
     model_list,
+    service_detail,
     workspace_config,
 )
-from spark_llm.serving.http.invocations import InvocationHandler, read_body
+from spark_llm.serving.http.invocations import MAX_MEGABYTES, MEGABYTE, InvocationHandler, read_body
 from spark_llm.serving.http.loopback import page_refusal
 from spark_llm.serving.http.page import INDEX, page_response
 from spark_llm.serving.http.routes import ROUTES
@@ -43,7 +45,6 @@ from spark_llm.serving.protocol.errors import (
 )
 from spark_llm.serving.protocol.sse import data_line
 
-MAX_BODY_BYTES = 16 * 1024 * 1024
 _LIVE_STEP_S = 1.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -68,7 +69,7 @@ class Application:
 
     def build(self) -> web.Application:
         """Return the aiohttp application."""
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app = web.Application(client_max_size=MAX_MEGABYTES * MEGABYTE)
         endpoints = _document(lambda _: endpoint_list(self.catalog, self._created_ms))
         for route in ROUTES:
             app.router.add_post(route.path, _local_only(partial(self.invocations.handle, route=route)))
@@ -79,6 +80,7 @@ class Application:
             f"{ENDPOINTS_PATH}/": self._authenticated(endpoints),
             f"{ENDPOINTS_PATH}/{{name}}": self._authenticated(self._endpoint),
             f"{ENDPOINTS_PATH}/{{name}}/openapi": self._authenticated(self._endpoint_openapi),
+            f"{SERVICES_PATH}/{{name}}": self._authenticated(self._service),
             "/stats": self._authenticated(self._stats),
             "/": self._page,
             "/page/{file}": self._page,
@@ -109,13 +111,18 @@ class Application:
             return _error(endpoint_not_found(request.match_info["name"], "openai"), request)
         return _json(model_detail(deployment, self._created_ms))
 
+    async def _service(self, request: web.Request) -> web.Response:
+        if (deployment := self._deployment(request)) is None or not deployment.is_service:
+            return _resource_not_found(request, "Model service")
+        return _json(service_detail(deployment))
+
     async def _endpoint(self, request: web.Request) -> web.Response:
-        if (deployment := self._deployment(request)) is None:
+        if (deployment := self._deployment(request)) is None or deployment.is_service:
             return _resource_not_found(request)
         return _json(endpoint_detail(deployment, _base_url(request), self._created_ms))
 
     async def _endpoint_openapi(self, request: web.Request) -> web.Response:
-        if (deployment := self._deployment(request)) is None:
+        if (deployment := self._deployment(request)) is None or deployment.is_service:
             return _resource_not_found(request)
         return _json(openapi.endpoint_document(deployment, _base_url(request)))
 
@@ -178,9 +185,9 @@ def _error(error: ErrorResponse, request: web.Request) -> web.Response:
     return _json(error.body_in(dialect_of(request.path)), error.status)
 
 
-def _resource_not_found(request: web.Request) -> web.Response:
+def _resource_not_found(request: web.Request, kind: str = "Endpoint") -> web.Response:
     request_id = secrets.token_hex(12)
-    error = resource_not_found(request.match_info["name"], request_id)
+    error = resource_not_found(kind, request.match_info["name"], request_id)
     return _json(error.body_in("databricks"), error.status, {"x-request-id": request_id})
 
 

@@ -9,8 +9,11 @@ import msgspec
 
 from spark_llm.serving.auth.oauth import authorization_detail
 from spark_llm.serving.catalog import Catalog, Deployment
+from spark_llm.serving.models.custom import CustomModel
+from spark_llm.serving.models.tasks import PREDICTIONS
 
 ENDPOINTS_PATH = "/api/2.0/serving-endpoints"
+SERVICES_PATH = "/api/2.1/unity-catalog/model-services"
 WORKSPACE_ID = "1270010000000001"
 ACCOUNT_ID = "12700100-0000-4000-8000-000000000001"
 CREATOR = "local"
@@ -20,7 +23,7 @@ Document = dict[str, Any]
 
 def endpoint_list(catalog: Catalog, created_ms: int) -> Document:
     """Return the list of `GET /api/2.0/serving-endpoints`, with a summary of each endpoint."""
-    return {"endpoints": [_endpoint_summary(each, created_ms) for each in catalog.values()]}
+    return {"endpoints": [_endpoint_summary(each, created_ms) for each in catalog.values() if not each.is_service]}
 
 
 def endpoint_detail(deployment: Deployment, base_url: str, created_ms: int) -> Document:
@@ -45,9 +48,20 @@ def endpoint_detail(deployment: Deployment, base_url: str, created_ms: int) -> D
     return document
 
 
+def service_detail(deployment: Deployment) -> Document:
+    """Return the description of a model service, which the gateway serves."""
+    return {
+        "name": f"model-services/{deployment.name}",
+        "supported_api_types": [f"mlflow/v1/{task.path}" for task in deployment.tasks if task.path],
+        "created_by": CREATOR,
+        "effective_owner": CREATOR,
+    }
+
+
 def model_list(catalog: Catalog, created_ms: int) -> Document:
-    """Return the endpoints as an OpenAI list of models."""
-    return {"object": "list", "data": [model_detail(each, created_ms) for each in catalog.values()]}
+    """Return the endpoints as an OpenAI list of models; custom models alone are none of OpenAI's."""
+    models = [each for each in catalog.values() if each.tasks != (PREDICTIONS,)]
+    return {"object": "list", "data": [model_detail(each, created_ms) for each in models]}
 
 
 def model_detail(deployment: Deployment, created_ms: int) -> Document:
@@ -68,14 +82,14 @@ def workspace_config(base_url: str) -> Document:
 
 
 def _endpoint_summary(deployment: Deployment, created_ms: int) -> Document:
+    task = deployment.tasks[0].databricks_name
     return {
         "name": deployment.name,
         "id": deployment.id,
         "creator": CREATOR,
         "creation_timestamp": created_ms,
         "last_updated_timestamp": created_ms,
-        "task": deployment.tasks[0].databricks_name,
-        "endpoint_type": "FOUNDATION_MODEL_API",
+        **({} if task is None else {"task": task, "endpoint_type": "FOUNDATION_MODEL_API"}),
         "state": {"ready": "READY" if deployment.ready else "NOT_READY", "config_update": "NOT_UPDATING"},
         "config": {"served_entities": [_entity_summary(deployment, name) for name in deployment.entities]},
         "tags": [],
@@ -83,9 +97,14 @@ def _endpoint_summary(deployment: Deployment, created_ms: int) -> Document:
 
 
 def _entity_summary(deployment: Deployment, name: str) -> Document:
-    model = deployment.entities[name].name
-    foundation_model = {"name": model, "display_name": model, "description": "A model on this machine.", "docs": ""}
-    return {"name": name, "entity_name": model, "entity_version": "1", "foundation_model": foundation_model}
+    model = deployment.entities[name]
+    entity: Document = {"name": name, "entity_name": model.name}
+    if PREDICTIONS in deployment.tasks:
+        is_model = not (isinstance(model, CustomModel) and model.feature_serving)
+        version = {"entity_version": "1"} if is_model else {}  # a feature specification has no versions
+        return {**entity, **version, "workload_size": "Small", "workload_type": "CPU"}
+    details = {"name": model.name, "display_name": model.name, "description": "A model on this machine.", "docs": ""}
+    return {**entity, "entity_version": "1", "foundation_model": details}
 
 
 def _entity_detail(deployment: Deployment, name: str, created_ms: int) -> Document:

@@ -21,34 +21,46 @@ from spark_llm.serving.http.responses import (
     PendingResponse,
     drip,
     error_response,
+    failed_response,
     model_response,
     send,
 )
-from spark_llm.serving.http.routes import Route
+from spark_llm.serving.http.routes import GATEWAY, Route
 from spark_llm.serving.http.streams import EventStream, send_stream
 from spark_llm.serving.models.base import Model
-from spark_llm.serving.models.tasks import TASKS, Task
+from spark_llm.serving.models.tasks import CHAT, PREDICTIONS, RESPONSES, TASKS, Task
 from spark_llm.serving.protocol.credentials import token_of
 from spark_llm.serving.protocol.errors import (
     AZURE_NOT_FOUND,
     INTERNAL_ERROR,
     STOPPED,
-    TOO_LARGE,
+    Dialect,
     Refused,
     endpoint_not_found,
+    only_responses,
+    too_large,
 )
 from spark_llm.serving.protocol.requests import (
     MAX_EMBEDDING_INPUTS,
-    AnyRequest,
+    ChatRequest,
+    CompletionRequest,
     EmbeddingRequest,
+    Request,
     parse_object,
     parse_request,
 )
+from spark_llm.serving.protocol.responses_request import ResponsesRequest, check_fields
 from spark_llm.serving.scenario.capacity import Capacity
 from spark_llm.serving.scenario.faults import Faults
 from spark_llm.serving.scenario.gate import Gate
 from spark_llm.serving.scenario.holds import Holds
 from spark_llm.serving.scenario.stats import Recorded, RequestStats, StatsCollector
+
+ATTRIBUTION = frozenset({"client_request_id", "usage_context"})  # fields of Databricks for requests of every task
+MAX_TOOLS: dict[Dialect, int] = {"databricks": 32, "openai": 128, "azure": 128}
+MEGABYTE = 2**20
+MAX_MEGABYTES = 16
+MAX_FOUNDATION_MEGABYTES = 4  # of Databricks' routes, for every model but a custom one
 
 Latency = float | Callable[[int], float]
 SECRET_HEADERS = frozenset({"authorization", "api-key", "x-api-key"})
@@ -70,7 +82,7 @@ class _ModelCall(NamedTuple):
 
     entity: str
     model: Model
-    request: AnyRequest
+    request: Request
 
 
 class InvocationHandler:
@@ -121,23 +133,26 @@ class InvocationHandler:
     async def _parse(self, invocation: _Invocation) -> _ModelCall:
         """Return the valid request and its model; raises `Refused` for a wrong token, body, endpoint or field."""
         http_request, route, stats, _ = invocation
-        name, body = http_request.match_info.get("name", ""), None
+        name, raw, body = http_request.match_info.get("name", ""), b"", None
         try:
             self._authorize(http_request, route, self.catalog.get(name))
-            body = parse_object(await read_body(http_request))
-            name = name or _endpoint_name(body)
+            raw = await read_body(http_request)
+            body = parse_object(raw)
+            name = name or self._endpoint_name(body, route)
         finally:
-            stats.record(_record(http_request, name, body))
+            stats.record(_record(http_request, name, body), len(raw))
         deployment = self._find_deployment(name, http_request.match_info.get("served"), route)
         stats.set_endpoint(name)
         if not deployment.ready:
             raise Refused(STOPPED)
-        request = parse_request(body, _task(deployment, body, route.task).request_type)
-        if isinstance(request, EmbeddingRequest) and len(request.inputs) > MAX_EMBEDDING_INPUTS:
-            raise Refused.bad_request(
-                f"Input embeddings size is too large, exceeding {MAX_EMBEDDING_INPUTS} limit for {name}", param="input"
-            )
-        stats.add_rows(len(request.inputs))
+        task = _task(deployment, body, route)
+        if task == RESPONSES:
+            check_fields(body, ATTRIBUTION if route.dialect == "databricks" else frozenset())
+        if route.dialect == "databricks" and task != PREDICTIONS and len(raw) > MAX_FOUNDATION_MEGABYTES * MEGABYTE:
+            raise Refused(too_large(MAX_FOUNDATION_MEGABYTES))
+        request = parse_request(body, task.request_type)
+        _check_counts(request, name, route.dialect)
+        stats.add_rows(request.rows)
         entity = http_request.match_info.get("served") or next(iter(deployment.entities))
         return _ModelCall(entity, deployment.entities[entity], request)
 
@@ -150,8 +165,17 @@ class InvocationHandler:
         refusal = self.tokens.authorize(presented, time.monotonic(), endpoint_id=endpoint_id)
         if refusal is not None:
             raise Refused(refusal)
-        if is_azure and not http_request.query.get("api-version"):
+        if route.needs_version and not http_request.query.get("api-version"):
             raise Refused(AZURE_NOT_FOUND)
+
+    def _endpoint_name(self, body: Mapping[str, object], route: Route) -> str:
+        """Return the name of the endpoint, where the path has none."""
+        if route.task == PREDICTIONS:
+            return next((name for name, each in self.catalog.items() if PREDICTIONS in each.tasks), "")
+        name = body.get("model")
+        if not isinstance(name, str):
+            raise Refused.bad_request("The request needs 'model', the name of an endpoint.", param="model")
+        return name
 
     def _find_deployment(self, name: str, entity: str | None, route: Route) -> Deployment:
         deployment = self.catalog.get(name)
@@ -159,6 +183,7 @@ class InvocationHandler:
             deployment is None
             or entity not in (None, *deployment.entities)
             or (route.data_plane and not deployment.route_optimized)
+            or (route.dialect == "databricks" and deployment.is_service and not route.path.startswith(GATEWAY))
         ):
             raise Refused(endpoint_not_found(name, route.dialect))
         return deployment
@@ -180,16 +205,18 @@ class InvocationHandler:
         fault = faults.at(number)
         if fault.refusal is not None:
             raise Refused(fault.refusal, retry_after=fault.retry_after)
-        if (refusal := faults.poisoned(request.inputs)) is not None:
+        if (refusal := faults.poisoned(request.texts)) is not None:
             raise Refused(refusal)
         latency_s = self.latency_s(number) if callable(self.latency_s) else self.latency_s
         if latency_s > 0:
             await asyncio.sleep(latency_s)
+        if fault.kind == "errorbody" and isinstance(request, ResponsesRequest):
+            return failed_response(call.model, request, invocation.request_id)
         if fault.kind in REPLACING_FAULTS:
             return await REPLACING_FAULTS[fault.kind](dialect)
         headers = {"served-model-name": call.entity} if dialect == "databricks" else {}
         empty = fault.kind == "empty"
-        if request.stream and not isinstance(request, EmbeddingRequest):
+        if isinstance(request, ChatRequest | CompletionRequest | ResponsesRequest) and request.stream:
             stream = EventStream(call.model, request, dialect, invocation.request_id, empty=empty)
             if fault.kind not in CORRUPTING_FAULTS and fault.kind != "drip":
                 return await send_stream(invocation.http_request, stream, headers, invocation.request_id)
@@ -201,21 +228,43 @@ class InvocationHandler:
         return CORRUPTING_FAULTS[fault.kind](response) if fault.kind in CORRUPTING_FAULTS else response
 
 
-def _task(deployment: Deployment, body: Mapping[str, object], task: Task | None) -> Task:
+def _task(deployment: Deployment, body: Mapping[str, object], route: Route) -> Task:
     """Return the task of the route, or else of the body's field; raises `Refused` if the endpoint lacks it."""
+    task, tasks = route.task, deployment.own_path_tasks
     if task is None:
-        task = next((each for each in deployment.tasks if each.input_field in body), None)
+        # A custom model's own words say what is wrong with a body.
+        is_custom = deployment.tasks == (PREDICTIONS,)
+        task = next((each for each in tasks if is_custom or body.keys() & each.input_fields), None)
     if task not in deployment.tasks:
-        other = next(
-            (each.input_field for each in TASKS if each.input_field in body and each not in deployment.tasks), None
-        )
+        wants_chat = task == CHAT or (task is None and "messages" in body)
+        if wants_chat and RESPONSES in deployment.tasks:
+            raise Refused(only_responses(deployment.name, route.dialect))
+        own = [field for each in tasks for field in each.input_fields]
+        foreign = [field for each in TASKS for field in each.input_fields if field not in own]
+        other = next((field for field in foreign if field in body), None)
         unknown = f'Bad request: json: unknown field "{other}". ' if other else ""
-        serves = " and ".join(each.name for each in deployment.tasks)
-        fields = " or ".join(repr(each.input_field) for each in deployment.tasks)
+        serves = " and ".join(each.name for each in tasks)
+        fields = " or ".join(map(repr, own))
         raise Refused.bad_request(
             f"{unknown}Endpoint {deployment.name} serves {serves}: the request needs {fields}.", param=other
         )
     return task
+
+
+def _check_counts(request: Request, name: str, dialect: Dialect) -> None:
+    """Raise `Refused` for more inputs or tools than the service takes."""
+    if isinstance(request, EmbeddingRequest) and request.rows > MAX_EMBEDDING_INPUTS:
+        raise Refused.bad_request(
+            f"Input embeddings size is too large, exceeding {MAX_EMBEDDING_INPUTS} limit for {name}", param="input"
+        )
+    count, limit = len(getattr(request, "tools", None) or ()), MAX_TOOLS[dialect]
+    if count > limit:
+        raise Refused.bad_request(
+            f"Invalid 'tools': array too long. Expected an array with maximum length {limit}, but got an array with "
+            f"length {count} instead.",
+            param="tools",
+            code="array_above_max_length",
+        )
 
 
 def _record(http_request: web.Request, endpoint: str, body: Mapping[str, object] | None) -> Recorded:
@@ -232,13 +281,6 @@ async def read_body(http_request: web.Request) -> bytes:
     try:
         return await http_request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise Refused(TOO_LARGE) from None
+        raise Refused(too_large(MAX_MEGABYTES)) from None
     except web.RequestPayloadError as error:
         raise Refused.bad_request(f"The request body cannot be read: {error}") from None
-
-
-def _endpoint_name(body: Mapping[str, object]) -> str:
-    name = body.get("model")
-    if not isinstance(name, str):
-        raise Refused.bad_request("The request needs 'model', the name of an endpoint.", param="model")
-    return name

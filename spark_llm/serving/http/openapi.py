@@ -30,7 +30,7 @@ def server_document(base_url: str) -> Document:
 
 def endpoint_document(deployment: Deployment, base_url: str) -> Document:
     """Return the description of one endpoint's query routes, with only the schemas that they use."""
-    requests = [task.request_type.__name__ for task in deployment.tasks]
+    requests = [task.request_type.__name__ for task in deployment.own_path_tasks]
     responses = [name.replace("Request", "Response") for name in requests]
     operation = {
         "requestBody": {"required": True, "content": _json_content(requests)},

@@ -11,16 +11,14 @@ from typing import cast
 import msgspec
 from aiohttp import web
 
-from spark_llm.serving.models.base import ChatModel, CompletionModel, EmbeddingModel, Model
+from spark_llm.serving.models.base import ChatModel, CompletionModel, EmbeddingModel, Model, PredictionModel
 from spark_llm.serving.protocol.bodies import chat_body, completion_body, embedding_body
 from spark_llm.serving.protocol.errors import INTERNAL_ERROR, Dialect, Refused
-from spark_llm.serving.protocol.requests import (
-    AnyRequest,
-    ChatRequest,
-    Choice,
-    EmbeddingRequest,
-    Usage,
-)
+from spark_llm.serving.protocol.predictions import PredictionRequest, prediction_body
+from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Request
+from spark_llm.serving.protocol.responses_body import ResponseObject
+from spark_llm.serving.protocol.responses_request import ResponsesRequest
+from spark_llm.serving.protocol.values import Choice, Usage
 
 _DRIP_PIECES = 16
 _GARBAGE = b"\x00\xff{not json"
@@ -53,23 +51,44 @@ class PendingResponse:
 
 
 async def model_response(
-    model: Model, request: AnyRequest, headers: Mapping[str, str], request_id: str, *, empty: bool
+    model: Model, request: Request, headers: Mapping[str, str], request_id: str, *, empty: bool
 ) -> PendingResponse:
-    """Return the model's answer; an `empty` one reports its tokens and has no text or vectors."""
-    rows, created = len(request.inputs), int(time.time())
+    """Return the model's answer; an `empty` one reports its tokens and has no text, vectors or predictions."""
+    rows, created = request.rows, int(time.time())
+    if isinstance(request, PredictionRequest):
+        predictions = await cast("PredictionModel", model).predict(request)
+        body = prediction_body(replace(predictions, values=[]) if empty else predictions)
+        return PendingResponse(body, headers=headers, rows=rows)
     if isinstance(request, EmbeddingRequest):
         vectors = await cast("EmbeddingModel", model).embed(request)
         vectors = replace(vectors, vectors=()) if empty else vectors
         body = embedding_body(model.name, vectors, as_base64=request.encoding_format == "base64")
         return PendingResponse(body, headers=headers, rows=rows, usage=vectors.usage)
-    if isinstance(request, ChatRequest):
-        texts, encode = await cast("ChatModel", model).chat(request), chat_body
+    if isinstance(request, ChatRequest | ResponsesRequest):
+        chat = request if isinstance(request, ChatRequest) else request.chat
+        texts = await cast("ChatModel", model).chat(chat)
     else:
-        texts, encode = await cast("CompletionModel", model).complete(request), completion_body
+        texts = await cast("CompletionModel", model).complete(cast("CompletionRequest", request))
     if empty:
         texts = replace(texts, choices=[Choice("", "length") for _ in texts.choices])
-    body = encode(model.name, texts, request_id=request_id, created=created)
-    return PendingResponse(body, headers=headers, rows=rows, usage=texts.usage)
+    if isinstance(request, ResponsesRequest):
+        response = ResponseObject(request, model.name, request_id=request_id, created=created)
+        body = msgspec.json.encode(response.ended(texts.choices[0], texts.usage, texts.service_tier))
+    else:
+        encode = chat_body if isinstance(request, ChatRequest) else completion_body
+        body = encode(model.name, texts, request_id=request_id, created=created)
+    return PendingResponse(body, headers=headers, rows=rows, usage=reported_usage(request, texts.usage))
+
+
+def reported_usage(request: Request, usage: Usage) -> Usage:
+    """Return the tokens that an answer reports: those of the Responses API tell none of media."""
+    return replace(usage, image_tokens=None, audio_tokens=None) if isinstance(request, ResponsesRequest) else usage
+
+
+def failed_response(model: Model, request: ResponsesRequest, request_id: str) -> PendingResponse:
+    """Return a response that failed, as the Responses API sends it: with status 200."""
+    response = ResponseObject(request, model.name, request_id=request_id, created=int(time.time()))
+    return PendingResponse(msgspec.json.encode(response.failed(INTERNAL_ERROR)))
 
 
 def error_response(refused: Refused, dialect: Dialect) -> PendingResponse:

@@ -1,4 +1,4 @@
-"""The protocols of a model: chat, completions, embeddings, streaming.
+"""The protocols of a model: chat, completions, embeddings, predictions, streaming.
 
 A model serves the tasks whose method it has. It gets validated requests and returns values; it knows no HTTP. A model
 that must be started (weights, threads) is a context manager too, and is entered when the endpoints start.
@@ -7,7 +7,9 @@ that must be started (weights, threads) is a context manager too, and is entered
 from collections.abc import AsyncGenerator
 from typing import Protocol, runtime_checkable
 
-from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Piece, Texts, Vectors
+from spark_llm.serving.protocol.predictions import PredictionRequest, Predictions
+from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest
+from spark_llm.serving.protocol.values import Piece, Texts, Vectors
 
 
 class _Named(Protocol):
@@ -41,6 +43,14 @@ class EmbeddingModel(_Named, Protocol):
 
 
 @runtime_checkable
+class PredictionModel(_Named, Protocol):
+    """Serves predictions: rows or tensors in, predictions out."""
+
+    async def predict(self, request: PredictionRequest) -> Predictions:
+        """Return the predictions for all rows, in their order."""
+
+
+@runtime_checkable
 class StreamingModel(_Named, Protocol):
     """Streams chat, completions or both in pieces; whole answers of other models are split into words."""
 
@@ -48,4 +58,4 @@ class StreamingModel(_Named, Protocol):
         """Yield `n` replies, each in pieces; pieces of different replies may come in any order."""
 
 
-Model = ChatModel | CompletionModel | EmbeddingModel
+Model = ChatModel | CompletionModel | EmbeddingModel | PredictionModel

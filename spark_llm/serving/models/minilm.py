@@ -9,7 +9,8 @@ from typing import Any
 from spark_llm.serving.models.threaded import ThreadedModel, missing_package_error
 from spark_llm.serving.models.weights import find_weights
 from spark_llm.serving.protocol.errors import Refused
-from spark_llm.serving.protocol.requests import EmbeddingRequest, Usage, Vectors
+from spark_llm.serving.protocol.requests import EmbeddingRequest
+from spark_llm.serving.protocol.values import Usage, Vectors
 
 DIMENSIONS = 384
 MAX_INPUT_TOKENS = 256  # the rest of a text is cut off, as the model's authors do
@@ -34,7 +35,7 @@ class MiniLM(ThreadedModel):
         """Return the vector of each input."""
         if request.dimensions not in (None, DIMENSIONS):
             raise Refused.bad_request(f"{self.name} has {DIMENSIONS} dimensions and no others.", param="dimensions")
-        batches = [request.inputs[at : at + _BATCH_SIZE] for at in range(0, len(request.inputs), _BATCH_SIZE)]
+        batches = [request.texts[at : at + _BATCH_SIZE] for at in range(0, len(request.texts), _BATCH_SIZE)]
         embedded = await self.run_in_threads(self._embed, batches)
         return Vectors(
             [vector for vectors, _ in embedded for vector in vectors],

@@ -11,7 +11,8 @@ from typing import Any
 from spark_llm.serving.models.threaded import ThreadedModel, missing_package_error
 from spark_llm.serving.models.weights import find_weights
 from spark_llm.serving.protocol.errors import Refused
-from spark_llm.serving.protocol.requests import ChatRequest, Choice, CompletionRequest, Piece, Texts, Usage
+from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest
+from spark_llm.serving.protocol.values import Choice, Piece, Texts, Usage
 
 SLOTS = 4  # more gain nothing on two cores
 CONTEXT_TOKENS = 8192  # over all slots
@@ -84,13 +85,15 @@ class SmolLM2(ThreadedModel):
     def _jobs(self, request: ChatRequest | CompletionRequest) -> tuple[list[dict[str, Any]], list["_Reply"]]:
         """Return the engine's request for each reply, and an empty reply for each."""
         if isinstance(request, ChatRequest):
+            if request.tools or any(message.media for message in request.messages):
+                raise Refused.bad_request(f"{self.name} reads text only: no images, audio, files or tools.")
             body = _sampling(request, request.limit)
             body["messages"] = [{"role": message.role, "content": message.text} for message in request.messages]
             if request.response_format is not None:
                 body["response_format"] = request.response_format
             bodies = [body]
         else:
-            bodies = [{**_sampling(request, request.max_tokens), "prompt": prompt} for prompt in request.inputs]
+            bodies = [{**_sampling(request, request.max_tokens), "prompt": prompt} for prompt in request.texts]
         jobs = [job for body in bodies for job in _copies(body, request.n, request.seed)]
         return jobs, [_Reply() for _ in jobs]
 

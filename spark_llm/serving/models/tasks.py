@@ -1,11 +1,13 @@
-"""The tasks of an endpoint: chat, completions, embeddings, each with its path, request type and model protocol."""
+"""The tasks of an endpoint: chat, completions, embeddings, responses, predictions; each with its path and its types."""
 
 from typing import Literal, NamedTuple
 
-from spark_llm.serving.models.base import ChatModel, CompletionModel, EmbeddingModel
-from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest
+from spark_llm.serving.models.base import ChatModel, CompletionModel, EmbeddingModel, PredictionModel
+from spark_llm.serving.protocol.predictions import INPUT_FORMATS, PredictionRequest
+from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Request
+from spark_llm.serving.protocol.responses_request import ResponsesRequest
 
-TaskName = Literal["chat", "completions", "embeddings"]
+TaskName = Literal["chat", "completions", "embeddings", "responses", "predictions"]
 
 
 class Task(NamedTuple):
@@ -13,22 +15,24 @@ class Task(NamedTuple):
 
     Attributes:
         name: Its name in `ServingEndpoint.tasks`.
-        path: Its path after an OpenAI-style base.
-        input_field: The field that only its requests have.
-        databricks_name: The `task` of endpoint descriptions.
+        path: Its path after an OpenAI-style base; None if OpenAI has no such task.
+        input_fields: The fields of which its requests have one, and only they.
+        databricks_name: The `task` of endpoint descriptions; custom models have none.
         request_type: The type of its requests.
         model_protocol: The protocol of a model that serves it.
     """
 
     name: TaskName
-    path: str
-    input_field: str
-    databricks_name: str
-    request_type: type[ChatRequest] | type[CompletionRequest] | type[EmbeddingRequest]
+    path: str | None
+    input_fields: tuple[str, ...]
+    databricks_name: str | None
+    request_type: type[Request]
     model_protocol: type
 
 
-CHAT = Task("chat", "chat/completions", "messages", "llm/v1/chat", ChatRequest, ChatModel)
-COMPLETIONS = Task("completions", "completions", "prompt", "llm/v1/completions", CompletionRequest, CompletionModel)
-EMBEDDINGS = Task("embeddings", "embeddings", "input", "llm/v1/embeddings", EmbeddingRequest, EmbeddingModel)
-TASKS = (CHAT, COMPLETIONS, EMBEDDINGS)
+CHAT = Task("chat", "chat/completions", ("messages",), "llm/v1/chat", ChatRequest, ChatModel)
+COMPLETIONS = Task("completions", "completions", ("prompt",), "llm/v1/completions", CompletionRequest, CompletionModel)
+EMBEDDINGS = Task("embeddings", "embeddings", ("input",), "llm/v1/embeddings", EmbeddingRequest, EmbeddingModel)
+RESPONSES = Task("responses", "responses", ("input",), "agent/v1/responses", ResponsesRequest, ChatModel)
+PREDICTIONS = Task("predictions", None, INPUT_FORMATS, None, PredictionRequest, PredictionModel)
+TASKS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, PREDICTIONS)

@@ -39,7 +39,8 @@ export class Answer {
   /** Shows the tokens that the answer reports. */
   tokens(usage) {
     if (!usage) return;
-    const { prompt_tokens: prompt, completion_tokens: completion, total_tokens: total } = usage;
+    const { prompt_tokens: prompt = usage.input_tokens, total_tokens: total } = usage;
+    const { completion_tokens: completion = usage.output_tokens } = usage;
     const parts = completion === undefined ? "" : ` (${whole.format(prompt)} in, ${whole.format(completion)} out)`;
     this.#fact("Tokens", `${whole.format(total)}${parts}`);
   }
@@ -59,9 +60,12 @@ export class Answer {
   vectors(rows) {
     const [first] = rows;
     const length = Array.isArray(first?.embedding) ? ` of ${whole.format(first.embedding.length)} numbers` : "";
-    this.#texts.replaceChildren(
-      html("div", { class: "reply" }, html("p", {}, `${rows.length} ${rows.length === 1 ? "vector" : "vectors"}${length}`)),
-    );
+    this.#count(rows, "vector", length);
+  }
+
+  /** Shows how many predictions an answer has. */
+  predictions(rows) {
+    this.#count(rows, "prediction", "");
   }
 
   /** Shows the body as it came; a long one is cut. */
@@ -96,6 +100,11 @@ export class Answer {
     this.#facts.replaceChildren(
       ...known.map((each) => html("div", {}, html("dt", {}, each), html("dd", {}, this.#values[each]))),
     );
+  }
+
+  #count(rows, noun, more) {
+    const text = `${whole.format(rows.length)} ${noun}${rows.length === 1 ? "" : "s"}${more}`;
+    this.#texts.replaceChildren(html("div", { class: "reply" }, html("p", {}, text)));
   }
 
   #reply(index) {

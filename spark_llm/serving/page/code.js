@@ -2,7 +2,7 @@
 
 import { copyButton, html, byId } from "./dom.js";
 import { isObject, parseExactly } from "./json.js";
-import { inputField, snippets } from "./snippets.js";
+import { inputFields, snippets } from "./snippets.js";
 import { makeTabs } from "./tabs.js";
 
 const SHOWN = 100_000; // characters of a request that is shown as code
@@ -37,10 +37,12 @@ export function showCode(endpoint, text) {
 
 function make(endpoint, text) {
   if (text.length > SHOWN) return { problem: "The request is too long to be shown as code." };
-  const field = inputField(endpoint.task);
+  const fields = inputFields(endpoint.task);
   try {
     const body = parseExactly(text);
-    if (!isObject(body) || !(field in body)) return { problem: `The request needs the field ${field}.` };
+    if (!isObject(body) || !fields.some((field) => field in body)) {
+      return { problem: `The request needs the field ${fields.join(" or ")}.` };
+    }
     return { snippets: snippets(endpoint, body) };
   } catch {
     return { problem: "The request in the editor cannot be read as JSON of this task. Correct it in the tab Query." };

@@ -161,9 +161,17 @@ function showWhole(answer, text) {
   const body = readJson(text);
   for (const { index, message, text: completion = message?.content, finish_reason: reason } of body?.choices ?? []) {
     answer.addText(index, completion ?? "");
+    for (const { function: called } of message?.tool_calls ?? []) answer.addText(index, `${called.name}(${called.arguments})`);
     answer.finish(index, reason);
   }
+  for (const item of body?.output ?? []) {
+    for (const part of item.content ?? []) answer.addText(0, part.text ?? "");
+    if (item.type === "function_call") answer.addText(0, `${item.name}(${item.arguments})`);
+  }
+  answer.finish(0, body?.incomplete_details?.reason);
   if (Array.isArray(body?.data)) answer.vectors(body.data);
+  const predictions = body?.predictions ?? body?.outputs;
+  if (Array.isArray(predictions)) answer.predictions(predictions);
   answer.tokens(body?.usage);
 }
 

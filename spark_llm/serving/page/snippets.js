@@ -2,7 +2,7 @@
 
 import { invocations } from "./api.js";
 import { call, keyword, keywords, list, literal, tuple, write } from "./python.js";
-import { CHAT, COMPLETIONS, EMBEDDINGS } from "./tasks.js";
+import { CHAT, COMPLETIONS, CUSTOM, EMBEDDINGS, RESPONSES, canStream } from "./tasks.js";
 
 const SAMPLING = ["max_tokens", "temperature", "top_p", "n", "stop", "seed"];
 const PENALTIES = ["frequency_penalty", "presence_penalty"];
@@ -12,28 +12,43 @@ const OPENAI = {
   [CHAT]: ["messages", ...SAMPLING, ...PENALTIES, "max_completion_tokens", "response_format", "stream", "stream_options"],
   [COMPLETIONS]: ["prompt", ...SAMPLING, ...PENALTIES, "stream", "stream_options"],
   [EMBEDDINGS]: ["input", "dimensions", "encoding_format"],
+  [RESPONSES]: ["input", "instructions", "max_output_tokens", "temperature", "top_p", "text", "reasoning", "tools"],
 };
 const SDK = ["messages", "prompt", "input", "max_tokens", "n", "stop", "temperature"];
+const SDK_CUSTOM = ["dataframe_records", "inputs", "instances"];
 const SPARK = {
   [CHAT]: [...SAMPLING, "max_completion_tokens", "response_format"],
   [COMPLETIONS]: SAMPLING,
   [EMBEDDINGS]: ["dimensions"],
 };
 
+const OPENAI_METHODS = {
+  [CHAT]: "chat.completions",
+  [COMPLETIONS]: "completions",
+  [EMBEDDINGS]: "embeddings",
+  [RESPONSES]: "responses",
+};
 const UDFS = { [CHAT]: "chat", [COMPLETIONS]: "complete", [EMBEDDINGS]: "embed" };
-const INPUTS = { [CHAT]: "messages", [COMPLETIONS]: "prompt", [EMBEDDINGS]: "input" };
+const INPUTS = { [CHAT]: "messages", [COMPLETIONS]: "prompt", [EMBEDDINGS]: "input", [RESPONSES]: "input" };
+const CUSTOM_INPUTS = ["dataframe_split", ...SDK_CUSTOM];
 
-/** Returns the field that holds a task's input. */
-export const inputField = (task) => INPUTS[task];
+/** Returns the fields of which a task's request has one, its input. */
+export const inputFields = (task) => (task === CUSTOM ? CUSTOM_INPUTS : [INPUTS[task]]);
 
 /** Returns the code for each client: its id, its name, its language and its text. */
 export function snippets({ name, task }, body) {
   const { model, ...fields } = body;
+  const shell = { id: "curl", label: "curl", language: "shell", code: curl(name, body) };
+  const deployments = { id: "mlflow", label: "mlflow.deployments", language: "Python", code: mlflow(name, task, fields) };
+  const workspace = { id: "sdk", label: "databricks.sdk", language: "Python", code: sdk(name, task, fields) };
+  if (task === CUSTOM) return [shell, deployments, workspace];
+  const sdkOfOpenAI = { id: "openai", label: "openai", language: "Python", code: openai(name, task, fields) };
+  if (task === RESPONSES) return [shell, sdkOfOpenAI, deployments, workspace];
   return [
-    { id: "curl", label: "curl", language: "shell", code: curl(name, body) },
-    { id: "openai", label: "openai", language: "Python", code: openai(name, task, fields) },
-    { id: "mlflow", label: "mlflow.deployments", language: "Python", code: mlflow(name, task, fields) },
-    { id: "sdk", label: "databricks.sdk", language: "Python", code: sdk(name, task, fields) },
+    shell,
+    sdkOfOpenAI,
+    deployments,
+    workspace,
     { id: "spark", label: "spark_llm", language: "Python", code: spark(name, task, fields) },
     { id: "sql", label: "SQL", language: "SQL, from Python", code: sql(name, task, fields) },
   ];
@@ -49,7 +64,7 @@ function curl(name, body) {
 }
 
 function openai(name, task, fields) {
-  const method = { [CHAT]: "chat.completions", [COMPLETIONS]: "completions", [EMBEDDINGS]: "embeddings" }[task];
+  const method = OPENAI_METHODS[task];
   const [known, others] = split(fields, OPENAI[task]);
   const extra = isEmpty(others) ? {} : { extra_body: others };
   return `import os
@@ -65,7 +80,7 @@ ${printAnswer(task, fields.stream === true, attribute)}`;
 }
 
 function mlflow(name, task, { stream, ...inputs }) {
-  const isStream = stream === true && task !== EMBEDDINGS;
+  const isStream = stream === true && canStream(task);
   const method = isStream ? "predict_stream" : "predict";
   return `from mlflow.deployments import get_deploy_client
 
@@ -76,7 +91,8 @@ ${printAnswer(task, isStream, item)}`;
 
 function sdk(name, task, { stream, ...fields }) {
   const { messages, ...others } = fields;
-  const isTyped = isEmpty(split(fields, SDK)[1]) && (!messages || isPlain(messages));
+  const known = task === CUSTOM ? SDK_CUSTOM : task === RESPONSES ? [] : SDK;
+  const isTyped = isEmpty(split(fields, known)[1]) && (!messages || isPlain(messages));
   const imports = isTyped && messages ? "from databricks.sdk.service.serving import ChatMessage, ChatMessageRole\n" : "";
   const typed = [
     ...keywords({ name }),
@@ -170,6 +186,8 @@ const attribute = (name) => `.${name}`;
 const item = (name) => `["${name}"]`;
 
 function printAnswer(task, isStream, field) {
+  if (task === CUSTOM) return field === item ? "print(answer)" : "print(answer.as_dict())";
+  if (task === RESPONSES) return field === item ? "print(answer)" : "print(answer.output_text)";
   if (task === EMBEDDINGS) return `for row in answer${field("data")}:\n    print(row${field("embedding")})`;
   if (isStream) {
     const piece = task === CHAT ? `${field("delta")}${field === item ? '.get("content")' : ".content"}` : field("text");

@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
-from spark_llm.serving.protocol.requests import Texts, Usage, Vectors
+from spark_llm.serving.protocol.values import Choice, Texts, Usage, Vectors
 
 
 def chat_body(model: str, texts: Texts, *, request_id: str, created: int) -> bytes:
     """Return the body of a chat response."""
     choices = [
-        {"index": i, "message": {"role": "assistant", "content": choice.text}, "finish_reason": choice.finish_reason}
+        {"index": i, "message": _message(choice), "finish_reason": choice.finish_reason}
         for i, choice in enumerate(texts.choices)
     ]
     head = {"id": f"chatcmpl-{request_id}", "object": "chat.completion", "created": created, "model": model}
@@ -48,10 +48,22 @@ def usage_body(usage: Usage) -> dict[str, Any]:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
     }
-    details = {"cached_tokens": usage.cached_tokens, "cache_write_tokens": usage.cache_write_tokens}
-    if known := {name: count for name, count in details.items() if count is not None}:
+    names = ("cached_tokens", "cache_write_tokens", "image_tokens", "audio_tokens")
+    if known := {name: count for name in names if (count := getattr(usage, name)) is not None}:
         tokens["prompt_tokens_details"] = known
+    if usage.reasoning_tokens is not None:
+        tokens["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
     return tokens
+
+
+def _message(choice: Choice) -> dict[str, Any]:
+    if not choice.tool_calls:
+        return {"role": "assistant", "content": choice.text}
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in choice.tool_calls
+    ]
+    return {"role": "assistant", "content": choice.text or None, "tool_calls": calls}
 
 
 def _base64(vector: bytes) -> str:

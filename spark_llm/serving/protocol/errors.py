@@ -6,7 +6,7 @@ request's path decides which shape is sent. Knows no HTTP library.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ class ErrorResponse:
         code: OpenAI's `code`.
         param: The request field that is wrong, if one is.
         body: The whole body, for a service with a shape of its own; it is sent in every dialect.
+        stack_trace: Where a custom model's own code failed; only Databricks' dialect has it.
     """
 
     status: int
@@ -36,13 +37,15 @@ class ErrorResponse:
     code: str | None = None
     param: str | None = None
     body: Mapping[str, Any] | None = None
+    stack_trace: str | None = None
 
     def body_in(self, dialect: Dialect) -> Mapping[str, Any]:
         """Return the body in one dialect."""
         if self.body is not None:
             return self.body
         if dialect == "databricks":
-            return {"error_code": self.error_code, "message": self.message}
+            trace = {} if self.stack_trace is None else {"stack_trace": self.stack_trace}
+            return {"error_code": self.error_code, "message": self.message, **trace}
         if dialect == "azure" and self.status != 400:  # a 400 comes from the model: Azure's gateway passes it on
             return {"error": {"code": str(self.status), "message": self.message}}
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
@@ -97,7 +100,6 @@ INVALID_TOKEN = ErrorResponse(403, 403, "Invalid Token", code="invalid_api_key")
 OUT_OF_SCOPE = ErrorResponse(403, 403, "Provided OAuth token does not have required scopes: model-serving")
 
 STOPPED = ErrorResponse(400, "BAD_REQUEST", "The given endpoint is stopped, please retry after starting the endpoint.")
-TOO_LARGE = ErrorResponse(413, "REQUEST_ENTITY_TOO_LARGE", "The request body is larger than 16 MB.")
 INTERNAL_ERROR = ErrorResponse(500, "INTERNAL_ERROR", "The model failed on this request.", type="server_error")
 HOST_NOT_ALLOWED = ErrorResponse(421, "MISDIRECTED_REQUEST", "This server is 127.0.0.1, and answers to no other name.")
 ORIGIN_NOT_ALLOWED = ErrorResponse(403, "PERMISSION_DENIED", "Pages of other origins may not ask this server.")
@@ -109,6 +111,42 @@ _NO_ENDPOINT = (
 _NO_DEPLOYMENT = {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist."}
 
 
+def too_large(megabytes: int) -> ErrorResponse:
+    """Return the 413 of a body above its limit."""
+    return ErrorResponse(413, "REQUEST_ENTITY_TOO_LARGE", f"The request body is larger than {megabytes} MB.")
+
+
+def model_failed(stack_trace: str) -> ErrorResponse:
+    """Return the 400 of a custom model whose own code raised."""
+    message = (
+        "Encountered an unexpected error while evaluating the model. Verify that the serialized input Dataframe is "
+        "compatible with the model for inference."
+    )
+    return ErrorResponse(400, "BAD_REQUEST", message, stack_trace=stack_trace)
+
+
+def unknown_value(value: str, supported: Sequence[str], param: str) -> Refused:
+    """Return the error of a value that is none of those supported, in OpenAI's words."""
+    *others, last = (f"'{each}'" for each in supported)
+    comma = "," if len(others) > 1 else ""
+    message = f"Invalid value: '{value}'. Supported values are: {', '.join(others)}{comma} and {last}."
+    return Refused.bad_request(message, param=param, code="invalid_value")
+
+
+def only_responses(name: str, dialect: Dialect) -> ErrorResponse:
+    """Return the error of a chat request to a model that only the Responses API serves."""
+    if dialect == "azure":
+        message = (
+            f"The chatCompletion operation does not work with the specified model, {name}. Please choose different "
+            "model and try again. You can learn more about which models can be used with each operation here: "
+            "https://go.microsoft.com/fwlink/?linkid=2197993."
+        )
+        body = {"error": {"code": "OperationNotSupported", "message": message}}
+        return ErrorResponse(400, "BAD_REQUEST", message, body=body)
+    message = "This model is only supported in v1/responses and not in v1/chat/completions."
+    return ErrorResponse(404 if dialect == "openai" else 400, "BAD_REQUEST", message, param="model")
+
+
 def endpoint_not_found(name: str, dialect: Dialect) -> ErrorResponse:
     """Return the 404 of an unknown endpoint, in the words of the dialect's service."""
     message = f"The model `{name}` does not exist." if dialect == "openai" else _NO_ENDPOINT
@@ -116,9 +154,9 @@ def endpoint_not_found(name: str, dialect: Dialect) -> ErrorResponse:
     return ErrorResponse(404, "ENDPOINT_NOT_FOUND", message, code="model_not_found", param="model", body=body)
 
 
-def resource_not_found(name: str, request_id: str) -> ErrorResponse:
-    """Return the 404 that the control plane sends when it has no such endpoint to describe."""
-    message = f"Endpoint with name '{name}' does not exist."
+def resource_not_found(kind: str, name: str, request_id: str) -> ErrorResponse:
+    """Return the 404 that the control plane sends when it has no such resource to describe."""
+    message = f"{kind} with name '{name}' does not exist."
     info = {"@type": "type.googleapis.com/google.rpc.RequestInfo", "request_id": request_id, "serving_data": ""}
     body = {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": message, "details": [info]}
     return ErrorResponse(404, "RESOURCE_DOES_NOT_EXIST", message, body=body)

@@ -1,16 +1,18 @@
-"""Request bodies as the services document them, and the values that models return.
+"""Request bodies as the services document them.
 
 A request is validated here, once: models get the right types and ranges. Unknown fields pass, as the gateways let
 them; a model finds them in `request.body`. Knows no HTTP library and no model.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from spark_llm.serving.protocol.errors import Refused
+from spark_llm.serving.protocol.content import PART_TYPES, Messages, check_calls, check_messages
+from spark_llm.serving.protocol.errors import Refused, unknown_value
+from spark_llm.serving.protocol.tools import TOOL_TYPES, ToolChoice, Tools, check_tools
 
 MAX_EMBEDDING_INPUTS = 150
 MAX_DIMENSIONS = 8192
@@ -20,6 +22,10 @@ PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 Strings = Annotated[list[str], msgspec.Meta(min_length=1)]
+
+_UNKNOWN_TYPE = re.compile(
+    r"Invalid value '(?P<value>.*)' - at `\$\.(?P<path>(?P<field>messages|tools).*\.type)`", re.DOTALL
+)
 
 
 class StreamOptions(msgspec.Struct):
@@ -32,8 +38,16 @@ class Request(msgspec.Struct, kw_only=True, dict=True):
     """The fields that every request may have."""
 
     model: str | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
+
+    @property
+    def texts(self) -> Iterable[str]:
+        """The input of each row, as text."""
+        raise NotImplementedError
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return sum(1 for _ in self.texts)
 
     @property
     def body(self) -> Mapping[str, Any]:
@@ -43,6 +57,8 @@ class Request(msgspec.Struct, kw_only=True, dict=True):
 
 
 class _Generation(Request, kw_only=True):
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
     n: ChoiceCount | None = None
     max_tokens: PositiveInt | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
@@ -54,42 +70,28 @@ class _Generation(Request, kw_only=True):
     presence_penalty: Penalty | None = None
 
 
-class Part(msgspec.Struct):
-    """One part of a message's content; only parts of type `text` have text."""
-
-    type: str
-    text: str | None = None
-
-
-class Message(msgspec.Struct):
-    """One message of a conversation."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a message without content, except from an assistant: it may have called tools."""
-        if self.content is None and self.role != "assistant":
-            raise ValueError(f"a message of role '{self.role}' needs `content`")
-
-    @property
-    def text(self) -> str:
-        """The content as text, with its text parts joined."""
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text or "" for part in self.content or () if part.type == "text")
-
-
 class ChatRequest(_Generation, kw_only=True):
     """A chat request: one conversation, which is one row."""
 
-    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
+    messages: Messages
     max_completion_tokens: PositiveInt | None = None
     response_format: dict[str, Any] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Check the messages and the tools, and read the media; raises `Refused`."""
+        check_messages(self.messages)
+        check_calls(self.messages)
+        check_tools(self.tools, self.tool_choice, parallel=self.parallel_tool_calls)
 
     @property
-    def inputs(self) -> list[str]:
-        """The input texts, one a row: the whole conversation is one."""
+    def texts(self) -> list[str]:
+        """The whole conversation, which is one row."""
         return ["\n".join(message.text for message in self.messages)]
 
     @property
@@ -104,7 +106,7 @@ class CompletionRequest(_Generation, kw_only=True):
     prompt: str | Strings
 
     @property
-    def inputs(self) -> list[str]:
+    def texts(self) -> list[str]:
         """The prompts, one or many."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
@@ -113,6 +115,7 @@ class EmbeddingRequest(Request, kw_only=True):
     """An embeddings request: each input is a row."""
 
     input: str | Strings
+    stream: bool | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=MAX_DIMENSIONS)] | None = None
 
@@ -122,12 +125,11 @@ class EmbeddingRequest(Request, kw_only=True):
             raise ValueError("embeddings are not streamed: leave out `stream`")
 
     @property
-    def inputs(self) -> list[str]:
+    def texts(self) -> list[str]:
         """The texts, one or many."""
         return [self.input] if isinstance(self.input, str) else self.input
 
 
-AnyRequest = ChatRequest | CompletionRequest | EmbeddingRequest
 RequestT = TypeVar("RequestT", bound=Request)
 
 
@@ -147,60 +149,9 @@ def parse_request(body: dict[str, Any], kind: type[RequestT]) -> RequestT:
     try:
         request = msgspec.convert(body, kind)
     except (msgspec.MsgspecError, RecursionError) as error:
+        if (unknown := _UNKNOWN_TYPE.fullmatch(str(error))) is not None:
+            supported = PART_TYPES if unknown["field"] == "messages" else TOOL_TYPES
+            raise unknown_value(unknown["value"], supported, unknown["path"]) from None
         raise Refused.bad_request(f"Invalid request: {error}") from None
     request.__dict__["body"] = body
     return request
-
-
-@dataclass(frozen=True)
-class Usage:
-    """The tokens of one request, over all its inputs and replies."""
-
-    prompt_tokens: int
-    completion_tokens: int = 0
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-
-    @property
-    def total_tokens(self) -> int:
-        """Prompt and completion tokens together."""
-        return self.prompt_tokens + self.completion_tokens
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One reply of a chat or completions model."""
-
-    text: str
-    finish_reason: str = "stop"
-
-
-@dataclass(frozen=True)
-class Texts:
-    """The replies of a model: n for the first input, then n for the second, and so on; and the tier of their price."""
-
-    choices: Sequence[Choice]
-    usage: Usage
-    service_tier: str | None = None
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of one streamed reply; the pieces of a reply, joined, are its text.
-
-    The last piece of each reply has its `finish_reason`. `usage` counts the tokens so far, over all replies.
-    """
-
-    text: str
-    usage: Usage
-    index: int = 0
-    finish_reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """The vectors of a model, one for each input, as little-endian float32; `float_only` models ignore base64."""
-
-    vectors: Sequence[bytes]
-    usage: Usage
-    float_only: bool = False

@@ -7,7 +7,8 @@ import msgspec
 
 from spark_llm.serving.protocol.bodies import usage_body
 from spark_llm.serving.protocol.errors import Dialect, ErrorResponse
-from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, Piece, Usage
+from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest
+from spark_llm.serving.protocol.values import CallPiece, Piece, Usage
 
 DONE = b"data: [DONE]\n\n"
 
@@ -44,17 +45,24 @@ class EventEncoder:
         return b"".join(self._event([choice], piece.usage) for choice in self._choices(piece))
 
     def end(self) -> bytes:
-        """Return the event after the last piece: the usage, or nothing."""
-        return self._event([], self._usage) if self._usage_in == "last" else b""
+        """Return the events after the last piece: the usage, if it has one of its own, and `[DONE]`."""
+        return (self._event([], self._usage) if self._usage_in == "last" else b"") + DONE
+
+    def error(self, error: ErrorResponse) -> bytes:
+        """Return the event that ends a broken stream; OpenAI's shape, which clients of all services read."""
+        return data_line(error.body_in("openai"))
 
     def _choices(self, piece: Piece) -> Iterator[dict[str, Any]]:
         if self._is_chat and piece.index not in self._started_replies:
             self._started_replies.add(piece.index)
-            yield self._choice(piece.index, {"delta": {"role": "assistant", "content": ""}})
+            content = "" if piece.call is None else None
+            yield self._choice(piece.index, {"delta": {"role": "assistant", "content": content}})
         if piece.text:
             yield self._choice(
                 piece.index, {"delta": {"content": piece.text}} if self._is_chat else {"text": piece.text}
             )
+        if piece.call is not None:
+            yield self._choice(piece.index, {"delta": {"tool_calls": [_call_delta(piece.call)]}})
         if piece.finish_reason is not None:
             yield self._choice(piece.index, {"delta": {}} if self._is_chat else {"text": ""}, piece.finish_reason)
 
@@ -69,9 +77,12 @@ class EventEncoder:
         return data_line(chunk)
 
 
-def error_event(error: ErrorResponse) -> bytes:
-    """Return the event that ends a broken stream; OpenAI's shape, which clients of all services read."""
-    return data_line(error.body_in("openai"))
+def _call_delta(call: CallPiece) -> dict[str, Any]:
+    """Return a piece of a call; only the first one has the id and the name."""
+    if call.id is None:
+        return {"index": call.number, "function": {"arguments": call.arguments}}
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"index": call.number, "id": call.id, "type": "function", "function": function}
 
 
 def data_line(document: object) -> bytes:

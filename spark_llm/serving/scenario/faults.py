@@ -8,7 +8,7 @@ a function in `http/responses`.
 import random
 import re
 from bisect import bisect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from math import inf
@@ -168,7 +168,7 @@ class Faults:
             return next((fault for fault, rate in self._cumulative_rates if draw < rate), _OK)
         return _OK
 
-    def poisoned(self, inputs: list[str]) -> ErrorResponse | None:
+    def poisoned(self, inputs: Iterable[str]) -> ErrorResponse | None:
         """Return the error response for inputs of which one has the poison word; else None."""
         if self.poison is not None and any(self.poison in text for text in inputs):
             return REFUSALS[self.poison_as]

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-from spark_llm.serving.protocol.requests import Usage
+from spark_llm.serving.protocol.values import Usage
 from spark_llm.serving.scenario.timeline import Series, Timeline
 
 MAX_RECORDED = 10_000
+MAX_RECORDED_BYTES = 2**27
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Stats:
         prompt_tokens: Tokens of the inputs, as answers reported them.
         completion_tokens: Tokens of the replies, as answers reported them.
         total_tokens: Both together.
+        image_tokens: Tokens of images, as answers reported them; part of `prompt_tokens`.
+        audio_tokens: Tokens of audio; likewise.
         in_flight: Requests that have arrived and have no response yet.
         max_in_flight: The maximum of `in_flight`.
         in_work: Requests that have passed the capacity and are held, delayed, with the model, or dripping.
@@ -47,6 +50,8 @@ class Stats:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+    image_tokens: int = 0
+    audio_tokens: int = 0
     in_flight: int = 0
     max_in_flight: int = 0
     in_work: int = 0
@@ -79,6 +84,24 @@ class Recorded(NamedTuple):
     path: str
 
 
+class _RecentRequests:
+    """The last requests as received: the last 10,000, and fewer if their bodies have more than 128 MB."""
+
+    def __init__(self) -> None:
+        self.requests: deque[Recorded] = deque()
+        self._sizes: deque[int] = deque()
+        self._bytes = 0
+
+    def append(self, request: Recorded, size: int) -> None:
+        """Add a request with a body of `size` bytes; the last one stays, of any size."""
+        self.requests.append(request)
+        self._sizes.append(size)
+        self._bytes += size
+        while len(self.requests) > MAX_RECORDED or (self._bytes > MAX_RECORDED_BYTES and len(self.requests) > 1):
+            self.requests.popleft()
+            self._bytes -= self._sizes.popleft()
+
+
 class _Counters:
     """The counters of `Stats`, while they change."""
 
@@ -107,20 +130,20 @@ class _Counters:
 class RequestStats:
     """Counts one request, from its arrival to its response."""
 
-    def __init__(self, change: threading.Condition, total: _Counters, recorded: deque[Recorded]) -> None:
+    def __init__(self, change: threading.Condition, total: _Counters, recent: _RecentRequests) -> None:
         """Count an arrival; `number` is the number of requests before it."""
         self._change = change
         self._counters = [total]
-        self._recorded = recorded
+        self._recent = recent
         with change:
             self.number = total.amounts["requests"]
             total.add({"requests": 1, "in_flight": 1})
             change.notify_all()
 
-    def record(self, request: Recorded) -> None:
-        """Record the request for tests to read."""
+    def record(self, request: Recorded, size: int) -> None:
+        """Record the request, with a body of `size` bytes, for tests to read."""
         with self._change:
-            self._recorded.append(request)
+            self._recent.append(request, size)
             self._change.notify_all()
 
     def set_endpoint(self, name: str) -> None:
@@ -157,6 +180,8 @@ class RequestStats:
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             total_tokens=usage.total_tokens,
+            image_tokens=usage.image_tokens or 0,
+            audio_tokens=usage.audio_tokens or 0,
         )
 
     def disconnect(self) -> None:
@@ -176,17 +201,17 @@ class StatsCollector:
     def __init__(self) -> None:
         self._change = threading.Condition()
         self._total = _Counters()
-        self._recorded: deque[Recorded] = deque(maxlen=MAX_RECORDED)
+        self._recent = _RecentRequests()
 
     def begin_request(self) -> RequestStats:
         """Count an arriving request, and return its counter."""
-        return RequestStats(self._change, self._total, self._recorded)
+        return RequestStats(self._change, self._total, self._recent)
 
     @property
     def recorded(self) -> deque[Recorded]:
-        """The last 10,000 requests, as a copy that no longer changes."""
+        """The last requests, as a copy that no longer changes."""
         with self._change:
-            return self._recorded.copy()
+            return self._recent.requests.copy()
 
     def snapshot(self) -> Stats:
         """Return the counters at this moment."""
@@ -204,7 +229,7 @@ class StatsCollector:
         """Set all counters to zero; requests in flight are no longer counted."""
         with self._change:
             self._total = _Counters()
-            self._recorded = deque(maxlen=MAX_RECORDED)
+            self._recent = _RecentRequests()
             self._change.notify_all()
 
     def wait_for(self, predicate: Callable[[Stats], bool], timeout_s: float) -> Stats:

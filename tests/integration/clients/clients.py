@@ -12,8 +12,11 @@ from typing import Any, ClassVar
 
 from tests.integration.clients.client import (
     ASKING,
+    CHATTING,
     DESCRIBING,
-    ENDPOINTS,
+    NAMES,
+    PREDICTING,
+    RESPONDING,
     STREAMING,
     TIMEOUT_S,
     Body,
@@ -25,7 +28,7 @@ from tests.integration.clients.client import (
 class OpenAIClient(Client):
     """The `openai` package, at one of the base URLs with its protocol."""
 
-    columns: ClassVar[tuple[str, ...]] = STREAMING
+    columns: ClassVar[tuple[str, ...]] = (*STREAMING, *CHATTING, *RESPONDING)
     base = "/serving-endpoints"
 
     def __init__(self, workspace: Workspace) -> None:
@@ -45,12 +48,12 @@ class OpenAIClient(Client):
 
     def ask(self, task: str, body: Body) -> Body:
         """Call `create`."""
-        response: Body = self._resource(task).create(model=ENDPOINTS[task], **body).model_dump()
+        response: Body = self._resource(task).create(model=NAMES[task], **body).model_dump()
         return response
 
     def stream(self, task: str, body: Body) -> Iterator[Body]:
         """Call `create(stream=True)`."""
-        return (chunk.model_dump() for chunk in self._resource(task).create(model=ENDPOINTS[task], **body))
+        return (chunk.model_dump() for chunk in self._resource(task).create(model=NAMES[task], **body))
 
     def names(self) -> list[str]:
         """List the models."""
@@ -64,7 +67,7 @@ class OpenAIClient(Client):
 class OpenAIAtV1(OpenAIClient):
     """The `openai` package at OpenAI's own routes, where it can list the models."""
 
-    columns = (*STREAMING, "list")
+    columns = (*OpenAIClient.columns, "list")
     base = "/v1"
 
 
@@ -93,7 +96,7 @@ class AzureClient(OpenAIClient):
 class SDK(Client):
     """`databricks-sdk` with a personal access token."""
 
-    columns: ClassVar[tuple[str, ...]] = (*ASKING, *DESCRIBING)
+    columns: ClassVar[tuple[str, ...]] = (*ASKING, *DESCRIBING, *PREDICTING)
 
     def __init__(self, workspace: Workspace) -> None:
         """Create the client as its users do, with a short retry timeout."""
@@ -113,13 +116,15 @@ class SDK(Client):
         return self.client.serving_endpoints.query(name, **arguments).as_dict()
 
     def ask(self, task: str, body: Body) -> Body:
-        """Query with messages in the SDK's own class."""
-        from databricks.sdk.service.serving import ChatMessage
+        """Query with messages and tables in the SDK's own classes."""
+        from databricks.sdk.service.serving import ChatMessage, DataframeSplitInput
 
         arguments = dict(body)
+        if "dataframe_split" in arguments:
+            arguments["dataframe_split"] = DataframeSplitInput.from_dict(arguments["dataframe_split"])
         if "messages" in arguments:
             arguments["messages"] = [ChatMessage.from_dict(message) for message in arguments["messages"]]
-        return self.query(ENDPOINTS[task], arguments)
+        return self.query(NAMES[task], arguments)
 
     def names(self) -> list[str]:
         """List the endpoints."""
@@ -145,7 +150,7 @@ class SDKWithOAuth(SDK):
 class SDKDataPlane(SDKWithOAuth):
     """`databricks-sdk` at the data plane: it exchanges its token for one of this endpoint."""
 
-    columns = ASKING
+    columns = (*ASKING, *PREDICTING)
 
     def query(self, name: str, arguments: dict[str, Any]) -> Body:
         """Query an endpoint on its data plane."""
@@ -166,7 +171,7 @@ class SDKOpenAI(OpenAIClient):
 class MLflowClient(Client):
     """MLflow's deployments client, with DATABRICKS_HOST and DATABRICKS_TOKEN."""
 
-    columns = (*STREAMING, *DESCRIBING)
+    columns = (*STREAMING, *DESCRIBING, *CHATTING, *PREDICTING)
     with_mlflow = True
 
     def __init__(self, workspace: Workspace) -> None:
@@ -176,12 +181,12 @@ class MLflowClient(Client):
 
     def ask(self, task: str, body: Body) -> Body:
         """Call `predict`."""
-        response: Body = self.client.predict(endpoint=ENDPOINTS[task], inputs=dict(body))
+        response: Body = self.client.predict(endpoint=NAMES[task], inputs=dict(body))
         return response
 
     def stream(self, task: str, body: Body) -> Iterator[Body]:
         """Call `predict_stream`."""
-        chunks: Iterator[Body] = self.client.predict_stream(endpoint=ENDPOINTS[task], inputs=dict(body))
+        chunks: Iterator[Body] = self.client.predict_stream(endpoint=NAMES[task], inputs=dict(body))
         return chunks
 
     def names(self) -> list[str]:
@@ -197,7 +202,7 @@ class MLflowClient(Client):
 class Requests(Client):
     """Plain `requests` with a bearer token."""
 
-    columns = (*STREAMING, *DESCRIBING)
+    columns = (*STREAMING, *DESCRIBING, *CHATTING, *PREDICTING)
 
     def _session(self) -> Any:  # noqa: ANN401 -- requests, which MLflow's environment has as well
         import requests
@@ -208,7 +213,7 @@ class Requests(Client):
         return session
 
     def _post(self, task: str, body: Body) -> Any:  # noqa: ANN401 -- a response of requests
-        url = f"{self.workspace.url}/serving-endpoints/{ENDPOINTS[task]}/invocations"
+        url = f"{self.workspace.url}/serving-endpoints/{NAMES[task]}/invocations"
         response = self._session().post(url, json=body, timeout=TIMEOUT_S, stream=body.get("stream", False))
         response.raise_for_status()
         return response
@@ -243,11 +248,12 @@ class Requests(Client):
 class Curl(Client):
     """`curl -u token:$TOKEN`: the token as a password."""
 
+    columns = (*ASKING, "image", "tools", *PREDICTING)
     route = "/serving-endpoints/{name}/invocations"
 
     def ask(self, task: str, body: Body) -> Body:
         """Post the body."""
-        url = self.workspace.url + self.route.format(name=ENDPOINTS[task])
+        url = self.workspace.url + self.route.format(name=NAMES[task])
         options = ["--silent", "--show-error", "--fail-with-body", "--noproxy", "*", "--max-time", str(TIMEOUT_S)]
         command = ["curl", *options, "-u", f"token:{self.workspace.token}", "-X", "POST"]
         command += ["-H", "Content-Type: application/json", "-d", json.dumps(body), url]

@@ -3,23 +3,32 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
-from spark_llm.serving import Faults, LocalEndpoints
+from spark_llm.serving import Faults, LocalEndpoints, ServingEndpoint
 from spark_llm.serving.stock import echo_endpoints
 from tests.integration.clients import gateways, servers
 from tests.integration.clients.client import Workspace
 from tests.integration.clients.runner import ClientRunner
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 FindServer = Callable[[str], servers.RunningServer]
+
+
+def score(table: "pd.DataFrame") -> list[str]:
+    """Return each row as text."""
+    return [f"{age}:{text}" for age, text in zip(table["age"], table["text"], strict=True)]
 
 
 @pytest.fixture(scope="session")
 def shared() -> Iterator[LocalEndpoints]:
-    """Echo endpoints for all client tests, one for each task, each with a data plane."""
-    models = {name: replace(endpoint, route_optimized=True) for name, endpoint in echo_endpoints().items()}
-    with LocalEndpoints(models) as running:
+    """Echo endpoints for all client tests, one for each task, and a custom model; each has a data plane."""
+    models = {**echo_endpoints(), "score": ServingEndpoint(score)}
+    with LocalEndpoints({name: replace(each, route_optimized=True) for name, each in models.items()}) as running:
         yield running
 
 

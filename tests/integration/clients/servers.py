@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import requests
 
@@ -25,6 +25,8 @@ CONTEXT = 2048  # tokens over both of llama.cpp's slots
 TIMEOUT_S = 30
 
 ALL = ("chat", "completions", "embeddings")
+CHATS = ("tools", "responses")  # chats in another form
+WHOLE, WITH_TOOLS = (*ALL, *CHATS), (*ALL, "tools")
 CHAT_AND_EMBEDDINGS = ("chat", "embeddings")
 LOCAL, YAML, SERVER, LLAMA = (
     "`LocalEndpoints`",
@@ -36,32 +38,34 @@ LOCAL, YAML, SERVER, LLAMA = (
 # is used unchanged; any other is a base URL.
 SERVERS: dict[str, dict[str, tuple[str, ...]]] = {
     LOCAL: {
-        "{name}": ALL,
-        "/serving-endpoints/{name}/invocations": ALL,
-        "/serving-endpoints/{name}/served-models/{name}-1/invocations": ALL,
-        "/{workspace}/serving-endpoints/{name}/invocations": ALL,
-        "/serving-endpoints": ALL,
-        "/serving-endpoints/{route}": ALL,
-        "/v1": ALL,
-        "/v1/{route}": ALL,
-        "/ai-gateway/mlflow/v1": ALL,
-        "/openai/deployments/{name}/{route}?api-version=2024-10-21": ALL,
+        "{name}": WITH_TOOLS,
+        "/serving-endpoints/{name}/invocations": WITH_TOOLS,
+        "/serving-endpoints/{name}/served-models/{name}-1/invocations": WITH_TOOLS,
+        "/{workspace}/serving-endpoints/{name}/invocations": WITH_TOOLS,
+        "/serving-endpoints": WHOLE,
+        "/serving-endpoints/{route}": WHOLE,
+        "/v1": WHOLE,
+        "/v1/{route}": WHOLE,
+        "/ai-gateway/mlflow/v1": WHOLE,
+        "/openai/v1": WHOLE,
+        "/openai/deployments/{name}/{route}?api-version=2024-10-21": WITH_TOOLS,
+        "/openai/{route}?api-version=2025-04-01-preview": ("responses",),
     },
     YAML: {
-        "/gateway/{name}/invocations": ALL,
-        "/endpoints/{name}/invocations": ALL,
-        "/v1": ALL,
+        "/gateway/{name}/invocations": WITH_TOOLS,
+        "/endpoints/{name}/invocations": WITH_TOOLS,
+        "/v1": WITH_TOOLS,
     },
     SERVER: {
-        "/gateway/{name}/mlflow/invocations": CHAT_AND_EMBEDDINGS,
-        "/gateway/databricks-{name}/mlflow/invocations": CHAT_AND_EMBEDDINGS,
-        "/gateway/mlflow/v1": ("chat",),
-        "/gateway/openai/v1": CHAT_AND_EMBEDDINGS,
-        "/gateway/proxy/{name}/v1/{route}": ALL,
+        "/gateway/{name}/mlflow/invocations": (*CHAT_AND_EMBEDDINGS, "tools"),
+        "/gateway/databricks-{name}/mlflow/invocations": (*CHAT_AND_EMBEDDINGS, "tools"),
+        "/gateway/mlflow/v1": ("chat", "tools"),
+        "/gateway/openai/v1": (*CHAT_AND_EMBEDDINGS, *CHATS),
+        "/gateway/proxy/{name}/v1/{route}": WHOLE,
     },
     LLAMA: {
-        "/v1": ALL,
-        "/v1/{route}": ALL,
+        "/v1": (*ALL, "responses"),
+        "/v1/{route}": (*ALL, "responses"),
     },
 }
 
@@ -80,15 +84,18 @@ class RunningServer(NamedTuple):
         return {"DATABRICKS_HOST": self.url, "DATABRICKS_TOKEN": str(self.token)} if self.workspace else {}
 
     def endpoint(self, url_template: str, task: str, name: str | None = None) -> Endpoint:
-        """Return the endpoint at a URL, for one task."""
-        name = name or ENDPOINTS[task]
-        if url_template == "{name}":
-            return Endpoint(name)
-        filled = url_template.format(name=name, route=ROUTES[task], workspace=self.workspace)
-        model = None if url_template.endswith("/invocations") else name
-        return Endpoint(
-            self.url + filled, model=model, token=self.client if "{workspace}" in url_template else self.token
+        """Return the endpoint at a URL, for one task; a URL with {route} has the route of a chat itself."""
+        name = name or ENDPOINTS["chat" if task in CHATS else task]
+        api: Literal["responses"] | None = (
+            "responses" if task == "responses" and "{route}" not in url_template else None
         )
+        if url_template == "{name}":
+            return Endpoint(name, api=api)
+        route = ROUTES["chat"] if task == "tools" else ROUTES.get(task, task)
+        filled = url_template.format(name=name, route=route, workspace=self.workspace)
+        model = None if url_template.endswith("/invocations") else name
+        token = self.client if "{workspace}" in url_template else self.token
+        return Endpoint(self.url + filled, model=model, token=token, api=api)
 
     def engine(
         self, url_template: str, task: str, protocol_task: Task, policy: Policy = Policy(), name: str | None = None

@@ -33,7 +33,7 @@ CONSTRUCTORS: list[tuple[Callable[..., Endpoint], type[Any]]] = [
 
 @pytest.mark.waits
 @pytest.mark.parametrize(("constructor", "client"), CONSTRUCTORS, ids=lambda value: value.__name__)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ENDPOINTS)
 def test_an_endpoint_from_a_client_uses_its_path(
     constructor: Callable[..., Endpoint], client: type[Any], task: str, workspace: Workspace, endpoints: LocalEndpoints
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from spark_llm.serving import Echo, LocalEndpoints
+from spark_llm.serving import Echo, LocalEndpoints, PredictFunction
 from tests.integration.clients.environment import fuzzer
 
 EXAMPLES = 100  # for each operation and each way to make them
@@ -19,7 +19,8 @@ LEFT_OUT = "unsupported_method,ignored_auth,positive_data_acceptance"
 @pytest.mark.slow
 def test_every_answer_fits_its_description(tmp_path: Path) -> None:
     """Requests made from the description, valid and invalid ones, get answers of its statuses, types and schemas."""
-    with LocalEndpoints({"all": Echo()}) as endpoints:
+    models: dict[str, Echo | PredictFunction] = {"all": Echo(), "score": lambda _: [0.5], "a.b.c": Echo()}
+    with LocalEndpoints(models) as endpoints:
         document = requests.get(f"{endpoints.url}/openapi.json", timeout=10).json()
         # The description is the same on every machine, so it names no endpoint; this one's names lead past the 404.
         parameters, schemas = document["components"]["parameters"], document["components"]["schemas"]
@@ -28,7 +29,7 @@ def test_every_answer_fits_its_description(tmp_path: Path) -> None:
             "served": parameters["served"]["schema"],
             "model": schemas["WithModel"]["properties"]["model"],
         }.items():
-            name["enum"] = ["all-1"] if schema == "served" else ["all", "nobody"]
+            name["enum"] = ["all-1"] if schema == "served" else [*models, "nobody"]
         parameters["file"]["schema"]["enum"] = ["app.js", "page.css", "icon.svg", "nobody.js"]
         description = tmp_path / "openapi.json"
         description.write_text(json.dumps(document), encoding="utf-8")

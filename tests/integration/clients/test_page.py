@@ -5,13 +5,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.integration.clients.client import ASKING, DESCRIBING
+from tests.integration.clients.client import CHATTING, DESCRIBING, PREDICTING, RESPONDING, STREAMING
 from tests.integration.clients.clients import CLIENTS
 from tests.integration.clients.environment import PINS
-from tests.integration.clients.servers import SERVERS
+from tests.integration.clients.servers import SERVERS, WHOLE
 
 PAGE = Path(ROOT, "docs", "clients.md")
-CLIENT_COLUMNS = ("chat", "chat streamed", "completions", "completions streamed", "embeddings", *DESCRIBING)
+CLIENT_COLUMNS = (*STREAMING, *DESCRIBING, *CHATTING, *RESPONDING, *PREDICTING)
 
 
 def tables() -> Iterator[tuple[list[str], list[list[str]]]]:
@@ -26,14 +26,17 @@ def tables() -> Iterator[tuple[list[str], list[list[str]]]]:
 
 
 def cells(first_column: str, names: int) -> dict[tuple[str, ...], str]:
-    """Return the cells of a table by the first `names` cells of their row and by their column."""
-    [(columns, rows)] = [table for table in tables() if table[0][0] == first_column]
+    """Return the cells of all tables with this first column, by the first `names` cells of their row and by column."""
     return {
-        (*row[:names], column): cell for row in rows for column, cell in zip(columns[names:], row[names:], strict=True)
+        (*row[:names], column): cell
+        for columns, rows in tables()
+        if columns[0] == first_column
+        for row in rows
+        for column, cell in zip(columns[names:], row[names:], strict=True)
     }
 
 
-def test_the_table_of_clients_matches_the_tests() -> None:
+def test_the_tables_of_clients_match_the_tests() -> None:
     """A client has "yes" for each tested column, a dash for the others, and there is no other row."""
     tried = {(name, column) for name, client in CLIENTS.items() for column in client.columns}
 
@@ -48,7 +51,7 @@ def test_the_table_of_servers_matches_the_tests() -> None:
         (server, f"`{url_template}`", task): "yes" if task in tasks else "–"
         for server, url_templates in SERVERS.items()
         for url_template, tasks in url_templates.items()
-        for task in ASKING
+        for task in WHOLE
     } == cells("Server", 2)
 
 

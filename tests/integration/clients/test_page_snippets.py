@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from spark_llm.serving import LocalEndpoints
+from spark_llm.serving import Echo, LocalEndpoints, PredictFunction, ServingEndpoint
+from spark_llm.serving.stock import echo_endpoints
 from tests.integration.clients.environment import peer_environment, peers_python
 from tests.support.browser import Tab, browser
 from tests.support.local_client import chat_body
@@ -40,12 +41,17 @@ CASES: dict[str, tuple[str, dict[str, object] | None]] = {
     "prompts": ("complete", {"prompt": ["one", HARD], "stop": "z", "logit_bias": {"1": True, "2": False}}),
     "dimensions": ("embed", {"input": HARD, "dimensions": 4, "user": "me"}),
 }
-
-
 SAMPLES = [
     case if case in ("chat", "embeddings", "hard", "streamed") else pytest.param(case, marks=pytest.mark.slow)
     for case in CASES
 ]
+# Tasks that fewer clients have, with what the code prints.
+FURTHER_CASES: dict[str, tuple[str, dict[str, object] | None]] = {
+    "table": ("score", None),
+    "records": ("score", {"dataframe_records": [{"age": 1}, {"age": 2}]}),
+    "response": ("codex", None),
+}
+PRINTED = {"table": "'predictions': [42]", "records": "'predictions': [1, 2]", "response": "What is Apache Spark?"}
 
 
 class Shown(NamedTuple):
@@ -58,7 +64,12 @@ class Shown(NamedTuple):
 @pytest.fixture(scope="module")
 def endpoints() -> Iterator[LocalEndpoints]:
     """The endpoints that the page and the snippets ask."""
-    with LocalEndpoints() as running:
+    models: dict[str, PredictFunction | ServingEndpoint] = {
+        **echo_endpoints(),
+        "score": lambda table: table["age"].tolist(),
+        "codex": ServingEndpoint(Echo(), tasks=["responses"]),
+    }
+    with LocalEndpoints(models) as running:
         yield running
 
 
@@ -69,7 +80,7 @@ def shown(endpoints: LocalEndpoints, request: pytest.FixtureRequest) -> dict[str
     needed = {call.params.get("case") for call in calls if call is not None}
     cases = {}
     with browser() as chromium, Tab(chromium) as tab:
-        for case, (name, body) in CASES.items():
+        for case, (name, body) in {**CASES, **FURTHER_CASES}.items():
             if case not in needed:
                 continue
             page = tab.open(endpoints, name)
@@ -159,6 +170,29 @@ def test_mlflow_gives_the_answer(case: str, shown: dict[str, Shown], variables: 
     )
     assert 0 == ran.returncode, ran.stderr.decode()
     check(ran.stdout.decode(), answers, is_stream=case.startswith("streamed"))
+
+
+@pytest.mark.parametrize(
+    ("case", "client"), [("table", "sdk"), ("records", "sdk"), ("response", "openai"), ("response", "sdk")]
+)
+def test_further_tasks_have_code_in_python(
+    case: str, client: str, shown: dict[str, Shown], variables: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The code for a custom model and for the Responses API prints the answer."""
+    assert PRINTED[case] in run_here(shown[case].code[client], capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", FURTHER_CASES)
+def test_further_tasks_have_code_for_mlflow(
+    case: str, shown: dict[str, Shown], variables: dict[str, str], tmp_path: Path
+) -> None:
+    """The Python of MLflow's environment runs the code; it prints the answer."""
+    command = [str(peers_python()), "-c", shown[case].code["mlflow"]]
+    environment = peer_environment(tmp_path, **variables)
+    ran = subprocess.run(command, env=environment, capture_output=True, timeout=120, check=True)
+
+    assert PRINTED[case] in ran.stdout.decode()
 
 
 @pytest.mark.parametrize("client", ["spark", "sql"])

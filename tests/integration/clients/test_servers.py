@@ -8,23 +8,33 @@ import requests
 
 from spark_llm import Policy
 from spark_llm.protocol.chat.task import Chat
+from spark_llm.protocol.chat.tools import tool_parameters
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.values import Result
-from spark_llm.serving import Faults, LocalEndpoints, echo_vector
+from spark_llm.protocol.values import Result, ToolCall
+from spark_llm.serving import Echo, Faults, LocalEndpoints, ServingEndpoint, echo_vector
 from tests.integration.clients.client import ENDPOINTS, ROUTES, TIMEOUT_S
 from tests.integration.clients.conftest import FindServer
 from tests.integration.clients.gateways import LIMITED, PATIENT
-from tests.integration.clients.servers import ALL, LLAMA, LOCAL, SERVER, SERVERS, YAML
+from tests.integration.clients.servers import ALL, CHATS, LLAMA, LOCAL, SERVER, SERVERS, YAML, local
 from tests.support.asking import CHAT, ask, distinct, kinds, texts
 
-TASKS: dict[str, Task] = {"chat": Chat(), "completions": Complete(), "embeddings": Embed()}
+TASKS: dict[str, Task] = {
+    "chat": Chat(),
+    "completions": Complete(),
+    "embeddings": Embed(),
+    "responses": Chat(parameters=encode_parameters({"reasoning_effort": "low", "verbosity": "low"}, None)),
+}
+SCHEMA = {"type": "object", "properties": {"order": {"type": "integer"}}}
+TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": SCHEMA}}]
+CALLING = Chat(parameters=encode_parameters(tool_parameters(TOOLS, None), None), tools=True)
 GATEWAYS = {YAML: "/gateway/{name}/invocations", SERVER: "/gateway/{name}/mlflow/invocations"}
 # Parameters that make a small model deterministic.
 DETERMINISTIC: dict[str, dict[str, object]] = {
     "chat": {"temperature": 0, "max_tokens": 4},
+    "responses": {"temperature": 0, "max_tokens": 16},
     "completions": {"temperature": 0, "max_tokens": 4},
     "embeddings": {},
 }
@@ -38,6 +48,7 @@ def cells(*servers: str, marks: tuple[pytest.MarkDecorator, ...] = ()) -> list[A
         for server in servers
         for url_template, tasks in SERVERS[server].items()
         for task in tasks
+        if task != "tools"
     ]
 
 
@@ -78,7 +89,63 @@ def test_every_row_is_answered_and_billed(
     else:
         assert ["red green", None, "blue"] == texts(results)
     assert endpoints.stats.total_tokens == sum(each.usage.total_tokens or 0 for each in results if each and each.usage)
-    assert ([ENDPOINTS[task]], 2) == (list(endpoints.stats.endpoints), endpoints.stats.rows_answered)
+    name = ENDPOINTS.get(task, "chat")
+    assert ([name], 2) == (list(endpoints.stats.endpoints), endpoints.stats.rows_answered)
+
+
+def calling(*servers: str, marks: tuple[pytest.MarkDecorator, ...] = ()) -> list[Any]:
+    """Return the tested combinations with tools: URLs of these servers with both forms of a chat."""
+    return [
+        pytest.param(server, url_template, task, marks=marks)
+        for server in servers
+        for url_template, tasks in SERVERS[server].items()
+        for task in CHATS
+        if task in tasks
+    ]
+
+
+@pytest.mark.parametrize(
+    ("server", "url_template", "task"), [*calling(LOCAL), *calling(YAML, SERVER, marks=(pytest.mark.slow,))]
+)
+def test_a_tool_is_called(
+    server: str, url_template: str, task: str, find_server: FindServer, endpoints: LocalEndpoints
+) -> None:
+    """Calls are answers, a broken one is asked for again, and its result is carried back: at both routes."""
+    call = ToolCall(id="call_1", name="look_up", arguments="{}")
+    turns = [
+        {"role": "user", "content": "Where is it?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "On its way.", "tool_call_id": "call_1"},
+    ]
+    rows: list[Any] = ['call look_up {"order": 3}', "red", 'call look_up {"order":', None, turns]
+    results = ask(find_server(server).engine(url_template, task, CALLING), [rows], CALLING)
+    first, said, again, _, last = results
+
+    assert [None] * 5 == kinds(results)
+    assert (None, "red", "On its way.") == (first and first.text, said and said.text, last and last.text)
+    assert ['{"order": 3}'] == [made["arguments"] for made in (first and first.tool_calls) or ()]
+    assert "That call cannot be read" in str(again and again.text)  # `Echo` repeats what asks again
+    assert [1, 1, 2, 1] == [each.attempts for each in results if each]
+    assert endpoints.stats.total_tokens == sum(each.usage.total_tokens or 0 for each in results if each and each.usage)
+
+
+@pytest.mark.parametrize(
+    "url_template", [url_template for url_template in SERVERS[LOCAL] if "{name}" in url_template][:4]
+)
+def test_an_agent_takes_responses_at_its_own_url(url_template: str) -> None:
+    """Where an endpoint serves no chat completions, a URL of invocations takes Responses requests: set, or found."""
+    agent = ServingEndpoint(Echo(), tasks=["responses"], route_optimized=True)
+    with LocalEndpoints({"agent": agent}) as endpoints:
+        server = local(endpoints)
+        for task, requests_sent in (("responses", 2), ("chat", 3)):
+            endpoints.reset()
+            results = ask(server.engine(url_template, task, CHAT, name="agent"), [["red green", None, "blue"]])
+
+            assert ["red green", None, "blue"] == texts(results)
+            assert requests_sent == endpoints.stats.requests
+            assert endpoints.stats.total_tokens == sum(
+                each.usage.total_tokens or 0 for each in results if each and each.usage
+            )
 
 
 @pytest.mark.slow
@@ -103,16 +170,17 @@ def test_llama_cpp_answers_the_library_as_other_clients(
     running = find_server(server)
     question: dict[str, dict[str, object]] = {
         "chat": {"messages": [{"role": "user", "content": COUNTING}]},
+        "responses": {"input": COUNTING, "max_output_tokens": 16},
         "completions": {"prompt": COUNTING},
         "embeddings": {"input": [COUNTING]},
     }
     plain = requests.post(
-        f"{running.url}/v1/{ROUTES[task]}",
+        f"{running.url}/v1/{ROUTES.get(task, task)}",
         json={**DETERMINISTIC[task], **question[task]},
         headers={"Authorization": f"Bearer {running.token}"},
         timeout=TIMEOUT_S,
     ).json()
-    kind = {"chat": Chat, "completions": Complete, "embeddings": Embed}[task]
+    kind = {"chat": Chat, "responses": Chat, "completions": Complete, "embeddings": Embed}[task]
     library_task = kind(parameters=encode_parameters(DETERMINISTIC[task], None))
     results = ask(running.engine(url_template, task, library_task), [[COUNTING, None, COUNTING]], library_task)
 
@@ -122,8 +190,11 @@ def test_llama_cpp_answers_the_library_as_other_clients(
         assert pytest.approx(plain["data"][0]["embedding"], abs=1e-6) == first
         assert (None, first) == (null, second)
     else:
-        [choice] = plain["choices"]
-        text = choice["message"]["content"] if task == "chat" else choice["text"]
+        if task == "responses":
+            text = plain["output"][-1]["content"][0]["text"]
+        else:
+            [choice] = plain["choices"]
+            text = choice["message"]["content"] if task == "chat" else choice["text"]
         assert [text, None, text] == texts(results)
         assert text
     assert plain["usage"]["total_tokens"] == sum(
@@ -203,9 +274,9 @@ def test_a_bad_input_behind_a_gateway_costs_one_row(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("server", GATEWAYS)
-def test_an_unknown_endpoint_of_a_gateway_gets_one_request(server: str, find_server: FindServer) -> None:
-    """An unknown name ends the run after the first response."""
+def test_an_unknown_endpoint_of_a_gateway_gets_three_requests(server: str, find_server: FindServer) -> None:
+    """An unknown name ends the run after three responses."""
     results = ask(find_server(server).engine(GATEWAYS[server], "chat", CHAT, name="nowhere"), [distinct(20)])
 
     assert {"not_found"} == set(kinds(results))
-    assert 1 == sum(each.attempts for each in results if each)
+    assert 3 == sum(each.attempts for each in results if each)

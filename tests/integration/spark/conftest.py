@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from spark_llm.serving import LocalEndpoints
+from tests.conftest import SESSION_KINDS, WANTED_KIND, runs_on
 from tests.support import formats
 
 if TYPE_CHECKING:
@@ -16,12 +17,28 @@ if TYPE_CHECKING:
     from tests.integration.spark.asking import Ask, Run
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test on both kinds of session, where the run has both."""
+    if WANTED_KIND == "both" and "session_kind" in metafunc.fixturenames:
+        metafunc.fixturenames.append("_kind")
+        metafunc.parametrize("_kind", SESSION_KINDS)
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of this folder `spark`."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker("spark")
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark every test of this folder `spark`; leave out, on a second session, what needs it on one kind only."""
+    mine = {item for item in items if Path(__file__).parent in item.path.parents}
+    for item in mine:
+        item.add_marker("spark")
+    if WANTED_KIND == "both":
+        config.hook.pytest_deselected(items=[item for item in mine if _is_repeated(item)])
+        items[:] = [item for item in items if item not in mine or not _is_repeated(item)]
+
+
+def _is_repeated(item: pytest.Item) -> bool:
+    """Return whether a test on Spark Connect repeats one on classic Spark."""
+    on_one_kind = any(item.get_closest_marker(name) for name in ("one_kind", "models")) or "pandas" in item.name
+    return on_one_kind and runs_on(item.nodeid) == "connect"
 
 
 @pytest.fixture(params=["arrow", "pandas"])

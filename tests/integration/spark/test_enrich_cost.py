@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
+import pytest
 from pyspark import TaskContext
 from pyspark.sql import SparkSession
 
@@ -51,6 +52,7 @@ def next_stage(spark: SparkSession) -> int:
     return int(spark.range(0, 1, 1, 1).mapInArrow(number, "stage long").collect()[0]["stage"])
 
 
+@pytest.mark.one_kind
 def test_a_run_takes_few_stages_and_few_calls(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run, session_kind: SessionKind
 ) -> None:

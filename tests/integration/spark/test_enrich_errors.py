@@ -100,6 +100,7 @@ def wrong_targets(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory)
     spark.sql("DROP TABLE a_parquet")
 
 
+@pytest.mark.one_kind
 def test_arguments_that_do_not_fit_are_an_error_before_the_first_request(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], wrong_targets: Mapping[str, str]
 ) -> None:

@@ -321,6 +321,29 @@ def test_fingerprints_are_the_same_in_every_version(spark: SparkSession) -> None
     }
 
 
+TOOL_SCHEMA = """
+    talk ARRAY<STRUCT<role:STRING,content:STRING>>,
+    tools ARRAY<STRUCT<role:STRING,content:STRING,tool_calls:ARRAY<STRUCT<id:STRING,name:STRING,arguments:STRING>>,
+        tool_call_id:STRING>>
+"""
+
+
+def test_tool_fields_are_part_of_a_conversation_where_they_are_set(spark: SparkSession) -> None:
+    """A conversation without them has the fingerprint of one of two fields; calls and their results have their own."""
+    plain = [("user", "Hi"), None, ("assistant", None)]
+    wide: list[Any] = [("user", "Hi", None, None), None, ("assistant", None, [], "")]
+    used = [("assistant", None, [("1", "f", "{}"), (None, "g", "")], None), ("tool", "3", None, "1")]
+    frame = spark.createDataFrame([(plain, wide), (plain, used)], TOOL_SCHEMA)
+    [(talks, talk_type), (tools, tool_type)] = typed(frame, [F.col("talk"), F.col("tools")])
+    asked = [fingerprint(CHAT.plan(), [argument]) for argument in ((talks, talk_type), (tools, tool_type))]
+    [(narrow, same), (_, other)] = frame.select(*asked).collect()
+    calls = b"k2:" + b"".join(map(text, ("1", "f", "{}", None, "g", "")))
+    form = b"c2:m" + text("assistant") + b"n" + calls + b"m" + text("tool") + text("3") + b"r" + text("1")
+
+    assert narrow == same
+    assert hashlib.sha256(form).hexdigest()[:32] == other.rpartition("-")[2]
+
+
 @pytest.mark.usefixtures("other_settings")
 def test_settings_change_no_fingerprint(spark: SparkSession) -> None:
     """A row has the same fingerprint under other settings for sizes, casts and case."""

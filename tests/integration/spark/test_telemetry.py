@@ -22,6 +22,7 @@ from tests.support.otlp_receiver import OTLPReceiver, attributes
 FAULTS = "ok*20 429@0.01*3 503@0.01*2 ok*30 400 ok*40 context ok*20"
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize(("count", "chunk_rows"), [(250, 200), pytest.param(1_000, 400, marks=pytest.mark.slow)])
 def test_what_is_exported_is_what_the_endpoint_counted(  # noqa: PLR0917 -- fixtures
     spark: SparkSession,

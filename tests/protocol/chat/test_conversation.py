@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spark_llm.protocol.chat.content import parts_of
 from spark_llm.protocol.chat.conversation import (
     conversation_of,
     is_instruction,
@@ -10,16 +11,22 @@ from spark_llm.protocol.chat.conversation import (
     with_instructions,
     without_system_messages,
 )
+from spark_llm.protocol.media import Media
 from spark_llm.protocol.values import Message
 
 ROLES = st.sampled_from(["system", "developer", "user", "assistant"])
-MESSAGES: st.SearchStrategy[Message] = st.fixed_dictionaries({"role": ROLES, "content": st.text("abc", min_size=1)})
+WORDS = st.text("abc", min_size=1)
+MESSAGES: st.SearchStrategy[Message] = st.fixed_dictionaries({"role": ROLES, "content": WORDS})
 CONVERSATIONS = st.lists(MESSAGES, max_size=6)
+PARTS = st.lists(WORDS | st.just(Media("image", url="https://a.example/b.png")), max_size=3)
+WITH_PARTS = st.lists(st.fixed_dictionaries({"role": ROLES, "content": WORDS | PARTS}), max_size=6)
 
 
-def words(messages: list[Message]) -> list[str]:
-    """Return the paragraphs of all messages, in order."""
-    return [word for message in messages for word in str(message["content"]).split("\n\n")]
+def words(messages: list[Message]) -> list[object]:
+    """Return the paragraphs and the media of all messages, in order."""
+    contents = [parts_of(message) or [str(message["content"])] for message in messages if message["content"]]
+    parts = [part for content in contents for part in content]
+    return [word for part in parts for word in (part.split("\n\n") if isinstance(part, str) else [part])]
 
 
 def test_a_text_is_the_message_of_a_user() -> None:
@@ -43,9 +50,9 @@ def test_instructions_join_the_system_message(messages: list[Message], system: s
     ]
 
 
-@given(CONVERSATIONS)
+@given(CONVERSATIONS | WITH_PARTS)
 def test_without_system_messages_no_word_is_lost(messages: list[Message]) -> None:
-    """All paragraphs keep their order, and no message is an instruction."""
+    """All paragraphs and media keep their order, and no message is an instruction."""
     found = list(without_system_messages(messages))
 
     assert words(messages) == words(found)

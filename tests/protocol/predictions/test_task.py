@@ -131,4 +131,3 @@ def test_a_request_is_limited_by_bytes_and_rows() -> None:
         NUMBERS.max_request_tokens,
     )
     assert NUMBERS.repeatable
-    assert not NUMBERS.reasks

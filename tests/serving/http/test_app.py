@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.serving import echo_vector
-from tests.support.local_client import POST_PATHS, Client, chat_body, is_databricks, paths_of
+from tests.support.local_client import (
+    ENDPOINTS,
+    POST_PATHS,
+    RESPONSES_PATHS,
+    Client,
+    chat_body,
+    is_databricks,
+    paths_of,
+)
 
 CHAT = chat_body("hello big world")
 
@@ -234,7 +242,42 @@ _JSON = st.recursive(
     max_leaves=8,
 )
 _FIELDS = st.sampled_from(
-    ["messages", "prompt", "input", "n", "max_tokens", "stop", "seed", "dimensions", "stream", "temperature", "model"]
+    [
+        *(
+            "messages",
+            "prompt",
+            "input",
+            "n",
+            "max_tokens",
+            "stop",
+            "seed",
+            "dimensions",
+            "stream",
+            "temperature",
+            "model",
+        ),
+        *("tools", "tool_choice", "instructions", "text", "reasoning"),
+    ]
+)
+# Values that are nearly right, in any order and number.
+_NEARLY = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "type": st.sampled_from(["message", "function_call", "function_call_output", "reasoning", "function"]),
+            "role": st.sampled_from(["system", "user", "assistant", "tool"]),
+            "content": st.none()
+            | st.text()
+            | st.lists(st.fixed_dictionaries({"type": st.just("input_text")}, optional={"text": st.text()})),
+            "call_id": st.sampled_from(["a", "b"]),
+            "tool_call_id": st.sampled_from(["a", "b"]),
+            "name": st.just("f"),
+            "arguments": st.text(),
+            "output": st.text(),
+            "function": st.just({"name": "f"}),
+        },
+    ),
+    max_size=4,
 )
 
 
@@ -242,15 +285,16 @@ _BASES: dict[str, dict[str, object]] = {
     "chat/completions": CHAT,
     "completions": {"prompt": "a"},
     "embeddings": {"input": "a"},
+    "responses": {"input": "a"},
 }
 
 
 @given(task=st.sampled_from([*_BASES]), data=st.data())
 def test_arbitrary_fields_are_answered_or_refused(task: str, data: st.DataObject, shared: Client) -> None:
     """Any JSON in a field gets a 200 or a 4xx, and never a 5xx."""
-    path = data.draw(st.sampled_from(paths_of(task)))
-    strange = data.draw(st.dictionaries(_FIELDS, _JSON, max_size=3))
-    name = {"chat/completions": "chat", "completions": "complete", "embeddings": "embed"}[task]
+    path = data.draw(st.sampled_from(RESPONSES_PATHS if task == "responses" else paths_of(task)))
+    strange = data.draw(st.dictionaries(_FIELDS, _JSON | _NEARLY, max_size=3))
+    name = ENDPOINTS.get(task, "chat")
     raw = json.dumps({"model": name, **_BASES[task], **strange}).encode()
 
     assert shared.post(path, data=raw).status_code in {200, 400, 404}
@@ -261,13 +305,16 @@ def test_a_body_that_does_not_decompress_is_refused(shared: Client) -> None:
     assert 400 == shared.post(POST_PATHS[0], data=b"no gzip", headers={"Content-Encoding": "gzip"}).status_code
 
 
-def test_a_body_over_16_mb_is_refused(shared: Client) -> None:
-    """A body of 16 MB is accepted, and one byte more gets a 413."""
-    fits = b'{"prompt": "' + b"x" * (16 * 1024 * 1024 - 14) + b'"}'
+@pytest.mark.parametrize(
+    ("path", "limit"),
+    [("/serving-endpoints/completions", 4), ("/ai-gateway/mlflow/v1/completions", 4), ("/v1/completions", 16)],
+)
+def test_a_body_has_a_limit(path: str, limit: int, shared: Client) -> None:
+    """A body up to the limit of its service is accepted, and one byte more gets a 413."""
+    head, tail = b'{"model": "complete", "prompt": "', b'"}'
+    fits = head + b"x" * (limit * 2**20 - len(head + tail)) + tail
 
-    assert [200, 413] == [
-        shared.post("/serving-endpoints/complete/invocations", data=data).status_code for data in (fits, fits + b" ")
-    ]
+    assert [200, 413] == [shared.post(path, data=data).status_code for data in (fits, fits + b" ")]
 
 
 _UNKNOWN_PATHS = [path.replace("chat-1", "nobody-1").replace("/chat/inv", "/nobody/inv") for path in POST_PATHS]
@@ -293,11 +340,11 @@ def test_an_unknown_endpoint_is_not_found(path: str, shared: Client) -> None:
 def test_an_unknown_path_gets_a_404_in_json(shared: Client) -> None:
     """An unknown path or method gets the 404 of its service."""
     databricks = {"error_code": "ENDPOINT_NOT_FOUND", "message": "No API found for 'POST /serving-endpoints/chat'"}
-    openai = {"code": "unknown_url", "message": "Unknown request URL: POST /v1/responses."}
+    openai = {"code": "unknown_url", "message": "Unknown request URL: POST /v1/threads."}
     azure = {"code": "404", "message": "Resource not found"}
 
     assert databricks == shared.post("/serving-endpoints/chat", {}).json()
-    assert openai.items() <= shared.post("/v1/responses", {}).json()["error"].items()
+    assert openai.items() <= shared.post("/v1/threads", {}).json()["error"].items()
     assert {"error": azure} == shared.post("/openai/deployments/chat", {}).json()
     assert "ENDPOINT_NOT_FOUND" == shared.get("/serving-endpoints/chat/invocations").json()["error_code"]
 

@@ -1,5 +1,6 @@
 """The OpenAPI description matches the routes and the responses."""
 
+import math
 import re
 from typing import Any
 
@@ -13,7 +14,8 @@ from spark_llm.serving.http.app import Application
 from spark_llm.serving.http.invocations import InvocationHandler
 from spark_llm.serving.scenario.capacity import Capacity
 from spark_llm.serving.scenario.faults import Faults
-from tests.support.local_client import ENDPOINTS, Client, chat_body, connected, paths_of
+from tests.support.local_client import ENDPOINTS, RESPONSES_PATHS, Client, chat_body, connected, paths_of
+from tests.support.media import PDF, data_url, encoded, image, wav
 
 jsonschema = pytest.importorskip("jsonschema")
 CHAT = chat_body("hello", n=2)
@@ -95,6 +97,108 @@ def test_requests_and_responses_fit_their_schemas(
     check(document, path, shared.post(path, body).json())
     check(document, path, shared.post(path, {}).json(), "default")
     check(document, path, shared.post(path, body, headers={"Authorization": "Bearer no"}).json(), "default")
+
+
+TOOL = {"type": "function", "function": {"name": "f", "description": "", "parameters": {"type": "object"}}}
+RICH: dict[str, dict[str, object]] = {
+    "media": {
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "a"},
+                    {"type": "image_url", "image_url": {"url": data_url(image()), "detail": "low"}},
+                    {"type": "input_audio", "input_audio": {"data": encoded(wav()), "format": "wav"}},
+                    {"type": "file", "file": {"filename": "a.pdf", "file_data": encoded(PDF)}},
+                ],
+            }
+        ]
+    },
+    "call": {**chat_body("call f {}"), "tools": [TOOL], "tool_choice": "auto", "parallel_tool_calls": False},
+    "choice": {**chat_body("a"), "tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
+    "result": {
+        "messages": [
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+            },
+            {"role": "tool", "tool_call_id": "c", "content": "3"},
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("case", RICH)
+def test_media_and_tools_fit_their_schemas(case: str, document: dict[str, Any], shared: Client) -> None:
+    """Requests with media and tools, and answers with calls, fit the schemas of a chat."""
+    schema = {"$ref": "#/components/schemas/ChatRequest", "components": document["components"]}
+    jsonschema.Draft202012Validator(schema).validate(RICH[case])
+    answer = shared.post("/v1/chat/completions", {**RICH[case], "model": "chat"}).json()
+
+    check(document, "/v1/chat/completions", answer)
+    assert case in ("media", "result") or answer["choices"][0]["message"]["tool_calls"]
+
+
+RESPONSES: dict[str, dict[str, object]] = {
+    "text": {"input": "a", "instructions": "b", "reasoning": {"effort": "low"}, "max_output_tokens": 16},
+    "cut": {"input": "word " * 17, "max_output_tokens": 16},
+    "call": {"input": "call f", "tools": [{"type": "function", "name": "f"}], "tool_choice": "auto"},
+    "schema": {"input": "a", "text": {"format": {"type": "json_schema", "name": "n", "schema": {}}}},
+    "items": {
+        "input": [
+            {"type": "message", "role": "user", "content": [{"type": "input_image", "image_url": data_url(image())}]},
+            {"role": "assistant", "content": [{"type": "output_text", "text": "a"}]},
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "3"},
+            {"role": "user", "content": [{"type": "input_file", "filename": "a", "file_data": encoded(PDF)}]},
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("path", RESPONSES_PATHS)
+@pytest.mark.parametrize("case", RESPONSES)
+def test_responses_fit_their_schemas(case: str, path: str, document: dict[str, Any], shared: Client) -> None:
+    """Requests, answers and errors of the Responses API fit their schemas."""
+    schema = {"$ref": "#/components/schemas/ResponsesRequest", "components": document["components"]}
+    jsonschema.Draft202012Validator(schema).validate(RESPONSES[case])
+    answer = shared.post(path, {**RESPONSES[case], "model": "chat"})
+
+    assert 200 == answer.status_code
+    check(document, path, answer.json())
+    check(document, path, shared.post(path, {"model": "chat"}).json(), "default")
+
+
+def test_a_model_service_fits_its_schema(document: dict[str, Any]) -> None:
+    """The description of a model service, and the error of none, fit their schemas."""
+    path = "/api/2.1/unity-catalog/model-services"
+    with connected(LocalEndpoints({"a.b.c": Echo()})) as client:
+        check(document, f"{path}/a.b.c", client.get(f"{path}/a.b.c").json(), method="get")
+        check(document, f"{path}/a.b.d", client.get(f"{path}/a.b.d").json(), "default", "get")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_split": {"columns": ["a"], "data": [[1], ["x"]]}},
+        {"dataframe_records": [{"a": 1}]},
+        {"instances": [1.5]},
+        {"inputs": {"a": [None]}, "params": {"b": 1}},
+    ],
+)
+def test_predictions_fit_their_schemas(body: dict[str, object], document: dict[str, Any]) -> None:
+    """A custom model's requests, answers and errors, and its description, fit their schemas."""
+    schema = {"$ref": "#/components/schemas/PredictionRequest", "components": document["components"]}
+    jsonschema.Draft202012Validator(schema).validate(body)
+    with connected(LocalEndpoints({"score": list, "fails": math.sqrt})) as client:
+        check(document, "/invocations", client.post("/invocations", body).json())
+        failed = client.query("fails", body)
+        check(document, "/invocations", failed.json(), "default")
+        description = client.get("/api/2.0/serving-endpoints/score").json()
+        check(document, "/api/2.0/serving-endpoints/score", description, method="get")
+
+    assert (400, True) == (failed.status_code, "stack_trace" in failed.json())
 
 
 @pytest.mark.parametrize(

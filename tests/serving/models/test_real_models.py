@@ -104,6 +104,14 @@ def test_a_prompt_that_is_too_long_is_refused(client: Client) -> None:
     assert (400, "context_length_exceeded") == (openai.status_code, openai.json()["error"]["code"])
 
 
+def test_media_are_refused(client: Client) -> None:
+    """A model that reads text only refuses an image."""
+    part = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    response = client.query("chat", {"messages": [{"role": "user", "content": [part]}]})
+
+    assert (400, True) == (response.status_code, "reads text only" in response.json()["message"])
+
+
 def test_an_invalid_schema_is_refused(client: Client) -> None:
     """A schema that the engine cannot parse gets a 400 with the engine's reason."""
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "zork"}}}

@@ -93,10 +93,11 @@ def test_a_system_message_stands_before_the_reply(client: Client) -> None:
 
 
 def test_text_parts_of_a_message_are_joined(client: Client) -> None:
-    """The text of a message in parts is that of its text parts, joined."""
+    """The text of a message in parts is that of its text parts, joined; thoughts and refusals are no text."""
     parts = [
         {"type": "text", "text": "a "},
-        {"type": "image_url", "image_url": {"url": "data:,"}},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+        {"type": "refusal", "refusal": "no"},
         {"type": "text", "text": "b"},
     ]
 

@@ -14,6 +14,7 @@ from spark_llm.serving import (
     Faults,
     LocalEndpoints,
     Piece,
+    PredictFunction,
     ServingEndpoint,
     Texts,
     Usage,
@@ -55,6 +56,42 @@ def test_each_example_is_answered(tab: Tab, endpoints: LocalEndpoints) -> None:
         assert ("200 OK", tokens) == (tab.fact("Status"), tab.fact("Tokens"))
         assert endpoints.stats.endpoints[name].total_tokens == body["usage"]["total_tokens"]
         assert tab.fact("Latency").endswith(" ms")
+
+
+def test_models_of_other_tasks_are_shown_too(tab: Tab) -> None:
+    """A custom model, and one that takes no chat, have their label, an example, its answer, and code for it."""
+    models: dict[str, PredictFunction | ServingEndpoint] = {
+        "score": lambda table: table["age"].tolist(),
+        "codex": ServingEndpoint(Echo(), tasks=["responses"]),
+    }
+    with LocalEndpoints(models) as endpoints:
+        page = tab.open(endpoints, "score")
+        items = page.get_by_role("navigation", name="Endpoints").get_by_role("listitem")
+        expect(items).to_have_text(["scoreCustom modelReady", "codexResponsesReady"])
+        expect(page.locator("#stream-option")).to_be_hidden()
+        tab.send()
+        assert ("200 OK", "1 prediction") == (tab.fact("Status"), page.locator(".reply p").inner_text())
+        page.get_by_role("tab", name="Use in code").click()
+        clients = page.locator("[data-client]")
+        assert ["curl", "mlflow", "sdk"] == clients.evaluate_all("(all) => all.map((each) => each.dataset.client)")
+
+        page = tab.open(endpoints, "codex")
+        tab.send()
+        assert "Answer in one sentence.\nWhat is Apache Spark?" == page.locator(".reply p").inner_text()
+        assert ("200 OK", "16 (8 in, 8 out)") == (tab.fact("Status"), tab.fact("Tokens"))
+        page.get_by_role("tab", name="Use in code").click()
+        assert "client.responses.create" in page.locator("[data-client=openai]").inner_text()
+        tab.close()
+
+
+def test_calls_of_tools_are_shown(tab: Tab, endpoints: LocalEndpoints) -> None:
+    """An answer that calls a tool shows the call."""
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+    page = tab.open(endpoints)
+    tab.send(json.dumps({**chat_body('call add {"a": 1}'), "tools": [tool]}))
+
+    expect(page.locator(".reply p")).to_have_text('add({"a": 1})')
+    expect(page.locator(".finish")).to_have_text("finish_reason: tool_calls")
 
 
 def test_the_body_of_an_error_is_shown_as_it_is(tab: Tab, endpoints: LocalEndpoints) -> None:

@@ -59,7 +59,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "onnxruntime": (WING,),
     "opentelemetry": ("monitoring/telemetry",),
     "pandas": ("udf", "ai/arguments", "serving/models/custom"),
-    "pyarrow": ("udf", "ai/arguments", "enrich/fingerprint", "cli/demo"),
+    "pyarrow": ("udf", "ai/arguments", "enrich/fingerprints", "cli/demo"),
     "pyspark": (
         *("udf", "ai", "usage", "monitoring", "enrich", "readiness", "cli", "schemas", "functions"),
         "auth/databricks_runtime",

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StringType, StructField, StructType
 
 from spark_llm.enrich.column_types import accepts, find_field, missing_usage, nullable
-from spark_llm.enrich.fingerprint import fingerprint
+from spark_llm.enrich.fingerprints.fingerprint import fingerprint
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.protocol.identifiers import CaseFold, check_distinct
 from spark_llm.text.names import column_list

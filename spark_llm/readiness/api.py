@@ -35,7 +35,7 @@ def preflight(
         endpoint: A serving endpoint's name, a URL, an `Endpoint`, or a UDF of this library.
         spark: A session; with it, an executor's packages, its connection to the endpoint and the UDF's cache folder are
             checked too.
-        task: "chat", "complete" or "embed". Default: the UDF's task, or the task that the endpoint serves.
+        task: "chat", "complete", "embed" or "predict". Default: the UDF's task, or the task that the endpoint serves.
         timeout_s: Seconds for one request, up to 30.
 
     Returns:

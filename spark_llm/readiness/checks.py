@@ -19,7 +19,7 @@ from spark_llm.protocol.task import RESPONSES, Task, UnsendableError
 from spark_llm.protocol.urls import is_route_optimised, responses_url
 from spark_llm.protocol.values import Answer, Failure, Response, RowError
 from spark_llm.readiness.client import ReadinessClient, run_outside_loop
-from spark_llm.readiness.probe import SAMPLE, is_about_format, is_answered, probes
+from spark_llm.readiness.probe import SAMPLE, is_about_format, is_answered, probes, sample_inputs
 from spark_llm.readiness.report import Check, Outcome, Where
 from spark_llm.readiness.target import TIMEOUT_S, Target, check_address
 from spark_llm.readiness.workspace import Description, Subject, read_descriptions, unknown_name_hint
@@ -117,7 +117,7 @@ class CheckRun:
         for task in self.target.tasks:
             target = self.target.with_task(task)
             outcome, latency_s = self._probe(target)
-            if isinstance(outcome, Answer) or is_answered(outcome.error):
+            if isinstance(outcome, Answer) or (is_answered(task, outcome.error) and not self._is_other(outcome.error)):
                 self.target = target
                 self._add("request", "passed", _answer_summary(task, outcome, latency_s), self._route_hint)
                 return
@@ -125,6 +125,10 @@ class CheckRun:
             if outcome.error.kind not in _TASK_ERRORS and outcome.error.status != 500:
                 break
         self._add_failure("request", errors[0], self._hints.get(errors[0].kind, ""))
+
+    def _is_other(self, error: RowError) -> bool:
+        """Return whether the description says that such a refusal is of another task, or another URL."""
+        return bool(self._hints.get(error.kind))
 
     def _probe(self, target: Target) -> tuple[Answer | Failure, float]:
         """Send probes at the route that is set, or else at the one that the first refusal names."""
@@ -145,16 +149,17 @@ class CheckRun:
         outcome: Answer | Failure
         for probe, wire_format in probes(task, first_format):
             try:
-                task.encode([SAMPLE], route.model, wire_format)  # with its own parameters
-                body = probe.encode([SAMPLE], route.model, wire_format)
+                inputs = sample_inputs(probe)
+                task.encode(inputs, route.model, wire_format)  # with its own parameters
+                body = probe.encode(inputs, route.model, wire_format)
                 response = self._client.send("POST", url, body, target.timeout_s)
             except (SignInError, UnsendableError) as error:
                 return error.failure, 0.0
-            outcome, latency_s = probe.decode(response, 1, wire_format), response.latency_s
-            if isinstance(outcome, Answer):
+            outcome, latency_s = probe.decode(response, len(inputs), wire_format), response.latency_s
+            if isinstance(outcome, Answer) and inputs:
                 refusal = outcome.results[0].error
                 return (outcome if refusal is None else Failure(refusal, usage=outcome.usage)), latency_s
-            if not is_about_format(probe, outcome.error):
+            if isinstance(outcome, Answer) or not is_about_format(probe, outcome.error):
                 break
         return outcome, latency_s
 
@@ -240,8 +245,7 @@ def _answer_summary(task: Task, outcome: Answer | Failure, latency_s: float) -> 
     summary = f"{task.name} was answered in "
     summary += f"{latency_s:.1f} s" if latency_s >= 1 else f"{latency_s * 1000:.0f} ms"
     details = []
-    if isinstance(outcome, Answer):
-        [result] = outcome.results
+    for result in outcome.results if isinstance(outcome, Answer) else ():
         summary += f" by {result.model}" if result.model else ""
         details += [f"a vector of {len(result.embedding) // 4} numbers"] if result.embedding else []
     if outcome.usage is not None and outcome.usage.total_tokens is not None:

@@ -12,6 +12,8 @@ from spark_llm.errors import ConfigError
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.predictions.task import Predict
+from spark_llm.protocol.structured.schema import Nullable, Scalar
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.urls import host_url, masked_url
 from spark_llm.readiness.report import Check
@@ -19,7 +21,8 @@ from spark_llm.readiness.workspace import API
 
 TIMEOUT_S = 30.0
 TASKS: tuple[Task, ...] = (Chat(), Embed(), Complete())  # in the order of the attempts
-TASK_NAMES = tuple(task.name for task in TASKS)
+CUSTOM = Predict(Nullable(Scalar("string")))  # any answer shows that a custom model is there, so it is never guessed
+TASK_NAMES = (*(task.name for task in TASKS), CUSTOM.name)
 
 
 class Target(NamedTuple):
@@ -53,6 +56,8 @@ def candidate_tasks(endpoint: Endpoint, name: str | None) -> tuple[Task, ...]:
     """
     if name is not None and name not in TASK_NAMES:
         raise ConfigError(f"Unknown task {name!r}.", f"pass one of {', '.join(TASK_NAMES)}, or leave it out.")
+    if name == CUSTOM.name:
+        return (CUSTOM,)
     if name is None and endpoint.chat_api is not None:
         return (Chat(),)
     path = urlsplit(endpoint.target).path.rstrip("/") if endpoint.is_url else ""

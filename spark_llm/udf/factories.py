@@ -10,7 +10,6 @@ from spark_llm import schemas
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
-from spark_llm.protocol.chat.responses_request import ResponsesParameters
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.chat.tools import tool_parameters
 from spark_llm.protocol.completions import Complete
@@ -25,7 +24,6 @@ from spark_llm.validation.texts import check_text
 
 if TYPE_CHECKING:
     from pyspark.sql.types import StructType
-
 
 _DEFAULT_POLICY = Policy()
 
@@ -138,10 +136,7 @@ def chat_udf(
     schema = schemas.with_tool_calls(schema) if task.tools else schema
     if output is not None:
         schema = schemas.with_parsed(schema, spark_type(output.shape))
-    udf = ModelUDF("chat_udf", task, endpoint, policy, schema, prompt=prompt, ddl=ddl)
-    if udf.endpoint.chat_api == "responses":
-        ResponsesParameters.of(task.parameters)  # raises for what that route has no place for
-    return udf
+    return ModelUDF("chat_udf", task, endpoint, policy, schema, prompt=prompt, ddl=ddl)
 
 
 @checks_arguments

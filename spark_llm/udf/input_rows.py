@@ -21,10 +21,9 @@ import pyarrow.compute as pc
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.json_codec import write_rows
 from spark_llm.protocol.predictions.task import Predict
-from spark_llm.udf.slices import python_values
+from spark_llm.udf.slices import arrow_slices, pandas_slices, python_values
 from spark_llm.udf.spark_types import spark_name
 
-_SLICE_ROWS = 2_048  # rows that become Python objects at once
 _UTC = pa.timestamp("us", "UTC")
 _SCALARS = (
     *(pa.types.is_null, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
@@ -46,12 +45,12 @@ def arrow_input_rows(batches: Iterator[Any], task: Predict) -> Iterator[list[byt
         if not isinstance(batch, pa.Array):
             raise _columns_error()
         _check(batch.type)
-        columns = list(map(_in_utc, batch.flatten() if task.columns else [batch]))
-        for start in range(0, len(batch), _SLICE_ROWS):
-            slices = [column.slice(start, _SLICE_ROWS) for column in columns]
-            values = [_values(each) for each in slices]
+        fields = dict(zip(task.columns, batch.flatten(), strict=True)) if task.columns else {"": batch}
+        for columns in arrow_slices({name: _in_utc(field) for name, field in fields.items()}):
+            slices = list(columns.values())
             nulls = [each.is_null() for each in slices] if all(each.null_count for each in slices) else []
-            yield _rows(task, values, reduce(pc.and_, nulls).to_pylist() if nulls else None)
+            yield _rows(task, list(map(_values, slices)), reduce(pc.and_, nulls).to_pylist() if nulls else None)
+        del batch, fields  # their memory is free before the next ones are read
 
 
 def _check(data_type: pa.DataType) -> None:
@@ -124,12 +123,11 @@ def pandas_input_rows(batches: Iterator[Any], task: Predict, time_zone: str) -> 
         if not isinstance(batch, (pd.Series, pd.DataFrame)):
             raise _columns_error()
         frame = batch if isinstance(batch, pd.DataFrame) else batch.to_frame()
-        for start in range(0, len(frame), _SLICE_ROWS):
-            part = frame.iloc[start : start + _SLICE_ROWS]
-            columns = [part.iloc[:, place] for place in range(part.shape[1])]
-            nulls = part.isna().all(axis=1)
-            values = [_pandas_values(column, time_zone) for column in columns]
+        for columns in pandas_slices({str(name): frame[name] for name in frame}):
+            nulls = pd.DataFrame(columns).isna().all(axis=1)
+            values = [_pandas_values(column, time_zone) for column in columns.values()]
             yield _rows(task, values, nulls.tolist() if bool(nulls.any()) else None)
+        del batch, frame  # as above
 
 
 def _pandas_values(column: pd.Series, time_zone: str) -> list[Any]:

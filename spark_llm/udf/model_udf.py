@@ -21,6 +21,7 @@ from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.policy import Policy
 from spark_llm.protocol.canonical import canonical_model
+from spark_llm.protocol.chat.responses_request import ResponsesParameters
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.predictions.task import Predict
 from spark_llm.protocol.task import Task
@@ -126,8 +127,8 @@ class ModelUDF(LazyUDF):
         """Keep the task and resolve the endpoint, without a network or a session.
 
         A login that needs the network happens at first use, and so does parsing `ddl`, the answer type, which needs a
-        session. Raises `ConfigError` for what is no endpoint or no policy, and for a token function that cannot be
-        pickled.
+        session. Raises `ConfigError` for what is no endpoint or no policy, for parameters that the route has no place
+        for, and for a token function that cannot be pickled.
         """
         super().__init__(name)
         if not isinstance(policy, Policy):
@@ -137,6 +138,8 @@ class ModelUDF(LazyUDF):
         self.endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
         if not isinstance(self.endpoint, Endpoint):
             raise ConfigError(f"endpoint={endpoint!r} is not an endpoint.", "pass its name, a URL or an Endpoint.")
+        if isinstance(task, Chat) and self.endpoint.chat_api == "responses":
+            ResponsesParameters.of(task.parameters)  # raises for what that route has no place for
         check_picklable(self.endpoint)
         self.policy = policy
         self.prompt = prompt  # the templates; None for a UDF of one column

@@ -55,9 +55,9 @@ def test_rows_wait_to_be_read_while_a_few_megabytes_are_unsent(endpoints: LocalE
 @pytest.mark.waits
 def test_a_row_larger_than_that_is_read_by_itself(endpoints: LocalEndpoints) -> None:
     """No row is too large to be read: one at a time is."""
-    rows = [[f"row {number} ".ljust(2 * MIN_BACKLOG_BYTES, "x")] for number in range(3)]
+    rows = [[f"row {number} ".ljust(MIN_BACKLOG_BYTES + 1, "x")] for number in range(3)]
 
-    assert [None] * 3 == kinds(ask(engine(endpoints, policy=Policy(max_request_mb=16)), rows))
+    assert [None] * 3 == kinds(ask(engine(endpoints), rows))
 
 
 def test_media_are_freed_when_their_row_is_answered() -> None:

@@ -11,8 +11,9 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
+from pyspark.sql.types import DoubleType
 
-from spark_llm import Endpoint, Policy
+from spark_llm import Endpoint, Policy, predict_udf, preflight
 from spark_llm.auth.credentials import Bearer, ClientCredentials, TokenSource
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.chat.task import Chat
@@ -26,6 +27,7 @@ from tests.support.asking import ask, engine_at
 from tests.support.raw_server import AUTHORITY, RawServer
 from tests.support.responses_server import CHAT as RESPONSES_CHAT
 from tests.support.responses_server import RESPONSES, ResponsesModel, responses_server
+from tests.support.scoring_server import RefusedError, scoring_server
 from tests.support.stub_server import CHAT_RESPONSE, Responses, stub_server
 
 SECRET = "dapi-5ecret-that-must-not-be-seen"
@@ -778,7 +780,7 @@ def test_an_exception_outside_the_loop_reaches_the_caller() -> None:
 
 def test_an_unknown_task_raises() -> None:
     """It is an argument's error and not the endpoint's."""
-    with pytest.raises(ConfigError, match=r"Unknown task 'sing'. Hint: pass one of chat, embed, complete"):
+    with pytest.raises(ConfigError, match=r"Unknown task 'sing'. Hint: pass one of chat, embed, complete, predict"):
         candidate_tasks(Endpoint("chat"), "sing")
 
 
@@ -787,6 +789,7 @@ def test_an_unknown_task_raises() -> None:
     [
         (Endpoint("chat"), None, ["chat", "embed", "complete"]),
         (Endpoint("chat"), "embed", ["embed"]),
+        (Endpoint("score"), "predict", ["predict"]),
         (Endpoint("http://127.0.0.1/v1/chat/completions"), None, ["chat"]),
         (Endpoint("http://127.0.0.1/v1/responses"), None, ["chat"]),
         (Endpoint("chat", api="responses"), None, ["chat"]),
@@ -799,6 +802,31 @@ def test_an_unknown_task_raises() -> None:
 def test_candidate_tasks(endpoint: Endpoint, name: str | None, names: Sequence[str]) -> None:
     """The named task takes precedence, then the path's; else every task is a candidate."""
     assert names == [task.name for task in candidate_tasks(endpoint, name)]
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_a_custom_model_is_asked_without_rows(*, refuses: bool) -> None:
+    """Whether it answers an empty frame or refuses it, it is there; no row is made up."""
+
+    def model(rows: list[object]) -> list[object]:
+        if refuses:
+            raise RefusedError("Found array with 0 sample(s)")
+        return rows
+
+    with scoring_server(model) as server:
+        report = preflight(predict_udf(server.url, returns=DoubleType()))
+
+    assert report.ok
+    assert "predict was answered in" in str(report)
+    assert [[]] == server.requests
+
+
+def test_a_chat_endpoint_is_no_custom_model(endpoints: LocalEndpoints) -> None:
+    """The request fails, and the hint names the task that the endpoint serves."""
+    report = preflight(predict_udf(at(endpoints), returns=DoubleType()))
+
+    assert "request" == failed_check(report).name
+    assert "use chat_udf" in failed_check(report).hint
 
 
 # The list of a workspace's endpoints.

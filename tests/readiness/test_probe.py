@@ -11,10 +11,13 @@ from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.json_codec import read_json, write_json
+from spark_llm.protocol.predictions.task import Predict
+from spark_llm.protocol.structured.schema import Scalar
 from spark_llm.protocol.task import RESPONSES, Task
 from spark_llm.protocol.values import RowError
-from spark_llm.readiness.probe import SAMPLE, is_about_format, is_answered, probes
+from spark_llm.readiness.probe import SAMPLE, is_about_format, is_answered, probes, sample_inputs
 
+PREDICT = Predict(Scalar("double"))
 LIMITS = ("max_tokens", "max_completion_tokens")
 FIELDS = st.dictionaries(
     st.sampled_from([*LIMITS, "temperature", "top_k", "thinking"]), st.integers(1, 4_096), max_size=4
@@ -23,7 +26,9 @@ FIELDS = st.dictionaries(
 
 def bodies(task: Task) -> list[dict[str, object]]:
     """Return the requests of a task's probes, without the input."""
-    requests = [json.loads(bytes(probe.encode([SAMPLE], None, wire_format))) for probe, wire_format in probes(task)]
+    requests = [
+        json.loads(bytes(probe.encode(sample_inputs(probe), None, wire_format))) for probe, wire_format in probes(task)
+    ]
     return [{name: value for name, value in body.items() if name not in ("messages", "prompt")} for body in requests]
 
 
@@ -44,6 +49,7 @@ def bodies(task: Task) -> list[dict[str, object]]:
         (Complete(), [{"max_tokens": 1}]),
         (Complete(b'{"max_tokens":9}'), [{"max_tokens": 1}, {"max_tokens": 9}]),
         (Embed(), [{"input": [SAMPLE], "encoding_format": "base64"}, {"input": [SAMPLE]}]),
+        (PREDICT, [{"dataframe_split": {"data": []}}]),
     ],
 )
 def test_the_probes_and_their_order(task: Task, expected: list[dict[str, object]]) -> None:
@@ -103,14 +109,27 @@ def test_other_errors_end_the_probes(kind: Kind, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"),
+    ("task", "error", "expected"),
     [
-        (RowError("truncated", 200, "every token was spent", retryable=False), True),
-        (RowError("invalid_request", 400, "max_tokens or model output limit was reached.", retryable=False), True),
-        (RowError("invalid_request", 400, "max_tokens is not known", retryable=False), False),
-        (RowError("unauthorized", 401, "no", retryable=False), False),
+        (Chat(), RowError("truncated", 200, "every token was spent", retryable=False), True),
+        (
+            Chat(),
+            RowError("invalid_request", 400, "max_tokens or model output limit was reached.", retryable=False),
+            True,
+        ),
+        (Chat(), RowError("invalid_request", 400, "max_tokens is not known", retryable=False), False),
+        (Chat(), RowError("unauthorized", 401, "no", retryable=False), False),
+        (PREDICT, RowError("invalid_request", 400, "Model is missing inputs ['x'].", retryable=False), True),
+        (PREDICT, RowError("invalid_response", 200, "1 predictions for 0 rows: …", retryable=True), True),
+        (
+            PREDICT,
+            RowError("invalid_request", 400, "Missing required Chat parameter: 'messages'", retryable=False),
+            False,
+        ),
+        (PREDICT, RowError("invalid_response", 200, "the answer has no predictions: …", retryable=True), False),
+        (PREDICT, RowError("not_found", 404, "no", retryable=False), False),
     ],
 )
-def test_too_few_tokens_are_an_answer(error: RowError, expected: bool) -> None:  # noqa: FBT001 -- a table
-    """The error proves that the model was reached."""
-    assert expected == is_answered(error)
+def test_too_little_is_an_answer(task: Task, error: RowError, expected: bool) -> None:  # noqa: FBT001 -- a table
+    """The error proves that the model was reached: by a request of one token, or by one without rows."""
+    assert expected == is_answered(task, error)

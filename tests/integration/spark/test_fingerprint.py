@@ -18,7 +18,7 @@ from spark_llm.ai.udf import chat_function, known_endpoints, query_function, sim
 from spark_llm.auth.credentials import Bearer
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.request_spec import RequestSpec
-from spark_llm.enrich.fingerprint import fingerprint
+from spark_llm.enrich.fingerprints.fingerprint import fingerprint
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import spec_digest
 from spark_llm.protocol.chat.task import Chat
@@ -402,7 +402,7 @@ def test_tool_fields_are_part_of_a_conversation_where_they_are_set(spark: SparkS
     asked = [fingerprint(CHAT.plan(), [argument]) for argument in ((talks, talk_type), (tools, tool_type))]
     [(narrow, same), (_, other)] = frame.select(*asked).collect()
     calls = b"k2:" + b"".join(map(text, ("1", "f", "{}", None, "g", "")))
-    form = b"c2:m" + text("assistant") + b"n" + calls + b"m" + text("tool") + text("3") + b"r" + text("1")
+    form = b"c2:m" + text("assistant") + b"n" + calls + b"m" + text("tool") + text("3") + b"r1:1"
 
     assert narrow == same
     assert hashlib.sha256(form).hexdigest()[:32] == other.rpartition("-")[2]

@@ -4,7 +4,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from spark_llm.enrich.input_form import row_form
+from spark_llm.enrich.fingerprints.input_form import row_form
 
 pytestmark = pytest.mark.one_kind
 
@@ -15,11 +15,11 @@ GOLDEN = {
     "FLOAT('0.1')": "f-7604770425485878823:",
     "0.1D": "d-4684694357984311926:",
     "DOUBLE('NaN')": "d-3127944061524951246:",
-    "1.10BD": "x2,214815589036292259:",
-    "1.1BD": "x1,5217482232275368447:",
-    "1234567890123456789012345678.90BD": "x2,7467050800690399880:",
+    "1.10BD": "x1.10:",
+    "1.1BD": "x1.1:",
+    "-1234567890123456789012345678.90BD": "x-1,234,567,890,123,456,789,012,345,678.90:",
     "'é'": "t2:é",
-    "X'00FF'": "y06eb7d6a69ee19e5fbdf749018d3d2abfa04bcbd1365db312eb86dc7169389b8",
+    "X'00FF'": "b2:06eb7d6a69ee19e5fbdf749018d3d2abfa04bcbd1365db312eb86dc7169389b8",
     "DATE'2024-02-29'": "D4183429117450946631:",
     "TIMESTAMP'2024-02-29 12:00:00Z'": "T2906971207710284459:",
     "TIMESTAMP_NTZ'2024-02-29 12:00:00'": "N2906971207710284459:",

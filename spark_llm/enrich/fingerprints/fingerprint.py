@@ -14,9 +14,9 @@ every version and every setting. Each value has its type and its length in front
     u<bytes>:<URL>             an image by its URL, in a field of a template
     n                          a null inside a list, a conversation, a message, a part or a call
 
-The columns of a custom model may have any type; `enrich.input_form` has their forms. Arguments follow each other, and
-so do the fields of a template, in the order of their names. Text is the bytes that Spark holds, whether they are UTF-8
-or not.
+The columns of a custom model may have any type; `input_form` has their forms. Arguments follow each other, and so do
+the fields of a template, in the order of their names. Text is the bytes that Spark holds, whether they are UTF-8 or
+not.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ from pyspark.sql.types import ArrayType, BinaryType, DataType, StringType, Struc
 from spark_llm.ai.arguments import Arguments
 from spark_llm.ai.catalog import Parameter
 from spark_llm.ai.plans import ArgumentsPlan, QueryPlan, SimilarityPlan
-from spark_llm.enrich.input_form import list_form, or_null, prompt_form, row_form, text_form, whole_form
+from spark_llm.enrich.fingerprints.input_form import list_form, or_null, prompt_form, row_form, text_form, whole_form
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import spec_digest
 from spark_llm.protocol.template import PromptBuilder

@@ -7,13 +7,13 @@ setting of Spark and no version of Java changes one:
     i<digits>:                      a whole number
     b<bytes>:<SHA-256>              bytes
     o<hash>:                        a boolean; f a FLOAT, d a DOUBLE, D a date, T a TIMESTAMP, N a TIMESTAMP_NTZ
-    x<scale>,<hash>:                a decimal
+    x<digits>:                      a decimal, as "1,234.50"
     a<count>:<values>               an array
     s<count>:<names and values>     a struct; names are texts
     k<count>:<keys and values>      a map, in the order of the forms of its entries
     n                               a null inside another value
 
-A hash is Spark's xxhash64 of one number, which is another one for each other number.
+A hash is Spark's xxhash64 of a number of at most 64 bits, which is another one for each other number.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -109,7 +109,7 @@ def _form(column: Column, kind: DataType) -> Column:  # noqa: PLR0911 -- one for
         case BinaryType():
             return bytes_form(column)
         case DecimalType():
-            return _hash_form(f"x{kind.scale},", column)
+            return F.concat(F.lit("x"), F.format_number(column, kind.scale), F.lit(":"))
         case ArrayType():
             return list_form("a", column, lambda each: or_null(_form(each, kind.elementType)))
         case MapType():

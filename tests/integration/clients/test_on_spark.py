@@ -76,10 +76,8 @@ def test_images_tools_and_responses_fill_a_table(
     ]
     rows = table.select(*asked).collect()
 
-    assert [f"{word} {echo_media(png).text}" for word in ("call look_up {}", "green")] == [
-        rows[0].i.text,
-        rows[2].i.text,
-    ]
+    seen = echo_media(png).text
+    assert [f"call look_up {{}} {seen}", f"green {seen}"] == [rows[0].i.text, rows[2].i.text]
     assert (None, "look_up", "green", None) == (
         rows[0].t.text,
         rows[0].t.tool_calls[0].name,

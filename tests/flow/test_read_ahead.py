@@ -180,7 +180,7 @@ def test_small_rows_are_read_as_if_they_had_no_size(window: int, sizes: list[int
 @settings(max_examples=30)
 @given(st.integers(1, 64), st.lists(st.integers(0, 40_000_000), min_size=1, max_size=9), st.floats(0.01, 2.0))
 def test_large_rows_are_held_back_by_their_bytes(window: int, sizes: list[int], latency_s: float) -> None:
-    """Unsent rows have 4 MB, beyond the last slice that was read; all rows are sent, at full width."""
+    """Unsent rows have 8 MB, beyond the last slice that was read; all rows are sent, at full width."""
     reading = Reading(500, 500, window, lambda row: latency_s, row_bytes=lambda row: sizes[row % len(sizes)])
 
     assert 500 == reading.sent

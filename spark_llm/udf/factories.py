@@ -72,6 +72,14 @@ def chat_udf(
     >>> reply = chat_udf("my-endpoint", template="{turns}", system="You are {persona}.")
     >>> df.withColumn("reply", reply(turns="messages", persona="role"))
 
+    A field of the template whose column is BINARY is an image (PNG, JPEG, WebP, GIF), a PDF or audio (WAV, MP3), told
+    by its first bytes; `by_url` passes an image by its URL. The messages of a conversation may have `parts` of these.
+    What is none of them is the row's error `invalid_request`, without a request.
+
+    >>> inspect = chat_udf("my-endpoint", template="What is wrong here? {photo}")
+    >>> photos = spark.read.format("binaryFile").load("photos")
+    >>> photos.withColumn("fault", inspect(photo="content")).select("path", "fault.text", "fault.error")
+
     With `returns` the model answers in JSON, and the field `parsed` holds it as a struct with exact values. The request
     carries the type's JSON schema. If the first answer shows that the server does not know `response_format`, the
     schema goes into the prompt. A mismatched answer is requested again, `Policy.reask` times. Then the row's error is

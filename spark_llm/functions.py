@@ -9,14 +9,16 @@ and costs nothing; a failed row gives a null too. The functions that begin with 
 `usage` and `error`; the value of the `ai_` function is its field `text`, or `parsed` where it is not a text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
+from pyspark.sql.types import DataType
 
 from spark_llm.ai.catalog import FUNCTIONS, PARAMETER_KINDS, Function, Parameter
-from spark_llm.ai.udf import chat_function, known_endpoints, query_function, similarity_function
+from spark_llm.ai.query import query_of
+from spark_llm.ai.udf import chat_function, similarity_function
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.values import RowError
@@ -167,26 +169,62 @@ def llm_similarity(expr1: Text, expr2: Text, *, embed: Model) -> Column:
 
 
 @checks_arguments
-def ai_query(endpoint: Model, request: Text) -> Column:
-    """Return an endpoint's answer to a request, as a string; a failed row fails the query."""
-    return _query_column(endpoint, request, raises=True)["text"]
+def ai_query(  # noqa: PLR0917 -- as Databricks' function takes them
+    endpoint: Model,
+    request: Text,
+    returnType: str | DataType | None = None,  # noqa: N803 -- the arguments have Databricks' names
+    failOnError: bool = True,  # noqa: FBT001, FBT002, N803 -- as above
+    modelParameters: Mapping[str, object] | None = None,  # noqa: N803 -- as above
+    responseFormat: str | Mapping[str, object] | None = None,  # noqa: N803 -- as above
+    files: Text | None = None,
+    *,
+    return_type: str | DataType | None = None,
+) -> Column:
+    """Return an endpoint's answer to a request, as a string; a failed row fails the query.
+
+    >>> df.withColumn("reply", ai_query("my-endpoint", "mail", modelParameters={"max_tokens": 100}))
+    >>> df.withColumn("risk", ai_query("my-model", F.struct("age", "review"), returnType="DOUBLE"))
+
+    Args:
+        endpoint: A serving endpoint's name, a URL, an `Endpoint`, or a UDF of this library, of any task.
+        request: The prompt; for a custom model a column, or a struct of the model's columns.
+        returnType: The type of a custom model's predictions; the endpoint is asked as one.
+        failOnError: False returns `struct<result, errorMessage>`, and a failed row has the second.
+        modelParameters: Parameters of a chat or completions model by name, as in {"max_tokens": 100}.
+        responseFormat: "text"; the JSON of a `response_format`; or DDL, `STRUCT<name: STRUCT<…>>`, which is the type of
+            the answer. With `failOnError=False` the answer is JSON.
+        files: A BINARY column: an image, a PDF or audio, which follows the prompt.
+        return_type: The same as `returnType`, which is its name in SQL.
+
+    Raises:
+        ConfigError: The endpoint or an argument is invalid, or arguments do not go together.
+    """
+    if not isinstance(failOnError, bool):
+        raise ConfigError(f"failOnError={failOnError!r} is neither True nor False.", "leave it out for True.")
+    if returnType is not None and return_type is not None:
+        raise ConfigError("ai_query got both returnType= and return_type=.", "give one of them.")
+    query = query_of(
+        endpoint,
+        returns=return_type if returnType is None else returnType,
+        parameters=modelParameters,
+        response_format=responseFormat,
+        files=files is not None,
+    )
+    of_files = None if files is None else _column("files", files)
+    return (query.values if failOnError else query.results)(_column("request", request), of_files)
 
 
 @checks_arguments
 def try_ai_query(endpoint: Model, request: Text) -> Column:
     """Return an endpoint's answer to a request, as a string; null for a failed row."""
-    return llm_query(endpoint, request)["text"]
+    query = query_of(endpoint)
+    return query.answers(_column("request", request), raises=False)[query.field]
 
 
 @checks_arguments
 def llm_query(endpoint: Model, request: Text) -> Column:
-    """Return an endpoint's answer to a request, as `schemas.CHAT`."""
-    return _query_column(endpoint, request, raises=False)
-
-
-def _query_column(endpoint: Model, request: Text, *, raises: bool) -> Column:
-    known = known_endpoints({"endpoint": endpoint})
-    return query_function(known, None, raises=raises)(F.lit("endpoint"), _column("request", request))
+    """Return an endpoint's answer to a request, as `schemas.CHAT`; that of another task's UDF as its own struct."""
+    return query_of(endpoint).answers(_column("request", request), raises=False)
 
 
 def _function_column(name: str, chat: Model, content: Text, *options: object) -> Column:

@@ -41,10 +41,11 @@ class Policy:
         max_failure_rate: Share of failed rows, over the last 1,000 of a task, or of all tasks of a stage on one host,
             at which they stop: the other rows are `cancelled`, and can be sent again. None: they never stop for this.
         batch_size: Inputs in one request, 1 to 100,000: texts of an embedding request (Databricks takes 150 at most),
-            prompts of a completion request, 8 at most, where the endpoint takes a list of them. None: 64.
+            prompts of a completion request, 8 at most, where the endpoint takes a list of them; rows of
+            `predict_udf`. None: 64, and 5,000 rows.
         max_request_mb: Largest request, in MB of 2^20 bytes: its whole body. Requests of several rows are filled up to
-            it. A row that alone needs a larger one is not sent, and has the error `invalid_request`. None: 4 for chat,
-            completions and embeddings at Databricks; elsewhere any, but with several rows up to 4.
+            it. A row that alone needs a larger one is not sent, and has the error `invalid_request`. None: 16 for
+            `predict_udf`; 4 for the others at Databricks; elsewhere any, but with several rows up to 4.
         dedupe: Whether equal inputs of a task are sent once. None: yes, unless `temperature` is above 0 without a
             `seed`.
         cache: A folder on each worker's local disk for answers, kept for 30 days and in 4 GiB at most. A request with

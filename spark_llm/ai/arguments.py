@@ -15,7 +15,7 @@ import pyarrow as pa
 from spark_llm.ai.catalog import PARAMETER_KINDS, Parameter
 from spark_llm.errors import InputTypeError
 from spark_llm.udf.columns import is_prompt_type, prompt_from_cell
-from spark_llm.udf.slices import arrow_slices, is_list, pandas_slices, python_values
+from spark_llm.udf.slices import arrow_slices, is_binary, is_list, pandas_slices, python_values
 from spark_llm.udf.spark_types import spark_name
 
 Columns = list[Sequence[Any]]  # one for each parameter, with Python's values
@@ -40,10 +40,13 @@ class Arguments:
             for part in arrow_slices(columns):
                 yield self._with_defaults([python_values(array) for array in part.values()])
 
-    def pandas(self, batches: Iterator[pd.Series | tuple[pd.Series, ...]]) -> Iterator[Columns]:
-        """Read pandas series."""
+    def pandas(self, batches: Iterator[Any]) -> Iterator[Columns]:
+        """Read pandas series, one or a tuple of them."""
         for batch in batches:
             columns = self._check_count(batch if isinstance(batch, tuple) else (batch,))
+            for parameter, column in zip(self._parameters, columns, strict=False):
+                if isinstance(column, pd.DataFrame):
+                    raise self._type_error(parameter, "a struct")
             named = {parameter.name: column for parameter, column in zip(self._parameters, columns, strict=False)}
             for part in pandas_slices(named):
                 yield self._with_defaults(
@@ -80,6 +83,8 @@ class Arguments:
             return None
         if parameter.kind == "whole" and isinstance(cell, (int, float, np.integer)) and float(cell).is_integer():
             return int(cell)  # pandas turns whole numbers into floats if a null is among them
+        if parameter.kind == "file" and isinstance(cell, (bytes, bytearray)):
+            return bytes(cell)
         if parameter.kind == "texts" and isinstance(cell, (list, np.ndarray)):
             texts = list(cell)
             if all(text is None or isinstance(text, str) for text in texts):
@@ -98,6 +103,8 @@ def _is_of_kind(data_type: pa.DataType, kind: str) -> bool:
         return True
     if kind == "whole":
         return bool(pa.types.is_integer(data_type))
+    if kind == "file":
+        return is_binary(data_type)
     if kind == "texts":
         return is_list(data_type) and is_prompt_type(data_type.value_type, conversations=False)
     return is_prompt_type(data_type, conversations=False)

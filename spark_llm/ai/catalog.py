@@ -32,20 +32,21 @@ _LANGUAGES = {
 _SENTIMENT = StructuredOutput("sentiment", Enumeration(SENTIMENTS))
 
 Instructions = tuple[str, StructuredOutput | None]  # the system prompt for a list of labels, and the answer's type
-ParameterKind = Literal["text", "texts", "whole"]
+ParameterKind = Literal["text", "texts", "whole", "file"]
 PARAMETER_KINDS: dict[ParameterKind, str] = {
     "text": "a string",
     "texts": "a list of strings",
     "whole": "a whole number",
+    "file": "a BINARY column",
 }
 
 
 class Parameter(NamedTuple):
-    """A function's parameter: a text, an array of texts or a whole number, and its default if it has one."""
+    """A function's parameter: a text, an array of texts, a whole number or a file, and its default if it has one."""
 
     name: str
     kind: ParameterKind = "text"
-    default: int | None = None
+    default: int | bytes | None = None
 
     def accepts(self, value: object) -> bool:
         """Return whether a value has the parameter's kind; a tuple of strings is a list of them."""

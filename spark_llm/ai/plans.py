@@ -10,6 +10,15 @@ from typing import Any, NamedTuple
 
 from spark_llm.ai.arguments import Arguments, Columns
 from spark_llm.ai.catalog import Function, Parameter
+from spark_llm.ai.requests import (
+    QUERY_PARAMETERS,
+    Requests,
+    arrow_requests,
+    as_text,
+    pandas_requests,
+    text_requests,
+    without_files,
+)
 from spark_llm.ai.similarity import similarities
 from spark_llm.endpoint.endpoint import is_name
 from spark_llm.engine.parallel_columns import ParallelResults, ask_in_parallel
@@ -17,12 +26,13 @@ from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.engine.row_stream import raise_if_failed
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import canonical_function, canonical_model
+from spark_llm.protocol.chat.task import Chat
+from spark_llm.protocol.predictions.task import Predict
 from spark_llm.protocol.urls import CHAT_ROUTE, gateway_url, invocations_url, is_gateway_name, is_serving
 from spark_llm.protocol.values import Row
 from spark_llm.udf.plan import Results, answers
 
 SIMILARITY_PARAMETERS = (Parameter("expr1"), Parameter("expr2"))
-QUERY_PARAMETERS = (Parameter("endpoint"), Parameter("request"))
 MAX_LANES = 16  # endpoints that one task asks in parallel; further endpoints share a lane
 
 
@@ -103,14 +113,23 @@ class _Row(NamedTuple):
 
     lane: int
     name: str | None
-    request: str | None
+    request: Row
 
 
 class _Slice(NamedTuple):
-    """Some rows, and the number of lanes: a power of two, so that it grows in few steps."""
+    """Some rows, the columns of their requests, and the number of lanes: a power of two, to grow in few steps."""
 
     rows: list[_Row]
+    columns: tuple[str, ...]
     lanes: int
+
+
+class _Run(NamedTuple):
+    """Requests to the same endpoint, with the columns of those for a custom model."""
+
+    name: str | None
+    columns: tuple[str, ...]
+    requests: list[Row]
 
 
 def _merge_lanes(chunks: Iterator[ParallelResults]) -> Results:
@@ -130,26 +149,47 @@ class QueryPlan(ArgumentsPlan):
     known: tuple[tuple[str, RequestSpec], ...]
     workspace: RequestSpec | None  # for any endpoint of the workspace; None without a workspace
     raises: bool
+    time_zone: str = "UTC"  # in which pandas has the session's times
 
     signature = "ai_query", QUERY_PARAMETERS
 
     @property
     def canonical(self) -> dict[str, Any]:
-        """The function, its parameters, and every endpoint that a row may name."""
+        """The function, its parameters, and every endpoint that a row may name; files are inputs alone."""
         known = {name: _model_words(spec) for name, spec in self.known}
         workspace = (
             None if self.workspace is None else _model_words(self.workspace) | {"endpoint": _host(self.workspace)}
         )
-        return self._canonical({"endpoints": known, "workspace": workspace})
+        return canonical_function("ai_query", ("endpoint", "request"), {"endpoints": known, "workspace": workspace})
+
+    def arrow(self, batches: Iterator[Any]) -> Results:
+        """Yield the results for rows in Arrow arrays."""
+        if custom := self._custom:
+            return self._results_of(arrow_requests(batches, custom))
+        return super().arrow(batches)
+
+    def pandas(self, batches: Iterator[Any]) -> Results:
+        """Yield the results for rows in pandas series."""
+        if custom := self._custom:
+            return self._results_of(pandas_requests(batches, custom, self.time_zone))
+        return super().pandas(batches)
+
+    @property
+    def _custom(self) -> dict[str, Predict]:
+        """The tasks of the custom models, by name."""
+        return {name: spec.task for name, spec in self.known if isinstance(spec.task, Predict)}
 
     def _results(self, slices: Iterator[Columns]) -> Results:
+        return self._results_of(text_requests(slices))
+
+    def _results_of(self, slices: Iterator[Requests]) -> Results:
         for lanes, group in groupby(self._with_lanes(slices), key=attrgetter("lanes")):
             yield from _merge_lanes(ask_in_parallel(group, [partial(self._lane, lane) for lane in range(lanes)]))
 
-    def _with_lanes(self, slices: Iterator[Columns]) -> Iterator[_Slice]:
+    def _with_lanes(self, slices: Iterator[Requests]) -> Iterator[_Slice]:
         """Yield slices with the lane of each row: an endpoint has its own, as long as there are lanes."""
         lanes: dict[str, int] = {}
-        for endpoints, requests in slices:
+        for endpoints, requests, columns in slices:
             rows: list[_Row] = []
             for endpoint, request in zip(endpoints, requests, strict=True):
                 if request is None:
@@ -159,36 +199,39 @@ class QueryPlan(ArgumentsPlan):
                 if len(lanes) < MAX_LANES:
                     lanes.setdefault(name, len(lanes))
                 rows.append(_Row(lanes.get(name, hash(name) % MAX_LANES), name, request))
-            yield _Slice(rows, 1 << (max(1, len(lanes)) - 1).bit_length())
+            yield _Slice(rows, columns, 1 << (max(1, len(lanes)) - 1).bit_length())
 
     def _lane(self, lane: int, slices: Iterator[_Slice]) -> Results:
         """Yield the results of one lane, one endpoint after the other; None for rows of other lanes."""
-        for name, runs in groupby(self._runs(lane, slices), key=itemgetter(0)):
-            requests = (run for _, run in runs)
+        for (name, columns), runs in groupby(self._runs(lane, slices), key=itemgetter(0, 1)):
             if name is None:
-                for run in requests:
-                    yield [None for _ in run]
+                for run in runs:
+                    yield [None for _ in run.requests]
                 continue
             spec = self._spec_of(name)
+            if custom := isinstance(spec.task, Predict):
+                spec = replace(spec, task=replace(spec.task, columns=columns))
+            takes_files = isinstance(spec.task, Chat)
+            requests = (run.requests if takes_files else without_files(run.requests) for run in runs)
             for results in answers(spec, requests):
                 if self.raises:
                     raise_if_failed(
                         results, "use try_ai_query, which returns null, or llm_query, which returns the error."
                     )
-                yield results
+                yield list(map(as_text, results)) if custom else results
 
-    def _runs(self, lane: int, slices: Iterator[_Slice]) -> Iterator[tuple[str | None, list[str | None]]]:
+    def _runs(self, lane: int, slices: Iterator[_Slice]) -> Iterator[_Run]:
         """Yield runs of rows with the same endpoint; rows of other lanes join the run before, without a request."""
         name: str | None = None
         for each in slices:
-            run: list[str | None] = []
+            run: list[Row] = []
             for row in each.rows:
                 if row.lane == lane and row.name is not None and row.name != name:
                     if run:
-                        yield name, run
+                        yield _Run(name, each.columns, run)
                     name, run = row.name, []
                 run.append(row.request if row.lane == lane else None)
-            yield name, run
+            yield _Run(name, each.columns, run)
 
     def _check_name(self, name: str | None) -> str:
         """Return an endpoint's name; raises `InputTypeError` for a null, and for a name that cannot be looked up."""

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from pyspark.sql import SparkSession
 
 from spark_llm.ai.catalog import FUNCTIONS, Parameter
-from spark_llm.ai.plans import QUERY_PARAMETERS, SIMILARITY_PARAMETERS
+from spark_llm.ai.plans import SIMILARITY_PARAMETERS
+from spark_llm.ai.requests import QUERY_PARAMETERS
 from spark_llm.ai.udf import AIFunction, chat_function, known_endpoints, query_function, similarity_function
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.engine.request_spec import RequestSpec
@@ -18,7 +19,7 @@ from spark_llm.udf.lazy_udf import is_at_least
 from spark_llm.udf.model_udf import ModelUDF
 from spark_llm.validation.arguments import checks_arguments
 
-_SQL_TYPES = {"text": "STRING", "texts": "ARRAY<STRING>", "whole": "INT"}
+_SQL_TYPES = {"text": "STRING", "texts": "ARRAY<STRING>", "whole": "INT", "file": "BINARY"}
 
 Model = str | Endpoint | ModelUDF | None
 
@@ -42,7 +43,7 @@ def register(
     ['llm_chat', 'llm_embed']
     >>> spark.sql("SELECT llm_chat(review).text FROM reviews")
 
-    A UDF with a template takes one struct, whose fields are strings:
+    A UDF with a template takes one struct, whose fields are strings, or BINARY for images, PDFs and audio:
 
     >>> register(spark, chat=chat_udf("my-endpoint", template="Summarise {title} ({year})"))
     ['llm_chat']
@@ -96,8 +97,8 @@ def register_ai_functions(
         spark: The session that gets the functions.
         chat: An endpoint, or a `chat_udf` with parameters and a policy; the functions set instructions and types.
         embed: An endpoint, or an `embed_udf`.
-        endpoints: Endpoints that `ai_query` knows by name, or their UDFs for chat or completions. Other names are
-            looked up in the workspace of DATABRICKS_HOST, if it is set.
+        endpoints: Endpoints that `ai_query` knows by name, or their UDFs for chat, completions or custom models. Other
+            names are looked up in the workspace of DATABRICKS_HOST, if it is set.
         prefix: Prefix of every name, for a session that has other functions named `ai_…`.
 
     Returns:
@@ -114,10 +115,12 @@ def register_ai_functions(
             functions.append(SQLFunction(f"ai_{name}", function.parameters, chat_function(name, model), function.field))
     if embed is not None:
         similarity = similarity_function(model_udf("embed", embed))
-        functions.append(SQLFunction("ai_similarity", SIMILARITY_PARAMETERS, similarity, "parsed", sorts=True))
+        functions.append(SQLFunction("ai_similarity", SIMILARITY_PARAMETERS, similarity, "parsed", is_udf=True))
     known, workspace = known_endpoints(endpoints or {}), _workspace_spec()
+    custom = any(udf.task == "predict" for udf in known.values())
     for name, raises in (("ai_query", True), ("try_ai_query", False)):
-        functions.append(SQLFunction(name, QUERY_PARAMETERS, query_function(known, workspace, raises=raises), "text"))
+        query = query_function(known, workspace, raises=raises)
+        functions.append(SQLFunction(name, QUERY_PARAMETERS, query, "text", is_udf=custom))
     return [name for function in functions for name in function.register(spark, prefix)]
 
 
@@ -128,7 +131,7 @@ class SQLFunction(NamedTuple):
     parameters: tuple[Parameter, ...]
     udf: AIFunction
     field: str
-    sorts: bool = False  # for ORDER BY, where Spark accepts a UDF but not an SQL function
+    is_udf: bool = False  # for ORDER BY and arguments of any type, where an SQL function is not enough
 
     def register(self, spark: SparkSession, prefix: str) -> list[str]:
         """Register the UDF, and an SQL function that calls it, whose arguments have names and defaults.
@@ -138,7 +141,7 @@ class SQLFunction(NamedTuple):
         name, twin = prefix + self.name, prefix + self.udf.__name__
         spark.udf.register(twin, self.udf.for_session(spark))
         value = self.udf.field(self.field)
-        if is_at_least(spark.version, 4, 0) and not self.sorts:
+        if is_at_least(spark.version, 4, 0) and not self.is_udf:
             return_type = value.returnType.simpleString()
             arguments = ", ".join(parameter.name for parameter in self.parameters)
             parameters = ", ".join(map(_parameter_ddl, self.parameters))
@@ -150,8 +153,8 @@ class SQLFunction(NamedTuple):
 
 
 def _parameter_ddl(parameter: Parameter) -> str:
-    default = "" if parameter.default is None else f" DEFAULT {parameter.default}"
-    return f"{parameter.name} {_SQL_TYPES[parameter.kind]}{default}"
+    default = f"X'{parameter.default.hex()}'" if isinstance(parameter.default, bytes) else parameter.default
+    return f"{parameter.name} {_SQL_TYPES[parameter.kind]}{'' if default is None else f' DEFAULT {default}'}"
 
 
 def _workspace_spec() -> RequestSpec | None:

@@ -17,6 +17,7 @@ from spark_llm.udf.by_task import model_udf
 from spark_llm.udf.lazy_udf import LazyUDF
 from spark_llm.udf.model_udf import ModelUDF
 from spark_llm.udf.plan import Plan
+from spark_llm.udf.predict_udf import session_time_zone
 
 SIMILARITY = StructType(
     [StructField("parsed", FloatType()), *(field for field in schemas.EMBED if field.name != "embedding")]
@@ -71,7 +72,13 @@ def chat_function(name: str, chat: ModelUDF) -> AIFunction:
     return AIFunction(f"llm_{name}", schema, make_plan)
 
 
-def query_function(endpoints: Mapping[str, ModelUDF], workspace: RequestSpec | None, *, raises: bool) -> AIFunction:
+def query_function(
+    endpoints: Mapping[str, ModelUDF],
+    workspace: RequestSpec | None,
+    schema: StructType = schemas.CHAT,
+    *,
+    raises: bool,
+) -> AIFunction:
     """Return `ai_query` as structs; with `raises`, a failed row fails the query.
 
     An endpoint's name is looked up in `endpoints`, else in a workspace, of which `workspace` is any endpoint's spec.
@@ -79,9 +86,9 @@ def query_function(endpoints: Mapping[str, ModelUDF], workspace: RequestSpec | N
 
     def make_plan() -> QueryPlan:
         known = tuple((name, _answer_only(udf.request_spec)) for name, udf in endpoints.items())
-        return QueryPlan(known, workspace and _answer_only(workspace), raises)
+        return QueryPlan(known, workspace and _answer_only(workspace), raises, session_time_zone())
 
-    return AIFunction("llm_query_or_fail" if raises else "llm_query", schemas.CHAT, make_plan)
+    return AIFunction("llm_query_or_fail" if raises else "llm_query", schema, make_plan)
 
 
 def similarity_function(embed: ModelUDF) -> AIFunction:
@@ -98,7 +105,7 @@ def known_endpoints(endpoints: Mapping[str, str | Endpoint | ModelUDF]) -> dict[
         udf = model if isinstance(model, ModelUDF) else model_udf("chat", model)
         if (unfit := _unfit(udf)) is not None:
             raise ConfigError(
-                f"endpoints[{name!r}] is a UDF {unfit}, but ai_query takes one text and returns one.",
+                f"endpoints[{name!r}] is a UDF {unfit}, but ai_query in SQL returns one text for one request.",
                 "pass it to register(spark, …) for a function of its own.",
             )
         known[name] = udf

@@ -46,6 +46,7 @@ class EndpointClient:
         try:
             body, request.body = request.body or stream.bodies.write(request), None
         except UnsendableError as error:
+            request.attempts.sent -= 1  # nothing was sent
             return error.failure, None
         try:
             if self._http is None:

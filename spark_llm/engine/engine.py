@@ -23,7 +23,7 @@ from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Result, Row
 
 _CANCEL_S = 5.0
-_KEEP_ERRORS = 'leave out Policy(on_error="raise") to keep errors in their rows, or fix the cause.'
+_KEEP_ERRORS = 'leave out Policy(on_error="raise"), or give ai_query failOnError=False, to keep errors in their rows.'
 
 _logger = logging.getLogger("spark_llm.engine")
 

@@ -52,19 +52,23 @@ def chat_udf(
 ) -> ModelUDF:
     """Return a UDF that asks a chat model about each row.
 
-    The column is a string (the user's message) or an `array<struct<role:string,content:string>>` (a conversation). A
-    null gives null and costs nothing. A row that fails carries its `error`, and the job goes on.
+    The column is a string (the user's message) or an `array<struct<role:string,content:string>>` (a conversation, whose
+    messages may also have `parts`, `tool_calls` and `tool_call_id`). A null gives null and costs nothing. A row that
+    fails carries its `error`, and the job goes on.
 
     >>> chat = chat_udf("my-endpoint", system="Answer in one word: is the review positive or negative?", max_tokens=8)
     >>> df.withColumn("mood", chat("review")).select("review", "mood.text", "mood.usage.total_tokens", "mood.error")
 
     A `template` writes the message from several columns, passed by name or as one struct with the template's fields.
-    Spark casts columns passed by name to strings; the fields of a struct must be strings, or binary. A null in any
-    field makes the row null. Braces in the data stay as they are. `system` is then a template of the same columns. A
-    template of one field alone also takes a conversation, and `system` becomes its first message.
+    Spark casts columns passed by name to strings; the fields of a struct must be strings. A BINARY column is an image,
+    a PDF or audio, and `by_url(column)` an image by its URL. A null in any field makes the row null. Braces in the data
+    stay as they are. `system` is then a template of the same columns. A template of one field alone also takes a
+    conversation, and `system` becomes its first message.
 
     >>> brief = chat_udf("my-endpoint", template="Summarise {title} ({year}): {body}", system="Answer in {language}.")
     >>> df.withColumn("brief", brief(title="title", year="year", body=F.trim("body"), language=F.lit("Dutch")))
+    >>> inspect = chat_udf("my-endpoint", template="What is wrong with {machine} here? {photo}")
+    >>> df.withColumn("fault", inspect(machine="name", photo="content"))
     >>> reply = chat_udf("my-endpoint", template="{turns}", system="You are {persona}.")
     >>> df.withColumn("reply", reply(turns="messages", persona="role"))
 

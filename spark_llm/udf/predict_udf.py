@@ -151,7 +151,7 @@ class PredictUDF(ModelUDF):
         spec = self.request_spec
         if not isinstance(spec.task, Predict):
             raise TypeError(f"{spec.task.name} is no task of a predict_udf")
-        return PredictPlan(spec, spec.task, _time_zone())
+        return PredictPlan(spec, spec.task, session_time_zone())
 
 
 def _with_nan(
@@ -164,7 +164,7 @@ def _with_nan(
     return frame
 
 
-def _time_zone() -> str:
+def session_time_zone() -> str:
     """Return the session's time zone where Spark passes pandas, which has times without a zone; else UTC."""
     with contextlib.suppress(ConfigError):
         spark = active_session()

@@ -188,9 +188,11 @@ def test_large_rows_are_held_back_by_their_bytes(window: int, sizes: list[int], 
     assert reading.now <= 1.02 * Reading(500, 500, window, lambda row: latency_s).now + 2 * CHUNK_WAIT_S
 
 
-def test_one_request_is_always_allowed() -> None:
-    """Where a request carries more rows than the opening allows, one whole request opens."""
-    assert [28, 28, 2_048] == [ReadAhead(0.0, batch).rows_to_read(0, batch, 0.0) for batch in (1, 28, 2_048)]
+def test_the_opening_is_one_request_of_up_to_64_rows() -> None:
+    """A request that may carry thousands of rows begins small: `show(5)` must not pay for all of them."""
+    opened = [ReadAhead(0.0, batch).rows_to_read(0, batch, 0.0) for batch in (1, 28, 64, 2_048, 5_000)]
+
+    assert [28, 28, 64, 64, 64] == opened
 
 
 def test_the_first_results_leave_at_once() -> None:

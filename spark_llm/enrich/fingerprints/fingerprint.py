@@ -31,7 +31,15 @@ from pyspark.sql.types import ArrayType, BinaryType, DataType, StringType, Struc
 from spark_llm.ai.arguments import Arguments
 from spark_llm.ai.catalog import Parameter
 from spark_llm.ai.plans import ArgumentsPlan, QueryPlan, SimilarityPlan
-from spark_llm.enrich.fingerprints.input_form import list_form, or_null, prompt_form, row_form, text_form, whole_form
+from spark_llm.enrich.fingerprints.input_form import (
+    bytes_form,
+    list_form,
+    or_null,
+    prompt_form,
+    row_form,
+    text_form,
+    whole_form,
+)
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import spec_digest
 from spark_llm.protocol.template import PromptBuilder
@@ -95,13 +103,16 @@ def _canonical_inputs(plan: Plan, arguments: Sequence[Argument]) -> list[Column]
             [(column, kind)] = arguments
             form = prompt_form(column, kind)
             return [_unless_blank(column, form) if spec.task.name == "embed" else form]
-    forms = _function_inputs(_signature(plan)[1], arguments)
+    parameters = _signature(plan)[1]
+    if isinstance(plan, QueryPlan):
+        parameters = parameters[: len(arguments)]  # without files it has the form that it had before there were any
+    forms = _function_inputs(parameters, arguments)
     match plan:
         case SimilarityPlan():
             return [_unless_blank(column, form) for (column, _), form in zip(arguments, forms, strict=True)]
         case QueryPlan():
-            endpoint, request = forms
-            return [or_null(endpoint), request]  # no endpoint for a request is an error of the job's, not a null
+            endpoint, *request = forms
+            return [or_null(endpoint), *request]  # no endpoint for a request is an error of the job's, not a null
         case _:
             return forms
 
@@ -115,7 +126,7 @@ def _signature(plan: Plan) -> tuple[str, Sequence[Parameter]]:
 
 def _function_inputs(parameters: Sequence[Parameter], arguments: Sequence[Argument]) -> list[Column]:
     """Return the canonical form of each argument; one that was left out is its default."""
-    forms = {"text": text_form, "texts": _texts, "whole": whole_form}
+    forms = {"text": text_form, "texts": _texts, "whole": whole_form, "file": bytes_form}
     given = [column for column, _ in arguments]
     given += [F.lit(parameter.default) for parameter in parameters[len(given) :]]
     return [forms[parameter.kind](column) for parameter, column in zip(parameters, given, strict=True)]

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from spark_llm.serving import Faults, LocalEndpoints, ServingEndpoint
 from spark_llm.serving.stock import echo_endpoints
-from tests.integration.clients import gateways, servers
+from tests.integration.clients import gateways, scoring_servers, servers
 from tests.integration.clients.client import Workspace
 from tests.integration.clients.runner import ClientRunner
 
@@ -55,12 +56,21 @@ def runner(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="session")
-def find_server(shared: LocalEndpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FindServer]:
+def mlflow_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with models for MLflow's scoring server."""
+    return scoring_servers.saved_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def find_server(
+    shared: LocalEndpoints, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[FindServer]:
     """Return a function from a server's name to the server, which starts at its first use."""
     running: dict[str, servers.RunningServer] = {servers.LOCAL: servers.local(shared)}
     start: dict[str, Callable[[], AbstractContextManager[servers.RunningServer]]] = {
         servers.YAML: lambda: gateways.yaml_gateway(shared, tmp_path_factory.mktemp("gateway")),
         servers.SERVER: lambda: gateways.mlflow_server(shared, tmp_path_factory.mktemp("server")),
+        servers.SCORING: lambda: scoring_servers.scoring(request.getfixturevalue("mlflow_models")),
         servers.LLAMA: servers.llama,
     }
     with ExitStack() as stack:

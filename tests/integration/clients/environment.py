@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 FOLDER = Path(ROOT, "build", "peers")
 PINS = (
     "mlflow[gateway]==3.17.2",
+    "scikit-learn==1.9.1",  # for a model behind MLflow's scoring server
     "databricks-sdk==0.156.0",
     "openai==2.54.0",  # installs httpx, which the SDK's OpenAI client needs and openai 3 does not have
     "msgspec==0.22.0",  # this library needs it

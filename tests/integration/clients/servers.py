@@ -1,7 +1,8 @@
 """Servers for the library's requests, with every URL of each; docs/clients.md has a row for each.
 
 MLflow's gateways (`tests.integration.clients.gateways`) stand in front of local endpoints, so their answers are exact.
-The server of llama.cpp runs in this process, with the small model of the local endpoints.
+MLflow's scoring server (`tests.integration.clients.scoring_servers`) has models of its own. The server of llama.cpp
+runs in this process, with the small model of the local endpoints.
 """
 
 import re
@@ -18,7 +19,7 @@ from spark_llm.engine.engine import Engine
 from spark_llm.protocol.task import Task
 from spark_llm.serving import LocalEndpoints
 from spark_llm.serving.models.weights import find_weights
-from tests.integration.clients.client import ENDPOINTS, ROUTES
+from tests.integration.clients.client import NAMES, ROUTES
 from tests.support.asking import started
 
 CONTEXT = 2048  # tokens over both of llama.cpp's slots
@@ -28,21 +29,25 @@ ALL = ("chat", "completions", "embeddings")
 MORE = ("images", "tools")  # what else a chat takes
 CHATS = (*MORE, "responses")  # chats in another form
 WHOLE, AT_CHAT = (*ALL, *CHATS), (*ALL, *MORE)
+PREDICTIONS = "predictions"  # of custom models
+COLUMNS = (*WHOLE, PREDICTIONS)  # of the page's table
+OWN_URL = (*AT_CHAT, PREDICTIONS)
 CHAT_AND_EMBEDDINGS = ("chat", "embeddings")
-LOCAL, YAML, SERVER, LLAMA = (
+LOCAL, YAML, SERVER, SCORING, LLAMA = (
     "`LocalEndpoints`",
     "`mlflow gateway start`",
     "`mlflow server`",
+    "`mlflow models serve`",
     "llama.cpp",
 )
 # The tasks of each server's URLs. {name} alone is an endpoint's name at DATABRICKS_HOST; a URL with {name} or {route}
 # is used unchanged; any other is a base URL.
 SERVERS: dict[str, dict[str, tuple[str, ...]]] = {
     LOCAL: {
-        "{name}": AT_CHAT,
-        "/serving-endpoints/{name}/invocations": AT_CHAT,
-        "/serving-endpoints/{name}/served-models/{name}-1/invocations": AT_CHAT,
-        "/{workspace}/serving-endpoints/{name}/invocations": AT_CHAT,
+        "{name}": OWN_URL,
+        "/serving-endpoints/{name}/invocations": OWN_URL,
+        "/serving-endpoints/{name}/served-models/{name}-1/invocations": OWN_URL,
+        "/{workspace}/serving-endpoints/{name}/invocations": OWN_URL,
         "/serving-endpoints": WHOLE,
         "/serving-endpoints/{route}": WHOLE,
         "/v1": WHOLE,
@@ -64,6 +69,7 @@ SERVERS: dict[str, dict[str, tuple[str, ...]]] = {
         "/gateway/openai/v1": (*CHAT_AND_EMBEDDINGS, *CHATS),
         "/gateway/proxy/{name}/v1/{route}": WHOLE,
     },
+    SCORING: {"/invocations": (PREDICTIONS,)},
     LLAMA: {
         "/v1": (*ALL, "responses"),
         "/v1/{route}": (*ALL, "responses"),
@@ -86,7 +92,7 @@ class RunningServer(NamedTuple):
 
     def endpoint(self, url_template: str, task: str, name: str | None = None) -> Endpoint:
         """Return the endpoint at a URL, for one task; a URL with {route} has the route of a chat itself."""
-        name = name or ENDPOINTS["chat" if task in CHATS else task]
+        name = name or NAMES["chat" if task in MORE else task]
         api: Literal["responses"] | None = (
             "responses" if task == "responses" and "{route}" not in url_template else None
         )

@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 from tests.integration.clients.client import CHATTING, DESCRIBING, PREDICTING, RESPONDING, STREAMING
 from tests.integration.clients.clients import CLIENTS
 from tests.integration.clients.environment import PINS
-from tests.integration.clients.servers import SERVERS, WHOLE
+from tests.integration.clients.servers import COLUMNS, SERVERS
 
 PAGE = Path(ROOT, "docs", "clients.md")
 CLIENT_COLUMNS = (*STREAMING, *DESCRIBING, *CHATTING, *RESPONDING, *PREDICTING)
@@ -51,7 +51,7 @@ def test_the_table_of_servers_matches_the_tests() -> None:
         (server, f"`{url_template}`", task): "yes" if task in tasks else "–"
         for server, url_templates in SERVERS.items()
         for url_template, tasks in url_templates.items()
-        for task in WHOLE
+        for task in COLUMNS
     } == cells("Server", 2)
 
 

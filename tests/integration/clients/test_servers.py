@@ -19,7 +19,7 @@ from spark_llm.serving import Echo, Faults, LocalEndpoints, ServingEndpoint, ech
 from tests.integration.clients.client import ENDPOINTS, ROUTES, TIMEOUT_S
 from tests.integration.clients.conftest import FindServer
 from tests.integration.clients.gateways import LIMITED, PATIENT
-from tests.integration.clients.servers import ALL, LLAMA, LOCAL, MORE, SERVER, SERVERS, YAML, local
+from tests.integration.clients.servers import ALL, LLAMA, LOCAL, MORE, PREDICTIONS, SERVER, SERVERS, YAML, local
 from tests.support.asking import CHAT, ask, distinct, kinds, texts
 from tests.support.media import image
 
@@ -50,7 +50,7 @@ def cells(*servers: str, marks: tuple[pytest.MarkDecorator, ...] = ()) -> list[A
         for server in servers
         for url_template, tasks in SERVERS[server].items()
         for task in tasks
-        if task not in MORE
+        if task not in (*MORE, PREDICTIONS)
     ]
 
 

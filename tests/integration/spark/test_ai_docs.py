@@ -4,7 +4,9 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pyspark
 import pytest
 from pyspark.sql import SparkSession
@@ -42,6 +44,11 @@ def _first_value(schema: dict) -> object:  # type: ignore[type-arg]  # a JSON Sc
     return kinds[schema["type"] if isinstance(schema["type"], str) else schema["type"][0]]
 
 
+def half(frame: pd.DataFrame) -> list[float]:
+    """Predict a half for each row."""
+    return [0.5] * len(frame)
+
+
 @pytest.fixture
 def endpoints(spark: SparkSession) -> Iterator[LocalEndpoints]:
     """The endpoints that the page names, and the table of reviews in one partition."""
@@ -50,7 +57,8 @@ def endpoints(spark: SparkSession) -> Iterator[LocalEndpoints]:
         "CREATE OR REPLACE TEMPORARY VIEW reviews AS SELECT /*+ REPARTITION(1) */ id, CAST(review AS STRING) AS review"
         f" FROM VALUES {rows} AS r(id, review)"
     )
-    with LocalEndpoints({"my-endpoint": ReplyModel(answer), "my-embedding-endpoint": Echo()}) as started:
+    models: dict[str, Any] = {"my-endpoint": ReplyModel(answer), "my-embedding-endpoint": Echo(), "my-model": half}
+    with LocalEndpoints(models) as started:
         yield started
 
 
@@ -79,7 +87,7 @@ def test_the_page_on_ai_functions_runs(
             assert (2 if "id < 3" in block else len(REVIEWS)) == len(rows), block
             assert endpoints.stats.requests > before, block
 
-    assert {"my-endpoint", "my-embedding-endpoint"} == set(endpoints.stats.endpoints)
+    assert {"my-endpoint", "my-embedding-endpoint", "my-model"} == set(endpoints.stats.endpoints)
 
 
 LABELS = "array('praise', 'complaint')"

@@ -5,17 +5,19 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import pandas as pd
 import pytest
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
-from spark_llm import ConfigError, Endpoint, Policy, chat_udf, embed_udf, register_ai_functions
+from spark_llm import ConfigError, Endpoint, Policy, chat_udf, embed_udf, predict_udf, register_ai_functions
 from spark_llm import functions as ai
 from spark_llm.ai.udf import AIFunction, chat_function, known_endpoints, query_function, similarity_function
 from spark_llm.serving import Echo, LocalEndpoints, echo_vector
 from spark_llm.serving.protocol.requests import ChatRequest
 from spark_llm.udf.model_udf import ModelUDF
 from tests.integration.spark.asking import endpoint
+from tests.support.media import image
 from tests.support.reply_model import ReplyModel
 
 pytestmark = pytest.mark.one_kind
@@ -40,11 +42,16 @@ def answer(request: ChatRequest) -> str:
     return json.dumps({"answer": "another" if "odd" in text else fields["answer"]["enum"][0]})
 
 
+def risk(frame: pd.DataFrame) -> list[float]:
+    """Return twice the first column."""
+    return [2 * float(age) for age in frame.iloc[:, 0]]
+
+
 @pytest.fixture
 def endpoints() -> Iterator[LocalEndpoints]:
     """Endpoints of this model, and of `Echo`'s vectors."""
     with LocalEndpoints(
-        {"chat": ReplyModel(answer), "other": ReplyModel(lambda _: "other"), "embed": Echo()}
+        {"chat": ReplyModel(answer), "other": ReplyModel(lambda _: "other"), "embed": Echo(), "risk": risk}
     ) as started:
         yield started
 
@@ -81,6 +88,7 @@ def rows_of(sql: SparkSession, query: str) -> list[tuple[Any, ...]]:
         ("ai_similarity(t, 'Jo came')", 1.0, "float"),
         ("ai_query('mine', t)", "1: Jo came", "string"),
         ("try_ai_query('mine', t)", "1: Jo came", "string"),
+        (f"ai_query('mine', t, files => unhex('{image('PNG').hex()}'))", "1: Jo came", "string"),
     ],
 )
 def test_every_function_gives_its_documented_type(
@@ -167,6 +175,19 @@ def test_ai_query_asks_the_endpoint_that_it_names(
     )
     with pytest.raises(Exception, match=r"RowFailedError: .*not_found.*nobody[\s\S]* Hint: use try_ai_query"):
         rows_of(spark, "SELECT ai_query('nobody', 'x')")
+
+
+def test_ai_query_asks_a_custom_model(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """Its request is a struct or a column, its prediction a string; a chat model beside it gets texts."""
+    risk = predict_udf(endpoint(endpoints, "risk"), returns="DOUBLE")
+    register_ai_functions(spark, endpoints={"mine": endpoint(endpoints), "risk": risk}, prefix="both_")
+    query = """SELECT CAST(both_ai_query('risk', struct(age, t AS name)) AS DOUBLE), both_try_ai_query('risk', age),
+        both_ai_query('mine', t), both_llm_query('risk', struct('x' AS age)).error.kind
+        FROM VALUES ('Jo came', 21), (NULL, NULL) AS x(t, age)"""
+
+    assert {(42.0, "42.0", "1: Jo came", "invalid_request"), (None, None, None, "invalid_request")} == set(
+        rows_of(spark, query)
+    )
 
 
 @pytest.mark.parametrize(

@@ -292,6 +292,12 @@ CASES = {
         then(lambda row: text(row.text), of(text, "other")),
         "59203caeece5bc6bd78f54b227d75c07",
     ),
+    "a request with a file": Case(
+        QUERY,
+        lambda: [F.col("text"), F.col("other"), F.col("photo")],
+        then(then(lambda row: text(row.text), of(text, "other")), of(media, "photo")),
+        "c2d495053cd8311fae6dc2e6f40e5d65",
+    ),
     "one column of a model": Case(
         SCORE, lambda: [F.col("most")], of(whole, "most"), "075cfd6d8ce247e5db86ba069d0a3752"
     ),

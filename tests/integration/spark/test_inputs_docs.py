@@ -13,20 +13,22 @@ from tests.support.media import image
 if TYPE_CHECKING:
     import pandas as pd
 
-pytestmark = pytest.mark.one_kind
+pytestmark = [pytest.mark.one_kind, pytest.mark.slow]
 
 PAGE = "docs/inputs.md"
-TABLES = ("faults", "photo_faults")
+TABLES = ("faults", "photo_faults", "risks", "customer_risks")
+CUSTOMERS = [(1, 31, "good"), (2, None, "bad "), (3, None, None)]
 
 
-def risk(people: "pd.DataFrame") -> list[float]:
-    """Return a number for each person."""
-    return [age / 100 for age in people["age"]]
+def length(customers: "pd.DataFrame") -> list[float]:
+    """Return a number for each customer."""
+    return [float(len(text)) for text in customers["text"]]
 
 
-def classify(people: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Return a label and a score for each person."""
-    return [{"label": review, "score": 0.5} for review in people["review"]]
+def classify(customers: "pd.DataFrame") -> "pd.DataFrame":
+    """Return a label and a score for each customer."""
+    labelled: pd.DataFrame = customers.assign(label=customers["text"], score=0.5)[["label", "score"]]
+    return labelled
 
 
 def test_the_page_on_inputs_runs(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,12 +40,12 @@ def test_the_page_on_inputs_runs(spark: SparkSession, tmp_path: Path, monkeypatc
         "spark": spark,
         "folder": str(tmp_path),
         "questions": spark.createDataFrame(questions, "question string"),
-        "people": spark.createDataFrame([(41, " good "), (None, None)], "age int, review string"),
+        "customers": spark.createDataFrame(CUSTOMERS, "id int, age int, review string").repartition(1),
     }
     served: dict[str, Any] = {
         "my-endpoint": Echo(),
         "my-agent": ServingEndpoint(Echo(), tasks=["responses"]),
-        "my-model": risk,
+        "my-model": length,
         "my-classifier": classify,
     }
     with LocalEndpoints(served) as endpoints:
@@ -59,7 +61,10 @@ def test_the_page_on_inputs_runs(spark: SparkSession, tmp_path: Path, monkeypatc
         told = names["told"].select("told.text", "told.error").collect()
         described = names["described"].orderBy("url").select("alt.text").collect()
         answered = names["answered"].orderBy("path").collect()
-        labels = names["labels"].select("answer.prediction.label").collect()
+        labels = names["labelled"].select("r.prediction.*").collect()
+        risks = spark.table("risks").select("id", "prediction").collect()
+        target = spark.table("customer_risks").select("id", "risk.prediction").collect()
+        careful = names["careful_risks"].select("id", "risk.prediction").collect()
         asked_agent = [request for request in endpoints.requests if request.path.endswith("/my-agent/invocations")]
     for table in TABLES:
         spark.sql(f"DROP TABLE {table}")
@@ -71,10 +76,10 @@ def test_the_page_on_inputs_runs(spark: SparkSession, tmp_path: Path, monkeypatc
         row["text"] for row in described
     ]
     assert all(picture in row["text"] for picture, row in zip(pictures, answered, strict=True))
-    assert (2, 0) == (names["report"].answered, sum(names["report"].failed.values()))
     assert [("Sunny in Oslo", None)] == [tuple(row) for row in told]
     assert asked_agent
-    assert {(" good ",), (None,)} == {tuple(row) for row in labels}
     [by_image, by_model] = queried
     assert all(picture in fault for picture, (_, fault) in zip(pictures, by_image, strict=True))
-    assert [(41, 0.41), (None, None)] == by_model
+    assert {(1, 4.0), (2, 3.0), (3, None)} == set(map(tuple, risks))  # of trimmed texts
+    assert {(1, 4.0), (2, 4.0), (3, None)} == set(by_model) == set(map(tuple, target)) == set(map(tuple, careful))
+    assert {("good", 0.5), ("bad ", 0.5), (None, None)} == set(map(tuple, labels))

@@ -83,6 +83,23 @@ def test_media_are_freed_when_their_row_is_answered() -> None:
     assert most <= 1 + BACKLOG_ROWS // 2 + 1
 
 
+def test_an_image_beyond_the_limit_of_its_endpoint_is_not_sent(endpoints: LocalEndpoints) -> None:
+    """Its size in base64 counts: 30 MB become 40. One of 2 MB is within the 4 MB of Databricks."""
+    rows = [about(media_of(JPEG + bytes(mb * 2**20))) for mb in (30, 2)]
+    [too_large, answered] = ask(engine(endpoints), [rows])
+
+    assert too_large is not None
+    assert too_large.error is not None
+    assert ("invalid_request", 0, True) == (
+        too_large.error.kind,
+        too_large.requests,
+        "40 MB" in too_large.error.message,
+    )
+    assert answered is not None
+    assert None is not answered.text
+    assert 1 == endpoints.stats.requests
+
+
 def test_media_are_sent_and_bad_rows_are_not() -> None:
     """Each row has its own request, in order; the error of a row that cannot be sent costs none."""
     bad = RowError("invalid_request", None, "photo has no bytes", retryable=False)

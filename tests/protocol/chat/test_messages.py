@@ -2,13 +2,13 @@
 
 import base64
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 
 from spark_llm.protocol.bodies import request_body
-from spark_llm.protocol.chat.content import digested, item_bytes, item_characters, media_in
+from spark_llm.protocol.chat.content import digested, item_bytes, item_characters, parts_of
 from spark_llm.protocol.chat.messages import messages_field
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.media import Media, media_at, media_of
@@ -114,7 +114,8 @@ def test_digests_stand_for_bytes(one: list[Message], other: list[Message]) -> No
     """Conversations are equal if and only if they are with digests; texts stay, and so do conversations of texts."""
     assert (one == other) == (digested(one) == digested(other))
     assert (Prompt(one, "s") == Prompt(other, "s")) == (digested(Prompt(one, "s")) == digested(Prompt(other, "s")))
-    assert {32} >= {len(media.data) for media in media_in(digested(one)) if media.data is not None}
+    parts = [part for message in cast("list[Message]", digested(one)) for part in parts_of(message) or ()]
+    assert {32} >= {len(part.data) for part in parts if isinstance(part, Media) and part.data is not None}
     assert "Why?" == digested("Why?")
 
 

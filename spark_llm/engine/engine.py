@@ -111,7 +111,7 @@ class Engine:
             if buffer.ready and (nothing_to_wait_for or read_ahead.should_yield(buffer.ready, now)):
                 is_last = rows.ended and buffer.ready == buffer.held
                 if is_last and read_ahead.rows_left:
-                    yield []  # whoever has enough goes now: a reader that went between the last chunk and the end fails
+                    yield []  # a reader that has enough goes now, and not while the worker writes its end
                 chunk = buffer.pop_ready()
                 if self._policy.on_error == "raise":
                     raise_if_failed(chunk, _KEEP_ERRORS)

@@ -86,6 +86,16 @@ def test_a_reader_of_a_few_rows_pays_for_a_few(served: ScoringServer) -> None:
     assert sum(map(len, served.requests)) <= 128
 
 
+def test_the_last_results_have_their_flush_before_them(served: ScoringServer) -> None:
+    """A reader with enough shows at that flush; one after the end would let it go while the worker ends."""
+    at_once = list(engine_at(Endpoint(served.url), Policy(), DOUBLE).stream(DOUBLE, iter([rows(20)])))
+    chunks = list(engine_at(Endpoint(served.url), Policy(), DOUBLE).stream(DOUBLE, iter([rows(300)])))
+
+    assert [20] == [len(chunk) for chunk in at_once]
+    assert [] == chunks[-2]
+    assert [] != chunks[-1]
+
+
 def test_a_full_read_has_full_requests(served: ScoringServer) -> None:
     """After a few doublings a request carries the 5,000 rows that it may: a large table takes few requests."""
     results = engine_at(Endpoint(served.url), Policy(), DOUBLE).stream(

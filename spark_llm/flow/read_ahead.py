@@ -7,9 +7,11 @@ requests, and a full read is at full width after ten doublings. Python's writer 
 """
 
 OPENING_ROWS = 28  # read before anything is known of the reader; show() reads 21
+OPENING_REQUEST_ROWS = 512  # of the first request, where requests have more than the opening rows
 OPENING_GRACE_S = 0.05  # how long a reader that has enough may take to end the task
 SPAN_ROWS = 10_000  # rows read and not yet left, beyond the window: one Arrow batch
 MIN_BACKLOG_ROWS = 64  # rows that wait to be sent, however narrow the window
+MAX_BACKLOG_ROWS = 2 * SPAN_ROWS  # the most that have to wait, however wide the window
 MIN_BACKLOG_BYTES = 4_000_000  # that wait to be sent, whatever they are: large rows are fewer
 ROW_BYTES = 4_096  # of a row of text; smaller ones are bounded by their number alone
 CHUNK_ROWS = 256  # results that leave at once, unless
@@ -21,8 +23,8 @@ class ReadAhead:
     """Decides for one stream how many rows to read, and when to yield and to flush."""
 
     def __init__(self, now: float, rows_per_request: int = 1) -> None:
-        """Begin with the opening allowance, or with one whole request where that is more."""
-        self.allowance = max(OPENING_ROWS, rows_per_request)
+        """Begin with the opening allowance, or with a first request where that is more."""
+        self.allowance = max(OPENING_ROWS, min(rows_per_request, OPENING_REQUEST_ROWS))
         self.rows_read = 0
         self.rows_left = 0  # the stream
         self._flushed_at = now
@@ -41,7 +43,7 @@ class ReadAhead:
             return 0
         if self._widen_at is not None and now >= self._widen_at:
             self._widen()
-        min_backlog = max(MIN_BACKLOG_ROWS, 2 * window_rows)
+        min_backlog = _min_backlog(window_rows)
         if backlog >= min_backlog or backlog_bytes >= _max_backlog_bytes(min_backlog):
             return 0
         wanted = min(2 * min_backlog - backlog, SPAN_ROWS + window_rows - (self.rows_read - self.rows_left))
@@ -60,8 +62,9 @@ class ReadAhead:
 
         -1 rows say that results have to leave first.
         """
-        rows = window_rows if self.rows_to_read(0, window_rows, now) else -1
-        return rows, _max_backlog_bytes(2 * window_rows) // 2
+        min_backlog = _min_backlog(window_rows)
+        rows = min(window_rows, min_backlog // 2) if self.rows_to_read(0, window_rows, now) else -1
+        return rows, _max_backlog_bytes(min_backlog) // 2
 
     def should_yield(self, ready: int, now: float) -> bool:
         """Return whether `ready` results, the head of the buffer, should leave now."""
@@ -106,6 +109,11 @@ class ReadAhead:
     def _widen(self) -> None:
         self.allowance *= 2
         self._widen_at = None
+
+
+def _min_backlog(window_rows: int) -> int:
+    """Return how many rows have to wait to be sent before reading stops: those of two windows, within bounds."""
+    return min(max(MIN_BACKLOG_ROWS, 2 * window_rows), MAX_BACKLOG_ROWS)
 
 
 def _max_backlog_bytes(min_backlog: int) -> int:

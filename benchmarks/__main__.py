@@ -30,7 +30,7 @@ from benchmarks.flow import (
     weather,
 )
 from benchmarks.support.figures import Figure, table
-from benchmarks.udf import chat, counting, memory, show, vectors, window
+from benchmarks.udf import chat, counting, images, memory, show, vectors, window
 
 MEASUREMENTS: dict[str, Callable[..., list[Figure]]] = {
     "window": window.measure,
@@ -53,6 +53,7 @@ MEASUREMENTS: dict[str, Callable[..., list[Figure]]] = {
     "enrichment": enrichment.measure,
     "poison": poison.measure,
     "memory": memory.measure,
+    "images": images.measure,
     "show": show.measure,
     "imports": imports.measure,
 }

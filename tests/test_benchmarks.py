@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+MEMORY = ("peak memory of a worker", "a worker's memory beyond its Arrow batches")
 ROWS = (
     "share of the ideal rate, 64 in flight",
     "of requests in 64 threads, batch by batch",
@@ -39,8 +40,9 @@ ROWS = (
     "one poisoned row in 500 embeddings",
     "a request that is refused as a whole",
     "show(5) on 10,000-row partitions",
+    "images of 1 MB, 16 in flight",
     "import spark_llm",
-    *(["peak memory of a worker"] if Path("/proc/self/status").exists() else []),
+    *(MEMORY if Path("/proc/self/status").exists() else ()),
 )
 
 

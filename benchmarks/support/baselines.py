@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -102,25 +102,25 @@ def _udf(ask: Callable[[Iterator[pd.Series]], Iterator[pd.Series]], returns: str
     return function
 
 
-async def bare_loop(url: str, prompts: list[str], in_flight: int) -> float:
-    """Send every prompt over aiohttp, from text to text and nothing else; return the seconds, after a warm-up."""
+async def bare_loop(url: str, contents: Sequence[object], in_flight: int) -> float:
+    """Send every content over aiohttp, from text to text and nothing else; return the seconds, after a warm-up."""
     encode, decode = msgspec.json.Encoder().encode, msgspec.json.Decoder().decode
     answers: list[str] = []
 
-    async def work(client: aiohttp.ClientSession, queue: Iterator[str]) -> None:
-        for prompt in queue:
-            body = encode({"messages": [{"role": "user", "content": prompt}]})
+    async def work(client: aiohttp.ClientSession, queue: Iterator[object]) -> None:
+        for content in queue:
+            body = encode({"messages": [{"role": "user", "content": content}]})
             async with client.post(url, data=body, headers={"Content-Type": "application/json"}) as response:
                 answers.append(decode(await response.read())["choices"][0]["message"]["content"])
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight)) as client:
-        for part in (prompts[: len(prompts) // 10], prompts):
+        for part in (contents[: len(contents) // 10], contents):
             answers.clear()
             queue = iter(part)
             start_s = time.perf_counter()
             await asyncio.gather(*(work(client, queue) for _ in range(in_flight)))
-        if len(answers) != len(prompts):
-            raise RuntimeError(f"{len(prompts) - len(answers)} rows were not answered.")
+        if len(answers) != len(contents):
+            raise RuntimeError(f"{len(contents) - len(answers)} rows were not answered.")
         return time.perf_counter() - start_s
 
 

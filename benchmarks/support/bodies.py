@@ -32,10 +32,21 @@ _CHAT = (
 _encoded = msgspec.json.Encoder().encode
 
 
+class Part(msgspec.Struct):
+    """One part of a message; only texts are read."""
+
+    text: str = ""
+
+
 class Message(msgspec.Struct):
     """One message of a conversation."""
 
-    content: str
+    content: str | list[Part]
+
+    @property
+    def text(self) -> str:
+        """Its text, or the texts of its parts."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
 class Request(msgspec.Struct):
@@ -79,7 +90,7 @@ class ParsedRequest:
     def texts(self) -> list[str]:
         """The texts, each of which needs an answer."""
         if self._route == "completions":
-            return [self._request.messages[-1].content]
+            return [self._request.messages[-1].text]
         return [text.body for text in self._numbered] if self._route == "responses" else list(self._request.input)
 
     def response(self) -> bytes:

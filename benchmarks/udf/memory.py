@@ -58,13 +58,13 @@ def _peak_mb(rows: int, in_flight: int, behaviour: Steady) -> tuple[float, int]:
     with bench(1) as spark:
         url = spark.endpoint.url(CHAT, behaviour)
         _, counters = spark.time_job(chat_udf(url, policy=Policy(max_in_flight=in_flight)), rows)
-        peaks = list(_workers_mb())
+        peaks = list(workers_mb())
     if len(peaks) != 1:
         raise RuntimeError(f"There were {len(peaks)} Python workers, not one, so the memory cannot be attributed.")
     return peaks[0], counters.max_in_flight
 
 
-def _workers_mb() -> Iterator[float]:
+def workers_mb() -> Iterator[float]:
     """Yield the peak memory of each Python worker of this process's Spark: the children of its daemons."""
     parents = {int(folder.name): _parent(folder) for folder in Path("/proc").iterdir() if folder.name.isdecimal()}
     daemons = {process for process in parents if _is_ours(process, parents) and _is_daemon(process)}

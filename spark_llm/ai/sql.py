@@ -43,7 +43,7 @@ def register(
     ['llm_chat', 'llm_embed']
     >>> spark.sql("SELECT llm_chat(review).text FROM reviews")
 
-    A UDF with a template takes one struct, whose fields are strings:
+    A UDF with a template takes one struct, whose fields are strings, or BINARY for images, PDFs and audio:
 
     >>> register(spark, chat=chat_udf("my-endpoint", template="Summarise {title} ({year})"))
     ['llm_chat']

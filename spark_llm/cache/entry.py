@@ -51,7 +51,7 @@ class Keys:
         except (TypeError, ValueError, RecursionError, UnsendableError):
             return None
         key = self._prefix.copy()
-        key.update(body)
+        key.update(bytes(body))
         return key.digest()
 
 

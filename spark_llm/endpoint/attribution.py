@@ -42,8 +42,3 @@ class Attribution:
         fields = dict(zip(ATTRIBUTION_FIELDS, (context, known.get("run") or known.get("application")), strict=True))
         given = read_json(parameters)
         return write_json({name: value for name, value in fields.items() if value and name not in given})[1:-1]
-
-
-def with_fields(body: bytes, fields: bytes) -> bytes:
-    """Return a body, which is a JSON object that is not empty, with further fields."""
-    return b"".join((memoryview(body)[:-1], b",", fields, b"}"))

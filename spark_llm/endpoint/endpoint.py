@@ -39,7 +39,8 @@ from spark_llm.transport.certificates import check_ca_bundle
 from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.flags import check_flag
 
-_KNOWN_ROUTES = ("/invocations", CHAT_ROUTE, "/completions", "/embeddings", RESPONSES_ROUTE)
+_INVOCATIONS = "/invocations"
+_KNOWN_ROUTES = (_INVOCATIONS, CHAT_ROUTE, "/completions", "/embeddings", RESPONSES_ROUTE)
 _ROUTES: dict[Api, str] = {"chat": CHAT_ROUTE, "responses": RESPONSES_ROUTE}  # of a chat
 _NAME = re.compile(r"(?!\.+$)[\w.-]{1,255}", re.ASCII)
 PROVIDERS: Sequence[CredentialsProvider] = (Profile(),)
@@ -221,6 +222,11 @@ class Endpoint:
             route = _ROUTES[self.chat_api or "chat"]
         elif route and self.api is not None:
             raise ConfigError(f"Endpoint(api={self.api!r}) is for a chat.", "leave api= out for any other task.")
+        if route == _INVOCATIONS and not self._has_invocations:
+            raise ConfigError(
+                f"{self!r} serves no custom model: these are at a serving endpoint, or at a URL that ends in {route}.",
+                f'pass the endpoint\'s name, or the whole URL without model=, as in "http://host:5000{route}".',
+            )
         url = self._url_for_route(route) if self.is_url else None
         host = host_url(environ.get("DATABRICKS_HOST", ""))
         credential: Credential | None = None
@@ -243,6 +249,11 @@ class Endpoint:
         headers = tuple(sorted(self.headers.items()))
         attributed = self.attribution and is_serving(url)
         return Route(url, model, credential, headers, self.ca_bundle, attributed, self.chat_api)
+
+    @property
+    def _has_invocations(self) -> bool:
+        """Whether it may serve custom models: a base URL and the AI Gateway have the routes of OpenAI alone."""
+        return _known_route(self.target) is not None if self.is_url else not is_gateway_name(self.target)
 
     def _workspace_from_providers(
         self, address: str, environ: Mapping[str, str], providers: Sequence[CredentialsProvider], *, allow_sign_in: bool
@@ -275,7 +286,7 @@ class Endpoint:
                 f"{masked_url(self.target)} ends in no known route, so it is a base URL, which needs a model.",
                 f'pass Endpoint(url, model="…"), or a URL that ends in {route} or /invocations.',
             )
-        if known not in (None, "/invocations", route):
+        if known not in (None, _INVOCATIONS, route):
             raise ConfigError(
                 f"{masked_url(self.target)} serves {known}, but this UDF sends requests to {route}.",
                 f"use the URL that ends in {route}, or the base URL before it.",

@@ -11,6 +11,7 @@ from spark_llm.engine.row_stream import Stream
 from spark_llm.errors import ConfigError
 from spark_llm.flow.judge import RefusalJudge
 from spark_llm.flow.request import Request
+from spark_llm.protocol.bodies import RequestBody
 from spark_llm.protocol.hints import with_hint
 from spark_llm.protocol.task import RESPONSES, UnsendableError
 from spark_llm.protocol.urls import masked_url, responses_url
@@ -45,6 +46,7 @@ class EndpointClient:
         try:
             body, request.body = request.body or stream.bodies.write(request), None
         except UnsendableError as error:
+            request.attempts.sent -= 1  # nothing was sent
             return error.failure, None
         try:
             if self._http is None:
@@ -78,7 +80,7 @@ class EndpointClient:
             self._renewal = asyncio.get_running_loop().run_in_executor(None, self._keeper.renew_if_needed)
             self._renewal.add_done_callback(_retrieve_error)
 
-    async def _post(self, http: HTTPClient, request: Request, body: bytes, judge: RefusalJudge) -> Response:
+    async def _post(self, http: HTTPClient, request: Request, body: RequestBody, judge: RefusalJudge) -> Response:
         """Send a request, and again where another token can be had than the one that was refused."""
         tokens = 0
         while True:

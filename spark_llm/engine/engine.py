@@ -109,11 +109,14 @@ class Engine:
                 read_ahead.on_read(self._read(stream, rows, wanted), ended=rows.ended)
             nothing_to_wait_for = not wanted and buffer.ready == buffer.held
             if buffer.ready and (nothing_to_wait_for or read_ahead.should_yield(buffer.ready, now)):
+                is_last = rows.ended and buffer.ready == buffer.held
+                if is_last and read_ahead.rows_left:
+                    yield []  # a reader that has enough goes now, and not while the worker writes its end
                 chunk = buffer.pop_ready()
                 if self._policy.on_error == "raise":
                     raise_if_failed(chunk, _KEEP_ERRORS)
                 yield chunk
-                if not read_ahead.on_yield(len(chunk), time.monotonic()):
+                if not read_ahead.on_yield(len(chunk), time.monotonic()) or is_last:
                     continue
             elif not read_ahead.should_flush(now):
                 if not wanted:

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spark_llm.endpoint.attribution import with_fields
 from spark_llm.endpoint.route import Route
 from spark_llm.errors import HINT
 from spark_llm.flow.batcher import MB, PACKED_BYTES, Batcher
 from spark_llm.flow.request import Request
 from spark_llm.policy import Policy
+from spark_llm.protocol.bodies import RequestBody, with_fields
 from spark_llm.protocol.task import UNATTRIBUTED, Task, UnsendableError
 from spark_llm.protocol.values import Item, RowError
 
@@ -41,11 +41,11 @@ class BodyWriter:
         envelope = len(self._write([], 0)) if max_inputs > 1 else 0
         return Batcher(max_inputs, max_bytes - envelope + 1, self.task.max_request_tokens)  # the first has no comma
 
-    def write(self, request: Request) -> bytes:
+    def write(self, request: Request) -> RequestBody:
         """Return the body of a request in its wire format."""
         return self._write([item for _, item in request.inputs], request.wire_format)
 
-    def size_error(self, body: bytes) -> RowError | None:
+    def size_error(self, body: RequestBody) -> RowError | None:
         """Return the error of an input whose body is larger than the limit; None where it is not."""
         if self.max_bytes is None or len(body) <= self.max_bytes:
             return None
@@ -56,7 +56,7 @@ class BodyWriter:
         )
         return RowError("invalid_request", None, message, retryable=False)
 
-    def _write(self, items: Sequence[Item], wire_format: int) -> bytes:
+    def _write(self, items: Sequence[Item], wire_format: int) -> RequestBody:
         body = self.task.encode(items, self.model, wire_format)
         return body if wire_format & UNATTRIBUTED or not self.attribution else with_fields(body, self.attribution)
 

@@ -23,6 +23,7 @@ from spark_llm.protocol.values import Item, RowError
 ALIKE_REFUSALS = 8  # of inputs alone, with one message and before any answer: then every input would be refused
 WITNESSES = 3  # inputs that were answered in another format only: then it is the format, for all
 DOUBT_ANSWERS = 8  # in the present format, after which a doubt that no other input confirms ends
+_TOO_LARGE = 413  # the status of a body that no format makes small enough
 SILENCE_S = 2.0  # while the first request is silent, the number that may be in flight doubles after each such time, to
 MAX_SILENT_REQUESTS = 16
 
@@ -173,7 +174,7 @@ class WireFormatNegotiation:
 
     def fallback_after_refusal(self, wire_format: int, inputs: Sequence[Indexed], error: RowError) -> int | None:
         """Return the wire format for inputs that were refused in this one; None: there is none."""
-        if error.kind != "invalid_request":
+        if error.kind != "invalid_request" or error.status == _TOO_LARGE:
             return None
         if self.wire_format & ~wire_format:
             return self.wire_format | wire_format

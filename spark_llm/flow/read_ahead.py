@@ -7,12 +7,12 @@ requests, and a full read is at full width after ten doublings. Python's writer 
 """
 
 OPENING_ROWS = 28  # read before anything is known of the reader; show() reads 21
-OPENING_REQUEST_ROWS = 512  # of the first request, where requests have more than the opening rows
+OPENING_REQUEST_ROWS = 64  # the opening is one whole request, of no more rows than this: a larger one begins small
 OPENING_GRACE_S = 0.05  # how long a reader that has enough may take to end the task
 SPAN_ROWS = 10_000  # rows read and not yet left, beyond the window: one Arrow batch
 MIN_BACKLOG_ROWS = 64  # rows that wait to be sent, however narrow the window
 MAX_BACKLOG_ROWS = 2 * SPAN_ROWS  # the most that have to wait, however wide the window
-MIN_BACKLOG_BYTES = 4_000_000  # that wait to be sent, whatever they are: large rows are fewer
+MIN_BACKLOG_BYTES = 8_000_000  # that wait to be sent, whatever they are: large rows are fewer
 ROW_BYTES = 4_096  # of a row of text; smaller ones are bounded by their number alone
 CHUNK_ROWS = 256  # results that leave at once, unless
 CHUNK_WAIT_S = 0.2  # the first of them waited so long
@@ -23,7 +23,7 @@ class ReadAhead:
     """Decides for one stream how many rows to read, and when to yield and to flush."""
 
     def __init__(self, now: float, rows_per_request: int = 1) -> None:
-        """Begin with the opening allowance, or with a first request where that is more."""
+        """Begin with the opening allowance, or with one request where that is more, and small enough."""
         self.allowance = max(OPENING_ROWS, min(rows_per_request, OPENING_REQUEST_ROWS))
         self.rows_read = 0
         self.rows_left = 0  # the stream

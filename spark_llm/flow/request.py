@@ -9,6 +9,7 @@ from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.limiter import Permit
 from spark_llm.flow.negotiation import Doubt, WireFormatNegotiation
 from spark_llm.flow.retry import Attempts
+from spark_llm.protocol.bodies import RequestBody
 from spark_llm.protocol.chat.content import item_bytes, item_characters
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Answer, Result, RowError, Usage
@@ -35,7 +36,7 @@ class Request:
     is_recheck: bool = False  # whether it was sent again to see if others were refused for a token that had ended
     send_number: int = 0  # of the last attempt: a later one of any request is higher
     token: str | None = field(default=None, repr=False)  # of the last attempt
-    body: bytes | None = field(default=None, repr=False)  # of the next attempt, from its permit until it is sent
+    body: RequestBody | None = field(default=None, repr=False)  # of the next attempt, from its permit until it is sent
 
     @property
     def characters(self) -> int:

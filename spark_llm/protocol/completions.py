@@ -8,8 +8,9 @@ with too few choices; it then gets one prompt a request.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from spark_llm.protocol.bodies import request_body
 from spark_llm.protocol.choices import ChoiceContent, read_choices
-from spark_llm.protocol.json_codec import request_body, write_json
+from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.task import PLAIN, Task
 from spark_llm.protocol.values import Item, Outcome, Response
 

@@ -18,9 +18,10 @@ from typing import Any
 
 import msgspec
 
+from spark_llm.protocol.bodies import request_body
 from spark_llm.protocol.failures import document_of, invalid_response_failure
 from spark_llm.protocol.fields import count_of, header_of, string_of, usage_of
-from spark_llm.protocol.json_codec import read_json, request_body, write_json
+from spark_llm.protocol.json_codec import read_json, write_json
 from spark_llm.protocol.task import PLAIN, Task
 from spark_llm.protocol.values import Answer, Failure, Item, Outcome, Response, Result, RowError
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from spark_llm.errors import Kind
 from spark_llm.protocol.error_body import Level, levels_in, levels_of, parse_seconds
 from spark_llm.protocol.fields import usage_of
-from spark_llm.protocol.json_codec import NotJSONError, read_json, replace_surrogates
+from spark_llm.protocol.json_codec import FloatHook, NotJSONError, read_json, replace_surrogates
 from spark_llm.protocol.masking import readable_excerpt, without_secrets
 from spark_llm.protocol.values import Failure, Response, RowError
 from spark_llm.text.excerpt import excerpt
@@ -129,17 +129,24 @@ _INPUT_REFUSED = re.compile(r"flagged_input|violates usage guidelines|SAFETY_CHE
 _LIMIT_AND_REQUEST = re.compile(r"\blimit:? (\d[\d,]{0,20})\b.{0,80}?\brequested:? (\d[\d,]{0,20})", re.IGNORECASE)
 
 
+def json_of(response: Response, float_hook: FloatHook | None = None) -> Any:  # noqa: ANN401 -- JSON, or a failure
+    """Return the document of a 2xx, or else the response's failure; `float_hook` reads its numbers."""
+    if not response.succeeded:
+        return failure_of(response)
+    try:
+        return read_json(response.body, float_hook)
+    except NotJSONError:
+        return invalid_response_failure(response, "the answer is not JSON")
+
+
 def document_of(response: Response, field: str, *, format_unsupported: bool = False) -> dict[str, Any] | Failure:
     """Return the document of a 2xx that has a list of objects in this field, or else the response's failure.
 
     `format_unsupported` goes into the failure of a document without that list.
     """
-    if not response.succeeded:
-        return failure_of(response)
-    try:
-        document = read_json(response.body)
-    except NotJSONError:
-        return invalid_response_failure(response, "the answer is not JSON")
+    document = json_of(response)
+    if isinstance(document, Failure):
+        return document
     if isinstance(document, dict):
         found = document.get(field)
         if isinstance(found, list) and found and all(isinstance(part, dict) for part in found):

@@ -24,6 +24,9 @@ _ROUTES = "/invocations, /chat/completions, /responses, /completions or /embeddi
 _WRONG_TASK = "the endpoint serves another task than the UDF's; `preflight(endpoint)` shows which."
 
 
+_FRAME = "(dataframe_split|instances)"  # fields of a custom model's request
+
+
 class HintRule(NamedTuple):
     """A hint, and the conditions under which an error gets it; a condition that is left out always holds."""
 
@@ -202,6 +205,17 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
     ),
     "invalid_request": (
         HintRule(
+            "the model's own code failed: check the names and types of the columns (upper and lower case differ, and a"
+            " single column has no name), and its server's log.",
+            message=r"error while evaluating the model|enforce schema|incompatible input|missing inputs",
+        ),
+        HintRule(
+            "the endpoint takes no columns, so it serves another task: use chat_udf, complete_udf or embed_udf;"
+            " `preflight(endpoint)` shows which.",
+            message=rf"(unknown|unrecognized|unexpected|unsupported|extra)\b.{{0,60}}\b{_FRAME}"
+            rf"|{_FRAME}\b.{{0,60}}(not permitted|extra inputs|unexpected|unknown|not supported)",
+        ),
+        HintRule(
             'the model is served at the Responses route: set Endpoint(…, api="responses").',
             message=NAMES_ROUTE.pattern,
             url=r"/(chat/completions|invocations)(\?|$)",
@@ -222,7 +236,8 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
             r"|is not supported|not permitted",
         ),
         HintRule(
-            "the server accepts no request of that size; lower Policy(batch_size=…), or shorten the text.",
+            "the server accepts no request of that size; lower Policy(max_request_mb=…), or send smaller images,"
+            " files or texts.",
             statuses=(413,),
         ),
         HintRule(
@@ -239,6 +254,10 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
         HintRule(
             "the server may take one text at a time; set Policy(batch_size=1).",
             message=r"vectors for \d+ inputs|the vectors' indexes",
+        ),
+        HintRule(
+            "the model must return one prediction for each row, in the rows' order.",
+            message=r"\d predictions for \d+ rows",
         ),
         HintRule("the server there may not be a model server; check the URL's host and path.", stops_all=True),
     ),

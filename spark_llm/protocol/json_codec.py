@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,10 +14,6 @@ _encode_rows = msgspec.json.Encoder(decimal_format="number").encode_lines
 _EVENT_DATA = re.compile(r"^data:[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
-
-
-Piece = bytes | memoryview
-Pieces = Iterator[Piece]  # of JSON: the bytes of media are copied once, into the body
 
 
 class NotJSONError(ValueError):
@@ -99,24 +95,3 @@ def write_rows(rows: Sequence[object]) -> list[bytes]:
     except UnicodeEncodeError:
         lines = _encode_rows(replace_surrogates(list(rows)))
     return lines.split(b"\n")[:-1]  # JSON has no line break, but each line ends in one
-
-
-def json_list(entries: Iterable[Pieces]) -> Pieces:
-    """Write a list of entries, each in pieces."""
-    separator = b"["
-    for pieces in entries:
-        yield separator
-        yield from pieces
-        separator = b","
-    yield b"[]" if separator == b"[" else b"]"
-
-
-def request_body(model: str | None, parameters: bytes, *fields: Piece) -> bytes:
-    """Write a request's body: the model, the parameters (a JSON object) and the task's `fields`.
-
-    Those are pieces of JSON, which are copied once.
-    """
-    head = [] if model is None else [b'"model":', write_json(model), b","]
-    if len(parameters) > len(b"{}"):
-        head += [parameters[1:-1], b","]
-    return b"".join([b"{", *head, *fields, b"}"])

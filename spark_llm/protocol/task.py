@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Protocol
 
+from spark_llm.protocol.bodies import RequestBody
 from spark_llm.protocol.parameters import is_repeatable
-from spark_llm.protocol.urls import is_databricks, is_serving
+from spark_llm.protocol.urls import is_databricks, is_gateway, is_serving
 from spark_llm.protocol.values import Failure, Item, Outcome, Response, Result, RowError
 
 # A wire format is a sum of flags. Each flag leaves out a feature that some servers do not know; 0 uses all features.
@@ -66,7 +67,9 @@ class Task(Protocol):
 
     def max_request_mb(self, url: str) -> float | None:
         """The largest request in MB that the server at a URL takes, where the user sets none; None: none is known."""
-        return 4 if is_databricks(url) or is_serving(url) else None  # of foundation and external models, and agents
+        return (
+            4 if is_databricks(url) or is_serving(url) or is_gateway(url) else None
+        )  # of foundation and external models, and agents
 
     @property
     def reports_tokens(self) -> bool:
@@ -89,7 +92,7 @@ class Task(Protocol):
         """Whether this input is never sent, and its result is null; by default all are sent, blank ones too."""
         return False
 
-    def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:
+    def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> RequestBody:
         """Write a request's body, for one item or for as many as `max_inputs` allows.
 
         Raises `UnsendableError` for what the wire format has no place for.

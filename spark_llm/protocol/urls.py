@@ -40,6 +40,11 @@ def is_serving(url: str) -> bool:
     return "/serving-endpoints/" in urlsplit(url).path
 
 
+def is_gateway(url: str) -> bool:
+    """Return whether the path is one of the gateway of Databricks, which takes a model's name of three parts."""
+    return "/ai-gateway/" in urlsplit(url).path
+
+
 def is_openai(url: str) -> bool:
     """Return whether the host belongs to OpenAI."""
     return bool(_OPENAI_HOSTS.search(_host(url)))

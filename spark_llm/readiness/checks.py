@@ -29,6 +29,10 @@ DESCRIBE_TIMEOUT_S = 10.0  # a description needs no model, and the checks can do
 NETWORK_CHECKS = ("credentials", "description", "request")
 _TASK_ERRORS: tuple[Kind, ...] = ("invalid_request", "invalid_response", "not_found")  # perhaps the wrong task
 _URL_ERRORS: tuple[Kind, ...] = ("invalid_request", "unauthorized", "not_found")  # perhaps the wrong URL
+_MAYBE_CUSTOM = (
+    "if it serves a custom model, check it with preflight(predict_udf(…)), or `spark-llm check NAME --task predict`;"
+    " else see what the message names."
+)
 _FOUND_ROUTE = 'it is served at /responses only; Endpoint(…, api="responses") saves each worker a refused request.'
 _UNREACHABLE: tuple[Kind, ...] = ("connection", "timeout")
 
@@ -124,7 +128,10 @@ class CheckRun:
             errors.append(outcome.error)
             if outcome.error.kind not in _TASK_ERRORS and outcome.error.status != 500:
                 break
-        self._add_failure("request", errors[0], self._hints.get(errors[0].kind, ""))
+        hint = self._hints.get(errors[0].kind, "")
+        if len(errors) > 1 and {error.kind for error in errors} == {"invalid_request"}:
+            hint = hint or _MAYBE_CUSTOM
+        self._add_failure("request", errors[0], hint)
 
     def _is_other(self, error: RowError) -> bool:
         """Return whether the description says that such a refusal is of another task, or another URL."""

@@ -10,6 +10,7 @@ from typing import TypeVar
 from spark_llm.auth.tokens import SignInError, Token, TokenKeeper
 from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.bodies import RequestBody
 from spark_llm.protocol.hints import with_hint
 from spark_llm.protocol.values import Failure, Response, RowError
 from spark_llm.transport.http import send_once
@@ -40,7 +41,7 @@ class ReadinessClient:
         """When the token ends, in seconds since 1970; infinity if neither the token nor its issuer says so."""
         return min(self._keeper.expires_at, Token.parse(self._keeper.token or "", time.time()).expires_at)
 
-    def send(self, method: str, url: str, body: bytes | None, timeout_s: float) -> Response:
+    def send(self, method: str, url: str, body: RequestBody | None, timeout_s: float) -> Response:
         """Send one request, and once more if a refused token can be replaced. Raises `SignInError`."""
         response = Response(0)
         for _ in range(2):

@@ -20,6 +20,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from spark_llm._version import __version__
+from spark_llm.protocol.bodies import RequestBody
 from spark_llm.protocol.masking import secrets_of
 from spark_llm.protocol.values import Response
 from spark_llm.transport.certificates import ssl_context
@@ -86,25 +87,27 @@ class HTTPClient:
             **_header_limits(),
         )
 
-    async def post(self, body: bytes, token: str | None, url: str | None = None) -> Response:
+    async def post(self, body: RequestBody, token: str | None, url: str | None = None) -> Response:
         """Send one body and return the complete answer, a time-out or a connection error.
 
         It goes to the client's URL, or to another `url` that differs from it in the path alone.
         """
         return await self._send("POST", body, token, self._url if url is None else URL(url, encoded=True))
 
-    async def send(self, method: str, body: bytes | None, token: str | None) -> Response:
+    async def send(self, method: str, body: RequestBody | None, token: str | None) -> Response:
         """Send one request with any method, and return as `post` does."""
         return await self._send(method, body, token, self._url)
 
-    async def _send(self, method: str, body: bytes | None, token: str | None, url: URL) -> Response:
+    async def _send(self, method: str, body: RequestBody | None, token: str | None, url: URL) -> Response:
         started = time.monotonic()
         status = 0
         headers, secrets = self._headers_for(token)
-        data: bytes | AsyncIterator[memoryview] | None = body
+        data: bytes | AsyncIterator[memoryview] | None = None
         if body is not None and len(body) > STREAMED_BYTES:
             headers, data = headers.copy(), _pieces(body)
             headers["Content-Length"] = str(len(body))
+        elif body is not None:
+            data = bytes(body)
         fault: Kind
         permanent = no_socket = False
         try:
@@ -171,11 +174,12 @@ class HTTPClient:
         return cached
 
 
-async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
+async def _pieces(body: RequestBody) -> AsyncIterator[memoryview]:
     """Yield a body without a copy of it; aiohttp waits until most of a piece is on its way."""
-    view = memoryview(body)
-    for start in range(0, len(body), _PIECE_BYTES):
-        yield view[start : start + _PIECE_BYTES]
+    for part in [body] if isinstance(body, bytes) else body:
+        view = memoryview(part)
+        for start in range(0, len(view), _PIECE_BYTES):
+            yield view[start : start + _PIECE_BYTES]
 
 
 def send_once(
@@ -183,7 +187,7 @@ def send_once(
     url: str,
     *,
     headers: Mapping[str, str],
-    body: bytes | None = None,
+    body: RequestBody | None = None,
     token: str | None = None,
     azure: bool = False,
     timeout_s: float = 30.0,

@@ -18,6 +18,7 @@ from spark_llm.errors import InputTypeError
 from spark_llm.protocol.values import Result, Row
 from spark_llm.udf.conversations import (
     CONVERSATION_TYPE,
+    MESSAGE_HINT,
     conversation_row,
     is_conversation,
     is_conversation_type,
@@ -27,6 +28,7 @@ from spark_llm.udf.slices import arrow_slices, is_list, is_text, pandas_slices, 
 from spark_llm.udf.spark_types import spark_name
 
 _VALUES = ("parsed", "prediction")  # fields of a result that hold a value of the user's type
+_ARRAY_NAMES = ("array<", "list", "ndarray")
 _BINARY_NAMES = ("binary", "bytes", "bytearray")
 _CASTS = "cast a number or a time with .cast('string'); write an array, a map or a struct with to_json()."
 
@@ -90,8 +92,10 @@ def prompt_from_cell(
     raise type_error(type(cell).__name__)
 
 
-def hint_for(found: str, otherwise: str) -> str:
-    """Return the hint for a column of the wrong type: for bytes where to put them."""
+def hint_for(found: str, otherwise: str, *, conversations: bool) -> str:
+    """Return the hint for a column of the wrong type: for bytes where to put them, for an array what a message has."""
+    if conversations and found.startswith(_ARRAY_NAMES):
+        return MESSAGE_HINT
     if found not in _BINARY_NAMES:
         return otherwise
     return 'chat_udf takes images, PDFs and audio in a field of its template, as in template="What is this? {photo}".'
@@ -101,7 +105,7 @@ def _type_error(found: str, *, conversations: bool) -> InputTypeError:
     accepted = f"one string column{f', or one of {CONVERSATION_TYPE}' if conversations else ''}"
     return InputTypeError(
         f"The UDF takes {accepted}; it was called on {found}.",
-        hint_for(found, _CASTS),
+        hint_for(found, _CASTS, conversations=conversations),
     )
 
 

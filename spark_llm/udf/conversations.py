@@ -19,6 +19,12 @@ from spark_llm.udf.slices import is_binary, is_list, is_text
 
 CONVERSATION_TYPE = "array<struct<role:string,content:string>>"
 
+MESSAGE_HINT = (
+    "a message is a struct with role and content, and may have parts array<struct<type:string,text:string,data:binary,"
+    "url:string>>, tool_calls array<struct<id:string,name:string,arguments:string>> and tool_call_id string; write any"
+    " other array with to_json()."
+)
+
 _PART_KINDS = ("text", "image", "file", "audio")
 _PART_VALUES = ("text", "data", "url")
 _REQUIRED = {"role", "content"}

@@ -52,21 +52,30 @@ def chat_udf(
 ) -> ModelUDF:
     """Return a UDF that asks a chat model about each row.
 
-    The column is a string (the user's message) or an `array<struct<role:string,content:string>>` (a conversation). A
-    null gives null and costs nothing. A row that fails carries its `error`, and the job goes on.
+    The column is a string (the user's message) or an `array<struct<role:string,content:string>>` (a conversation, whose
+    messages may also have `parts`, `tool_calls` and `tool_call_id`). A null gives null and costs nothing. A row that
+    fails carries its `error`, and the job goes on.
 
     >>> chat = chat_udf("my-endpoint", system="Answer in one word: is the review positive or negative?", max_tokens=8)
     >>> df.withColumn("mood", chat("review")).select("review", "mood.text", "mood.usage.total_tokens", "mood.error")
 
     A `template` writes the message from several columns, passed by name or as one struct with the template's fields.
-    Spark casts columns passed by name to strings; the fields of a struct must be strings. A null in any field makes
-    the row null. Braces in the data stay as they are. `system` is then a template of the same columns. A template of
-    one field alone also takes a conversation, and `system` becomes its first message.
+    Spark casts columns passed by name to strings; the fields of a struct must be strings, or binary. A null in any
+    field makes the row null. Braces in the data stay as they are. `system` is then a template of the same columns. A
+    template of one field alone also takes a conversation, and `system` becomes its first message.
 
     >>> brief = chat_udf("my-endpoint", template="Summarise {title} ({year}): {body}", system="Answer in {language}.")
     >>> df.withColumn("brief", brief(title="title", year="year", body=F.trim("body"), language=F.lit("Dutch")))
     >>> reply = chat_udf("my-endpoint", template="{turns}", system="You are {persona}.")
     >>> df.withColumn("reply", reply(turns="messages", persona="role"))
+
+    A field of the template whose column is BINARY is an image (PNG, JPEG, WebP, GIF), a PDF or audio (WAV, MP3), told
+    by its first bytes; `by_url` passes an image by its URL. The messages of a conversation may have `parts` of these.
+    What is none of them is the row's error `invalid_request`, without a request.
+
+    >>> inspect = chat_udf("my-endpoint", template="What is wrong here? {photo}")
+    >>> photos = spark.read.format("binaryFile").load("photos")
+    >>> photos.withColumn("fault", inspect(photo="content")).select("path", "fault.text", "fault.error")
 
     With `returns` the model answers in JSON, and the field `parsed` holds it as a struct with exact values. The request
     carries the type's JSON schema. If the first answer shows that the server does not know `response_format`, the

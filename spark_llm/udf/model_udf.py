@@ -196,12 +196,22 @@ class ModelUDF(LazyUDF):
     def _resolve_route(self, *, allow_sign_in: bool) -> Route:
         return self.endpoint.resolve(self._untyped.task.route, os.environ, PROVIDERS, allow_sign_in=allow_sign_in)
 
-    def __call__(self, column: Column | str | None = None, /, **columns: Column | str | by_url) -> Column:
+    def __call__(
+        self, column: Column | str | None = None, /, *more: Column | str, **columns: Column | str | by_url
+    ) -> Column:
         """Return the result column, a struct with the fields of `returnType`.
 
-        Raises `ConfigError` if `columns` are not the template's fields.
+        Raises `ConfigError` for `more` columns than one without names, and if `columns` are not the template's fields.
         """
+        if more:
+            raise ConfigError(
+                f"{self.__name__} was called on {1 + len(more)} columns without names.", self._how_to_call
+            )
         return self.tagged_column(self.argument(column, **columns))
+
+    @property
+    def _how_to_call(self) -> str:
+        return "call it on one column, or, with a template, on each of its fields by name."
 
     def argument(self, column: Column | str | None = None, /, **columns: Column | str | by_url) -> Column | str:
         """Return the one argument of Spark's UDF: the column, or the struct of the columns that fill the template."""
@@ -217,7 +227,7 @@ class ModelUDF(LazyUDF):
         if columns or column is None:
             raise ConfigError(
                 f"{self.__name__} was called on {'both one column and columns by name' if columns else 'no column'}.",
-                "call it on one column, or, with a template, on each of its fields by name.",
+                self._how_to_call,
             )
         return column
 

@@ -124,12 +124,16 @@ class PredictUDF(ModelUDF):
     >>> df.withColumn("risk", predict(age="age", text=F.trim("review"))).select("risk.prediction", "risk.error")
     """
 
+    @property
+    def _how_to_call(self) -> str:
+        return 'call it on one column, or on each of the model\'s by name, as in predict(age="age", text="review").'
+
     def argument(self, column: Column | str | None = None, /, **columns: Column | str | by_url) -> Column | str:
         """Return the one argument of Spark's UDF: the column, or the struct of the columns by name."""
         if (column is None) == (not columns):
             raise ConfigError(
                 f"predict_udf was called on {'both one column and columns by name' if columns else 'no column'}.",
-                'call it on one column, or on each of the model\'s by name, as in predict(age="age", text="review").',
+                self._how_to_call,
             )
         if column is not None:
             return column

@@ -147,10 +147,14 @@ def type_of(ddl: str, spark: SparkSession) -> DataType:
 
     Raises `ConfigError` with Spark's message for invalid DDL.
     """
+    example = 'write a type, as in "DOUBLE", or fields, as in "label STRING, score DOUBLE".'
     try:
         [field] = spark.createDataFrame([], f"`value` {ddl}").schema
     except Exception:  # noqa: BLE001 -- as below: the fields of a struct are no type, and invalid DDL raises there
-        return struct_of(ddl, spark)
+        try:
+            return struct_of(ddl, spark)
+        except ConfigError as error:
+            raise ConfigError(error.what, example) from None
     return field.dataType
 
 

@@ -222,7 +222,10 @@ def _field_error(name: str, found: str, prompt: PromptBuilder) -> InputTypeError
         "pass a number or a time by name in the call, which casts it, or cast it in the struct, in SQL with"
         " CAST(… AS STRING); write an array, a map or a struct with to_json()."
     )
-    return InputTypeError(f"The template's fields are strings{note}, and {name} is {found}.", hint_for(found, casts))
+    return InputTypeError(
+        f"The template's fields are strings{note}, and {name} is {found}.",
+        hint_for(found, casts, conversations=name == prompt.conversation_field),
+    )
 
 
 def _join(names: Iterable[str]) -> str:

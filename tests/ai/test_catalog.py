@@ -74,7 +74,7 @@ def test_every_prompt_can_be_sent(name: str, data: st.DataObject, content: str) 
     assert item is not None
     assert not isinstance(item, RowError)
     for wire_format in (0, PLAIN, FOLDED, PLAIN | FOLDED):
-        body = json.loads(task.encode([item], None, wire_format))
+        body = json.loads(bytes(task.encode([item], None, wire_format)))
         roles = {message["role"] for message in body["messages"]}
 
         assert ("response_format" in body) == (FUNCTIONS[name].typed and not wire_format & PLAIN)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from spark_llm import Endpoint, Policy
+from spark_llm.protocol.bodies import RequestBody
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.values import Answer, Item, Outcome, Response, Result, RowError, Usage
 from spark_llm.serving import Faults, LocalEndpoints
@@ -48,7 +49,7 @@ class Breaking(Chat):
         self._break("fallback_format")
         return super().fallback_format(items, wire_format, message)
 
-    def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:
+    def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> RequestBody:
         """Break as "encode"."""
         self._break("encode")
         return super().encode(items, model, wire_format)

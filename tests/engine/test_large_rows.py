@@ -27,7 +27,7 @@ def about(*media: Media) -> Item:
 
 @pytest.mark.waits
 def test_rows_wait_to_be_read_while_a_few_megabytes_are_unsent(endpoints: LocalEndpoints) -> None:
-    """Beside those in flight four rows of a megabyte are read; as they are sent, others are, to the end."""
+    """Beside those in flight eight rows of a megabyte are read; as they are sent, others are, to the end."""
     asked = engine(endpoints, policy=Policy(max_in_flight=2))
     ask(asked, [distinct(100)])  # past the opening
     read = 0
@@ -53,11 +53,11 @@ def test_rows_wait_to_be_read_while_a_few_megabytes_are_unsent(endpoints: LocalE
 
 
 @pytest.mark.waits
-def test_a_row_larger_than_that_is_read_by_itself(endpoints: LocalEndpoints) -> None:
+def test_a_row_larger_than_that_is_read_by_itself() -> None:
     """No row is too large to be read: one at a time is."""
-    rows = [[f"row {number} ".ljust(2 * MIN_BACKLOG_BYTES, "x")] for number in range(3)]
-
-    assert [None] * 3 == kinds(ask(engine(endpoints), rows))
+    rows = [[f"row {number} ".ljust(MIN_BACKLOG_BYTES + 1, "x")] for number in range(3)]
+    with stub_server({"POST /v1/chat/completions": (200, CHAT_RESPONSE)}) as server:
+        assert ["Hi"] * 3 == texts(ask(engine_at(Endpoint(f"{server.url}/v1", model="m")), rows))
 
 
 def test_media_are_freed_when_their_row_is_answered() -> None:
@@ -70,7 +70,7 @@ def test_media_are_freed_when_their_row_is_answered() -> None:
         for number in range(40):
             gc.collect()
             most = max(most, sum(reference() is not None for reference in alive))
-            media = media_of(PNG + bytes(MIN_BACKLOG_BYTES // 2) + bytes([number]))
+            media = media_of(PNG + bytes(2 * ROW_BYTES) + bytes([number]))
             alive.append(weakref.ref(media))
             yield [about(media)]
             del media
@@ -80,7 +80,24 @@ def test_media_are_freed_when_their_row_is_answered() -> None:
         results = ask(asked, rows())
 
     assert 40 == len(results)
-    assert most <= 6
+    assert most <= 1 + BACKLOG_ROWS // 2 + 1
+
+
+def test_an_image_beyond_the_limit_of_its_endpoint_is_not_sent(endpoints: LocalEndpoints) -> None:
+    """Its size in base64 counts: 30 MB become 40. One of 2 MB is within the 4 MB of Databricks."""
+    rows = [about(media_of(JPEG + bytes(mb * 2**20))) for mb in (30, 2)]
+    [too_large, answered] = ask(engine(endpoints), [rows])
+
+    assert too_large is not None
+    assert too_large.error is not None
+    assert ("invalid_request", 0, True) == (
+        too_large.error.kind,
+        too_large.requests,
+        "40 MB" in too_large.error.message,
+    )
+    assert answered is not None
+    assert None is not answered.text
+    assert 1 == endpoints.stats.requests
 
 
 def test_media_are_sent_and_bad_rows_are_not() -> None:

@@ -76,6 +76,39 @@ def test_requests_hold_as_many_rows_as_the_policy_says(served: ScoringServer) ->
     assert 2_000 < max(map(len, served.bodies)) <= 0.002 * 2**20
 
 
+def test_a_reader_of_a_few_rows_pays_for_a_few(served: ScoringServer) -> None:
+    """A LIMIT ends the stream after its first results: at most 128 rows of 5,000 were sent."""
+    results = engine_at(Endpoint(served.url), Policy(), DOUBLE).stream(DOUBLE, iter([rows(5_000)]))
+    first = [result for chunk in (next(results), next(results)) for result in chunk]
+    results.close()  # type: ignore[attr-defined]  # a generator
+
+    assert [0.0, 2.0, 4.0] == predictions(first)[:3]
+    assert sum(map(len, served.requests)) <= 128
+
+
+def test_the_last_results_have_their_flush_before_them(served: ScoringServer) -> None:
+    """A reader with enough shows at that flush; one after the end would let it go while the worker ends."""
+    at_once = list(engine_at(Endpoint(served.url), Policy(), DOUBLE).stream(DOUBLE, iter([rows(20)])))
+    chunks = list(engine_at(Endpoint(served.url), Policy(), DOUBLE).stream(DOUBLE, iter([rows(300)])))
+
+    assert [20] == [len(chunk) for chunk in at_once]
+    assert [] == chunks[-2]
+    assert [] != chunks[-1]
+
+
+def test_a_full_read_has_full_requests(served: ScoringServer) -> None:
+    """After a few doublings a request carries the 5,000 rows that it may: a large table takes few requests."""
+    results = engine_at(Endpoint(served.url), Policy(), DOUBLE).stream(
+        DOUBLE, iter([rows(100_000)[at : at + 10_000] for at in range(0, 100_000, 10_000)])
+    )
+    answered = sum(map(len, results))
+    sizes = sorted(map(len, served.requests), reverse=True)
+
+    assert 100_000 == answered
+    assert [5_000] * 15 == sizes[:15]
+    assert len(sizes) <= 35
+
+
 @pytest.mark.parametrize("bad", [[0], [499], [250], [7, 8, 400]])
 def test_a_bad_row_of_500_fails_alone(served: ScoringServer, bad: list[int]) -> None:
     """Its request is split until it stands alone; the others get their predictions, in order, and no stack trace."""

@@ -12,6 +12,7 @@ from spark_llm import Endpoint, Policy
 from spark_llm.auth.credentials import Bearer
 from spark_llm.endpoint.route import Route
 from spark_llm.engine.request_body import BodyWriter, unsendable_error
+from spark_llm.engine.request_spec import StreamJob
 from spark_llm.flow.batcher import MB, Indexed
 from spark_llm.flow.controller import FlowController
 from spark_llm.flow.negotiation import WireFormatNegotiation
@@ -57,7 +58,7 @@ def send(writer: BodyWriter, batches: list[list[Indexed]], batch_size: int = 1) 
     answered: list[int] = []
     while going := scheduler.ready(0.0):
         for request in going:
-            bodies.append(request.body or b"")
+            bodies.append(bytes(request.body or b""))
             answered += [number for number, _ in request.inputs]
             scheduler.on_answer(request, Answer([Result(text="a") for _ in request.inputs], None), 0.0, 0.1)
     refused = {number for request, _ in scheduler.unsendable for number, _ in request.inputs}
@@ -154,6 +155,21 @@ def test_the_default_limit_at_databricks_is_4_mb(endpoints: LocalEndpoints, rows
 
     assert ["invalid_request" if len(str(row)) > 1 else None for row in rows] == kinds(results)
     assert min(1, len(rows) - 1) == endpoints.stats.requests
+
+
+def test_the_gateway_has_the_limit_of_databricks() -> None:
+    """It stands at the workspace's host, whatever name that has."""
+    assert 4 == Chat().max_request_mb("http://127.0.0.1:8/ai-gateway/mlflow/v1/chat/completions")
+
+
+def test_a_body_that_is_refused_for_its_size_is_sent_once(endpoints: LocalEndpoints) -> None:
+    """No other format of the request is smaller, nor is it without the fields that name the job."""
+    allowed = engine(endpoints, "chat", Policy(max_request_mb=50))
+    job = StreamJob(attribution=b'"usage_context":{"job":"a"}')
+    results = [result for chunk in allowed.stream(Chat(), iter([["x" * 5 * MB]]), job) for result in chunk]
+
+    assert ["invalid_request"] == kinds(results)
+    assert {413: 1} == endpoints.stats.by_status
 
 
 def test_elsewhere_any_size_is_sent(endpoints: LocalEndpoints) -> None:

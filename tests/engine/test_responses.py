@@ -168,6 +168,7 @@ def test_what_has_no_place_there_ends_every_row_after_one_refusal(
     assert ["invalid_request"] * 50 == kinds(results)
     assert all('Endpoint(…, api="responses")' in message for message in messages)
     assert {CHAT: 1, RESPONSES: 0} == model.requests
+    assert 1 == sum(result.attempts for result in results)  # a request that is not sent is none
     assert [None] == kinds(asked(asks, ["row"]))
     asked(asks, distinct(5), task.__class__(parameters=task.parameters, n=task.n, system="Another."))
     assert {CHAT: 2, RESPONSES: 1} == model.requests

@@ -180,17 +180,12 @@ def test_small_rows_are_read_as_if_they_had_no_size(window: int, sizes: list[int
 @settings(max_examples=30)
 @given(st.integers(1, 64), st.lists(st.integers(0, 40_000_000), min_size=1, max_size=9), st.floats(0.01, 2.0))
 def test_large_rows_are_held_back_by_their_bytes(window: int, sizes: list[int], latency_s: float) -> None:
-    """Unsent rows have 4 MB, beyond the last slice that was read; all rows are sent, at full width."""
+    """Unsent rows have 8 MB, beyond the last slice that was read; all rows are sent, at full width."""
     reading = Reading(500, 500, window, lambda row: latency_s, row_bytes=lambda row: sizes[row % len(sizes)])
 
     assert 500 == reading.sent
     assert reading.most_unsent_bytes <= MIN_BACKLOG_BYTES + max(SLICE_BYTES, *sizes)
     assert reading.now <= 1.02 * Reading(500, 500, window, lambda row: latency_s).now + 2 * CHUNK_WAIT_S
-
-
-def test_a_first_request_is_always_allowed() -> None:
-    """Where a request carries more rows than the opening allows, one opens: whole, or of 512 rows."""
-    assert [28, 28, 64, 512] == [ReadAhead(0.0, batch).rows_to_read(0, batch, 0.0) for batch in (1, 28, 64, 5_000)]
 
 
 def test_rows_that_wait_are_bounded_whatever_the_window() -> None:
@@ -201,6 +196,13 @@ def test_rows_that_wait_are_bounded_whatever_the_window() -> None:
     assert 4 * SPAN_ROWS == read_ahead.rows_to_read(0, 32 * 5_000, 0.0)
     assert 0 == read_ahead.rows_to_read(2 * SPAN_ROWS, 32 * 5_000, 0.0)
     assert SPAN_ROWS == read_ahead.low_watermark(32 * 5_000, 0.0)[0]
+
+
+def test_the_opening_is_one_request_of_up_to_64_rows() -> None:
+    """A request that may carry thousands of rows begins small: `show(5)` must not pay for all of them."""
+    opened = [ReadAhead(0.0, batch).rows_to_read(0, batch, 0.0) for batch in (1, 28, 64, 2_048, 5_000)]
+
+    assert [28, 28, 64, 64, 64] == opened
 
 
 def test_the_first_results_leave_at_once() -> None:

@@ -34,7 +34,7 @@ SAID = st.one_of(
 
 def body_of(task: Chat, item: Item, wire_format: int) -> Any:  # noqa: ANN401 -- what JSON holds
     """Return a request's body, read again."""
-    return json.loads(task.encode([item], "m", wire_format))
+    return json.loads(bytes(task.encode([item], "m", wire_format)))
 
 
 def answer(text: str | None, finish_reason: str = "stop", error: RowError | None = None) -> Answer:

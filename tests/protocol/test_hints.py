@@ -131,7 +131,14 @@ CASES = [
     ),
     Case("invalid_request", 422, "messages: Field required", ELSEWHERE, TOKEN, False, "another task"),
     Case("invalid_request", 400, "Unsupported parameter: 'max_tokens'", ELSEWHERE, TOKEN, False, "extra_body"),
-    Case("invalid_request", 413, "413 Request Entity Too Large", ELSEWHERE, TOKEN, False, "batch_size"),
+    Case("invalid_request", 413, "413 Request Entity Too Large", ELSEWHERE, TOKEN, False, "max_request_mb"),
+    Case(
+        "invalid_request", 400, "an unexpected error while evaluating the model.", WORKSPACE, TOKEN, False, "own code"
+    ),
+    Case("invalid_request", 400, "Model is missing inputs ['age'].", ELSEWHERE, "", True, "upper and lower case"),
+    Case("invalid_request", 400, 'unknown field "dataframe_split"', WORKSPACE, TOKEN, True, "chat_udf"),
+    Case("invalid_request", 422, "dataframe_split: Extra inputs are not permitted", ELSEWHERE, "", True, "chat_udf"),
+    Case("invalid_response", 200, "1 predictions for 3 rows", ELSEWHERE, TOKEN, True, "one prediction for each row"),
     Case("invalid_request", 400, "no", ELSEWHERE, TOKEN, True, "which task the endpoint serves"),
     Case("invalid_response", 200, "the answer is not JSON: Sign In", ELSEWHERE, TOKEN, True, "not be a model server"),
     Case("invalid_response", 200, "dimensions=2 was requested, and", ELSEWHERE, TOKEN, True, "leave dimensions out"),

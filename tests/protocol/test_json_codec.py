@@ -12,7 +12,6 @@ from spark_llm.protocol.json_codec import (
     read_json,
     read_object,
     replace_surrogates,
-    request_body,
     write_json,
 )
 from tests.support.strategies import JSON, TEXTS
@@ -64,14 +63,3 @@ def test_replaced_surrogates_leave_a_text_of_the_same_length(text: str) -> None:
 
     assert len(text) == len(replaced)
     assert replaced == replaced.encode("utf-8").decode("utf-8")
-
-
-@given(st.none() | TEXTS, st.dictionaries(st.sampled_from(["a", "b"]), JSON), TEXTS)
-def test_a_request_body_has_the_model_the_parameters_and_the_fields(
-    model: str | None, parameters: dict[str, Any], text: str
-) -> None:
-    """There is no field `model` without a model."""
-    body = json.loads(request_body(model, write_json(parameters), b'"input":' + write_json(text)))
-    expected = {**({} if model is None else {"model": model}), **parameters, "input": text}
-
-    assert json.loads(write_json(expected)) == body

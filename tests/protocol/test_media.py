@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from spark_llm.protocol.bodies import Body
 from spark_llm.protocol.media import Media, MediaError, media_at, media_of
 from tests.support.media import MP3
 from tests.support.parts import FILES, JPEG, UNKNOWN
@@ -91,7 +92,7 @@ def test_a_server_cannot_get_these_urls(url: str) -> None:
 @given(st.binary())
 def test_a_data_url_has_the_bytes(data: bytes) -> None:
     """Its pieces are one JSON string."""
-    text = b"".join(Media("image", "image/gif", data).data_url).decode()
+    text = bytes(Body(Media("image", "image/gif", data).data_url)).decode()
 
     assert f'"data:image/gif;base64,{base64.b64encode(data).decode()}"' == text
 

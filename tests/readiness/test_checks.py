@@ -821,6 +821,16 @@ def test_a_custom_model_is_asked_without_rows(*, refuses: bool) -> None:
     assert [[]] == server.requests
 
 
+def test_a_custom_model_without_its_task_is_hinted_at() -> None:
+    """It refuses a chat, a text and a prompt alike; the hint says how to check it."""
+    with LocalEndpoints({"score": list}) as endpoints:
+        report = preflight(at(endpoints, "score"))
+
+    assert "request" == failed_check(report).name
+    assert "preflight(predict_udf(…))" in failed_check(report).hint
+    assert "--task predict" in failed_check(report).hint
+
+
 def test_a_chat_endpoint_is_no_custom_model(endpoints: LocalEndpoints) -> None:
     """The request fails, and the hint names the task that the endpoint serves."""
     report = preflight(predict_udf(at(endpoints), returns=DoubleType()))

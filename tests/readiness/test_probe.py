@@ -27,7 +27,7 @@ FIELDS = st.dictionaries(
 def bodies(task: Task) -> list[dict[str, object]]:
     """Return the requests of a task's probes, without the input."""
     requests = [
-        json.loads(probe.encode(sample_inputs(probe), None, wire_format)) for probe, wire_format in probes(task)
+        json.loads(bytes(probe.encode(sample_inputs(probe), None, wire_format))) for probe, wire_format in probes(task)
     ]
     return [{name: value for name, value in body.items() if name not in ("messages", "prompt")} for body in requests]
 
@@ -64,7 +64,7 @@ def test_the_probes_and_their_order(task: Task, expected: list[dict[str, object]
 def test_probes_of_the_responses_route_have_its_least_limit(parameters: bytes, limits: list[int | None]) -> None:
     """It takes no fewer tokens than 16, and has one name for the limit."""
     requests = [
-        json.loads(probe.encode([SAMPLE], None, wire_format))
+        json.loads(bytes(probe.encode([SAMPLE], None, wire_format)))
         for probe, wire_format in probes(Chat(parameters=parameters), RESPONSES)
     ]
 

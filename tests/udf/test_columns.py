@@ -262,6 +262,14 @@ def test_a_column_of_bytes_raises_with_a_hint(conversations: bool) -> None:  # n
             reader(column, conversations=conversations)
 
 
+def test_an_array_that_is_no_conversation_raises_with_the_fields_of_a_message() -> None:
+    """Which of them is wrong is seen by their types."""
+    image = [{"role": "user", "content": None, "parts": [b"a"]}]
+    for reader, column in ((read, pa.array([image])), (read_pandas, pd.Series([image]))):
+        with pytest.raises(InputTypeError, match=r"Hint: a message is .* parts array<struct<type:string,.* tool_calls"):
+            reader(column, conversations=True)
+
+
 def test_only_a_chat_takes_conversations() -> None:
     """Embeddings and completions refuse conversations."""
     column = pa.array([[{"role": "user", "content": "Hi"}]], pa.list_(MESSAGE))

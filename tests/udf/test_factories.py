@@ -23,7 +23,7 @@ class LookUp(BaseModel):
 
 def body(udf: ModelUDF) -> dict[str, Any]:
     """Return a request of a chat."""
-    found: dict[str, Any] = json.loads(udf.codec.encode(["?"], None, 0))
+    found: dict[str, Any] = json.loads(bytes(udf.codec.encode(["?"], None, 0)))
     return found
 
 

@@ -18,7 +18,8 @@ from pyspark.sql.types import (
 )
 from pyspark.sql.types import DataType as SparkType
 
-from spark_llm import ConfigError, Policy, predict_udf, schemas
+from spark_llm import ConfigError, Endpoint, Policy, chat_udf, embed_udf, predict_udf, schemas
+from spark_llm.udf.model_udf import ModelUDF
 
 URL = "http://127.0.0.1:9/invocations"
 
@@ -67,6 +68,26 @@ def test_an_endpoint_of_another_route_is_refused() -> None:
     """A URL of chat takes no rows."""
     with pytest.raises(ConfigError, match=r"serves /chat/completions, but this UDF sends requests to /invocations"):
         predict_udf("https://host/v1/chat/completions", returns=DoubleType())
+
+
+@pytest.mark.parametrize("model", ["m", None])
+def test_a_base_url_has_no_custom_models(model: str | None) -> None:
+    """It has the routes of OpenAI alone, with a model or without."""
+    with pytest.raises(ConfigError, match=r"https://api\.openai\.com/v1.*Hint: .*http://host:5000/invocations"):
+        predict_udf(Endpoint("https://api.openai.com/v1", model=model), returns=DoubleType())
+
+
+def test_a_model_of_the_ai_gateway_is_no_custom_model() -> None:
+    """The gateway has no route for columns."""
+    with pytest.raises(ConfigError, match=r"'system\.ai\.x'.*serves no custom model.* Hint: "):
+        predict_udf("system.ai.x", returns=DoubleType())
+
+
+@pytest.mark.parametrize("udf", [predict_udf(URL, returns=DoubleType()), chat_udf(URL), embed_udf(URL)], ids=str)
+def test_two_columns_without_names_are_refused(udf: ModelUDF) -> None:
+    """The message says how to call it, and it comes before any session is needed."""
+    with pytest.raises(ConfigError, match=r"was called on 2 columns without names\. Hint: "):
+        udf("a", "b")
 
 
 def test_it_prints_its_type_and_no_secret() -> None:

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pyspark.sql import DataFrame, Row
 
 from spark_llm.metering.operations import ANSWERED, BUCKETS, DURATION_BOUNDS_MS, TOKEN_BOUNDS, Histogram, Operations
+from spark_llm.monitoring.telemetry import conventions
 from spark_llm.monitoring.telemetry.failures import FailedRow
 from spark_llm.protocol.identifiers import quoted
-from spark_llm.protocol.values import Usage
 from spark_llm.usage.answers import AnswerColumn
 
-_TOKENS = Usage._fields[:-1]
+_TOKENS = tuple(conventions.USAGE)
 _DURATION, *_COUNTED = "latency_ms", "prompt_tokens", "completion_tokens"
 
 

@@ -16,11 +16,6 @@ def parts_of(message: Message | None) -> list[Part] | None:
     return content if isinstance(content, list) else None
 
 
-def media_in(item: Item) -> Iterator[Media]:
-    """Yield all media of an item."""
-    yield from (part for part in _parts_in(item) if isinstance(part, Media))
-
-
 def item_bytes(item: Item) -> int:
     """Return about how many bytes of memory the texts and media of an item take: one for each character."""
     if isinstance(item, (str, bytes)):

@@ -5,6 +5,7 @@ Wire format: the OpenAI chat completions request, as Databricks Model Serving do
 """
 
 from spark_llm.errors import HINT
+from spark_llm.protocol.bodies import Pieces, json_list
 from spark_llm.protocol.chat.content import parts_of
 from spark_llm.protocol.chat.conversation import (
     conversation_of,
@@ -13,7 +14,7 @@ from spark_llm.protocol.chat.conversation import (
     without_system_messages,
 )
 from spark_llm.protocol.chat.tool_calls import wire_message
-from spark_llm.protocol.json_codec import Pieces, json_list, write_json
+from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.task import UnsendableError
 from spark_llm.protocol.values import Content, Message, Part
 

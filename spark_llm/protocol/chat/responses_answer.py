@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from spark_llm.protocol.choices import ContentOfChoice, read_groups
-from spark_llm.protocol.failures import failure_of, invalid_response_failure, is_error
+from spark_llm.protocol.failures import failure_of, invalid_response_failure, is_error, json_of
 from spark_llm.protocol.fields import string_of
-from spark_llm.protocol.json_codec import NotJSONError, read_json
-from spark_llm.protocol.values import Outcome, Response, RowError
+from spark_llm.protocol.values import Failure, Outcome, Response, RowError
 
 # The codes of a failed response that are about the request; all others are about the server.
 _CODES_OF_REQUESTS = re.compile(r"image|invalid_prompt|policy|invalid_request|context_length|invalid_value")
@@ -48,12 +47,9 @@ def read_response(response: Response, content_of_choice: ContentOfChoice) -> Out
     `failed` comes under 200, with an error that is classified as any other. Reasoning and items of a server's own tools
     are left out.
     """
-    if not response.succeeded:
-        return failure_of(response)
-    try:
-        document = read_json(response.body)
-    except NotJSONError:
-        return invalid_response_failure(response, "the answer is not JSON")
+    document = json_of(response)
+    if isinstance(document, Failure):
+        return document
     output = document.get("output") if isinstance(document, dict) else None
     if isinstance(document, dict) and (document.get("status") == "failed" or is_error(document)):
         return failure_of(response, _error_of(document))

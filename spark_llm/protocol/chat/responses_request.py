@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from spark_llm.errors import HINT, ConfigError
+from spark_llm.protocol.bodies import Pieces, RequestBody, json_list, request_body
 from spark_llm.protocol.chat.conversation import (
     conversation_of,
     join_instructions,
     with_instructions,
     without_system_messages,
 )
-from spark_llm.protocol.json_codec import Pieces, json_list, read_json, request_body, write_json
+from spark_llm.protocol.json_codec import read_json, write_json
 from spark_llm.protocol.task import UnsendableError
 from spark_llm.protocol.values import Content, Message, Part
 
@@ -119,7 +120,7 @@ def _tool(tool: Any) -> Any:  # noqa: ANN401 -- as above
 
 def responses_body(
     model: str | None, parameters: ResponsesParameters, text_format: bytes | None, conversation: Pieces
-) -> bytes:
+) -> RequestBody:
     """Write a request's body: `text_format` is a member of its field `text`.
 
     Raises `UnsendableError` as `input_fields` does.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from spark_llm.errors import HINT, ConfigError
+from spark_llm.protocol.bodies import RequestBody, request_body
 from spark_llm.protocol.chat.conversation import conversation_of, is_instruction
 from spark_llm.protocol.chat.messages import messages_field
 from spark_llm.protocol.chat.reasoning import split_reasoning
@@ -21,7 +22,6 @@ from spark_llm.protocol.chat.tool_calls import correction, defect_of, read_calls
 from spark_llm.protocol.choices import TOOL_CALL, ChoiceContent, read_choices
 from spark_llm.protocol.fields import string_of, text_of
 from spark_llm.protocol.finish_reason import ending_of
-from spark_llm.protocol.json_codec import request_body
 from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
 from spark_llm.protocol.task import FOLDED, PLAIN, RESPONSES, Task, UnsendableError
 from spark_llm.protocol.values import Answer, Content, Failure, Item, Outcome, Prompt, Response, Result, RowError
@@ -81,7 +81,7 @@ class Chat(Task):
             return wire_format | FOLDED
         return None if wire_format & PLAIN or self._parts(item)[2] is None else wire_format | PLAIN
 
-    def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> bytes:
+    def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> RequestBody:
         """Write one conversation; its own system message takes the place of `system`."""
         (item,) = items
         content, system, output = self._parts(item)

@@ -77,12 +77,15 @@ def _of_model(model: Any, path: str) -> dict[str, Any]:  # noqa: ANN401 -- a mod
     """Return the function of a pydantic model: its name, its own docstring, and its fields as arguments."""
     _check_name(model.__name__, path)
     about = cleandoc(vars(model).get("__doc__") or "")
-    schema = (
-        read_json(StructuredOutput(model.__name__, shape_of_model(model)).schema)
-        if model.model_fields
-        else _NO_ARGUMENTS
-    )
+    schema = _arguments_of_model(model) if model.model_fields else _NO_ARGUMENTS
     return {"name": model.__name__, **({"description": about} if about else {}), "parameters": schema}
+
+
+def _arguments_of_model(model: Any) -> dict[str, Any]:  # noqa: ANN401 -- as above
+    """Return the schema of a model's fields; one with a default may be left out."""
+    schema: dict[str, Any] = read_json(StructuredOutput(model.__name__, shape_of_model(model)).schema)
+    fields = zip(schema["properties"], model.model_fields.values(), strict=True)
+    return {**schema, "required": [name for name, field in fields if field.is_required()]}
 
 
 def _check_name(name: object, path: str) -> None:
@@ -119,9 +122,9 @@ def _check_schema(schema: object, path: str, *, root: bool = False) -> None:
 
 def _choice(choice: object, names: Sequence[str]) -> object:
     if not isinstance(choice, str) or choice not in (*MODES, *names):
-        otherwise = f"it is one of {', '.join(MODES)}, or the name of a tool: {column_list(names)}."
-        hint = did_you_mean(choice, [*MODES, *names], otherwise=otherwise)
-        raise ConfigError(f"tool_choice={_shown(choice)} names no tool.", hint)
+        near = did_you_mean(choice, names, otherwise="")
+        known = f"it is one of {', '.join(MODES)}, or the name of a tool: {column_list(names)}."
+        raise ConfigError(f"tool_choice={_shown(choice)} names no tool.", f"{near} {known}".lstrip())
     return choice if choice in MODES else {"type": "function", "function": {"name": choice}}
 
 

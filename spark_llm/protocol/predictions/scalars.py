@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from spark_llm.errors import HINT
 from spark_llm.protocol.structured.schema import Number
 from spark_llm.text.excerpt import excerpt
 
@@ -25,7 +26,9 @@ _MAX_FLOAT = 3.4028234663852886e38
 _BITS = {"byte": 8, "short": 16, "integer": 32, "long": 64}
 _NAMES = {"byte": "TINYINT", "short": "SMALLINT", "integer": "INT", "long": "BIGINT"}
 _FOUND_CHARACTERS = 60
+_FIELDS_CHARACTERS = 150
 _REASON_CHARACTERS = 300
+_NAME_THEM = "give the fields of returns= the names that the model gives them; upper and lower case differ."
 NONE = type(None)
 
 
@@ -43,7 +46,7 @@ class MisfitError(ValueError):
 
     def within(self, path: str) -> "MisfitError":
         """Return the same error, seen from outside."""
-        return MisfitError(self.expected, self.value, path + self.path)
+        return type(self)(self.expected, self.value, path + self.path)
 
     def __str__(self) -> str:
         try:
@@ -53,6 +56,16 @@ class MisfitError(ValueError):
             found = "something else"
         place = f" at {self.path.lstrip('.')}" if self.path else ""
         return excerpt(f"{self.expected} is expected{place}, and it is {found}", _REASON_CHARACTERS)
+
+
+class MissingError(MisfitError):
+    """An object without an expected field."""
+
+    def __str__(self) -> str:
+        place = f" at {self.path.lstrip('.')}" if self.path else ""
+        found = excerpt(", ".join(map(repr, self.value)) if isinstance(self.value, dict) else "", _FIELDS_CHARACTERS)
+        what = excerpt(repr(self.expected), _FOUND_CHARACTERS)
+        return f"the field {what} is missing{place}: there is {found or 'none'}.{HINT}{_NAME_THEM}"
 
 
 class Column(NamedTuple):

@@ -12,9 +12,10 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from spark_llm.protocol.failures import failure_of, invalid_response_failure
+from spark_llm.protocol.bodies import request_body
+from spark_llm.protocol.failures import failure_of, invalid_response_failure, json_of
 from spark_llm.protocol.fields import header_of
-from spark_llm.protocol.json_codec import NotJSONError, read_json, request_body, write_json
+from spark_llm.protocol.json_codec import read_json, write_json
 from spark_llm.protocol.masking import without_secrets
 from spark_llm.protocol.predictions.scalars import Misfit
 from spark_llm.protocol.predictions.values import float_hook, read_predictions
@@ -104,12 +105,9 @@ class Predict(Task):
 
     def _found(self, response: Response) -> Any:  # noqa: ANN401 -- any JSON value, or a failure
         """Return what a response has as predictions, or its failure."""
-        if not response.succeeded:
-            return failure_of(response)
-        try:
-            document = read_json(response.body, float_hook(self.returns))
-        except NotJSONError:
-            return invalid_response_failure(response, "the answer is not JSON")
+        document = json_of(response, float_hook(self.returns))
+        if isinstance(document, Failure):
+            return document
         fields = document if isinstance(document, dict) else {}
         for name in _ANSWERS:
             if name in fields:

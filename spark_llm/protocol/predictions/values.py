@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from spark_llm.protocol.json_codec import FloatHook
-from spark_llm.protocol.predictions.scalars import NONE, SCALARS, Column, Convert, MisfitError, decimals
+from spark_llm.protocol.predictions.scalars import NONE, SCALARS, Column, Convert, MisfitError, MissingError, decimals
 from spark_llm.protocol.structured.schema import Array, Enumeration, Map, Nullable, Number, Scalar, Shape, Struct, walk
 
 _MISSING_TIME = "NaT"
@@ -100,12 +100,14 @@ def _map(values: Column) -> Convert:
 
 def _struct(shape: Struct) -> Convert:
     fields = [(field.name, _column_of(field.shape).convert) for field in shape.fields]
-    names = {field.name for field in shape.fields}
 
     def convert(value: Any) -> Any:  # noqa: ANN401 -- any JSON value
-        if not isinstance(value, dict) or names.isdisjoint(value):
+        if not isinstance(value, dict):
             raise MisfitError(f"an object with the fields {', '.join(name for name, _ in fields)}", value)
-        return {name: _at(f".{name}", read, value.get(name)) for name, read in fields}
+        for name, _ in fields:
+            if name not in value:  # misspelt, and no null: a model writes that
+                raise MissingError(name, value)
+        return {name: _at(f".{name}", read, value[name]) for name, read in fields}
 
     return convert
 

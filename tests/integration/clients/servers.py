@@ -26,11 +26,12 @@ CONTEXT = 2048  # tokens over both of llama.cpp's slots
 TIMEOUT_S = 30
 
 ALL = ("chat", "completions", "embeddings")
-CHATS = ("tools", "responses")  # chats in another form
-WHOLE, WITH_TOOLS = (*ALL, *CHATS), (*ALL, "tools")
+MORE = ("images", "tools")  # what else a chat takes
+CHATS = (*MORE, "responses")  # chats in another form
+WHOLE, AT_CHAT = (*ALL, *CHATS), (*ALL, *MORE)
 PREDICTIONS = "predictions"  # of custom models
 COLUMNS = (*WHOLE, PREDICTIONS)  # of the page's table
-OWN_URL = (*WITH_TOOLS, PREDICTIONS)
+OWN_URL = (*AT_CHAT, PREDICTIONS)
 CHAT_AND_EMBEDDINGS = ("chat", "embeddings")
 LOCAL, YAML, SERVER, SCORING, LLAMA = (
     "`LocalEndpoints`",
@@ -53,18 +54,18 @@ SERVERS: dict[str, dict[str, tuple[str, ...]]] = {
         "/v1/{route}": WHOLE,
         "/ai-gateway/mlflow/v1": WHOLE,
         "/openai/v1": WHOLE,
-        "/openai/deployments/{name}/{route}?api-version=2024-10-21": WITH_TOOLS,
+        "/openai/deployments/{name}/{route}?api-version=2024-10-21": AT_CHAT,
         "/openai/{route}?api-version=2025-04-01-preview": ("responses",),
     },
     YAML: {
-        "/gateway/{name}/invocations": WITH_TOOLS,
-        "/endpoints/{name}/invocations": WITH_TOOLS,
-        "/v1": WITH_TOOLS,
+        "/gateway/{name}/invocations": AT_CHAT,
+        "/endpoints/{name}/invocations": AT_CHAT,
+        "/v1": AT_CHAT,
     },
     SERVER: {
-        "/gateway/{name}/mlflow/invocations": (*CHAT_AND_EMBEDDINGS, "tools"),
-        "/gateway/databricks-{name}/mlflow/invocations": (*CHAT_AND_EMBEDDINGS, "tools"),
-        "/gateway/mlflow/v1": ("chat", "tools"),
+        "/gateway/{name}/mlflow/invocations": (*CHAT_AND_EMBEDDINGS, *MORE),
+        "/gateway/databricks-{name}/mlflow/invocations": (*CHAT_AND_EMBEDDINGS, *MORE),
+        "/gateway/mlflow/v1": ("chat", *MORE),
         "/gateway/openai/v1": (*CHAT_AND_EMBEDDINGS, *CHATS),
         "/gateway/proxy/{name}/v1/{route}": WHOLE,
     },
@@ -91,13 +92,13 @@ class RunningServer(NamedTuple):
 
     def endpoint(self, url_template: str, task: str, name: str | None = None) -> Endpoint:
         """Return the endpoint at a URL, for one task; a URL with {route} has the route of a chat itself."""
-        name = name or NAMES["chat" if task == "tools" else task]
+        name = name or NAMES["chat" if task in MORE else task]
         api: Literal["responses"] | None = (
             "responses" if task == "responses" and "{route}" not in url_template else None
         )
         if url_template == "{name}":
             return Endpoint(name, api=api)
-        route = ROUTES["chat"] if task == "tools" else ROUTES.get(task, task)
+        route = ROUTES["chat"] if task in MORE else ROUTES.get(task, task)
         filled = url_template.format(name=name, route=route, workspace=self.workspace)
         model = None if url_template.endswith("/invocations") else name
         token = self.client if "{workspace}" in url_template else self.token

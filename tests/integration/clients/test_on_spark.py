@@ -2,11 +2,15 @@
 
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from spark_llm import chat_udf, complete_udf, embed_udf
-from spark_llm.serving import LocalEndpoints, echo_vector
+from spark_llm.serving import LocalEndpoints, echo_media, echo_vector
 from tests.integration.clients.conftest import FindServer
 from tests.integration.clients.servers import LLAMA, LOCAL, YAML
+from tests.support.media import image
+
+LOOK_UP = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -46,6 +50,45 @@ def test_the_three_udfs_fill_a_table(
     assert [None] * 3 == list(rows[1])
     assert [None] * 6 == [answer.error for each in (rows[0], rows[2]) for answer in each]
     assert (6, {200}) == (endpoints.stats.rows_answered, set(endpoints.stats.by_status))
+
+
+@pytest.mark.parametrize("udfs", ["arrow", "pandas"])
+@pytest.mark.parametrize("url_template", ["/serving-endpoints", "/v1", "/ai-gateway/mlflow/v1"])
+def test_images_tools_and_responses_fill_a_table(
+    url_template: str, udfs: str, spark: SparkSession, find_server: FindServer, endpoints: LocalEndpoints
+) -> None:
+    """Columns of each kind have the exact answers, and their tokens are those that the endpoint counted."""
+    running, png = find_server(LOCAL), image()
+    look = chat_udf(running.endpoint(url_template, "images"), template="{word} {photo}")
+    call = chat_udf(running.endpoint(url_template, "tools"), tools=[LOOK_UP])
+    respond = chat_udf(running.endpoint(url_template, "responses"), template="{word} {photo}", tools=[LOOK_UP])
+    table = spark.createDataFrame(
+        [("call look_up {}", png), (None, None), ("green", png)], "word string, photo binary"
+    ).coalesce(1)
+    columns = {
+        "i": (look, F.struct("word", "photo")),
+        "t": (call, F.col("word")),
+        "r": (respond, F.struct("word", "photo")),
+    }
+    asked = [
+        (udf if udfs == "arrow" else udf.for_version("3.5.0"))(argument).alias(name)
+        for name, (udf, argument) in columns.items()
+    ]
+    rows = table.select(*asked).collect()
+
+    seen = echo_media(png).text
+    assert [f"call look_up {{}} {seen}", f"green {seen}"] == [rows[0].i.text, rows[2].i.text]
+    assert (None, "look_up", "green", None) == (
+        rows[0].t.text,
+        rows[0].t.tool_calls[0].name,
+        rows[2].t.text,
+        rows[2].t.tool_calls,
+    )
+    assert f"green {seen}" == rows[2].r.text
+    answers = [answer for row in (rows[0], rows[2]) for answer in row]
+    assert [None] * 6 == [answer.error for answer in answers]
+    assert endpoints.stats.total_tokens == sum(answer.usage.total_tokens for answer in answers)
+    assert {200} == set(endpoints.stats.by_status)
 
 
 @pytest.mark.models

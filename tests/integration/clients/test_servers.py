@@ -11,15 +11,17 @@ from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.chat.tools import tool_parameters
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.media import media_at, media_of
 from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Result, ToolCall
-from spark_llm.serving import Echo, Faults, LocalEndpoints, ServingEndpoint, echo_vector
+from spark_llm.serving import Echo, Faults, LocalEndpoints, ServingEndpoint, echo_media, echo_vector
 from tests.integration.clients.client import ENDPOINTS, ROUTES, TIMEOUT_S
 from tests.integration.clients.conftest import FindServer
 from tests.integration.clients.gateways import LIMITED, PATIENT
-from tests.integration.clients.servers import ALL, CHATS, LLAMA, LOCAL, SERVER, SERVERS, YAML, local
+from tests.integration.clients.servers import ALL, LLAMA, LOCAL, MORE, PREDICTIONS, SERVER, SERVERS, YAML, local
 from tests.support.asking import CHAT, ask, distinct, kinds, texts
+from tests.support.media import image
 
 TASKS: dict[str, Task] = {
     "chat": Chat(),
@@ -48,7 +50,7 @@ def cells(*servers: str, marks: tuple[pytest.MarkDecorator, ...] = ()) -> list[A
         for server in servers
         for url_template, tasks in SERVERS[server].items()
         for task in tasks
-        if task != "tools"
+        if task not in (*MORE, PREDICTIONS)
     ]
 
 
@@ -93,20 +95,18 @@ def test_every_row_is_answered_and_billed(
     assert ([name], 2) == (list(endpoints.stats.endpoints), endpoints.stats.rows_answered)
 
 
-def calling(*servers: str, marks: tuple[pytest.MarkDecorator, ...] = ()) -> list[Any]:
-    """Return the tested combinations with tools: URLs of these servers with both forms of a chat."""
+def forms(column: str) -> list[Any]:
+    """Return the tested combinations of a column of chats: URLs with both forms of a chat."""
     return [
-        pytest.param(server, url_template, task, marks=marks)
-        for server in servers
+        pytest.param(server, url_template, task, marks=() if server == LOCAL else pytest.mark.slow)
+        for server in (LOCAL, YAML, SERVER)
         for url_template, tasks in SERVERS[server].items()
-        for task in CHATS
+        for task in (column, "responses")
         if task in tasks
     ]
 
 
-@pytest.mark.parametrize(
-    ("server", "url_template", "task"), [*calling(LOCAL), *calling(YAML, SERVER, marks=(pytest.mark.slow,))]
-)
+@pytest.mark.parametrize(("server", "url_template", "task"), forms("tools"))
 def test_a_tool_is_called(
     server: str, url_template: str, task: str, find_server: FindServer, endpoints: LocalEndpoints
 ) -> None:
@@ -127,6 +127,24 @@ def test_a_tool_is_called(
     assert "That call cannot be read" in str(again and again.text)  # `Echo` repeats what asks again
     assert [1, 1, 2, 1] == [each.attempts for each in results if each]
     assert endpoints.stats.total_tokens == sum(each.usage.total_tokens or 0 for each in results if each and each.usage)
+
+
+@pytest.mark.parametrize(("server", "url_template", "task"), forms("images"))
+def test_an_image_is_a_part(
+    server: str, url_template: str, task: str, find_server: FindServer, endpoints: LocalEndpoints
+) -> None:
+    """An image travels as its bytes or by its URL, between texts, and its tokens are counted."""
+    png, at = image(), "https://images.example/1.png"
+    row: Any = [{"role": "user", "content": ["See ", media_of(png), " and ", media_at(at)]}]
+    (answer,) = ask(find_server(server).engine(url_template, task, CHAT), [[row]], CHAT)
+
+    assert answer is not None
+    assert answer.error is None
+    assert f"See {echo_media(png).text} and {echo_media(at).text}" == answer.text
+    assert answer.usage is not None
+    assert endpoints.stats.total_tokens == answer.usage.total_tokens
+    if task == "images":  # the Responses API tells no such count
+        assert 0 < endpoints.stats.image_tokens == answer.usage.image_tokens
 
 
 @pytest.mark.parametrize(

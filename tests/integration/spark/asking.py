@@ -17,6 +17,7 @@ from tests.conftest import ROOT
 from tests.support.formats import FORMAT
 
 Ask = Callable[[ModelUDF], Callable[[str | Column], Column]]
+Fill = Callable[[ModelUDF], Callable[..., Column]]
 Run = Callable[..., tuple[int, EnrichReport]]
 
 

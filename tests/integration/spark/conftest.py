@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
     from spark_llm.enrich.report import EnrichReport
-    from tests.integration.spark.asking import Ask, Run
+    from spark_llm.udf.model_udf import ModelUDF
+    from tests.integration.spark.asking import Ask, Fill, Run
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -45,6 +46,17 @@ def _is_repeated(item: pytest.Item) -> bool:
 def ask(request: pytest.FixtureRequest) -> "Ask":
     """Return the UDF as it is, an Arrow UDF on the Spark of the tests, or as on a Spark before 4.1."""
     return (lambda udf: udf) if request.param == "arrow" else (lambda udf: udf.for_version("3.5.0"))
+
+
+@pytest.fixture
+def fill(ask: "Ask") -> "Fill":
+    """Call a UDF with a template as it is, or on its own struct as a pandas UDF."""
+
+    def filled(udf: "ModelUDF") -> "Callable[..., Column]":
+        made = ask(udf)
+        return udf if made is udf else lambda *column, **columns: made(udf.argument(*column, **columns))
+
+    return filled
 
 
 @pytest.fixture

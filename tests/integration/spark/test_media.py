@@ -1,35 +1,21 @@
 """Images, PDFs and audio on Spark, classic or Connect, as Arrow and as pandas UDFs."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import by_url, chat_udf, complete_udf, register
 from spark_llm.serving import LocalEndpoints, echo_media
-from spark_llm.udf.model_udf import ModelUDF
-from tests.integration.spark.asking import Ask, endpoint
+from tests.integration.spark.asking import Ask, Fill, endpoint
 from tests.support.media import MP3, PDF, image, wav
 from tests.support.parts import UNKNOWN
 
 pytestmark = pytest.mark.one_kind
 
-Fill = Callable[[ModelUDF], Callable[..., Column]]
 FILES = {1: image("PNG"), 2: image("JPEG", 640, 480), 3: PDF, 4: wav(), 5: MP3, 6: None, 7: UNKNOWN, 8: b""}
 DATA_URL = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
-
-
-@pytest.fixture
-def fill(ask: Ask) -> Fill:
-    """Call a UDF with a template as it is, or on its own struct as a pandas UDF."""
-
-    def filled(udf: ModelUDF) -> Callable[..., Column]:
-        made = ask(udf)
-        return udf if made is udf else lambda *column, **columns: made(udf.argument(*column, **columns))
-
-    return filled
 
 
 def files(spark: SparkSession) -> DataFrame:

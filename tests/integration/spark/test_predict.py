@@ -12,9 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StringType
 
 from spark_llm import ConfigError, predict_udf, register
-from spark_llm.serving import LocalEndpoints
 from tests.integration.spark.asking import Ask
-from tests.integration.spark.test_readme import blocks_of
 from tests.support.scoring_server import RefusedError, ScoringServer, scoring_server
 
 ANSWER = "label STRING, raw BINARY, parts ARRAY<INT>, extra MAP<STRING, DECIMAL(10, 2)>, at TIMESTAMP"
@@ -200,42 +198,9 @@ def test_a_wrong_column_raises_at_the_first_batch(
 
 def test_invalid_ddl_is_spark_s_own_error_with_a_hint(spark: SparkSession, served: ScoringServer) -> None:
     """It is read when the UDF is called; names and types of a struct, and types alone, are both fine."""
-    with pytest.raises(ConfigError, match=r"returns='DUBBLE' is not valid DDL: .*Hint: "):
+    with pytest.raises(ConfigError, match=r"returns='DUBBLE' is not valid DDL: .*Hint: write a type, as in .DOUBLE."):
         predict_udf(served.url, returns="DUBBLE")("id")
     for returns, kind in (("a INT, b STRING", "struct<a:int,b:string>"), ("array<int>", "array<int>")):
         udf = predict_udf(served.url, returns=returns)
         udf("id")
         assert kind == udf.returnType["prediction"].dataType.simpleString()
-
-
-@pytest.mark.slow
-@pytest.mark.one_kind
-def test_the_page_on_custom_models_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every block runs from top to bottom, and each customer but the null one has a prediction in each of them."""
-    page = "docs/inputs-predict.part.md"
-    people = [(1, 31, "good"), (2, None, "bad "), (3, None, None)]
-    customers = spark.createDataFrame(people, "id int, age int, review string").repartition(1)
-    names: dict[str, Any] = {"spark": spark, "customers": customers}
-    models = {
-        "my-model": lambda table: [float(len(text)) for text in table["text"]],
-        "my-classifier": lambda table: table.assign(label=table["text"], score=0.5)[["label", "score"]],
-    }
-    with LocalEndpoints(models) as endpoints:
-        monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
-        monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
-        for language, block in blocks_of(page):
-            if language == "sql":
-                found = spark.sql(block).collect()
-            else:
-                exec(compile(block, page, "exec"), names)  # noqa: S102 -- the very thing that is tested
-        risks = spark.table("risks").select("id", "prediction").collect()
-        target = spark.table("customer_risks").select("id", "risk.prediction").collect()
-        careful = names["careful_risks"].select("id", "risk.prediction").collect()
-        labels = names["labelled"].select("r.prediction.*").collect()
-    for table in ("risks", "customer_risks"):
-        spark.sql(f"DROP TABLE {table}")
-
-    assert {(1, 4.0), (2, 3.0), (3, None)} == set(map(tuple, risks))
-    assert {(1, 4.0), (2, 4.0), (3, None)} == set(map(tuple, found)) == set(map(tuple, target))
-    assert set(map(tuple, found)) == set(map(tuple, careful))
-    assert {("good", 0.5), ("bad ", 0.5), (None, None)} == set(map(tuple, labels))

@@ -1,20 +1,18 @@
 """Templates on Spark, classic or Connect, as Arrow and as pandas UDFs: columns by name, structs, SQL, nulls."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pyspark.sql import Column, Row, SparkSession
+from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import ConfigError, Policy, chat_udf, complete_udf, embed_udf, register
 from spark_llm.serving import LocalEndpoints
 from spark_llm.udf.model_udf import ModelUDF
-from tests.integration.spark.asking import Ask, endpoint
+from tests.integration.spark.asking import Fill, endpoint
 
 pytestmark = pytest.mark.one_kind
 
-Fill = Callable[[ModelUDF], Callable[..., Column]]
 BOOKS = """
     SELECT * FROM VALUES
         (1, 'Dune', 'sand'), (2, NULL, 'x'), (3, 'Emma', NULL), (4, '{body}', '{title} {{ }'), (5, '', '')
@@ -22,17 +20,6 @@ BOOKS = """
 """
 FILLED = {1: "Sum {Dune}: SAND", 2: None, 3: None, 4: "Sum {{body}}: {TITLE} {{ }", 5: "Sum {}: "}
 CONVERSATIONS = "id int, turns array<struct<role:string,content:string>>, mood string"
-
-
-@pytest.fixture
-def fill(ask: Ask) -> Fill:
-    """Call a UDF with a template as it is, or on its own struct as a pandas UDF."""
-
-    def filled(udf: ModelUDF) -> Callable[..., Column]:
-        made = ask(udf)
-        return udf if made is udf else lambda *column, **columns: made(udf.argument(*column, **columns))
-
-    return filled
 
 
 def sums(endpoints: LocalEndpoints) -> ModelUDF:

@@ -12,7 +12,6 @@ from spark_llm import ConfigError, Endpoint, chat_udf, register, usage_report
 from spark_llm.serving import Echo, Faults, LocalEndpoints, ServingEndpoint
 from spark_llm.udf.model_udf import ModelUDF
 from tests.integration.spark.asking import Ask, Run
-from tests.integration.spark.test_readme import blocks_of
 
 CALLS = "array<struct<id:string,name:string,arguments:string>>"
 TURN = f"struct<role:string,content:string,tool_calls:{CALLS},tool_call_id:string>"
@@ -116,21 +115,3 @@ def test_sql_has_calls(spark: SparkSession, endpoints: LocalEndpoints) -> None:
     query = "SELECT r.tool_calls[0].name, r.finish_reason FROM (SELECT tools_chat('call now {}') r)"
 
     assert [("now", "tool_calls")] == [tuple(row) for row in spark.sql(query).collect()]
-
-
-@pytest.mark.one_kind
-def test_the_page_on_tools_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every block of Python runs, and the last answer has the result of the call."""
-    said = [('call GetWeather {"city": "Oslo"}',), ("Hello.",)]
-    names: dict[str, Any] = {"spark": spark, "questions": spark.createDataFrame(said, "question string")}
-    agent = ServingEndpoint(Echo(), tasks=["responses"])
-    with LocalEndpoints({"my-endpoint": Echo(), "my-agent": agent}) as endpoints:
-        monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
-        monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
-        for _, block in blocks_of("docs/inputs-tools.part.md"):
-            exec(compile(block, "docs/inputs-tools.part.md", "exec"), names)  # noqa: S102 -- the very thing that is tested
-        rows = names["told"].select("told.text", "told.error").collect()
-        responses = {"/serving-endpoints/my-agent/invocations"} & {request.path for request in endpoints.requests}
-
-    assert [("Sunny in Oslo", None)] == [tuple(row) for row in rows]
-    assert responses

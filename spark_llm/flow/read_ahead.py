@@ -11,6 +11,7 @@ OPENING_REQUEST_ROWS = 64  # the opening is one whole request, of no more rows t
 OPENING_GRACE_S = 0.05  # how long a reader that has enough may take to end the task
 SPAN_ROWS = 10_000  # rows read and not yet left, beyond the window: one Arrow batch
 MIN_BACKLOG_ROWS = 64  # rows that wait to be sent, however narrow the window
+MAX_BACKLOG_ROWS = 2 * SPAN_ROWS  # the most that have to wait, however wide the window
 MIN_BACKLOG_BYTES = 8_000_000  # that wait to be sent, whatever they are: large rows are fewer
 ROW_BYTES = 4_096  # of a row of text; smaller ones are bounded by their number alone
 CHUNK_ROWS = 256  # results that leave at once, unless
@@ -42,7 +43,7 @@ class ReadAhead:
             return 0
         if self._widen_at is not None and now >= self._widen_at:
             self._widen()
-        min_backlog = max(MIN_BACKLOG_ROWS, 2 * window_rows)
+        min_backlog = _min_backlog(window_rows)
         if backlog >= min_backlog or backlog_bytes >= _max_backlog_bytes(min_backlog):
             return 0
         wanted = min(2 * min_backlog - backlog, SPAN_ROWS + window_rows - (self.rows_read - self.rows_left))
@@ -61,8 +62,9 @@ class ReadAhead:
 
         -1 rows say that results have to leave first.
         """
-        rows = window_rows if self.rows_to_read(0, window_rows, now) else -1
-        return rows, _max_backlog_bytes(2 * window_rows) // 2
+        min_backlog = _min_backlog(window_rows)
+        rows = min(window_rows, min_backlog // 2) if self.rows_to_read(0, window_rows, now) else -1
+        return rows, _max_backlog_bytes(min_backlog) // 2
 
     def should_yield(self, ready: int, now: float) -> bool:
         """Return whether `ready` results, the head of the buffer, should leave now."""
@@ -107,6 +109,11 @@ class ReadAhead:
     def _widen(self) -> None:
         self.allowance *= 2
         self._widen_at = None
+
+
+def _min_backlog(window_rows: int) -> int:
+    """Return how many rows have to wait to be sent before reading stops: those of two windows, within bounds."""
+    return min(max(MIN_BACKLOG_ROWS, 2 * window_rows), MAX_BACKLOG_ROWS)
 
 
 def _max_backlog_bytes(min_backlog: int) -> int:

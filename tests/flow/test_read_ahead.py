@@ -188,6 +188,16 @@ def test_large_rows_are_held_back_by_their_bytes(window: int, sizes: list[int], 
     assert reading.now <= 1.02 * Reading(500, 500, window, lambda row: latency_s).now + 2 * CHUNK_WAIT_S
 
 
+def test_rows_that_wait_are_bounded_whatever_the_window() -> None:
+    """Where a request carries thousands of rows, four Arrow batches wait, and are refilled at one."""
+    read_ahead = ReadAhead(0.0, 5_000)
+    read_ahead.allowance = 10**9
+
+    assert 4 * SPAN_ROWS == read_ahead.rows_to_read(0, 32 * 5_000, 0.0)
+    assert 0 == read_ahead.rows_to_read(2 * SPAN_ROWS, 32 * 5_000, 0.0)
+    assert SPAN_ROWS == read_ahead.low_watermark(32 * 5_000, 0.0)[0]
+
+
 def test_the_opening_is_one_request_of_up_to_64_rows() -> None:
     """A request that may carry thousands of rows begins small: `show(5)` must not pay for all of them."""
     opened = [ReadAhead(0.0, batch).rows_to_read(0, batch, 0.0) for batch in (1, 28, 64, 2_048, 5_000)]

@@ -30,7 +30,7 @@ from benchmarks.flow import (
     weather,
 )
 from benchmarks.support.figures import Figure, table
-from benchmarks.udf import chat, counting, images, memory, show, vectors, window
+from benchmarks.udf import chat, counting, images, memory, predictions, show, vectors, window
 
 MEASUREMENTS: dict[str, Callable[..., list[Figure]]] = {
     "window": window.measure,
@@ -54,6 +54,7 @@ MEASUREMENTS: dict[str, Callable[..., list[Figure]]] = {
     "poison": poison.measure,
     "memory": memory.measure,
     "images": images.measure,
+    "predictions": predictions.measure,
     "show": show.measure,
     "imports": imports.measure,
 }

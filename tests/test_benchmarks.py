@@ -41,6 +41,8 @@ ROWS = (
     "a request that is refused as a whole",
     "show(5) on 10,000-row partitions",
     "images of 1 MB, 16 in flight",
+    "predictions of rows of 10 numbers, against the best bare loop",
+    "against a UDF that sends a row a request",
     "import spark_llm",
     *(MEMORY if Path("/proc/self/status").exists() else ()),
 )

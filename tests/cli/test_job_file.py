@@ -164,14 +164,20 @@ def test_a_column_has_the_parameters_of_its_udf(task: str, udf: Callable[..., ob
     assert "unknown key 'top_q'. Hint: " in refusal(with_column(task=task, top_q=1))
 
 
+def custom_model(**keys: object) -> dict[str, Any]:
+    """Return the job with a column of predictions."""
+    served = {"score": {"url": f"{URL}/invocations", "token_env": "MY_TOKEN"}}
+    return {**with_column(task="predict", endpoint="score", **keys), "endpoints": served}
+
+
 def test_a_custom_model_is_a_task() -> None:
     """Its input is an expression, or one for each of the model's columns; it needs the type of a prediction."""
     for value in ("age", {"age": "age", "text": "trim(review)"}):
-        column = with_column(task="predict", input=value, returns="DOUBLE", format="inputs")
+        column = custom_model(input=value, returns="DOUBLE", format="inputs")
         assert ["it"] == list(read(column).columns)
-    assert "the key 'returns' is missing. Hint: write the type" in refusal(with_column(task="predict"))
-    assert "unknown key 'max_tokens'. Hint: " in refusal(with_column(task="predict", returns="INT", max_tokens=3))
-    refused = refusal(with_column(task="predict", returns="INT", input={"age": 7}))
+    assert "the key 'returns' is missing. Hint: write the type" in refusal(custom_model())
+    assert "unknown key 'max_tokens'. Hint: " in refusal(custom_model(returns="INT", max_tokens=3))
+    refused = refusal(custom_model(returns="INT", input={"age": 7}))
     assert "input.age = 7 is not an expression of Spark SQL" in refused
 
 

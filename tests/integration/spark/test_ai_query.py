@@ -54,9 +54,9 @@ def values_of(spark: SparkSession, *columns: Column) -> tuple[Row, dict[str, str
     """Return the columns of a row of a text, an age and a picture, and their types."""
     data = [("good", "bad", 21, 13, bytearray(image("PNG")))]
     df = spark.createDataFrame(data, "text STRING, wrong STRING, age INT, young INT, photo BINARY")
-    selected = df.select(*(column.alias(f"c{number}") for number, column in enumerate(columns)))
-    [row] = selected.collect()
-    return row, {field.name: field.dataType.simpleString() for field in selected.schema}
+    answers = {f"c{number}": df.select(column.alias("c")) for number, column in enumerate(columns)}  # with one worker
+    row = Row(**{name: answer.collect()[0]["c"] for name, answer in answers.items()})
+    return row, {name: answer.schema["c"].dataType.simpleString() for name, answer in answers.items()}
 
 
 def test_parameters_and_formats_reach_the_model(spark: SparkSession, endpoints: LocalEndpoints) -> None:

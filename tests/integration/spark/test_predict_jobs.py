@@ -44,6 +44,7 @@ def rows_of(server: ScoringServer) -> int:
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.one_kind
 def test_a_table_job_asks_a_custom_model_once_a_row(
     spark: SparkSession, endpoints: LocalEndpoints, served: ScoringServer, place: Callable[[str], str]

@@ -88,6 +88,7 @@ def test_results_are_read_back(spark: SparkSession, endpoints: LocalEndpoints, a
     assert 2 == endpoints.stats.requests
 
 
+@pytest.mark.slow
 @pytest.mark.one_kind
 def test_a_table_keeps_calls(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run

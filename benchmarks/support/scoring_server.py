@@ -33,7 +33,8 @@ from sklearn.linear_model import LinearRegression
 names = sys.argv[2:]
 rows = pandas.DataFrame(numpy.random.default_rng(0).normal(size=(1_000, len(names))), columns=names)
 model = LinearRegression().fit(rows, rows.to_numpy() @ numpy.arange(len(names)))
-mlflow.sklearn.save_model(model, sys.argv[1], signature=infer_signature(rows, model.predict(rows)))
+signature = infer_signature(rows, model.predict(rows))
+mlflow.sklearn.save_model(model, sys.argv[1], signature=signature, serialization_format="cloudpickle")
 """
 
 

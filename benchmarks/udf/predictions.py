@@ -105,7 +105,8 @@ async def _bare_loop(url: str, rows: int, request_rows: int) -> float:
             frame = {"columns": COLUMNS, "data": table[start : start + request_rows].tolist()}
             body = encode({"dataframe_split": frame})
             async with client.post(url, data=body, headers={"Content-Type": "application/json"}) as response:
-                predictions += len(decode(await response.read())["predictions"])
+                found = decode(await response.read())["predictions"]
+            predictions += len(found)
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=IN_FLIGHT)) as client:
         for count in (rows // 10, rows):

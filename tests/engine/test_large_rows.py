@@ -60,6 +60,7 @@ def test_a_row_larger_than_that_is_read_by_itself() -> None:
         assert ["Hi"] * 3 == texts(ask(engine_at(Endpoint(f"{server.url}/v1", model="m")), rows))
 
 
+@pytest.mark.slow  # forty full garbage collections
 def test_media_are_freed_when_their_row_is_answered() -> None:
     """While the task goes on, only the rows that are not answered are in memory."""
     alive: list[weakref.ref[Media]] = []

@@ -158,6 +158,7 @@ def test_a_terminal_shows_the_job_while_it_runs(spark: SparkSession, endpoints: 
     assert "2 in flight of 2 · limited by max_in_flight]" in shown
 
 
+@pytest.mark.one_kind
 def test_a_table_job_has_its_own_counts(
     spark: SparkSession,
     endpoints: LocalEndpoints,

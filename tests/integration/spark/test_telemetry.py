@@ -83,7 +83,7 @@ def test_a_progress_block_exports_the_rows_of_its_queries(
 ) -> None:
     """Each UDF has its name and whom it asks, and no secret of its URL."""
     endpoints.faults = Faults("ok*5 503@0.01 ok*5 400")
-    texts = spark.range(40, numPartitions=2).select(F.concat(F.lit("private "), "id").alias("text"))
+    texts = spark.range(40, numPartitions=1).select(F.concat(F.lit("private "), "id").alias("text"))
     secret = Endpoint(f"{endpoints.invocations('chat')}?key=hidden", token=endpoints.token)
     with progress(spark) as watched:
         texts.select(chat_udf(secret)("text")).write.format("noop").mode("overwrite").save()

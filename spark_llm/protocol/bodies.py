@@ -91,8 +91,10 @@ def request_body(model: str | None, parameters: bytes, *fields: Piece) -> Reques
     if len(parameters) > len(b"{}"):
         pieces += [parameters[1:-1], b","]
     pieces += [*fields, b"}"]
-    texts = [piece for piece in pieces if isinstance(piece, bytes)]
-    return b"".join(texts) if len(texts) == len(pieces) else Body(pieces)
+    try:
+        return b"".join(pieces)  # type: ignore[arg-type]  # as most bodies have no media
+    except TypeError:
+        return Body(pieces)
 
 
 def with_fields(body: RequestBody, fields: bytes) -> RequestBody:

@@ -27,12 +27,12 @@ _AUDIO_FORMATS = {"audio/wav": b"wav", "audio/mpeg": b"mp3"}
 
 def messages_field(content: Content, system: str | None, more: str | None, *, folded: bool) -> Pieces:
     """Write the field `messages`; `more` is added to the instructions, and `folded` leaves out the system role."""
-    yield b'"messages":'
     if isinstance(content, str) and not folded:  # without a list of messages in between: most requests go this way
         system = system if more is None else join_instructions(system, more)
         head = b"" if system is None else b'{"role":"system","content":' + write_json(system) + b"},"
-        yield b"[" + head + b'{"role":"user","content":' + write_json(content) + b"}]"
+        yield b'"messages":[' + head + b'{"role":"user","content":' + write_json(content) + b"}]"
         return
+    yield b'"messages":'
     messages = with_instructions(conversation_of(content), system, more)
     yield from json_list(map(_message, without_system_messages(messages) if folded else messages))
 

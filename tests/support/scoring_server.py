@@ -2,10 +2,11 @@
 
 import contextlib
 import json
-import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.support.loopback import serving
 
 Model = Callable[[list[Any]], object]  # from the rows of a request to its predictions
 TRACE = 'Traceback (most recent call last):\n  File "score.py", line 7, in predict\nValueError: hidden\n'
@@ -74,11 +75,5 @@ def scoring_server(model: Model) -> Iterator[ScoringServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     served.url = f"http://127.0.0.1:{server.server_port}/invocations"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(server):
         yield served
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

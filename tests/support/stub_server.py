@@ -3,11 +3,11 @@
 import contextlib
 import json
 import ssl
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.support.loopback import serving
 from tests.support.raw_server import AUTHORITY
 
 Answer = tuple[int, object]  # a status and a JSON document
@@ -67,11 +67,5 @@ def stub_server(responses: Responses, *, tls: bool = False) -> Iterator[StubServ
         AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
         server.socket = context.wrap_socket(server.socket, server_side=True)
     stub.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(server):
         yield stub
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

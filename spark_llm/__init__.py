@@ -14,6 +14,7 @@ from spark_llm._version import __version__ as __version__
 
 _NAMES_OF = {  # the names that each module defines
     "ai.sql": "register register_ai_functions",
+    "batches.settings": "Batch",
     "endpoint.endpoint": "Endpoint",
     "enrich.api": "enrich_stream enrich_table",
     "enrich.estimation.estimate": "estimate",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from spark_llm import serving as serving
     from spark_llm.ai.sql import register as register
     from spark_llm.ai.sql import register_ai_functions as register_ai_functions
+    from spark_llm.batches.settings import Batch as Batch
     from spark_llm.endpoint.endpoint import Endpoint as Endpoint
     from spark_llm.enrich.api import enrich_stream as enrich_stream
     from spark_llm.enrich.api import enrich_table as enrich_table

@@ -26,6 +26,7 @@ ORDER = (
         "engine",
         "coordination",
         "livecounts",
+        "batches",
         "endpoint",
         "auth",
         "cache",
@@ -78,6 +79,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 PURE = (
     *("flow", "protocol", "metering", *BASE, *WORDS),
     *("readiness/report", "readiness/workspace", "readiness/probe", "ai/catalog", "ai/prompts", "cache/entry"),
+    *("batches/settings", "batches/replay"),
     *("enrich/report", "enrich/conflict", "enrich/heartbeat", "enrich/estimation/report", "livecounts/column_count"),
     *("livecounts/datagrams", "livecounts/flows", "livecounts/labels", "livecounts/signing"),
     *("coordination/broker", "coordination/fairness", "coordination/member"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
+from spark_llm.batches.settings import Batch
 from spark_llm.engine.request_spec import request_specs
 from spark_llm.enrich import mlflow_run
 from spark_llm.enrich.column_types import same_of
@@ -49,6 +50,7 @@ def enrich_table(
     mlflow: bool = False,
     on_missing: Literal["keep", "delete"] = "keep",
     format: str | None = None,  # noqa: A002 -- Spark's own word for it
+    batch: Batch | None = None,
 ) -> EnrichReport:
     """Fill columns of a table from an endpoint, and ask only rows that were not asked before.
 
@@ -93,6 +95,9 @@ def enrich_table(
         on_missing: Whether to "keep" or "delete" rows that the source no longer has.
         format: The format of a target that is missing, "iceberg" for example. The default is that of its catalog or,
             in Spark's own catalog, that of the source if it has MERGE, else Delta.
+        batch: Answer the rows through the provider's Batch API, at about half the price and within a day, as this
+            `Batch` says. The endpoint is an OpenAI-style base URL; the functions are chats, completions, embeddings and
+            AI functions with one model. See docs/half-price.md.
 
     Returns:
         The report; where rows are left, `report.stopped` says why.
@@ -112,6 +117,7 @@ def enrich_table(
         progress=progress,
         on_missing=on_missing,
         format=format,
+        batch=batch,
     )
     if check_flag("mlflow", mlflow):
         mlflow_run.check_installed()
@@ -144,6 +150,7 @@ def enrich_stream(  # noqa: PLR0917 -- each of them is needed
     progress: bool = False,
     runs_table: str | None = None,
     format: str | None = None,  # noqa: A002 -- Spark's own word for it
+    batch: Batch | None = None,
 ) -> "StreamingQuery":
     """Fill columns of a table from an endpoint as rows arrive, and ask only rows that were not asked before.
 
@@ -179,6 +186,7 @@ def enrich_stream(  # noqa: PLR0917 -- each of them is needed
         progress: As in `enrich_table`.
         runs_table: As in `enrich_table`; each batch appends a report.
         format: The format of a target that is missing; the default is that of its catalog, in Spark's own Delta.
+        batch: As in `enrich_table`; a micro-batch waits for its answers, so `wait_s` must be None.
 
     Returns:
         The query, started.
@@ -196,6 +204,7 @@ def enrich_stream(  # noqa: PLR0917 -- each of them is needed
         retry_errors=retry_errors,
         progress=progress,
         format=format,
+        batch=batch,
     )
     log = None if runs_table is None else RunLog(spark, runs_table, format).name
     rows = Table.named(spark, "source=", source).read_stream() if isinstance(source, str) else source
@@ -241,6 +250,7 @@ def job_of(  # noqa: PLR0917 -- as in `enrich_table`
     progress: bool,
     on_missing: Literal["keep", "delete"] = "keep",
     format: str | None = None,  # noqa: A002 -- as in `enrich_table`
+    batch: Batch | None = None,
 ) -> Job:
     """Return the job that these arguments describe; raises `ConfigError` for errors that show without a table."""
     keys = [key] if isinstance(key, str) else list(key) if isinstance(key, Sequence) else []
@@ -265,6 +275,7 @@ def job_of(  # noqa: PLR0917 -- as in `enrich_table`
         on_missing=on_missing,
         progress=check_flag("progress", progress),
         format=format,
+        batch=batch,
     )
 
 

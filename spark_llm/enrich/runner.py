@@ -20,6 +20,7 @@ from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql.types import StructType
 from pyspark.sql.utils import is_remote
 
+from spark_llm.batches.settings import Batch
 from spark_llm.coordination.allotment_datagrams import answer_to_need
 from spark_llm.coordination.allotter import Allotter
 from spark_llm.endpoint.attribution import Attribution
@@ -74,6 +75,7 @@ class Job:
     on_missing: Literal["keep", "delete"] = "keep"
     progress: bool = True
     format: str | None = None
+    batch: Batch | None = None
 
     def run(self, spark: SparkSession, source: Source, name: str | None = None) -> EnrichReport:
         """Ask about the rows of the source that are new or changed, and merge the answers into the target.

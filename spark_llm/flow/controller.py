@@ -9,8 +9,7 @@ from typing import Any, Protocol
 
 from spark_llm.flow.limiter import ConcurrencyLimiter, Limits, Permit
 from spark_llm.flow.reasons import Reason
-from spark_llm.flow.retry_budget import RetryBudget
-from spark_llm.flow.shortage import Shortage
+from spark_llm.flow.retry_budget import RetryBudget, Shortage
 from spark_llm.flow.snapshot import number
 from spark_llm.policy import Policy
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.flow.controller import FlowController
-from spark_llm.flow.shortage import MIN_REQUESTS, Shortage
+from spark_llm.flow.retry_budget import MIN_REQUESTS, Shortage
 from spark_llm.policy import Policy
 from tests.support.play import CHAT, Endpoint, Play, answer, begun, pack, texts
 from tests.support.servers import SHORT, Concurrency, Flex, Latency, Steps

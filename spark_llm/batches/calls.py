@@ -15,7 +15,6 @@ from spark_llm.protocol.urls import masked_url
 from spark_llm.protocol.values import Failure, Response, RowError
 
 _MOMENT_S = 1.0  # at least, before a file that is not there yet is asked for again
-_QUOTA_WAIT_S = 5.0  # at least, before a batch that found no room is created again: room comes as others end
 _HINTS: dict[Kind, str] = {
     "not_found": "it is gone, or belongs to another project or key; run the job with the key that it began with.",
     "rate_limited": "run the job again later; what was submitted is found again, and nothing is asked twice.",
@@ -44,7 +43,7 @@ class BatchRequestError(JobFailedError):
 
     @property
     def is_quota(self) -> bool:
-        """Whether too much is waiting already, or too much was sent: the same request passes later."""
+        """Whether too much is waiting already, or was sent lately: the same request passes later."""
         return self.error.kind == "rate_limited" or is_quota_message(self.error.message)
 
 
@@ -102,14 +101,14 @@ class Calls:
     ) -> None:
         """Count a failure, and wait at least so long before the next attempt. Raises `BatchRequestError` at the end."""
         error = failure.error
-        if is_quota_message(error.message):
-            failure, least_s = replace(failure, throttled=True), max(least_s, _QUOTA_WAIT_S)
-        elif may_be_missing and _is_missing(error):
+        if may_be_missing and _is_missing(error):
             failure = replace(failure, error=error._replace(retryable=True))
             least_s = max(least_s, _MOMENT_S)
-        delay = error if failure.final else next_delay(failure, attempts, self._policy, self._now(), self._dice())
+        if failure.final or is_quota_message(error.message):  # there is room when other batches have ended
+            raise self._error(error, url)
+        delay = next_delay(failure, attempts, self._policy, self._now(), self._dice())
         if isinstance(delay, RowError):
-            raise self._error(delay._replace(retryable=error.retryable), url)
+            raise self._error(delay, url)
         self._sleep(max(delay, least_s))
 
     def _error(self, error: RowError, url: str) -> BatchRequestError:

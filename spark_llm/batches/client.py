@@ -3,7 +3,8 @@
 import random
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -45,13 +46,14 @@ class BatchClient:
     Every call raises `BatchRequestError` where the server refuses it for good, or when the policy's limits are spent.
 
     Attributes:
+        settings: The limits of a file, and the window of a batch.
         urls: The addresses of the API, and the URL that lines name.
     """
 
     def __init__(
         self,
         route: Route,
-        batch: Batch,
+        settings: Batch,
         policy: Policy = Policy(),
         *,
         now: Callable[[], float] = time.monotonic,
@@ -64,8 +66,8 @@ class BatchClient:
         the clock and the random draws of the waits between them.
         """
         self.urls = batch_urls(route.url)
+        self.settings = settings
         self._route = route
-        self._batch = batch
         self._timeout_s = policy.timeout_s
         self._client = BlockingClient(route)
         self._calls = Calls(self._client, policy, now, sleep, dice)
@@ -90,7 +92,7 @@ class BatchClient:
         upload = partial(self._client.upload, self.urls.files, form, IDLE_S)
         return self._calls.call(upload, _reader(read_file), self.urls.files).id
 
-    def create(self, file_id: str, key: str, *, endpoint: str | None = None, known: Collection[str] = ()) -> BatchState:
+    def create(self, file_id: str, key: str, *, endpoint: str | None = None) -> BatchState:
         """Create the batch of a file and return it; never a second one with the same key.
 
         After an attempt whose outcome is unclear, the batch is looked for by its key, or by its file where the server
@@ -100,16 +102,15 @@ class BatchClient:
             file_id: The file of its lines.
             key: A key of this batch alone, in its metadata and in the header `Idempotency-Key`.
             endpoint: The route that its lines name, where that is not the client's own.
-            known: The ids of earlier batches of this file, which are not meant.
 
         Raises `BatchRequestError`; its `unclear` says that the batch may be there nevertheless.
         """
         url, fields = self.urls.batches, {"input_file_id": file_id, "endpoint": endpoint or self.urls.endpoint}
-        body = write_json({**fields, "completion_window": self._batch.window, "metadata": {KEY: key}})
+        body = write_json({**fields, "completion_window": self.settings.window, "metadata": {KEY: key}})
         send = partial(self._client.send, "POST", url, body, self._timeout_s, {"Idempotency-Key": key})
         attempts, unclear = Attempts(), False
         while True:
-            if unclear and (found := self._find(file_id, key, known)) is not None:
+            if unclear and (found := self._find(file_id, key)) is not None:
                 return found
             outcome = self._calls.attempt(send, _reader(read_batch))
             if not isinstance(outcome, Failure):
@@ -119,25 +120,39 @@ class BatchClient:
                 least_s = _LOOK_AFTER_S if unclear else 0.0
                 self._calls.wait(outcome, attempts, url, may_be_missing=True, least_s=least_s)
             except BatchRequestError as failed:
-                if unclear and (found := self._find(file_id, key, known)) is not None:
-                    return found
                 failed.unclear = unclear
+                if unclear:
+                    with suppress(BatchRequestError):
+                        if (found := self._find(file_id, key)) is not None:
+                            return found
                 raise
 
-    def _find(self, file_id: str, key: str, known: Collection[str]) -> BatchState | None:
-        """Return the batch with this key, or else one of this file without any key; None where there is none."""
+    def _find(self, file_id: str, key: str) -> BatchState | None:
+        """Return the batch with this key, or else one of this file without any key; None where there is none.
+
+        An earlier batch of the file, which found no room, is another one.
+        """
         of_file = None
-        for batch in self.list():
-            if batch.key == key:
-                return batch
-            if batch.input_file_id == file_id and batch.key is None and batch.id not in known:
-                of_file = of_file or batch
+        try:
+            for batch in self.list():
+                if batch.key == key:
+                    return batch
+                if batch.input_file_id == file_id and batch.key is None and not batch.is_quota:
+                    of_file = of_file or batch
+        except BatchRequestError as failed:
+            failed.unclear = True
+            raise
         return of_file
 
-    def get(self, batch_id: str) -> BatchState:
-        """Return a batch as it is now."""
+    def get(self, batch_id: str) -> BatchState | None:
+        """Return a batch as it is now; None where it is gone, and did not appear in a moment either."""
         url = self.urls.batch(batch_id)
-        return self._calls.call(self._request("GET", url), _reader(read_batch), url, may_be_missing=True)
+        try:
+            return self._calls.call(self._request("GET", url), _reader(read_batch), url, may_be_missing=True)
+        except BatchRequestError as failed:
+            if failed.error.status != 404:
+                raise
+            return None
 
     def list(self) -> Iterator[BatchState]:
         """Yield every batch, the newest first as a rule."""
@@ -151,7 +166,7 @@ class BatchClient:
             return self._calls.call(self._request("POST", url), _reader(read_batch), url)
         except BatchRequestError:
             batch = self.get(batch_id)
-            if batch.ended or batch.status == "cancelling":
+            if batch is not None and (batch.ended or batch.status == "cancelling"):
                 return batch
             raise
 

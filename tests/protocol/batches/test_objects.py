@@ -9,36 +9,12 @@ from hypothesis import strategies as st
 from spark_llm.protocol.batches.objects import is_quota_message, read_batch, read_batches, read_file, read_files
 from tests.support.strategies import REPLIES
 
-NAMES = st.sampled_from(
-    [
-        "id",
-        "status",
-        "data",
-        "value",
-        "object",
-        "has_more",
-        "last_id",
-        "job",
-        "input_file_id",
-        "input_files",
-        "output_file_id",
-        "error_file_id",
-        "errors",
-        "error",
-        "code",
-        "message",
-        "line",
-        "request_counts",
-        "total",
-        "completed",
-        "failed",
-        "metadata",
-        "spark_llm_key",
-        "created_at",
-        "completed_at",
-        "filename",
-    ]
+FIELDS = (
+    *("id", "status", "data", "value", "object", "has_more", "last_id", "job", "errors", "error", "code", "message"),
+    *("input_file_id", "input_files", "output_file_id", "error_file_id", "metadata", "spark_llm_key", "line"),
+    *("request_counts", "total", "completed", "failed", "created_at", "completed_at", "filename"),
 )
+NAMES = st.sampled_from(FIELDS)
 DOCUMENTS = st.recursive(
     REPLIES | st.sampled_from(["completed", "SUCCESS", "2024-07-19T17:13:57.24+00:00", "9999-99-99T99:99:99Z", 1e300]),
     lambda inner: st.dictionaries(NAMES, inner, max_size=8) | st.lists(inner, max_size=3),

@@ -10,9 +10,9 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -25,7 +25,7 @@ from spark_llm.protocol.masking import secrets_of
 from spark_llm.protocol.values import Response
 from spark_llm.transport.certificates import ssl_context
 from spark_llm.transport.proxy import proxy_of
-from spark_llm.transport.timeouts import Deadline
+from spark_llm.transport.timeouts import Deadline, IdleLimit
 
 if TYPE_CHECKING:
     from spark_llm.errors import Kind
@@ -39,6 +39,18 @@ _MAX_HEADER_BYTES = 128 * 1024  # curl reads 100 KB, requests 64
 _MAX_HEADERS = 1_000
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)  # of this process, or of the machine
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": f"spark_llm/{__version__}"}
+_NETWORK_ERRORS = (asyncio.TimeoutError, aiohttp.ClientError, OSError)
+
+
+class StreamedBody(Protocol):
+    """A body that is written piece by piece, as often as it takes, and has a known length."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[bytes | memoryview]: ...
+
+
+LongBody = RequestBody | StreamedBody
 
 
 def _proxy_for(url: URL) -> URL | None:
@@ -51,6 +63,8 @@ def _proxy_for(url: URL) -> URL | None:
 
 class HTTPClient:
     """Posts JSON to one URL, or to another path of its host, over a pool of connections, on one event loop."""
+
+    _connected_by: type[aiohttp.TCPConnector] = aiohttp.TCPConnector
 
     def __init__(
         self,
@@ -79,7 +93,7 @@ class HTTPClient:
         self._headers_by_token: dict[str | None, tuple[CIMultiDict[str], tuple[str, ...]]] = {}
         self._has_connected = False
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=self._connected_by(
                 limit=connections, ttl_dns_cache=300, keepalive_timeout=30, ssl=ssl_context(ca_bundle) or True
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),  # `Deadline` is the total
@@ -100,7 +114,6 @@ class HTTPClient:
 
     async def _send(self, method: str, body: RequestBody | None, token: str | None, url: URL) -> Response:
         started = time.monotonic()
-        status = 0
         headers, secrets = self._headers_for(token)
         data: bytes | AsyncIterator[memoryview] | None = None
         if body is not None and len(body) > STREAMED_BYTES:
@@ -108,8 +121,7 @@ class HTTPClient:
             headers["Content-Length"] = str(len(body))
         elif body is not None:
             data = bytes(body)
-        fault: Kind
-        permanent = no_socket = False
+        status = 0
         try:
             with self._deadline:
                 answer = await self._session.request(
@@ -124,20 +136,26 @@ class HTTPClient:
                 self._has_connected = True
                 content = await answer.read()  # returns the connection to the pool, or closes it on an error
             return Response(status, content, answer.headers, time.monotonic() - started, secrets=secrets)
-        except aiohttp.ConnectionTimeoutError:
+        except _NETWORK_ERRORS as error:
+            return self._failed(error, status, started, secrets)
+
+    def _failed(self, error: Exception, status: int, started: float, secrets: tuple[str, ...]) -> Response:
+        """Return the response for a time-out or an error of the network."""
+        waited_s = time.monotonic() - started
+        fault: Kind = "connection"
+        permanent = no_socket = False
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
             place = f"{_host_and_port(self._url)}{' through the proxy' if self._proxy else ''}"
-            fault, detail = "connection", f"no connection to {place} within {self._connect_timeout_s:g} s"
-        except asyncio.TimeoutError:
-            waited = time.monotonic() - started
-            fault, detail = "timeout", f"no complete answer within {self._timeout_s:g} s ({waited:.1f} s waited)"
-        except aiohttp.ClientPayloadError as error:
+            detail = f"no connection to {place} within {self._connect_timeout_s:g} s"
+        elif isinstance(error, asyncio.TimeoutError):
+            fault, detail = "timeout", f"no complete answer within {self._timeout_s:g} s ({waited_s:.1f} s waited)"
+        elif isinstance(error, aiohttp.ClientPayloadError):
             fault, detail = "invalid_response", f"the answer is incomplete: {_on_one_line(error)}"
-        except (aiohttp.ClientError, OSError) as error:
-            fault, detail, permanent = "connection", _error_text(error), _is_permanent(error)
-            no_socket = self._has_no_socket(error)
+        else:
+            detail, permanent, no_socket = _error_text(error), _is_permanent(error), self._has_no_socket(error)
         return Response(
             status,
-            latency_s=time.monotonic() - started,
+            latency_s=waited_s,
             fault=fault,
             detail=detail,
             final=permanent,
@@ -174,35 +192,66 @@ class HTTPClient:
         return cached
 
 
-async def _pieces(body: RequestBody) -> AsyncIterator[memoryview]:
-    """Yield a body without a copy of it; aiohttp waits until most of a piece is on its way."""
+class _AbortableConnector(aiohttp.TCPConnector):
+    """A connector that drops its last connection at the end: to close it waits until the server reads what was sent."""
+
+    _transport: asyncio.Transport | None = None
+
+    async def connect(self, *arguments: Any, **options: Any) -> aiohttp.connector.Connection:  # noqa: ANN401 -- aiohttp's
+        connection = await super().connect(*arguments, **options)
+        self._transport = connection.transport
+        return connection
+
+    async def close(self, **options: Any) -> None:  # noqa: ANN401 -- as above
+        if self._transport is not None:
+            self._transport.abort()
+        await super().close(**options)
+
+
+class TransferClient(HTTPClient):
+    """Sends bodies and takes answers that may be large, one at a time; `timeout_s` is the longest pause."""
+
+    _connected_by = _AbortableConnector
+
+    async def transfer(
+        self, method: str, body: LongBody | None, token: str | None, sink: Callable[[bytes], object] | None = None
+    ) -> Response:
+        """Send one request whose body or answer may be large, and return as `post` does.
+
+        With a `sink`, the content of a 200 goes there piece by piece, and the response has no body. Raises the sink's
+        `OSError`.
+        """
+        started = time.monotonic()
+        headers, secrets = self._headers_for(token)
+        limit, data = IdleLimit(self._timeout_s), None
+        if body is not None:
+            headers, data = headers.copy(), _pieces(body, limit.touch)
+            headers["Content-Length"] = str(len(body))
+        status, content = 0, bytearray()
+        try:
+            with limit:
+                answer = await self._session.request(
+                    method, self._url, data=data, headers=headers, proxy=self._proxy, allow_redirects=False
+                )
+                status = answer.status
+                self._has_connected = True
+                take = content.extend if sink is None or status != 200 else sink
+                async for piece in answer.content.iter_chunked(_PIECE_BYTES):
+                    limit.touch()
+                    take(piece)
+        except (asyncio.TimeoutError, aiohttp.ClientError) as error:  # a plain `OSError` is the sink's
+            return self._failed(error, status, started, secrets)
+        return Response(status, bytes(content), answer.headers, time.monotonic() - started, secrets=secrets)
+
+
+async def _pieces(body: LongBody, touch: Callable[[], object] | None = None) -> AsyncIterator[memoryview]:
+    """Yield a body without a copy of it; aiohttp waits until most of a piece is on its way. Then `touch` is called."""
     for part in [body] if isinstance(body, bytes) else body:
         view = memoryview(part)
         for start in range(0, len(view), _PIECE_BYTES):
             yield view[start : start + _PIECE_BYTES]
-
-
-def send_once(
-    method: str,
-    url: str,
-    *,
-    headers: Mapping[str, str],
-    body: RequestBody | None = None,
-    token: str | None = None,
-    azure: bool = False,
-    timeout_s: float = 30.0,
-    ca_bundle: str | None = None,
-) -> Response:
-    """Send one request on a new connection and return its response; it blocks, for threads without a loop."""
-
-    async def once() -> Response:
-        client = HTTPClient(url, timeout_s, 1, headers=headers, azure=azure, ca_bundle=ca_bundle)
-        try:
-            return await client.send(method, body, token)
-        finally:
-            await client.close()
-
-    return asyncio.run(once())
+            if touch is not None:
+                touch()
 
 
 def _header_limits() -> dict[str, Any]:

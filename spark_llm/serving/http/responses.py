@@ -51,9 +51,18 @@ class PendingResponse:
 
 
 async def model_response(
-    model: Model, request: Request, headers: Mapping[str, str], request_id: str, *, empty: bool
+    model: Model,
+    request: Request,
+    headers: Mapping[str, str],
+    request_id: str,
+    *,
+    empty: bool,
+    service_tier: str | None = None,
 ) -> PendingResponse:
-    """Return the model's answer; an `empty` one reports its tokens and has no text, vectors or predictions."""
+    """Return the model's answer; an `empty` one reports its tokens and has no text, vectors or predictions.
+
+    `service_tier` is the tier of chat and of responses, where the model does not tell one.
+    """
     rows, created = request.rows, int(time.time())
     if isinstance(request, PredictionRequest):
         predictions = await cast("PredictionModel", model).predict(request)
@@ -67,6 +76,8 @@ async def model_response(
     if isinstance(request, ChatRequest | ResponsesRequest):
         chat = request if isinstance(request, ChatRequest) else request.chat
         texts = await cast("ChatModel", model).chat(chat)
+        if texts.service_tier is None and service_tier is not None:
+            texts = replace(texts, service_tier=service_tier)
     else:
         texts = await cast("CompletionModel", model).complete(cast("CompletionRequest", request))
     if empty:

@@ -27,6 +27,7 @@ class Stats:
 
     Attributes:
         requests: Requests for a model, with any outcome.
+        batch_requests: Those of them that stood in a batch.
         by_status: Responses by HTTP status; a cut response counts by the status that it began with.
         rows_asked: Inputs in well-formed requests: a conversation, each prompt, each text to embed.
         rows_answered: Inputs in requests that got a whole answer.
@@ -44,6 +45,7 @@ class Stats:
     """
 
     requests: int = 0
+    batch_requests: int = 0
     by_status: Mapping[int, int] = field(default_factory=dict)
     rows_asked: int = 0
     rows_answered: int = 0
@@ -130,14 +132,17 @@ class _Counters:
 class RequestStats:
     """Counts one request, from its arrival to its response."""
 
-    def __init__(self, change: threading.Condition, total: _Counters, recent: _RecentRequests) -> None:
+    def __init__(
+        self, change: threading.Condition, total: _Counters, recent: _RecentRequests, *, is_in_batch: bool
+    ) -> None:
         """Count an arrival; `number` is the number of requests before it."""
+        self._arrival = {"requests": 1, "in_flight": 1, "batch_requests": int(is_in_batch)}
         self._change = change
         self._counters = [total]
         self._recent = recent
         with change:
             self.number = total.amounts["requests"]
-            total.add({"requests": 1, "in_flight": 1})
+            total.add(self._arrival)
             change.notify_all()
 
     def record(self, request: Recorded, size: int) -> None:
@@ -154,7 +159,7 @@ class RequestStats:
                 endpoints[name] = _Counters()
             counters = endpoints[name]
             self._counters.append(counters)
-            counters.add({"requests": 1, "in_flight": 1})
+            counters.add(self._arrival)
             self._change.notify_all()
 
     def add_rows(self, rows: int) -> None:
@@ -203,9 +208,9 @@ class StatsCollector:
         self._total = _Counters()
         self._recent = _RecentRequests()
 
-    def begin_request(self) -> RequestStats:
+    def begin_request(self, *, is_in_batch: bool = False) -> RequestStats:
         """Count an arriving request, and return its counter."""
-        return RequestStats(self._change, self._total, self._recent)
+        return RequestStats(self._change, self._total, self._recent, is_in_batch=is_in_batch)
 
     @property
     def recorded(self) -> deque[Recorded]:

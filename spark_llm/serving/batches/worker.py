@@ -250,14 +250,14 @@ class BatchWorker:
     async def _answer_line(self, job: BatchJob, raw: bytes, outputs: Mapping[str, BinaryIO]) -> None:
         line = read_line(raw)
         answer = await self._answer(job, bytes(line.body))
-        is_error = answer.status >= 400
+        request_id, is_error = answer.request_id.encode(), answer.status >= 400
         outputs["error" if is_error else "output"].write(
             b'{"id":"batch_req_%s","custom_id":%s,"response":{"status_code":%d,"request_id":"%s","body":%s},"error":null}\n'
             % (
-                secrets.token_hex(12).encode(),
+                request_id,
                 msgspec.json.encode(line.custom_id),
                 answer.status,
-                answer.request_id.encode(),
+                request_id,
                 answer.body,
             )
         )

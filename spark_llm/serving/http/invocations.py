@@ -58,6 +58,7 @@ from spark_llm.serving.scenario.stats import Recorded, RequestStats, StatsCollec
 
 ATTRIBUTION = frozenset({"client_request_id", "usage_context"})  # fields of Databricks for requests of every task
 MAX_TOOLS: dict[Dialect, int] = {"databricks": 32, "openai": 128, "azure": 128}
+FLEX = "flex"
 MEGABYTE = 2**20
 MAX_MEGABYTES = 16
 MAX_FOUNDATION_MEGABYTES = 4  # of Databricks' routes, for every model but a custom one
@@ -185,7 +186,7 @@ class InvocationHandler:
 
     async def _respond(self, invocation: _Invocation, call: _ModelCall) -> PendingResponse:
         """Return the response when the capacity has a slot; raises `Refused` when it refuses."""
-        async with self.gate.slot():
+        async with self.gate.slot(is_flex=getattr(call.request, "service_tier", None) == FLEX):
             with invocation.stats.in_work():
                 response = await self._inject_fault(invocation, call)
             if response.usage is not None:
@@ -240,6 +241,8 @@ def read_request(body: dict[str, Any], task: Task, name: str, dialect: Dialect) 
 
 def find_task(deployment: Deployment, body: Mapping[str, object], task: Task | None, dialect: Dialect) -> Task:
     """Return the task of the route, or else of the body's field; raises `Refused` if the endpoint lacks it."""
+    if task in deployment.tasks:
+        return task
     tasks = deployment.own_path_tasks
     if task is None:
         # A custom model's own words say what is wrong with a body.

@@ -7,6 +7,7 @@ somebody waits for, so a batch has neither.
 
 import logging
 import secrets
+from typing import Any
 
 from spark_llm.serving.batches.job import BatchJob
 from spark_llm.serving.batches.worker import LineAnswer
@@ -15,7 +16,7 @@ from spark_llm.serving.http.responses import PendingResponse, error_response, fa
 from spark_llm.serving.protocol.errors import INTERNAL_ERROR, STOPPED, Dialect, Refused, endpoint_not_found
 from spark_llm.serving.protocol.requests import parse_object
 from spark_llm.serving.protocol.responses_request import ResponsesRequest
-from spark_llm.serving.scenario.stats import Recorded, RequestStats
+from spark_llm.serving.scenario.stats import BatchRequestStats, Recorded
 
 _ANSWERED = ("ok", "drip", "empty")  # the others of the faults that are no refusal end in an error
 _TIER = "default"  # as OpenAI writes it in the answers of a batch
@@ -36,32 +37,32 @@ class LineHandler:
     async def answer(self, job: BatchJob, raw: bytes) -> LineAnswer:
         """Return the answer to the body of one request."""
         dialect: Dialect = "azure" if job.is_azure else "openai"
-        request_id, stats = secrets.token_hex(12), self._invocations.stats.begin_request(is_in_batch=True)
+        request_id, stats = secrets.token_hex(12), self._invocations.stats.begin_batch_request()
+        name, body = job.model or "", None
         try:
-            response = await self._respond(job, raw, dialect, request_id, stats)
+            body = parse_object(raw)
+            response = await self._respond(job, body, dialect, request_id, stats)
         except Refused as refused:
             response = error_response(refused, dialect)
         except Exception:
             _logger.exception("A model failed")
             response = error_response(Refused(INTERNAL_ERROR), dialect)
         except BaseException:
-            stats.disconnect()  # the endpoints stop; the request is answered when they go on
+            stats.interrupt()  # the request is answered when the endpoints go on
             raise
-        stats.end(response.status, response.rows, response.usage)
+        stats.end(Recorded(name, body, {}, job.endpoint), len(raw), response.status, response.rows, response.usage)
         return LineAnswer(response.status, request_id, response.body, response.usage)
 
     async def _respond(
-        self, job: BatchJob, raw: bytes, dialect: Dialect, request_id: str, stats: RequestStats
+        self, job: BatchJob, body: dict[str, Any], dialect: Dialect, request_id: str, stats: BatchRequestStats
     ) -> PendingResponse:
-        invocations, name, body = self._invocations, job.model or "", parse_object(raw)
-        stats.record(Recorded(name, body, {}, job.endpoint), len(raw))
+        invocations, name = self._invocations, job.model or ""
         if (deployment := invocations.catalog.get(name)) is None:
             raise Refused(endpoint_not_found(name, dialect))
-        stats.set_endpoint(name)
         if not deployment.ready:
             raise Refused(STOPPED)
         request = read_request(body, find_task(deployment, body, job.task, dialect), name, dialect)
-        stats.add_rows(request.rows)
+        stats.rows = request.rows
         await invocations.holds.wait(body)
         fault = invocations.faults.at(stats.number)
         if fault.refusal is not None:
@@ -73,6 +74,5 @@ class LineHandler:
             return failed_response(model, request, request_id)
         if fault.kind not in _ANSWERED:
             raise Refused(INTERNAL_ERROR)
-        with stats.in_work():
-            empty = fault.kind == "empty"
-            return await model_response(model, request, {}, request_id, empty=empty, service_tier=_TIER)
+        empty = fault.kind == "empty"
+        return await model_response(model, request, {}, request_id, empty=empty, service_tier=_TIER)

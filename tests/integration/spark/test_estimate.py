@@ -57,7 +57,7 @@ def test_before_a_first_run_tokens_are_guessed(spark: SparkSession, endpoints: L
 
 
 def test_an_estimate_has_the_cost_of_batches_where_there_may_be_some(spark: SparkSession, tmp_path: Path) -> None:
-    """A column is priced by the factor of its own price; an AI function with two models has no batch."""
+    """Each column has the factor of its own price, half where it names none."""
     rows = spark.createDataFrame([(n, TEN_BYTES) for n in range(8)], "id int, text string")
     chat = chat_udf(Endpoint("http://127.0.0.1:9/v1", model="m"), max_tokens=48)
     embed = embed_udf(Endpoint("http://127.0.0.1:9/v1", model="e"))

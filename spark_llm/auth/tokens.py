@@ -23,7 +23,7 @@ from spark_llm.protocol.failures import failure_of
 from spark_llm.protocol.json_codec import read_object
 from spark_llm.protocol.masking import without_secrets
 from spark_llm.protocol.values import Failure, Response, RowError
-from spark_llm.transport.http import send_once
+from spark_llm.transport.blocking import send_once
 from spark_llm.validation.numbers import is_number
 
 RENEW_BEFORE_S = 300.0  # before its expiry a token is renewed, or a fifth of its lifetime if that is shorter

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from spark_llm.auth.credentials import ClientCredentials
 from spark_llm.auth.tokens import SignInError
+from spark_llm.endpoint.client import BlockingClient, run_outside_loop
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError, Kind
@@ -18,7 +19,6 @@ from spark_llm.protocol.json_codec import read_object
 from spark_llm.protocol.task import RESPONSES, Task, UnsendableError
 from spark_llm.protocol.urls import is_route_optimised, responses_url
 from spark_llm.protocol.values import Answer, Failure, Response, RowError
-from spark_llm.readiness.client import ReadinessClient, run_outside_loop
 from spark_llm.readiness.probe import SAMPLE, is_about_format, is_answered, probes, sample_inputs
 from spark_llm.readiness.report import Check, Outcome, Where
 from spark_llm.readiness.target import TIMEOUT_S, Target, check_address
@@ -52,7 +52,7 @@ class CheckRun:
         self.checks: list[Check] = []
         self.is_local = False
         self._where = where
-        self._client = ReadinessClient(target.route)
+        self._client = BlockingClient(target.route)
         self._hints: dict[Kind, str] = {}  # of the description, for a refused request
         self._route_hint = ""  # where a refusal named the route that then answered
 
@@ -224,7 +224,7 @@ def skipped(names: Sequence[str], where: Where, failed: Check) -> list[Check]:
 
 def list_endpoints(route: Route, timeout_s: float = TIMEOUT_S) -> list[Description]:
     """Return a workspace's endpoints; raises `ConfigError` with a row's message if the request fails."""
-    client = ReadinessClient(route)
+    client = BlockingClient(route)
     try:
         response = client.send("GET", route.url, None, timeout_s)
         error = None if response.succeeded else failure_of(response).error

@@ -10,9 +10,9 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -25,7 +25,7 @@ from spark_llm.protocol.masking import secrets_of
 from spark_llm.protocol.values import Response
 from spark_llm.transport.certificates import ssl_context
 from spark_llm.transport.proxy import proxy_of
-from spark_llm.transport.timeouts import Deadline
+from spark_llm.transport.timeouts import Deadline, IdleLimit
 
 if TYPE_CHECKING:
     from spark_llm.errors import Kind
@@ -39,6 +39,18 @@ _MAX_HEADER_BYTES = 128 * 1024  # curl reads 100 KB, requests 64
 _MAX_HEADERS = 1_000
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)  # of this process, or of the machine
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": f"spark_llm/{__version__}"}
+_NETWORK_ERRORS = (asyncio.TimeoutError, aiohttp.ClientError, OSError)
+
+
+class StreamedBody(Protocol):
+    """A body that is written piece by piece, as often as it takes, and has a known length."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[bytes | memoryview]: ...
+
+
+LongBody = RequestBody | StreamedBody
 
 
 def _proxy_for(url: URL) -> URL | None:
@@ -100,7 +112,6 @@ class HTTPClient:
 
     async def _send(self, method: str, body: RequestBody | None, token: str | None, url: URL) -> Response:
         started = time.monotonic()
-        status = 0
         headers, secrets = self._headers_for(token)
         data: bytes | AsyncIterator[memoryview] | None = None
         if body is not None and len(body) > STREAMED_BYTES:
@@ -108,8 +119,7 @@ class HTTPClient:
             headers["Content-Length"] = str(len(body))
         elif body is not None:
             data = bytes(body)
-        fault: Kind
-        permanent = no_socket = False
+        status = 0
         try:
             with self._deadline:
                 answer = await self._session.request(
@@ -124,20 +134,64 @@ class HTTPClient:
                 self._has_connected = True
                 content = await answer.read()  # returns the connection to the pool, or closes it on an error
             return Response(status, content, answer.headers, time.monotonic() - started, secrets=secrets)
-        except aiohttp.ConnectionTimeoutError:
+        except _NETWORK_ERRORS as error:
+            return self._failed(error, status, started, secrets)
+
+    async def transfer(
+        self, method: str, body: LongBody | None, token: str | None, sink: Callable[[bytes], object] | None = None
+    ) -> Response:
+        """Send one request whose body or answer may be large, and return as `post` does.
+
+        The client's `timeout_s` is the longest pause here, not the whole time. With a `sink`, the content of a 200 goes
+        there piece by piece, and the response has no body. Raises the `OSError` of a sink.
+        """
+        started = time.monotonic()
+        headers, secrets = self._headers_for(token)
+        limit, data = IdleLimit(self._timeout_s), None
+        if body is not None:
+            headers, data = headers.copy(), _pieces(body, limit.touch)
+            headers["Content-Length"] = str(len(body))
+        status, content = 0, bytearray()
+        sink_error: OSError | None = None
+        try:
+            with limit:
+                answer = await self._session.request(
+                    method, self._url, data=data, headers=headers, proxy=self._proxy, allow_redirects=False
+                )
+                status = answer.status
+                self._has_connected = True
+                take = content.extend if sink is None or status != 200 else sink
+                async for piece in answer.content.iter_chunked(_PIECE_BYTES):
+                    limit.touch()
+                    try:
+                        take(piece)
+                    except OSError as error:  # of the disk: the network's own errors are those of the loop
+                        sink_error = error
+                        answer.close()
+                        break
+        except _NETWORK_ERRORS as error:
+            return self._failed(error, status, started, secrets)
+        if sink_error is not None:
+            raise sink_error
+        return Response(status, bytes(content), answer.headers, time.monotonic() - started, secrets=secrets)
+
+    def _failed(self, error: Exception, status: int, started: float, secrets: tuple[str, ...]) -> Response:
+        """Return the response for a time-out or an error of the network."""
+        waited_s = time.monotonic() - started
+        fault: Kind = "connection"
+        permanent = no_socket = False
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
             place = f"{_host_and_port(self._url)}{' through the proxy' if self._proxy else ''}"
-            fault, detail = "connection", f"no connection to {place} within {self._connect_timeout_s:g} s"
-        except asyncio.TimeoutError:
-            waited = time.monotonic() - started
-            fault, detail = "timeout", f"no complete answer within {self._timeout_s:g} s ({waited:.1f} s waited)"
-        except aiohttp.ClientPayloadError as error:
+            detail = f"no connection to {place} within {self._connect_timeout_s:g} s"
+        elif isinstance(error, asyncio.TimeoutError):
+            fault, detail = "timeout", f"no complete answer within {self._timeout_s:g} s ({waited_s:.1f} s waited)"
+        elif isinstance(error, aiohttp.ClientPayloadError):
             fault, detail = "invalid_response", f"the answer is incomplete: {_on_one_line(error)}"
-        except (aiohttp.ClientError, OSError) as error:
-            fault, detail, permanent = "connection", _error_text(error), _is_permanent(error)
-            no_socket = self._has_no_socket(error)
+        else:
+            detail, permanent, no_socket = _error_text(error), _is_permanent(error), self._has_no_socket(error)
         return Response(
             status,
-            latency_s=time.monotonic() - started,
+            latency_s=waited_s,
             fault=fault,
             detail=detail,
             final=permanent,
@@ -174,35 +228,14 @@ class HTTPClient:
         return cached
 
 
-async def _pieces(body: RequestBody) -> AsyncIterator[memoryview]:
-    """Yield a body without a copy of it; aiohttp waits until most of a piece is on its way."""
+async def _pieces(body: LongBody, touch: Callable[[], object] | None = None) -> AsyncIterator[memoryview]:
+    """Yield a body without a copy of it; aiohttp waits until most of a piece is on its way. Then `touch` is called."""
     for part in [body] if isinstance(body, bytes) else body:
         view = memoryview(part)
         for start in range(0, len(view), _PIECE_BYTES):
             yield view[start : start + _PIECE_BYTES]
-
-
-def send_once(
-    method: str,
-    url: str,
-    *,
-    headers: Mapping[str, str],
-    body: RequestBody | None = None,
-    token: str | None = None,
-    azure: bool = False,
-    timeout_s: float = 30.0,
-    ca_bundle: str | None = None,
-) -> Response:
-    """Send one request on a new connection and return its response; it blocks, for threads without a loop."""
-
-    async def once() -> Response:
-        client = HTTPClient(url, timeout_s, 1, headers=headers, azure=azure, ca_bundle=ca_bundle)
-        try:
-            return await client.send(method, body, token)
-        finally:
-            await client.close()
-
-    return asyncio.run(once())
+            if touch is not None:
+                touch()
 
 
 def _header_limits() -> dict[str, Any]:

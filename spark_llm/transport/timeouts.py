@@ -1,4 +1,4 @@
-"""One time limit for many tasks of an event loop."""
+"""Time limits of an event loop: one for many tasks, and one for the pauses of a long transfer."""
 
 import asyncio
 import sys
@@ -54,3 +54,22 @@ class Deadline:
         if task is None:
             raise RuntimeError("A deadline needs a running task.")
         return task
+
+
+class IdleLimit(Deadline):
+    """A timeout for one task that may take any time as long as it goes on: each `touch` gives it its seconds again."""
+
+    def __enter__(self) -> None:
+        self._task = self._current_task()
+        super().__enter__()
+
+    def touch(self) -> None:
+        """Begin the time anew, from any task of the loop; an overdue task stays so."""
+        if self._task in self._deadlines:
+            self._deadlines[self._task] = self._loop.time() + self._seconds
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+        super().__exit__(kind, error, traceback)

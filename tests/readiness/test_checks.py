@@ -15,11 +15,11 @@ from pyspark.sql.types import DoubleType
 
 from spark_llm import Endpoint, Policy, predict_udf, preflight
 from spark_llm.auth.credentials import Bearer, ClientCredentials, TokenSource
+from spark_llm.endpoint.client import run_outside_loop
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.task import Task
 from spark_llm.readiness.checks import list_endpoints, run_driver_checks
-from spark_llm.readiness.client import run_outside_loop
 from spark_llm.readiness.report import Check, Report
 from spark_llm.readiness.target import Target, candidate_tasks, printable_name, workspace_route
 from spark_llm.serving import After, Echo, Faults, LocalEndpoints, ServingEndpoint

@@ -14,7 +14,8 @@ import pytest
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.failures import failure_of
 from spark_llm.protocol.values import Answer, Failure
-from spark_llm.transport.http import STREAMED_BYTES, send_once
+from spark_llm.transport.blocking import send_once
+from spark_llm.transport.http import STREAMED_BYTES
 from tests.support.raw_server import AUTHORITY, OK_RESPONSE, RawServer, post
 from tests.support.stub_server import stub_server
 

@@ -13,8 +13,10 @@ from spark_llm.cli.job_file import JobFile
 from spark_llm.cli.local.spark import job_session
 from spark_llm.enrich.api import enrich_table
 from spark_llm.enrich.estimation.estimate import estimate
+from spark_llm.enrich.report import EnrichReport
 
-STOPPED = 3
+STOPPED, SUBMITTED = 3, 4
+_NOT_IN_ROW = ("notes", "out", "out_batches", "out_usd", "usd_at_once")  # what a table of runs does not have
 
 
 def enrich(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[str, int]:
@@ -28,12 +30,26 @@ def enrich(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[s
         if arguments.dry_run:
             parameters = signature(estimate).parameters
             estimated = estimate(spark, **{name: value for name, value in options.items() if name in parameters})
-            return _json(estimated.row()) if arguments.json else str(estimated), 0
+            return to_json(estimated.row()) if arguments.json else str(estimated), 0
         with redirect_stdout(sys.stderr):  # MLflow prints the addresses of its run
             report = enrich_table(spark, **options)
-    row = {**report.row(), "notes": report.notes}
-    return _json(row) if arguments.json else str(report), 0 if report.done else STOPPED
+    return report_text(report, as_json=arguments.json), exit_code(report)
 
 
-def _json(row: Mapping[str, object]) -> str:
-    return json.dumps(row, default=datetime.isoformat, ensure_ascii=False)
+def exit_code(report: EnrichReport) -> int:
+    """Return 4 where requests are with the provider, 3 where the run stopped early, else 0."""
+    if report.submitted:
+        return SUBMITTED
+    return 0 if report.done else STOPPED
+
+
+def report_text(report: EnrichReport, *, as_json: bool) -> str:
+    """Return a report as text, or as JSON with the column names of a table of runs and what such a table lacks."""
+    return (
+        to_json({**report.row(), **{name: getattr(report, name) for name in _NOT_IN_ROW}}) if as_json else str(report)
+    )
+
+
+def to_json(value: object) -> str:
+    """Return a value as one line of JSON."""
+    return json.dumps(value, default=datetime.isoformat, ensure_ascii=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spark_llm.auth.credentials import Bearer
+from spark_llm.batches.settings import Batch
 from spark_llm.cli.config_errors import ConfigErrors
 from spark_llm.cli.job_columns import MakeColumn, read_column
 from spark_llm.cli.option_words import JOB_FILE, reworded
@@ -52,6 +53,7 @@ JOB_KEYS: Mapping[str, Any] = {  # the arguments of `enrich_table`, then the ses
     "on_missing": Literal["keep", "delete"],
     "format": str,
     "progress": bool,
+    "batch": Any,
     "spark": dict[str, Any],
     "endpoints": dict[str, Any],
 }
@@ -118,7 +120,7 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _check_options(errors: ConfigErrors, options: dict[str, Any], columns: list[str]) -> None:
-    """Check the options that are not columns, as `enrich_table` does; the budget becomes a `Budget`."""
+    """Check the options that are not columns, as `enrich_table` does; tables become a `Budget` and a `Batch`."""
     for name in ("source", "target", "runs_table"):
         if name in options:
             with errors.at(""):
@@ -133,6 +135,8 @@ def _check_options(errors: ConfigErrors, options: dict[str, Any], columns: list[
         check_format(options.get("format"))
     if "budget" in options:
         options["budget"] = errors.build("budget", options["budget"], Budget)
+    if "batch" in options:
+        options["batch"] = errors.build("batch", options["batch"], Batch)
     with errors.at(""):
         Limits(**{name: options[name] for name in ("chunk_rows", "budget", "max_failure_rate") if name in options})
     with errors.at("prices"):

@@ -149,7 +149,8 @@ def add_enrich_arguments(parser: argparse.ArgumentParser) -> None:
 def run_enrich(arguments: argparse.Namespace) -> int:
     """Fill columns of a table as a file describes, with requests only for rows that need one.
 
-    Exit codes: 0 done; 3 stopped early, by the budget, by failures or by the endpoint; 1 an error; 130 Ctrl-C.
+    Exit codes: 0 done; 3 stopped early, by the budget, by failures or by the endpoint; 4 submitted, so run it again for
+    the answers; 1 an error; 130 Ctrl-C.
     """
     try:
         from spark_llm.cli import enrich

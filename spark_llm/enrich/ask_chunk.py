@@ -189,7 +189,7 @@ class ChunkRunner:
         return {**tally_aggregates(answers, self._tiers(each)), "requests": requests, "stop_error": stop_error}
 
     def _tiers(self, each: FilledColumn) -> Iterable[str]:
-        return self.prices[each.name].tiers if self.prices else ()
+        return self.prices[each.name].factors if self.prices else ()
 
     def _task_spec(self, driver: Address | None, column: str, spec: RequestSpec) -> RequestSpec:
         """Return a column's request spec in one of these tasks, which has its part of limits that cannot be shared."""

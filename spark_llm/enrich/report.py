@@ -22,7 +22,8 @@ RUNS_DDL = (
     "usd double, columns map<string, map<string, bigint>>"
 )
 """The columns of a table of runs, as `EnrichReport.row` fills them."""
-_NOT_IN_RUNS = ("limits", "still_failed", "notes", "flow")  # fields of a report that a table of runs does not have
+_OF_BATCHES = ("out", "out_batches", "out_usd", "usd_at_once")
+_NOT_IN_RUNS = ("limits", "still_failed", "notes", "flow", *_OF_BATCHES)  # fields that a table of runs does not have
 # It has the rows asked, the others in its columns.
 _NOT_SUMMED_IN_RUNS = ("asked", "cache_write_tokens", "cancelled", "image_tokens", "audio_tokens")
 _HEADINGS = ("column", "asked", "answered", "failed", "requests", "tokens")
@@ -42,7 +43,8 @@ class EnrichReport(Totals):
         started_at: When it began, in UTC.
         seconds: Its duration.
         rows: Rows of the source; None where Spark did not report them.
-        asked: Rows that were asked, for at least one column. Those that a stopped task did not ask are in `left`.
+        asked: Rows that were asked, for at least one column. Those that a stopped task did not ask are in `left`, and
+            those that are `out` are not among them.
         answered: Asked rows with an answer in every column that was asked.
         left: Pending rows that a stopped run did not ask.
         recovered: Rows that an earlier run had asked when it failed or was killed; they were merged, not asked again.
@@ -56,6 +58,12 @@ class EnrichReport(Totals):
         notes: A sentence for each new column of the source, added or left out, and for tokens without their own price.
         flow: The requests in flight, and what limited them for which share of the time; None where no host told the
             driver. Hosts tell it once a second, with `progress=True` or hard limits, where they can reach it.
+        out: Rows whose requests are with the provider, in files or batches; a later run of the same job merges their
+            answers.
+        out_batches: The batches that have those requests.
+        out_usd: What those requests will cost, by the estimate and at the price of batches; None without prices.
+        usd_at_once: What this run's answers, and the rows that are out, would cost as single requests; None without
+            prices, and for a run without batches.
     """
 
     run: str
@@ -75,16 +83,25 @@ class EnrichReport(Totals):
     still_failed: int | None = None
     notes: Sequence[str] = ()
     flow: JobFlow | None = None
+    out: int = 0
+    out_batches: int = 0
+    out_usd: float | None = None
+    usd_at_once: float | None = None
 
     @property
     def done(self) -> bool:
-        """Whether every pending row was asked."""
+        """Whether every pending row was asked, or is out."""
         return self.stopped is None
+
+    @property
+    def submitted(self) -> bool:
+        """Whether rows are out: a later run of the same job merges their answers."""
+        return self.out > 0
 
     @property
     def skipped(self) -> int | None:
         """Rows of the source that were not pending, recovered ones among them. None where `rows` is."""
-        return None if self.rows is None else max(0, self.rows - self.asked - self.left)
+        return None if self.rows is None else max(0, self.rows - self.asked - self.left - self.out)
 
     @property
     def requests(self) -> int:
@@ -132,7 +149,24 @@ class EnrichReport(Totals):
 
     @property
     def _verdict(self) -> str:
-        return f"{'done' if self.done else 'stopped'} in {span(self.seconds)}"
+        ending = "submitted" if self.submitted else "done"
+        return f"{ending if self.done else 'stopped'} in {span(self.seconds)}"
+
+    @property
+    def _out(self) -> str:
+        """Rows, batches and cost of what is out; empty where nothing is."""
+        if not self.out:
+            return ""
+        batches = f" in {_count(self.out_batches, 'batch', 'batches')}" if self.out_batches else ""
+        cost = "" if self.out_usd is None else f", about {dollars(self.out_usd)}"
+        return f"{_count(self.out, 'row', 'rows')}{batches}{cost}"
+
+    @property
+    def _cost(self) -> str:
+        """The cost, and that of single requests; empty without prices."""
+        if self.usd is None:
+            return ""
+        return dollars(self.usd) + ("" if self.usd_at_once is None else f", and {dollars(self.usd_at_once)} at once")
 
     def _facts(self) -> dict[str, str]:
         """Return the lines of the report as text, by their labels; most are left out where they are 0."""
@@ -148,10 +182,11 @@ class EnrichReport(Totals):
             "asked": f"{self.asked:,}",
             "answered": f"{self.answered:,}" if self.asked else "",
             "failed": f"{failed:,} {kinds}" if failed else "",
+            "out": self._out,
             "left": f"{self.left:,} still to be asked" if self.left else "",
             "requests": f"{total.requests:,}" if total.requests else "",
             "tokens": self._tokens_text(),
-            "cost": dollars(self.usd) if self.usd is not None else "",
+            "cost": self._cost,
             "limits": self.limits or "",
             "in flight": "" if self.flow is None else str(self.flow),
         }
@@ -172,6 +207,10 @@ def limits_text(hosts: int) -> str:
     if not hosts:
         return "held by tasks=, per host or per worker: the driver heard no host"
     return f"shared over the cluster by the driver ({hosts} host{'s' if hosts > 1 else ''})"
+
+
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number:,} {one if number == 1 else more}"
 
 
 def _numbers(tally: Tally) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """Prices of tokens, as the user writes them, and the cost of tallies."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
 from spark_llm.errors import ConfigError
@@ -19,6 +19,9 @@ _PRICE_HINT = (
     "tokens, one number for all tokens, or Price(prompt=…, completion=…, cached=…, cache_write=…, tiers={…})."
 )
 _STANDARD_TIERS = ("default", "standard", "auto", "on_demand")  # names for the list price
+BATCH = "batch"
+"""The tier of tokens that a Batch API answered."""
+_DEFAULT_FACTORS: Mapping[str, float] = {BATCH: 0.5}  # what most providers ask for a batch; a few ask 0.6 to 0.8
 
 
 @checks_arguments
@@ -37,8 +40,8 @@ class Price:
         completion: For tokens of answers.
         cached: For tokens of prompts that the server had cached. None: as `prompt`.
         cache_write: For tokens of prompts that the server wrote to its cache. None: as `prompt`.
-        tiers: Factors of all these prices, by the name of the service tier at which an answer was billed. A tier
-            without a factor has 1.
+        tiers: Factors of all these prices, by the name of the service tier at which an answer was billed. The tier
+            "batch" of a Batch API has 0.5 where it is not named, any other tier 1.
     """
 
     prompt: float
@@ -55,6 +58,11 @@ class Price:
         if not numbers or not all(isinstance(tier, str) for tier in tiers):
             raise ConfigError(f"{self!r} is not a price.", _PRICE_HINT)
 
+    @property
+    def factors(self) -> Mapping[str, float]:
+        """The factors of all tiers that have one, by name: these are the tiers that a tally has to count apart."""
+        return {**_DEFAULT_FACTORS, **self.tiers}
+
     def cost(self, tally: Tally) -> float:
         """Return the cost of a tally in US dollars.
 
@@ -62,9 +70,17 @@ class Price:
         has tokens, they have the price of prompts.
         """
         further = (
-            (factor - 1) * self._list_cost(tally.tiers.get(tier, Tally())) for tier, factor in self.tiers.items()
+            (factor - 1) * self._list_cost(tally.tiers.get(tier, Tally())) for tier, factor in self.factors.items()
         )
         return max(0.0, self._list_cost(tally) + sum(further))
+
+    def cost_at_once(self, tally: Tally) -> float:
+        """Return what the tokens of a tally cost in single requests: those that a batch answered at the list price."""
+        return self.cost(replace(tally, tiers={tier: part for tier, part in tally.tiers.items() if tier != BATCH}))
+
+    def cost_by_batch(self, tally: Tally) -> float:
+        """Return what all tokens of a tally cost when a batch answers them."""
+        return self.cost(replace(tally, tiers={BATCH: tally}))
 
     def _list_cost(self, tally: Tally) -> float:
         """Return the cost with every tier at a factor of 1."""
@@ -81,15 +97,28 @@ class Price:
         return cost / _TOKENS_PER_PRICE
 
     def notes(self, tally: Tally, tiers: Iterable[str] = ()) -> Iterator[str]:
-        """Yield a sentence for each sort of tokens in a tally, and each of these tiers, without a price of its own."""
+        """Yield a sentence for each sort of tokens in a tally, and each of these tiers, without a price of its own.
+
+        Tokens of a batch in the tally have a sentence too where their factor is the default.
+        """
         for name, price, count in (
             ("cached", self.cached, tally.cached_tokens),
             ("cache_write", self.cache_write, tally.cache_write_tokens),
         ):
             if price is None and count and self.prompt:
                 yield f"{count:,} {name} tokens have the price of prompt tokens, since prices= has no {name}."
+        for tier, factor in _DEFAULT_FACTORS.items():
+            if (
+                tier not in self.tiers
+                and (count := tally.tiers.get(tier, Tally()).total_tokens)
+                and self._list_cost(tally)
+            ):
+                yield (
+                    f"{count:,} tokens of the service tier {tier!r} have {factor:g} of the list price, since prices= "
+                    f"has no factor for it; Price(…, tiers={{{tier!r}: …}}) sets another."
+                )
         for tier in tiers:
-            if tier not in self.tiers and tier not in _STANDARD_TIERS:
+            if tier not in self.factors and tier not in _STANDARD_TIERS:
                 yield f"Tokens of the service tier {tier!r} have the list price, since prices= has no factor for it."
 
 
@@ -154,6 +183,16 @@ def _check_tokens(prices: object, columns: Sequence[str], budget: Budget | None,
 def total_cost(prices: Mapping[str, Price], tallies: Mapping[str, Tally]) -> float | None:
     """Return the cost of all columns in US dollars; None without prices."""
     return sum((prices[name].cost(tally) for name, tally in tallies.items()), 0.0) if prices else None
+
+
+def total_cost_at_once(prices: Mapping[str, Price], tallies: Mapping[str, Tally]) -> float | None:
+    """Return what the same tokens of all columns cost in single requests; None without prices."""
+    return sum((prices[name].cost_at_once(tally) for name, tally in tallies.items()), 0.0) if prices else None
+
+
+def total_cost_by_batch(prices: Mapping[str, Price], tallies: Mapping[str, Tally]) -> float | None:
+    """Return what the tokens of all columns cost when batches answer them all; None without prices."""
+    return sum((prices[name].cost_by_batch(tally) for name, tally in tallies.items()), 0.0) if prices else None
 
 
 def price_notes(prices: Mapping[str, Price], tallies: Mapping[str, Tally]) -> Iterator[str]:

@@ -64,7 +64,7 @@ def report_aggregates(answers: AnswerColumn, price: Price | None) -> dict[str, s
         "row_tokens": _histogram(answers.tokens("total_tokens")),
     }
     return {
-        **tally_aggregates(answers, price.tiers if price else ()),
+        **tally_aggregates(answers, price.factors if price else ()),
         **{f"example {each}": f"min(CASE WHEN {kind} = '{each}' THEN {message} END)" for each in KINDS},
         "rows": "count(1)",
         "attempts": f"sum({attempts})",
@@ -78,7 +78,7 @@ def report_aggregates(answers: AnswerColumn, price: Price | None) -> dict[str, s
 def report_of(name: str, answers: AnswerColumn, price: Price | None, values: Mapping[str, Any]) -> UsageReport:
     """Return the report of the values of `report_aggregates`; without values there were no rows."""
     values = values or dict.fromkeys(report_aggregates(answers, price))
-    tally = tally_of(values, price.tiers if price else ())
+    tally = tally_of(values, price.factors if price else ())
     attempts = (values["attempts"] or 0) if answers.has("attempts") else None
     requests = attempts if answers.has("text") and answers.has("parsed") else None  # of a chat, so one row in each
     lists = json.loads(values["lists"] or "{}")

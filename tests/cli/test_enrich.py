@@ -7,16 +7,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 
+from spark_llm.cli.enrich import exit_code, report_text
 from spark_llm.cli.main import main
 from spark_llm.serving import Echo, Faults, LocalEndpoints
 from tests.conftest import ROOT
 from tests.integration.spark.test_readme import blocks_of
 from tests.support.reply_model import ReplyModel, schema_example
+from tests.support.tracking import STOPPED
 
 SECRET = "dapi-5ecret-that-must-not-be-seen"
 EXAMPLE = Path(ROOT, "docs/examples/nightly.toml")
@@ -138,6 +142,39 @@ def test_a_job_whose_rows_fail_ends_with_3(
 
     assert (3, 6, 0, 30) == (code, report["asked"], report["answered"], report["left"])
     assert "more than max_failure_rate=0.1 allows: 30 rows are left. Hint: " in report["stopped"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({}, 0),
+        ({"stopped": "the budget is used up."}, 3),
+        ({"out": 5, "out_batches": 1}, 4),
+        ({"out": 5, "stopped": "the budget is used up."}, 4),
+    ],
+)
+def test_the_exit_code_says_how_the_run_ended(change: dict[str, Any], code: int) -> None:
+    """Rows that are out come first: the next run has something to do, whatever else happened."""
+    report = replace(STOPPED, **{"stopped": None, **change})
+
+    assert code == exit_code(report)
+    assert str(report) == report_text(report, as_json=False)
+
+
+def test_a_report_as_json_has_what_a_table_of_runs_lacks() -> None:
+    """Notes, and the rows that are out with their cost."""
+    report = replace(STOPPED, out=5, out_batches=1, out_usd=0.25, usd_at_once=3.0, notes=["a note"])
+    values = json.loads(report_text(report, as_json=True))
+
+    assert {
+        "out": 5,
+        "out_batches": 1,
+        "out_usd": 0.25,
+        "usd_at_once": 3.0,
+        "notes": ["a note"],
+    }.items() <= values.items()
+    assert set(report.row()) | {"out", "out_batches", "out_usd", "usd_at_once", "notes"} == set(values)
+    assert "2026-11-23T03:39:51+00:00" == values["started_at"]
 
 
 @pytest.mark.waits

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from spark_llm import ConfigError, Policy, chat_udf, complete_udf, embed_udf, predict_udf
 from spark_llm.ai.catalog import FUNCTIONS
+from spark_llm.batches.settings import Batch
 from spark_llm.cli.job_columns import TASKS
 from spark_llm.cli.job_file import ENDPOINT_KEYS, JOB_KEYS, JobFile
 from spark_llm.enrich.api import enrich_table
@@ -94,6 +95,10 @@ def test_a_whole_file_is_read() -> None:
         progress = false
         [budget]
         usd = 20
+        [batch]
+        wait_s = 0
+        max_mb = 90.5
+        then = "now"
         [prices]
         summary = { prompt = 0.5, completion = 1.5, tiers = { flex = 0.5 } }
         [spark]
@@ -127,6 +132,7 @@ def test_a_whole_file_is_read() -> None:
         "format": "iceberg",
         "progress": False,
         "budget": Budget(usd=20),
+        "batch": Batch(wait_s=0, max_mb=90.5, then="now"),
         "prices": {"summary": {"prompt": 0.5, "completion": 1.5, "tiers": {"flex": 0.5}}},
     } == job.options
     assert {"spark.sql.shuffle.partitions": "64", "spark.sql.ansi.enabled": "true"} == job.settings
@@ -215,6 +221,10 @@ def test_every_ai_function_is_a_task() -> None:
         ({**JOB, "budget": 20}, "job.toml [budget]: budget is not a table. Hint: "),
         ({**JOB, "budget": {"row": 5}}, "[budget]: unknown key 'row'. Hint: did you mean 'rows'?"),
         ({**JOB, "budget": {"rows": 0}}, "[budget]: Budget(rows=0) is not a whole number of rows"),
+        ({**JOB, "batch": True}, "job.toml [batch]: batch is not a table. Hint: write it as [batch], with keys below"),
+        ({**JOB, "batch": {"wait": 5}}, "[batch]: unknown key 'wait'. Hint: did you mean 'wait_s'?"),
+        ({**JOB, "batch": {"poll_s": 0}}, "[batch]: Batch(poll_s=0) is not a number of seconds above 0, up to 3600"),
+        ({**JOB, "batch": {"then": "later"}}, "[batch]: Batch(then='later') is neither 'batch' nor 'now'. Hint: "),
         ({**JOB, "budget": {"usd": 5}}, "[prices]: Budget(usd=5) needs prices. Hint: "),
         ({**JOB, "prices": {"sumary": 1}}, "[prices]: prices= names 'sumary', which is not a column. Hint: "),
         ({**JOB, "spark": 5}, "expected `object`, got `int`. Hint: write it as a table: [spark], with keys below it."),

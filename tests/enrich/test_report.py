@@ -36,6 +36,10 @@ REPORTS = st.builds(
     columns=st.dictionaries(WORDS, TALLIES, max_size=3),
     limits=st.none() | WORDS,
     notes=st.lists(WORDS, max_size=2),
+    out=WHOLE,
+    out_batches=WHOLE,
+    out_usd=st.none() | st.floats(0, 1e6),
+    usd_at_once=st.none() | st.floats(0, 1e6),
     flow=st.none() | st.builds(JobFlow, WHOLE, WHOLE, st.dictionaries(st.sampled_from(list(REASONS)), st.floats(0, 1))),
 )
 NOTHING = EnrichReport(
@@ -141,6 +145,30 @@ def test_the_report_says_what_limited_the_requests() -> None:
     assert f"in flight  {flow}" == str(report).splitlines()[-1]
     assert str(flow) in page_of(report).text
     assert "flow" not in report.row()
+
+
+def test_a_run_that_submitted_says_how_many_rows_are_out_and_what_they_cost() -> None:
+    """They are neither asked, nor left, nor skipped, and a table of runs keeps its columns."""
+    report = replace(NOTHING, asked=1_000, answered=1_000, out=2_000, out_batches=2, usd=1.2, columns={"mood": Tally()})
+    priced = replace(report, out_usd=0.4, usd_at_once=3.2)
+
+    assert """\
+`t`: submitted in 3.2 s
+
+rows      48,000
+skipped   45,000 needed nothing
+asked     1,000
+answered  1,000
+out       2,000 rows in 2 batches, about $0.40
+cost      $1.20, and $3.20 at once""" == str(priced)
+    assert "2,000 rows in 2 batches, about $0.40" in page_of(priced).text
+    assert (True, True, 45_000, 45_000) == (priced.done, priced.submitted, priced.skipped, priced.row()["skipped"])
+    assert priced.row() == report.row()
+    assert "out       2,000 rows in 2 batches\ncost      $1.20" in str(report)
+    assert "\nout      1 row in 1 batch" in str(replace(NOTHING, out=1, out_batches=1))
+    assert str(replace(NOTHING, out=1)).endswith("\nout      1 row")
+    assert str(replace(priced, stopped="spent.")).startswith("`t`: stopped in 3.2 s")
+    assert (False, 48_000) == (NOTHING.submitted, NOTHING.skipped)
 
 
 def test_a_run_with_nothing_to_do_says_little() -> None:

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from spark_llm.errors import ConfigError
 from spark_llm.metering.budget import Budget
-from spark_llm.metering.prices import Price, parse_prices, total_cost
+from spark_llm.metering.prices import (
+    OnePrice,
+    Price,
+    parse_prices,
+    total_cost,
+    total_cost_at_once,
+    total_cost_by_batch,
+)
 from spark_llm.metering.tally import TOKENS, Tally, total_of
 
 MILLION = 1_000_000
@@ -46,9 +53,9 @@ def standard_tallies(draw: st.DrawFn) -> Tally:
 @st.composite
 def tallies(draw: st.DrawFn) -> Tally:
     """Draw tallies of answers that report both parts, and their sum as the total."""
-    parts = [draw(standard_tallies()) for _ in range(3)]
+    parts = [draw(standard_tallies()) for _ in range(4)]
     whole = total_of(parts)
-    return replace(whole, tiers={"flex": parts[0], "priority": parts[1]})
+    return replace(whole, tiers={"flex": parts[0], "priority": parts[1], "batch": parts[2]})
 
 
 @pytest.mark.parametrize(
@@ -94,9 +101,9 @@ PRICES = st.builds(
 )
 
 
-def is_close(one: float, other: float) -> bool:
-    """Return whether two costs differ by rounding at most."""
-    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-6)
+def is_close(one: float | None, other: float | None) -> bool:
+    """Return whether two costs are known, and differ by rounding at most."""
+    return one is not None and other is not None and math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-6)
 
 
 @given(PRICES, tallies(), tallies())
@@ -120,7 +127,8 @@ def test_the_parts_of_a_tally_cost_as_much_as_the_whole(price: Price, whole: Tal
         yield usd(tally.completion_tokens, price.completion, factor)
 
     standard = {name: getattr(whole, name) - sum(getattr(t, name) for t in whole.tiers.values()) for name in TOKENS}
-    tiers = [(Tally(**standard), 1.0), *((part, price.tiers.get(tier, 1.0)) for tier, part in whole.tiers.items())]
+    factors = {"batch": 0.5, **price.tiers}
+    tiers = [(Tally(**standard), 1.0), *((part, factors.get(tier, 1.0)) for tier, part in whole.tiers.items())]
     assert is_close(sum(amount for part, factor in tiers for amount in parts(part, factor)), price.cost(whole))
 
 
@@ -138,6 +146,8 @@ def test_a_cost_is_linear(price: Price, tally: Tally, times: int) -> None:
         (CLAUDE, Tally(prompt_tokens=MILLION, cached_tokens=900_000, total_tokens=MILLION), 0.1 * 3 + 0.9 * 0.3),
         (CLAUDE, Tally(prompt_tokens=MILLION, cache_write_tokens=MILLION, total_tokens=MILLION), 3.75),
         (CLAUDE, total_of([ONE_OF_EACH, Tally(tiers={"batch": ONE_OF_EACH})]), (3 + 3.75 + 0.3 + 15) / 2),
+        # Moonshot, in batches 0.6 of it
+        (Price(0.6, 3, 0.1, tiers={"batch": 0.6}), replace(ONE_OF_EACH, tiers={"batch": ONE_OF_EACH}), 4.3 * 0.6),
         # OpenAI, GPT-5: 1.25 and 10, cached 0.125; flex half of it, priority double
         (GPT, ONE_OF_EACH, 1.25 + 1.25 + 0.125 + 10),
         (GPT, total_of([ONE_OF_EACH, Tally(tiers={"flex": ONE_OF_EACH})]), (1.25 + 1.25 + 0.125 + 10) / 2),
@@ -162,6 +172,47 @@ def test_a_price_notes_the_tokens_that_it_does_not_name() -> None:
         "1,000,000 cache_write tokens have the price of prompt tokens, since prices= has no cache_write.",
         "Tokens of the service tier 'priority' have the list price, since prices= has no factor for it.",
     ] == list(pair.notes(ONE_OF_EACH, ["flex", "priority"]))
+
+
+@given(
+    st.one_of(DOLLARS, st.tuples(DOLLARS, DOLLARS), st.builds(Price, DOLLARS, DOLLARS, tiers=st.just({"flex": 0.5}))),
+    standard_tallies(),
+)
+def test_a_batch_costs_half_where_the_price_does_not_say_otherwise(prices: OnePrice, tally: Tally) -> None:
+    """However the price is written, and for every sort of tokens."""
+    [price] = parse_prices(prices, ["mood"]).values()
+
+    assert is_close(price.cost(tally) / 2, price.cost(replace(tally, tiers={"batch": tally})))
+    assert is_close(price.cost(tally), price.cost(replace(tally, tiers={"scale": tally})))
+    assert "batch" in price.factors
+
+
+def test_half_the_price_is_noted_until_the_factor_is_given() -> None:
+    """The note says how to give it; a batch that costs nothing needs none."""
+    answered = replace(ONE_OF_EACH, tiers={"batch": ONE_OF_EACH, "flex": Tally()})
+
+    [note] = Price(1, 1, 1, 1).notes(answered, ["batch"])
+    assert note == (
+        "4,000,000 tokens of the service tier 'batch' have 0.5 of the list price, since prices= has no factor for it; "
+        "Price(…, tiers={'batch': …}) sets another."
+    )
+    assert [] == list(CLAUDE.notes(answered, ["batch"])) == list(Price(0, 0, 0, 0).notes(answered))
+    assert [] == list(Price(1, 1, 1, 1).notes(replace(ONE_OF_EACH, tiers={"batch": Tally()})))
+
+
+@given(PRICES, tallies())
+def test_the_same_tokens_may_be_priced_at_once_and_by_batch(price: Price, tally: Tally) -> None:
+    """At once those of a batch have the list price, and other tiers their own; by batch all have the batch's factor."""
+    at_once = {tier: part for tier, part in tally.tiers.items() if tier != "batch"}
+    whole = price.cost(replace(tally, tiers={}))
+
+    assert is_close(price.cost(replace(tally, tiers=at_once)), price.cost_at_once(tally))
+    assert is_close(price.factors["batch"] * whole, price.cost_by_batch(tally))
+    assert is_close(
+        2 * price.cost_at_once(tally), total_cost_at_once({"a": price, "b": price}, {"a": tally, "b": tally})
+    )
+    assert is_close(price.cost_by_batch(tally), total_cost_by_batch({"a": price}, {"a": tally}))
+    assert None is total_cost_at_once({}, {"a": tally}) is total_cost_by_batch({}, {"a": tally})
 
 
 @given(COLUMNS, DOLLARS, DOLLARS, DOLLARS, st.sampled_from([tuple, list]))

@@ -28,6 +28,7 @@ from spark_llm.enrich.estimation.row_cost import (
     guessed_tally,
     instruction_bytes,
     max_answer_tokens,
+    may_be_batched,
     task_of,
 )
 from spark_llm.enrich.plan import FilledColumn, RunPlan
@@ -65,7 +66,8 @@ def estimate(
     It asks, writes and creates nothing. It counts the rows by the query with which a run begins. Their tokens follow
     from the answers in the target, where there are any: tokens of a prompt grow with its length, those of an answer are
     the mean. Else a prompt is guessed at a token for four bytes of its request, with the instructions and the JSON
-    around the text, and an answer at `max_tokens`. An image, a PDF or audio counts as 1,000 tokens.
+    around the text, and an answer at `max_tokens`. An image, a PDF or audio counts as 1,000 tokens. With `prices` it
+    has both costs: of single requests, and through a Batch API.
 
     Args:
         spark: The session.
@@ -150,7 +152,7 @@ def _sample(target: DataFrame, each: FilledColumn, max_rows: int, price: Price |
     field = find_field(target.schema, each.name, same)
     if field is None or not isinstance(field.dataType, StructType):
         return None
-    answers, tiers = AnswerColumn(quoted(each.name), field.dataType), tuple(price.tiers) if price else ()
+    answers, tiers = AnswerColumn(quoted(each.name), field.dataType), tuple(price.factors) if price else ()
     arguments = _arguments(target, each)
     comparable = arguments is not None and find_field(target.schema, each.fingerprint_name, same) is not None
     has_tokens = any_of(f"{answers.tokens(name)} IS NOT NULL" for name in TOKENS)
@@ -206,8 +208,10 @@ def _column_estimate(each: FilledColumn, wanted: _Texts, sample: _Sample | None,
         media = f", {IMAGE_TOKENS:,} for each image, PDF or audio" if wanted.media else ""
         rests_on = f"guessed from the length of the texts{around}{media}" + _answer_note(max_answer_tokens(task))
     completion = None if tally is None else tally.total_tokens - tally.prompt_tokens
-    usd = None if tally is None or price is None else price.cost(tally)
-    return ColumnEstimate(wanted.rows, prompt, completion, usd, rests_on)
+    if tally is None or price is None:
+        return ColumnEstimate(wanted.rows, prompt, completion, None, rests_on)
+    usd_batch = price.cost_by_batch(tally) if may_be_batched(each) else None
+    return ColumnEstimate(wanted.rows, prompt, completion, price.cost_at_once(tally), rests_on, usd_batch)
 
 
 def _answer_note(max_tokens: int | None) -> str:

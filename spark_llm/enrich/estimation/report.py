@@ -1,15 +1,15 @@
 """The report of an estimate, as values and as text. Knows no Spark and no clock."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from spark_llm.text.format import dollars
 from spark_llm.text.table import html_table, text_table
 
-_HEADINGS = ("column", "rows", "prompt tokens", "completion tokens", "cost", "rests on")
+_HEADINGS = ("column", "rows", "prompt tokens", "completion tokens", "cost", "by batch", "rests on")
+_BY_BATCH = _HEADINGS.index("by batch")
 _UNKNOWN = "unknown"
-_NUMBERS = range(1, 5)
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class ColumnEstimate:
         rows: Rows that would be asked.
         prompt_tokens: Tokens of the prompts.
         completion_tokens: Tokens of the answers; None where they have no limit.
-        usd: US dollars for them; None without prices, or where tokens are unknown.
+        usd: US dollars for them in single requests; None without prices, or where tokens are unknown.
         rests_on: The basis of the numbers, in words.
+        usd_batch: US dollars for them through a Batch API; None too for a column that cannot go through one.
     """
 
     rows: int
@@ -29,6 +30,7 @@ class ColumnEstimate:
     completion_tokens: int | None
     usd: float | None
     rests_on: str
+    usd_batch: float | None = None
 
     @property
     def total_tokens(self) -> int | None:
@@ -62,14 +64,19 @@ class Estimate:
 
     @property
     def usd(self) -> float | None:
-        """US dollars for all columns; None where those of one are unknown."""
-        costs = [column.usd for column in self.columns.values()]
-        return None if None in costs else sum(filter(None, costs))
+        """US dollars for all columns in single requests; None where those of one are unknown."""
+        return _sum([column.usd for column in self.columns.values()])
+
+    @property
+    def usd_batch(self) -> float | None:
+        """US dollars for all columns through a Batch API; None where one is unknown, or cannot go through one."""
+        return _sum([column.usd_batch for column in self.columns.values()])
 
     def row(self) -> dict[str, object]:
         """Return the estimate as plain values, fit for JSON."""
         columns = {name: {**vars(column), "total_tokens": column.total_tokens} for name, column in self.columns.items()}
-        return {**vars(self), "total_tokens": self.total_tokens, "usd": self.usd, "columns": columns}
+        totals = {"total_tokens": self.total_tokens, "usd": self.usd, "usd_batch": self.usd_batch}
+        return {**vars(self), **totals, "columns": columns}
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -80,7 +87,7 @@ class Estimate:
         yield self._heading
         if not self.to_ask:
             return
-        yield text_table([_HEADINGS, *self._cells()], right_aligned=_NUMBERS)
+        yield text_table(self._table, right_aligned=self._numbers)
         yield self._total
 
     @property
@@ -92,17 +99,41 @@ class Estimate:
     @property
     def _total(self) -> str:
         tokens = _UNKNOWN if self.total_tokens is None else f"about {self.total_tokens:,}"
-        return f"Tokens in all: {tokens}{'' if self.usd is None else f', for {dollars(self.usd)}'}."
+        at_once = "" if self.usd is None else f", for {dollars(self.usd)}"
+        by_batch = "" if self.usd_batch is None else f" at once, or {dollars(self.usd_batch)} by batch"
+        return f"Tokens in all: {tokens}{at_once}{by_batch}."
 
-    def _cells(self) -> Iterator[tuple[str, ...]]:
-        for name, column in self.columns.items():
-            answers = _UNKNOWN if column.completion_tokens is None else f"{column.completion_tokens:,}"
-            cost = "" if column.usd is None else dollars(column.usd)
-            yield name, f"{column.rows:,}", f"{column.prompt_tokens:,}", answers, cost, column.rests_on
+    @property
+    def _has_batches(self) -> bool:
+        return any(column.usd_batch is not None for column in self.columns.values())
+
+    @property
+    def _numbers(self) -> range:
+        """The places of the columns of numbers."""
+        return range(1, len(self._table[0]) - 1)
+
+    @property
+    def _table(self) -> list[tuple[str, ...]]:
+        """The headings and the cells; the cost by batch only where one is known."""
+        table = [_HEADINGS, *map(_cells, self.columns, self.columns.values())]
+        return table if self._has_batches else [(*row[:_BY_BATCH], *row[_BY_BATCH + 1 :]) for row in table]
 
     def _repr_html_(self) -> str:
         shown = f"<p>{escape(self._heading)}</p>"
         if not self.to_ask:
             return shown
-        table = html_table(_HEADINGS, self._cells(), left_aligned=(0, 5), right_aligned=_NUMBERS)
+        headings, *cells = self._table
+        ends = (0, len(headings) - 1)
+        table = html_table(headings, cells, left_aligned=ends, right_aligned=self._numbers)
         return f"{shown}{table}<p>{escape(self._total)}</p>"
+
+
+def _cells(name: str, column: ColumnEstimate) -> tuple[str, ...]:
+    answers = _UNKNOWN if column.completion_tokens is None else f"{column.completion_tokens:,}"
+    at_once, by_batch = ("" if usd is None else dollars(usd) for usd in (column.usd, column.usd_batch))
+    return name, f"{column.rows:,}", f"{column.prompt_tokens:,}", answers, at_once, by_batch, column.rests_on
+
+
+def _sum(costs: Sequence[float | None]) -> float | None:
+    """Return the sum; None where one is unknown."""
+    return None if None in costs else sum(filter(None, costs))

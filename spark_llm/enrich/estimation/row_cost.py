@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from spark_llm.engine.request_spec import request_specs
 from spark_llm.enrich.plan import FilledColumn, RunPlan
 from spark_llm.metering.chunking import PerRow
-from spark_llm.metering.prices import Price
+from spark_llm.metering.prices import Price, total_cost, total_cost_by_batch
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.chat.content import BYTES_PER_TOKEN
 from spark_llm.protocol.json_codec import read_json
@@ -14,8 +14,11 @@ from spark_llm.protocol.task import Task
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens")
 
 
-def row_cost(plan: RunPlan, bytes_per_row: float, prices: Mapping[str, Price]) -> PerRow:
-    """Return the tokens of a row with inputs this long, over all columns, and their cost; None for no limit."""
+def row_cost(plan: RunPlan, bytes_per_row: float, prices: Mapping[str, Price], *, by_batch: bool = False) -> PerRow:
+    """Return the tokens of a row with inputs this long, over all columns, and their cost; None for no limit.
+
+    `by_batch`: they have the price of batches.
+    """
     tallies = {}
     for each in plan.filled:
         tally = guessed_tally(task_of(each), 1, bytes_per_row / len(plan.filled))
@@ -23,13 +26,17 @@ def row_cost(plan: RunPlan, bytes_per_row: float, prices: Mapping[str, Price]) -
             return PerRow()
         tallies[each.name] = tally
     tokens = sum(tally.total_tokens for tally in tallies.values())
-    usd = sum(prices[name].cost(tally) for name, tally in tallies.items()) if prices else None
-    return PerRow(tokens, usd)
+    return PerRow(tokens, (total_cost_by_batch if by_batch else total_cost)(prices, tallies))
 
 
 def task_of(each: FilledColumn) -> Task:
     """Return the task that fills a column."""
     return next(request_specs(each.call.udf.plan())).task
+
+
+def may_be_batched(each: FilledColumn) -> bool:
+    """Return whether a column could go through a Batch API, as far as is known without asking: one model fills it."""
+    return len(list(request_specs(each.call.udf.plan()))) == 1
 
 
 def guessed_tally(task: Task, rows: int, input_bytes: float) -> Tally | None:

@@ -1,6 +1,9 @@
 """How an estimate prints: as text, in a notebook, and as plain values."""
 
 import json
+from dataclasses import replace
+
+import pytest
 
 from spark_llm.enrich.estimation.report import ColumnEstimate, Estimate
 
@@ -19,6 +22,35 @@ column    rows  prompt tokens  completion tokens     cost  rests on
 summary  1,200        120,000             36,000    $0.11  measured on 1,000 answers
 vector     900         90,000                  0  $0.0090  guessed from the length of the texts
 Tokens in all: about 246,000, for $0.12.""" == str(estimate) == repr(estimate)
+
+
+def test_it_prints_what_batches_would_cost_where_a_column_can_go_through_them() -> None:
+    """A column that cannot has no such cost, and then the run has none."""
+    summary = replace(SUMMARY, usd_batch=0.057)
+    both = Estimate("reviews", 48_000, 1_250, 0, {"summary": summary, "vector": replace(VECTOR, usd_batch=0.0045)})
+    one = Estimate("reviews", 48_000, 1_250, 0, {"summary": summary, "vector": VECTOR})
+
+    assert """\
+reviews: of 48,000 rows 1,250 would be asked.
+column    rows  prompt tokens  completion tokens     cost  by batch  rests on
+summary  1,200        120,000             36,000    $0.11   $0.0570  measured on 1,000 answers
+vector     900         90,000                  0  $0.0090   $0.0045  guessed from the length of the texts
+Tokens in all: about 246,000, for $0.12 at once, or $0.0615 by batch.""" == str(both)
+    assert str(one).splitlines()[3:] == [
+        "vector     900         90,000                  0  $0.0090            guessed from the length of the texts",
+        "Tokens in all: about 246,000, for $0.12.",
+    ]
+    assert pytest.approx(0.0615) == both.usd_batch
+    assert None is one.usd_batch
+    html = both._repr_html_()
+    assert '<td style="text-align: right">$0.0570</td><td style="text-align: left">measured' in html
+    assert "for $0.12 at once, or $0.0615 by batch." in html
+    row = json.loads(json.dumps(one.row()))
+    assert (None, 0.057, None) == (
+        row["usd_batch"],
+        row["columns"]["summary"]["usd_batch"],
+        row["columns"]["vector"]["usd_batch"],
+    )
 
 
 def test_unknown_numbers_are_shown_as_unknown() -> None:
@@ -64,5 +96,6 @@ def test_its_row_is_fit_for_json() -> None:
         "completion_tokens": None,
         "total_tokens": None,
         "usd": None,
+        "usd_batch": None,
         "rests_on": "guessed from the length of the texts; answers: unknown",
     } == row["columns"]["summary"]

@@ -117,6 +117,10 @@ def test_the_report_says_what_each_sort_of_tokens_costs(spark: SparkSession, tmp
     assert pytest.approx(36 * (100 * 3 + 10 * 15) / 1e6) == pair.usd
     beginnings = ("2,160 cached tokens", "1,080 cache_write tokens", "Tokens of the service tier 'flex'")
     assert [True] * 3 == [note.startswith(each) for note, each in zip(pair.notes, beginnings, strict=True)]
+    batch = table.withColumn("answer", F.col("answer").withField("usage.service_tier", F.lit("batch")))
+    half = usage_report(batch, "answer", prices=(3, 15))
+    assert pytest.approx((pair.usd or 0) / 2) == half.usd
+    assert half.notes[-1].startswith(f"{half.total_tokens:,} tokens of the service tier 'batch' have 0.5 of the list")
 
 
 @pytest.mark.one_kind

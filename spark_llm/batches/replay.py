@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from spark_llm.errors import Kind
 from spark_llm.flow.dedupe import shared_result
+from spark_llm.metering.prices import BATCH
 from spark_llm.policy import Policy
 from spark_llm.protocol.batches.lines import CANCELLED, EXPIRED, Reply
 from spark_llm.protocol.task import PLAIN, Task
 from spark_llm.protocol.values import Answer, Failure, Item, Outcome, Result, RowError, Usage
 
-TIER = "batch"  # the service tier of tokens that a batch was billed for
 UNSENDABLE = "spark_llm_unsendable"  # the code of a request that was not sent, because no server would take it
 _TOO_LARGE = 413
 _KIND_OF_CODE: dict[str, Kind] = {EXPIRED: "timeout", "server_error": "unavailable"}
@@ -109,7 +109,7 @@ def _fallback(task: Task, state: NextTry, failure: Failure) -> int | None:
 def _sum(one: Usage | None, other: Usage | None) -> Usage | None:
     if other is None:
         return one
-    billed = other._replace(service_tier=TIER)
+    billed = other._replace(service_tier=BATCH)
     return billed if one is None else one.plus(billed)
 
 

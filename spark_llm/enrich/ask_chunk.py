@@ -71,6 +71,7 @@ class AskResult(NamedTuple):
         out: Rows whose requests are with the provider, in batches.
         out_batches: Those batches.
         out_usd: About the cost of these rows; None where it is unknown.
+        out_usd_at_once: About what they would cost as single requests.
     """
 
     total: ChunkResult
@@ -81,6 +82,7 @@ class AskResult(NamedTuple):
     out: int = 0
     out_batches: int = 0
     out_usd: float | None = None
+    out_usd_at_once: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class ChunkRunner:
     then: Then | None = None  # of a job in batches: the rows have the replies to their requests
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0917 -- what a runner depends on
         cls,
         spark: SparkSession,
         plan: RunPlan,

@@ -42,9 +42,9 @@ from spark_llm.enrich.staging import Staging, lease_table, ledger_table
 from spark_llm.enrich.table import Table, apply_plan
 from spark_llm.enrich.work_table import WorkTable
 from spark_llm.livecounts.counts import LiveCounts
-from spark_llm.metering.batch_budget import BatchBudget, batch_prices
+from spark_llm.metering.batch_budget import BatchBudget
 from spark_llm.metering.chunking import ChunkPlanner, Limits, PerRow
-from spark_llm.metering.prices import Price, price_notes, total_cost
+from spark_llm.metering.prices import Price, price_notes, total_cost, total_cost_at_once
 from spark_llm.metering.tally import Tally
 from spark_llm.monitoring.bar import Progress
 from spark_llm.monitoring.driver_address import driver_host
@@ -139,6 +139,10 @@ class Job:
             limits=asked.limits,
             notes=(*notes, *price_notes(self.prices, total.columns), *_token_notes(plan)),
             flow=asked.flow,
+            out=asked.out,
+            out_batches=asked.out_batches,
+            out_usd=asked.out_usd,
+            usd_at_once=self._cost_at_once(asked),
         )
 
     def plan(self, source: Source, target: Table, early: Tables | None = None) -> Tables:
@@ -207,7 +211,7 @@ class Job:
         """Send the rows in batches, and merge the answers as they come."""
         spark, plan, work, staging, merger, who, telemetry = parts
         limits = replace(self.limits, budget=None)  # which is kept before a batch is created
-        estimate = parts.row_cost(batch_prices(self.prices))
+        estimate, at_once = parts.row_cost(self.prices, by_batch=True), parts.row_cost(self.prices)
 
         def merging(answers: DataFrame, result: ChunkResult) -> None:
             telemetry.finish_chunk(result.columns, partial(operations, answers))
@@ -228,8 +232,16 @@ class Job:
             others,
             self._notify,
             merging,
+            price_ratio=at_once.usd / estimate.usd if at_once.usd and estimate.usd else 1.0,
             sends=self.sends,
         ).run()
+
+    def _cost_at_once(self, asked: AskResult) -> float | None:
+        """Return what the answers of a run in batches, and what is out, would have cost as single requests."""
+        answered = total_cost_at_once(self.prices, asked.total.columns)
+        if self.batch is None or answered is None or (asked.out and asked.out_usd_at_once is None):
+            return None
+        return answered + (asked.out_usd_at_once or 0.0)
 
     def _request_specs(self) -> dict[str, Iterator[RequestSpec]]:
         return {name: request_specs(call.udf.plan()) for name, call in self.calls.items()}
@@ -251,9 +263,9 @@ class _Parts(NamedTuple):
     who: Attribution
     telemetry: Telemetry
 
-    def row_cost(self, prices: Mapping[str, Price]) -> PerRow:
+    def row_cost(self, prices: Mapping[str, Price], *, by_batch: bool = False) -> PerRow:
         """Return the highest cost of a row, before any was answered."""
-        return row_cost(self.plan, self.work.input_bytes / max(1, self.work.to_ask), prices)
+        return row_cost(self.plan, self.work.input_bytes / max(1, self.work.to_ask), prices, by_batch=by_batch)
 
 
 def run_id() -> str:

@@ -4,13 +4,11 @@ What is sent cannot be called back, and its cost is known only at the end. So wh
 by the estimate. Knows no clock and no Spark.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import PerRow
 from spark_llm.metering.forecast import MARGIN, affordable_rows
-from spark_llm.metering.prices import Price
 
 
 @dataclass
@@ -65,17 +63,3 @@ class BatchBudget:
             if (allowed := affordable_rows(total - spent, each)) < found:
                 found, limit = allowed, f"{total:,.10g} {name} would be exceeded"
         return int(found), limit
-
-
-def batch_prices(prices: Mapping[str, Price]) -> dict[str, Price]:
-    """Return the prices of tokens that a batch is billed for."""
-    factors = {name: price.tiers.get("batch", 0.5) for name, price in prices.items()}
-    return {
-        name: Price(
-            *(
-                None if each is None else each * factors[name]
-                for each in (price.prompt, price.completion, price.cached, price.cache_write)
-            )
-        )
-        for name, price in prices.items()
-    }

@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from spark_llm.batches.client import BatchClient, BatchRequestError
+from spark_llm.batches.calls import BatchRequestError
+from spark_llm.batches.client import BatchClient
+from spark_llm.batches.upload import FILE_PREFIX
 from spark_llm.enrich.batch_jobs.collecting import Ended
 from spark_llm.enrich.batch_jobs.ledger import File, Ledger
 from spark_llm.protocol.batches.objects import BatchState
 
-FILE_PREFIX = "spark_llm-"  # of the names of uploaded files
 _FIRST_QUOTA_WAIT_S, _MAX_QUOTA_WAIT_S = 60.0, 1800.0
 _GONE = BatchState("", "gone", ended=True)
 

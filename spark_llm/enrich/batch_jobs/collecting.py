@@ -72,10 +72,14 @@ class Collector:
         events = []
         for file, state in ended:
             numbers = {error.line: error for error in state.problems if error.line is not None}
-            lines = self.ledger.lines([file.key]) if numbers else None
-            if lines is None:
+            if not numbers:
                 continue
-            wanted = lines.where(F.col("number").isin(list(numbers))).select("custom_id", "number").collect()
+            wanted = (
+                self.ledger.events("line", [file.key])
+                .where(F.col("number").isin(list(numbers)))
+                .select("custom_id", "number")
+                .collect()
+            )
             for custom_id, number in wanted:
                 text = unanswered_line(custom_id, *numbers[number][:2]).decode()
                 events.append(("reply", file.column, file.key, file.file_id, custom_id, None, text))
@@ -83,7 +87,7 @@ class Collector:
 
     def _expired(self, keys: Sequence[str]) -> DataFrame:
         """Return replies to the requests of expired batches that have none: the server may leave them out."""
-        lines, replies = self.ledger.lines(keys), self.ledger.replies_of(keys)
+        lines, replies = self.ledger.events("line", keys), self.ledger.events("reply", keys)
         text = expired_line("").decode()
         missing = lines.join(replies.select("custom_id"), "custom_id", "left_anti")
         return missing.select(
@@ -108,7 +112,7 @@ class _Download:
         for batch in batches:
             for task in batch.to_pylist():
                 client = BatchClient(self.routes[task["column"]], self.settings)
-                yield from _record_batches(task, downloaded_lines(client, task["content_id"]), schema)
+                yield from _record_batches(task, downloaded_lines(client, [task["content_id"]]), schema)
 
 
 def _record_batches(task: Mapping[str, str], lines: Iterator[bytes], schema: pa.Schema) -> Batches:

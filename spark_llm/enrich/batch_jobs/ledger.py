@@ -137,20 +137,13 @@ class Ledger:
         rows = self._rows()
         return rows is not None and not rows.where("kind = 'reply'").isEmpty()
 
-    def lines(self, keys: Sequence[str]) -> DataFrame | None:
-        """Return the events of the requests in these files; None where there is no ledger."""
-        rows = self._rows()
-        return None if rows is None else rows.where(f"kind = 'line' AND key IN ({sql_list(keys)})")
-
-    def replies_of(self, keys: Sequence[str]) -> DataFrame | None:
-        """Return the events of the replies to the requests in these files; None where there is no ledger."""
-        rows = self._rows()
-        return None if rows is None else rows.where(f"kind = 'reply' AND key IN ({sql_list(keys)})")
+    def events(self, kind: str, keys: Sequence[str]) -> DataFrame:
+        """Return the events of a kind that are about these files; there is a ledger."""
+        return self._spark.table(self._table.name).where(f"kind = '{kind}' AND key IN ({sql_list(keys)})")
 
     def out(self, keys: Sequence[str]) -> DataFrame | None:
-        """Return the digests of the requests in these files, whose batches have not ended; None where there are none."""
-        rows = self.lines(keys) if keys else None
-        return None if rows is None else rows.select(_digest().alias("digest")).distinct()
+        """Return the digests of the requests in these files; None where there are none."""
+        return self.events("line", keys).select(_digest().alias("digest")).distinct() if keys else None
 
     def prune(self, open_keys: Sequence[str], digests: DataFrame) -> None:
         """Keep only what the next run needs: files whose batches have not ended, and the replies to these digests."""

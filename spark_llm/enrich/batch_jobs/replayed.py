@@ -63,8 +63,8 @@ def batch_spec(name: str, udf: LazyUDF) -> RequestSpec:
 class ReplayedUDF(LazyUDF):
     """A UDF whose results follow from replies; it is called on the UDF's own arguments and `HISTORY_COLUMNS`.
 
-    A row whose next request is still to be answered gets the error `cancelled`, which no run writes into its table. With
-    `then="now"` such a row is asked at once, if it has replies.
+    A row whose next request is still to be answered gets the error `cancelled`, which no run writes into its table.
+    With `then="now"` such a row is asked at once, if it has replies.
     """
 
     def __init__(self, udf: LazyUDF, then: Then) -> None:
@@ -190,12 +190,12 @@ def _joined(state: Result | NextTry | None, asked: Result | None) -> Result | No
 
 
 def _request(state: Result | NextTry | None, bodies: BodyWriter) -> Request | None:
-    """Return the request that follows; None for a row that is settled, or asks nothing."""
+    """Return the request that follows, or the error of a row that has none; None for a row that asks nothing."""
     if not isinstance(state, NextTry):
-        return None
+        return None if state is None else Request(error=state.error)
     try:
         body = bodies.task.encode([state.item], bodies.model, state.wire_format)
-    except UnsendableError as error:
-        return Request(error=error.failure.error)
+    except UnsendableError as unsendable:
+        return Request(error=unsendable.failure.error)
     error = bodies.size_error(body)
     return Request(body) if error is None else Request(error=error)

@@ -59,6 +59,7 @@ class BatchRun:
         others: The names of earlier runs that died.
         notify: Gets a sentence about the progress.
         merging: Gets the answers of each merge, and their numbers, before they are merged.
+        price_ratio: The cost of single requests, as a multiple of that of the same in batches.
         sends: Whether requests are sent; else it only collects.
     """
 
@@ -76,6 +77,7 @@ class BatchRun:
     others: Collection[str]
     notify: Callable[[str], None]
     merging: Callable[[DataFrame, ChunkResult], None]
+    price_ratio: float = 1.0
     sends: bool = True
     _stopped: str | None = field(default=None, init=False)
     _failed: int = field(default=0, init=False)  # rows with an error that is not their own
@@ -115,11 +117,11 @@ class BatchRun:
             if ended:
                 self._collect(ended)
                 has_replies = True
-            elif not self._batches.open and not (has_replies and self._left):
-                break
-            elif not has_replies or self._batches.open:
+            elif self._batches.open:
                 if not self._wait():
                     break
+            elif not (has_replies and self._left):
+                break
         if has_replies and self._left:
             self._settle()
         return self._end()
@@ -138,7 +140,8 @@ class BatchRun:
                     return False
                 rows = self._with_out(rows).where(self._some_not_out).orderBy("key").limit(wanted)
             self.budget.sent += wanted
-        return any([self._send_column(place, rows) for place, _ in enumerate(self.plan.filled)])
+        settled = [self._send_column(place, rows) for place, _ in enumerate(self.plan.filled)]
+        return any(settled)
 
     def _send_column(self, place: int, rows: DataFrame) -> bool:
         each = self.plan.filled[place]
@@ -244,8 +247,11 @@ class BatchRun:
             )
         usd = self.budget.row.usd
         out_usd = None if usd is None else out * usd
+        at_once = None if out_usd is None else out_usd * self.price_ratio
         left = self._left - out + self._failed
-        return AskResult(self._total, left, stopped, out=out, out_batches=count, out_usd=out_usd)
+        return AskResult(
+            self._total, left, stopped, out=out, out_batches=count, out_usd=out_usd, out_usd_at_once=at_once
+        )
 
     # Smaller things.
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -58,11 +58,7 @@ class Sending:
         `rows` are those of `requests_to_send`. To read this DataFrame uploads files: they are free, and only those
         that are written to the ledger count.
         """
-        return rows.repartition(tasks, "digest").dropDuplicates(["digest"]).mapInArrow(self._upload, SCHEMA)
-
-    @property
-    def _upload(self) -> Callable[[Batches], Batches]:
-        return _Upload(self)
+        return rows.repartition(tasks, "digest").dropDuplicates(["digest"]).mapInArrow(_Upload(self), SCHEMA)
 
 
 def requests_to_send(
@@ -118,25 +114,15 @@ class _Upload:
                         unsendable.append((custom_id, "" if error is None else error.message))
 
         for file in uploaded_files(client, requests(), f"{sending.name}-{partition}"):
-            for custom_id, message in file.too_large:
-                unsendable.append((custom_id, message))
-            events = [
-                _event("line", sending.column, file.key, file.file_id, custom_id, number)
-                for number, custom_id in enumerate(file.custom_ids, 1)
-            ]
-            yield from _record_batches(events, schema)
-        yield from _record_batches(
-            [
-                _event(
-                    "reply",
-                    sending.column,
-                    custom_id=custom_id,
-                    text=unanswered_line(custom_id, UNSENDABLE, message).decode(),
-                )
-                for custom_id, message in unsendable
-            ],
-            schema,
-        )
+            unsendable.extend(file.too_large)
+            same = {"kind": "line", "column": sending.column, "key": file.key, "file_id": file.file_id}
+            numbered = enumerate(file.custom_ids, 1)
+            yield from _record_batches(
+                [{**same, "custom_id": custom_id, "number": number} for number, custom_id in numbered], schema
+            )
+        same = {"kind": "reply", "column": sending.column}
+        events = [{**same, "custom_id": each, "text": _unsendable(each, message)} for each, message in unsendable]
+        yield from _record_batches(events, schema)
 
 
 def _columns(batches: Batches, digests: deque[str]) -> Iterator[tuple[pa.Array, ...]]:
@@ -147,26 +133,10 @@ def _columns(batches: Batches, digests: deque[str]) -> Iterator[tuple[pa.Array, 
         yield tuple(others)
 
 
-def _event(
-    kind: str,
-    column: str,
-    key: str | None = None,
-    file_id: str | None = None,
-    custom_id: str | None = None,
-    number: int | None = None,
-    text: str | None = None,
-) -> dict[str, object]:
-    return {
-        "kind": kind,
-        "column": column,
-        "key": key,
-        "file_id": file_id,
-        "custom_id": custom_id,
-        "number": number,
-        "text": text,
-    }
+def _unsendable(custom_id: str, message: str) -> str:
+    return unanswered_line(custom_id, UNSENDABLE, message).decode()
 
 
-def _record_batches(events: list[dict[str, object]], schema: pa.StructType) -> Batches:
+def _record_batches(events: Sequence[Mapping[str, object]], schema: pa.StructType) -> Batches:
     if events:
         yield pa.RecordBatch.from_pylist(events, pa.schema(list(schema)))

@@ -40,11 +40,15 @@ BASE = ("validation", "text")  # the words may import these, and these import on
 WING = "serving"
 WING_GUESTS = ("cli/main", "__init__")  # __init__ only offers the name, and loads it when it is asked for
 # Inside `serving`, top to bottom: each folder or file may import those below it.
-WING_ORDER = ("pytest_plugin", "endpoints", "stock", "http", "auth", "catalog", "scenario", "models", "protocol")
+WING_ORDER = (
+    *("pytest_plugin", "endpoints", "stock", "http", "auth", "batches", "catalog", "scenario", "models"),
+    "protocol",
+)
 
 # Each outside library and the packages, or files, that may import it; the longest name that fits counts.
 DOORS: dict[str, tuple[str, ...]] = {
     "aiohttp": ("transport/http",),
+    "aiohttp.multipart": (WING,),
     "aiohttp.web": (WING,),
     "databricks.sdk": ("auth/databricks_profile",),
     "dbruntime": ("auth/databricks_runtime",),  # what Databricks' own runtime brings

@@ -5,8 +5,8 @@
 ...     endpoints.invocations("chat"), endpoints.token
 
 It shares no code with the client: each implements the documented wire format by itself. Names load at first use, so
-the import costs nothing. Imports go down only: `endpoints`, `stock`, `http`, `auth`, `catalog`, `scenario`, `models`,
-`protocol`. Begin with `endpoints`.
+the import costs nothing. Imports go down only: `endpoints`, `stock`, `http`, `auth`, `batches`, `catalog`, `scenario`,
+`models`, `protocol`. Begin with `endpoints`.
 """
 
 import importlib
@@ -27,6 +27,7 @@ _NAMES_OF = {  # the names that each module defines
     "protocol.requests": "ChatRequest CompletionRequest EmbeddingRequest",
     "protocol.tools": "ToolCall",
     "protocol.values": "CallPiece Choice Piece Texts Usage Vectors",
+    "scenario.batches": "Batches",
     "scenario.capacity": "After Capacity Quota",
     "scenario.faults": "Fault Faults",
     "scenario.stats": "Recorded Stats",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from spark_llm.serving.protocol.values import Texts as Texts
     from spark_llm.serving.protocol.values import Usage as Usage
     from spark_llm.serving.protocol.values import Vectors as Vectors
+    from spark_llm.serving.scenario.batches import Batches as Batches
     from spark_llm.serving.scenario.capacity import After as After
     from spark_llm.serving.scenario.capacity import Capacity as Capacity
     from spark_llm.serving.scenario.capacity import Quota as Quota

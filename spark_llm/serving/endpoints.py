@@ -10,12 +10,18 @@ from urllib.parse import quote
 
 from spark_llm.serving.auth.oauth import TokenEndpoint
 from spark_llm.serving.auth.tokens import HOUR_S, IssuedTokenExpiry, Token, TokenStore
+from spark_llm.serving.batches.file_store import FileStore
+from spark_llm.serving.batches.worker import BatchWorker
 from spark_llm.serving.catalog import ServingEndpoint, deploy
 from spark_llm.serving.http.app import Application
+from spark_llm.serving.http.batch_api import BatchApi
+from spark_llm.serving.http.batch_controls import BatchControls
 from spark_llm.serving.http.invocations import InvocationHandler, Latency
+from spark_llm.serving.http.lines import LineHandler
 from spark_llm.serving.http.server import HOST, Server
 from spark_llm.serving.models.base import Model
 from spark_llm.serving.models.custom import PredictFunction
+from spark_llm.serving.scenario.batches import Batches
 from spark_llm.serving.scenario.capacity import After, Capacity
 from spark_llm.serving.scenario.faults import Faults
 from spark_llm.serving.scenario.stats import Recorded, Stats
@@ -24,9 +30,10 @@ from spark_llm.serving.stock import echo_endpoints, real_endpoints
 HOUR = After(elapsed_s=HOUR_S)
 NO_FAULTS = Faults()
 UNLIMITED = Capacity()
+AT_ONCE = Batches()
 
 
-class LocalEndpoints:
+class LocalEndpoints(BatchControls):
     """Serving endpoints on 127.0.0.1, with models that need no key.
 
     They serve Databricks' protocol at `.url` and OpenAI's at `.openai_url`, require a token, count every request, and
@@ -51,6 +58,7 @@ class LocalEndpoints:
         latency_s: Seconds before the model runs, or a function from the request's number (0 first) to seconds.
         capacity: The concurrency and quotas of all endpoints together; requests above it wait or are refused. Can be
             set later: `endpoints.capacity = Capacity(concurrency=8)`. Default: no limit.
+        batches: The speed and the faults of the Batch API. Can be set later: `endpoints.batches = Batches(…)`.
         port: The port to bind. Default: any free one.
     """
 
@@ -65,6 +73,7 @@ class LocalEndpoints:
         faults: Faults = NO_FAULTS,
         latency_s: Latency = 0.0,
         capacity: Capacity = UNLIMITED,
+        batches: Batches = AT_ONCE,
         port: int = 0,
     ) -> None:
         self._catalog = deploy(echo_endpoints() if models is None else models)
@@ -78,7 +87,10 @@ class LocalEndpoints:
         names_by_id = {each.id: name for name, each in self._catalog.items()}
         token_endpoint = TokenEndpoint(clients, self._tokens, names_by_id)
         self._clients = token_endpoint.clients
-        self._app = Application(self._catalog, self._tokens, self._invocations, token_endpoint)
+        lines = LineHandler(self._invocations)
+        self._batch_worker = BatchWorker(FileStore(), lines.answer, lines.is_served, batches)
+        self._batch_api = BatchApi(self._tokens, self._batch_worker)
+        self._app = Application(self._catalog, self._tokens, self._invocations, token_endpoint, self._batch_api)
         self._port = port
         self._server: Server | None = None
         self._running_models = ExitStack()
@@ -105,11 +117,15 @@ class LocalEndpoints:
                         stack.enter_context(model)
                 self._server = Server(self._app.build(), self._port)
                 self._port = self._server.port
+                self._server.run_on_loop(self._batch_worker.resume)
                 self._running_models = stack.pop_all()
         return self
 
     def stop(self) -> None:
-        """Drop requests in flight, close the port and stop the models. No-op when stopped."""
+        """Drop requests in flight, close the port and stop the models. No-op when stopped.
+
+        Files and batches stay, and the work goes on at the next start; the end of the context manager forgets them.
+        """
         with self._lock:
             if self._server is None:
                 return
@@ -122,6 +138,7 @@ class LocalEndpoints:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._batch_worker.clear()
 
     def __repr__(self) -> str:
         """Return the names and the address, never the token."""
@@ -249,8 +266,13 @@ class LocalEndpoints:
         return self._invocations.stats.recorded
 
     def reset(self) -> None:
-        """Set every counter to zero, forget the requests, and restart the faults' script and the capacity."""
+        """Set every counter to zero, forget the requests, and restart the scripts and the capacity.
+
+        Files and batches stay.
+        """
         self._on_loop(self._invocations.reset)
+        self._on_loop(self._batch_worker.answered.clear)
+        self._on_loop(lambda: self._batch_api.set_script(self.batches))
         self._on_loop(self._tokens.reset)
 
     def wait_for(self, predicate: Callable[[Stats], bool], timeout_s: float = 10.0) -> Stats:

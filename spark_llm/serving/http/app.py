@@ -19,6 +19,7 @@ from spark_llm.serving.auth.oauth import TokenEndpoint
 from spark_llm.serving.auth.tokens import TokenStore
 from spark_llm.serving.catalog import Catalog, Deployment
 from spark_llm.serving.http import openapi
+from spark_llm.serving.http.batch_api import BatchApi
 from spark_llm.serving.http.descriptions import (
     ENDPOINTS_PATH,
     SERVICES_PATH,
@@ -59,12 +60,14 @@ class Application:
         tokens: The valid tokens.
         invocations: The handler of requests for a model.
         token_endpoint: The OAuth token endpoint.
+        batch_api: The routes of files and batches.
     """
 
     catalog: Catalog
     tokens: TokenStore
     invocations: InvocationHandler
     token_endpoint: TokenEndpoint
+    batch_api: BatchApi
     _created_ms: int = field(default_factory=lambda: int(time.time() * 1000), init=False)
 
     def build(self) -> web.Application:
@@ -90,6 +93,8 @@ class Application:
             "/oidc/.well-known/oauth-authorization-server": _document(self.token_endpoint.metadata),
         }.items():
             app.router.add_get(path, _local_only(handler))
+        for method, path, handler in self.batch_api.routes():
+            app.router.add_route(method, path, _local_only(handler))
         app.router.add_post("/oidc/v1/token", _local_only(self._token))
         app.router.add_route("*", "/{tail:.*}", _local_only(self._not_found))
         return app

@@ -9,7 +9,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -58,6 +58,7 @@ from spark_llm.serving.scenario.stats import Recorded, RequestStats, StatsCollec
 
 ATTRIBUTION = frozenset({"client_request_id", "usage_context"})  # fields of Databricks for requests of every task
 MAX_TOOLS: dict[Dialect, int] = {"databricks": 32, "openai": 128, "azure": 128}
+FLEX = "flex"
 MEGABYTE = 2**20
 MAX_MEGABYTES = 16
 MAX_FOUNDATION_MEGABYTES = 4  # of Databricks' routes, for every model but a custom one
@@ -145,22 +146,17 @@ class InvocationHandler:
         stats.set_endpoint(name)
         if not deployment.ready:
             raise Refused(STOPPED)
-        task = _task(deployment, body, route)
-        if task == RESPONSES:
-            check_fields(body, ATTRIBUTION if route.dialect == "databricks" else frozenset())
+        task = find_task(deployment, body, route.task, route.dialect)
         if route.dialect == "databricks" and task != PREDICTIONS and len(raw) > MAX_FOUNDATION_MEGABYTES * MEGABYTE:
             raise Refused(too_large(MAX_FOUNDATION_MEGABYTES))
-        request = parse_request(body, task.request_type)
-        _check_counts(request, name, route.dialect)
+        request = read_request(body, task, name, route.dialect)
         stats.add_rows(request.rows)
         entity = http_request.match_info.get("served") or next(iter(deployment.entities))
         return _ModelCall(entity, deployment.entities[entity], request)
 
     def _authorize(self, http_request: web.Request, route: Route, deployment: Deployment | None) -> None:
         """Raise `Refused` unless the request brings a token that is valid for its route."""
-        is_azure = route.dialect == "azure"
-        api_key = http_request.headers.get("api-key") if is_azure else None
-        presented = token_of(http_request.headers.get("Authorization", ""), api_key)
+        presented = presented_token(http_request, route.dialect)
         endpoint_id = (deployment.id if deployment else "") if route.data_plane else None
         refusal = self.tokens.authorize(presented, time.monotonic(), endpoint_id=endpoint_id)
         if refusal is not None:
@@ -190,7 +186,7 @@ class InvocationHandler:
 
     async def _respond(self, invocation: _Invocation, call: _ModelCall) -> PendingResponse:
         """Return the response when the capacity has a slot; raises `Refused` when it refuses."""
-        async with self.gate.slot():
+        async with self.gate.slot(is_flex=getattr(call.request, "service_tier", None) == FLEX):
             with invocation.stats.in_work():
                 response = await self._inject_fault(invocation, call)
             if response.usage is not None:
@@ -228,9 +224,26 @@ class InvocationHandler:
         return CORRUPTING_FAULTS[fault.kind](response) if fault.kind in CORRUPTING_FAULTS else response
 
 
-def _task(deployment: Deployment, body: Mapping[str, object], route: Route) -> Task:
+def presented_token(http_request: web.Request, dialect: Dialect) -> str | None:
+    """Return the token that a request brings; Azure's routes take it in a header of its own too."""
+    api_key = http_request.headers.get("api-key") if dialect == "azure" else None
+    return token_of(http_request.headers.get("Authorization", ""), api_key)
+
+
+def read_request(body: dict[str, Any], task: Task, name: str, dialect: Dialect) -> Request:
+    """Return a body as a request for the endpoint of this name; raises `Refused` for a wrong one."""
+    if task == RESPONSES:
+        check_fields(body, ATTRIBUTION if dialect == "databricks" else frozenset())
+    request = parse_request(body, task.request_type)
+    _check_counts(request, name, dialect)
+    return request
+
+
+def find_task(deployment: Deployment, body: Mapping[str, object], task: Task | None, dialect: Dialect) -> Task:
     """Return the task of the route, or else of the body's field; raises `Refused` if the endpoint lacks it."""
-    task, tasks = route.task, deployment.own_path_tasks
+    if task in deployment.tasks:
+        return task
+    tasks = deployment.own_path_tasks
     if task is None:
         # A custom model's own words say what is wrong with a body.
         is_custom = deployment.tasks == (PREDICTIONS,)
@@ -238,7 +251,7 @@ def _task(deployment: Deployment, body: Mapping[str, object], route: Route) -> T
     if task not in deployment.tasks:
         wants_chat = task == CHAT or (task is None and "messages" in body)
         if wants_chat and RESPONSES in deployment.tasks:
-            raise Refused(only_responses(deployment.name, route.dialect))
+            raise Refused(only_responses(deployment.name, dialect))
         own = [field for each in tasks for field in each.input_fields]
         foreign = [field for each in TASKS for field in each.input_fields if field not in own]
         other = next((field for field in foreign if field in body), None)

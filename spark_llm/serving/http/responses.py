@@ -18,7 +18,7 @@ from spark_llm.serving.protocol.predictions import PredictionRequest, prediction
 from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Request
 from spark_llm.serving.protocol.responses_body import ResponseObject
 from spark_llm.serving.protocol.responses_request import ResponsesRequest
-from spark_llm.serving.protocol.values import Choice, Usage
+from spark_llm.serving.protocol.values import Choice, Texts, Usage
 
 _DRIP_PIECES = 16
 _GARBAGE = b"\x00\xff{not json"
@@ -51,9 +51,18 @@ class PendingResponse:
 
 
 async def model_response(
-    model: Model, request: Request, headers: Mapping[str, str], request_id: str, *, empty: bool
+    model: Model,
+    request: Request,
+    headers: Mapping[str, str],
+    request_id: str,
+    *,
+    empty: bool,
+    service_tier: str | None = None,
 ) -> PendingResponse:
-    """Return the model's answer; an `empty` one reports its tokens and has no text, vectors or predictions."""
+    """Return the model's answer; an `empty` one reports its tokens and has no text, vectors or predictions.
+
+    The tier of chat and of responses is that of the model, else `service_tier`, else what the request asks for.
+    """
     rows, created = request.rows, int(time.time())
     if isinstance(request, PredictionRequest):
         predictions = await cast("PredictionModel", model).predict(request)
@@ -67,6 +76,8 @@ async def model_response(
     if isinstance(request, ChatRequest | ResponsesRequest):
         chat = request if isinstance(request, ChatRequest) else request.chat
         texts = await cast("ChatModel", model).chat(chat)
+        if texts.service_tier is None and (tier := service_tier or chat_tier(request)) is not None:
+            texts = Texts(texts.choices, texts.usage, tier)
     else:
         texts = await cast("CompletionModel", model).complete(cast("CompletionRequest", request))
     if empty:
@@ -78,6 +89,11 @@ async def model_response(
         encode = chat_body if isinstance(request, ChatRequest) else completion_body
         body = encode(model.name, texts, request_id=request_id, created=created)
     return PendingResponse(body, headers=headers, rows=rows, usage=reported_usage(request, texts.usage))
+
+
+def chat_tier(request: ChatRequest | ResponsesRequest) -> str | None:
+    """Return the tier that answers a request; None where it does not ask for one."""
+    return "default" if request.service_tier == "auto" else request.service_tier
 
 
 def reported_usage(request: Request, usage: Usage) -> Usage:

@@ -155,6 +155,8 @@ def _limited_calls(calls: list[ToolCall], limit: int | None) -> Choice:
 
 def _with_media(usage: Usage, said: list[tuple[str, EchoMedia]]) -> Usage:
     """Return the usage with the tokens of media; without media of a kind, its tokens are not told."""
+    if not said:
+        return usage
     tokens = {kind: [each.tokens for of, each in said if of == kind] for kind in ("image", "audio")}
     return replace(
         usage,

@@ -166,11 +166,15 @@ class Message(msgspec.Struct):
     @property
     def text(self) -> str:
         """The content as text, with its text parts joined."""
+        if isinstance(self.content, str):
+            return self.content
         return "".join(part for part in self.parts if isinstance(part, str))
 
     @property
     def media(self) -> list[Media]:
         """The images, audio clips and files of the content."""
+        if isinstance(self.content, str):
+            return []
         return [part for part in self.parts if isinstance(part, Media)]
 
     @property

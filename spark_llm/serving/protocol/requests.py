@@ -78,7 +78,7 @@ class ChatRequest(_Generation, kw_only=True):
     response_format: dict[str, Any] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
-
+    service_tier: str | None = None
     tools: Tools | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -93,6 +93,11 @@ class ChatRequest(_Generation, kw_only=True):
     def texts(self) -> list[str]:
         """The whole conversation, which is one row."""
         return ["\n".join(message.text for message in self.messages)]
+
+    @property
+    def rows(self) -> int:
+        """One conversation."""
+        return 1
 
     @property
     def limit(self) -> int | None:

@@ -146,6 +146,11 @@ class ResponsesRequest(Request, kw_only=True):
         return self.chat.texts
 
     @property
+    def rows(self) -> int:
+        """One conversation."""
+        return 1
+
+    @property
     def _chat_choice(self) -> Literal["none", "auto", "required"] | ChosenTool | None:
         if isinstance(self.tool_choice, FlatChoice):
             return ChosenTool(ChosenFunction(self.tool_choice.name))

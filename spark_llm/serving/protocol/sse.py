@@ -32,6 +32,8 @@ class EventEncoder:
             "created": created,
             "model": model,
         }
+        if isinstance(request, ChatRequest) and request.service_tier is not None:
+            self._head["service_tier"] = "default" if request.service_tier == "auto" else request.service_tier
         includes_usage = request.stream_options is not None and request.stream_options.include_usage
         self._usage_in: Literal["each", "last"] | None = (
             "each" if dialect == "databricks" else "last" if includes_usage else None

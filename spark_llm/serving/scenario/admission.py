@@ -13,6 +13,7 @@ from spark_llm.serving.scenario.capacity import Capacity, Quota
 from spark_llm.serving.scenario.faults import Fault
 
 _ADMITTED = Fault()
+_NO_FLEX = Fault("flex")
 RequestKey = TypeVar("RequestKey", bound=Hashable)
 
 
@@ -40,12 +41,12 @@ class Admission(Generic[RequestKey]):
         self._requests = _WindowedSum(capacity.window_s)
         self._tokens = _WindowedSum(capacity.window_s)
 
-    def arrive(self, request: RequestKey, now: float) -> Fault:
-        """Queue a request and return the fault "ok", or return its refusal."""
+    def arrive(self, request: RequestKey, now: float, *, is_flex: bool = False) -> Fault:
+        """Queue a request and return the fault "ok", or return its refusal; some are for the flex tier only."""
         self._first_arrival = now if self._first_arrival is None else self._first_arrival
         self._arrivals += 1
         capacity = self._capacity(now)
-        fault = self._arrival_fault(capacity, now)
+        fault = self._arrival_fault(capacity, now) if capacity.flex or not is_flex else _NO_FLEX
         is_admitted = fault.refusal is None
         if is_admitted or (capacity.quota is not None and capacity.quota.refusals_count):
             self._requests.add(1, now)

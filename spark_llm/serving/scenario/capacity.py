@@ -83,6 +83,7 @@ class Capacity:
     >>> Capacity(concurrency=8, queue=True)  # the ninth at once waits
     >>> Capacity(concurrency=8, refuse_as="503@250ms", quota=Quota(requests=600))
     >>> Capacity(concurrency=8, steps=((After(requests=100), Capacity(concurrency=2)),))  # shrinks
+    >>> Capacity(flex=False, steps=((After(elapsed_s=2), Capacity()),))  # no flex processing in the first two seconds
 
     A request that is refused for its token or its body takes no slot and spends nothing.
 
@@ -90,6 +91,7 @@ class Capacity:
         concurrency: The maximum number of requests in work at once: held, delayed, or with the model.
         queue: Requests above `concurrency` wait in a queue, first come, first served, and are not refused.
         quota: The maximum of requests or tokens in a window.
+        flex: Whether requests with the service tier "flex" are admitted; they are refused as "flex" otherwise.
         refuse_as: The refusal above `concurrency`, as a step of a `Faults` script: "429", "503@1.5", "429body@15".
         steps: Capacities that replace this one, each from its moment on, counted from the first request; the last one
             whose moment has passed holds. Requests and tokens stay spent, and the queue stays.
@@ -98,6 +100,7 @@ class Capacity:
     concurrency: int | None = None
     queue: bool = False
     quota: Quota | None = None
+    flex: bool = True
     refuse_as: str = "429"
     steps: tuple[tuple[After, "Capacity"], ...] = ()
 

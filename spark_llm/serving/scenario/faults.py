@@ -23,6 +23,7 @@ _RATE = "REQUEST_LIMIT_EXCEEDED: Exceeded workspace input tokens per minute rate
 _CAPACITY = "Databricks is unable to satisfy this request due to unexpected capacity constraints."
 _SLOW = "The service is taking too long to process your request. Please try again later."
 _QUOTA = "You exceeded your current quota, please check your plan and billing details."
+_FLEX = "Resource unavailable: there is no capacity for flex processing now. Please try again later."
 
 REFUSALS: dict[str, ErrorResponse] = {
     "400": ErrorResponse(400, "INVALID_PARAMETER_VALUE", "Bad request: the input cannot be processed."),
@@ -37,6 +38,7 @@ REFUSALS: dict[str, ErrorResponse] = {
     "429body": ErrorResponse(
         429, 429, "Rate limit exceeded.", body={"error": {"message": "Rate limit exceeded.", **_LIMIT}}
     ),
+    "flex": ErrorResponse(429, "RESOURCE_EXHAUSTED", _FLEX, type="resource_unavailable", code="resource_unavailable"),
     "quota": ErrorResponse(429, "RESOURCE_EXHAUSTED", _QUOTA, type="insufficient_quota", code="insufficient_quota"),
     "500": INTERNAL_ERROR,
     "502": ErrorResponse(502, "INTERNAL_ERROR", _HTML_502, type="server_error"),

@@ -32,11 +32,11 @@ class Gate:
         self._start_waiting(now)
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    async def slot(self, *, is_flex: bool = False) -> AsyncIterator[None]:
         """Wait for a slot and keep it until the block ends; raises `Refused` when the capacity refuses."""
         started = asyncio.Event()
         now = time.monotonic()
-        fault = self._admission.arrive(started, now)
+        fault = self._admission.arrive(started, now, is_flex=is_flex)
         if fault.refusal is not None:
             raise Refused(fault.refusal, retry_after=fault.retry_after)
         try:

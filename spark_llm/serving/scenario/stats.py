@@ -18,6 +18,10 @@ from spark_llm.serving.scenario.timeline import Series, Timeline
 MAX_RECORDED = 10_000
 MAX_RECORDED_BYTES = 2**27
 
+_ARRIVAL = {"requests": 1, "in_flight": 1}
+_BATCH_ARRIVAL = {**_ARRIVAL, "batch_requests": 1}
+_MAXIMA = (("in_flight", "max_in_flight"), ("in_work", "max_in_work"))
+
 
 @dataclass(frozen=True)
 class Stats:
@@ -27,6 +31,7 @@ class Stats:
 
     Attributes:
         requests: Requests for a model, with any outcome.
+        batch_requests: Those of them that stood in a batch.
         by_status: Responses by HTTP status; a cut response counts by the status that it began with.
         rows_asked: Inputs in well-formed requests: a conversation, each prompt, each text to embed.
         rows_answered: Inputs in requests that got a whole answer.
@@ -44,6 +49,7 @@ class Stats:
     """
 
     requests: int = 0
+    batch_requests: int = 0
     by_status: Mapping[int, int] = field(default_factory=dict)
     rows_asked: int = 0
     rows_answered: int = 0
@@ -117,10 +123,16 @@ class _Counters:
             self.by_status[status] = self.by_status.get(status, 0) + 1
         for name, amount in amounts.items():
             self.amounts[name] += amount
-        for name in ("in_flight", "in_work"):
-            self.amounts[f"max_{name}"] = max(self.amounts[f"max_{name}"], self.amounts[name])
+        for name, most in _MAXIMA:
+            self.amounts[most] = max(self.amounts[most], self.amounts[name])
         if "in_flight" in amounts:  # every change that the timeline shows comes with an arrival or an end
             self.timeline.add(amounts, status, time.monotonic())
+
+    def endpoint(self, name: str) -> "_Counters":
+        """Return the counters of one endpoint."""
+        if name not in self.endpoints:
+            self.endpoints[name] = _Counters()
+        return self.endpoints[name]
 
     def snapshot(self) -> Stats:
         endpoints = {name: counters.snapshot() for name, counters in sorted(self.endpoints.items())}
@@ -137,7 +149,7 @@ class RequestStats:
         self._recent = recent
         with change:
             self.number = total.amounts["requests"]
-            total.add({"requests": 1, "in_flight": 1})
+            total.add(_ARRIVAL)
             change.notify_all()
 
     def record(self, request: Recorded, size: int) -> None:
@@ -149,12 +161,9 @@ class RequestStats:
     def set_endpoint(self, name: str) -> None:
         """Count the request for this endpoint too."""
         with self._change:
-            endpoints = self._counters[0].endpoints
-            if name not in endpoints:
-                endpoints[name] = _Counters()
-            counters = endpoints[name]
+            counters = self._counters[0].endpoint(name)
             self._counters.append(counters)
-            counters.add({"requests": 1, "in_flight": 1})
+            counters.add(_ARRIVAL)
             self._change.notify_all()
 
     def add_rows(self, rows: int) -> None:
@@ -172,17 +181,7 @@ class RequestStats:
 
     def end(self, status: int, rows: int = 0, usage: Usage | None = None) -> None:
         """Count the response, and the rows and tokens that it answers."""
-        usage = usage or Usage(0)
-        self._add(
-            status,
-            in_flight=-1,
-            rows_answered=rows,
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            total_tokens=usage.total_tokens,
-            image_tokens=usage.image_tokens or 0,
-            audio_tokens=usage.audio_tokens or 0,
-        )
+        self._add(status, in_flight=-1, rows_answered=rows, **_tokens(usage))
 
     def disconnect(self) -> None:
         """Count that the client hung up."""
@@ -193,6 +192,48 @@ class RequestStats:
             for counters in self._counters:
                 counters.add(amounts, status)
             self._change.notify_all()
+
+
+class BatchRequestStats:
+    """Counts one request of a batch, with as few steps as it can: at its beginning, and at its end for its endpoint."""
+
+    def __init__(self, change: threading.Condition, total: _Counters, recent: _RecentRequests) -> None:
+        """Count the beginning; `number` is the number of requests before it."""
+        self._change = change
+        self._total = total
+        self._recent = recent
+        self.rows = 0
+        with change:
+            self.number = total.amounts["requests"]
+            total.add(_BATCH_ARRIVAL)
+
+    def end(self, request: Recorded, size: int, status: int, rows: int = 0, usage: Usage | None = None) -> None:
+        """Count the response, and the rows and tokens that it answers; record the request."""
+        amounts = {"rows_asked": self.rows, "rows_answered": rows, **_tokens(usage)}
+        with self._change:
+            self._total.add({**amounts, "in_flight": -1}, status)
+            if request.endpoint:
+                amounts |= {"requests": 1, "batch_requests": 1, "in_flight": 0}
+                self._total.endpoint(request.endpoint).add(amounts, status)
+            self._recent.append(request, size)
+            self._change.notify_all()
+
+    def interrupt(self) -> None:
+        """Count that the endpoints stopped before the response."""
+        with self._change:
+            self._total.add({"in_flight": -1, "disconnects": 1})
+
+
+def _tokens(usage: Usage | None) -> dict[str, int]:
+    if usage is None:
+        return {}
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        "image_tokens": usage.image_tokens or 0,
+        "audio_tokens": usage.audio_tokens or 0,
+    }
 
 
 class StatsCollector:
@@ -206,6 +247,10 @@ class StatsCollector:
     def begin_request(self) -> RequestStats:
         """Count an arriving request, and return its counter."""
         return RequestStats(self._change, self._total, self._recent)
+
+    def begin_batch_request(self) -> BatchRequestStats:
+        """Count a request of a batch, and return its counter."""
+        return BatchRequestStats(self._change, self._total, self._recent)
 
     @property
     def recorded(self) -> deque[Recorded]:

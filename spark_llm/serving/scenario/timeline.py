@@ -69,6 +69,8 @@ class Timeline:
         )
 
     def _advance(self, now: float) -> None:
+        if int(now) == self._number:
+            return
         missing = min(int(now) - self._number, SECONDS)
         self._seconds.extend(_Second(self._in_flight) for _ in range(missing))
         self._number = max(self._number, int(now))

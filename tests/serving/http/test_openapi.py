@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 
-from spark_llm.serving import Echo, LocalEndpoints, ServingEndpoint
+from spark_llm.serving import Batches, Echo, LocalEndpoints, ServingEndpoint
 from spark_llm.serving.auth.oauth import TokenEndpoint
 from spark_llm.serving.auth.tokens import Token, TokenStore
+from spark_llm.serving.batches.file_store import FileStore
+from spark_llm.serving.batches.worker import BatchWorker
 from spark_llm.serving.catalog import deploy
 from spark_llm.serving.http.app import Application
+from spark_llm.serving.http.batch_api import BatchApi
 from spark_llm.serving.http.invocations import InvocationHandler
+from spark_llm.serving.http.lines import LineHandler
 from spark_llm.serving.scenario.capacity import Capacity
 from spark_llm.serving.scenario.faults import Faults
 from tests.support.local_client import ENDPOINTS, RESPONSES_PATHS, Client, chat_body, connected, paths_of
@@ -38,7 +42,9 @@ def routes() -> set[tuple[str, str]]:
     tokens = TokenStore(Token("x", expires=None, now=0), issued_expire=None)
     catalog = deploy({"chat": Echo()})
     invocations = InvocationHandler(catalog, tokens, faults=Faults(), latency_s=0, capacity=Capacity())
-    app = Application(catalog, tokens, invocations, TokenEndpoint({"me": "x"}, tokens, {})).build()
+    lines = LineHandler(invocations)
+    batch_api = BatchApi(tokens, BatchWorker(FileStore(), lines.answer, lines.is_served, Batches()))
+    app = Application(catalog, tokens, invocations, TokenEndpoint({"me": "x"}, tokens, {}), batch_api).build()
     return {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None}
 
 

@@ -31,6 +31,7 @@ from spark_llm.protocol.identifiers import named, quoted, struct
 from spark_llm.usage.answers import AnswerColumn
 from spark_llm.usage.counts import tally_aggregates, tally_of
 
+EARLIER = "failed_earlier"  # of a row in batches: whether a column that was settled earlier has an error
 _SPLITS = re.compile(r"splits=(\d+)")
 _NONE: Mapping[str, str | None] = {}
 
@@ -142,7 +143,15 @@ class ChunkRunner:
         udf = MultiUDF(parts, live, partial(self._task_spec, driver))
         asked = work.repartition(self.tasks, "key").withColumn("answer", udf(*arguments))
         deferred = {each.name: _is(quoted("answer", each.name, "error", "kind"), NOT_ROW_ERRORS) for each in filled}
-        kept = ("key", "carried", "changed", "deleted", "new", "fingerprints", *(["asks"] if self.then else []))
+        kept = (
+            "key",
+            "carried",
+            "changed",
+            "deleted",
+            "new",
+            "fingerprints",
+            *(["asks", EARLIER] if self.then else []),
+        )
         structs = {
             "writes": {name: f"{quoted('writes', name)} AND NOT {no}" for name, no in deferred.items()},
             "result": {each.name: _result(each) for each in filled},
@@ -172,6 +181,9 @@ class ChunkRunner:
         names = [each.name for each in self.plan.filled]
         requested = any_of(_was_requested(name) for name in names)
         failed = any_of(f"{quoted('result', name, 'error')} IS NOT NULL" for name in names)
+        if self.then is not None:  # a row counts once, when its last column is settled
+            requested = f"({requested}) AND NOT ({any_of(map(waits, names))})"
+            failed = f"({failed}) OR {EARLIER}"
         columns = {
             f"{i} {what}": count
             for i, each in enumerate(self.plan.filled)
@@ -221,6 +233,11 @@ def _result(each: FilledColumn) -> str:
     """Return the result of a UDF; null where a pandas UDF, which cannot return a null struct, has only null fields."""
     result = struct({name: quoted("answer", each.name, name) for name in each.type.fieldNames()})
     return f"CASE WHEN {quoted('answer', each.name, 'attempts')} IS NOT NULL THEN {result} END"
+
+
+def waits(name: str) -> str:
+    """Return whether a row of answers waits for a batch, in this column."""
+    return f"{quoted('asks', name)} AND {_is(quoted('result', name, 'error', 'kind'), ['cancelled'])}"
 
 
 def _was_requested(name: str) -> str:

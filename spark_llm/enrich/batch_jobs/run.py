@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from spark_llm.batches.client import BatchClient
 from spark_llm.batches.settings import Batch
-from spark_llm.enrich.ask_chunk import AskResult, ChunkResult, ChunkRunner
+from spark_llm.enrich.ask_chunk import EARLIER, AskResult, ChunkResult, ChunkRunner
 from spark_llm.enrich.batch_jobs.batches import Batches
 from spark_llm.enrich.batch_jobs.collecting import Collector, Ended
 from spark_llm.enrich.batch_jobs.history import digest_name, with_digests, with_replies
@@ -88,7 +88,8 @@ class BatchRun:
     def __post_init__(self) -> None:
         """Begin with all rows that ask something."""
         names = [each.name for each in self.plan.filled]
-        self._rows, self._left = self.work.rows.where(self.work.asked), self.work.to_ask
+        self._rows = self.work.rows.where(self.work.asked).withColumn(EARLIER, F.lit(False))  # noqa: FBT003 -- a column
+        self._left = self.work.to_ask
         self._total = ChunkResult(0, 0, {name: Tally() for name in names}, only_new=False)
         self._specs = {each.name: batch_spec(each.name, each.call.udf) for each in self.plan.filled}
         clients = {name: BatchClient(spec.route, self.settings) for name, spec in self._specs.items()}
@@ -203,10 +204,12 @@ class BatchRun:
         if any(tally.failed.get(kind) for tally in result.columns.values() for kind in FATAL_KINDS):
             self._failed += answers.where(any_of(fatal.values())).count()
         settled = {name: f"{quoted('writes', name)} OR {fatal[name]}" for name in names}
-        done = answers.selectExpr("key", f"{struct(settled)} AS settled")
+        failed = any_of(f"{quoted('writes', name)} AND {quoted('result', name, 'error')} IS NOT NULL" for name in names)
+        done = answers.selectExpr("key", f"{struct(settled)} AS settled", f"{failed} AS failed")
         asks = {name: f"{quoted('asks', name)} AND NOT coalesce({quoted('settled', name)}, false)" for name in names}
         rows = self._rows.join(done, "key", "left").withColumn("asks", F.expr(struct(asks)))
-        rows = rows.withColumn("writes", F.col("asks")).drop("settled")
+        rows = rows.withColumns({"writes": F.col("asks"), EARLIER: F.expr(f"{EARLIER} OR coalesce(failed, false)")})
+        rows = rows.drop("settled", "failed")
         rows = rows.where(any_of(quoted("asks", name) for name in names))
         self._part = "rest" if self._part == "left" else "left"
         self._rows, counts = self.staging.write(self._part, rows, {"rows": "count(1)"})

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from spark_llm.batches.calls import BatchRequestError, Calls
@@ -26,7 +27,7 @@ from spark_llm.protocol.batches.objects import (
     read_files,
 )
 from spark_llm.protocol.batches.urls import NO_BATCHES_HINT, batch_urls
-from spark_llm.protocol.json_codec import write_json
+from spark_llm.protocol.json_codec import NotJSONError, read_json, write_json
 from spark_llm.protocol.masking import readable_excerpt
 from spark_llm.protocol.values import Failure, Response
 from spark_llm.transport.form import FileForm
@@ -35,6 +36,7 @@ IDLE_S = 300.0  # the longest pause of an upload or a download, and of a server 
 _LOOK_AFTER_S = 1.0  # at least, before a batch whose creation is unclear is looked for
 _NO_API_STATUSES = (404, 405, 501)
 _UNCLEAR_STATUSES = (408, 409, 424, 425, 499)  # of gateways: the request may have gone through them
+_TAIL_BYTES = 2**16
 _MAX_PAGE_BYTES = 20_000
 T = TypeVar("T")
 Page = TypeVar("Page", BatchPage, FilePage)
@@ -171,10 +173,14 @@ class BatchClient:
             raise
 
     def download(self, file_id: str, path: str) -> None:
-        """Write a file's content to a path, in constant memory. Raises `OSError` where that cannot be written."""
+        """Write the lines of a file to a path, in constant memory.
+
+        A file whose last line is not whole is fetched again, whatever length the server told: replies cost money.
+        Raises `OSError` where the file cannot be written.
+        """
         url = self.urls.content(file_id)
         download = partial(self._client.download, url, path, IDLE_S)
-        self._calls.call(download, lambda _: True, url, may_be_missing=True)
+        self._calls.call(download, lambda _: _ends_whole(Path(path)) or None, url, may_be_missing=True)
 
     def files(self) -> Iterator[tuple[str, str]]:
         """Yield the id and the name of every input file of batches."""
@@ -218,6 +224,22 @@ def _no_list(response: Response) -> str:
         return ""
     page = response.body[:_MAX_PAGE_BYTES].decode("utf-8", "replace")
     return f"the answer is not a list: {readable_excerpt(page, secrets=response.secrets)}"
+
+
+def _ends_whole(path: Path) -> bool:
+    """Return whether the last line of a file, if it has any, is a JSON document."""
+    end = path.stat().st_size
+    tail = b""
+    with path.open("rb") as file:
+        while end > 0 and b"\n" not in tail.rstrip():
+            start = max(0, end - max(_TAIL_BYTES, len(tail)))  # twice as much each time
+            file.seek(start)
+            tail, end = file.read(end - start) + tail, start
+    line = tail.rstrip().rpartition(b"\n")[2]
+    try:
+        return not line or read_json(line) is not None
+    except NotJSONError:
+        return False
 
 
 def _may_have_arrived(failure: Failure) -> bool:

@@ -10,14 +10,18 @@ from typing import NamedTuple
 
 from spark_llm.auth.credentials import ClientCredentials
 from spark_llm.auth.tokens import SignInError
+from spark_llm.batches.calls import BatchRequestError
+from spark_llm.batches.client import BatchClient
+from spark_llm.batches.settings import Batch
 from spark_llm.endpoint.client import BlockingClient, run_outside_loop
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.endpoint.route import Route
 from spark_llm.errors import ConfigError, Kind
+from spark_llm.policy import Policy
 from spark_llm.protocol.failures import failure_of
 from spark_llm.protocol.json_codec import read_object
 from spark_llm.protocol.task import RESPONSES, Task, UnsendableError
-from spark_llm.protocol.urls import is_route_optimised, responses_url
+from spark_llm.protocol.urls import is_azure, is_route_optimised, masked_url, responses_url
 from spark_llm.protocol.values import Answer, Failure, Response, RowError
 from spark_llm.readiness.probe import SAMPLE, is_about_format, is_answered, probes, sample_inputs
 from spark_llm.readiness.report import Check, Outcome, Where
@@ -26,6 +30,7 @@ from spark_llm.readiness.workspace import Description, Subject, read_description
 from spark_llm.text.format import span
 
 DESCRIBE_TIMEOUT_S = 10.0  # a description needs no model, and the checks can do without it
+BATCHES = "batches"
 NETWORK_CHECKS = ("credentials", "description", "request")
 _TASK_ERRORS: tuple[Kind, ...] = ("invalid_request", "invalid_response", "not_found")  # perhaps the wrong task
 _URL_ERRORS: tuple[Kind, ...] = ("invalid_request", "unauthorized", "not_found")  # perhaps the wrong URL
@@ -133,6 +138,25 @@ class CheckRun:
             hint = hint or _MAYBE_CUSTOM
         self._add_failure("request", errors[0], hint)
 
+    def skip_request(self) -> None:
+        """Send no request, at Azure: its deployments for batches answer no single requests."""
+        self._add("request", "skipped", "a deployment of Azure that takes batches answers no single requests")
+
+    def look_for_batches(self) -> None:
+        """Ask for the list of batches, which costs nothing."""
+        route, policy = self.target.route, Policy(max_tries=1, give_up_after_s=0, timeout_s=self.target.timeout_s)
+        try:
+            client = BatchClient(route, Batch(), policy)
+            client.check()
+        except BatchRequestError as failed:
+            self._add(BATCHES, "failed", failed.what, failed.hint)
+            self.is_local = failed.error.status is None or failed.error.kind in _UNREACHABLE
+            return
+        except ConfigError as error:
+            self._add(BATCHES, "failed", error.what, error.hint)
+            return
+        self._add(BATCHES, "passed", f"there is a Batch API at {masked_url(client.urls.batches)}")
+
     def _is_other(self, error: RowError) -> bool:
         """Return whether the description says that such a refusal is of another task, or another URL."""
         return bool(self._hints.get(error.kind))
@@ -191,22 +215,33 @@ class DriverChecks(NamedTuple):
 
 
 def run_driver_checks(
-    endpoint: Endpoint, path: str, resolve: Callable[[], Target], environ: Mapping[str, str]
+    endpoint: Endpoint,
+    path: str,
+    resolve: Callable[[], Target],
+    environ: Mapping[str, str],
+    *,
+    batch: bool = False,
 ) -> DriverChecks:
-    """Run all checks of the driver; the arguments are those of `check_address`."""
+    """Run all checks of the driver, with `batch` those of a Batch API; other arguments are as of `check_address`."""
     checks, target = check_address(endpoint, path, resolve, environ)
     if target is None:
-        return DriverChecks(checks + skipped(NETWORK_CHECKS[len(checks) - 1 :], "driver", checks[-1]), None, checks[-1])
-    run = run_outside_loop(lambda: run_network_checks(target, "driver"))
+        names = (*NETWORK_CHECKS, *([BATCHES] if batch else []))[len(checks) - 1 :]
+        return DriverChecks(checks + skipped(names, "driver", checks[-1]), None, checks[-1])
+    run = run_outside_loop(lambda: run_network_checks(target, "driver", batch=batch))
     failed = next((check for check in run.checks if check.outcome == "failed"), None)
     return DriverChecks(checks + run.checks, run.target, None if run.is_local else failed)
 
 
-def run_network_checks(target: Target, where: Where) -> CheckRun:
+def run_network_checks(target: Target, where: Where, *, batch: bool = False) -> CheckRun:
     """Run the checks that need a network; from an executor, only those that may turn out differently there."""
     run = CheckRun(target, where)
-    steps = (run.sign_in, run.describe, run.ask) if where == "driver" else (run.sign_in, run.ask)
-    names = NETWORK_CHECKS if where == "driver" else ("credentials", "request")
+    steps = [run.sign_in, run.describe, run.ask] if where == "driver" else [run.sign_in, run.ask]
+    names = list(NETWORK_CHECKS if where == "driver" else ("credentials", "request"))
+    if batch:
+        if is_azure(target.route.url):
+            steps[-1] = run.skip_request
+        steps.append(run.look_for_batches)
+        names.append(BATCHES)
     for step in steps:
         step()
         last = run.checks[-1]

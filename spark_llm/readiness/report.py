@@ -20,7 +20,7 @@ class Check(NamedTuple):
     """One check: its subject, where it ran, and its outcome.
 
     Attributes:
-        name: Its subject: "address", "credentials", "description", "request", "packages" or "cache".
+        name: Its subject: "address", "credentials", "description", "request", "batches", "packages" or "cache".
         where: "driver" or "executor". The command line counts as a driver.
         outcome: "passed", "failed" or "skipped".
         message: The finding, or the reason why the check was skipped.

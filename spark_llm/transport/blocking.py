@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from spark_llm.protocol.bodies import RequestBody
 from spark_llm.protocol.values import Response
-from spark_llm.transport.http import HTTPClient, LongBody
+from spark_llm.transport.http import HTTPClient, LongBody, TransferClient
 
 
 def send_once(
@@ -43,10 +43,10 @@ def transfer_once(
     idle_s: float = 300.0,
     ca_bundle: str | None = None,
 ) -> Response:
-    """Send one request on a new connection as `HTTPClient.transfer` does, with pauses up to `idle_s`; it blocks."""
+    """Send one request on a new connection as `TransferClient` does, with pauses up to `idle_s`; it blocks."""
 
     async def once() -> Response:
-        client = HTTPClient(url, idle_s, 1, headers=headers, azure=azure, ca_bundle=ca_bundle)
+        client = TransferClient(url, idle_s, 1, headers=headers, azure=azure, ca_bundle=ca_bundle)
         try:
             return await client.transfer(method, body, token, sink)
         finally:

@@ -64,6 +64,8 @@ def _proxy_for(url: URL) -> URL | None:
 class HTTPClient:
     """Posts JSON to one URL, or to another path of its host, over a pool of connections, on one event loop."""
 
+    _connected_by: type[aiohttp.TCPConnector] = aiohttp.TCPConnector
+
     def __init__(
         self,
         url: str,
@@ -91,7 +93,7 @@ class HTTPClient:
         self._headers_by_token: dict[str | None, tuple[CIMultiDict[str], tuple[str, ...]]] = {}
         self._has_connected = False
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=self._connected_by(
                 limit=connections, ttl_dns_cache=300, keepalive_timeout=30, ssl=ssl_context(ca_bundle) or True
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),  # `Deadline` is the total
@@ -136,44 +138,6 @@ class HTTPClient:
             return Response(status, content, answer.headers, time.monotonic() - started, secrets=secrets)
         except _NETWORK_ERRORS as error:
             return self._failed(error, status, started, secrets)
-
-    async def transfer(
-        self, method: str, body: LongBody | None, token: str | None, sink: Callable[[bytes], object] | None = None
-    ) -> Response:
-        """Send one request whose body or answer may be large, and return as `post` does.
-
-        The client's `timeout_s` is the longest pause here, not the whole time. With a `sink`, the content of a 200 goes
-        there piece by piece, and the response has no body. Raises the `OSError` of a sink.
-        """
-        started = time.monotonic()
-        headers, secrets = self._headers_for(token)
-        limit, data = IdleLimit(self._timeout_s), None
-        if body is not None:
-            headers, data = headers.copy(), _pieces(body, limit.touch)
-            headers["Content-Length"] = str(len(body))
-        status, content = 0, bytearray()
-        sink_error: OSError | None = None
-        try:
-            with limit:
-                answer = await self._session.request(
-                    method, self._url, data=data, headers=headers, proxy=self._proxy, allow_redirects=False
-                )
-                status = answer.status
-                self._has_connected = True
-                take = content.extend if sink is None or status != 200 else sink
-                async for piece in answer.content.iter_chunked(_PIECE_BYTES):
-                    limit.touch()
-                    try:
-                        take(piece)
-                    except OSError as error:  # of the disk: the network's own errors are those of the loop
-                        sink_error = error
-                        answer.close()
-                        break
-        except _NETWORK_ERRORS as error:
-            return self._failed(error, status, started, secrets)
-        if sink_error is not None:
-            raise sink_error
-        return Response(status, bytes(content), answer.headers, time.monotonic() - started, secrets=secrets)
 
     def _failed(self, error: Exception, status: int, started: float, secrets: tuple[str, ...]) -> Response:
         """Return the response for a time-out or an error of the network."""
@@ -226,6 +190,58 @@ class HTTPClient:
             cached = headers, secrets_of(str(self._url), with_secrets, proxy_password)
             self._headers_by_token = {token: cached}
         return cached
+
+
+class _AbortableConnector(aiohttp.TCPConnector):
+    """A connector that drops its last connection at the end: to close it waits until the server reads what was sent."""
+
+    _transport: asyncio.Transport | None = None
+
+    async def connect(self, *arguments: Any, **options: Any) -> aiohttp.connector.Connection:  # noqa: ANN401 -- aiohttp's
+        connection = await super().connect(*arguments, **options)
+        self._transport = connection.transport
+        return connection
+
+    async def close(self, **options: Any) -> None:  # noqa: ANN401 -- as above
+        if self._transport is not None:
+            self._transport.abort()
+        await super().close(**options)
+
+
+class TransferClient(HTTPClient):
+    """Sends bodies and takes answers that may be large, one at a time; `timeout_s` is the longest pause."""
+
+    _connected_by = _AbortableConnector
+
+    async def transfer(
+        self, method: str, body: LongBody | None, token: str | None, sink: Callable[[bytes], object] | None = None
+    ) -> Response:
+        """Send one request whose body or answer may be large, and return as `post` does.
+
+        With a `sink`, the content of a 200 goes there piece by piece, and the response has no body. Raises the sink's
+        `OSError`.
+        """
+        started = time.monotonic()
+        headers, secrets = self._headers_for(token)
+        limit, data = IdleLimit(self._timeout_s), None
+        if body is not None:
+            headers, data = headers.copy(), _pieces(body, limit.touch)
+            headers["Content-Length"] = str(len(body))
+        status, content = 0, bytearray()
+        try:
+            with limit:
+                answer = await self._session.request(
+                    method, self._url, data=data, headers=headers, proxy=self._proxy, allow_redirects=False
+                )
+                status = answer.status
+                self._has_connected = True
+                take = content.extend if sink is None or status != 200 else sink
+                async for piece in answer.content.iter_chunked(_PIECE_BYTES):
+                    limit.touch()
+                    take(piece)
+        except (asyncio.TimeoutError, aiohttp.ClientError) as error:  # a plain `OSError` is the sink's
+            return self._failed(error, status, started, secrets)
+        return Response(status, bytes(content), answer.headers, time.monotonic() - started, secrets=secrets)
 
 
 async def _pieces(body: LongBody, touch: Callable[[], object] | None = None) -> AsyncIterator[memoryview]:

@@ -1,8 +1,10 @@
 """The files that clients uploaded and that batches wrote: in a temporary folder, which goes with its owner."""
 
 import secrets
+import shutil
 import tempfile
 import time
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,13 +58,15 @@ class FileStore:
 
     def __init__(self) -> None:
         self._files: dict[str, StoredFile] = {}
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
+        self._removal: weakref.finalize[..., FileStore] | None = None
 
     def new_path(self) -> Path:
-        """Return where a new file can be written; the first call makes the folder."""
+        """Return where a new file can be written; the first call makes the folder, which goes with this object."""
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="spark-llm-files-")
-        return Path(self._folder.name, secrets.token_hex(12))
+            self._folder = Path(tempfile.mkdtemp(prefix="spark-llm-files-"))
+            self._removal = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        return Path(self._folder, secrets.token_hex(12))
 
     def add(self, path: Path, filename: str, purpose: str, expires_after_s: int | None) -> StoredFile:
         """Keep a file that was written to a new path, and return it."""
@@ -89,6 +93,6 @@ class FileStore:
     def clear(self) -> None:
         """Delete all files and their folder."""
         self._files.clear()
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        if self._removal is not None:
+            self._removal()
+        self._folder = None

@@ -227,6 +227,34 @@ def test_documents_fit_their_schemas(path: str, kind: str, document: dict[str, A
     check(document, path, shared.get(path).json(), kind, "get")
 
 
+@pytest.mark.parametrize("base", ["/v1", "/openai/v1"])
+def test_files_and_batches_fit_their_schemas(base: str, document: dict[str, Any]) -> None:
+    """A file, a batch that is answered and one that failed, their lists, a deletion and an error."""
+    with connected(LocalEndpoints(batches=Batches(fail={1: "invalid_json_line@1"}))) as client:
+        form = b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+        line = b'{"custom_id":"a","method":"POST","url":"/v1/completions","body":{"model":"complete","prompt":"a"}}'
+        parts = form % (b"purpose", b"", b"batch") + form % (b"file", b'; filename="a.jsonl"', line) + b"--x--\r\n"
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        file = client.post(f"{base}/files", data=parts, headers=headers).json()
+        creation = {"input_file_id": file["id"], "endpoint": "/v1/completions", "completion_window": "24h"}
+        created = [client.post(f"{base}/batches", {**creation, "metadata": {"a": "b"}}).json() for _ in range(2)]
+        paths = [f"{base}/files/{file['id']}", *(f"{base}/batches/{each['id']}" for each in created)]
+        while not {each["status"] for each in client.get(f"{base}/batches").json()["data"]} <= {"completed", "failed"}:
+            pass
+        described = {path: client.get(path).json() for path in [*paths, f"{base}/files", f"{base}/batches"]}
+        schema = {"$ref": "#/components/schemas/BatchCreation", "components": document["components"]}
+        jsonschema.Draft202012Validator(schema).validate(creation)
+
+        check(document, f"{base}/files", file, method="post")
+        for path, body in described.items():
+            check(document, path, body, method="get")
+        for batch in created:
+            check(document, f"{base}/batches", batch)
+            cancelled = client.post(f"{base}/batches/{batch['id']}/cancel")
+            check(document, f"{base}/batches/a/cancel", cancelled.json(), "default")
+        check(document, f"{base}/batches/none", client.get(f"{base}/batches/none").json(), "default", "get")
+
+
 def test_token_responses_fit_their_schemas(document: dict[str, Any], shared: Client) -> None:
     """The response with a token and the token error fit their schemas."""
     endpoints, path = shared.endpoints, "/oidc/v1/token"

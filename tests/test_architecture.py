@@ -63,8 +63,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     ),
     "onnxruntime": (WING,),
     "opentelemetry": ("monitoring/telemetry",),
-    "pandas": ("udf", "ai/arguments", "serving/models/custom"),
-    "pyarrow": ("udf", "ai/arguments", "enrich/fingerprints", "cli/demo"),
+    "pandas": ("udf", "ai/arguments", "enrich/batch_jobs", "serving/models/custom"),
+    "pyarrow": ("udf", "ai/arguments", "enrich/fingerprints", "enrich/batch_jobs", "cli/demo"),
     "pyspark": (
         *("udf", "ai", "usage", "monitoring", "enrich", "readiness", "cli", "schemas", "functions"),
         "auth/databricks_runtime",

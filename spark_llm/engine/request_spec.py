@@ -1,7 +1,7 @@
 """The request spec travels from the driver to the workers: a task with its parameters, its endpoint and its policy."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,8 +12,10 @@ from spark_llm.livecounts.counts import Address
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
+from spark_llm.protocol.values import Result, Row
 
 Plan = TypeVar("Plan")
+AnsweredBy = Callable[["RequestSpec", Iterator[Sequence[Row]]], Iterator[list[Result | None]]]
 
 
 class StreamJob(NamedTuple):
@@ -37,6 +39,7 @@ class RequestSpec:
     prompt: PromptBuilder | None = None  # builds a row's prompt from its columns; None where there is one column
     driver: Address | None = None  # allots limits to hosts, and is told of their flow; None where none listens
     attribution: Attribution = field(default_factory=Attribution)
+    answered_by: "AnsweredBy | None" = field(default=None, compare=False, repr=False)  # instead of an engine
 
     def job(self, task: Task, stage: int | None) -> StreamJob:
         """Return the job of a stream of rows of a task, in a stage of Spark."""

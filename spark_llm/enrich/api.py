@@ -10,6 +10,7 @@ from pyspark.sql.types import StructType
 from spark_llm.batches.settings import Batch
 from spark_llm.engine.request_spec import request_specs
 from spark_llm.enrich import mlflow_run
+from spark_llm.enrich.batch_jobs.replayed import batch_spec
 from spark_llm.enrich.column_types import same_of
 from spark_llm.enrich.plan import check_names, plan_run
 from spark_llm.enrich.report import EnrichReport
@@ -21,6 +22,7 @@ from spark_llm.errors import HINT, ConfigError, JobFailedError
 from spark_llm.metering import prices as price_list
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import Limits
+from spark_llm.protocol.batches.urls import batch_urls
 from spark_llm.protocol.identifiers import check_format, check_new_column, parse_column_name, parse_table_name
 from spark_llm.udf.lazy_udf import Call, call_of
 from spark_llm.validation.arguments import checks_arguments
@@ -214,6 +216,11 @@ def enrich_stream(  # noqa: PLR0917 -- each of them is needed
         )
     if not isinstance(checkpoint, str) or not checkpoint.strip():
         raise ConfigError(f"checkpoint={checkpoint!r} is not a folder.", "name one that all runs of this stream share.")
+    if batch is not None and batch.wait_s is not None:
+        raise ConfigError(
+            f"Batch(wait_s={batch.wait_s:g}) leaves rows of a micro-batch without answers, and no later one has them.",
+            "leave wait_s out: a micro-batch waits for its batches.",
+        )
     same = same_of(spark)
     types = input_types(rows, job.calls, same)
     plan_run(rows.schema, None, target, job.key, job.calls, types, same)  # raises for what the stream lacks
@@ -263,6 +270,8 @@ def job_of(  # noqa: PLR0917 -- as in `enrich_table`
     check_format(format)
     calls = {name: _call(name, column) for name, column in columns.items()}
     tokenless = [name for name, call in calls.items() if "usage" not in call.udf.returnType.names]  # type: ignore[attr-defined]  # a struct
+    if batch is not None:
+        _check_batch(batch, calls)
     key_names = tuple(parse_column_name("key=", each) for each in keys)
     check_names(key_names, calls, same_of(spark))
     return Job(
@@ -277,6 +286,14 @@ def job_of(  # noqa: PLR0917 -- as in `enrich_table`
         format=format,
         batch=batch,
     )
+
+
+def _check_batch(batch: object, calls: Mapping[str, Call]) -> None:
+    """Raise `ConfigError` where a column cannot be filled through a Batch API."""
+    if not isinstance(batch, Batch):
+        raise ConfigError(f"batch={batch!r} is not a Batch.", "write batch=Batch(), or leave it out.")
+    for name, call in calls.items():
+        batch_urls(batch_spec(name, call.udf).route.url)
 
 
 def _call(name: str, column: object) -> Call:

@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from spark_llm.batches.settings import Then
 from spark_llm.coordination.allotment import HardLimits
 from spark_llm.endpoint.attribution import Attribution
 from spark_llm.engine.request_spec import RequestSpec, request_specs
+from spark_llm.enrich.batch_jobs.history import history_names
+from spark_llm.enrich.batch_jobs.replayed import HISTORY_COLUMNS, ReplayedUDF
 from spark_llm.enrich.changes import any_of, argument_name, col
 from spark_llm.enrich.column_types import nullable
 from spark_llm.enrich.multi_udf import LiveReporting, MultiUDF, Part
@@ -19,6 +22,7 @@ from spark_llm.enrich.plan import FilledColumn, RunPlan
 from spark_llm.enrich.staging import Staging
 from spark_llm.errors import Kind
 from spark_llm.livecounts.counts import Address
+from spark_llm.livecounts.flows import JobFlow
 from spark_llm.metering.chunking import FATAL_KINDS, NOT_ROW_ERRORS
 from spark_llm.metering.prices import Price
 from spark_llm.metering.tally import Tally
@@ -27,6 +31,7 @@ from spark_llm.protocol.identifiers import named, quoted, struct
 from spark_llm.usage.answers import AnswerColumn
 from spark_llm.usage.counts import tally_aggregates, tally_of
 
+EARLIER = "failed_earlier"  # of a row in batches: whether a column that was settled earlier has an error
 _SPLITS = re.compile(r"splits=(\d+)")
 _NONE: Mapping[str, str | None] = {}
 
@@ -55,6 +60,32 @@ class ChunkResult(NamedTuple):
         return ChunkResult(self.asked + other.asked, self.answered + other.answered, columns, only_new)
 
 
+class AskResult(NamedTuple):
+    """The results of all chunks of a run.
+
+    Attributes:
+        total: Their sum.
+        left: Rows that were not asked, or failed for another reason than their own.
+        stopped: Why the run ended before the last row, with a hint; None where it did not.
+        limits: Who kept the hard limits of the policies; None where none is set.
+        flow: How the requests went; None where no host told the driver.
+        out: Rows whose requests are with the provider, in batches.
+        out_batches: Those batches.
+        out_usd: About the cost of these rows; None where it is unknown.
+        out_usd_at_once: About what they would cost as single requests.
+    """
+
+    total: ChunkResult
+    left: int
+    stopped: str | None
+    limits: str | None = None
+    flow: JobFlow | None = None
+    out: int = 0
+    out_batches: int = 0
+    out_usd: float | None = None
+    out_usd_at_once: float | None = None
+
+
 @dataclass(frozen=True)
 class ChunkRunner:
     """Asks chunks of pending rows in a fixed number of Spark tasks."""
@@ -64,20 +95,22 @@ class ChunkRunner:
     max_failure_rate: float | None
     prices: Mapping[str, Price]
     attribution: Attribution
+    then: Then | None = None  # of a job in batches: the rows have the replies to their requests
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0917 -- what a runner depends on
         cls,
         spark: SparkSession,
         plan: RunPlan,
         max_failure_rate: float | None,
         prices: Mapping[str, Price],
         attribution: Attribution,
+        then: Then | None = None,
     ) -> "ChunkRunner":
         """Choose the number of tasks: what the policies say, else one for each core."""
         tasks = max(policy.tasks for policy in _policies(plan))
         tasks = tasks if tasks > 1 else _default_parallelism(spark)
-        return cls(plan, tasks, max_failure_rate, prices, attribution)
+        return cls(plan, tasks, max_failure_rate, prices, attribution, then)
 
     @property
     def has_limits(self) -> bool:
@@ -105,16 +138,20 @@ class ChunkRunner:
 
     def _answers(self, work: DataFrame, live: LiveReporting | None, driver: Address | None) -> DataFrame:
         filled = self.plan.filled
-        parts = [Part(each.name, each.call.udf, len(each.arguments)) for each in filled]
-        arguments = [
-            F.when(col("asks", each.name), col(argument_name(i, j)).cast(nullable(kind)))
-            for i, each in enumerate(filled)
-            for j, kind in enumerate(each.argument_types)
-        ]
+        parts = [self._part(each) for each in filled]
+        arguments = [argument for i, each in enumerate(filled) for argument in self._arguments(i, each)]
         udf = MultiUDF(parts, live, partial(self._task_spec, driver))
         asked = work.repartition(self.tasks, "key").withColumn("answer", udf(*arguments))
         deferred = {each.name: _is(quoted("answer", each.name, "error", "kind"), NOT_ROW_ERRORS) for each in filled}
-        kept = ("key", "carried", "changed", "deleted", "new", "fingerprints")
+        kept = (
+            "key",
+            "carried",
+            "changed",
+            "deleted",
+            "new",
+            "fingerprints",
+            *(["asks", EARLIER] if self.then else []),
+        )
         structs = {
             "writes": {name: f"{quoted('writes', name)} AND NOT {no}" for name, no in deferred.items()},
             "result": {each.name: _result(each) for each in filled},
@@ -127,11 +164,26 @@ class ChunkRunner:
             f"NOT ({has_result}) AS deferred",
         )
 
+    def _part(self, each: FilledColumn) -> Part:
+        if self.then is None:
+            return Part(each.name, each.call.udf, len(each.arguments))
+        return Part(each.name, ReplayedUDF(each.call.udf, self.then), len(each.arguments) + HISTORY_COLUMNS)
+
+    def _arguments(self, place: int, each: FilledColumn) -> list[Column]:
+        own = [
+            F.when(col("asks", each.name), col(argument_name(place, n)).cast(nullable(kind)))
+            for n, kind in enumerate(each.argument_types)
+        ]
+        return own if self.then is None else [*own, *map(col, history_names(place))]
+
     def _counts(self) -> dict[str, str]:
         """Return the aggregates over answers that make a `ChunkResult`."""
         names = [each.name for each in self.plan.filled]
         requested = any_of(_was_requested(name) for name in names)
         failed = any_of(f"{quoted('result', name, 'error')} IS NOT NULL" for name in names)
+        if self.then is not None:  # a row counts once, when its last column is settled
+            requested = f"({requested}) AND NOT ({any_of(map(waits, names))})"
+            failed = f"({failed}) OR {EARLIER}"
         columns = {
             f"{i} {what}": count
             for i, each in enumerate(self.plan.filled)
@@ -181,6 +233,11 @@ def _result(each: FilledColumn) -> str:
     """Return the result of a UDF; null where a pandas UDF, which cannot return a null struct, has only null fields."""
     result = struct({name: quoted("answer", each.name, name) for name in each.type.fieldNames()})
     return f"CASE WHEN {quoted('answer', each.name, 'attempts')} IS NOT NULL THEN {result} END"
+
+
+def waits(name: str) -> str:
+    """Return whether a row of answers waits for a batch, in this column."""
+    return f"{quoted('asks', name)} AND {_is(quoted('result', name, 'error', 'kind'), ['cancelled'])}"
 
 
 def _was_requested(name: str) -> str:

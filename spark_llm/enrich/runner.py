@@ -9,9 +9,9 @@ import logging
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import Literal, NamedTuple
@@ -25,23 +25,26 @@ from spark_llm.coordination.allotment_datagrams import answer_to_need
 from spark_llm.coordination.allotter import Allotter
 from spark_llm.endpoint.attribution import Attribution
 from spark_llm.engine.request_spec import RequestSpec, request_specs
-from spark_llm.enrich.ask_chunk import ChunkResult, ChunkRunner
+from spark_llm.enrich.ask_chunk import AskResult, ChunkResult, ChunkRunner
+from spark_llm.enrich.batch_jobs.ledger import Ledger
+from spark_llm.enrich.batch_jobs.run import BatchRun
 from spark_llm.enrich.changes import pending_rows
 from spark_llm.enrich.column_types import same_of
 from spark_llm.enrich.estimation.row_cost import row_cost
 from spark_llm.enrich.lease import Lease
-from spark_llm.enrich.merge import Merger, mergeable_schema
+from spark_llm.enrich.merge import Merger
 from spark_llm.enrich.multi_udf import LiveReporting
 from spark_llm.enrich.plan import RunPlan, plan_run
+from spark_llm.enrich.recovery import cleaned_up, recover
 from spark_llm.enrich.report import EnrichReport, limits_text
 from spark_llm.enrich.source import Source, input_types
-from spark_llm.enrich.staging import Staging, lease_table
+from spark_llm.enrich.staging import Staging, lease_table, ledger_table
 from spark_llm.enrich.table import Table, apply_plan
 from spark_llm.enrich.work_table import WorkTable
 from spark_llm.livecounts.counts import LiveCounts
-from spark_llm.livecounts.flows import JobFlow
-from spark_llm.metering.chunking import ChunkPlanner, Limits
-from spark_llm.metering.prices import Price, price_notes, total_cost
+from spark_llm.metering.batch_budget import BatchBudget
+from spark_llm.metering.chunking import ChunkPlanner, Limits, PerRow
+from spark_llm.metering.prices import Price, price_notes, total_cost, total_cost_at_once
 from spark_llm.metering.tally import Tally
 from spark_llm.monitoring.bar import Progress
 from spark_llm.monitoring.driver_address import driver_host
@@ -76,6 +79,7 @@ class Job:
     progress: bool = True
     format: str | None = None
     batch: Batch | None = None
+    sends: bool = True  # in batches; else a run only collects
 
     def run(self, spark: SparkSession, source: Source, name: str | None = None) -> EnrichReport:
         """Ask about the rows of the source that are new or changed, and merge the answers into the target.
@@ -99,8 +103,9 @@ class Job:
                 tables = Tables(source.read(), target.read_existing(), plan)
             staging = Staging(spark, target, target.provider(), name)
             merger = Merger(spark, target, lease, name, tables.target.schema if tables.target else None)
-            with _cleaned_up(staging, lease):
-                recovered = _recover(staging, merger, tables.target, target)
+            with cleaned_up(staging, lease):
+                abandoned = staging.abandoned()
+                recovered = recover(abandoned, merger, tables.target, target)
                 if recovered:
                     tables = Tables(source.read(), target.read_existing(), plan)
                 seen = Observation("spark_llm source")
@@ -108,11 +113,13 @@ class Job:
                 _logger.info("run %s: %d rows to ask, %d to write unasked", name, work.to_ask, work.unasked)
                 if work.unasked:
                     merger.merge_unasked(work.rows, staging.location("work"), work.asked)
-                guess = row_cost(plan, work.input_bytes / max(1, work.to_ask), self.prices)
-                chunks = ChunkPlanner(work.to_ask, self.limits, guess, started_s)
-                who = Attribution(run=name, table=str(target))
-                total, limits, flow = self._ask(spark, plan, work, chunks, staging, merger, who, telemetry)
-        _logger.info("run %s ends: %d rows asked, %d answered, %d left", name, total.asked, total.answered, chunks.left)
+                parts = _Parts(spark, plan, work, staging, merger, Attribution(run=name, table=str(target)), telemetry)
+                if self.batch is None:
+                    asked = self._ask(parts, started_s)
+                else:
+                    asked = self._ask_in_batches(parts, self.batch, [each.run for each in abandoned], started_s)
+        total = asked.total
+        _logger.info("run %s ends: %d rows asked, %d answered, %d left", name, total.asked, total.answered, asked.left)
         counts = observed_values(seen)
         return EnrichReport(
             run=name,
@@ -123,15 +130,19 @@ class Job:
             still_failed=(counts or {}).get("still_failed"),
             asked=total.asked,
             answered=total.answered,
-            left=chunks.left,
+            left=asked.left,
             recovered=recovered,
             deleted=work.deleted,
             columns=total.columns,
             usd=total_cost(self.prices, total.columns),
-            stopped=chunks.stopped,
-            limits=limits,
+            stopped=asked.stopped,
+            limits=asked.limits,
             notes=(*notes, *price_notes(self.prices, total.columns), *_token_notes(plan)),
-            flow=flow,
+            flow=asked.flow,
+            out=asked.out,
+            out_batches=asked.out_batches,
+            out_usd=asked.out_usd,
+            usd_at_once=self._cost_at_once(asked),
         )
 
     def plan(self, source: Source, target: Table, early: Tables | None = None) -> Tables:
@@ -159,24 +170,13 @@ class Job:
         target.check_folder()
         return list(target.formats(self.format, source.table))
 
-    def _ask(  # noqa: PLR0917 -- the parts of a run
-        self,
-        spark: SparkSession,
-        plan: RunPlan,
-        work: WorkTable,
-        chunks: ChunkPlanner,
-        staging: Staging,
-        merger: Merger,
-        who: Attribution,
-        telemetry: Telemetry,
-    ) -> tuple[ChunkResult, str | None, JobFlow | None]:
-        """Ask chunk by chunk, and merge the answers of each.
-
-        Return the sum of the chunks, who kept the limits, and how the requests went.
-        """
+    def _ask(self, parts: "_Parts", started_s: float) -> AskResult:
+        """Ask chunk by chunk, and merge the answers of each."""
+        spark, plan, work, staging, merger, who, telemetry = parts
+        chunks = ChunkPlanner(work.to_ask, self.limits, parts.row_cost(self.prices), started_s)
         total = ChunkResult(0, 0, {name: Tally() for name in self.calls}, only_new=True)
         if not work.to_ask:
-            return total, None, None
+            return AskResult(total, chunks.left, chunks.stopped)
         runner = ChunkRunner.of(spark, plan, self.limits.max_failure_rate, self.prices, who)
         reports = self.progress or telemetry.has_metrics
         allotter = Allotter() if runner.has_limits else None
@@ -205,7 +205,43 @@ class Job:
                 total = total.plus(result)
         limits = None if allotter is None else limits_text(len(allotter.hosts))
         _logger.info("the limits of the policies: %s", limits or "none")
-        return total, limits, live.job_flow()
+        return AskResult(total, chunks.left, chunks.stopped, limits, live.job_flow())
+
+    def _ask_in_batches(self, parts: "_Parts", settings: Batch, others: Sequence[str], started_s: float) -> AskResult:
+        """Send the rows in batches, and merge the answers as they come."""
+        spark, plan, work, staging, merger, who, telemetry = parts
+        limits = replace(self.limits, budget=None)  # which is kept before a batch is created
+        estimate, at_once = parts.row_cost(self.prices, by_batch=True), parts.row_cost(self.prices)
+
+        def merging(answers: DataFrame, result: ChunkResult) -> None:
+            telemetry.finish_chunk(result.columns, partial(operations, answers))
+            telemetry.add_failures(result.columns, partial(failed_rows, answers))
+
+        return BatchRun(
+            spark,
+            plan,
+            work,
+            staging,
+            merger,
+            Ledger(spark, ledger_table(spark, Table(spark, self.target)), staging.provider),
+            settings,
+            ChunkRunner.of(spark, plan, self.limits.max_failure_rate, self.prices, who, settings.then),
+            ChunkPlanner(work.to_ask, limits, estimate, started_s),
+            BatchBudget(self.limits.budget, estimate),
+            self.prices,
+            others,
+            self._notify,
+            merging,
+            price_ratio=at_once.usd / estimate.usd if at_once.usd and estimate.usd else 1.0,
+            sends=self.sends,
+        ).run()
+
+    def _cost_at_once(self, asked: AskResult) -> float | None:
+        """Return what the answers of a run in batches, and what is out, would have cost as single requests."""
+        answered = total_cost_at_once(self.prices, asked.total.columns)
+        if self.batch is None or answered is None or (asked.out and asked.out_usd_at_once is None):
+            return None
+        return answered + (asked.out_usd_at_once or 0.0)
 
     def _request_specs(self) -> dict[str, Iterator[RequestSpec]]:
         return {name: request_specs(call.udf.plan()) for name, call in self.calls.items()}
@@ -214,6 +250,22 @@ class Job:
         if self.progress:
             with suppress(Exception):  # there may be no standard error
                 sys.stderr.write(f"spark_llm: {text}\n")
+
+
+class _Parts(NamedTuple):
+    """What a run works with while it asks."""
+
+    spark: SparkSession
+    plan: RunPlan
+    work: WorkTable
+    staging: Staging
+    merger: Merger
+    who: Attribution
+    telemetry: Telemetry
+
+    def row_cost(self, prices: Mapping[str, Price], *, by_batch: bool = False) -> PerRow:
+        """Return the highest cost of a row, before any was answered."""
+        return row_cost(self.plan, self.work.input_bytes / max(1, self.work.to_ask), prices, by_batch=by_batch)
 
 
 def run_id() -> str:
@@ -244,27 +296,6 @@ def _source_rows(counts: Mapping[str, int] | None, work: WorkTable) -> int | Non
 
 
 @contextmanager
-def _cleaned_up(staging: Staging, lease: Lease) -> Iterator[None]:
-    """Remove the staging at the end of the block; after an error keep the answers.
-
-    An error here hides no error of the block, and fails no run: the next run removes the rest. After Ctrl-C that is
-    all of it, because each step may have to wait for cores.
-    """
-    try:
-        yield
-    except Exception:
-        with suppress(Exception):  # the session may be dead
-            if lease.is_held():
-                staging.keep_answers()
-        raise
-    try:
-        lease.check()
-        staging.clear()
-    except Exception as error:  # noqa: BLE001 -- see above
-        _logger.warning("The staging tables of the run are not removed (%s).", type(error).__name__)
-
-
-@contextmanager
 def _interruptible(spark: SparkSession, tag: str) -> Iterator[None]:
     """Cancel at Ctrl-C the Spark jobs of the block; else they go on asking, because PySpark only stops waiting.
 
@@ -285,26 +316,3 @@ def _interruptible(spark: SparkSession, tag: str) -> Iterator[None]:
     finally:
         if is_remote():
             spark.removeTag(tag)
-
-
-def _recover(staging: Staging, merger: Merger, known: DataFrame | None, target: Table) -> int:
-    """Merge what earlier runs had asked when they failed or died, and remove it; return how many rows that are.
-
-    It is only removed where the target was created just now (`known` is None): a new target begins empty.
-    """
-    abandoned, total = staging.abandoned(), 0
-    for each in abandoned if known is not None else []:
-        answers = each.read("answers")
-        rows = 0 if answers is None else answers.where("NOT deferred").count()
-        if answers is None or known is None or not rows:
-            continue
-        columns = mergeable_schema(answers.schema, known.schema, same_of(answers.sparkSession))
-        if columns is None:
-            _logger.warning("%d rows of an earlier run have no columns in %s any more, and are dropped", rows, target)
-        else:
-            merger.merge_answers(answers, each.location("answers"), columns=columns)
-            _logger.info("%d rows of an earlier run are merged", rows)
-            total += rows
-    for each in abandoned:
-        each.clear()
-    return total

@@ -21,7 +21,7 @@ from spark_llm.protocol.identifiers import named, quoted
 from spark_llm.usage.observed import observed_values
 
 _EMPTY = "nothing"  # the one column of an emptied folder
-_PARTS = ("work", "ordered", "answers")
+_PARTS = ("work", "ordered", "answers", "left", "rest")
 _OF_A_RUN = f"(?P<run>[0-9a-z]+){{}}(?:{'|'.join(_PARTS)})"
 
 
@@ -32,12 +32,19 @@ def lease_table(spark: SparkSession, target: Table) -> Table:
     return Table(spark, (target.parts[0], f"{_folder(target)}/lease"))
 
 
+def ledger_table(spark: SparkSession, target: Table) -> Table:
+    """Return the table of the batches of the target's rows."""
+    if target.path is None:
+        return _sibling(spark, target, "batches")
+    return Table(spark, (target.parts[0], f"{_folder(target)}/batches"))
+
+
 class Staging:
     """The tables that one run writes beside a target."""
 
     def __init__(self, spark: SparkSession, target: Table, provider: str | None, run: str) -> None:
         """Keep them beside `target`, in its format; `run` is the run's name, of letters and digits."""
-        self._spark, self._target, self._provider, self._run = spark, target, provider, run
+        self._spark, self._target, self.provider, self.run = spark, target, provider, run
         self._written = set[str]()
 
     def location(self, part: str) -> str:
@@ -52,7 +59,7 @@ class Staging:
         """
         if not counts:
             return self._write(part, rows, rows.schema), {}
-        observed = Observation(f"spark_llm {self._run} {part}")
+        observed = Observation(f"spark_llm {self.run} {part}")
         aggregates = [F.expr(count) for count in named(counts)]
         written = self._write(part, rows.observe(observed, *aggregates), rows.schema)
         found = observed_values(observed)
@@ -66,7 +73,7 @@ class Staging:
             rows.write.mode("overwrite").parquet(table.path)
             return self._spark.read.schema(schema).parquet(table.path)  # a schema saves the job that infers it
         if is_first:
-            table.create(schema, [self._provider])
+            table.create(schema, [self.provider])
         else:
             self._spark.sql(f"DELETE FROM {table.name}")  # noqa: S608 -- the name is quoted
         rows.writeTo(table.name).append()
@@ -84,8 +91,8 @@ class Staging:
 
     def abandoned(self) -> "list[Staging]":
         """Return the staging of other runs on the target that was not removed."""
-        runs = sorted(self._runs() - {self._run})
-        return [Staging(self._spark, self._target, self._provider, run) for run in runs]
+        runs = sorted(self._runs() - {self.run})
+        return [Staging(self._spark, self._target, self.provider, run) for run in runs]
 
     def clear(self) -> None:
         """Remove all parts; at a path those of all runs, because a folder for each would remain."""
@@ -105,8 +112,8 @@ class Staging:
 
     def _table(self, part: str) -> Table:
         if self._target.path is None:
-            return _sibling(self._spark, self._target, f"{self._run}_{part}")
-        return Table(self._spark, ("parquet", f"{_folder(self._target)}/rows/{self._run}/{part}"))
+            return _sibling(self._spark, self._target, f"{self.run}_{part}")
+        return Table(self._spark, ("parquet", f"{_folder(self._target)}/rows/{self.run}/{part}"))
 
     def _remove(self, part: str) -> None:
         table = self._table(part)

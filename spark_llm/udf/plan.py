@@ -97,5 +97,7 @@ def task_sender(chunk: int) -> Sender:
 
 def answers(spec: RequestSpec, rows: Iterator[Sequence[Row]]) -> Results:
     """Yield the results of the rows of a Spark task."""
+    if spec.answered_by is not None:
+        return spec.answered_by(spec, rows)
     task = TaskContext.get()
     return engine_for(spec, None if task is None else task.stageId()).stream(spec.task, rows)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from spark_llm import Batch, Endpoint, Policy
 from spark_llm.batches.calls import BatchRequestError
@@ -144,6 +146,30 @@ def test_a_batch_that_was_not_created_is_created_once(fault: Sent) -> None:
 
     assert 1 == len(provider.batches)
     assert ["POST /v1/batches", "GET /v1/batches"] * 3 == server.lines
+
+
+REFUSED = [Sent(429, {"error": {"message": "slow down"}}), Sent(400, {"error": {"message": "no"}}), Sent(401, {})]
+ENDS = st.tuples(st.sampled_from(list(FAULTS.values())), st.booleans()) | st.sampled_from(
+    [(end, False) for end in REFUSED]
+)
+
+
+@settings(max_examples=40)
+@given(st.lists(ENDS, max_size=6), st.booleans())
+def test_there_are_never_two_batches(ends: list[tuple[Sent, bool]], metadata: bool) -> None:  # noqa: FBT001 -- drawn
+    """Whatever ends the attempts; where an error is not unclear, there is none."""
+    provider = Provider(*ends, metadata=metadata)
+    unclear = False
+    created: list[str] = []
+    with scripted_server(provider) as server:
+        try:
+            created.append(client_of(server).create("file-1", "k1").id)
+        except BatchRequestError as error:
+            unclear = error.unclear
+    made = [batch["id"] for batch in provider.batches]
+
+    assert len(made) <= 1
+    assert made == created or (unclear and not created)
 
 
 def test_the_last_attempt_is_looked_for_too() -> None:

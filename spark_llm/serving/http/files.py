@@ -28,6 +28,7 @@ MAX_UPLOAD_BYTES = 512 * 2**20
 PIECE_BYTES = 2**18
 OCTETS = "application/octet-stream"
 
+_FORM_ERRORS = (ValueError, LookupError, RuntimeError, AssertionError, web.RequestPayloadError)
 _TOO_LARGE = ErrorResponse(
     413, "REQUEST_ENTITY_TOO_LARGE", f"The file is larger than the {MAX_UPLOAD_BYTES} bytes that are allowed."
 )
@@ -127,10 +128,13 @@ async def _read_form(request: web.Request, path: Path) -> tuple[dict[str, str], 
                 await _write(part, path)
             else:
                 fields[part.name or ""] = bytes(await part.read()).decode("utf-8", "replace")
-    except (ValueError, LookupError, RuntimeError, AssertionError, web.RequestPayloadError) as error:
-        raise Refused.bad_request(f"We could not parse your multipart form data: {error}.") from None
     except web.HTTPRequestEntityTooLarge:
         raise Refused(_TOO_LARGE) from None
+    except Exception as error:
+        # aiohttp's own errors of a part's headers have no public name.
+        if isinstance(error, _FORM_ERRORS) or type(error).__module__ == "aiohttp.http_exceptions":
+            raise Refused.bad_request(f"We could not parse your multipart form data: {error}.") from None
+        raise
     return fields, filename
 
 

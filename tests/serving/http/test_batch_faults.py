@@ -233,6 +233,11 @@ def test_a_server_without_the_routes(method: str, path: str, client: Client) -> 
         ("multipart/form-data; boundary=x", b"--x\r\n\r\nab", None),
         (
             "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="\x0f"\r\n\r\n\r\n--x--',
+            None,
+        ),
+        (
+            "multipart/form-data; boundary=x",
             b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--x--',
             "purpose",
         ),

@@ -1,0 +1,55 @@
+"""Rows with the digests of their requests, and with the replies to them."""
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from spark_llm.enrich.batch_jobs.replayed import batch_spec
+from spark_llm.enrich.changes import any_of
+from spark_llm.enrich.plan import FilledColumn, RunPlan
+from spark_llm.protocol.identifiers import quoted
+
+_DIGEST_DIGITS = 48
+
+
+def digest_name(place: int) -> str:
+    """Return the name of the digests of the requests for a column, by its place in the plan."""
+    return f"digest_{place}"
+
+
+def history_names(place: int) -> tuple[str, str]:
+    """Return the names of a column's history: the replies to each row, and whether the row is billed for them."""
+    return f"replies_{place}", f"billed_{place}"
+
+
+def with_digests(rows: DataFrame, plan: RunPlan) -> DataFrame:
+    """Return pending rows with the digest of each column's request; null where the row asks nothing."""
+    return rows.withColumns(
+        {digest_name(place): F.expr(_digest(each, "key")) for place, each in enumerate(plan.filled)}
+    )
+
+
+def with_replies(rows: DataFrame, plan: RunPlan, replies: DataFrame) -> DataFrame:
+    """Return the rows that have replies for one column at least, with the history of each.
+
+    `rows` have digests, and `replies` are those of `Ledger.replies`. Of rows that share a request one is billed.
+    """
+    for place, each in enumerate(plan.filled):
+        digest, (lines, billed) = digest_name(place), history_names(place)
+        mine = replies.select(
+            F.col("digest").alias(digest), F.col("replies").alias(lines), F.col("sender").alias(f"sender_{place}")
+        )
+        is_first = f"row_number() OVER (PARTITION BY {digest} ORDER BY key) = 1"
+        is_sender = f"coalesce(sender_{place} = '{each.name}', false)"  # another column may have sent the same request
+        rows = rows.join(mine, digest, "left").withColumn(billed, F.expr(f"{is_first} AND {is_sender}"))
+    return rows.where(any_of(f"{history_names(place)[0]} IS NOT NULL" for place, _ in enumerate(plan.filled)))
+
+
+def _digest(each: FilledColumn, key: str) -> str:
+    """Return the digest of a row's request: the fingerprint, and where equal requests differ by chance the key too."""
+    fingerprint = quoted("fingerprints", each.name)
+    spec = batch_spec(each.name, each.call.udf)
+    dedupes = spec.task.repeatable if spec.policy.dedupe is None else spec.policy.dedupe
+    digest = fingerprint
+    if not dedupes:
+        digest = f"substring(sha2(concat({fingerprint}, to_json(struct({key}))), 256), 1, {_DIGEST_DIGITS})"
+    return f"CASE WHEN {quoted('asks', each.name)} THEN {digest} END"

@@ -1,0 +1,179 @@
+"""The ledger of a table's batches: which requests are in which file, which batches were created, what came back.
+
+It is a table beside the target, to which a run appends, one transaction for each kind of event. So a run that was
+killed at any moment leaves a ledger in which no event is cut in two:
+
+    line     a request is in a file: `key` of the file, `file_id`, `custom_id`, and its `number` in the file from 1 on
+    created  a batch was created for a file: its id in `text`, and in `number` how many there were before it
+    reply    the reply to a request: a line of an output file in `text`
+    end      a batch has ended, and all its replies are here: its status in `text`
+
+`column` is the column that a request fills. A `custom_id` is the digest of a request and the stage that sent it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import IntegerType, StringType, StructField, StructType
+
+from spark_llm.enrich.spark_errors import retry_on_conflict
+from spark_llm.enrich.table import Table
+from spark_llm.protocol.identifiers import named
+from spark_llm.usage.observed import observed_values
+
+SCHEMA = StructType(
+    [
+        *(StructField(name, StringType()) for name in ("kind", "column", "key", "file_id", "custom_id")),
+        StructField("number", IntegerType()),
+        StructField("text", StringType()),
+    ]
+)
+STAGE_DIGITS = 11  # of a stage: milliseconds since 1970 in hexadecimal, so that ids sort by time
+NO_COUNTS: Mapping[str, str] = {}
+_SUFFIX = STAGE_DIGITS + 1  # of a `custom_id`: a dash and the stage
+
+
+@dataclass
+class File:
+    """A file of requests, and its batch.
+
+    Attributes:
+        key: Its own name, which the batch has in its metadata.
+        column: The column that its requests fill.
+        file_id: The provider's id of the file.
+        lines: How many requests it has.
+        batch_id: The id of its batch; None until one was created, as far as the ledger knows.
+        creations: How many batches were created for it: a further one follows a quota that was used up.
+        ended: Whether the batch has ended and its replies are in the ledger.
+    """
+
+    key: str
+    column: str
+    file_id: str
+    lines: int
+    batch_id: str | None = None
+    creations: int = 0
+    ended: bool = False
+
+    @property
+    def batch_key(self) -> str:
+        """The key of the batch that is created for it next, or was created last."""
+        return self.key if self.creations <= 1 else f"{self.key}-{self.creations}"
+
+
+class Ledger:
+    """The table of events beside a target. It is created at the first event, and removed when nothing is left."""
+
+    def __init__(self, spark: SparkSession, table: Table, provider: str | None) -> None:
+        """Keep it in `table`, of the format `provider`."""
+        self._spark, self._table, self._provider = spark, table, provider
+        self._exists = table.read() is not None
+
+    def files(self) -> dict[str, File]:
+        """Return the files of requests, by key, with what the ledger knows of their batches."""
+        rows = self._rows()
+        if rows is None:
+            return {}
+        lines = rows.where("kind = 'line'").groupBy("key", "column", "file_id").count().collect()
+        found = {row["key"]: File(row["key"], row["column"], row["file_id"], row["count"]) for row in lines}
+        for row in rows.where("kind IN ('created', 'end')").select("kind", "key", "number", "text").collect():
+            if (file := found.get(row["key"])) is None:
+                continue
+            if row["kind"] == "end":
+                file.ended = True
+            elif row["number"] >= file.creations:
+                file.batch_id, file.creations = row["text"], row["number"] + 1
+        return found
+
+    def append(self, events: DataFrame, counts: Mapping[str, str] = NO_COUNTS) -> Mapping[str, int]:
+        """Append events of `SCHEMA`; return aggregates over them, written in SQL, where Spark reports them."""
+        if not self._exists:
+            self._table.create(SCHEMA, [self._provider])
+            self._exists = True
+        observed = Observation()
+        if counts:
+            events = events.observe(observed, *map(F.expr, named(counts)))
+        retry_on_conflict(lambda _: events.writeTo(self._table.name).append(), str(self._table))
+        return (counts and observed_values(observed)) or {}
+
+    def unsent(self, stage: str) -> int:
+        """Return how many requests of a stage were not sent, because no server would take them."""
+        rows = self._rows()
+        settled = f"kind = 'reply' AND key IS NULL AND endswith(custom_id, '-{stage}')"
+        return 0 if rows is None else rows.where(settled).count()
+
+    def append_created(self, files: Iterable[File]) -> None:
+        """Append that these files have batches now."""
+        if events := [(each, each.creations - 1, each.batch_id) for each in files]:
+            self.append(self._of_files("created", events))
+
+    def ends(self, statuses: Mapping[str, str], files: Mapping[str, File]) -> DataFrame:
+        """Return the events that the batches of these keys have ended, each with its status."""
+        return self._of_files("end", [(files[key], None, status) for key, status in statuses.items()])
+
+    def _of_files(self, kind: str, events: Sequence[tuple[File, int | None, str | None]]) -> DataFrame:
+        rows = [(kind, each.column, each.key, each.file_id, None, number, text) for each, number, text in events]
+        return self._spark.createDataFrame(rows, SCHEMA)
+
+    def replies(self) -> DataFrame | None:
+        """Return the replies by the digest of their request: `replies`, oldest first, and `sender`, the column.
+
+        None where there are none.
+        """
+        rows = self._rows()
+        if rows is None:
+            return None
+        ordered = "transform(array_sort(collect_set(struct(custom_id, text))), each -> each.text)"
+        return (
+            rows.where("kind = 'reply'")
+            .groupBy(_digest().alias("digest"))
+            .agg(F.expr(ordered).alias("replies"), F.min("column").alias("sender"))
+        )
+
+    def has_replies(self) -> bool:
+        """Return whether there are replies."""
+        rows = self._rows()
+        return rows is not None and not rows.where("kind = 'reply'").isEmpty()
+
+    def events(self, kind: str, keys: Sequence[str]) -> DataFrame:
+        """Return the events of a kind that are about these files; there is a ledger."""
+        return self._spark.table(self._table.name).where(f"kind = '{kind}' AND key IN ({sql_list(keys)})")
+
+    def out(self, keys: Sequence[str]) -> DataFrame | None:
+        """Return the digests of the requests in these files; None where there are none."""
+        return self.events("line", keys).select(_digest().alias("digest")).distinct() if keys else None
+
+    def prune(self, open_keys: Sequence[str], digests: DataFrame) -> None:
+        """Keep only what the next run needs: files whose batches have not ended, and the replies to these digests."""
+        rows = self._rows()
+        if rows is None:
+            return
+        wanted = rows.where("kind = 'reply'").withColumn("digest", _digest())
+        kept = wanted.join(digests, "digest", "left_semi").select(*SCHEMA.names)
+        if open_keys:
+            kept = kept.unionByName(rows.where(f"kind IN ('line', 'created') AND key IN ({sql_list(open_keys)})"))
+        retry_on_conflict(lambda _: kept.writeTo(self._table.name).overwrite(F.lit(True)), str(self._table))
+
+    def clear(self) -> None:
+        """Remove it; at a path, where Spark removes no table, empty it."""
+        if not self._exists:
+            return
+        if self._table.path is None:
+            self._spark.sql(f"DROP TABLE IF EXISTS {self._table.name}")
+            self._exists = False
+        else:
+            self._spark.sql(f"DELETE FROM {self._table.name}")  # noqa: S608 -- the name is quoted
+
+    def _rows(self) -> DataFrame | None:
+        return self._spark.table(self._table.name) if self._exists else None
+
+
+def _digest() -> Column:
+    return F.expr(f"substring(custom_id, 1, length(custom_id) - {_SUFFIX})").alias("digest")
+
+
+def sql_list(texts: Iterable[str]) -> str:
+    """Return keys or ids of files as a list of SQL; they have no quotes in them."""
+    return ", ".join(f"'{text}'" for text in texts) or "NULL"

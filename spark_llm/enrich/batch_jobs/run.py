@@ -1,0 +1,305 @@
+"""The part of a run that sends its rows in batches: send, create, wait, collect, merge, and again what is left.
+
+Whatever ends it, the ledger and the provider's list of batches have all that the next run needs. A request is paid for
+when its batch is created, and before that the ledger says that it is in the file.
+"""
+
+import math
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from spark_llm.batches.client import BatchClient
+from spark_llm.batches.settings import Batch
+from spark_llm.enrich.ask_chunk import EARLIER, AskResult, ChunkResult, ChunkRunner
+from spark_llm.enrich.batch_jobs.batches import Batches
+from spark_llm.enrich.batch_jobs.collecting import Collector, Ended
+from spark_llm.enrich.batch_jobs.history import digest_name, with_digests, with_replies
+from spark_llm.enrich.batch_jobs.ledger import STAGE_DIGITS, Ledger
+from spark_llm.enrich.batch_jobs.replayed import batch_spec
+from spark_llm.enrich.batch_jobs.sending import Sending, file_tasks, requests_to_send
+from spark_llm.enrich.changes import any_of
+from spark_llm.enrich.merge import Merger
+from spark_llm.enrich.plan import RunPlan
+from spark_llm.enrich.staging import Staging
+from spark_llm.enrich.work_table import WorkTable
+from spark_llm.errors import HINT
+from spark_llm.metering.batch_budget import BatchBudget
+from spark_llm.metering.chunking import FATAL_KINDS, ChunkPlanner
+from spark_llm.metering.prices import Price, total_cost
+from spark_llm.metering.tally import Tally
+from spark_llm.protocol.identifiers import quoted, struct
+
+_MERGE_SHARE = 0.1  # of the time that merges may take while batches are out
+_NOTICE_S = 60.0  # between two sentences about the progress
+_FIRST_QUOTA_WAIT_S = 60.0
+_AGAIN = "answered rows are not sent again."
+
+
+@dataclass
+class BatchRun:
+    """One run over pending rows, in batches.
+
+    Attributes:
+        spark: The session.
+        plan: The run's plan.
+        work: The pending rows.
+        staging: The run's tables.
+        merger: Merges into the target.
+        ledger: The batches of the target.
+        settings: The user's.
+        runner: Settles rows by the replies to them.
+        chunks: Stops the run where a column fails.
+        budget: How many rows may still be sent.
+        prices: The price of each column; empty without prices.
+        others: The names of earlier runs that died.
+        notify: Gets a sentence about the progress.
+        merging: Gets the answers of each merge, and their numbers, before they are merged.
+        price_ratio: The cost of single requests, as a multiple of that of the same in batches.
+        sends: Whether requests are sent; else it only collects.
+    """
+
+    spark: SparkSession
+    plan: RunPlan
+    work: WorkTable
+    staging: Staging
+    merger: Merger
+    ledger: Ledger
+    settings: Batch
+    runner: ChunkRunner
+    chunks: ChunkPlanner
+    budget: BatchBudget
+    prices: Mapping[str, Price]
+    others: Collection[str]
+    notify: Callable[[str], None]
+    merging: Callable[[DataFrame, ChunkResult], None]
+    price_ratio: float = 1.0
+    sends: bool = True
+    _stopped: str | None = field(default=None, init=False)
+    _failed: int = field(default=0, init=False)  # rows with an error that is not their own
+    _stage: int = field(default=0, init=False)
+    _part: str = field(default="rest", init=False)  # of the staging tables, which has the rows that are left
+    _notice: tuple[float, str] = field(default=(-math.inf, ""), init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with all rows that ask something."""
+        names = [each.name for each in self.plan.filled]
+        self._rows = self.work.rows.where(self.work.asked).withColumn(EARLIER, F.lit(False))  # noqa: FBT003 -- a column
+        self._left = self.work.to_ask
+        self._total = ChunkResult(0, 0, {name: Tally() for name in names}, only_new=False)
+        self._specs = {each.name: batch_spec(each.name, each.call.udf) for each in self.plan.filled}
+        clients = {name: BatchClient(spec.route, self.settings) for name, spec in self._specs.items()}
+        quota_wait_s = min(_FIRST_QUOTA_WAIT_S, self.settings.poll_s)
+        self._batches = Batches(self.ledger, clients, self.settings.keep_files, quota_wait_s)
+
+    def run(self) -> AskResult:
+        """Send the rows, wait as long as the settings say, and merge what was answered."""
+        self._batches.load()
+        self._batches.adopt()
+        self._began_s, merge_at_s = time.monotonic(), -math.inf
+        has_replies, may_send = self.ledger.has_replies(), self.sends
+        while True:
+            self.merger.check_lease()
+            if has_replies and self._left and (not self._batches.open or time.monotonic() >= merge_at_s):
+                began_s = time.monotonic()
+                self._settle()
+                ended_s = time.monotonic()
+                merge_at_s = ended_s + (ended_s - began_s) * (1 / _MERGE_SHARE - 1)
+                has_replies, may_send = False, self.sends
+            if may_send and self._left and not self._is_stopped:
+                may_send, has_replies = False, self._send() or has_replies
+            self._batches.create()
+            ended = self._batches.poll()
+            self._report_progress()
+            if ended:
+                self._collect(ended)
+                has_replies = True
+            elif self._batches.open:
+                if not self._wait():
+                    break
+            elif not (has_replies and self._left):
+                break
+        if has_replies and self._left:
+            self._settle()
+        return self._end()
+
+    # What goes out.
+
+    def _send(self) -> bool:
+        """Upload the requests of the rows that need one; return whether some were settled instead."""
+        rows = with_digests(self._rows, self.plan)
+        if self.budget.budget is not None:
+            self.budget.out = self._rows_out()
+            wanted, limit = self.budget.affordable(self._left - self.budget.out)
+            if limit is not None:
+                if wanted <= 0:
+                    self._stop_at(limit)
+                    return False
+                rows = self._with_out(rows).where(self._some_not_out).orderBy("key").limit(wanted)
+            self.budget.sent += wanted
+        settled = [self._send_column(place, rows) for place, _ in enumerate(self.plan.filled)]
+        return any(settled)
+
+    def _send_column(self, place: int, rows: DataFrame) -> bool:
+        each = self.plan.filled[place]
+        self._batches.clients[each.name].check()
+        self._stage = max(self._stage + 1, int(time.time() * 1000))
+        stage = f"{self._stage:0{STAGE_DIGITS}x}"
+        route, plan = self._specs[each.name].route, each.call.udf.plan()
+        sending = Sending(each.name, plan, route, self.settings, f"{self.staging.run}-{stage}", stage)
+        requests = requests_to_send(rows, place, each, self.ledger.replies(), self.ledger.out(self._batches.open_keys))
+        events = sending.events(requests, file_tasks(self._left, self.settings, self.runner.tasks))
+        counts = self.ledger.append(events, {"unsent": "count_if(kind = 'reply')"})
+        self._batches.load()
+        return bool(counts["unsent"] if counts else self.ledger.unsent(stage))
+
+    def _stop_at(self, limit: str) -> None:
+        if not self._batches.open:
+            self._stopped = (
+                f"the budget of {limit}: {_rows_left(self._left)}.{HINT}run it again with a larger one: {_AGAIN}"
+            )
+
+    # What comes back.
+
+    def _collect(self, ended: list[Ended]) -> None:
+        routes = {name: spec.route for name, spec in self._specs.items()}
+        Collector(self.spark, self.ledger, routes, self.settings).collect(ended)
+        self._batches.end(ended)
+        for file, state in ended:
+            problems = [problem for problem in state.problems if not 1 <= (problem.line or 0) <= file.lines]
+            if state.status == "cancelled":
+                self._stopped = f"batch {state.id} was cancelled.{HINT}run it again for the rest: {_AGAIN}"
+            elif state.status == "failed" and (problems or not state.problems):
+                reason = "; ".join(f"{each.code}: {each.message}" for each in problems[:3]) or "without a reason"
+                self._stopped = f"the provider refused batch {state.id} ({reason}).{HINT}fix that, and run it again."
+
+    def _settle(self) -> None:
+        """Replay the replies, and merge the rows that are settled by them."""
+        replies, out = self.ledger.replies(), self.ledger.out(self._batches.open_keys)
+        if replies is None:
+            return
+        if out is not None:
+            replies = replies.join(out, "digest", "left_anti")
+        rows = with_replies(with_digests(self._rows, self.plan), self.plan, replies)
+        answers, result = self.runner.ask(rows, None, None, self.staging)
+        columns = {name: replace(tally, cancelled=0) for name, tally in result.columns.items()}
+        result = result._replace(columns=columns, only_new=False)
+        self.merging(answers, result)
+        self.merger.merge_answers(answers, self.staging.location("answers"))
+        usd = total_cost(self.prices, columns)
+        self.budget.add(result.asked, sum(tally.total_tokens for tally in columns.values()), usd or 0.0)
+        if result.asked:
+            self.chunks.done(result.asked, columns, usd, time.monotonic(), result.stop_errors)
+        self._total = self._total.plus(result)
+        self._keep_open_rows(answers, result)
+
+    def _keep_open_rows(self, answers: DataFrame, result: ChunkResult) -> None:
+        """Write down the rows that still ask something; an error that is not the row's own waits for the next run."""
+        names = [each.name for each in self.plan.filled]
+        fatal = {name: _is_fatal(name) for name in names}
+        if any(tally.failed.get(kind) for tally in result.columns.values() for kind in FATAL_KINDS):
+            self._failed += answers.where(any_of(fatal.values())).count()
+        settled = {name: f"{quoted('writes', name)} OR {fatal[name]}" for name in names}
+        failed = any_of(f"{quoted('writes', name)} AND {quoted('result', name, 'error')} IS NOT NULL" for name in names)
+        done = answers.selectExpr("key", f"{struct(settled)} AS settled", f"{failed} AS failed")
+        asks = {name: f"{quoted('asks', name)} AND NOT coalesce({quoted('settled', name)}, false)" for name in names}
+        rows = self._rows.join(done, "key", "left").withColumn("asks", F.expr(struct(asks)))
+        rows = rows.withColumns({"writes": F.col("asks"), EARLIER: F.expr(f"{EARLIER} OR coalesce(failed, false)")})
+        rows = rows.drop("settled", "failed")
+        rows = rows.where(any_of(quoted("asks", name) for name in names))
+        self._part = "rest" if self._part == "left" else "left"
+        self._rows, counts = self.staging.write(self._part, rows, {"rows": "count(1)"})
+        self._left = int(counts["rows"])
+
+    def _wait(self) -> bool:
+        """Wait until the next look at the batches; return whether the run may wait any longer."""
+        budget = self.budget.budget
+        limits = [self.settings.wait_s, None if budget is None else budget.seconds]
+        wait_s = min((limit for limit in limits if limit is not None), default=math.inf)
+        left_s = wait_s - (time.monotonic() - self._began_s)
+        if left_s <= 0:
+            return False
+        time.sleep(min(self.settings.poll_s, left_s))
+        return True
+
+    def _end(self) -> AskResult:
+        """Remove what no later run needs, and return the result."""
+        self._batches.sweep({self.staging.run, *self.others})
+        unfinished, out = self._batches.unfinished, self._rows_out()
+        if unfinished or (self._left and self.ledger.has_replies()):
+            digests = [
+                with_digests(self._rows, self.plan).select(F.col(digest_name(place)).alias("digest"))
+                for place, _ in enumerate(self.plan.filled)
+            ]
+            wanted = digests[0]
+            for others in digests[1:]:
+                wanted = wanted.union(others)
+            self.ledger.prune([file.key for file in unfinished], wanted)
+        else:
+            self.ledger.clear()
+        stopped = self._stopped or self.chunks.stopped
+        count = len(self._batches.open)
+        if stopped is None and out:
+            stopped = (
+                f"{out:,} row{'s are' if out != 1 else ' is'} out in {count:,} batch{'es' * (count != 1)}."
+                f"{HINT}run the same job again to collect their answers; nothing is sent twice."
+            )
+        usd = self.budget.row.usd
+        out_usd = None if usd is None else out * usd
+        at_once = None if out_usd is None else out_usd * self.price_ratio
+        left = self._left - out + self._failed
+        return AskResult(
+            self._total, left, stopped, out=out, out_batches=count, out_usd=out_usd, out_usd_at_once=at_once
+        )
+
+    # Smaller things.
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._stopped is not None or self.chunks.stopped is not None
+
+    def _rows_out(self) -> int:
+        """Return how many rows have requests that are with the provider."""
+        if not self._batches.open or not self._left:
+            return 0
+        return self._with_out(with_digests(self._rows, self.plan)).where(self._some_out).count()
+
+    def _with_out(self, rows: DataFrame) -> DataFrame:
+        """Return rows with `out_0` …, which are not null where the request of a column is with the provider."""
+        out = self.ledger.out(self._batches.open_keys)
+        for place, _ in enumerate(self.plan.filled):
+            if out is None:
+                rows = rows.withColumn(f"out_{place}", F.lit(None))
+                continue
+            mine = out.select(F.col("digest").alias(digest_name(place)), F.lit(1).alias(f"out_{place}"))
+            rows = rows.join(mine, digest_name(place), "left")
+        return rows
+
+    @cached_property
+    def _some_out(self) -> str:
+        return any_of(f"out_{place} IS NOT NULL" for place, _ in enumerate(self.plan.filled))
+
+    @cached_property
+    def _some_not_out(self) -> str:
+        return any_of(
+            f"{digest_name(place)} IS NOT NULL AND out_{place} IS NULL" for place, _ in enumerate(self.plan.filled)
+        )
+
+    def _report_progress(self) -> None:
+        text, now_s = self._batches.progress(), time.monotonic()
+        if text and text != self._notice[1] and now_s - self._notice[0] >= min(_NOTICE_S, self.settings.poll_s):
+            self._notice = now_s, text
+            self.notify(text)
+
+
+def _is_fatal(name: str) -> str:
+    kinds = ", ".join(map(repr, FATAL_KINDS))
+    return f"coalesce({quoted('result', name, 'error', 'kind')} IN ({kinds}), false)"
+
+
+def _rows_left(count: int) -> str:
+    return "1 row is left" if count == 1 else f"{count:,} rows are left"

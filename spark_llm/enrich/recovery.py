@@ -1,0 +1,59 @@
+"""What remains of runs that failed or died: their answers are merged, their staging tables are removed."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from pyspark.sql import DataFrame
+
+from spark_llm.enrich.column_types import same_of
+from spark_llm.enrich.lease import Lease
+from spark_llm.enrich.merge import Merger, mergeable_schema
+from spark_llm.enrich.staging import Staging
+from spark_llm.enrich.table import Table
+
+_logger = logging.getLogger("spark_llm.enrich")
+
+
+@contextmanager
+def cleaned_up(staging: Staging, lease: Lease) -> Iterator[None]:
+    """Remove the staging at the end of the block; after an error keep the answers.
+
+    An error here hides no error of the block, and fails no run: the next run removes the rest. After Ctrl-C that is
+    all of it, because each step may have to wait for cores.
+    """
+    try:
+        yield
+    except Exception:
+        with suppress(Exception):  # the session may be dead
+            if lease.is_held():
+                staging.keep_answers()
+        raise
+    try:
+        lease.check()
+        staging.clear()
+    except Exception as error:  # noqa: BLE001 -- see above
+        _logger.warning("The staging tables of the run are not removed (%s).", type(error).__name__)
+
+
+def recover(abandoned: Sequence[Staging], merger: Merger, known: DataFrame | None, target: Table) -> int:
+    """Merge what earlier runs had asked when they failed or died, and remove it; return how many rows that are.
+
+    It is only removed where the target was created just now (`known` is None): a new target begins empty.
+    """
+    total = 0
+    for each in abandoned if known is not None else []:
+        answers = each.read("answers")
+        rows = 0 if answers is None else answers.where("NOT deferred").count()
+        if answers is None or known is None or not rows:
+            continue
+        columns = mergeable_schema(answers.schema, known.schema, same_of(answers.sparkSession))
+        if columns is None:
+            _logger.warning("%d rows of an earlier run have no columns in %s any more, and are dropped", rows, target)
+        else:
+            merger.merge_answers(answers, each.location("answers"), columns=columns)
+            _logger.info("%d rows of an earlier run are merged", rows)
+            total += rows
+    for each in abandoned:
+        each.clear()
+    return total

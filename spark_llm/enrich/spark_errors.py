@@ -2,17 +2,21 @@
 
 import logging
 import random
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import TypeVar
 
 from pyspark.errors import PySparkException
 
 from spark_llm.enrich.conflict import conflict_name, pause_after_conflict
+from spark_llm.errors import HINT, JobFailedError, SparkLLMError
 from spark_llm.text.excerpt import excerpt
 
 _MAX_CHARACTERS = 300
+_WORKER_ERROR = re.compile(rf"spark_llm\.\S*Error: (?P<what>[^\n]*?){HINT}(?P<hint>[^\n]*)")
 
 _T = TypeVar("_T")
 _logger = logging.getLogger("spark_llm.enrich")
@@ -31,6 +35,20 @@ def error_text(error: Exception) -> str:
     text = str(error).split("JVM stacktrace")[0].split("\n\tat ")[0].partition(" SQLSTATE:")[0]
     text = text.partition("\n: ")[2] or text  # the first line names the Java call
     return excerpt(text, _MAX_CHARACTERS).rstrip(". ;")
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Raise the error of this library that a task failed with, without the trace of Java around it."""
+    try:
+        yield
+    except SparkLLMError:
+        raise
+    except Exception as error:
+        found = _WORKER_ERROR.search(str(error))
+        if found is None:
+            raise
+        raise JobFailedError(found["what"], found["hint"]) from None
 
 
 def retry_on_conflict(act: Callable[[int], _T], subject: str) -> _T:

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from spark_llm.batches.calls import BatchRequestError
@@ -40,12 +40,9 @@ class Batches:
     states: dict[str, BatchState] = field(default_factory=dict)
     _create_at_s: float = -math.inf  # after a quota was used up
 
-    def load(self) -> list[File]:
-        """Read the ledger, and return the files that are new in it."""
-        found = self.ledger.files()
-        new = [file for key, file in found.items() if key not in self.files]
-        self.files.update({file.key: file for file in new})
-        return new
+    def add(self, files: Iterable[File]) -> None:
+        """Add files, which have no batches yet."""
+        self.files.update({file.key: file for file in files})
 
     @property
     def open(self) -> list[File]:
@@ -103,7 +100,7 @@ class Batches:
                     new.append(file)
                     state = self.clients[file.column].create(file.file_id, file.batch_key)
                     file.batch_id, self.states[file.key] = state.id, state
-                    _logger.info("column %s: batch %s is created for %d requests", file.column, state.id, file.lines)
+                    _logger.info("column %s: batch %s is created", file.column, state.id)
         except BatchRequestError as error:
             new.pop().creations -= 1
             if not error.is_quota:
@@ -161,13 +158,11 @@ class Batches:
 
     def progress(self) -> str:
         """Return a sentence about the batches that are open; empty where there are none."""
-        total = sum(file.lines for file in self.open)
-        done = sum(state.completed + state.failed for state in self._open_states())
+        states = [self.states[key] for key in self.open_keys if key in self.states]
+        total = sum(state.total for state in states)
+        done = sum(state.completed + state.failed for state in states)
         count = len(self.open)
         return f"{count} batch{'es' * (count != 1)} out, {done:,} of {total:,} requests done" if count else ""
-
-    def _open_states(self) -> Iterator[BatchState]:
-        return (self.states[key] for key in self.open_keys if key in self.states)
 
     def _wait_for_quota(self) -> None:
         self._create_at_s = time.monotonic() + self.quota_wait_s

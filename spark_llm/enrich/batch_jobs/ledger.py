@@ -11,6 +11,7 @@ killed at any moment leaves a ledger in which no event is cut in two:
 `column` is the column that a request fills. A `custom_id` is the digest of a request and the stage that sent it.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,6 @@ SCHEMA = StructType(
     ]
 )
 STAGE_DIGITS = 11  # of a stage: milliseconds since 1970 in hexadecimal, so that ids sort by time
-NO_COUNTS: Mapping[str, str] = {}
 _SUFFIX = STAGE_DIGITS + 1  # of a `custom_id`: a dash and the stage
 
 
@@ -43,7 +43,6 @@ class File:
         key: Its own name, which the batch has in its metadata.
         column: The column that its requests fill.
         file_id: The provider's id of the file.
-        lines: How many requests it has.
         batch_id: The id of its batch; None until one was created, as far as the ledger knows.
         creations: How many batches were created for it: a further one follows a quota that was used up.
         ended: Whether the batch has ended and its replies are in the ledger.
@@ -52,7 +51,6 @@ class File:
     key: str
     column: str
     file_id: str
-    lines: int
     batch_id: str | None = None
     creations: int = 0
     ended: bool = False
@@ -76,9 +74,12 @@ class Ledger:
         rows = self._rows()
         if rows is None:
             return {}
-        lines = rows.where("kind = 'line'").groupBy("key", "column", "file_id").count().collect()
-        found = {row["key"]: File(row["key"], row["column"], row["file_id"], row["count"]) for row in lines}
-        for row in rows.where("kind IN ('created', 'end')").select("kind", "key", "number", "text").collect():
+        about_files = "kind IN ('created', 'end') OR (kind = 'line' AND number = 1)"
+        events = rows.where(about_files).select("kind", "column", "key", "file_id", "number", "text").collect()
+        found = {row["key"]: File(row["key"], row["column"], row["file_id"]) for row in events if row["kind"] == "line"}
+        for row in events:
+            if row["kind"] == "line":
+                continue
             if (file := found.get(row["key"])) is None:
                 continue
             if row["kind"] == "end":
@@ -87,22 +88,30 @@ class Ledger:
                 file.batch_id, file.creations = row["text"], row["number"] + 1
         return found
 
-    def append(self, events: DataFrame, counts: Mapping[str, str] = NO_COUNTS) -> Mapping[str, int]:
-        """Append events of `SCHEMA`; return aggregates over them, written in SQL, where Spark reports them."""
+    def append(self, events: DataFrame) -> None:
+        """Append events of `SCHEMA`."""
         if not self._exists:
             self._table.create(SCHEMA, [self._provider])
             self._exists = True
-        observed = Observation()
-        if counts:
-            events = events.observe(observed, *map(F.expr, named(counts)))
         retry_on_conflict(lambda _: events.writeTo(self._table.name).append(), str(self._table))
-        return (counts and observed_values(observed)) or {}
 
-    def unsent(self, stage: str) -> int:
-        """Return how many requests of a stage were not sent, because no server would take them."""
-        rows = self._rows()
-        settled = f"kind = 'reply' AND key IS NULL AND endswith(custom_id, '-{stage}')"
-        return 0 if rows is None else rows.where(settled).count()
+    def append_sent(self, events: DataFrame, stage: str) -> tuple[list[File], bool]:
+        """Append the events of a stage; return its files, and whether some requests were settled instead of being sent.
+
+        Spark tells both while it writes. Where it does not, the ledger is read.
+        """
+        observed = Observation()
+        is_first = "CASE WHEN kind = 'line' AND number = 1 THEN struct(key, column, file_id) END"
+        found = {"files": f"to_json(collect_set({is_first}))", "unsent": "count_if(kind = 'reply')"}
+        self.append(events.observe(observed, *map(F.expr, named(found))))
+        values = observed_values(observed)
+        if values:
+            files = [File(each["key"], each["column"], each["file_id"]) for each in json.loads(values["files"])]
+            return files, bool(values["unsent"])
+        suffix = f"endswith(custom_id, '-{stage}')"
+        rows = self._spark.table(self._table.name).where(suffix)
+        first = rows.where("kind = 'line' AND number = 1").select("key", "column", "file_id").collect()
+        return [File(*row) for row in first], not rows.where("kind = 'reply' AND key IS NULL").isEmpty()
 
     def append_created(self, files: Iterable[File]) -> None:
         """Append that these files have batches now."""

@@ -25,6 +25,7 @@ from spark_llm.enrich.batch_jobs.sending import Sending, file_tasks, requests_to
 from spark_llm.enrich.changes import any_of
 from spark_llm.enrich.merge import Merger
 from spark_llm.enrich.plan import RunPlan
+from spark_llm.enrich.spark_errors import worker_errors
 from spark_llm.enrich.staging import Staging
 from spark_llm.enrich.work_table import WorkTable
 from spark_llm.errors import HINT
@@ -88,17 +89,16 @@ class BatchRun:
     def __post_init__(self) -> None:
         """Begin with all rows that ask something."""
         names = [each.name for each in self.plan.filled]
-        self._rows = self.work.rows.where(self.work.asked).withColumn(EARLIER, F.lit(False))  # noqa: FBT003 -- a column
+        self._rows = self.work.rows.where(self.work.asked).withColumn(EARLIER, F.lit(False))
         self._left = self.work.to_ask
         self._total = ChunkResult(0, 0, {name: Tally() for name in names}, only_new=False)
         self._specs = {each.name: batch_spec(each.name, each.call.udf) for each in self.plan.filled}
         clients = {name: BatchClient(spec.route, self.settings) for name, spec in self._specs.items()}
         quota_wait_s = min(_FIRST_QUOTA_WAIT_S, self.settings.poll_s)
-        self._batches = Batches(self.ledger, clients, self.settings.keep_files, quota_wait_s)
+        self._batches = Batches(self.ledger, clients, self.settings.keep_files, quota_wait_s, self.ledger.files())
 
     def run(self) -> AskResult:
         """Send the rows, wait as long as the settings say, and merge what was answered."""
-        self._batches.load()
         self._batches.adopt()
         self._began_s, merge_at_s = time.monotonic(), -math.inf
         has_replies, may_send = self.ledger.has_replies(), self.sends
@@ -153,9 +153,10 @@ class BatchRun:
         sending = Sending(each.name, plan, route, self.settings, f"{self.staging.run}-{stage}", stage)
         requests = requests_to_send(rows, place, each, self.ledger.replies(), self.ledger.out(self._batches.open_keys))
         events = sending.events(requests, file_tasks(self._left, self.settings, self.runner.tasks))
-        counts = self.ledger.append(events, {"unsent": "count_if(kind = 'reply')"})
-        self._batches.load()
-        return bool(counts["unsent"] if counts else self.ledger.unsent(stage))
+        with worker_errors():
+            files, is_unsent = self.ledger.append_sent(events, stage)
+        self._batches.add(files)
+        return is_unsent
 
     def _stop_at(self, limit: str) -> None:
         if not self._batches.open:
@@ -167,10 +168,11 @@ class BatchRun:
 
     def _collect(self, ended: list[Ended]) -> None:
         routes = {name: spec.route for name, spec in self._specs.items()}
-        Collector(self.spark, self.ledger, routes, self.settings).collect(ended)
+        with worker_errors():
+            Collector(self.spark, self.ledger, routes, self.settings).collect(ended)
         self._batches.end(ended)
-        for file, state in ended:
-            problems = [problem for problem in state.problems if not 1 <= (problem.line or 0) <= file.lines]
+        for _, state in ended:
+            problems = [problem for problem in state.problems if problem.line is None]
             if state.status == "cancelled":
                 self._stopped = f"batch {state.id} was cancelled.{HINT}run it again for the rest: {_AGAIN}"
             elif state.status == "failed" and (problems or not state.problems):

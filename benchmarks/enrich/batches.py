@@ -68,7 +68,7 @@ def measure(*, short: bool) -> list[Figure]:
             f"{min(batch_s):.1f} s",
             f"{min(floor_s):.1f} s",
             Goal(at_most=1.5),
-            note=f"A job in batches: `enrich_table` with `Batch(poll_s=0.2)` and {rows:,} new rows, until all are merged."
+            note=f"A job in batches: `enrich_table` with `Batch(poll_s=0.2)` and {rows:,} rows, until all are merged."
             " The local endpoint answers a batch at once, in a process of its own on the same two cores"
             f" ({min(cpu_s):.1f} s of CPU, which are part of our time). The baseline is the same job, in one chunk,"
             " with a UDF that gives its own column back.",

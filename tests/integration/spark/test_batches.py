@@ -105,6 +105,9 @@ def test_a_run_that_only_submits_is_continued_by_the_next(
     assert first.out_usd is not None
     assert first.usd_at_once == pytest.approx(2 * first.out_usd)
 
+    with pytest.raises(ConfigError, match="1 batch is with the provider"):
+        enrich_table(spark, texts(spark, 20), target, "id", columns, progress=False)
+
     again = filled(texts(spark, 30), target, columns, submit)
     assert (0, 27, 2) == (again.asked, again.out, again.out_batches)
     endpoints.release_batches()

@@ -1,7 +1,7 @@
 """Limits, retries and error handling of a UDF; each option is explained here."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from spark_llm.errors import ConfigError
@@ -10,6 +10,8 @@ from spark_llm.validation.flags import check_flag
 from spark_llm.validation.numbers import check_number, check_whole
 
 MAX_IN_FLIGHT = 512  # the limit where the user sets none
+TIMEOUT_S = 120.0  # likewise
+TIER_TIMEOUTS_S = {"flex": 900.0}  # by service tier: OpenAI and Azure advise 15 minutes for a tier that may queue
 _MAX_NUMBER = 1e9
 _URL_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # one letter is a drive of Windows
 
@@ -34,7 +36,8 @@ class Policy:
             them; estimated before the first answer. None: as many as the endpoint takes.
         tasks: Number of tasks that run at once, for workers that cannot share the three limits above: on several hosts
             outside table jobs and `progress`, or in sandboxes. A host with 4 of 8 tasks then takes half of each limit.
-        timeout_s: Seconds for one attempt, from sending to the whole answer.
+        timeout_s: Seconds for one attempt, from sending to the whole answer. None: 120, and 900 with
+            `service_tier="flex"`, whose requests may queue.
         max_tries: Attempts of one request that may end in a fault: a lost connection, a timeout, a 500, a response
             without an answer.
         give_up_after_s: Seconds that one row may wait because of rate limits (429, 503) before it fails.
@@ -60,7 +63,7 @@ class Policy:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     tasks: int = 1
-    timeout_s: float = 120.0
+    timeout_s: float | None = None
     max_tries: int = 4
     give_up_after_s: float = 600.0
     max_failure_rate: float | None = None
@@ -81,6 +84,7 @@ class Policy:
             ("requests_per_minute", 1.0, "requests a minute"),
             ("tokens_per_minute", 1.0, "tokens a minute"),
             ("max_request_mb", 0.001, "MB"),
+            ("timeout_s", 0.001, "seconds"),
         ):
             if (limit := getattr(self, name)) is not None:
                 self._check_number(name, minimum, unit=unit)
@@ -98,7 +102,6 @@ class Policy:
                 )
         self._check_whole("max_tries", 1, 1_000)
         self._check_whole("reask", 0, 1_000)
-        self._check_number("timeout_s", 0.001, unit="seconds")
         self._check_number("give_up_after_s", 0.0, unit="seconds")
         if self.on_error not in ("row", "raise"):
             raise ConfigError(
@@ -110,6 +113,16 @@ class Policy:
 
     def _check_number(self, name: str, minimum: float, maximum: float = _MAX_NUMBER, unit: str = "") -> None:
         check_number(name, getattr(self, name), minimum, maximum, unit=unit, owner="Policy")
+
+    @property
+    def attempt_s(self) -> float:
+        """Seconds for one attempt."""
+        return TIMEOUT_S if self.timeout_s is None else self.timeout_s
+
+    def for_tier(self, service_tier: object) -> "Policy":
+        """Return the policy of requests at a service tier: one without a time-out gets the tier's, if it has one."""
+        timeout_s = TIER_TIMEOUTS_S.get(service_tier) if isinstance(service_tier, str) else None
+        return self if self.timeout_s is not None or timeout_s is None else replace(self, timeout_s=timeout_s)
 
     @property
     def ceiling(self) -> int:

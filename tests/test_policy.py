@@ -2,7 +2,7 @@
 
 import math
 import pickle
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -18,7 +18,8 @@ def test_the_defaults_are_the_documented_ones() -> None:
     """A policy without arguments has these values."""
     policy = Policy()
 
-    assert (None, None, None, None, None, None, None, None) == (
+    assert (None, None, None, None, None, None, None, None, None) == (
+        policy.timeout_s,
         policy.batch_size,
         policy.max_request_mb,
         policy.max_in_flight,
@@ -30,7 +31,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     )
     assert (1, 120, 4, 600, "row") == (
         policy.tasks,
-        policy.timeout_s,
+        policy.attempt_s,
         policy.max_tries,
         policy.give_up_after_s,
         policy.on_error,
@@ -92,7 +93,7 @@ def test_values_in_range_are_kept(field: dict[str, Any]) -> None:
         *(("max_tries", value) for value in (0, -1, 4.0, "4", False, None)),
         *(("batch_size", value) for value in (0, -1, 100_001, 64.0, "64", True)),
         *(("max_request_mb", value) for value in (0, -1, math.nan, math.inf, "4", True)),
-        *(("timeout_s", value) for value in (0, 0.0, -1, math.nan, math.inf, "120", True, None)),
+        *(("timeout_s", value) for value in (0, 0.0, -1, math.nan, math.inf, "120", True)),
         *(("give_up_after_s", value) for value in (-0.1, math.nan, math.inf, "600", False, None)),
         *(("on_error", value) for value in ("ignore", "", None, True, ["row"])),
     ],
@@ -110,6 +111,26 @@ def test_dedupe_is_a_boolean_and_not_a_number(value: float) -> None:
     arguments: dict[str, Any] = {"dedupe": value}
     with pytest.raises(ConfigError, match=r"dedupe=.* Hint: .+\."):
         Policy(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("given", "tier", "seconds"),
+    [
+        *[(None, tier, 120) for tier in (None, "auto", "default", "priority", "Flex", 5, ["flex"])],
+        (None, "flex", 900),
+        *[(seconds, tier, seconds) for seconds in (120, 120.0, 30, 3_600) for tier in (None, "flex")],
+    ],
+)
+def test_the_flex_tier_has_a_time_out_of_its_own_where_the_user_set_none(
+    given: float | None, tier: object, seconds: float
+) -> None:
+    """120 s that the user wrote stay 120 s, and nothing else changes."""
+    policy = Policy(timeout_s=given, max_tries=2)
+    timed = policy.for_tier(tier)
+
+    assert seconds == timed.attempt_s
+    assert replace(policy, timeout_s=timed.timeout_s) == timed
+    assert (given, Policy(timeout_s=120)) == (policy.timeout_s, Policy(timeout_s=120).for_tier("flex"))
 
 
 def test_a_cache_folder_may_be_a_path() -> None:

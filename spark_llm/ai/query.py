@@ -32,7 +32,7 @@ from spark_llm.udf.spark_types import shape_of, spark_type, type_of
 _VALUES = {"embed": "embedding", "predict": "prediction"}
 _CHECKED = (  # parameters of `chat_udf` whose values it checks; any other is a field of the request
     *("max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop"),
-    *("reasoning_effort", "verbosity"),
+    *("reasoning_effort", "verbosity", "service_tier"),
 )
 _NOT_OF_A_TEXT = {
     **dict.fromkeys(("n", "tools", "tool_choice"), "ai_query returns one text"),

@@ -70,7 +70,7 @@ class BatchClient:
         self.urls = batch_urls(route.url)
         self.settings = settings
         self._route = route
-        self._timeout_s = policy.timeout_s
+        self._timeout_s = policy.attempt_s
         self._client = BlockingClient(route)
         self._calls = Calls(self._client, policy, now, sleep, dice)
 

@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -155,9 +155,39 @@ def run_enrich(arguments: argparse.Namespace) -> int:
     try:
         from spark_llm.cli import enrich
     except ImportError as error:
-        raise SparkLLMError(f"{error}.", "pip install 'spark-llm-endpoints[spark,java]'") from None
+        raise _without_spark(error) from None
+    return _print_result(enrich.enrich, arguments)
+
+
+def add_batches_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `batches`."""
+    parser.add_argument("job", metavar="JOB.toml", help="the file that describes the job")
+    parser.add_argument("--cancel", action="store_true", help="cancel the batches, and merge what was answered by then")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def run_batches(arguments: argparse.Namespace) -> int:
+    """List the batches of a job that goes through a Batch API, with their progress.
+
+    Exit codes: 0; with --cancel those of enrich; 1 an error.
+    """
     try:
-        text, code = enrich.enrich(arguments, os.environ)
+        from spark_llm.cli import batches
+    except ImportError as error:
+        raise _without_spark(error) from None
+    return _print_result(batches.batches, arguments)
+
+
+def _without_spark(error: ImportError) -> SparkLLMError:
+    return SparkLLMError(f"{error}.", "pip install 'spark-llm-endpoints[spark,java]'")
+
+
+def _print_result(
+    run: Callable[[argparse.Namespace, Mapping[str, str]], tuple[str, int]], arguments: argparse.Namespace
+) -> int:
+    """Run a command on a job, print its text, and return its exit code."""
+    try:
+        text, code = run(arguments, os.environ)
     except KeyboardInterrupt:
         print("\nStopped. Run it again: rows that have an answer are not asked again.", file=sys.stderr)
         return 130
@@ -185,6 +215,7 @@ def _add_access_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS = {
+    "batches": Command("list or cancel the batches of a job", add_batches_arguments, run_batches),
     "check": Command("check an endpoint: address, credentials, state, one request", add_check_arguments, run_check, 2),
     "demo": Command("enrich a small table with local models; needs no key", add_demo_arguments, run_demo),
     "endpoints": Command("list the workspace's serving endpoints", add_endpoints_arguments, run_endpoints),

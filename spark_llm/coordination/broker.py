@@ -104,10 +104,10 @@ class PermitBroker:
         self._outcome_at = now
         self.controller.on_answer(self._ended(permit), now, latency_s, tokens)
 
-    def on_fault(self, permit: Permit, now: float, random_value: float) -> None:
+    def on_fault(self, permit: Permit, now: float, random_value: float, *, short: bool = False) -> None:
         """Count a request that failed in a way that an outage would explain."""
         self._outcome_at = now
-        self.controller.on_fault(self._ended(permit), now, random_value)
+        self.controller.on_fault(self._ended(permit), now, random_value, short=short)
 
     def on_inconclusive(self, permit: Permit) -> None:
         """Count a request that says nothing of the endpoint."""

@@ -110,9 +110,9 @@ class PermitMember:
             self._give_back(answered)
         self.on_due()
 
-    def on_fault(self, permit: Permit, now: float, random_value: float) -> None:  # noqa: ARG002 -- a controller's method
+    def on_fault(self, permit: Permit, now: float, random_value: float, *, short: bool = False) -> None:  # noqa: ARG002 -- a controller's method
         """Give back the permit of a request that failed."""
-        self._give_back(Message(Kind.FAULT, self._ended(permit)))
+        self._give_back(Message(Kind.FAULT, self._ended(permit), float(short)))
         self.on_due()
 
     def on_inconclusive(self, permit: Permit) -> None:

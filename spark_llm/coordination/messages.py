@@ -25,7 +25,7 @@ class Kind(IntEnum):
     WANT = 3  # how many grants it wants in all, on this connection; the next request's characters; its open streams
     ANSWERED = 4  # a permit; the latency in seconds or NaN; the tokens or NaN
     ANSWERED_AND_KEPT = 5  # the same, and its next request has gone with this permit
-    FAULT = 6  # a permit
+    FAULT = 6  # a permit; 1 where the provider has no room left at the request's tier
     INCONCLUSIVE = 7  # a permit
     RATE_LIMITED = 8  # a permit; the seconds to send nothing; 1 where a Retry-After said so
     WIDEN = 9  # the requests that may go before any outcome

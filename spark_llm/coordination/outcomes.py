@@ -16,7 +16,7 @@ def apply_outcome(
     if kind in (Kind.ANSWERED, Kind.ANSWERED_AND_KEPT):
         controller.on_answer(permit, now, None if math.isnan(a) else a, None if math.isnan(b) else b)
     elif kind == Kind.FAULT:
-        controller.on_fault(permit, now, draw())
+        controller.on_fault(permit, now, draw(), short=a > 0)
     elif kind == Kind.RATE_LIMITED:
         controller.on_rate_limited(permit, now, pause_s=a, paused=b > 0)
     elif kind == Kind.UNUSED:

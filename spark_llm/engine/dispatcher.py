@@ -69,7 +69,7 @@ class Dispatcher:
             *(connections, self._now),
         )
         self._reset()
-        self._client = EndpointClient(route, keeper, policy.timeout_s, connections)
+        self._client = EndpointClient(route, keeper, policy.attempt_s, connections)
 
     @property
     def window(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from spark_llm.flow.limiter import ConcurrencyLimiter, Limits, Permit
 from spark_llm.flow.reasons import Reason
-from spark_llm.flow.retry_budget import RetryBudget
+from spark_llm.flow.retry_budget import RetryBudget, Shortage
 from spark_llm.flow.snapshot import number
 from spark_llm.policy import Policy
 
@@ -49,8 +49,11 @@ class Controller(Protocol):
     ) -> None:
         """Count a request that the endpoint served."""
 
-    def on_fault(self, permit: Permit, now: float, random_value: float) -> None:
-        """Count a request that failed in a way that an outage would explain; the number is random, from [0, 1)."""
+    def on_fault(self, permit: Permit, now: float, random_value: float, *, short: bool = False) -> None:
+        """Count a request that failed in a way that an outage would explain; the number is random, from [0, 1).
+
+        `short`: the provider has no room left at the request's tier.
+        """
 
     def on_inconclusive(self, permit: Permit) -> None:
         """Count a request that says nothing of the endpoint, such as a cancelled one."""
@@ -60,7 +63,7 @@ class Controller(Protocol):
 
 
 class FlowController:
-    """The limiter, the retry budget and the pause of one endpoint."""
+    """The limiter, the retry budget, the shortage and the pause of one endpoint."""
 
     def __init__(self, policy: Policy) -> None:
         """Begin with one request; never pass the policy's limits."""
@@ -68,6 +71,7 @@ class FlowController:
         self._peak_in_flight = 0
         self.paused_until = 0.0  # by Retry-After
         self._budget = RetryBudget()
+        self._shortage = Shortage()
 
     @property
     def window(self) -> int:
@@ -91,6 +95,8 @@ class FlowController:
 
     def limited_by(self, now: float, waiting: int) -> Reason | None:
         """Return what keeps more requests from going now, where so many wait; None where nothing does."""
+        if self._shortage.is_on and (self._budget.spent_at is not None or self._shortage.room(self.in_flight) < 1):
+            return "refusals"
         if self._budget.spent_at is not None:
             return "outage"
         return "retry_after" if now < self.paused_until else self.limiter.limited_by(now, waiting)
@@ -99,11 +105,13 @@ class FlowController:
         """Return how many more requests may go now."""
         if now < self.paused_until or self._budget.opens_at(now) != now:
             return 0
-        available = self.limiter.available(now)
+        available = int(min(self.limiter.available(now), self._shortage.room(self.in_flight)))
         return available if self._budget.spent_at is None else min(available, 1)  # a probe
 
     def opens_at(self, now: float) -> float | None:
         """Return when `available` can next be more than none; None where only an outcome will help."""
+        if self._shortage.room(self.in_flight) < 1:
+            return None
         opens_at, resumes_at = self.limiter.opens_at(now), self.resumes_at(now)
         return None if opens_at is None or resumes_at is None else max(opens_at, resumes_at)
 
@@ -128,10 +136,16 @@ class FlowController:
         """Count a request that the endpoint served; without `latency_s` it says nothing of the endpoint's speed."""
         self.limiter.on_answer(permit, now, latency_s, tokens)
         self._budget.on_answer()
+        self._shortage.on_answer(self.window)
 
-    def on_fault(self, permit: Permit, now: float, random_value: float) -> None:
-        """Count a request that failed in a way that an outage would explain; the number is random, from [0, 1)."""
+    def on_fault(self, permit: Permit, now: float, random_value: float, *, short: bool = False) -> None:
+        """Count a request that failed in a way that an outage would explain; the number is random, from [0, 1).
+
+        `short`: the provider has no room left at the request's tier. Then too a probe looks for the end of it.
+        """
         self.limiter.on_failure()
+        if short and self._budget.spent_at is None:
+            self._shortage.on_refusal(self.window)
         self._budget.on_fault(now, random_value, probe=permit.is_probe)
 
     def on_inconclusive(self, permit: Permit) -> None:

@@ -2,8 +2,15 @@
 
 Faults draw on the budget and answers fill it, as gRPC throttles retries (gRFC A6). Once it is spent, it is an outage:
 only probes are sent, which grow rarer, until one is answered. No row spends its attempts on an outage.
+
+A refusal for want of room at a service tier, as at OpenAI's flex tier, draws on it too, and is a `Shortage` besides. It
+comes whoever else asks, so it is no sign that the window is too wide, and cuts neither window nor rate. It may be one
+all the same: a tier may have so much room for a user. So each such refusal takes a quarter of a request from what may
+be in flight, each answer gives one back, and half of the window always stays. Where less than four of five requests are
+refused whatever the load, nothing changes; where all beyond a number are, about that number goes.
 """
 
+import math
 from typing import Any
 
 from spark_llm.flow.snapshot import optional, whole
@@ -11,6 +18,9 @@ from spark_llm.flow.snapshot import optional, whole
 BUDGET = 8  # faults more than answers that begin an outage
 FIRST_PROBE_S = 0.5
 MAX_PROBE_S = 5.0
+REFUSAL_COST = 0.25  # of a shortage, in requests in flight
+MIN_SHARE = 0.5  # of the window when the shortage began
+MIN_REQUESTS = 16.0
 
 
 class RetryBudget:
@@ -72,3 +82,32 @@ class RetryBudget:
         self._left = whole(left, 1 if spent_s is None else 0, BUDGET)
         self._probes = whole(probes)
         self._probe_in_flight = False
+
+
+class Shortage:
+    """The requests that may be in flight during a shortage; it ends where answers have made up for the refusals."""
+
+    def __init__(self) -> None:
+        """Begin with enough room."""
+        self._most: float | None = None
+        self._least = 0.0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether requests were refused, and answers have not made up for it yet."""
+        return self._most is not None
+
+    def room(self, in_flight: int) -> float:
+        """Return how many more requests may go, with a fraction; infinity without a shortage."""
+        return math.inf if self._most is None else max(0.0, self._most - in_flight)
+
+    def on_refusal(self, window: int) -> None:
+        """Count a refusal, in a window that is so wide."""
+        if self._most is None:
+            self._most, self._least = float(window), max(MIN_REQUESTS, MIN_SHARE * window)
+        self._most = max(self._least, self._most - REFUSAL_COST)
+
+    def on_answer(self, window: int) -> None:
+        """Count an answer; the shortage is over once the whole window may be in flight."""
+        if self._most is not None:
+            self._most = None if self._most + 1 >= window else self._most + 1

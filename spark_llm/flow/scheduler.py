@@ -111,7 +111,7 @@ class RequestScheduler:
         if fallback is None:
             confirms = answer.mismatched or any(result.error is None for result in answer.results)
             negotiation.on_answer(request.wire_format, request.inputs, request.doubt, confirms=confirms)
-            if not self._is_worth_reasking(request, answer):
+            if not answer.mismatched or request.reasks >= self._policy.reask:
                 return True
             request.reask(negotiation.task, answer)
         else:
@@ -226,9 +226,6 @@ class RequestScheduler:
         self._suspects[request.negotiation].on_return(request)
         return request.negotiation
 
-    def _is_worth_reasking(self, request: Request, answer: Answer) -> bool:
-        return answer.mismatched and request.reasks < self._policy.reask
-
     def _on_bad_input(self, request: Request, failure: Failure, now: float) -> Verdict | None:
         """Send the inputs in another wire format, or in two parts; an input that was refused alone is the bad one."""
         negotiation, inputs = request.negotiation, request.inputs
@@ -256,7 +253,10 @@ class RequestScheduler:
         delay = next_delay(failure, request.attempts, self._policy, now, draw())
         is_too_long = isinstance(delay, RowError) and request.attempts.rate_limited == 1  # it never waited
         pause_s = 0.0 if is_too_long else min(retry_after_s, self._policy.give_up_after_s)
-        self.controller.on_rate_limited(_permit(request), now, pause_s=pause_s, paused=paused)
+        if failure.short:
+            self.controller.on_fault(_permit(request), now, draw(), short=True)
+        else:
+            self.controller.on_rate_limited(_permit(request), now, pause_s=pause_s, paused=paused)
         request.permit = None
         if isinstance(delay, RowError):
             if is_too_long:

@@ -33,7 +33,7 @@ _STATUSES: dict[Kind, tuple[int, ...]] = {
     # 409: a conflict with another change, which ends by itself. 424: text-generation-inference, where the model failed
     # while it generated. 499: gRPC's "cancelled", as gateways write it.
     "unavailable": (409, 424, 425, 499),
-    "rate_limited": (429,),
+    "rate_limited": (429, 498),  # 498: Groq, where its flex tier has no room left
     "invalid_request": (501,),  # llama.cpp: the server was started for another task
 }
 _BY_STATUS = {status: kind for kind, statuses in _STATUSES.items() for status in statuses}
@@ -125,6 +125,8 @@ _STACK_TRACE = re.compile(
 )  # of MLflow, and not for a message
 # A 403 about one input and not about the login: OpenRouter's moderation names the input, xAI the failed check.
 _INPUT_REFUSED = re.compile(r"flagged_input|violates usage guidelines|SAFETY_CHECK_TYPE", re.IGNORECASE)
+# No room left at a service tier, whoever asks: OpenAI's and Azure's flex tier (429), Groq's (498).
+_SHORT = re.compile(r"resource[_ ]?unavailable|capacity_exceeded", re.IGNORECASE)
 # OpenAI and Groq, in a 429 or a 413: the limit per minute, and the tokens that this request alone needs.
 _LIMIT_AND_REQUEST = re.compile(r"\blimit:? (\d[\d,]{0,20})\b.{0,80}?\brequested:? (\d[\d,]{0,20})", re.IGNORECASE)
 
@@ -190,6 +192,7 @@ def failure_of(response: Response, document: object = None) -> Failure:
         retry_after_s=retry_after_s,
         usage=next((level.usage for level in levels if level.usage), None),
         final=state == "stopped",
+        short=kind == "rate_limited" and _SHORT.search(evidence) is not None,
     )
 
 

@@ -26,6 +26,7 @@ _RESERVED = {
 _LEVELS = {
     "reasoning_effort": ("none", "minimal", "low", "medium", "high", "xhigh", "max"),
     "verbosity": ("low", "medium", "high"),
+    "service_tier": ("auto", "default", "flex", "priority"),  # of OpenAI and Azure; others have further ones
 }
 _LEVEL = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _RANGE_HINT = "set it within that range, or leave it out for the model's default."
@@ -58,6 +59,11 @@ def is_repeatable(parameters: bytes) -> bool:
     """Return whether equal requests may share one answer: they have no `temperature`, 0, or a `seed`."""
     fields = read_json(parameters)
     return fields.get("temperature") in (None, 0) or fields.get("seed") is not None
+
+
+def service_tier_of(parameters: bytes) -> object:
+    """Return the service tier that requests ask for; None where they ask for none."""
+    return read_json(parameters).get("service_tier")
 
 
 def _checked(name: str, value: Any) -> object:  # noqa: ANN401 -- any value that a user may give

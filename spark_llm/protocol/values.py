@@ -186,6 +186,7 @@ class Failure:
     format_unsupported: bool = False  # the server does not know this wire format: send the next one
     final: bool = False  # permanent until a person acts: a stopped endpoint, an untrusted certificate
     never_sent: bool = False  # no request left: there was no token to send with it
+    short: bool = False  # the provider has no room left at the tier: `throttled` too, and not since too much was sent
 
     @property
     def stops_all(self) -> bool:

@@ -47,6 +47,7 @@ def chat_udf(
     tool_choice: str | None = None,
     reasoning_effort: str | None = None,
     verbosity: str | None = None,
+    service_tier: str | None = None,
     extra_body: Mapping[str, object] | None = None,
     policy: Policy = _DEFAULT_POLICY,
 ) -> ModelUDF:
@@ -111,6 +112,8 @@ def chat_udf(
         tool_choice: "none", "auto", "required", or the name of the tool that the model has to call.
         reasoning_effort: How much a reasoning model thinks: "none", "minimal", "low", "medium", "high", "xhigh", "max".
         verbosity: How long answers are: "low", "medium" or "high".
+        service_tier: How the provider serves and bills requests: "auto", "default", "flex" (half the price, slow, and
+            at times short of capacity) or "priority" with OpenAI. `usage.service_tier` has the tier of the answer.
         extra_body: Further top-level fields of the request.
         policy: Limits, retries and error handling; see `Policy`.
 
@@ -132,6 +135,7 @@ def chat_udf(
         "response_format": response_format,
         "reasoning_effort": reasoning_effort,
         "verbosity": verbosity,
+        "service_tier": service_tier,
         **tool_parameters(tools, tool_choice),
     }
     prompt = None if template is None else PromptBuilder.parse(template, system, allows_conversations=True)

@@ -23,6 +23,7 @@ from spark_llm.policy import Policy
 from spark_llm.protocol.canonical import canonical_model
 from spark_llm.protocol.chat.responses_request import ResponsesParameters
 from spark_llm.protocol.chat.task import Chat
+from spark_llm.protocol.parameters import service_tier_of
 from spark_llm.protocol.predictions.task import Predict
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.template import PromptBuilder
@@ -141,7 +142,7 @@ class ModelUDF(LazyUDF):
         if isinstance(task, Chat) and self.endpoint.chat_api == "responses":
             ResponsesParameters.of(task.parameters)  # raises for what that route has no place for
         check_picklable(self.endpoint)
-        self.policy = policy
+        self.policy = policy.for_tier(service_tier_of(task.parameters))
         self.prompt = prompt  # the templates; None for a UDF of one column
         self._untyped, self._ddl = TypedTask(task, schema), ddl
         self._typed = self._untyped if ddl is None else None

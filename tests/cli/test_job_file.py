@@ -145,6 +145,7 @@ VALUES: Mapping[str, object] = {
     "tool_choice": "look_up",
     "reasoning_effort": "low",
     "verbosity": "low",
+    "service_tier": "flex",
     "response_format": {"type": "json_object"},
     "extra_body": {"top_k": 4},
     "policy": {"max_tries": 2},

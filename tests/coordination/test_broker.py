@@ -103,6 +103,26 @@ def test_an_outcome_of_the_own_worker_says_that_answers_are_not_slow(outcome: st
     assert {1: 1} == {key: len(numbers) for key, numbers in permits(broker, 2.0).items()}
 
 
+@pytest.mark.parametrize("worker", ["its own", "a member"])
+def test_a_tier_without_room_cuts_no_window_of_any_worker(worker: str) -> None:
+    """A member's refusal is told to the broker as what it is; single requests look for the end of it."""
+    broker = opened(Policy())
+    joined(broker, 1)
+    want(broker, 1, 8)
+    if worker == "a member":
+        member = PermitMember(lambda: Demand(8, 0, 1))
+        member.receive([told for told in broker.grants(0.0)[1] if told.kind == Kind.GRANT], 0.0)
+        for permit in [member.acquire(0.0) for _ in range(8)]:
+            member.on_fault(permit, 0.0, 0.0, short=True)
+        broker.receive(1, [told for told in member.flush() if told.kind == Kind.FAULT], 0.0)
+    else:
+        for permit in [broker.acquire(0.0) for _ in range(8)]:
+            broker.on_fault(permit, 0.0, 0.0, short=True)
+
+    assert "refusals" == broker.controller.limited_by(0.0, 9)
+    assert (512, 0.0) == (broker.controller.window, broker.outage_since)
+
+
 def test_a_want_that_crosses_a_grant_is_not_served_twice() -> None:
     """WANT names all grants since the connection began, with those that were on their way to the member."""
     broker = opened(Policy())

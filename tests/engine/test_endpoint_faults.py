@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from spark_llm import Endpoint, Policy, RowFailedError
+from spark_llm import Endpoint, Policy, Price, RowFailedError
+from spark_llm.livecounts.column_count import Count
+from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.task import Task
 from spark_llm.serving import After, Capacity, Echo, Faults, LocalEndpoints, Quota, echo_vector
 from spark_llm.serving.protocol.errors import ErrorResponse, Refused
@@ -89,6 +92,24 @@ def test_a_row_that_only_meets_faults_fails_after_max_tries(endpoints: LocalEndp
     assert result.error is not None
     assert ("unavailable", 500, True) == (result.error.kind, result.error.status, result.error.retryable)
     assert 2 == result.attempts == endpoints.stats.requests
+
+
+@pytest.mark.waits
+def test_a_flex_tier_without_room_is_waited_for_and_costs_half(endpoints: LocalEndpoints) -> None:
+    """No row and no attempt is lost by it; the price is that of the tier which the answers name."""
+    task = Chat(parameters=encode_parameters({"service_tier": "flex"}, None))
+    asked = engine(endpoints, policy=Policy(max_tries=1), task=task)
+    endpoints.latency_s = 0.02
+    assert ["first"] == texts(ask(asked, [["first"]], task))
+    endpoints.capacity = Capacity(flex=False, steps=((After(elapsed_s=1.5), Capacity()),))
+    results = ask(asked, [distinct(200)], task)
+    tally = Count.of(results).tally
+
+    assert distinct(200) == texts(results)
+    assert endpoints.stats.by_status[429] == sum(result.attempts - 1 for result in results if result is not None) > 0
+    assert endpoints.stats.requests < 2 * 200  # most of them waited for the end of it
+    assert {"flex"} == set(tally.tiers)
+    assert pytest.approx(Price(1, 2).cost(tally) / 2) == Price(1, 2, tiers={"flex": 0.5}).cost(tally) > 0
 
 
 @pytest.mark.waits

@@ -97,7 +97,7 @@ def facts(outcome: Outcome) -> dict[str, Any]:
         ]
         error = first.error
     else:
-        names = ("throttled", "retry_after_s", "about_input", "format_unsupported", "stops_all")
+        names = ("throttled", "short", "retry_after_s", "about_input", "format_unsupported", "stops_all")
         found = {name: getattr(outcome, name) for name in names}
         error = outcome.error
     found["usage"] = None if outcome.usage is None else outcome.usage._asdict()
@@ -144,6 +144,16 @@ def test_each_failure_sample_expects_all_consequences() -> None:
     assert {} == {
         name: SETTLES - set(sample["expect"]) for name, sample in refusals.items() if SETTLES - set(sample["expect"])
     }
+
+
+def test_only_a_tier_without_room_is_short() -> None:
+    """No other rate limit is: it says that too much was sent."""
+    failures = {name: outcome for name, sample in SAMPLES.items() if isinstance(outcome := read(sample), Failure)}
+
+    assert {"groq-498-flex-capacity", "openai-429-flex-unavailable"} == {
+        name for name, failure in failures.items() if failure.short
+    }
+    assert all(failure.throttled for failure in failures.values() if failure.short)
 
 
 def places_of(document: Any) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401 -- a JSON document has any type

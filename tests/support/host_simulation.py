@@ -184,7 +184,7 @@ class Process(Worker):
             if stood_still:
                 broker.hand_over.reserve(state["own"], host.now)
                 self._predecessor = predecessor
-                self._releasing.set(host.now + host.policy.timeout_s)
+                self._releasing.set(host.now + host.policy.attempt_s)
         broker.on_due = self._granting.soon
         self._lease_until = host.now + LEASE_S
         self._use(broker)

@@ -18,6 +18,9 @@ HUNG = Failure(RowError("timeout", None, "no answer in time", retryable=True))
 OVERLOADED = Failure(RowError("unavailable", 503, "overloaded", retryable=True), throttled=True)
 REFUSAL_S = 0.02  # the latency of a refusal
 
+SHORT_S = 0.3  # the latency of a refusal for want of room at a tier
+SHORT = Failure(RowError("rate_limited", 429, "Resource Unavailable", retryable=True), throttled=True, short=True)
+
 Steps = Sequence[tuple[float, float]]  # values by the second from which they hold, beginning with 0
 
 
@@ -69,9 +72,12 @@ class Latency:
 class Concurrency:
     """Refuses requests beyond a hidden number at once."""
 
-    def __init__(self, latency: Latency, limit: Steps, retry_after_s: float | None = None) -> None:
-        """Work on at most `limit` requests at once."""
-        self._latency, self._limit, self._refusal = latency, limit, refusal(retry_after_s)
+    def __init__(
+        self, latency: Latency, limit: Steps, retry_after_s: float | None = None, *, short: bool = False
+    ) -> None:
+        """Work on at most `limit` requests at once; with `short` it is a tier's room for this user."""
+        self._latency, self._limit = latency, limit
+        self._refusal = SHORT if short else refusal(retry_after_s)
         self._busy_until: list[float] = []
 
     def reply(self, now: float) -> Reply:
@@ -87,6 +93,24 @@ class Concurrency:
     def per_s(self, now: float) -> float:
         """Return its rate at full load."""
         return at(self._limit, now) / self._latency.mean(now)
+
+
+class Flex:
+    """Has room for a share of the requests at times, whatever the load, and says so of the others."""
+
+    def __init__(self, behind: Endpoint, short: Steps, seed: int) -> None:
+        """Refuse the share `short` of the requests to another endpoint."""
+        self._behind, self._short, self._dice = behind, short, random.Random(seed)
+
+    def reply(self, now: float) -> Reply:
+        """Refuse a request, or pass it on."""
+        if self._dice.random() < at(self._short, now):
+            return Reply(now + SHORT_S, SHORT)
+        return self._behind.reply(now)
+
+    def per_s(self, now: float) -> float:
+        """Return the rate of the endpoint behind; refusals take no part of it."""
+        return self._behind.per_s(now) * (at(self._short, now) < 1)
 
 
 class Picky:

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from spark_llm import ConfigError, Endpoint, chat_udf, schemas
+from spark_llm import ConfigError, Endpoint, Policy, chat_udf, schemas
+from spark_llm.ai.query import query_of
 from spark_llm.ai.udf import chat_function, known_endpoints
+from spark_llm.protocol import task as wire
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.udf.model_udf import ModelUDF
 
@@ -55,12 +57,39 @@ def test_levels_are_parameters(effort: str) -> None:
     assert (effort, "low") == (sent["reasoning_effort"], sent["verbosity"])
 
 
-@pytest.mark.parametrize("name", ["reasoning_effort", "verbosity"])
+@pytest.mark.parametrize(
+    ("name", "known"), [("reasoning_effort", "low, "), ("verbosity", "low, "), ("service_tier", "flex, ")]
+)
 @pytest.mark.parametrize("value", ["", "High", "very high", 3, True, "x" * 40, ["low"]])
-def test_what_is_no_level_raises(name: str, value: Any) -> None:  # noqa: ANN401 -- anything
+def test_what_is_no_level_raises(name: str, known: str, value: Any) -> None:  # noqa: ANN401 -- anything
     """The hint has the levels that servers know."""
-    with pytest.raises(ConfigError, match=f"{name}=.* is no level.* Hint: servers know .*low, "):
+    with pytest.raises(ConfigError, match=f"{name}=.* is no level.* Hint: servers know .*{known}"):
         chat_udf(URL, **{name: value})
+
+
+@pytest.mark.parametrize("tier", ["auto", "default", "flex", "priority", "scale", "fast", "on_demand", "standard_only"])
+def test_a_service_tier_is_a_parameter_at_both_routes(tier: str) -> None:
+    """One that is not known here is left to the server; without one nothing is sent."""
+    responses = Endpoint("http://127.0.0.1:9/v1", model="m", api="responses")
+    udf = chat_udf(responses, service_tier=tier)
+
+    assert tier == body(chat_udf(URL, service_tier=tier))["service_tier"]
+    assert tier == json.loads(bytes(udf.codec.encode(["?"], None, wire.RESPONSES)))["service_tier"]
+    assert "service_tier" not in body(chat_udf(URL))
+
+
+def test_the_flex_tier_brings_its_time_out() -> None:
+    """Also from extra_body, and into the functions that take the UDF; the user's own time-out stays."""
+    flex = chat_udf(URL, service_tier="flex")
+
+    assert (
+        900 == flex.request_spec.policy.attempt_s == chat_udf(URL, extra_body={"service_tier": "flex"}).policy.attempt_s
+    )
+    assert 120 == chat_udf(URL).policy.attempt_s == chat_udf(URL, service_tier="priority").policy.attempt_s
+    assert 120 == chat_udf(URL, service_tier="flex", policy=Policy(timeout_s=120)).request_spec.policy.attempt_s
+    assert 900 == query_of(chat_udf(URL), parameters={"service_tier": "flex"}).udf.policy.attempt_s
+    with pytest.raises(ConfigError, match="'service_tier' is given as a parameter and in extra_body"):
+        chat_udf(URL, service_tier="flex", extra_body={"service_tier": "auto"})
 
 
 @pytest.mark.parametrize(

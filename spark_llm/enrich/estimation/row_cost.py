@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 from spark_llm.engine.request_spec import request_specs
 from spark_llm.enrich.plan import FilledColumn, RunPlan
+from spark_llm.errors import ConfigError
 from spark_llm.metering.chunking import PerRow
 from spark_llm.metering.prices import Price, total_cost, total_cost_by_batch
 from spark_llm.metering.tally import Tally
+from spark_llm.protocol.batches.urls import batch_urls
 from spark_llm.protocol.chat.content import BYTES_PER_TOKEN
 from spark_llm.protocol.json_codec import read_json
 from spark_llm.protocol.task import Task
@@ -35,8 +37,12 @@ def task_of(each: FilledColumn) -> Task:
 
 
 def may_be_batched(each: FilledColumn) -> bool:
-    """Return whether a column could go through a Batch API, as far as is known without asking: one model fills it."""
-    return len(list(request_specs(each.call.udf.plan()))) == 1
+    """Return whether a column could go through a Batch API, as far as its address tells: one model fills it."""
+    specs = list(request_specs(each.call.udf.plan()))
+    try:
+        return len(specs) == 1 and bool(batch_urls(specs[0].route.url))
+    except ConfigError:
+        return False
 
 
 def guessed_tally(task: Task, rows: int, input_bytes: float) -> Tally | None:

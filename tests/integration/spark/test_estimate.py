@@ -6,7 +6,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from spark_llm import ConfigError, chat_udf, embed_udf, estimate
+from spark_llm import ConfigError, Endpoint, Price, chat_udf, embed_udf, estimate
 from spark_llm.enrich.api import enrich_table
 from spark_llm.serving import LocalEndpoints
 from tests.integration.spark.asking import endpoint
@@ -52,7 +52,30 @@ def test_before_a_first_run_tokens_are_guessed(spark: SparkSession, endpoints: L
     )
     assert short.prompt_tokens > vector.prompt_tokens  # the instructions go with every question
     assert (None, None) == (found.total_tokens, found.usd)
+    assert (None, None, None) == (short.usd_batch, vector.usd_batch, found.usd_batch)  # its URL has no Batch API
     assert (0, []) == (endpoints.stats.requests, list(tmp_path.iterdir()))
+
+
+def test_an_estimate_has_the_cost_of_batches_where_there_may_be_some(spark: SparkSession, tmp_path: Path) -> None:
+    """Each column has the factor of its own price, half where it names none."""
+    rows = spark.createDataFrame([(n, TEN_BYTES) for n in range(8)], "id int, text string")
+    chat = chat_udf(Endpoint("http://127.0.0.1:9/v1", model="m"), max_tokens=48)
+    embed = embed_udf(Endpoint("http://127.0.0.1:9/v1", model="e"))
+    columns = {"half": chat("text"), "less": chat("text"), "vector": embed("text")}
+    prices = {"half": (1, 2), "less": Price(1, 2, tiers={"batch": 0.8}), "vector": 0.5}
+    found = estimate(spark, rows, f"delta.`{tmp_path}/target`", "id", columns, prices=prices)
+    half, less, vector = found.columns.values()
+    assert None not in (half.usd, less.usd, vector.usd, found.usd)
+
+    assert half.usd == less.usd
+    assert pytest.approx([(half.usd or 0) / 2, 0.8 * (less.usd or 0), (vector.usd or 0) / 2]) == [
+        half.usd_batch,
+        less.usd_batch,
+        vector.usd_batch,
+    ]
+    assert pytest.approx((half.usd_batch or 0) + (less.usd_batch or 0) + (vector.usd_batch or 0)) == found.usd_batch
+    assert " at once, or $" in str(found)
+    assert set(found.row()["columns"]["half"]) >= {"usd", "usd_batch"}  # type: ignore[index]  # a mapping
 
 
 @pytest.mark.slow

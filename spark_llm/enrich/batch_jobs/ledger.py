@@ -189,7 +189,7 @@ def check_none_out(ledger: Ledger) -> None:
     """Raise `ConfigError` where batches are out: their rows would be asked, and paid for, once more."""
     if out := [file for file in ledger.files().values() if not file.ended]:
         raise ConfigError(
-            f"{len(out)} batch{'es' * (len(out) != 1)} of this table {'are' if len(out) != 1 else 'is'} with the provider, and batch= is not given.",
+            f"{len(out)} batch{'es are' if len(out) != 1 else ' is'} with the provider, and batch= is not given.",
             "collect their answers with the same job and batch=Batch(), or cancel them: spark-llm batches JOB.toml"
             f" --cancel. Only where they are gone for good, empty the table {ledger.name}.",
         )

@@ -17,7 +17,7 @@ from spark_llm.batches.settings import Batch
 from spark_llm.enrich.ask_chunk import EARLIER, AskResult, ChunkResult, ChunkRunner
 from spark_llm.enrich.batch_jobs.batches import GONE, Batches
 from spark_llm.enrich.batch_jobs.collecting import Collector, Ended
-from spark_llm.enrich.batch_jobs.history import digest_name, rows_out, with_digests, with_replies
+from spark_llm.enrich.batch_jobs.history import digest_name, rows_out, rows_to_send, with_digests, with_replies
 from spark_llm.enrich.batch_jobs.ledger import STAGE_DIGITS, File, Ledger
 from spark_llm.enrich.batch_jobs.replayed import batch_spec
 from spark_llm.enrich.batch_jobs.sending import Sending, file_tasks, requests_to_send

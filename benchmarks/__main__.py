@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks import imports
 from benchmarks.ai import typed
 from benchmarks.cache import cache
-from benchmarks.enrich import enrichment
+from benchmarks.enrich import batches, enrichment
 from benchmarks.flow import (
     backlog,
     capacity,
@@ -51,6 +51,7 @@ MEASUREMENTS: dict[str, Callable[..., list[Figure]]] = {
     "cache": cache.measure,
     "typed": typed.measure,
     "enrichment": enrichment.measure,
+    "batches": batches.measure,
     "poison": poison.measure,
     "memory": memory.measure,
     "images": images.measure,

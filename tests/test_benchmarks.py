@@ -37,6 +37,7 @@ ROWS = (
     "an enrichment job's time that is not waiting for its endpoint",
     "an enrichment job's seconds over a plain Delta write",
     "the whole time of one that has nothing to do",
+    "a job in batches, of the time of one that is answered from a column",
     "one poisoned row in 500 embeddings",
     "a request that is refused as a whole",
     "show(5) on 10,000-row partitions",

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from datetime import datetime, timezone
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def batches(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[
             found = job_batches(spark, options["target"], options["columns"])
             return listed(found, as_json=arguments.json), 0
         with redirect_stdout(sys.stderr):  # MLflow prints the addresses of its run
-            report = cancel_batches(spark, **options)
+            parameters = signature(cancel_batches).parameters
+            report = cancel_batches(spark, **{name: value for name, value in options.items() if name in parameters})
     return report_text(report, as_json=arguments.json), exit_code(report)
 
 

@@ -26,7 +26,7 @@ from spark_llm.coordination.allotter import Allotter
 from spark_llm.endpoint.attribution import Attribution
 from spark_llm.engine.request_spec import RequestSpec, request_specs
 from spark_llm.enrich.ask_chunk import AskResult, ChunkResult, ChunkRunner
-from spark_llm.enrich.batch_jobs.ledger import Ledger
+from spark_llm.enrich.batch_jobs.ledger import Ledger, check_none_out
 from spark_llm.enrich.batch_jobs.run import BatchRun
 from spark_llm.enrich.changes import pending_rows
 from spark_llm.enrich.column_types import same_of
@@ -105,6 +105,8 @@ class Job:
             merger = Merger(spark, target, lease, name, tables.target.schema if tables.target else None)
             with cleaned_up(staging, lease):
                 abandoned = staging.abandoned()
+                if self.batch is None and staging.has_ledger():
+                    check_none_out(Ledger(spark, ledger_table(spark, target), None))
                 recovered = recover(abandoned, merger, tables.target, target)
                 if recovered:
                     tables = Tables(source.read(), target.read_existing(), plan)

@@ -6,7 +6,8 @@ remove a folder, so an almost empty one remains.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from pyspark.errors import AnalysisException
@@ -22,6 +23,7 @@ from spark_llm.usage.observed import observed_values
 
 _EMPTY = "nothing"  # the one column of an emptied folder
 _PARTS = ("work", "ordered", "answers", "left", "rest")
+_LEDGER = "batches"
 _OF_A_RUN = f"(?P<run>[0-9a-z]+){{}}(?:{'|'.join(_PARTS)})"
 
 
@@ -35,8 +37,8 @@ def lease_table(spark: SparkSession, target: Table) -> Table:
 def ledger_table(spark: SparkSession, target: Table) -> Table:
     """Return the table of the batches of the target's rows."""
     if target.path is None:
-        return _sibling(spark, target, "batches")
-    return Table(spark, (target.parts[0], f"{_folder(target)}/batches"))
+        return _sibling(spark, target, _LEDGER)
+    return Table(spark, (target.parts[0], f"{_folder(target)}/{_LEDGER}"))
 
 
 class Staging:
@@ -91,8 +93,18 @@ class Staging:
 
     def abandoned(self) -> "list[Staging]":
         """Return the staging of other runs on the target that was not removed."""
-        runs = sorted(self._runs() - {self.run})
+        pattern = ".*/rows/" + _OF_A_RUN.format("/") + "/[^/]+"
+        if self._target.path is None:
+            pattern = re.escape(f"{self._target.parts[-1]}__spark_llm_") + _OF_A_RUN.format("_")
+        found = (re.fullmatch(pattern, name, re.IGNORECASE) for name in self._found)
+        runs = sorted({each["run"] for each in found if each} - {self.run})
         return [Staging(self._spark, self._target, self.provider, run) for run in runs]
+
+    def has_ledger(self) -> bool:
+        """Return whether there is a ledger of batches; at a path, where Spark removes none, it may be empty."""
+        if self._target.path is not None:
+            return any(f"__spark_llm/{_LEDGER}/" in name for name in self._found)
+        return f"{self._target.parts[-1]}__spark_llm_{_LEDGER}".lower() in map(str.lower, self._found)
 
     def clear(self) -> None:
         """Remove all parts; at a path those of all runs, because a folder for each would remain."""
@@ -125,25 +137,22 @@ class Staging:
     def _empty(self, folder: str) -> None:
         self._spark.range(0).select(F.lit(True).alias(_EMPTY)).write.mode("overwrite").parquet(folder)
 
-    def _runs(self) -> set[str]:
-        """Return the names of the runs that have written here."""
-        *parents, name = self._target.parts
+    @cached_property
+    def _found(self) -> Sequence[str]:
+        """The tables beside the target when they were first looked for; for a path the files in its folder."""
         if self._target.path is None:
-            pattern = re.escape(f"{name}__spark_llm_") + _OF_A_RUN.format("_")
+            *parents, _ = self._target.parts
             where = f" IN {quoted(*parents)}" if parents else ""
-            names = [row["tableName"] for row in self._spark.sql(f"SHOW TABLES{where} LIKE '*__spark_llm_*'").collect()]
-        else:
-            pattern = ".*/rows/" + _OF_A_RUN.format("/") + "/[^/]+"
-            files = self._spark.read.format("binaryFile").option("recursiveFileLookup", "true")
-            folder = _folder(self._target)  # has the lease at least: a look at a path that is missing is slow
-            try:  # Spark logs a warning, with a trace, for one path that does not exist, but not for a list
-                names = files.load([folder, folder]).inputFiles()
-            except AnalysisException as error:
-                if error_condition(error) != "PATH_NOT_FOUND":
-                    raise
-                names = []
-        found = (re.fullmatch(pattern, name, re.IGNORECASE) for name in names)
-        return {each["run"] for each in found if each}
+            tables = self._spark.sql(f"SHOW TABLES{where} LIKE '*__spark_llm_*'").collect()
+            return [row["tableName"] for row in tables]
+        files = self._spark.read.format("binaryFile").option("recursiveFileLookup", "true")
+        folder = _folder(self._target)  # has the lease at least: a look at a path that is missing is slow
+        try:  # Spark logs a warning, with a trace, for one path that does not exist, but not for a list
+            return files.load([folder, folder]).inputFiles()
+        except AnalysisException as error:
+            if error_condition(error) != "PATH_NOT_FOUND":
+                raise
+            return []
 
 
 def _folder(target: Table) -> str:

@@ -14,7 +14,8 @@ from spark_llm.enrich.batch_jobs.ledger import File, Ledger
 from spark_llm.protocol.batches.objects import BatchState
 
 _FIRST_QUOTA_WAIT_S, _MAX_QUOTA_WAIT_S = 60.0, 1800.0
-_GONE = BatchState("", "gone", ended=True)
+GONE = BatchState("", "gone", ended=True)
+"""The state of a batch that the provider does not know, or does not show to this key."""
 
 _logger = logging.getLogger("spark_llm.enrich")
 
@@ -115,7 +116,7 @@ class Batches:
         for file in self.open:
             if file.batch_id is None:
                 continue
-            state = self.clients[file.column].get(file.batch_id) or _GONE
+            state = self.clients[file.column].get(file.batch_id) or GONE
             self.states[file.key] = state
             if state.is_quota:
                 file.batch_id = None
@@ -145,7 +146,7 @@ class Batches:
     def sweep(self, runs: Iterable[str]) -> None:
         """Remove the files that these runs uploaded and that belong to no batch: of tasks that ran twice, or died."""
         prefixes = tuple(f"{FILE_PREFIX}{run}-" for run in runs)
-        wanted = {file.file_id for file in self.unfinished}
+        known = {file.file_id for file in self.files.values()}
         for client in {id(each): each for each in self.clients.values()}.values():
             try:
                 names = list(client.files())
@@ -153,7 +154,7 @@ class Batches:
                 _logger.info("the files of earlier tasks are not listed: %s", error.what)
                 continue
             for file_id, name in names:
-                if name.startswith(prefixes) and file_id not in wanted:
+                if name.startswith(prefixes) and file_id not in known:
                     self._delete(client, file_id)
 
     def progress(self) -> str:

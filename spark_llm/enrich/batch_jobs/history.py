@@ -44,6 +44,34 @@ def with_replies(rows: DataFrame, plan: RunPlan, replies: DataFrame) -> DataFram
     return rows.where(any_of(f"{history_names(place)[0]} IS NOT NULL" for place, _ in enumerate(plan.filled)))
 
 
+def rows_out(rows: DataFrame, plan: RunPlan, out: DataFrame | None) -> DataFrame:
+    """Return the rows, with digests, of which a request is `out`."""
+    places = range(len(plan.filled))
+    return _with_out(rows, plan, out).where(any_of(f"{_out_name(place)} IS NOT NULL" for place in places))
+
+
+def rows_to_send(rows: DataFrame, plan: RunPlan, out: DataFrame | None) -> DataFrame:
+    """Return the rows, with digests, of which a request is not `out` and not answered."""
+    places = range(len(plan.filled))
+    unsent = (f"{digest_name(place)} IS NOT NULL AND {_out_name(place)} IS NULL" for place in places)
+    return _with_out(rows, plan, out).where(any_of(unsent)).drop(*map(_out_name, places))
+
+
+def _with_out(rows: DataFrame, plan: RunPlan, out: DataFrame | None) -> DataFrame:
+    for place, _ in enumerate(plan.filled):
+        if out is None:
+            rows = rows.withColumn(_out_name(place), F.lit(None))
+        else:
+            mine = out.select(F.col("digest").alias(digest_name(place)), F.lit(1).alias(_out_name(place)))
+            rows = rows.join(mine, digest_name(place), "left")
+    return rows
+
+
+def _out_name(place: int) -> str:
+    """Return the name of a column that is not null where the request is with the provider."""
+    return f"out_{place}"
+
+
 def _digest(each: FilledColumn, key: str) -> str:
     """Return the digest of a row's request: the fingerprint, and where equal requests differ by chance the key too."""
     fingerprint = quoted("fingerprints", each.name)

@@ -21,6 +21,7 @@ from pyspark.sql.types import IntegerType, StringType, StructField, StructType
 
 from spark_llm.enrich.spark_errors import retry_on_conflict
 from spark_llm.enrich.table import Table
+from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import named
 from spark_llm.usage.observed import observed_values
 
@@ -68,6 +69,11 @@ class Ledger:
         """Keep it in `table`, of the format `provider`."""
         self._spark, self._table, self._provider = spark, table, provider
         self._exists = table.read() is not None
+
+    @property
+    def name(self) -> str:
+        """The name of its table as SQL reads it."""
+        return self._table.name
 
     def files(self) -> dict[str, File]:
         """Return the files of requests, by key, with what the ledger knows of their batches."""
@@ -177,6 +183,16 @@ class Ledger:
 
     def _rows(self) -> DataFrame | None:
         return self._spark.table(self._table.name) if self._exists else None
+
+
+def check_none_out(ledger: Ledger) -> None:
+    """Raise `ConfigError` where batches are out: their rows would be asked, and paid for, once more."""
+    if out := [file for file in ledger.files().values() if not file.ended]:
+        raise ConfigError(
+            f"{len(out)} batch{'es are' if len(out) != 1 else ' is'} with the provider, and batch= is not given.",
+            "collect their answers with the same job and batch=Batch(), or cancel them: spark-llm batches JOB.toml"
+            f" --cancel. Only where they are gone for good, empty the table {ledger.name}.",
+        )
 
 
 def _digest() -> Column:

@@ -6,9 +6,8 @@ when its batch is created, and before that the ledger says that it is in the fil
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -16,10 +15,10 @@ from pyspark.sql import functions as F
 from spark_llm.batches.client import BatchClient
 from spark_llm.batches.settings import Batch
 from spark_llm.enrich.ask_chunk import EARLIER, AskResult, ChunkResult, ChunkRunner
-from spark_llm.enrich.batch_jobs.batches import Batches
+from spark_llm.enrich.batch_jobs.batches import GONE, Batches
 from spark_llm.enrich.batch_jobs.collecting import Collector, Ended
-from spark_llm.enrich.batch_jobs.history import digest_name, with_digests, with_replies
-from spark_llm.enrich.batch_jobs.ledger import STAGE_DIGITS, Ledger
+from spark_llm.enrich.batch_jobs.history import digest_name, rows_out, rows_to_send, with_digests, with_replies
+from spark_llm.enrich.batch_jobs.ledger import STAGE_DIGITS, File, Ledger
 from spark_llm.enrich.batch_jobs.replayed import batch_spec
 from spark_llm.enrich.batch_jobs.sending import Sending, file_tasks, requests_to_send
 from spark_llm.enrich.changes import any_of
@@ -28,12 +27,13 @@ from spark_llm.enrich.plan import RunPlan
 from spark_llm.enrich.spark_errors import worker_errors
 from spark_llm.enrich.staging import Staging
 from spark_llm.enrich.work_table import WorkTable
-from spark_llm.errors import HINT
+from spark_llm.errors import HINT, JobFailedError
 from spark_llm.metering.batch_budget import BatchBudget
 from spark_llm.metering.chunking import FATAL_KINDS, ChunkPlanner
 from spark_llm.metering.prices import Price, total_cost
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.identifiers import quoted, struct
+from spark_llm.protocol.urls import masked_url
 
 _MERGE_SHARE = 0.1  # of the time that merges may take while batches are out
 _NOTICE_S = 60.0  # between two sentences about the progress
@@ -133,13 +133,14 @@ class BatchRun:
         """Upload the requests of the rows that need one; return whether some were settled instead."""
         rows = with_digests(self._rows, self.plan)
         if self.budget.budget is not None:
-            self.budget.out = self._rows_out()
+            self.budget.out = self._rows_out(self._batches.open_keys)
             wanted, limit = self.budget.affordable(self._left - self.budget.out)
             if limit is not None:
                 if wanted <= 0:
                     self._stop_at(limit)
                     return False
-                rows = self._with_out(rows).where(self._some_not_out).orderBy("key").limit(wanted)
+                out = self.ledger.out(self._batches.open_keys)
+                rows = rows_to_send(rows, self.plan, out).orderBy("key").limit(wanted)
             self.budget.sent += wanted
         settled = [self._send_column(place, rows) for place, _ in enumerate(self.plan.filled)]
         return any(settled)
@@ -167,6 +168,7 @@ class BatchRun:
     # What comes back.
 
     def _collect(self, ended: list[Ended]) -> None:
+        self._check_gone([each.file for each in ended if each.state is GONE])
         routes = {name: spec.route for name, spec in self._specs.items()}
         with worker_errors():
             Collector(self.spark, self.ledger, routes, self.settings).collect(ended)
@@ -178,6 +180,17 @@ class BatchRun:
             elif state.status == "failed" and (problems or not state.problems):
                 reason = "; ".join(f"{each.code}: {each.message}" for each in problems[:3]) or "without a reason"
                 self._stopped = f"the provider refused batch {state.id} ({reason}).{HINT}fix that, and run it again."
+
+    def _check_gone(self, files: Sequence[File]) -> None:
+        """Raise `JobFailedError` where rows wait for batches that are not found: to send them again may pay twice."""
+        rows = self._rows_out([file.key for file in files]) if files else 0
+        if rows:
+            batch, place = files[0].batch_id, self._batches.clients[files[0].column].urls.batches
+            raise JobFailedError(
+                f"Batch {batch} is not found at {masked_url(place)}, and {rows:,} rows wait for it or for others.",
+                "run the job with the key, the project and the endpoint that it began with. Only where the batch is"
+                f" gone for good, empty the table {self.ledger.name}; the next run sends its requests again.",
+            )
 
     def _settle(self) -> None:
         """Replay the replies, and merge the rows that are settled by them."""
@@ -231,7 +244,7 @@ class BatchRun:
     def _end(self) -> AskResult:
         """Remove what no later run needs, and return the result."""
         self._batches.sweep({self.staging.run, *self.others})
-        unfinished, out = self._batches.unfinished, self._rows_out()
+        unfinished, out = self._batches.unfinished, self._rows_out(self._batches.open_keys)
         if unfinished or (self._left and self.ledger.has_replies()):
             digests = [
                 with_digests(self._rows, self.plan).select(F.col(digest_name(place)).alias("digest"))
@@ -264,32 +277,12 @@ class BatchRun:
     def _is_stopped(self) -> bool:
         return self._stopped is not None or self.chunks.stopped is not None
 
-    def _rows_out(self) -> int:
-        """Return how many rows have requests that are with the provider."""
-        if not self._batches.open or not self._left:
+    def _rows_out(self, keys: Sequence[str]) -> int:
+        """Return how many rows have requests in these files, which are with the provider."""
+        if not keys or not self._left:
             return 0
-        return self._with_out(with_digests(self._rows, self.plan)).where(self._some_out).count()
-
-    def _with_out(self, rows: DataFrame) -> DataFrame:
-        """Return rows with `out_0` …, which are not null where the request of a column is with the provider."""
-        out = self.ledger.out(self._batches.open_keys)
-        for place, _ in enumerate(self.plan.filled):
-            if out is None:
-                rows = rows.withColumn(f"out_{place}", F.lit(None))
-                continue
-            mine = out.select(F.col("digest").alias(digest_name(place)), F.lit(1).alias(f"out_{place}"))
-            rows = rows.join(mine, digest_name(place), "left")
-        return rows
-
-    @cached_property
-    def _some_out(self) -> str:
-        return any_of(f"out_{place} IS NOT NULL" for place, _ in enumerate(self.plan.filled))
-
-    @cached_property
-    def _some_not_out(self) -> str:
-        return any_of(
-            f"{digest_name(place)} IS NOT NULL AND out_{place} IS NULL" for place, _ in enumerate(self.plan.filled)
-        )
+        rows = with_digests(self._rows, self.plan)
+        return rows_out(rows, self.plan, self.ledger.out(keys)).count()
 
     def _report_progress(self) -> None:
         text, now_s = self._batches.progress(), time.monotonic()

@@ -1,0 +1,56 @@
+"""The budget of a job in batches: what is out counts as spent."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spark_llm.metering.batch_budget import BatchBudget
+from spark_llm.metering.budget import Budget
+from spark_llm.metering.chunking import PerRow
+
+
+def test_without_a_budget_all_rows_may_be_sent() -> None:
+    """There is no limit to name either."""
+    assert (100, None) == BatchBudget(None, PerRow()).affordable(100)
+
+
+def test_rows_are_exact() -> None:
+    """Rows that this run has sent count, whatever they cost."""
+    budget = BatchBudget(Budget(rows=10), PerRow(), sent=7)
+    assert (3, "10 rows would be exceeded") == budget.affordable(5)
+    assert (2, None) == budget.affordable(2)
+
+
+def test_what_is_out_counts_as_spent_by_the_estimate() -> None:
+    """Ten rows of 5 tokens are out, so 50 of 100 tokens are left for as many."""
+    budget = BatchBudget(Budget(tokens=100), PerRow(5.0, 0.01), out=10)
+    assert (10, "100 tokens would be exceeded") == budget.affordable(50)
+
+
+def test_the_cost_is_learned_from_answers() -> None:
+    """The mean of the answered rows takes the place of the estimate, with a margin of a tenth."""
+    budget = BatchBudget(Budget(usd=1.0), PerRow(100.0, 0.10))
+    assert (10, "1 US dollars would be exceeded") == budget.affordable(99)
+    budget.add(100, 1_000, 0.10)
+    assert PerRow(11.0, 0.0011) == PerRow(budget.row.tokens, round(budget.row.usd or 0.0, 9))
+    assert 818 == budget.affordable(10_000)[0]
+
+
+def test_a_cost_without_a_limit_sends_nothing() -> None:
+    """No estimate can be kept where the length of an answer has no limit."""
+    allowed, limit = BatchBudget(Budget(tokens=100), PerRow()).affordable(5)
+    assert (0, True) == (allowed, "has no limit" in str(limit))
+
+
+@given(
+    st.integers(1, 10**6),
+    st.floats(0.1, 10**4),
+    st.integers(0, 10**4),
+    st.integers(0, 10**5),
+)
+def test_tokens_are_never_passed_by_the_estimate(total: int, per_row: float, out: int, wanted: int) -> None:
+    """What is out and what is sent next cost no more than the limit; more rows would."""
+    budget = BatchBudget(Budget(tokens=total), PerRow(per_row), out=out)
+    allowed, limit = budget.affordable(wanted)
+    assert 0 <= allowed <= wanted
+    assert allowed == 0 or (out + allowed) * per_row <= total * (1 + 1e-9)
+    assert (limit is None) == (allowed == wanted)

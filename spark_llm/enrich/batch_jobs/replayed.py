@@ -21,6 +21,7 @@ from spark_llm.engine.request_body import BodyWriter
 from spark_llm.engine.request_spec import RequestSpec, request_specs, with_request_specs
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.batches.lines import read_line
+from spark_llm.protocol.batches.urls import deployment_of
 from spark_llm.protocol.bodies import RequestBody
 from spark_llm.protocol.task import RESPONSES, UnsendableError
 from spark_llm.protocol.values import Item, Result, Row, RowError
@@ -120,7 +121,8 @@ def requests_of(plan: Plan, batches: Iterator[tuple[pa.Array, ...]]) -> Iterator
     histories = deque[_History]()
 
     def answered_by(spec: RequestSpec, rows: Iterator[Sequence[Row]]) -> Iterator[list[Any]]:
-        bodies = BodyWriter.of(spec.task, spec.policy, spec.route, b"")
+        route = replace(spec.route, model=spec.route.model or deployment_of(spec.route.url))
+        bodies = BodyWriter.of(spec.task, spec.policy, route, b"")
         for some in rows:
             yield [_request(_state(spec, row, histories.popleft()), bodies) for row in some]
 

@@ -6,14 +6,14 @@ deployment, and whose lines name `/chat/completions` in the older versions; Zhip
 
 import re
 from typing import NamedTuple
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import CHAT_ROUTE, RESPONSES_ROUTE, is_azure, is_databricks, is_gateway, masked_url
 
 _ROUTES = (CHAT_ROUTE, RESPONSES_ROUTE, "/embeddings", "/completions")  # the longer of two names first
 _VERSION = re.compile(r"/v\d+$")
-_DEPLOYMENT = re.compile(r"/openai/deployments/[^/]+$")
+_DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)$")
 _PAGE = 100  # batches in a list at once: OpenAI's limit
 _FILES_PAGE = 1_000
 NO_BATCHES_HINT = (
@@ -85,6 +85,13 @@ def batch_urls(url: str) -> BatchURLs:
         # Azure looks into the file for the route of a chat, and documents one value for both
         endpoint=CHAT_ROUTE if chats and (deployments or is_azure(url)) else line_url,
     )
+
+
+def deployment_of(url: str) -> str | None:
+    """Return the deployment of Azure that a route's URL names; its lines name it as their model. None for any other."""
+    path = urlsplit(url).path.rstrip("/")
+    found = (_DEPLOYMENT.search(path.removesuffix(route)) for route in _ROUTES if path.endswith(route))
+    return next((unquote(each[1]) for each in found if each), None)
 
 
 def _below(url: str, name: str, rest: str = "") -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.batches.urls import batch_urls
+from spark_llm.protocol.batches.urls import batch_urls, deployment_of
 
 AZURE = "https://x.openai.azure.com/openai"
 
@@ -47,6 +47,21 @@ def test_files_and_batches_are_beside_a_route(url: str, base: str, query: str, l
     urls = batch_urls(url)
 
     assert (f"{base}/files{query}", f"{base}/batches{query}", line_url, endpoint) == urls
+
+
+@pytest.mark.parametrize(
+    ("url", "deployment"),
+    [
+        (f"{AZURE}/deployments/my%20d/chat/completions?api-version=2024-10-21", "my d"),
+        (f"{AZURE}/deployments/d/completions", "d"),
+        (f"{AZURE}/deployments/d", None),
+        (f"{AZURE}/v1/embeddings", None),
+        ("https://api.openai.com/v1/chat/completions", None),
+    ],
+)
+def test_a_deployment_is_part_of_a_route(url: str, deployment: str | None) -> None:
+    """Only Azure's older URLs have one."""
+    assert deployment == deployment_of(url)
 
 
 def test_ids_are_part_of_a_path() -> None:

@@ -1,10 +1,11 @@
-"""What remains of runs that failed or died: their answers are merged, their staging tables are removed."""
+"""Runs that fail, die or are interrupted: what remains of them is merged by the next run, and then removed."""
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.utils import is_remote
 
 from spark_llm.enrich.column_types import same_of
 from spark_llm.enrich.lease import Lease
@@ -57,3 +58,26 @@ def recover(abandoned: Sequence[Staging], merger: Merger, known: DataFrame | Non
     for each in abandoned:
         each.clear()
     return total
+
+
+@contextmanager
+def interruptible(spark: SparkSession, tag: str) -> Iterator[None]:
+    """Cancel at Ctrl-C the Spark jobs of the block; else they go on asking, because PySpark only stops waiting.
+
+    On Connect those are the jobs with the tag. Classic Spark no longer knows the tag when the thread's way to Java was
+    cut, so it cancels all of the session, as PySpark itself means it to be. It finds no job that creates a Delta table,
+    because the smaller jobs of such a job take the session's tag away; before Spark 4.0 it finds none. Those go on to
+    their end, and the next run merges their answers.
+    """
+    if is_remote():
+        spark.addTag(tag)
+    try:
+        yield
+    except KeyboardInterrupt:
+        _logger.info("Ctrl-C: the Spark jobs of the run are cancelled")
+        with suppress(Exception):
+            _ = spark.interruptTag(tag) if is_remote() else spark.interruptAll()
+        raise
+    finally:
+        if is_remote():
+            spark.removeTag(tag)

@@ -9,8 +9,8 @@ import logging
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -18,7 +18,6 @@ from typing import Literal, NamedTuple
 
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql.types import StructType
-from pyspark.sql.utils import is_remote
 
 from spark_llm.batches.settings import Batch
 from spark_llm.coordination.allotment_datagrams import answer_to_need
@@ -35,7 +34,7 @@ from spark_llm.enrich.lease import Lease
 from spark_llm.enrich.merge import Merger
 from spark_llm.enrich.multi_udf import LiveReporting
 from spark_llm.enrich.plan import RunPlan, plan_run
-from spark_llm.enrich.recovery import cleaned_up, recover
+from spark_llm.enrich.recovery import cleaned_up, interruptible, recover
 from spark_llm.enrich.report import EnrichReport, limits_text
 from spark_llm.enrich.source import Source, input_types
 from spark_llm.enrich.staging import Staging, lease_table, ledger_table
@@ -93,7 +92,7 @@ class Job:
         with (
             Telemetry("enrich_table", {RUN: name, TABLE: str(target)}) as telemetry,
             Lease(spark, lease_table(spark, target), formats, name, self._notify) as lease,
-            _interruptible(spark, f"spark_llm {name}"),
+            interruptible(spark, f"spark_llm {name}"),
         ):
             _logger.info("run %s on %s begins", name, target)
             target.refresh()  # the last run may have altered and filled it meanwhile
@@ -105,7 +104,10 @@ class Job:
             merger = Merger(spark, target, lease, name, tables.target.schema if tables.target else None)
             with cleaned_up(staging, lease):
                 abandoned = staging.abandoned()
-                if self.batch is None and staging.has_ledger():
+                ledger = None if self.batch is None else Ledger(spark, ledger_table(spark, target), staging.provider)
+                if ledger is not None:
+                    ledger.append_runs(each.run for each in abandoned)
+                elif staging.has_ledger():
                     check_none_out(Ledger(spark, ledger_table(spark, target), None))
                 recovered = recover(abandoned, merger, tables.target, target)
                 if recovered:
@@ -116,10 +118,10 @@ class Job:
                 if work.unasked:
                     merger.merge_unasked(work.rows, staging.location("work"), work.asked)
                 parts = _Parts(spark, plan, work, staging, merger, Attribution(run=name, table=str(target)), telemetry)
-                if self.batch is None:
+                if ledger is None:
                     asked = self._ask(parts, started_s)
                 else:
-                    asked = self._ask_in_batches(parts, self.batch, [each.run for each in abandoned], started_s)
+                    asked = self._ask_in_batches(parts, self.batch or Batch(), ledger, started_s)
         total = asked.total
         _logger.info("run %s ends: %d rows asked, %d answered, %d left", name, total.asked, total.answered, asked.left)
         counts = observed_values(seen)
@@ -209,7 +211,7 @@ class Job:
         _logger.info("the limits of the policies: %s", limits or "none")
         return AskResult(total, chunks.left, chunks.stopped, limits, live.job_flow())
 
-    def _ask_in_batches(self, parts: "_Parts", settings: Batch, others: Sequence[str], started_s: float) -> AskResult:
+    def _ask_in_batches(self, parts: "_Parts", settings: Batch, ledger: Ledger, started_s: float) -> AskResult:
         """Send the rows in batches, and merge the answers as they come."""
         spark, plan, work, staging, merger, who, telemetry = parts
         limits = replace(self.limits, budget=None)  # which is kept before a batch is created
@@ -225,13 +227,12 @@ class Job:
             work,
             staging,
             merger,
-            Ledger(spark, ledger_table(spark, Table(spark, self.target)), staging.provider),
+            ledger,
             settings,
             ChunkRunner.of(spark, plan, self.limits.max_failure_rate, self.prices, who, settings.then),
             ChunkPlanner(work.to_ask, limits, estimate, started_s),
             BatchBudget(self.limits.budget, estimate),
             self.prices,
-            others,
             self._notify,
             merging,
             price_ratio=at_once.usd / estimate.usd if at_once.usd and estimate.usd else 1.0,
@@ -295,26 +296,3 @@ def _source_rows(counts: Mapping[str, int] | None, work: WorkTable) -> int | Non
         return None
     empty = 0 if work.to_ask == 0 and work.unasked == work.deleted else None
     return counts.get("rows", empty)
-
-
-@contextmanager
-def _interruptible(spark: SparkSession, tag: str) -> Iterator[None]:
-    """Cancel at Ctrl-C the Spark jobs of the block; else they go on asking, because PySpark only stops waiting.
-
-    On Connect those are the jobs with the tag. Classic Spark no longer knows the tag when the thread's way to Java was
-    cut, so it cancels all of the session, as PySpark itself means it to be. It finds no job that creates a Delta table,
-    because the smaller jobs of such a job take the session's tag away; before Spark 4.0 it finds none. Those go on to
-    their end, and the next run merges their answers.
-    """
-    if is_remote():
-        spark.addTag(tag)
-    try:
-        yield
-    except KeyboardInterrupt:
-        _logger.info("Ctrl-C: the Spark jobs of the run are cancelled")
-        with suppress(Exception):
-            _ = spark.interruptTag(tag) if is_remote() else spark.interruptAll()
-        raise
-    finally:
-        if is_remote():
-            spark.removeTag(tag)

@@ -22,8 +22,8 @@ from spark_llm.protocol.identifiers import named, quoted
 from spark_llm.usage.observed import observed_values
 
 _EMPTY = "nothing"  # the one column of an emptied folder
+_LEDGER = "batches/ledger"  # in the folder of a target at a path
 _PARTS = ("work", "ordered", "answers", "left", "rest")
-_LEDGER = "batches"
 _OF_A_RUN = f"(?P<run>[0-9a-z]+){{}}(?:{'|'.join(_PARTS)})"
 
 
@@ -37,8 +37,16 @@ def lease_table(spark: SparkSession, target: Table) -> Table:
 def ledger_table(spark: SparkSession, target: Table) -> Table:
     """Return the table of the batches of the target's rows."""
     if target.path is None:
-        return _sibling(spark, target, _LEDGER)
+        return _sibling(spark, target, "batches")
     return Table(spark, (target.parts[0], f"{_folder(target)}/{_LEDGER}"))
+
+
+def remove_ledger(spark: SparkSession, ledger: Table) -> None:
+    """Remove that table; at a path its folder remains, and none of its files."""
+    if ledger.path is None:
+        spark.sql(f"DROP TABLE IF EXISTS {ledger.name}")
+    else:  # its parent, because Delta refuses to have a table overwritten by files
+        _empty(spark, ledger.path.rpartition("/")[0])
 
 
 class Staging:
@@ -104,7 +112,7 @@ class Staging:
         """Return whether there is a ledger of batches; at a path, where Spark removes none, it may be empty."""
         if self._target.path is not None:
             return any(f"__spark_llm/{_LEDGER}/" in name for name in self._found)
-        return f"{self._target.parts[-1]}__spark_llm_{_LEDGER}".lower() in map(str.lower, self._found)
+        return f"{self._target.parts[-1]}__spark_llm_batches".lower() in map(str.lower, self._found)
 
     def clear(self) -> None:
         """Remove all parts; at a path those of all runs, because a folder for each would remain."""
@@ -112,7 +120,7 @@ class Staging:
             for part in self._written or _PARTS:  # of another run nothing is known
                 self._remove(part)
         else:
-            self._empty(f"{_folder(self._target)}/rows")
+            _empty(self._spark, f"{_folder(self._target)}/rows")
         self._written.clear()
 
     def keep_answers(self) -> None:
@@ -132,10 +140,7 @@ class Staging:
         if table.path is None:
             self._spark.sql(f"DROP TABLE IF EXISTS {table.name}")
         else:
-            self._empty(table.path)
-
-    def _empty(self, folder: str) -> None:
-        self._spark.range(0).select(F.lit(True).alias(_EMPTY)).write.mode("overwrite").parquet(folder)
+            _empty(self._spark, table.path)
 
     @cached_property
     def _found(self) -> Sequence[str]:
@@ -153,6 +158,10 @@ class Staging:
             if error_condition(error) != "PATH_NOT_FOUND":
                 raise
             return []
+
+
+def _empty(spark: SparkSession, folder: str) -> None:
+    spark.range(0).select(F.lit(True).alias(_EMPTY)).write.mode("overwrite").parquet(folder)
 
 
 def _folder(target: Table) -> str:

@@ -41,6 +41,10 @@ class Batches:
     states: dict[str, BatchState] = field(default_factory=dict)
     _create_at_s: float = -math.inf  # after a quota was used up
 
+    def __post_init__(self) -> None:
+        """Take note of the files that an earlier run has collected, and may not have removed."""
+        self._collected = [file for file in self.files.values() if file.ended and file.column in self.clients]
+
     def add(self, files: Iterable[File]) -> None:
         """Add files, which have no batches yet."""
         self.files.update({file.key: file for file in files})
@@ -63,9 +67,14 @@ class Batches:
     def adopt(self) -> None:
         """Find the batches that a run created when it was killed, before it wrote them down.
 
-        A file without a batch is removed, and its requests are sent again where they are still wanted. Then the list is
-        read once more: a batch that was created just then is found, or it has no file and costs nothing.
+        A batch that found no room counts as none. A file without a batch is removed, and its requests are sent again
+        where they are still wanted. Then the list is read once more: a batch that was created just then is found, or
+        it has no file and costs nothing.
         """
+        for file in self.open:
+            state = None if file.batch_id is None else self.clients[file.column].get(file.batch_id)
+            if state is not None and state.is_quota:
+                file.batch_id = None
         self._adopt_listed()
         lost = [file for file in self.open if file.batch_id is None]
         for file in lost:
@@ -83,7 +92,8 @@ class Batches:
         by_key, found = {file.key: file for file in lost.values()}, []
         for column in {file.column for file in lost.values()}:
             for state in self.clients[column].list():
-                file = lost.get(state.input_file_id or "") or by_key.get(state.key or "")
+                key = state.key or ""
+                file = lost.get(state.input_file_id or "") or by_key.get(key) or by_key.get(key.rpartition("-")[0])
                 if file is not None and file.batch_id is None and not state.is_quota:
                     file.batch_id, file.creations = state.id, file.creations + 1
                     found.append(file)
@@ -133,9 +143,14 @@ class Batches:
             _logger.info(
                 "batch %s is %s: %d answered, %d failed", state.id, state.status, state.completed, state.failed
             )
-            for file_id in (file.file_id, state.output_file_id, state.error_file_id):
-                if file_id is not None and not self.keep_files:
-                    self._delete(self.clients[file.column], file_id)
+            self._remove(file, state)
+
+    def remove_collected(self) -> None:
+        """Remove the files of batches that an earlier run has collected: it may have been killed before it did."""
+        for file in self._collected:
+            state = None if file.batch_id is None else self.clients[file.column].get(file.batch_id)
+            self._remove(file, state or GONE)
+        self._collected.clear()
 
     def cancel(self) -> None:
         """Ask the provider to cancel each batch; those that have ended stay as they are."""
@@ -169,6 +184,11 @@ class Batches:
         self._create_at_s = time.monotonic() + self.quota_wait_s
         self.quota_wait_s = min(2 * self.quota_wait_s, _MAX_QUOTA_WAIT_S)
         _logger.info("the provider's quota of enqueued tokens is used up; the next batch is created later")
+
+    def _remove(self, file: File, state: BatchState) -> None:
+        for file_id in (file.file_id, state.output_file_id, state.error_file_id):
+            if file_id is not None and not self.keep_files:
+                self._delete(self.clients[file.column], file_id)
 
     def _delete(self, client: BatchClient, file_id: str) -> None:
         try:

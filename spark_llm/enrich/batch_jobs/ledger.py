@@ -7,6 +7,7 @@ killed at any moment leaves a ledger in which no event is cut in two:
     created  a batch was created for a file: its id in `text`, and in `number` how many there were before it
     reply    the reply to a request: a line of an output file in `text`
     end      a batch has ended, and all its replies are here: its status in `text`
+    run      a run whose name is in `key` failed or died; files that it uploaded may be in no other event
 
 `column` is the column that a request fills. A `custom_id` is the digest of a request and the stage that sent it.
 """
@@ -20,6 +21,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import IntegerType, StringType, StructField, StructType
 
 from spark_llm.enrich.spark_errors import retry_on_conflict
+from spark_llm.enrich.staging import remove_ledger
 from spark_llm.enrich.table import Table
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import named
@@ -96,21 +98,30 @@ class Ledger:
 
     def append(self, events: DataFrame) -> None:
         """Append events of `SCHEMA`."""
+        self._append(events)
+
+    def _append(self, events: DataFrame) -> bool:
+        """Append events, and return whether the first attempt succeeded."""
         if not self._exists:
             self._table.create(SCHEMA, [self._provider])
             self._exists = True
-        retry_on_conflict(lambda _: events.writeTo(self._table.name).append(), str(self._table))
+
+        def act(attempt: int) -> bool:
+            events.writeTo(self._table.name).append()
+            return attempt == 1
+
+        return retry_on_conflict(act, str(self._table))
 
     def append_sent(self, events: DataFrame, stage: str) -> tuple[list[File], bool]:
         """Append the events of a stage; return its files, and whether some requests were settled instead of being sent.
 
-        Spark tells both while it writes. Where it does not, the ledger is read.
+        Spark tells both while it writes. Where it does not, or told of an attempt that failed, the ledger is read.
         """
         observed = Observation()
         is_first = "CASE WHEN kind = 'line' AND number = 1 THEN struct(key, column, file_id) END"
         found = {"files": f"to_json(collect_set({is_first}))", "unsent": "count_if(kind = 'reply')"}
-        self.append(events.observe(observed, *map(F.expr, named(found))))
-        values = observed_values(observed)
+        is_observed = self._append(events.observe(observed, *map(F.expr, named(found))))
+        values = observed_values(observed) if is_observed else None
         if values:
             files = [File(each["key"], each["column"], each["file_id"]) for each in json.loads(values["files"])]
             return files, bool(values["unsent"])
@@ -123,6 +134,16 @@ class Ledger:
         """Append that these files have batches now."""
         if events := [(each, each.creations - 1, each.batch_id) for each in files]:
             self.append(self._of_files("created", events))
+
+    def append_runs(self, runs: Iterable[str]) -> None:
+        """Append the names of runs that failed or died."""
+        if events := [("run", None, run, None, None, None, None) for run in runs]:
+            self.append(self._spark.createDataFrame(events, SCHEMA))
+
+    def runs(self) -> set[str]:
+        """Return the names of runs that failed or died, and whose files were not looked for yet."""
+        rows = self._rows()
+        return set() if rows is None else {key for (key,) in rows.where("kind = 'run'").select("key").collect()}
 
     def ends(self, statuses: Mapping[str, str], files: Mapping[str, File]) -> DataFrame:
         """Return the events that the batches of these keys have ended, each with its status."""
@@ -172,14 +193,10 @@ class Ledger:
         retry_on_conflict(lambda _: kept.writeTo(self._table.name).overwrite(F.lit(True)), str(self._table))
 
     def clear(self) -> None:
-        """Remove it; at a path, where Spark removes no table, empty it."""
-        if not self._exists:
-            return
-        if self._table.path is None:
-            self._spark.sql(f"DROP TABLE IF EXISTS {self._table.name}")
+        """Remove it."""
+        if self._exists:
+            remove_ledger(self._spark, self._table)
             self._exists = False
-        else:
-            self._spark.sql(f"DELETE FROM {self._table.name}")  # noqa: S608 -- the name is quoted
 
     def _rows(self) -> DataFrame | None:
         return self._spark.table(self._table.name) if self._exists else None

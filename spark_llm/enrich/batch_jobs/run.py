@@ -4,9 +4,11 @@ Whatever ends it, the ledger and the provider's list of batches have all that th
 when its batch is created, and before that the ledger says that it is in the file.
 """
 
+import logging
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from pyspark.sql import DataFrame, SparkSession
@@ -40,6 +42,8 @@ _NOTICE_S = 60.0  # between two sentences about the progress
 _FIRST_QUOTA_WAIT_S = 60.0
 _AGAIN = "answered rows are not sent again."
 
+_logger = logging.getLogger("spark_llm.enrich")
+
 
 @dataclass
 class BatchRun:
@@ -57,7 +61,6 @@ class BatchRun:
         chunks: Stops the run where a column fails.
         budget: How many rows may still be sent.
         prices: The price of each column; empty without prices.
-        others: The names of earlier runs that died.
         notify: Gets a sentence about the progress.
         merging: Gets the answers of each merge, and their numbers, before they are merged.
         price_ratio: The cost of single requests, as a multiple of that of the same in batches.
@@ -75,7 +78,6 @@ class BatchRun:
     chunks: ChunkPlanner
     budget: BatchBudget
     prices: Mapping[str, Price]
-    others: Collection[str]
     notify: Callable[[str], None]
     merging: Callable[[DataFrame, ChunkResult], None]
     price_ratio: float = 1.0
@@ -99,6 +101,14 @@ class BatchRun:
 
     def run(self) -> AskResult:
         """Send the rows, wait as long as the settings say, and merge what was answered."""
+        try:
+            return self._run()
+        except Exception:
+            with suppress(Exception):  # the session may be dead
+                self.ledger.append_runs([self.staging.run] if self._stage else [])
+            raise
+
+    def _run(self) -> AskResult:
         self._batches.adopt()
         self._began_s, merge_at_s = time.monotonic(), -math.inf
         has_replies, may_send = self.ledger.has_replies(), self.sends
@@ -112,7 +122,9 @@ class BatchRun:
                 has_replies, may_send = False, self.sends
             if may_send and self._left and not self._is_stopped:
                 may_send, has_replies = False, self._send() or has_replies
-            self._batches.create()
+            if any(file.batch_id is None for file in self._batches.open):
+                self.merger.check_lease()  # to upload may take long
+                self._batches.create()
             ended = self._batches.poll()
             self._report_progress()
             if ended:
@@ -139,8 +151,7 @@ class BatchRun:
                 if wanted <= 0:
                     self._stop_at(limit)
                     return False
-                out = self.ledger.out(self._batches.open_keys)
-                rows = rows_to_send(rows, self.plan, out).orderBy("key").limit(wanted)
+                rows = rows_to_send(rows, self.plan, self._out).orderBy("key").limit(wanted)
             self.budget.sent += wanted
         settled = [self._send_column(place, rows) for place, _ in enumerate(self.plan.filled)]
         return any(settled)
@@ -152,8 +163,9 @@ class BatchRun:
         stage = f"{self._stage:0{STAGE_DIGITS}x}"
         route, plan = self._specs[each.name].route, each.call.udf.plan()
         sending = Sending(each.name, plan, route, self.settings, f"{self.staging.run}-{stage}", stage)
-        requests = requests_to_send(rows, place, each, self.ledger.replies(), self.ledger.out(self._batches.open_keys))
+        requests = requests_to_send(rows, place, each, self.ledger.replies(), self._out)
         events = sending.events(requests, file_tasks(self._left, self.settings, self.runner.tasks))
+        _logger.info("column %s: what is not sent yet is uploaded", each.name)
         with worker_errors():
             files, is_unsent = self.ledger.append_sent(events, stage)
         self._batches.add(files)
@@ -170,6 +182,7 @@ class BatchRun:
     def _collect(self, ended: list[Ended]) -> None:
         self._check_gone([each.file for each in ended if each.state is GONE])
         routes = {name: spec.route for name, spec in self._specs.items()}
+        _logger.info("%d batches have ended; their replies are downloaded", len(ended))
         with worker_errors():
             Collector(self.spark, self.ledger, routes, self.settings).collect(ended)
         self._batches.end(ended)
@@ -194,9 +207,10 @@ class BatchRun:
 
     def _settle(self) -> None:
         """Replay the replies, and merge the rows that are settled by them."""
-        replies, out = self.ledger.replies(), self.ledger.out(self._batches.open_keys)
+        replies, out = self.ledger.replies(), self._out
         if replies is None:
             return
+        _logger.info("the rows with replies are settled")
         if out is not None:
             replies = replies.join(out, "digest", "left_anti")
         rows = with_replies(with_digests(self._rows, self.plan), self.plan, replies)
@@ -243,7 +257,9 @@ class BatchRun:
 
     def _end(self) -> AskResult:
         """Remove what no later run needs, and return the result."""
-        self._batches.sweep({self.staging.run, *self.others})
+        _logger.info("batches are left to later runs: %d; what none of them needs is removed", len(self._batches.open))
+        self._batches.remove_collected()
+        self._batches.sweep({self.staging.run, *self.ledger.runs()})
         unfinished, out = self._batches.unfinished, self._rows_out(self._batches.open_keys)
         if unfinished or (self._left and self.ledger.has_replies()):
             digests = [
@@ -283,6 +299,10 @@ class BatchRun:
             return 0
         rows = with_digests(self._rows, self.plan)
         return rows_out(rows, self.plan, self.ledger.out(keys)).count()
+
+    @property
+    def _out(self) -> DataFrame | None:
+        return self.ledger.out(self._batches.open_keys)
 
     def _report_progress(self) -> None:
         text, now_s = self._batches.progress(), time.monotonic()

@@ -67,19 +67,36 @@ class Driver:
         with self._changed:
             return "\n".join(["Its last lines:", *self._lines[-_SHOWN:]])
 
-    def wait_for(self, pattern: str, *, after: int = 0, timeout_s: float = 300.0) -> str:
-        """Return the first line with the pattern, after the first `after` lines; wait until it is printed."""
-        wanted = re.compile(pattern)
+    def wait_for(self, *patterns: str, after: int = 0, timeout_s: float = 300.0) -> str:
+        """Return the first line with the pattern, after the first `after` lines; wait until it is printed.
 
-        def found() -> str | None:
-            return next((line for line in self._lines[after:] if wanted.search(line)), None)
-
-        with self._changed:
-            self._changed.wait_for(lambda: found() is not None or self._ended, timeout_s)
-            line = found()
-        if line is None:
-            raise DriverEndedError(f"It did not print {pattern!r}. {self.last_lines}")
+        Of several patterns each is looked for after the line with the one before it.
+        """
+        line = ""
+        for pattern in patterns:
+            with self._changed:
+                self._changed.wait_for(lambda: self._find(pattern, after) is not None or self._ended, timeout_s)  # noqa: B023 -- used in this turn
+                found = self._find(pattern, after)
+                if found is None:
+                    raise DriverEndedError(f"It did not print {pattern!r}. {self.last_lines}")
+                line, after = self._lines[found], found + 1
         return line
+
+    def _find(self, pattern: str, after: int) -> int | None:
+        """Return the number of the first line with the pattern, after the first `after` lines."""
+        wanted = re.compile(pattern)
+        return next((number for number in range(after, len(self._lines)) if wanted.search(self._lines[number])), None)
+
+    def run_for(self, seconds: float) -> None:
+        """Let it run so long, or to its end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended, seconds)
+
+    def has_printed(self, *patterns: str) -> bool:
+        """Return whether it has printed lines with these patterns, each after the line with the one before it."""
+        with self._changed:
+            lines = iter(self._lines)
+            return all(any(re.search(pattern, line) for line in lines) for pattern in patterns)
 
     def answer(self, timeout_s: float = 600.0) -> Any:  # noqa: ANN401 -- what JSON holds
         """Wait until it has ended by itself, and return its answer."""

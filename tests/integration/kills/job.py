@@ -4,6 +4,7 @@ It prints a line when its session is up, and then waits for a line. So a test ca
 """
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import pyspark
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from spark_llm import Endpoint, Policy, chat_udf
+from spark_llm import Batch, Endpoint, Policy, chat_udf
 from spark_llm.cli.local.java import ensure_java
 from spark_llm.enrich.api import enrich_table
 from tests.support import formats
@@ -36,11 +37,11 @@ def settings(options: Options) -> dict[str, str]:
 
 
 def session(options: Options) -> SparkSession:
-    """Return a session on two cores; its own files are in the working directory."""
+    """Return a session, on two cores by default; its own files are in the working directory."""
     ensure_java()
     os.environ["PYSPARK_PYTHON"] = sys.executable  # else workers run the python3 of the PATH
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
-    builder = SparkSession.builder.master("local[2]").appName("spark_llm tests")
+    builder = SparkSession.builder.master(options.get("master", "local[2]")).appName("spark_llm tests")
     for key, value in settings(options).items():
         builder = builder.config(key, value)
     return start(builder)
@@ -67,23 +68,29 @@ def make_source(spark: SparkSession, options: Options) -> None:
 
 
 def enrich(spark: SparkSession, options: Options) -> dict[str, Any]:
-    """Fill the target; return the report, and how many rows, ids and right answers the target has then."""
+    """Fill the target; return the report, how many rows, ids and right answers the target has, and their tokens."""
     source, target = (table(options, name) for name in ("source", "target"))
-    endpoint, policy = Endpoint(options["url"], token=options["token"]), Policy(**options.get("policy", {}))
+    rows = spark.table(source).where(F.col("id") < options["first"]) if "first" in options else source
+    endpoint = Endpoint(options["url"], model=options.get("model"), token=options["token"])
+    policy, batch = Policy(**options.get("policy", {})), Batch(**options["batch"]) if "batch" in options else None
     columns = {"answer": chat_udf(endpoint, policy=policy)("text")}
     if "photo" in options:
         columns = {"answer": chat_udf(endpoint, template="{text}{photo}", policy=policy)(text="text", photo="photo")}
-    report = enrich_table(spark, source, target, "id", columns, chunk_rows=options["chunk_rows"], progress=False)
+    chunk_rows = options["chunk_rows"]
+    report = enrich_table(spark, rows, target, "id", columns, chunk_rows=chunk_rows, progress=False, batch=batch)
     said = F.split("answer.text", r"\[image/png ")[0]  # before what Echo says of the photo
     right = (said == F.col("text")) & F.col("answer.error").isNull()
-    found = spark.table(target).agg(
-        F.count(F.lit(1)).alias("rows"), F.countDistinct("id").alias("ids"), F.count_if(right).alias("right")
-    )
-    return {"report": asdict(report), "found": found.collect()[0].asDict()}
+    counts = {"rows": F.count(F.lit(1)), "ids": F.countDistinct("id"), "right": F.count_if(right)}
+    aggregates = [count.alias(name) for name, count in counts.items()]
+    tokens = F.sum("answer.usage.total_tokens").alias("tokens")
+    found = spark.table(target).agg(*aggregates, tokens).collect()[0].asDict()
+    return {"report": asdict(report), "tokens": found.pop("tokens"), "found": found}
 
 
 def main(options: Options) -> None:
     """Get ready, wait for a line on stdin, run the job and print the answer."""
+    logging.basicConfig(format="%(name)s: %(message)s")
+    logging.getLogger("spark_llm.enrich").setLevel(logging.INFO)
     spark = session(options)
     make_source(spark, options)
     sys.stdout.write(READY + os.linesep)

@@ -75,6 +75,9 @@ def test_a_large_job_ends_well_under_many_faults(spark: SparkSession, endpoints:
         run = pool.submit(filled, rows, target, columns, settings)
         try:
             until(lambda: run.done() or 3 == sum(1_000 == each.completed + each.failed for each in listed(client)))
+            until(
+                lambda: run.done() or {"in_progress"} == {each.status for each in job_batches(spark, target, columns)}
+            )
             shown = {Seen(*each[1:]) for each in job_batches(spark, target, columns)}
             [refused] = (official := listed(client)) - shown
         finally:

@@ -20,6 +20,7 @@ ROWS = 12_000
 POISON = "arsenic"  # in one row of a hundred
 FATAL = {0: "token_limit_exceeded"}  # the batch that is created in its place has the number 3
 EXPIRE, STALL = {1: 1_500}, dict.fromkeys((1, 2, 3), 1_000)
+RUNNING = {"in_progress"}
 
 
 class Seen(NamedTuple):
@@ -75,19 +76,19 @@ def test_a_large_job_ends_well_under_many_faults(spark: SparkSession, endpoints:
         run = pool.submit(filled, rows, target, columns, settings)
         try:
             until(lambda: run.done() or 3 == sum(1_000 == each.completed + each.failed for each in listed(client)))
-            until(
-                lambda: run.done() or {"in_progress"} == {each.status for each in job_batches(spark, target, columns)}
-            )
+            until(lambda: run.done() or RUNNING == {each.status for each in job_batches(spark, target, columns)})
             shown = {Seen(*each[1:]) for each in job_batches(spark, target, columns)}
             [refused] = (official := listed(client)) - shown
         finally:
             endpoints.release_batches()
         report = run.result(600)
+        further = listed(client) - official
 
     assert ("failed", 0) == (refused.status, refused.completed)
-    assert (3, {"in_progress"}) == (len(shown), {each.status for each in shown})
+    assert (3, RUNNING) == (len(shown), {each.status for each in shown})
     assert ROWS == sum(each.total for each in shown)
-    assert len(listed(client)) > len(official)  # what had failed went into further batches
+    assert {"completed", "expired"} == {each.status for each in further}
+    assert len(further) > len(shown)  # what had failed went into further batches
     poisoned = ROWS // 100
     assert (ROWS, ROWS - poisoned, 0, 0) == (report.asked, report.answered, report.left, report.out)
     assert endpoints.stats.total_tokens == report.total_tokens

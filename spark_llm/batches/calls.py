@@ -18,7 +18,7 @@ _MOMENT_S = 1.0  # at least, before a file that is not there yet is asked for ag
 _HINTS: dict[Kind, str] = {
     "not_found": "it is gone, or belongs to another project or key; run the job with the key that it began with.",
     "rate_limited": "run the job again later; what was submitted is found again, and nothing is asked twice.",
-    "timeout": "run the job again: what was submitted is found again; Policy(timeout_s=…) allows more time.",
+    "timeout": "run the job again: what was submitted is found again, and nothing is asked twice.",
 }
 _OTHER_HINT = "see what the message names; the next run of the job goes on from here, and nothing is asked twice."
 T = TypeVar("T")

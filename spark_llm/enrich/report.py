@@ -159,7 +159,7 @@ class EnrichReport(Totals):
             return ""
         batches = f" in {_count(self.out_batches, 'batch', 'batches')}" if self.out_batches else ""
         cost = "" if self.out_usd is None else f", about {dollars(self.out_usd)}"
-        return f"{_count(self.out, 'row', 'rows')}{batches}{cost}"
+        return f"{_count(self.out, 'row', 'rows')}{batches}{cost}; the next run collects them"
 
     @property
     def _cost(self) -> str:

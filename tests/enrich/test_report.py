@@ -159,14 +159,14 @@ rows      48,000
 skipped   45,000 needed nothing
 asked     1,000
 answered  1,000
-out       2,000 rows in 2 batches, about $0.40
+out       2,000 rows in 2 batches, about $0.40; the next run collects them
 cost      $1.20, and $3.20 at once""" == str(priced)
     assert "2,000 rows in 2 batches, about $0.40" in page_of(priced).text
     assert (True, True, 45_000, 45_000) == (priced.done, priced.submitted, priced.skipped, priced.row()["skipped"])
     assert priced.row() == report.row()
-    assert "out       2,000 rows in 2 batches\ncost      $1.20" in str(report)
-    assert "\nout      1 row in 1 batch" in str(replace(NOTHING, out=1, out_batches=1))
-    assert str(replace(NOTHING, out=1)).endswith("\nout      1 row")
+    assert "out       2,000 rows in 2 batches; the next run collects them\ncost      $1.20" in str(report)
+    assert "\nout      1 row in 1 batch; the next run collects them" in str(replace(NOTHING, out=1, out_batches=1))
+    assert str(replace(NOTHING, out=1)).endswith("\nout      1 row; the next run collects them")
     assert str(replace(priced, stopped="spent.")).startswith("`t`: stopped in 3.2 s")
     assert (False, 48_000) == (NOTHING.submitted, NOTHING.skipped)
 

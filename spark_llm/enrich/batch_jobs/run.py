@@ -274,11 +274,6 @@ class BatchRun:
             self.ledger.clear()
         stopped = self._stopped or self.chunks.stopped
         count = len(self._batches.open)
-        if stopped is None and out:
-            stopped = (
-                f"{out:,} row{'s are' if out != 1 else ' is'} out in {count:,} batch{'es' * (count != 1)}."
-                f"{HINT}run the same job again to collect their answers; nothing is sent twice."
-            )
         usd = self.budget.row.usd
         out_usd = None if usd is None else out * usd
         at_once = None if out_usd is None else out_usd * self.price_ratio

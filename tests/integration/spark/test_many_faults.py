@@ -45,6 +45,7 @@ def listed(client: openai.OpenAI) -> set[Seen]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.one_kind
 def test_files_of_a_run_that_failed_are_removed_by_the_next(
     spark: SparkSession, endpoints: LocalEndpoints, place: Place

@@ -142,7 +142,9 @@ class ChunkRunner:
         arguments = [argument for i, each in enumerate(filled) for argument in self._arguments(i, each)]
         udf = MultiUDF(parts, live, partial(self._task_spec, driver))
         asked = work.repartition(self.tasks, "key").withColumn("answer", udf(*arguments))
-        deferred = {each.name: _is(quoted("answer", each.name, "error", "kind"), NOT_ROW_ERRORS) for each in filled}
+        deferred = {
+            each.name: is_one_of(quoted("answer", each.name, "error", "kind"), NOT_ROW_ERRORS) for each in filled
+        }
         kept = (
             "key",
             "carried",
@@ -182,7 +184,7 @@ class ChunkRunner:
         requested = any_of(_was_requested(name) for name in names)
         failed = any_of(f"{quoted('result', name, 'error')} IS NOT NULL" for name in names)
         if self.then is not None:  # a row counts once, when its last column is settled
-            requested = f"({requested}) AND NOT ({any_of(map(waits, names))})"
+            requested = f"({requested}) AND NOT ({any_of(map(_waits, names))})"
             failed = f"({failed}) OR {EARLIER}"
         columns = {
             f"{i} {what}": count
@@ -225,7 +227,8 @@ def _default_parallelism(spark: SparkSession) -> int:
     return spark.range(10_000).select(F.spark_partition_id()).distinct().count()
 
 
-def _is(kind: str, kinds: Iterable[Kind]) -> str:
+def is_one_of(kind: str, kinds: Iterable[Kind]) -> str:
+    """Return the SQL condition that an error's kind is one of these; false where there is no error."""
     return f"coalesce({kind} IN ({', '.join(map(repr, kinds))}), false)"
 
 
@@ -235,15 +238,15 @@ def _result(each: FilledColumn) -> str:
     return f"CASE WHEN {quoted('answer', each.name, 'attempts')} IS NOT NULL THEN {result} END"
 
 
-def waits(name: str) -> str:
+def _waits(name: str) -> str:
     """Return whether a row of answers waits for a batch, in this column."""
-    return f"{quoted('asks', name)} AND {_is(quoted('result', name, 'error', 'kind'), ['cancelled'])}"
+    return f"{quoted('asks', name)} AND {is_one_of(quoted('result', name, 'error', 'kind'), ['cancelled'])}"
 
 
 def _was_requested(name: str) -> str:
     """Return whether a row counts as asked: one that its task stopped asking does not."""
     attempts, kind = quoted("result", name, "attempts"), quoted("result", name, "error", "kind")
-    return f"{attempts} IS NOT NULL AND NOT {_is(kind, ['cancelled'])}"
+    return f"{attempts} IS NOT NULL AND NOT {is_one_of(kind, ['cancelled'])}"
 
 
 def _stop_message(answers: AnswerColumn) -> str:
@@ -252,5 +255,5 @@ def _stop_message(answers: AnswerColumn) -> str:
     Of several it is the first by the alphabet.
     """
     kind, message = answers.field("error", "kind"), answers.field("error", "message")
-    first = (f"min(CASE WHEN {_is(kind, kinds)} THEN {message} END)" for kinds in (FATAL_KINDS, ("cancelled",)))
+    first = (f"min(CASE WHEN {is_one_of(kind, kinds)} THEN {message} END)" for kinds in (FATAL_KINDS, ("cancelled",)))
     return f"coalesce({', '.join(first)})"

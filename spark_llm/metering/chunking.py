@@ -188,9 +188,13 @@ class ChunkPlanner:
             )
 
     def _stop(self, why: str, hint: str) -> int:
-        left = "1 row is left" if self.left == 1 else f"{self.left:,} rows are left"
-        self.stopped = self.stopped or f"{why}: {left}.{HINT}{hint}"
+        self.stopped = self.stopped or f"{why}: {rows_left(self.left)}.{HINT}{hint}"
         return 0
+
+
+def rows_left(count: int) -> str:
+    """Return how many rows are left, as a sentence."""
+    return "1 row is left" if count == 1 else f"{count:,} rows are left"
 
 
 def _deferred_rows(tally: Tally) -> int:

@@ -86,9 +86,7 @@ class Ledger:
         events = rows.where(about_files).select("kind", "column", "key", "file_id", "number", "text").collect()
         found = {row["key"]: File(row["key"], row["column"], row["file_id"]) for row in events if row["kind"] == "line"}
         for row in events:
-            if row["kind"] == "line":
-                continue
-            if (file := found.get(row["key"])) is None:
+            if row["kind"] == "line" or (file := found.get(row["key"])) is None:
                 continue
             if row["kind"] == "end":
                 file.ended = True
@@ -96,12 +94,8 @@ class Ledger:
                 file.batch_id, file.creations = row["text"], row["number"] + 1
         return found
 
-    def append(self, events: DataFrame) -> None:
-        """Append events of `SCHEMA`."""
-        self._append(events)
-
-    def _append(self, events: DataFrame) -> bool:
-        """Append events, and return whether the first attempt succeeded."""
+    def append(self, events: DataFrame) -> bool:
+        """Append events of `SCHEMA`, and return whether the first attempt succeeded."""
         if not self._exists:
             self._table.create(SCHEMA, [self._provider])
             self._exists = True
@@ -120,7 +114,7 @@ class Ledger:
         observed = Observation()
         is_first = "CASE WHEN kind = 'line' AND number = 1 THEN struct(key, column, file_id) END"
         found = {"files": f"to_json(collect_set({is_first}))", "unsent": "count_if(kind = 'reply')"}
-        is_observed = self._append(events.observe(observed, *map(F.expr, named(found))))
+        is_observed = self.append(events.observe(observed, *map(F.expr, named(found))))
         values = observed_values(observed) if is_observed else None
         if values:
             files = [File(each["key"], each["column"], each["file_id"]) for each in json.loads(values["files"])]
@@ -175,7 +169,7 @@ class Ledger:
 
     def events(self, kind: str, keys: Sequence[str]) -> DataFrame:
         """Return the events of a kind that are about these files; there is a ledger."""
-        return self._spark.table(self._table.name).where(f"kind = '{kind}' AND key IN ({sql_list(keys)})")
+        return self._spark.table(self._table.name).where(f"kind = '{kind}' AND key IN ({_sql_list(keys)})")
 
     def out(self, keys: Sequence[str]) -> DataFrame | None:
         """Return the digests of the requests in these files; None where there are none."""
@@ -189,7 +183,7 @@ class Ledger:
         wanted = rows.where("kind = 'reply'").withColumn("digest", _digest())
         kept = wanted.join(digests, "digest", "left_semi").select(*SCHEMA.names)
         if open_keys:
-            kept = kept.unionByName(rows.where(f"kind IN ('line', 'created') AND key IN ({sql_list(open_keys)})"))
+            kept = kept.unionByName(rows.where(f"kind IN ('line', 'created') AND key IN ({_sql_list(open_keys)})"))
         retry_on_conflict(lambda _: kept.writeTo(self._table.name).overwrite(F.lit(True)), str(self._table))
 
     def clear(self) -> None:
@@ -216,6 +210,6 @@ def _digest() -> Column:
     return F.expr(f"substring(custom_id, 1, length(custom_id) - {_SUFFIX})").alias("digest")
 
 
-def sql_list(texts: Iterable[str]) -> str:
+def _sql_list(texts: Iterable[str]) -> str:
     """Return keys or ids of files as a list of SQL; they have no quotes in them."""
     return ", ".join(f"'{text}'" for text in texts) or "NULL"

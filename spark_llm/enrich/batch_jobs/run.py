@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from spark_llm.batches.client import BatchClient
 from spark_llm.batches.settings import Batch
-from spark_llm.enrich.ask_chunk import EARLIER, AskResult, ChunkResult, ChunkRunner
+from spark_llm.enrich.ask_chunk import EARLIER, AskResult, ChunkResult, ChunkRunner, is_one_of
 from spark_llm.enrich.batch_jobs.batches import GONE, Batches
 from spark_llm.enrich.batch_jobs.collecting import Collector, Ended
 from spark_llm.enrich.batch_jobs.history import digest_name, rows_out, rows_to_send, with_digests, with_replies
@@ -31,7 +31,7 @@ from spark_llm.enrich.staging import Staging
 from spark_llm.enrich.work_table import WorkTable
 from spark_llm.errors import HINT, JobFailedError
 from spark_llm.metering.batch_budget import BatchBudget
-from spark_llm.metering.chunking import FATAL_KINDS, ChunkPlanner
+from spark_llm.metering.chunking import FATAL_KINDS, ChunkPlanner, rows_left
 from spark_llm.metering.prices import Price, total_cost
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.identifiers import quoted, struct
@@ -174,7 +174,7 @@ class BatchRun:
     def _stop_at(self, limit: str) -> None:
         if not self._batches.open:
             self._stopped = (
-                f"the budget of {limit}: {_rows_left(self._left)}.{HINT}run it again with a larger one: {_AGAIN}"
+                f"the budget of {limit}: {rows_left(self._left)}.{HINT}run it again with a larger one: {_AGAIN}"
             )
 
     # What comes back.
@@ -229,7 +229,7 @@ class BatchRun:
     def _keep_open_rows(self, answers: DataFrame, result: ChunkResult) -> None:
         """Write down the rows that still ask something; an error that is not the row's own waits for the next run."""
         names = [each.name for each in self.plan.filled]
-        fatal = {name: _is_fatal(name) for name in names}
+        fatal = {name: is_one_of(quoted("result", name, "error", "kind"), FATAL_KINDS) for name in names}
         if any(tally.failed.get(kind) for tally in result.columns.values() for kind in FATAL_KINDS):
             self._failed += answers.where(any_of(fatal.values())).count()
         settled = {name: f"{quoted('writes', name)} OR {fatal[name]}" for name in names}
@@ -304,12 +304,3 @@ class BatchRun:
         if text and text != self._notice[1] and now_s - self._notice[0] >= min(_NOTICE_S, self.settings.poll_s):
             self._notice = now_s, text
             self.notify(text)
-
-
-def _is_fatal(name: str) -> str:
-    kinds = ", ".join(map(repr, FATAL_KINDS))
-    return f"coalesce({quoted('result', name, 'error', 'kind')} IN ({kinds}), false)"
-
-
-def _rows_left(count: int) -> str:
-    return "1 row is left" if count == 1 else f"{count:,} rows are left"

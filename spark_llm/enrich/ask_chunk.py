@@ -141,7 +141,8 @@ class ChunkRunner:
         parts = [self._part(each) for each in filled]
         arguments = [argument for i, each in enumerate(filled) for argument in self._arguments(i, each)]
         udf = MultiUDF(parts, live, partial(self._task_spec, driver))
-        asked = work.repartition(self.tasks, "key").withColumn("answer", udf(*arguments))
+        rows = work if self.then == "batch" else work.repartition(self.tasks, "key")  # to replay needs no requests
+        asked = rows.withColumn("answer", udf(*arguments))
         deferred = {
             each.name: is_one_of(quoted("answer", each.name, "error", "kind"), NOT_ROW_ERRORS) for each in filled
         }

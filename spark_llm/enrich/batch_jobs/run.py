@@ -34,7 +34,7 @@ from spark_llm.metering.batch_budget import BatchBudget
 from spark_llm.metering.chunking import FATAL_KINDS, ChunkPlanner, rows_left
 from spark_llm.metering.prices import Price, total_cost
 from spark_llm.metering.tally import Tally
-from spark_llm.protocol.identifiers import quoted, struct
+from spark_llm.protocol.identifiers import named, quoted, struct
 from spark_llm.protocol.urls import masked_url
 
 _MERGE_SHARE = 0.1  # of the time that merges may take while batches are out
@@ -216,9 +216,9 @@ class BatchRun:
         rows = with_replies(with_digests(self._rows, self.plan), self.plan, replies)
         answers, result = self.runner.ask(rows, None, None, self.staging)
         columns = {name: replace(tally, cancelled=0) for name, tally in result.columns.items()}
-        result = result._replace(columns=columns, only_new=False)
+        result = result._replace(columns=columns)
         self.merging(answers, result)
-        self.merger.merge_answers(answers, self.staging.location("answers"))
+        self.merger.merge_answers(answers, self.staging.location("answers"), only_new=result.only_new)
         usd = total_cost(self.prices, columns)
         self.budget.add(result.asked, sum(tally.total_tokens for tally in columns.values()), usd or 0.0)
         if result.asked:
@@ -232,13 +232,18 @@ class BatchRun:
         fatal = {name: is_one_of(quoted("result", name, "error", "kind"), FATAL_KINDS) for name in names}
         if any(tally.failed.get(kind) for tally in result.columns.values() for kind in FATAL_KINDS):
             self._failed += answers.where(any_of(fatal.values())).count()
+        elif result.asked == self._left:
+            self._rows, self._left = self._rows.limit(0), 0
+            return
         settled = {name: f"{quoted('writes', name)} OR {fatal[name]}" for name in names}
         failed = any_of(f"{quoted('writes', name)} AND {quoted('result', name, 'error')} IS NOT NULL" for name in names)
-        done = answers.selectExpr("key", f"{struct(settled)} AS settled", f"{failed} AS failed")
+        about = {"settled": struct(settled), "failed": failed, "merged": "NOT deferred"}
+        done = answers.selectExpr("key", *named(about))
         asks = {name: f"{quoted('asks', name)} AND NOT coalesce({quoted('settled', name)}, false)" for name in names}
         rows = self._rows.join(done, "key", "left").withColumn("asks", F.expr(struct(asks)))
-        rows = rows.withColumns({"writes": F.col("asks"), EARLIER: F.expr(f"{EARLIER} OR coalesce(failed, false)")})
-        rows = rows.drop("settled", "failed")
+        then = {EARLIER: f"{EARLIER} OR coalesce(failed, false)", "new": "new AND NOT coalesce(merged, false)"}
+        rows = rows.withColumns({"writes": F.col("asks"), **{name: F.expr(value) for name, value in then.items()}})
+        rows = rows.drop(*about)
         rows = rows.where(any_of(quoted("asks", name) for name in names))
         self._part = "rest" if self._part == "left" else "left"
         self._rows, counts = self.staging.write(self._part, rows, {"rows": "count(1)"})

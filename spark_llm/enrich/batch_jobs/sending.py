@@ -84,9 +84,9 @@ def requests_to_send(
 
 
 def file_tasks(rows: int, settings: Batch, tasks: int) -> int:
-    """Return how many tasks write the files of so many rows: as many as run at once, or as full files need."""
-    full = math.ceil(rows / (_FULL * settings.max_requests))
-    return max(1, full, min(tasks, math.ceil(rows / _FILE_ROWS)))
+    """Return how many tasks write the files of so many rows: as many as run at once, or times that for full files."""
+    rounds = math.ceil(rows / (_FULL * settings.max_requests * tasks))
+    return max(1, min(rounds * tasks, math.ceil(rows / _FILE_ROWS)))
 
 
 @dataclass(frozen=True)

@@ -262,6 +262,7 @@ def test_after_a_limit_rows_that_spark_did_not_read_are_not_counted(
     spark: SparkSession, endpoints: LocalEndpoints
 ) -> None:
     """They were asked ahead, and are billed."""
+    endpoints.latency_s = 0.1  # more than Spark takes to end a worker
     asked = rows(spark, 1_000).coalesce(1).withColumn("answer", chat(endpoints)("text"))
     report = observed(asked, lambda df: df.limit(5).collect())
 

@@ -23,7 +23,7 @@ demo: .venv/ready-for-demo ## Run real local models and Spark over a small table
 	$(BIN)/spark-llm demo
 
 test: .venv/ready-for-dev ## Run the tests, those of Spark on classic Spark and on Spark Connect
-	SPARK_LLM_TEST_SESSION=both $(BIN)/python -m pytest tests -n 2 --dist loadgroup --no-loadscope-reorder
+	SPARK_LLM_TEST_SESSION=both $(BIN)/python -m pytest tests -n 3 --dist loadgroup --no-loadscope-reorder
 
 test-fast: .venv/ready-for-dev ## Run the tests that need no Spark, no models and no browser, in 20 seconds
 	$(BIN)/python -m pytest tests -n 2 --dist loadgroup -m "not spark and not models and not browser and not waits" --hypothesis-profile=quick
@@ -31,7 +31,7 @@ test-fast: .venv/ready-for-dev ## Run the tests that need no Spark, no models an
 test-slow: .venv/ready-for-dev ## Run property tests on 2,000 examples, and the tests that take minutes or MLflow (1 GB)
 	$(BIN)/python -m pytest $(PURE) --hypothesis-profile=explore
 	SPARK_LLM_TEST_SESSION=connect $(BIN)/python -m pytest tests/integration/spark -m "not models"
-	$(BIN)/python -m pytest tests -m slow
+	$(BIN)/python -m pytest tests -m "slow or on_connect"
 
 check: .venv/ready-for-dev ## Lint, check the format, the types and the import rules
 	$(BIN)/ruff check .

@@ -29,7 +29,7 @@ SessionKind = Literal["classic", "connect"]
 SESSION_KINDS: tuple[SessionKind, ...] = ("classic", "connect")
 _KIND = pytest.StashKey[SessionKind]()
 _END = pytest.StashKey[contextlib.ExitStack]()  # of the session
-WANTED_KIND = os.environ.get("SPARK_LLM_TEST_SESSION", "classic")  # or "both", for two processes of pytest-xdist
+WANTED_KIND = os.environ.get("SPARK_LLM_TEST_SESSION", "classic")  # or "both", for processes of pytest-xdist
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -123,7 +123,7 @@ def runs_on(test: str) -> SessionKind:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Take note of the kind of session; a process keeps the one of its first test on Spark."""
     if item.get_closest_marker("spark") and item.config.stash.setdefault(_KIND, kind := runs_on(item.nodeid)) != kind:
-        pytest.fail("One process has one Spark session: run both kinds with -n 2 --dist loadgroup.")
+        pytest.fail("One process has one Spark session: run both kinds with -n 3 --dist loadgroup.")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -273,7 +273,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.waits
-@pytest.mark.parametrize("trouble", [blocked_by_a_file, blocked_by_a_folder, locked])
+@pytest.mark.parametrize(
+    "trouble", [blocked_by_a_file, blocked_by_a_folder, pytest.param(locked, marks=pytest.mark.slow)]
+)
 def test_an_unusable_folder_costs_one_warning_and_no_row(
     endpoints: LocalEndpoints,
     tmp_path: Path,

@@ -57,7 +57,8 @@ def test_eight_workers_find_a_hidden_concurrency_as_one_does(network_s: tuple[fl
     assert 0.05 >= spread(played)
 
 
-@pytest.mark.parametrize(("median_s", "at_least"), [pytest.param(1.0, 0.88, marks=pytest.mark.slow), (0.2, 0.91)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("median_s", "at_least"), [(1.0, 0.88), (0.2, 0.91)])
 def test_eight_workers_keep_a_quota_though_refused_requests_count(median_s: float, at_least: float) -> None:
     """50 a second are used as by one worker, and are not run into by eight."""
     played = jobs(metered(fifty_a_second, median_s=median_s), 8_000)
@@ -204,6 +205,7 @@ def test_a_job_stops_by_the_failed_rows_of_all_its_tasks(
     assert job.sent < 8_000
 
 
+@pytest.mark.slow
 @given(st.lists(KILLS, max_size=3), SEEDED)
 def test_a_job_goes_on_while_fewer_rows_fail(faults: list[Fault], seed: int) -> None:
     """A tenth fails where a fifth may: no killed worker, and no new broker, counts a row twice."""

@@ -27,7 +27,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark every test of this folder `spark`; leave out, on a second session, what needs it on one kind only."""
+    """Mark every test of this folder `spark`; leave out, where both kinds run, what needs one kind only."""
     mine = {item for item in items if Path(__file__).parent in item.path.parents}
     for item in mine:
         item.add_marker("spark")
@@ -37,9 +37,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_repeated(item: pytest.Item) -> bool:
-    """Return whether a test on Spark Connect repeats one on classic Spark."""
-    on_one_kind = any(item.get_closest_marker(name) for name in ("one_kind", "models")) or "pandas" in item.name
-    return on_one_kind and runs_on(item.nodeid) == "connect"
+    """Return whether a test repeats one on the other kind of session."""
+    if item.get_closest_marker("on_connect"):
+        return runs_on(item.nodeid) == "classic"
+    on_classic = any(item.get_closest_marker(name) for name in ("one_kind", "models")) or "pandas" in item.name
+    return on_classic and runs_on(item.nodeid) == "connect"
 
 
 @pytest.fixture(params=["arrow", "pandas"])

@@ -60,6 +60,7 @@ def typed(endpoints: LocalEndpoints) -> ModelUDF:
     return chat_udf(asked(endpoints), returns="mood STRING")
 
 
+@pytest.mark.on_connect
 def test_rows_are_answered_in_batches(spark: SparkSession, endpoints: LocalEndpoints, place: Place) -> None:
     """Each distinct request is one line of a file; all rows that share it have its answer, and one has its tokens."""
     target = place("target")

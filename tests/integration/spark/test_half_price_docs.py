@@ -51,6 +51,7 @@ def leftovers(spark: SparkSession) -> list[str]:
     return [row["tableName"] for row in spark.sql("SHOW TABLES").collect() if "__spark_llm" in row["tableName"]]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reviews")
 def test_the_first_lines_of_the_page_on_batches_run(spark: SparkSession) -> None:
     """They fill a table at half of the price, with one request for equal texts."""

@@ -1,5 +1,6 @@
 """Limits of a policy hold over all tasks of a host, on classic Spark and on Connect."""
 
+import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -17,6 +18,7 @@ def asked(spark: SparkSession, endpoints: LocalEndpoints, rows: int, policy: Pol
     return texts.select("text", chat("text").alias("answer"))
 
 
+@pytest.mark.on_connect
 def test_tasks_share_an_odd_number_of_requests(spark: SparkSession, endpoints: LocalEndpoints) -> None:
     """As many as `max_in_flight` are in flight and never more, though the number of tasks does not divide it."""
     endpoints.latency_s = 0.05
@@ -26,6 +28,7 @@ def test_tasks_share_an_odd_number_of_requests(spark: SparkSession, endpoints: L
     assert (3, {200: 200}) == (endpoints.stats.max_in_flight, dict(endpoints.stats.by_status))
 
 
+@pytest.mark.one_kind
 def test_tasks_share_a_quota(spark: SparkSession, endpoints: LocalEndpoints) -> None:
     """With `requests_per_minute=1200` at most 20 go at once, and 20 a second: an endpoint that counts refuses none."""
     endpoints.capacity = Capacity(quota=Quota(requests=60, window_s=2.0))
@@ -35,6 +38,7 @@ def test_tasks_share_a_quota(spark: SparkSession, endpoints: LocalEndpoints) -> 
     assert {200: 100} == dict(endpoints.stats.by_status)
 
 
+@pytest.mark.one_kind
 def test_tasks_share_a_failure_rate(spark: SparkSession, endpoints: LocalEndpoints) -> None:
     """A fifth of 1,000 rows fails in sum, not in each of eight tasks; it does not stop the next query."""
     endpoints.faults = Faults(poison="bad")

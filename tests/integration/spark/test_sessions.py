@@ -43,11 +43,13 @@ def looks(spark: SparkSession, session_kind: SessionKind, tmp_path_factory: pyte
         yield run_alone(MODULE_LEVEL, session_kind, tmp_path_factory.mktemp("looks"), URL=url, TOKEN=token)
 
 
+@pytest.mark.on_connect
 def test_a_udf_may_be_older_than_its_session(looks: Looks) -> None:
     """A UDF built at module level, before any session exists, works in the later session."""
     assert "ANSWER early bird" in looks.stdout, looks.stderr
 
 
+@pytest.mark.on_connect
 def test_reading_a_few_rows_ends_quietly(looks: Looks) -> None:
     """Spark closes the worker's pipe when it has its rows, and stderr shows no failure."""
     assert 2 == looks.stdout.count("only showing top 3 rows"), looks.stderr
@@ -114,7 +116,7 @@ def test_a_task_on_databricks_uses_its_own_token(
     assert ("unauthorized",) == rows.select(refused).select("r.error.kind").first()
 
 
-@pytest.mark.parametrize("make", [chat_udf, embed_udf])
+@pytest.mark.parametrize("make", [chat_udf, pytest.param(embed_udf, marks=pytest.mark.slow)])
 def test_a_cancelled_job_leaves_nothing_in_flight(
     spark: SparkSession, session_kind: SessionKind, make: type, endpoints: LocalEndpoints
 ) -> None:

@@ -1,11 +1,12 @@
 """The UDFs on Spark, classic or Connect, as Arrow and as pandas UDFs; the endpoint counts the requests."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from chispa import assert_df_equality
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import Endpoint, Policy, chat_udf, complete_udf, embed_udf, register, register_ai_functions, schemas
@@ -188,27 +189,33 @@ def test_a_wrong_type_raises_before_the_first_request(spark: SparkSession, endpo
     assert 0 == endpoints.stats.requests
 
 
+WRONG_TYPES: dict[str, Callable[[LocalEndpoints], Column]] = {  # by a pattern of what the error says
+    "chat_udf: .*called on double": lambda it: chat(it)(F.expr("2.5D")),
+    "embed_udf: .*called on map<string,int>": lambda _: F.expr("short_embed(map('a', 1))"),
+    "chat_udf: .*and b is int": lambda it: chat_udf(endpoint(it), template="{b}")(F.expr("struct(1 AS b)")),
+    "chat_udf: .*called on int": lambda _: F.expr("short_chat(5)"),
+    "ai_classify .*called on bigint": lambda _: F.expr("short_llm_classify(5L, array('a'))"),
+    "chat_udf: .*and b is map<string,int>": lambda it: chat_udf(endpoint(it), template="{b}")(b=F.expr("map('a', 1)")),
+}
+
+
 @pytest.mark.one_kind
-def test_a_type_error_is_short(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+@pytest.mark.parametrize(
+    "named", [pytest.param(each, marks=[pytest.mark.slow] if at > 2 else []) for at, each in enumerate(WRONG_TYPES)]
+)
+def test_a_type_error_is_short(spark: SparkSession, endpoints: LocalEndpoints, named: str) -> None:
     """It has the type as SQL names it, and from Spark 4.0 on no traceback."""
     register(spark, chat=chat(endpoints), embed=endpoint(endpoints, "embed"), prefix="short_")
-    register_ai_functions(spark, chat=endpoint(endpoints), prefix="short_")
-    calls = {
-        "chat_udf: .*called on double": chat(endpoints)(F.expr("2.5D")),
-        "chat_udf: .*called on int": F.expr("short_chat(5)"),
-        "embed_udf: .*called on map<string,int>": F.expr("short_embed(map('a', 1))"),
-        "ai_classify .*called on bigint": F.expr("short_llm_classify(5L, array('a'))"),
-        "chat_udf: .*and b is int": chat_udf(endpoint(endpoints), template="{b}")(F.expr("struct(1 AS b)")),
-        "chat_udf: .*and b is map<string,int>": chat_udf(endpoint(endpoints), template="{b}")(b=F.expr("map('a', 1)")),
-    }
-    for named, column in calls.items():  # before Spark 4 the types are those of pandas
-        words = named.replace(":", " ").split()[0] if spark.version.startswith("3.") else named
-        with pytest.raises(Exception, match=rf"InputTypeError: {words}.* Hint: ") as raised:
-            spark.range(1).select(column).collect()
-        shown = str(raised.value).partition("JVM stacktrace")[0]
-        assert spark.version.startswith("3.") or "Traceback" not in shown
-        assert "columns.py" not in shown
+    if named.startswith("ai_"):
+        register_ai_functions(spark, chat=endpoint(endpoints), prefix="short_")
+    # before Spark 4 the types are those of pandas
+    words = named.replace(":", " ").split()[0] if spark.version.startswith("3.") else named
+    with pytest.raises(Exception, match=rf"InputTypeError: {words}.* Hint: ") as raised:
+        spark.range(1).select(WRONG_TYPES[named](endpoints)).collect()
 
+    shown = str(raised.value).partition("JVM stacktrace")[0]
+    assert spark.version.startswith("3.") or "Traceback" not in shown
+    assert "columns.py" not in shown
     assert 0 == endpoints.stats.requests
 
 

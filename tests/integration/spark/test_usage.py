@@ -41,7 +41,7 @@ def written(df: DataFrame, folder: Path) -> DataFrame:
     return df.sparkSession.read.schema(df.schema).parquet(str(folder / "written"))
 
 
-@pytest.mark.parametrize("count", [1_000, pytest.param(5_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [500, pytest.param(5_000, marks=pytest.mark.slow)])
 def test_a_table_an_action_and_the_endpoint_count_alike(
     spark: SparkSession, endpoints: LocalEndpoints, ask: Ask, tmp_path: Path, count: int
 ) -> None:

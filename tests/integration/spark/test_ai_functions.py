@@ -20,7 +20,7 @@ from tests.integration.spark.asking import endpoint
 from tests.support.media import image
 from tests.support.reply_model import ReplyModel
 
-pytestmark = pytest.mark.one_kind
+pytestmark = pytest.mark.on_connect
 
 NAMES = {
     *("gen", "classify", "extract", "summarize", "translate", "analyze_sentiment", "fix_grammar", "mask"),

@@ -19,7 +19,7 @@ from tests.integration.spark.asking import endpoint
 from tests.support.media import image
 from tests.support.reply_model import ReplyModel, schema_example
 
-pytestmark = pytest.mark.one_kind
+pytestmark = pytest.mark.on_connect
 
 MOOD = "STRUCT<found: STRUCT<mood: STRING, stars: INT>>"
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", "properties": {}}}}

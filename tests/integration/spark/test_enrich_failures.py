@@ -71,7 +71,7 @@ def target(request: pytest.FixtureRequest, spark: SparkSession, place: Callable[
     assert left <= {"failing"}
 
 
-@pytest.mark.one_kind
+@pytest.mark.on_connect
 def test_answers_outlive_a_merge_that_fails(
     spark: SparkSession, endpoints: LocalEndpoints, target: str, run: Run
 ) -> None:
@@ -89,7 +89,7 @@ def test_answers_outlive_a_merge_that_fails(
     assert 18 == right_answers(spark, target) == spark.table(target).count()
 
 
-@pytest.mark.one_kind
+@pytest.mark.on_connect
 def test_rows_that_a_stopped_task_did_not_send_are_asked_by_the_next_run(
     spark: SparkSession, endpoints: LocalEndpoints, target: str, run: Run
 ) -> None:
@@ -111,7 +111,7 @@ def test_rows_that_a_stopped_task_did_not_send_are_asked_by_the_next_run(
     assert f"still failed  {refused} with the error of an earlier run" in str(report)
 
 
-@pytest.mark.one_kind
+@pytest.mark.on_connect
 def test_a_policy_that_stops_a_run_is_named(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:
@@ -145,7 +145,7 @@ spark.stop()
 """
 
 
-@pytest.mark.one_kind
+@pytest.mark.on_connect
 @pytest.mark.slow
 def test_the_first_run_into_a_path_logs_no_missing_folder(spark: SparkSession, tmp_path: Path) -> None:
     """Spark warns, with a trace, of one path that it cannot find; the staging of earlier runs is found all the same."""
@@ -307,7 +307,7 @@ def test_answers_are_merged_into_a_target_that_was_altered(
 
 
 @pytest.mark.slow
-@pytest.mark.one_kind
+@pytest.mark.on_connect
 def test_a_lease_keeps_its_log_short(spark: SparkSession, place: Callable[[str], str]) -> None:
     """Heartbeats of some days ago are gone from the log, although the table is never dropped."""
     table = Table.named(spark, "target=", place("lease"))
@@ -362,7 +362,7 @@ except TheRealError:
 
 
 @pytest.mark.slow
-@pytest.mark.one_kind
+@pytest.mark.on_connect
 def test_a_clean_up_that_fails_hides_no_error(
     endpoints: LocalEndpoints, tmp_path: Path, place: Callable[[str], str]
 ) -> None:

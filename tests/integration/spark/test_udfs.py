@@ -13,6 +13,7 @@ from spark_llm import Endpoint, Policy, chat_udf, complete_udf, embed_udf, regis
 from spark_llm.serving import Faults, LocalEndpoints, echo_vector
 from spark_llm.udf.lazy_udf import call_of
 from tests.integration.spark.asking import Ask, chat, endpoint
+from tests.support.waiting import until
 
 
 def prompts(spark: SparkSession, rows: int, partitions: int = 2) -> DataFrame:
@@ -171,12 +172,14 @@ def test_a_few_rows_cost_a_few_requests(spark: SparkSession, endpoints: LocalEnd
         df.show(5)
     else:
         assert "row 0" == (df.first() if read == "first" else df.take(5)[0])["text"]  # type: ignore[index]
-    prompts(spark, 10).collect()  # Spark ends the worker shortly after it has its rows
-    over = endpoints.wait_for(lambda stats: stats.in_flight == 0)
 
-    assert over.requests <= 64
-    prompts(spark, 10).collect()  # time for a worker that goes on to show it
-    assert over.requests == endpoints.stats.requests
+    def is_over() -> bool:
+        before = endpoints.stats
+        prompts(spark, 10).collect()  # time for a worker that goes on to show it
+        return not before.in_flight and before.requests == endpoints.stats.requests
+
+    until(is_over)
+    assert endpoints.stats.requests <= 64
 
 
 def test_a_wrong_type_raises_before_the_first_request(spark: SparkSession, endpoints: LocalEndpoints, ask: Ask) -> None:

@@ -10,18 +10,16 @@ and costs nothing; a failed row gives a null too. The functions that begin with 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType
 
-from spark_llm.ai.catalog import FUNCTIONS, PARAMETER_KINDS, Function, Parameter
+from spark_llm.ai.catalog import FUNCTIONS, PARAMETER_KINDS
 from spark_llm.ai.query import query_of
 from spark_llm.ai.udf import chat_function, similarity_function
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.values import RowError
 from spark_llm.udf.by_task import model_udf
 from spark_llm.udf.model_udf import ModelUDF
 from spark_llm.validation.arguments import checks_arguments
@@ -33,20 +31,24 @@ __all__ = [
     "ai_analyze_sentiment",
     "ai_classify",
     "ai_extract",
+    "ai_filter",
     "ai_fix_grammar",
     "ai_gen",
     "ai_mask",
     "ai_query",
+    "ai_score",
     "ai_similarity",
     "ai_summarize",
     "ai_translate",
     "llm_analyze_sentiment",
     "llm_classify",
     "llm_extract",
+    "llm_filter",
     "llm_fix_grammar",
     "llm_gen",
     "llm_mask",
     "llm_query",
+    "llm_score",
     "llm_similarity",
     "llm_summarize",
     "llm_translate",
@@ -157,6 +159,43 @@ def llm_mask(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> C
 
 
 @checks_arguments
+def ai_filter(content: Text, condition: str | Column, *, chat: Model) -> Column:
+    """Return whether a text meets a condition, as a boolean.
+
+    A condition with fields in braces is about several columns, which `content` has as a struct:
+
+    >>> df.where(ai_filter("review", "the customer wants their money back", chat="my-endpoint"))
+    >>> df.where(ai_filter(F.struct("title", "topic"), "{title} is about {topic}", chat="my-endpoint"))
+    """
+    return llm_filter(content, condition, chat=chat)["parsed"]
+
+
+@checks_arguments
+def llm_filter(content: Text, condition: str | Column, *, chat: Model) -> Column:
+    """Return whether a text meets a condition as `parsed`, with tokens and error."""
+    return _function_column("filter", chat, content, condition)
+
+
+@checks_arguments
+def ai_score(
+    content: Text, rubric: str | Column, least: float | Column = 0, most: float | Column = 10, *, chat: Model
+) -> Column:
+    """Return a text's score by a rubric, as a double from `least` to `most`; a rubric may have fields, as a condition.
+
+    >>> df.withColumn("urgency", ai_score("mail", "how soon the customer needs an answer", chat="my-endpoint"))
+    """
+    return llm_score(content, rubric, least, most, chat=chat)["parsed"]
+
+
+@checks_arguments
+def llm_score(
+    content: Text, rubric: str | Column, least: float | Column = 0, most: float | Column = 10, *, chat: Model
+) -> Column:
+    """Return a text's score by a rubric as `parsed`, with tokens and error."""
+    return _function_column("score", chat, content, rubric, least, most)
+
+
+@checks_arguments
 def ai_similarity(expr1: Text, expr2: Text, *, embed: Model) -> Column:
     """Return the cosine similarity of two texts, as a float: 1.0 for equal ones; it is a rank, not a probability."""
     return llm_similarity(expr1, expr2, embed=embed)["parsed"]
@@ -231,26 +270,26 @@ def _function_column(name: str, chat: Model, content: Text, *options: object) ->
     """Return the column of a function's answers; raises `ConfigError` for a constant option that is wrong."""
     function = FUNCTIONS[name]
     text, *others = function.parameters
-    columns = [_column(text.name, content)]
+    constants = {}
     for parameter, option in zip(others, options, strict=True):
-        columns.append(option if isinstance(option, Column) else _constant(function, parameter, option))
-    return chat_function(name, model_udf("chat", chat))(*columns)
+        if not isinstance(option, Column):
+            constants[parameter.name] = option
+            if not parameter.accepts(option):
+                raise ConfigError(
+                    f"ai_{name}: {parameter.name}={option!r} is not {PARAMETER_KINDS[parameter.kind]}.",
+                    "pass one, or a column of them.",
+                )
+    if (error := function.option_error(constants)) is not None:
+        raise ConfigError(f"ai_{name}: {error.what}", error.hint)
+    columns = [option if isinstance(option, Column) else _constant(option) for option in options]
+    return chat_function(name, model_udf("chat", chat))(_column(text.name, content), *columns)
+
+
+def _constant(value: object) -> Column:
+    return F.array(*map(F.lit, value)) if isinstance(value, (list, tuple)) else F.lit(value)
 
 
 def _column(name: str, text: object) -> Column:
     if not isinstance(text, (Column, str)):
         raise ConfigError(f"{name}={text!r} is not a column.", "pass a column or its name; a value is F.lit(value).")
     return F.col(text) if isinstance(text, str) else text
-
-
-def _constant(function: Function, parameter: Parameter, value: Any) -> Column:  # noqa: ANN401 -- any value that a user may give
-    """Return a constant column; raises `ConfigError` for a value that the function does not take."""
-    if not parameter.accepts(value):
-        raise ConfigError(
-            f"ai_{function.name}: {parameter.name}={value!r} is not {PARAMETER_KINDS[parameter.kind]}.",
-            "pass one, or a column of them.",
-        )
-    prompt = function.make_prompt("", value)
-    if isinstance(prompt, RowError):
-        raise ConfigError(f"ai_{function.name}: {prompt.what}", prompt.hint)
-    return F.array(*map(F.lit, value)) if parameter.kind == "texts" else F.lit(value)

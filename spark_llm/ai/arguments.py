@@ -3,7 +3,8 @@
 A column of the wrong type raises `InputTypeError` at the first batch, before any request.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from functools import partial
 from itertools import zip_longest
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from spark_llm.ai.catalog import PARAMETER_KINDS, Parameter
+from spark_llm.ai.catalog import PARAMETER_KINDS, Parameter, ParameterKind
 from spark_llm.errors import InputTypeError
 from spark_llm.udf.columns import is_prompt_type, prompt_from_cell
 from spark_llm.udf.slices import arrow_slices, is_binary, is_list, pandas_slices, python_values
@@ -38,16 +39,19 @@ class Arguments:
                     raise self._type_error(parameter, spark_name(array.type))
             columns = {parameter.name: array for parameter, array in zip(self._parameters, arrays, strict=False)}
             for part in arrow_slices(columns):
-                yield self._with_defaults([python_values(array) for array in part.values()])
+                columns_of_part = zip(self._parameters, part.values(), strict=False)
+                yield self._with_defaults([_values(parameter.kind, array) for parameter, array in columns_of_part])
 
     def pandas(self, batches: Iterator[Any]) -> Iterator[Columns]:
         """Read pandas series, one or a tuple of them."""
         for batch in batches:
             columns = self._check_count(batch if isinstance(batch, tuple) else (batch,))
+            named = {}
             for parameter, column in zip(self._parameters, columns, strict=False):
-                if isinstance(column, pd.DataFrame):
+                is_struct = isinstance(column, pd.DataFrame)
+                if is_struct and parameter.kind != "content":
                     raise self._type_error(parameter, "a struct")
-            named = {parameter.name: column for parameter, column in zip(self._parameters, columns, strict=False)}
+                named[parameter.name] = pd.Series(_structs(column), dtype=object) if is_struct else column
             for part in pandas_slices(named):
                 yield self._with_defaults(
                     [
@@ -74,15 +78,19 @@ class Arguments:
             for parameter, column in zip_longest(self._parameters, columns)
         ]
 
-    def _value_of(self, parameter: Parameter, cell: Any) -> Any:  # noqa: ANN401 -- whatever Spark makes of a cell
-        """Return a pandas cell's text, list of texts or whole number."""
+    def _value_of(self, parameter: Parameter, cell: Any) -> Any:  # noqa: ANN401, PLR0911 -- whatever Spark makes of a cell, by kind
+        """Return a pandas cell as a Python value of the parameter's kind."""
         type_error = partial(self._type_error, parameter)
-        if parameter.kind == "text":
+        if parameter.kind == "content" and isinstance(cell, dict):
+            return cell
+        if parameter.kind in {"text", "content"}:
             return prompt_from_cell(cell, type_error, conversations=False)
         if cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
             return None
         if parameter.kind == "whole" and isinstance(cell, (int, float, np.integer)) and float(cell).is_integer():
             return int(cell)  # pandas turns whole numbers into floats if a null is among them
+        if parameter.kind == "number" and isinstance(cell, (int, float, Decimal, np.number)):
+            return float(cell)
         if parameter.kind == "file" and isinstance(cell, (bytes, bytearray)):
             return bytes(cell)
         if parameter.kind == "texts" and isinstance(cell, (list, np.ndarray)):
@@ -98,13 +106,31 @@ class Arguments:
         )
 
 
-def _is_of_kind(data_type: pa.DataType, kind: str) -> bool:
-    if pa.types.is_null(data_type):
-        return True
-    if kind == "whole":
-        return bool(pa.types.is_integer(data_type))
-    if kind == "file":
-        return is_binary(data_type)
-    if kind == "texts":
-        return is_list(data_type) and is_prompt_type(data_type.value_type, conversations=False)
-    return is_prompt_type(data_type, conversations=False)
+def _values(kind: str, array: pa.Array) -> list[Any]:
+    values = python_values(array)
+    return [None if value is None else float(value) for value in values] if kind == "number" else values
+
+
+def _structs(frame: pd.DataFrame) -> list[dict[str, Any] | None]:
+    """Return the rows of a frame; None where all is null, as a null struct is."""
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [None if all(value is None for value in row.values()) else dict(row) for row in rows]
+
+
+def _is_of_kind(data_type: pa.DataType, kind: ParameterKind) -> bool:
+    return bool(pa.types.is_null(data_type)) or _ARROW_TYPES[kind](data_type)
+
+
+def _is_number(data_type: pa.DataType) -> bool:
+    return any(is_it(data_type) for is_it in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal))
+
+
+_is_text = partial(is_prompt_type, conversations=False)
+_ARROW_TYPES: dict[ParameterKind, Callable[[pa.DataType], bool]] = {
+    "text": _is_text,
+    "content": lambda data_type: _is_text(data_type) or bool(pa.types.is_struct(data_type)),
+    "texts": lambda data_type: is_list(data_type) and _is_text(data_type.value_type),
+    "whole": lambda data_type: bool(pa.types.is_integer(data_type)),
+    "number": _is_number,
+    "file": is_binary,
+}

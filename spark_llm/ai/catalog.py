@@ -4,17 +4,18 @@ Names, parameters and defaults are those of Databricks' SQL functions (SQL langu
 functions of that family).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from spark_llm.ai import prompts
+from spark_llm.ai.judgements import condition_error, condition_prompt, option_error, score_error, score_prompt
 from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Enumeration, Field, Nullable, Scalar, Struct
 from spark_llm.protocol.values import Item, Prompt, RowError
-from spark_llm.validation.numbers import is_whole
+from spark_llm.validation.numbers import is_number, is_whole
 
 SENTIMENTS = ("positive", "negative", "neutral", "mixed")
 MAX_LABELS = 500
@@ -32,39 +33,45 @@ _LANGUAGES = {
 _SENTIMENT = StructuredOutput("sentiment", Enumeration(SENTIMENTS))
 
 Instructions = tuple[str, StructuredOutput | None]  # the system prompt for a list of labels, and the answer's type
-ParameterKind = Literal["text", "texts", "whole", "file"]
+ParameterKind = Literal["text", "content", "texts", "whole", "number", "file"]
 PARAMETER_KINDS: dict[ParameterKind, str] = {
     "text": "a string",
+    "content": "a string or a struct",
     "texts": "a list of strings",
     "whole": "a whole number",
+    "number": "a number",
     "file": "a BINARY column",
 }
 
 
 class Parameter(NamedTuple):
-    """A function's parameter: a text, an array of texts, a whole number or a file, and its default if it has one."""
+    """A function's parameter, and its default if it has one; the kinds are those of `PARAMETER_KINDS`."""
 
     name: str
     kind: ParameterKind = "text"
-    default: int | bytes | None = None
+    default: float | bytes | None = None
 
     def accepts(self, value: object) -> bool:
         """Return whether a value has the parameter's kind; a tuple of strings is a list of them."""
         if self.kind == "texts":
             return isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
-        return is_whole(value) if self.kind == "whole" else isinstance(value, str)
+        if self.kind in {"whole", "number"}:
+            return is_whole(value) if self.kind == "whole" else is_number(value)
+        return isinstance(value, str)
 
 
 @dataclass(frozen=True)
 class Function:
     """An AI function: its name without `ai_`, its parameters, and how a row's arguments become a prompt.
 
-    `field` is the field of the result that is the function's value.
+    `check` returns the error of options, by name, whatever the row's text is. `field` is the field of the result that
+    is the function's value.
     """
 
     name: str
     parameters: tuple[Parameter, ...]
-    make_prompt: Callable[..., Item | RowError]
+    make_prompt: Callable[..., Item | RowError | None]
+    check: Callable[..., RowError | None] = lambda **_: None
     field: Literal["text", "parsed"] = "text"
 
     @property
@@ -72,9 +79,16 @@ class Function:
         """Whether each prompt asks for structured output."""
         return self.field == "parsed"
 
+    def option_error(self, options: Mapping[str, Any]) -> RowError | None:
+        """Return the error of options that are the same for every row; those that are columns are left out."""
+        return self.check(**options) if options else None
+
     def prompts(self, columns: Sequence[Sequence[Any]]) -> list[Item | RowError | None]:
         """Return each row's prompt, None for a row with a null argument, and an error for an invalid argument."""
-        return [None if None in row else self.make_prompt(*row) for row in zip(*columns, strict=True)]
+        return [
+            None if any(value is None for value in row) else self.make_prompt(*row)
+            for row in zip(*columns, strict=True)
+        ]
 
 
 def _gen(prompt: str) -> Item:
@@ -102,17 +116,15 @@ def _fix_grammar(content: str) -> Item:
 
 
 def _summarize(content: str, max_words: int) -> Item | RowError:
-    if max_words < 0:
-        return _row_error(
-            f"max_words={max_words} is less than 0", "pass the maximum number of words, or 0 for no limit"
-        )
+    if (error := _max_words_error(max_words)) is not None:
+        return error
     prompt = prompts.SUMMARIZE if max_words else prompts.SUMMARIZE_AT_ANY_LENGTH
     return Prompt(content, prompt.format(max_words=max_words))
 
 
 def _translate(content: str, to_lang: str) -> Item | RowError:
-    if not to_lang.strip():
-        return _row_error("to_lang is empty", "name a language or its code, such as 'fr'")
+    if (error := _language_error(to_lang)) is not None:
+        return error
     language = _LANGUAGES.get(to_lang.strip().lower(), to_lang)
     return Prompt(content, prompts.TRANSLATE.format(language=language))
 
@@ -148,36 +160,45 @@ def _json_list(labels: Sequence[str | None]) -> str:
     return ", ".join(write_json(label).decode() for label in labels)
 
 
-def _label_error(labels: tuple[str | None, ...]) -> RowError | None:
+def _max_words_error(max_words: int) -> RowError | None:
+    if max_words >= 0:
+        return None
+    return option_error(f"max_words={max_words} is less than 0", "pass the maximum number of words, or 0 for no limit")
+
+
+def _language_error(to_lang: str) -> RowError | None:
+    return None if to_lang.strip() else option_error("to_lang is empty", "name a language or its code, such as 'fr'")
+
+
+def _label_error(labels: Sequence[str | None]) -> RowError | None:
     if not labels:
-        return _row_error("the list of labels is empty", "name at least one label, as in array('angry', 'happy')")
+        return option_error("the list of labels is empty", "name at least one label, as in array('angry', 'happy')")
     if not all(label and label.strip() for label in labels):
-        return _row_error("a label is null or blank", "leave it out of the list")
+        return option_error("a label is null or blank", "leave it out of the list")
     if len(labels) > MAX_LABELS:
-        return _row_error(
+        return option_error(
             f"{len(labels)} labels are more than the limit of {MAX_LABELS}", "name fewer, or classify in two steps"
         )
     if len(set(labels)) < len(labels):
-        return _row_error("a label is in the list twice", "name each label once, for example with array_distinct()")
+        return option_error("a label is in the list twice", "name each label once, for example with array_distinct()")
     return None
 
 
-def _row_error(problem: str, hint: str) -> RowError:
-    return RowError("invalid_request", None, f"{problem}. Hint: {hint}.", retryable=False)
-
-
-_CONTENT, _LABELS = Parameter("content"), Parameter("labels", "texts")
+_CONTENT, _LABELS, _JUDGED = Parameter("content"), Parameter("labels", "texts"), Parameter("content", "content")
+_LEAST, _MOST = Parameter("least", "number", 0.0), Parameter("most", "number", 10.0)
 
 FUNCTIONS = {
     function.name: function
     for function in (
         Function("gen", (Parameter("prompt"),), _gen),
-        Function("classify", (_CONTENT, _LABELS), _classify, "parsed"),
-        Function("extract", (_CONTENT, _LABELS), _extract, "parsed"),
-        Function("summarize", (_CONTENT, Parameter("max_words", "whole", 50)), _summarize),
-        Function("translate", (_CONTENT, Parameter("to_lang")), _translate),
-        Function("analyze_sentiment", (_CONTENT,), _analyze_sentiment, "parsed"),
+        Function("classify", (_CONTENT, _LABELS), _classify, _label_error, "parsed"),
+        Function("extract", (_CONTENT, _LABELS), _extract, _label_error, "parsed"),
+        Function("summarize", (_CONTENT, Parameter("max_words", "whole", 50)), _summarize, _max_words_error),
+        Function("translate", (_CONTENT, Parameter("to_lang")), _translate, _language_error),
+        Function("analyze_sentiment", (_CONTENT,), _analyze_sentiment, field="parsed"),
         Function("fix_grammar", (_CONTENT,), _fix_grammar),
-        Function("mask", (_CONTENT, _LABELS), _mask),
+        Function("mask", (_CONTENT, _LABELS), _mask, _label_error),
+        Function("filter", (_JUDGED, Parameter("condition")), condition_prompt, condition_error, "parsed"),
+        Function("score", (_JUDGED, Parameter("rubric"), _LEAST, _MOST), score_prompt, score_error, "parsed"),
     )
 }

@@ -14,6 +14,10 @@ EXTRACT = (
     " for what it does not have."
 )
 
+FILTER = "Tell whether this is true of the user's text: {condition}"
+
+FILTER_STATEMENT = "Tell whether the user's statement is true."
+
 FIX_GRAMMAR = (
     "Correct the grammar and the spelling of the user's text, and change nothing else in it. Answer with the corrected"
     " text and nothing else."
@@ -23,6 +27,10 @@ MASK = (
     "In the user's text put [MASKED] in the place of everything that is one of these: {labels}. Change nothing else in"
     " it. Answer with the resulting text and nothing else."
 )
+
+SCORE = "Score the user's text from {least} to {most}, where {most} is the best, by this: {rubric}"
+
+SCORE_QUESTION = "Answer the user with a score from {least} to {most}, where {most} is the best."
 
 SUMMARIZE = "Summarise the user's text in no more than {max_words} words. Answer with the summary and nothing else."
 

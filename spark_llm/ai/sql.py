@@ -19,7 +19,14 @@ from spark_llm.udf.lazy_udf import is_at_least
 from spark_llm.udf.model_udf import ModelUDF
 from spark_llm.validation.arguments import checks_arguments
 
-_SQL_TYPES = {"text": "STRING", "texts": "ARRAY<STRING>", "whole": "INT", "file": "BINARY"}
+_SQL_TYPES = {
+    "text": "STRING",
+    "content": "STRING",
+    "texts": "ARRAY<STRING>",
+    "whole": "INT",
+    "number": "DOUBLE",
+    "file": "BINARY",
+}
 
 Model = str | Endpoint | ModelUDF | None
 
@@ -86,9 +93,10 @@ def register_ai_functions(
     """Register Databricks' AI functions as SQL functions for this session, on any Spark and any endpoint.
 
     With `chat`: `ai_gen`, `ai_classify`, `ai_extract`, `ai_summarize`, `ai_translate`, `ai_analyze_sentiment`,
-    `ai_fix_grammar` and `ai_mask`. With `embed`: `ai_similarity`. Always: `ai_query`, which fails the query if a row
-    fails, and `try_ai_query`, which returns null for the row. Each has a twin that begins with `llm_` and returns the
-    whole struct, with tokens and error: `llm_classify(…).error`. A null in any argument gives null and costs nothing.
+    `ai_fix_grammar` and `ai_mask`, and beside Databricks' own `ai_filter` and `ai_score`. With `embed`:
+    `ai_similarity`. Always: `ai_query`, which fails the query if a row fails, and `try_ai_query`, which returns null
+    for the row. Each has a twin that begins with `llm_` and returns the whole struct, with tokens and error:
+    `llm_classify(…).error`. A null in any argument gives null and costs nothing.
 
     >>> register_ai_functions(spark, chat="my-endpoint", embed="my-embedding-endpoint")
     >>> spark.sql("SELECT ai_classify(review, array('angry', 'happy')), ai_fix_grammar(review) FROM reviews")

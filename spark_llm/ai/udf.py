@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from pyspark.sql import Column
-from pyspark.sql.types import DataType, FloatType, MapType, StringType, StructField, StructType
+from pyspark.sql.types import BooleanType, DataType, DoubleType, FloatType, MapType, StringType, StructField, StructType
 
 from spark_llm import schemas
 from spark_llm.ai.catalog import FUNCTIONS
@@ -26,6 +26,8 @@ _PARSED_TYPES: dict[str, DataType] = {
     "classify": StringType(),
     "extract": MapType(StringType(), StringType()),
     "analyze_sentiment": StringType(),
+    "filter": BooleanType(),
+    "score": DoubleType(),
 }
 
 

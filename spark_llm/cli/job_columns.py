@@ -15,14 +15,13 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from spark_llm import functions
-from spark_llm.ai.catalog import FUNCTIONS, PARAMETER_KINDS, Function, Parameter
+from spark_llm.ai.catalog import FUNCTIONS, PARAMETER_KINDS, Parameter
 from spark_llm.auth.credentials import SignInDeferredError
 from spark_llm.cli.config_errors import ConfigErrors
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.policy import Policy
 from spark_llm.protocol.identifiers import quoted
-from spark_llm.protocol.values import RowError
 from spark_llm.udf.by_task import FACTORIES
 from spark_llm.udf.factories import chat_udf, embed_udf
 from spark_llm.udf.model_udf import ModelUDF
@@ -69,7 +68,7 @@ def read_column(
     if "endpoint" not in entries:
         return None
     with errors.at(place):
-        values = [_option(task, option, entries) for option in options]
+        values = _options(task, entries)
         endpoint = _endpoint(entries["endpoint"], endpoints)
         udf = make_udf(endpoint, **{name: entries[name] for name in parameters if name in entries})
         return _call(task, udf, values, entries.get("input"))
@@ -96,8 +95,19 @@ def _endpoint(name: str, endpoints: Mapping[str, Endpoint]) -> Endpoint:
     return endpoint
 
 
+def _options(task: str, entries: Mapping[str, Any]) -> list[object]:
+    """Return the arguments of an AI function, the same for every row; raises `ConfigError` if one is not valid."""
+    if task not in FUNCTIONS:
+        return []
+    function = FUNCTIONS[task]
+    values = {option.name: _option(task, option, entries) for option in function.parameters[1:]}
+    if (error := function.option_error(values)) is not None:
+        raise ConfigError(error.what, error.hint)
+    return list(values.values())
+
+
 def _option(task: str, option: Parameter, entries: Mapping[str, Any]) -> object:
-    """Return an argument of an AI function, the same for every row; raises `ConfigError` if it is not valid."""
+    """Return one of them as the file has it."""
     value = entries.get(option.name, option.default)
     if not option.accepts(value):
         kind = PARAMETER_KINDS[option.kind]
@@ -105,10 +115,6 @@ def _option(task: str, option: Parameter, entries: Mapping[str, Any]) -> object:
             f"the key {option.name!r} is missing." if value is None else f"{option.name} = {value!r} is not {kind}.",
             f"{task} takes {option.name}, {kind}.",
         )
-    function: Function = FUNCTIONS[task]
-    error = function.make_prompt("", value)
-    if isinstance(error, RowError):
-        raise ConfigError(error.what, error.hint)
     return value
 
 

@@ -19,6 +19,7 @@ from spark_llm.protocol.values import Item, Prompt, RowError
 
 TEXTS = st.text(max_size=30)
 LABELS = st.lists(st.text(min_size=1, max_size=10).filter(str.strip), min_size=1, max_size=8, unique=True)
+SENTENCES = st.text(min_size=1, max_size=10).filter(lambda text: text.strip() and not {*text} & {"{", "}"})
 OPTIONS: dict[str, st.SearchStrategy[list[Any]]] = {
     "gen": st.just([]),
     "classify": LABELS.map(lambda labels: [labels]),
@@ -28,6 +29,8 @@ OPTIONS: dict[str, st.SearchStrategy[list[Any]]] = {
     "analyze_sentiment": st.just([]),
     "fix_grammar": st.just([]),
     "mask": LABELS.map(lambda labels: [labels]),
+    "filter": SENTENCES.map(lambda condition: [condition]),
+    "score": st.tuples(SENTENCES, st.floats(-100, 0), st.floats(1, 100)).map(list),
 }
 
 
@@ -84,8 +87,11 @@ def test_every_prompt_can_be_sent(name: str, data: st.DataObject, content: str) 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_a_null_in_any_argument_gives_no_prompt(name: str) -> None:
     """Only the rows without nulls have prompts."""
-    samples = {"text": "fr", "texts": ["a"], "whole": 3}
-    whole = [samples[parameter.kind] for parameter in FUNCTIONS[name].parameters]
+    samples = {"text": "fr", "content": "fr", "texts": ["a"], "whole": 3}
+    whole = [
+        parameter.default if parameter.kind == "number" else samples[parameter.kind]
+        for parameter in FUNCTIONS[name].parameters
+    ]
     for place in range(len(whole)):
         lacking = [None if number == place else value for number, value in enumerate(whole)]
         rows = FUNCTIONS[name].prompts([list(pair) for pair in zip(whole, lacking, strict=True)])
@@ -145,9 +151,9 @@ def test_invalid_labels_are_the_rows_error(name: str, labels: list[Any], why: st
     assert not row.retryable
 
 
-@pytest.mark.parametrize(("name", "option"), [("summarize", -1), ("translate", "  ")])
+@pytest.mark.parametrize(("name", "option"), [("summarize", -1), ("translate", "  "), ("filter", " "), ("filter", "{")])
 def test_another_invalid_option_is_the_rows_error(name: str, option: object) -> None:
-    """A negative number of words and an empty language are errors with a hint."""
+    """A negative number of words, an empty language and a condition that is no template are errors with a hint."""
     row = prompt_of(name, "text", option)
 
     assert isinstance(row, RowError)
@@ -176,9 +182,11 @@ def test_every_prompt_is_filled_in() -> None:
         if name.isupper()
     }
 
-    assert {"CLASSIFY": {"labels"}, "EXTRACT": {"labels"}, "MASK": {"labels"}} == {
-        name: found for name, found in fields.items() if found == {"labels"}
-    }
-    assert {"SUMMARIZE": {"max_words"}, "TRANSLATE": {"language"}} == {
-        name: found for name, found in fields.items() if found and found != {"labels"}
-    }
+    assert {
+        **{name: {"labels"} for name in ("CLASSIFY", "EXTRACT", "MASK")},
+        "SUMMARIZE": {"max_words"},
+        "TRANSLATE": {"language"},
+        "FILTER": {"condition"},
+        "SCORE": {"rubric", "least", "most"},
+        "SCORE_QUESTION": {"least", "most"},
+    } == {name: found for name, found in fields.items() if found}

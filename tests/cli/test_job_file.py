@@ -141,6 +141,10 @@ def test_a_whole_file_is_read() -> None:
 
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
 VALUES: Mapping[str, object] = {
+    "condition": "it is good",
+    "rubric": "how good it is",
+    "least": 0,
+    "most": 5.5,
     "tools": TOOLS,
     "tool_choice": "look_up",
     "reasoning_effort": "low",

@@ -130,6 +130,36 @@ SELECT ai_translate('Hello, how are you?', 'es') AS spanish;
 -- holds: length(english) > 0
 SELECT ai_fix_grammar(ai_translate('La vida es un hermoso viaje.', 'en')) AS english;
 
+-- A condition.
+-- gives: id int
+-- asks: 2
+-- holds: id < 3
+SELECT id FROM reviews WHERE ai_filter(review, 'the customer is happy');
+
+-- A condition about several columns.
+-- runs: make test-slow
+-- gives: id int, fits boolean
+-- rows: 3
+-- asks: 2
+-- holds: (fits IS NULL) = (id = 3)
+SELECT id, ai_filter(to_json(struct(id, review)), 'Review {id} says that a phone broke: {review}') AS fits FROM reviews;
+
+-- A score, in a range of its own.
+-- gives: id int, score double
+-- rows: 3
+-- asks: 2
+-- holds: coalesce(score BETWEEN 0 AND 100, id = 3)
+SELECT id, ai_score(review, 'how happy the customer is', 0, 100) AS score FROM reviews;
+
+-- The same by name, with the tokens.
+-- runs: make test-slow
+-- gives: score double
+-- rows: 1
+-- asks: 1
+-- holds: score BETWEEN 0 AND 3
+-- since: 4.0
+SELECT ai_score('It is the best.', most => 3, rubric => 'how good it is') AS score;
+
 -- Equal texts are equal.
 -- gives: similarity float
 -- rows: 1

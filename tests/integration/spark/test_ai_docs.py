@@ -36,7 +36,7 @@ def answer(request: ChatRequest) -> str:
 
 def _first_value(schema: dict) -> object:  # type: ignore[type-arg]  # a JSON Schema
     """Return the first value of a schema."""
-    kinds = {"string": "something", "integer": 4, "number": 1.5}
+    kinds = {"string": "something", "integer": 4, "number": 1.5, "boolean": True}
     if "enum" in schema:
         return schema["enum"][0]
     if "properties" in schema:
@@ -110,6 +110,10 @@ PLAIN = "VALUES (1, 'a'), (2, 'b'), (3, 'c') AS r(id, review)"
         (f"SELECT id FROM (SELECT * FROM reviews WHERE id < 3) WHERE ai_classify(review, {LABELS}) = 'praise'", 2),
         ("SELECT found.x FROM (SELECT ai_extract(review, array('x', 'y')) AS found FROM reviews)", 3),
         ("SELECT ai_gen('equal') FROM reviews", 1),
+        ("SELECT ai_filter(review, 'it is fast') FROM reviews", 3),
+        ("SELECT ai_score(review, 'how fast it is', most => 5) FROM reviews", 3),
+        ("SELECT ai_filter(to_json(struct(id, review)), '{review} has the number {id}') FROM reviews", 3),
+        ("SELECT ai_filter(review, '{review} is fast'), ai_score(review, 'it is', 1, 0) FROM reviews", 0),
         ("SELECT ai_similarity(review, '') FROM reviews", 0),
         ("SELECT ai_gen('') FROM reviews", 1),
         ("SELECT ai_summarize(review, -1), ai_translate(review, ''), ai_mask(review, array('x', 'x')) FROM reviews", 0),

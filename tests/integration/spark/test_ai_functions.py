@@ -24,12 +24,12 @@ pytestmark = pytest.mark.on_connect
 
 NAMES = {
     *("gen", "classify", "extract", "summarize", "translate", "analyze_sentiment", "fix_grammar", "mask"),
-    *("similarity", "query"),
+    *("filter", "score", "similarity", "query"),
 }
 
 
 def answer(request: ChatRequest) -> str:
-    """Return the number of messages with the user's text, or the first value of a type.
+    """Return the number of messages with the user's text, or the first value of a type; a score is the text's length.
 
     A text with "odd" in it gets an unknown label at every attempt.
     """
@@ -39,7 +39,9 @@ def answer(request: ChatRequest) -> str:
     fields = request.response_format["json_schema"]["schema"]["properties"]
     if "answer" not in fields:
         return json.dumps({name: text.split()[0] if name == "who" else None for name in fields})
-    return json.dumps({"answer": "another" if "odd" in text else fields["answer"]["enum"][0]})
+    values = {"boolean": text.startswith("Jo"), "number": len(text)}
+    value = values[kind] if (kind := fields["answer"]["type"]) in values else fields["answer"]["enum"][0]
+    return json.dumps({"answer": "another" if "odd" in text else value})
 
 
 def risk(frame: pd.DataFrame) -> list[float]:
@@ -85,6 +87,10 @@ def rows_of(sql: SparkSession, query: str) -> list[tuple[Any, ...]]:
         ("ai_analyze_sentiment(t)", "positive", "string"),
         ("ai_fix_grammar(t)", "2: Jo came", "string"),
         ("ai_mask(t, array('who'))", "2: Jo came", "string"),
+        ("ai_filter(t, 'somebody came')", True, "boolean"),
+        ("ai_filter(to_json(struct(t, 1 AS n)), '{t} at {n}')", True, "boolean"),
+        ("llm_filter(struct(t, 1 AS n), '{t} at {n}').parsed", True, "boolean"),
+        ("ai_score(t, 'how short it is', most => 8)", 7.0, "double"),
         ("ai_similarity(t, 'Jo came')", 1.0, "float"),
         ("ai_query('mine', t)", "1: Jo came", "string"),
         ("try_ai_query('mine', t)", "1: Jo came", "string"),
@@ -224,6 +230,11 @@ def test_an_unknown_endpoint_name_raises_before_any_request(
         (lambda _, chat: ai.ai_analyze_sentiment("t", chat=chat), "positive"),
         (lambda of, _: ai.ai_fix_grammar("t", chat=of("chat")), "2: Jo came"),
         (lambda _, chat: ai.ai_mask("t", ["who"], chat=chat), "2: Jo came"),
+        (lambda _, chat: ai.ai_filter("t", "somebody came", chat=chat), True),
+        (lambda _, chat: ai.ai_filter(F.struct("words", "t"), F.col("t"), chat=chat), False),
+        (lambda _, chat: ai.llm_filter(F.struct("t", "words"), "{t} at {words}", chat=chat)["parsed"], True),
+        (lambda _, chat: ai.ai_score("t", "how short it is", F.col("words") - 9, 8.5, chat=chat), 7.0),
+        (lambda _, chat: ai.llm_score("t", "how long", 8, chat=chat)["error"]["kind"], "schema_mismatch"),
         (lambda of, _: ai.ai_similarity("t", F.lit("Jo came"), embed=of("embed")), 1.0),
         (lambda _, chat: ai.ai_query(chat, "t"), "1: Jo came"),
         (lambda of, _: ai.try_ai_query(of("other"), "t"), "other"),
@@ -257,13 +268,15 @@ def test_before_spark_4_the_functions_are_udfs(spark: SparkSession, endpoints: L
         old(chat_function("extract", chat), "parsed")("t", F.array(F.lit("who"), F.lit("where"))),
         old(chat_function("summarize", chat), "text")("t"),
         old(chat_function("summarize", chat), "text")("t", F.lit(3)),
+        old(chat_function("filter", chat), "parsed")(F.struct("t", "id"), F.lit("{t} at {id}")),
+        old(chat_function("score", chat), "parsed")("t", F.lit("how short"), F.lit(7)),
         old(similarity_function(embed), "parsed")("t", F.lit("Jo came")),
         old(query_or_fail, "text")(F.lit("mine"), "t"),
         chat_function("classify", chat).for_version("3.5.0")("t", "labels")["usage"]["total_tokens"],
     ]
     found = [dict(tuple(row) for row in df.select("id", column).collect()) for column in columns]
     extracted = {"who": "Jo", "where": None}
-    expected = ["1: Jo came", "x", extracted, "2: Jo came", "2: Jo came", 1.0, "1: Jo came", 10]
+    expected = ["1: Jo came", "x", extracted, "2: Jo came", "2: Jo came", True, 7.0, 1.0, "1: Jo came", 10]
 
     assert [{1: value, 2: None} for value in expected] == found
 
@@ -320,6 +333,11 @@ def test_an_invalid_registration_raises(given: dict[str, Any], spark: SparkSessi
         lambda chat: ai.ai_summarize("t", -1, chat=chat),
         lambda chat: ai.ai_summarize("t", True, chat=chat),
         lambda chat: ai.ai_translate("t", "", chat=chat),
+        lambda chat: ai.ai_filter("t", "{", chat=chat),
+        lambda chat: ai.ai_filter("t", 3, chat=chat),  # type: ignore[arg-type]
+        lambda chat: ai.ai_score("t", "", chat=chat),
+        lambda chat: ai.ai_score("t", "how good", 10, chat=chat),
+        lambda chat: ai.ai_score("t", "how good", F.col("words"), float("inf"), chat=chat),
         lambda chat: ai.ai_gen(1, chat=chat),  # type: ignore[arg-type]
         lambda chat: ai.ai_gen("t", chat=embed_udf(chat)),
     ],

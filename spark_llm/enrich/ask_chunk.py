@@ -73,6 +73,7 @@ class AskResult(NamedTuple):
         out_batches: Those batches.
         out_usd: About the cost of these rows; None where it is unknown.
         out_usd_at_once: About what they would cost as single requests.
+        notes: Sentences for the report.
     """
 
     total: ChunkResult
@@ -84,6 +85,7 @@ class AskResult(NamedTuple):
     out_batches: int = 0
     out_usd: float | None = None
     out_usd_at_once: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

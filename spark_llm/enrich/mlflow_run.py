@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from spark_llm._version import __version__
-from spark_llm.enrich.report import EnrichReport
+from spark_llm.enrich.report import BATCH_NUMBERS, EnrichReport
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import masked_url
 from spark_llm.text.excerpt import excerpt
@@ -124,6 +124,7 @@ def metrics_of(report: EnrichReport) -> Iterator[tuple[str, float]]:
     columns: Any = row["columns"]  # numbers by name
     numbers = {name: value for name, value in row.items() if isinstance(value, (int, float))}
     yield from {**numbers, "failed": report.asked - report.answered}.items()
+    yield from ((name, value) for name in BATCH_NUMBERS if (value := getattr(report, name)))
     yield from ((f"failed.{kind}", count) for kind, count in report.failed.items())
     for column, tally in columns.items():
         yield from ((f"{_name(column)}.{name}", count) for name, count in tally.items())

@@ -22,8 +22,9 @@ RUNS_DDL = (
     "usd double, columns map<string, map<string, bigint>>"
 )
 """The columns of a table of runs, as `EnrichReport.row` fills them."""
-_OF_BATCHES = ("out", "out_batches", "out_usd", "usd_at_once")
-_NOT_IN_RUNS = ("limits", "still_failed", "notes", "flow", *_OF_BATCHES)  # fields that a table of runs does not have
+BATCH_NUMBERS = ("out", "out_batches", "out_usd", "usd_at_once")
+"""The fields about batches."""
+_NOT_IN_RUNS = ("limits", "still_failed", "notes", "flow", *BATCH_NUMBERS)  # fields that a table of runs does not have
 # It has the rows asked, the others in its columns.
 _NOT_SUMMED_IN_RUNS = ("asked", "cache_write_tokens", "cancelled", "image_tokens", "audio_tokens")
 _HEADINGS = ("column", "asked", "answered", "failed", "requests", "tokens")

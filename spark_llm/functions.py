@@ -16,8 +16,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DataType
 
 from spark_llm.ai.catalog import FUNCTIONS, PARAMETER_KINDS
+from spark_llm.ai.nearest import nearest
 from spark_llm.ai.query import query_of
-from spark_llm.ai.split_text import By, TextSplitter
+from spark_llm.ai.split_text import split_text
 from spark_llm.ai.udf import chat_function, similarity_function
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
@@ -53,6 +54,7 @@ __all__ = [
     "llm_similarity",
     "llm_summarize",
     "llm_translate",
+    "nearest",
     "split_text",
     "try_ai_query",
 ]
@@ -266,29 +268,6 @@ def try_ai_query(endpoint: Model, request: Text) -> Column:
 def llm_query(endpoint: Model, request: Text) -> Column:
     """Return an endpoint's answer to a request, as `schemas.CHAT`; that of another task's UDF as its own struct."""
     return query_of(endpoint).answers(_column("request", request), raises=False)
-
-
-@checks_arguments
-def split_text(
-    column: Text, size: int, overlap: int = 0, *, by: By = "sentence", tokenizer: str | None = None
-) -> Column:
-    """Return the chunks of a text as `schemas.TEXT_CHUNKS`: cut at paragraphs, else at sentences, else at words.
-
-    >>> parts = df.select("id", F.explode(split_text("body", 1_000, by="markdown")).alias("chunk"))
-
-    No model is asked. A null gives a null, and a blank text no chunk. Workers need the extra `split`.
-
-    Args:
-        column: The texts.
-        size: The most characters of a chunk; tokens with `by="tokens"`.
-        overlap: How much of a chunk, at most, the next one begins with.
-        by: "sentence"; "markdown", to cut at headings first, and to give each chunk its heading; or "tokens".
-        tokenizer: A file `tokenizer.json` of Hugging Face, which this process reads. Default: a token for 3 bytes.
-
-    Raises:
-        ConfigError: A number, `by` or the tokenizer is invalid, or the extra is not installed.
-    """
-    return TextSplitter.of(size, overlap, by, tokenizer).column(_column("column", column))
 
 
 def _function_column(name: str, chat: Model, content: Text, *options: object) -> Column:

@@ -60,12 +60,20 @@ DOORS: dict[str, tuple[str, ...]] = {
     "multidict": ("transport/http",),  # this and yarl are aiohttp's own words for headers and addresses
     "numpy": (  # pandas brings it
         *("udf/columns", "udf/conversations", "udf/input_rows", "udf/slices"),
-        *("ai/arguments", "ai/similarity", WING),
+        *("ai/arguments", "ai/nearest", "ai/similarity", "ai/vectors", WING),
     ),
     "onnxruntime": (WING,),
     "opentelemetry": ("monitoring/telemetry",),
     "pandas": ("udf", "ai/arguments", "enrich/batch_jobs", "serving/models/custom"),
-    "pyarrow": ("udf", "ai/arguments", "enrich/fingerprints", "enrich/batch_jobs", "cli/demo"),
+    "pyarrow": (
+        "udf",
+        "ai/arguments",
+        "ai/nearest",
+        "ai/vectors",
+        "enrich/fingerprints",
+        "enrich/batch_jobs",
+        "cli/demo",
+    ),
     "pyspark": (
         *("udf", "ai", "usage", "monitoring", "enrich", "readiness", "cli", "schemas", "functions"),
         "auth/databricks_runtime",

@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 from spark_llm.errors import ConfigError
 from spark_llm.flow.batcher import BYTES_PER_TOKEN
 from spark_llm.schemas import TEXT_CHUNKS
+from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.numbers import check_whole
 
 By = Literal["sentence", "markdown", "tokens"]
@@ -33,6 +34,29 @@ class TextChunk(NamedTuple):
     start: int
     text: str
     heading: str | None
+
+
+@checks_arguments
+def split_text(
+    column: Column | str, size: int, overlap: int = 0, *, by: By = "sentence", tokenizer: str | None = None
+) -> Column:
+    """Return the chunks of a text as `schemas.TEXT_CHUNKS`: cut at paragraphs, else at sentences, else at words.
+
+    >>> parts = df.select("id", F.explode(split_text("body", 1_000, by="markdown")).alias("chunk"))
+
+    No model is asked. A null gives a null, and a blank text no chunk. Workers need the extra `split`.
+
+    Args:
+        column: The texts.
+        size: The most characters of a chunk; tokens with `by="tokens"`.
+        overlap: How much of a chunk, at most, the next one begins with.
+        by: "sentence"; "markdown", to cut at headings first, and to give each chunk its heading; or "tokens".
+        tokenizer: A file `tokenizer.json` of Hugging Face, which this process reads. Default: a token for 3 bytes.
+
+    Raises:
+        ConfigError: A number, `by` or the tokenizer is invalid, or the extra is not installed.
+    """
+    return TextSplitter.of(size, overlap, by, tokenizer).column(F.col(column) if isinstance(column, str) else column)
 
 
 @dataclass(frozen=True)

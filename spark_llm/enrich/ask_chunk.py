@@ -1,6 +1,5 @@
 """One chunk of rows: all columns of a row are asked at the same time, and the results are counted."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,11 +27,11 @@ from spark_llm.metering.prices import Price
 from spark_llm.metering.tally import Tally
 from spark_llm.policy import Policy
 from spark_llm.protocol.identifiers import named, quoted, struct
+from spark_llm.udf.parallelism import default_parallelism
 from spark_llm.usage.answers import AnswerColumn
 from spark_llm.usage.counts import tally_aggregates, tally_of
 
 EARLIER = "failed_earlier"  # of a row in batches: whether a column that was settled earlier has an error
-_SPLITS = re.compile(r"splits=(\d+)")
 _NONE: Mapping[str, str | None] = {}
 
 
@@ -111,7 +110,7 @@ class ChunkRunner:
     ) -> "ChunkRunner":
         """Choose the number of tasks: what the policies say, else one for each core."""
         tasks = max(policy.tasks for policy in _policies(plan))
-        tasks = tasks if tasks > 1 else _default_parallelism(spark)
+        tasks = tasks if tasks > 1 else default_parallelism(spark)
         return cls(plan, tasks, max_failure_rate, prices, attribution, then)
 
     @property
@@ -220,14 +219,6 @@ class ChunkRunner:
 
 def _policies(plan: RunPlan) -> list[Policy]:
     return [spec.policy for each in plan.filled for spec in request_specs(each.call.udf.plan())]
-
-
-def _default_parallelism(spark: SparkSession) -> int:
-    """Return how many tasks run at once; Connect has no `sparkContext`, and a plan costs no job."""
-    found = _SPLITS.search(spark.sql("EXPLAIN SELECT * FROM range(1)").collect()[0][0])
-    if found:
-        return int(found[1])
-    return spark.range(10_000).select(F.spark_partition_id()).distinct().count()
 
 
 def is_one_of(kind: str, kinds: Iterable[Kind]) -> str:

@@ -1,0 +1,205 @@
+"""The nearest vectors: for each row of one DataFrame the k rows of another one whose vectors are most similar.
+
+The queries are cut into parts, and the corpus is sent to each of them. A task reads the queries of its part, and then
+the corpus batch by batch: one product of matrices for each, of which the k best of each query are kept. So both sides
+are evaluated once, and each query leaves in one row.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DoubleType, FloatType, StructField, StructType
+
+from spark_llm.ai.vectors import Vectors
+from spark_llm.errors import ConfigError
+from spark_llm.schemas import ERROR
+from spark_llm.udf.parallelism import default_parallelism
+from spark_llm.udf.spark_types import arrow_type
+from spark_llm.validation.arguments import checks_arguments
+from spark_llm.validation.numbers import check_whole
+
+_MAX_K, _MAX_PARTS = 10_000, 10_000
+_NEAREST, _ERROR, _SIMILARITY = "nearest", "error", "similarity"
+
+Batches = Iterator[pa.RecordBatch]
+
+
+@checks_arguments
+def nearest(
+    queries: DataFrame,
+    corpus: DataFrame,
+    k: int,
+    *,
+    query_vector: str = "embedding",
+    corpus_vector: str = "embedding",
+    parts: int | None = None,
+) -> DataFrame:
+    """Return the queries, each with the `k` rows of the corpus whose vectors have the highest cosine similarity.
+
+    >>> found = nearest(questions, pages, 3).select("question", F.explode("nearest").alias("page"))
+    >>> found.select("question", "page.text", "page.similarity")
+
+    Both DataFrames are evaluated once. The result has the columns of the queries, `nearest`: an array of structs with
+    `similarity` and the other columns of the corpus, the most similar first, and `error`. A null vector gives a null.
+    A vector of zeros, with a number that is not finite, or of another length than all of the corpus has an error; in
+    the corpus such a row is left out.
+
+    Args:
+        queries: The rows to search for.
+        corpus: The rows to search in. Each part of the queries gets a copy of it.
+        k: How many rows to find for each query.
+        query_vector: The column of the queries with the vectors: arrays of floats or doubles.
+        corpus_vector: That of the corpus.
+        parts: How many parts the queries have. The vectors of one have to fit into a task's memory. Default: as many
+            as tasks run at once.
+
+    Raises:
+        ConfigError: A column is missing or has another type, or a number is invalid.
+    """
+    check_whole("k", k, 1, _MAX_K)
+    count = check_whole("parts", default_parallelism(queries.sparkSession) if parts is None else parts, 1, _MAX_PARTS)
+    for name, frame, vector in (("query", queries, query_vector), ("corpus", corpus, corpus_vector)):
+        _check_vector(f"{name}_vector", frame.schema, vector)
+    if taken := [each for each in (_NEAREST, _ERROR) if each in queries.columns]:
+        raise ConfigError(
+            f"The queries have a column {taken[0]!r}, which the result adds.", "rename it, as in withColumnRenamed()."
+        )
+    others = [each for each in corpus.columns if each != corpus_vector]
+    if _SIMILARITY in others:
+        raise ConfigError("The corpus has a column 'similarity', which the result adds.", "rename it.")
+    item = StructType([StructField(_SIMILARITY, FloatType()), *(corpus.schema[name] for name in others)])
+    schema = StructType(
+        [StructField("query", queries.schema), StructField(_NEAREST, ArrayType(item)), StructField(_ERROR, ERROR)]
+    )
+    numbers = F.array(*map(F.lit, _part_numbers(queries.sparkSession, count)))
+    asked = queries.select(
+        F.element_at(numbers, F.expr(f"cast(pmod(xxhash64(`{query_vector}`), {count}) AS int) + 1")).alias("part"),
+        F.expr("false").alias("in_corpus"),
+        F.col(f"`{query_vector}`").cast("array<float>").alias("vector"),
+        F.struct("*").alias("query"),
+        F.lit(None).cast(StructType([corpus.schema[name] for name in others])).alias("item"),
+    )
+    searched = corpus.select(
+        F.explode(numbers).alias("part"),
+        F.expr("true").alias("in_corpus"),
+        F.col(f"`{corpus_vector}`").cast("array<float>").alias("vector"),
+        F.lit(None).cast(queries.schema).alias("query"),
+        F.struct(*(f"`{name}`" for name in others)).alias("item"),
+    )
+    both = asked.unionByName(searched).repartition(count, "part").sortWithinPartitions("part", "in_corpus")
+    return both.mapInArrow(_Search(k, schema), schema).select("query.*", _NEAREST, _ERROR)
+
+
+def _part_numbers(spark: SparkSession, count: int) -> list[int]:
+    """Return as many whole numbers as there are parts, which Spark's hash brings to as many partitions."""
+    found: dict[int, int] = {}
+    tried = 0
+    while len(found) < count:
+        rows = spark.range(tried, tried + 8 * count, 1, 1).selectExpr("cast(id AS int) AS n")
+        found |= {place: number for number, place in rows.selectExpr("n", f"pmod(hash(n), {count})").collect()}
+        tried += 8 * count
+    return list(found.values())
+
+
+def _check_vector(name: str, schema: StructType, column: str) -> None:
+    if column not in schema.names:
+        raise ConfigError(f"{name}={column!r} is not a column.", f"the columns are {', '.join(schema.names)}.")
+    kind = schema[column].dataType
+    if not isinstance(kind, ArrayType) or not isinstance(kind.elementType, (FloatType, DoubleType)):
+        raise ConfigError(
+            f"{name}={column!r} is of the type {kind.simpleString()}.",
+            'vectors are arrays of floats, as in df.withColumn("embedding", F.col("answer.embedding")).',
+        )
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The function of the tasks; it is pickled."""
+
+    k: int
+    schema: StructType
+
+    def __call__(self, batches: Batches) -> Batches:
+        part = _Part(self.k, self.schema)
+        for batch in batches:
+            for run in _runs(batch):
+                number, in_corpus = run.column(0)[0].as_py(), run.column(1)[0].as_py()
+                if number != part.number:
+                    yield from part.results()
+                    part = _Part(self.k, self.schema, number)
+                (part.search if in_corpus else part.add)(run)
+        yield from part.results()
+
+
+def _runs(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Yield the slices of a batch whose rows are all of one part, and of one side."""
+    if not batch.num_rows:
+        return
+    sides = 2 * batch.column(0).to_numpy() + batch.column(1).to_numpy(zero_copy_only=False)
+    edges = [0, *(np.flatnonzero(np.diff(sides)) + 1).tolist(), batch.num_rows]
+    for start, end in pairwise(edges):
+        yield batch.slice(start, end - start)
+
+
+@dataclass
+class _Part:
+    """The queries of one part, and the best rows of the corpus so far."""
+
+    k: int
+    schema: StructType
+    number: int | None = None
+    queries: list[pa.RecordBatch] = field(default_factory=list)
+    vectors: Vectors | None = None
+    items: pa.Array | None = None  # the rows that are among the best of some query
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Add queries."""
+        self.queries.append(batch)
+
+    def search(self, batch: pa.RecordBatch) -> None:
+        """Compare the queries with rows of the corpus."""
+        vectors = self._begin()
+        if vectors is None:
+            return
+        before = 0 if self.items is None else len(self.items)
+        vectors.search(batch.column(2), first=before)
+        found = batch.column(4) if self.items is None else pa.concat_arrays([self.items, batch.column(4)])
+        self.items = found.take(pa.array(vectors.compacted()))
+
+    def results(self) -> Batches:
+        """Yield the queries with what was found for them."""
+        vectors = self._begin()
+        if vectors is None:
+            return
+        query = pa.concat_arrays([batch.column(3) for batch in self.queries])
+        query_type, nearest_type, error_type = (arrow_type(each.dataType) for each in self.schema)
+        similarities, places, counts = vectors.best()
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        columns: Sequence[pa.Array] = []
+        if self.items is not None:
+            columns = self.items.take(pa.array(places)).flatten()
+        item_type = nearest_type.value_type
+        arrays = [pa.array(similarities, pa.float32()), *columns]
+        if self.items is None:
+            arrays = [pa.array([], each.type) for each in item_type]
+        cast = [array.cast(each.type) for array, each in zip(arrays, item_type, strict=True)]
+        items = pa.StructArray.from_arrays(cast, fields=list(item_type))
+        found = pa.ListArray.from_arrays(pa.array(offsets), items, mask=pa.array(vectors.has_none))
+        errors = [None if message is None else _error(message) for message in vectors.errors]
+        columns = [query.cast(query_type), found.cast(nearest_type), pa.array(errors, error_type)]
+        yield pa.RecordBatch.from_arrays(columns, names=self.schema.names)
+
+    def _begin(self) -> Vectors | None:
+        if self.vectors is None and self.queries:
+            self.vectors = Vectors.of([batch.column(2) for batch in self.queries], self.k)
+        return self.vectors
+
+
+def _error(message: str) -> dict[str, Any]:
+    return {"kind": "invalid_request", "status": None, "message": message, "retryable": False}

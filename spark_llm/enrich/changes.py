@@ -92,15 +92,31 @@ def _compared(rows: DataFrame, target: DataFrame, plan: RunPlan, *, delete_missi
     """Return the source's rows joined to the target's, with `new`, `deleted` and `changed`."""
     kinds = {plan.same(field.name): field.dataType for field in target.schema}
     known = target.selectExpr(*_own_columns(plan, "t_"), *_answered(target, plan), "true AS in_target")
-    same_key = " AND ".join(f"{quoted('key', name)} = {quoted('t_key', name)}" for name in plan.key)
     differs = any_of(
         _differ(quoted("carried", name), quoted("t_carried", name), kinds[plan.same(name)]) for name in plan.carried
     )
     flags = {"new": "in_target IS NULL", "deleted": "false", "changed": f"in_target IS NOT NULL AND ({differs})"}
     if delete_missing:
         flags |= {"deleted": "key IS NULL", "key": "coalesce(key, t_key)"}
-    joined = rows.join(known, F.expr(same_key), "full" if delete_missing else "left")
+    joined = rows.join(known, F.expr(_same_key(plan)), "full" if delete_missing else "left")
     return joined.withColumns({name: F.expr(flag) for name, flag in flags.items()})
+
+
+def _same_key(plan: RunPlan) -> str:
+    return " AND ".join(f"{quoted('key', name)} = {quoted('t_key', name)}" for name in plan.key)
+
+
+def answered_since(earlier: DataFrame, target: DataFrame, plan: RunPlan) -> DataFrame:
+    """Return rows that were pending earlier; they ask only what the target has a result of by now.
+
+    `earlier` has the columns of `pending_rows`. An error that may pass is no result.
+    """
+    known = target.selectExpr(*_own_columns(plan, "t_"), *_answered(target, plan))
+    asks = {}
+    for name in (each.name for each in plan.filled):
+        has_result = f"{quoted('fingerprints', name)} = {quoted('t_fingerprints', name)}"
+        asks[name] = f"{quoted('asks', name)} AND {has_result} AND NOT coalesce({quoted('t_retryable', name)}, false)"
+    return earlier.join(known, F.expr(_same_key(plan))).withColumn("asks", F.expr(struct(asks)))
 
 
 def _with_flags(compared: DataFrame, plan: RunPlan, seen: Observation | None, *, retry_errors: bool) -> DataFrame:

@@ -17,8 +17,8 @@ _logger = logging.getLogger("spark_llm.enrich")
 
 
 @contextmanager
-def cleaned_up(staging: Staging, lease: Lease) -> Iterator[None]:
-    """Remove the staging at the end of the block; after an error keep the answers.
+def cleaned_up(staging: Staging, lease: Lease, kept: Sequence[str]) -> Iterator[None]:
+    """Remove the staging at the end of the block; after an error keep these parts, where there are answers.
 
     An error here hides no error of the block, and fails no run: the next run removes the rest. After Ctrl-C that is
     all of it, because each step may have to wait for cores.
@@ -28,7 +28,7 @@ def cleaned_up(staging: Staging, lease: Lease) -> Iterator[None]:
     except Exception:
         with suppress(Exception):  # the session may be dead
             if lease.is_held():
-                staging.keep_answers()
+                staging.keep(kept)
         raise
     try:
         lease.check()
@@ -38,9 +38,9 @@ def cleaned_up(staging: Staging, lease: Lease) -> Iterator[None]:
 
 
 def recover(abandoned: Sequence[Staging], merger: Merger, known: DataFrame | None, target: Table) -> int:
-    """Merge what earlier runs had asked when they failed or died, and remove it; return how many rows that are.
+    """Merge what earlier runs had asked when they failed or died; return how many rows that are.
 
-    It is only removed where the target was created just now (`known` is None): a new target begins empty.
+    Nothing is merged where the target was created just now (`known` is None): a new target begins empty.
     """
     total = 0
     for each in abandoned if known is not None else []:
@@ -55,8 +55,6 @@ def recover(abandoned: Sequence[Staging], merger: Merger, known: DataFrame | Non
             merger.merge_answers(answers, each.location("answers"), columns=columns)
             _logger.info("%d rows of an earlier run are merged", rows)
             total += rows
-    for each in abandoned:
-        each.clear()
     return total
 
 

@@ -25,6 +25,7 @@ from spark_llm.coordination.allotter import Allotter
 from spark_llm.endpoint.attribution import Attribution
 from spark_llm.engine.request_spec import RequestSpec, request_specs
 from spark_llm.enrich.ask_chunk import AskResult, ChunkResult, ChunkRunner
+from spark_llm.enrich.batch_jobs.history import forget_merged
 from spark_llm.enrich.batch_jobs.ledger import Ledger, check_none_out
 from spark_llm.enrich.batch_jobs.run import BatchRun
 from spark_llm.enrich.changes import pending_rows
@@ -102,26 +103,32 @@ class Job:
                 tables = Tables(source.read(), target.read_existing(), plan)
             staging = Staging(spark, target, target.provider(), name)
             merger = Merger(spark, target, lease, name, tables.target.schema if tables.target else None)
-            with cleaned_up(staging, lease):
+            with cleaned_up(staging, lease, ["answers"] if self.batch is None else ["answers", "work"]):
                 abandoned = staging.abandoned()
-                ledger = None if self.batch is None else Ledger(spark, ledger_table(spark, target), staging.provider)
-                if ledger is not None:
+                ledger = None
+                if self.batch is not None or staging.has_ledger():
+                    ledger = Ledger(spark, ledger_table(spark, target), staging.provider)
+                if ledger is not None and self.batch is not None:
                     ledger.append_runs(each.run for each in abandoned)
-                elif staging.has_ledger():
-                    check_none_out(Ledger(spark, ledger_table(spark, target), None))
+                elif ledger is not None:
+                    check_none_out(ledger)
                 recovered = recover(abandoned, merger, tables.target, target)
                 if recovered:
                     tables = Tables(source.read(), target.read_existing(), plan)
+                if ledger is not None:
+                    forget_merged(ledger, abandoned, tables.target, plan)
+                for each in abandoned:
+                    each.clear()
                 seen = Observation("spark_llm source")
                 work = WorkTable(staging, self.pending(tables._replace(plan=plan), seen), plan)
                 _logger.info("run %s: %d rows to ask, %d to write unasked", name, work.to_ask, work.unasked)
                 if work.unasked:
                     merger.merge_unasked(work.rows, staging.location("work"), work.asked)
                 parts = _Parts(spark, plan, work, staging, merger, Attribution(run=name, table=str(target)), telemetry)
-                if ledger is None:
+                if ledger is None or self.batch is None:
                     asked = self._ask(parts, started_s)
                 else:
-                    asked = self._ask_in_batches(parts, self.batch or Batch(), ledger, started_s)
+                    asked = self._ask_in_batches(parts, self.batch, ledger, started_s)
         total = asked.total
         _logger.info("run %s ends: %d rows asked, %d answered, %d left", name, total.asked, total.answered, asked.left)
         counts = observed_values(seen)

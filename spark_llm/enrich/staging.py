@@ -123,11 +123,11 @@ class Staging:
             _empty(self._spark, f"{_folder(self._target)}/rows")
         self._written.clear()
 
-    def keep_answers(self) -> None:
-        """Remove all parts but answers, which the next run merges."""
+    def keep(self, parts: Sequence[str]) -> None:
+        """Remove all parts but these; all where there are no answers, which the next run merges."""
         answers = self.read("answers") if "answers" in self._written else None
-        kept = {"answers"} if answers is not None and not answers.isEmpty() else set[str]()
-        for part in self._written - kept:
+        kept = parts if answers is not None and not answers.isEmpty() else ()
+        for part in self._written.difference(kept):
             self._remove(part)
 
     def _table(self, part: str) -> Table:

@@ -1,11 +1,17 @@
 """Rows with the digests of their requests, and with the replies to them."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from spark_llm.enrich.batch_jobs.ledger import Ledger
 from spark_llm.enrich.batch_jobs.replayed import batch_spec
-from spark_llm.enrich.changes import any_of
+from spark_llm.enrich.changes import answered_since, any_of
+from spark_llm.enrich.column_types import fields_of
 from spark_llm.enrich.plan import FilledColumn, RunPlan
+from spark_llm.enrich.staging import Staging
 from spark_llm.protocol.identifiers import quoted
 
 _DIGEST_DIGITS = 48
@@ -26,6 +32,26 @@ def with_digests(rows: DataFrame, plan: RunPlan) -> DataFrame:
     return rows.withColumns(
         {digest_name(place): F.expr(_digest(each, "key")) for place, each in enumerate(plan.filled)}
     )
+
+
+def all_digests(rows: DataFrame, plan: RunPlan) -> DataFrame:
+    """Return the digests of all requests of pending rows, as `digest`."""
+    names = [digest_name(place) for place, _ in enumerate(plan.filled)]
+    return with_digests(rows, plan).select(F.explode(F.array(*names)).alias("digest"))
+
+
+def forget_merged(ledger: Ledger, abandoned: Sequence[Staging], target: DataFrame | None, plan: RunPlan) -> None:
+    """Remove the replies of rows that are merged, which runs that failed or died have left in the ledger.
+
+    Else a further row with the same request finds them, and is billed for them too.
+    """
+    for each in abandoned if target is not None and ledger.has_replies() else []:
+        rows = each.read("work")
+        known = set() if rows is None else {field.name for field in fields_of(rows.schema, "asks")}
+        filled = tuple(each for each in plan.filled if each.name in known)
+        if rows is not None and target is not None and filled:
+            some = replace(plan, filled=filled)
+            ledger.forget(all_digests(answered_since(rows, target, some), some))
 
 
 def with_replies(rows: DataFrame, plan: RunPlan, replies: DataFrame) -> DataFrame:

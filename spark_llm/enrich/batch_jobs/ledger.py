@@ -184,7 +184,16 @@ class Ledger:
         kept = wanted.join(digests, "digest", "left_semi").select(*SCHEMA.names)
         if open_keys:
             kept = kept.unionByName(rows.where(f"kind IN ('line', 'created') AND key IN ({_sql_list(open_keys)})"))
-        retry_on_conflict(lambda _: kept.writeTo(self._table.name).overwrite(F.lit(True)), str(self._table))
+        self._overwrite(kept)
+
+    def forget(self, digests: DataFrame) -> None:
+        """Remove the replies to these digests; there is a ledger."""
+        rows = self._spark.table(self._table.name)
+        is_reply = (F.col("kind") == "reply") & (_digest() == F.col("forgotten"))
+        self._overwrite(rows.join(digests.select(F.col("digest").alias("forgotten")), is_reply, "left_anti"))
+
+    def _overwrite(self, events: DataFrame) -> None:
+        retry_on_conflict(lambda _: events.writeTo(self._table.name).overwrite(F.lit(True)), str(self._table))
 
     def clear(self) -> None:
         """Remove it."""

@@ -19,7 +19,7 @@ from spark_llm.batches.settings import Batch
 from spark_llm.enrich.ask_chunk import EARLIER, AskResult, ChunkResult, ChunkRunner, is_one_of
 from spark_llm.enrich.batch_jobs.batches import GONE, Batches
 from spark_llm.enrich.batch_jobs.collecting import Collector, Ended
-from spark_llm.enrich.batch_jobs.history import digest_name, rows_out, rows_to_send, with_digests, with_replies
+from spark_llm.enrich.batch_jobs.history import all_digests, rows_out, rows_to_send, with_digests, with_replies
 from spark_llm.enrich.batch_jobs.ledger import STAGE_DIGITS, File, Ledger
 from spark_llm.enrich.batch_jobs.replayed import batch_spec
 from spark_llm.enrich.batch_jobs.sending import Sending, file_tasks, requests_to_send
@@ -267,14 +267,7 @@ class BatchRun:
         self._batches.sweep({self.staging.run, *self.ledger.runs()})
         unfinished, out = self._batches.unfinished, self._rows_out(self._batches.open_keys)
         if unfinished or (self._left and self.ledger.has_replies()):
-            digests = [
-                with_digests(self._rows, self.plan).select(F.col(digest_name(place)).alias("digest"))
-                for place, _ in enumerate(self.plan.filled)
-            ]
-            wanted = digests[0]
-            for others in digests[1:]:
-                wanted = wanted.union(others)
-            self.ledger.prune([file.key for file in unfinished], wanted)
+            self.ledger.prune([file.key for file in unfinished], all_digests(self._rows, self.plan))
         else:
             self.ledger.clear()
         stopped = self._stopped or self.chunks.stopped

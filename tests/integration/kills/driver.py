@@ -109,6 +109,8 @@ class Driver:
 
     def kill(self) -> None:
         """Kill it, its JVM and Spark's Python workers (which have a group of their own), as a failing machine does."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)  # to list the workers takes as long as a commit
         listed = subprocess.run(["ps", "-eo", "pid=,sess="], capture_output=True, text=True, check=True)  # noqa: S607 -- Spark's own scripts want it on the PATH too
         sessions = (map(int, line.split()) for line in listed.stdout.splitlines())
         for number in [number for number, session in sessions if session == self._process.pid]:

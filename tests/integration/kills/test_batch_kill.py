@@ -27,13 +27,17 @@ COMMITTED = r" OptimisticTransaction: .*Committed delta .*/batches/ledger/_delta
 LOGGED = {  # the log lines of each moment, one after another
     "uploading": (UPLOADED,),  # and two files are there
     "uploaded": (UPLOADED, r" DeltaFileFormatWriter: Start to commit write Job"),  # no file is in the ledger
-    "created": (r"batch \S+ is created",),  # no batch is in the ledger
+    "created": (r"batch \S+ is created",),  # and another one; no batch is in the ledger
     "ended": ("batches have ended; their replies are downloaded",),
     "replied": (r"batch \S+ is completed",),  # the replies are in the ledger
     "answered": (SETTLED, r" FileFormatWriter: Start to commit write Job"),
     "merging": (SETTLED, r" MergeIntoCommand: DELTA: MERGE operation"),
     "merged": (SETTLED, r" OptimisticTransaction: .*Committed delta .*/target/_delta_log"),
     "cleaning": ("batches are left to later runs: 0",),
+}
+SLOWED = {  # a driver that is killed at these moments is still at its second request
+    "uploading": replace(SPEED, on_upload=Faults("ok hang*9")),
+    "created": replace(SPEED, on_create=Faults("ok hang*9")),  # the second batch exists, and no driver was told so
 }
 UNWRITTEN = ("uploaded", "created")  # moments at which the ledger does not know what just happened
 
@@ -48,8 +52,7 @@ def options(options: dict[str, Any], endpoints: LocalEndpoints) -> dict[str, Any
 
 def kill_at(moment: str, driver: Driver, endpoints: LocalEndpoints) -> None:
     """Let a driver begin, and kill it at a moment."""
-    if moment == "uploading":
-        endpoints.batches = replace(SPEED, on_upload=Faults("ok hang*9"))
+    endpoints.batches = SLOWED.get(moment, SPEED)
     driver.begin()
     driver.wait_for(*LOGGED[moment])
     if moment == "uploading":

@@ -15,6 +15,7 @@ from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import NOT_ROW_ERRORS
 from spark_llm.serving import Batches, Faults, LocalEndpoints
 from spark_llm.udf.model_udf import ModelUDF
+from tests.integration.spark.test_enrich_failures import at
 
 AT_ONCE = Batch(poll_s=0.05)
 Place = Callable[[str], str]
@@ -128,6 +129,29 @@ def test_batches_of_a_column_that_left_the_job_are_named(
     assert (18, 0, ("1 batch of 'old'",)) == (other.answered, other.out, tuple(note[:16] for note in other.notes))
     endpoints.release_batches()
     assert (18, ()) == ((last := filled(texts(spark, 20), target, {"old": ask})).answered, last.notes)
+
+
+@pytest.mark.slow
+@pytest.mark.one_kind
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])  # it leaves everything, or only what the next run needs
+def test_a_request_is_billed_to_one_row_after_runs_that_died(
+    error: type[BaseException], spark: SparkSession, endpoints: LocalEndpoints, place: Place
+) -> None:
+    """A run dies after its merge, the next one before: the replies of the first are no other row's, the others are."""
+
+    def die() -> None:
+        raise error
+
+    target, columns = place("target"), {"answer": chat_udf(asked(endpoints))("text")}
+    for rows, moment in ((10, "batches are left to later runs: 0"), (20, "the rows with replies are settled")):
+        with at(moment, die), pytest.raises(error):
+            filled(texts(spark, rows, distinct=10), target, columns)
+    report = filled(texts(spark, 30, distinct=10), target, columns)
+
+    found = sums(spark, target, "answer")
+    assert (endpoints.stats.total_tokens, endpoints.stats.requests) == (found["tokens"], found["attempts"])
+    assert (18, {1}) == (len(endpoints.answered), set(endpoints.answered.values()))
+    assert (18, 9, 27) == (report.asked, report.requests, spark.table(target).where("answer.text = text").count())
 
 
 @pytest.mark.slow

@@ -18,8 +18,9 @@ from tests.support.waiting import until
 
 ROWS = 12_000
 POISON = "arsenic"  # in one row of a hundred
-FATAL = {0: "token_limit_exceeded"}  # the batch that is created in its place has the number 3
-EXPIRE, STALL = {1: 1_500}, dict.fromkeys((1, 2, 3), 1_000)
+FILES = 4  # of about 3,000 requests: two cores write two each
+FATAL = {0: "token_limit_exceeded"}  # the batch that is created in its place has the number 4
+EXPIRE, STALL = {1: 1_500}, dict.fromkeys(range(1, FILES + 1), 1_000)
 RUNNING = {"in_progress"}
 
 
@@ -76,7 +77,7 @@ def test_a_large_job_ends_well_under_many_faults(spark: SparkSession, endpoints:
     with client_of(endpoints) as client, ThreadPoolExecutor(1) as pool:
         run = pool.submit(filled, rows, target, columns, settings)
         try:
-            until(lambda: run.done() or 3 == sum(1_000 == each.completed + each.failed for each in listed(client)))
+            until(lambda: run.done() or FILES == sum(1_000 == each.completed + each.failed for each in listed(client)))
             until(lambda: run.done() or RUNNING == {each.status for each in job_batches(spark, target, columns)})
             shown = {Seen(*each[1:]) for each in job_batches(spark, target, columns)}
             [refused] = (official := listed(client)) - shown
@@ -86,7 +87,7 @@ def test_a_large_job_ends_well_under_many_faults(spark: SparkSession, endpoints:
         further = listed(client) - official
 
     assert ("failed", 0) == (refused.status, refused.completed)
-    assert (3, RUNNING) == (len(shown), {each.status for each in shown})
+    assert (FILES, RUNNING) == (len(shown), {each.status for each in shown})
     assert ROWS == sum(each.total for each in shown)
     assert {"completed", "expired"} == {each.status for each in further}
     assert len(further) > len(shown)  # what had failed went into further batches

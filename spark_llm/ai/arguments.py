@@ -16,10 +16,12 @@ import pyarrow as pa
 from spark_llm.ai.catalog import PARAMETER_KINDS, Parameter, ParameterKind
 from spark_llm.errors import InputTypeError
 from spark_llm.udf.columns import is_prompt_type, prompt_from_cell
+from spark_llm.udf.input_rows import plain_values
 from spark_llm.udf.slices import arrow_slices, is_binary, is_list, pandas_slices, python_values
 from spark_llm.udf.spark_types import spark_name
 
 Columns = list[Sequence[Any]]  # one for each parameter, with Python's values
+_MAX_WHOLE = 2**53  # up to which a float has each whole number
 
 
 class Arguments:
@@ -82,7 +84,7 @@ class Arguments:
         """Return a pandas cell as a Python value of the parameter's kind."""
         type_error = partial(self._type_error, parameter)
         if parameter.kind == "content" and isinstance(cell, dict):
-            return cell
+            return _plain(cell)
         if parameter.kind in {"text", "content"}:
             return prompt_from_cell(cell, type_error, conversations=False)
         if cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
@@ -107,14 +109,40 @@ class Arguments:
 
 
 def _values(kind: str, array: pa.Array) -> list[Any]:
+    if kind == "content":
+        return plain_values(array)
     values = python_values(array)
     return [None if value is None else float(value) for value in values] if kind == "number" else values
 
 
 def _structs(frame: pd.DataFrame) -> list[dict[str, Any] | None]:
     """Return the rows of a frame; None where all is null, as a null struct is."""
-    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    columns = {name: _whole(frame[name]) for name in frame}
+    rows = pd.DataFrame(columns).astype(object).where(frame.notna(), None).to_dict("records")
     return [None if all(value is None for value in row.values()) else dict(row) for row in rows]
+
+
+def _whole(column: pd.Series) -> pd.Series:
+    """Return whole numbers that pandas made floats, because a null is among them, as whole numbers."""
+    if column.dtype.kind != "f" or not column.hasnans:
+        return column
+    numbers = column.dropna()
+    return column.astype("Int64") if ((numbers % 1 == 0) & (numbers.abs() <= _MAX_WHOLE)).all() else column
+
+
+def _plain(cell: Any) -> Any:  # noqa: ANN401 -- whatever Spark makes of a cell
+    """Return a pandas cell with lists, dicts and values of Python's own, as Arrow has them."""
+    if isinstance(cell, (np.ndarray, np.generic)):
+        cell = cell.tolist()
+    if hasattr(cell, "asDict"):  # a Row
+        cell = cell.asDict()
+    if isinstance(cell, list):
+        return [_plain(part) for part in cell]
+    if isinstance(cell, dict):
+        return {name: _plain(part) for name, part in cell.items()}
+    if cell is pd.NA or cell is pd.NaT:
+        return None
+    return cell.to_pydatetime() if isinstance(cell, pd.Timestamp) else cell
 
 
 def _is_of_kind(data_type: pa.DataType, kind: ParameterKind) -> bool:

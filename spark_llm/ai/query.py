@@ -208,8 +208,8 @@ def _output_of(ddl: str) -> StructuredOutput:
 
 
 def _of_each(answers: Column, make: Callable[[Column], Column]) -> Column:
-    """Return what `make` makes of each answer; null for a null.
+    """Return what `make` makes of each answer; null for a null, which before Spark 4.1 is a struct of nulls.
 
     Where a column is named twice, Spark asks its rows twice. The element of an array is named as often as wanted.
     """
-    return F.transform(F.array(answers), lambda each: F.when(each.isNotNull(), make(each)))[0]
+    return F.transform(F.array(answers), lambda each: F.when(each["attempts"].isNotNull(), make(each)))[0]

@@ -27,6 +27,7 @@ from spark_llm.udf.conversations import (
 from spark_llm.udf.slices import arrow_slices, is_list, is_text, pandas_slices, python_values
 from spark_llm.udf.spark_types import spark_name
 
+_NAN = np.float32("nan")  # a null is made of one of Python's own
 _VALUES = ("parsed", "prediction")  # fields of a result that hold a value of the user's type
 _ARRAY_NAMES = ("array<", "list", "ndarray")
 _BINARY_NAMES = ("binary", "bytes", "bytearray")
@@ -178,7 +179,16 @@ def columns_to_pandas(columns: Sequence[Sequence[Result | None]], names: Mapping
 
 def _pandas_value(name: str, value: Any) -> Any:  # noqa: ANN401 -- any field of a result
     if name in _VALUES:
-        return value
+        return _with_nan(value) if name == "prediction" else value
     if isinstance(value, bytes):
         return np.frombuffer(value, "<f4")
     return value._asdict() if hasattr(value, "_asdict") else value
+
+
+def _with_nan(value: Any) -> Any:  # noqa: ANN401 -- any prediction
+    """Return a value in which NaN stays NaN where Spark makes Arrow of pandas."""
+    if isinstance(value, list):
+        return [_with_nan(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _with_nan(part) for name, part in value.items()}
+    return _NAN if isinstance(value, float) and value != value else value  # noqa: PLR0124 -- NaN alone differs from itself

@@ -9,7 +9,7 @@ Columns become Python values and rows become JSON a slice at a time: no code of 
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import date, timedelta
 from functools import reduce
 from typing import Any
 
@@ -25,6 +25,7 @@ from spark_llm.udf.slices import arrow_slices, pandas_slices, python_values
 from spark_llm.udf.spark_types import spark_name
 
 _UTC = pa.timestamp("us", "UTC")
+_INTERVAL = "interval day to second"
 _SCALARS = (
     *(pa.types.is_null, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
     *(pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary),
@@ -49,7 +50,7 @@ def arrow_input_rows(batches: Iterator[Any], task: Predict) -> Iterator[list[byt
         for columns in arrow_slices({name: _in_utc(field) for name, field in fields.items()}):
             slices = list(columns.values())
             nulls = [each.is_null() for each in slices] if all(each.null_count for each in slices) else []
-            yield _rows(task, list(map(_values, slices)), reduce(pc.and_, nulls).to_pylist() if nulls else None)
+            yield _rows(task, list(map(plain_values, slices)), reduce(pc.and_, nulls).to_pylist() if nulls else None)
         del batch, fields  # their memory is free before the next ones are read
 
 
@@ -89,8 +90,8 @@ def _utc_type(data_type: pa.DataType) -> pa.DataType:
     return data_type
 
 
-def _values(column: pa.Array) -> list[Any]:
-    """Return the values of a column as Python objects that JSON holds."""
+def plain_values(column: pa.Array) -> list[Any]:
+    """Return the values of a column as Python objects that JSON holds; maps, which Arrow has as pairs, are dicts."""
     values = python_values(column)
     return [_without_pairs(value, column.type) for value in values] if _has_map(column.type) else values
 
@@ -131,17 +132,19 @@ def pandas_input_rows(batches: Iterator[Any], task: Predict, time_zone: str) -> 
 
 
 def _pandas_values(column: pd.Series, time_zone: str) -> list[Any]:
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind == "m":
+        raise _type_error(_INTERVAL)
     if isinstance(column.dtype, np.dtype) and column.dtype.kind == "M":
         there = column.dt.tz_localize(time_zone, ambiguous=np.ones(len(column), bool), nonexistent="shift_forward")
         moments = there.dt.tz_convert("UTC")
         return [None if moment is pd.NaT else moment.to_pydatetime() for moment in moments]
     if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
-        return [_plain(cell) for cell in column]
+        return [_plain(cell, time_zone) for cell in column]
     values: list[Any] = column.tolist()
     return values
 
 
-def _plain(cell: Any) -> Any:  # noqa: ANN401 -- whatever Spark makes of a cell
+def _plain(cell: Any, time_zone: str) -> Any:  # noqa: ANN401 -- whatever Spark makes of a cell
     """Return a cell of pandas as Python objects that JSON holds; raises `InputTypeError` where there are none."""
     if cell is None or cell is pd.NA or cell is pd.NaT:
         return None
@@ -150,16 +153,19 @@ def _plain(cell: Any) -> Any:  # noqa: ANN401 -- whatever Spark makes of a cell
     if hasattr(cell, "asDict"):  # a Row
         cell = cell.asDict()
     if isinstance(cell, (list, tuple)):
-        return [_plain(part) for part in cell]
+        return [_plain(part, time_zone) for part in cell]
     if isinstance(cell, dict):
-        return {key: _plain(part) for key, part in cell.items()}
+        if other := {type(key).__name__ for key in cell if not isinstance(key, str)}:
+            raise _type_error(f"a map with keys of {min(other)}")
+        return {key: _plain(part, time_zone) for key, part in cell.items()}
     if isinstance(cell, np.generic):
         return cell.item()
-    if isinstance(cell, pd.Timestamp):
-        return cell.to_pydatetime()
+    if isinstance(cell, pd.Timestamp):  # as a column of times, without its zone
+        there = cell.tz_localize(time_zone, ambiguous=True, nonexistent="shift_forward") if cell.tz is None else cell
+        return there.tz_convert("UTC").to_pydatetime()
     if isinstance(cell, (str, bool, int, float, bytes, bytearray, date)) or type(cell).__name__ == "Decimal":
         return cell
-    raise _type_error(type(cell).__name__)
+    raise _type_error(_INTERVAL if isinstance(cell, timedelta) else type(cell).__name__)
 
 
 def _rows(task: Predict, columns: Sequence[list[Any]], nulls: Sequence[bool] | None) -> list[bytes | None]:

@@ -1,6 +1,7 @@
 """Arguments of several columns, read alike from Arrow and from pandas."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyspark.sql import Row
 
 from spark_llm.ai.arguments import Arguments
 from spark_llm.ai.catalog import Parameter
@@ -57,6 +59,28 @@ def test_a_missing_argument_has_its_default(as_batch: Any) -> None:  # noqa: ANN
     assert [("a", ["x"], 50), ("b", ["y"], 50)] == read(as_batch([["a", "b"], [["x"], ["y"]]]))
     assert [("a", ["x"], None)] == read(as_batch([["a"], [["x"]], [None]]))
     assert [("a",)] == read(as_batch([["a"]])[0], parameters=ALL[:1])  # Spark hands one column over as it is
+
+
+def test_a_struct_is_a_dict_of_python_values() -> None:
+    """Arrow's maps are dicts; pandas has arrays, rows and times of its own, and floats for numbers beside a null."""
+    noon = datetime(2024, 2, 29, 12)  # noqa: DTZ001 -- as Spark gives it to pandas
+    columns = {
+        "n": pa.array([1, None]),
+        "share": pa.array([0.5, None]),
+        "list": pa.array([[1, 2], None]),
+        "map": pa.array([[("k", ["a"])], None], pa.map_(pa.string(), pa.list_(pa.string()))),
+        "pair": pa.array([{"a": 1, "times": [noon]}, None]),
+        "t": pa.array(["a", "b"]),
+    }
+    first = {"n": 1, "share": 0.5, "list": [1, 2], "map": {"k": ["a"]}, "pair": {"a": 1, "times": [noon]}, "t": "a"}
+    rows = [(first,), ({**dict.fromkeys(first), "t": "b"},)]
+    as_arrow = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+    as_pandas = pd.DataFrame({name: array.to_pandas() for name, array in columns.items()})
+    as_pandas["map"] = [{"k": np.array(["a"], dtype=object)}, None]
+    as_pandas["pair"] = [Row(a=np.int32(1), times=np.array([pd.Timestamp(noon), pd.NaT])[:1]), None]
+
+    for batch in (as_arrow, as_pandas):
+        assert repr(rows) == repr(read(batch, parameters=(Parameter("content", "content"),)))
 
 
 @pytest.mark.parametrize("as_batch", [arrow, pandas])

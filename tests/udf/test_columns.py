@@ -19,7 +19,7 @@ from pyspark.sql.types import StructType
 from spark_llm import schemas
 from spark_llm.errors import KINDS, InputTypeError
 from spark_llm.protocol.values import Result, RowError, ToolCall, Usage
-from spark_llm.udf.columns import arrow_rows, pandas_rows, to_arrow, to_pandas
+from spark_llm.udf.columns import arrow_rows, columns_to_pandas, pandas_rows, to_arrow, to_pandas
 from spark_llm.udf.slices import SLICE_ROWS
 from tests.support.strategies import usages
 
@@ -422,3 +422,13 @@ def test_a_row_can_be_written_as_json() -> None:
     row = to_arrow([Result(text="a", latency_ms=12.5)], arrow_schema(schemas.CHAT)).to_pylist()[0]
 
     assert math.isclose(12.5, json.loads(json.dumps(row))["latency_ms"])
+
+
+def test_nan_of_a_prediction_is_no_null_of_pandas() -> None:
+    """Also where Arrow takes a float's NaN for a missing value: inside a list, a map or a struct."""
+    value = {"a": [math.nan, None, 0.5], "b": math.nan}
+    kind = pa.struct([("a", pa.list_(pa.float64())), ("b", pa.float32())])
+    series = columns_to_pandas([[Result(prediction=value), None]], {"c": ["prediction"]})["c"]
+    found = pa.Array.from_pandas(series, type=pa.struct([("prediction", kind)])).to_pylist()
+
+    assert repr([{"prediction": value}, None]) == repr(found)

@@ -199,6 +199,17 @@ def test_pandas_times_are_of_the_sessions_zone() -> None:
     assert expected == read_pandas(batch, zone="America/New_York")
 
 
+def test_pandas_times_inside_arrays_structs_and_maps_are_of_the_sessions_zone() -> None:
+    """As a column's are, and so is a time that still has its zone."""
+    there, repeated = pd.Timestamp("2024-07-01T12:00:00.25"), pd.Timestamp("2024-11-03T01:30:00")
+    cells = [{"k": [there, pd.NaT]}, np.array([repeated], dtype=object), Row(at=there.tz_localize("Asia/Tokyo"))]
+    summer, autumn, tokyo = "2024-07-01T16:00:00.250000Z", "2024-11-03T05:30:00Z", "2024-07-01T03:00:00.250000Z"
+
+    assert [{"k": [summer, None]}, [autumn], {"at": tokyo}] == read_pandas(
+        pd.Series(cells, dtype=object), "instances", "America/New_York"
+    )
+
+
 def test_pandas_rows_of_nothing_but_nulls_are_null() -> None:
     """NaN stands for a null there, so it counts as one."""
     batch = pd.DataFrame({"x": [1.0, math.nan, math.nan], "y": pd.Series(["a", "b", None], dtype=object)})
@@ -208,7 +219,17 @@ def test_pandas_rows_of_nothing_but_nulls_are_null() -> None:
     assert [[True], None] == read_pandas(pd.Series([True, None], dtype=object))
 
 
-def test_a_pandas_cell_that_json_cannot_hold_is_named() -> None:
-    """Its type is in the message."""
-    with pytest.raises(InputTypeError, match=r"^predict_udf was called on timedelta, "):
-        read_pandas(pd.Series([pd.Timedelta(1).to_pytimedelta()], dtype=object))
+@pytest.mark.parametrize(
+    ("column", "name"),
+    [
+        (pd.Series([pd.Timedelta(1, "D"), None]), "interval day to second"),
+        (pd.Series([np.array([pd.Timedelta(1, "D")], dtype="timedelta64[us]")]), "interval day to second"),
+        (pd.Series([{1: "a"}]), "a map with keys of int"),
+        (pd.Series([np.array([{date(2024, 2, 29): "a"}])]), "a map with keys of date"),
+        (pd.Series([1j], dtype=object), "complex"),
+    ],
+)
+def test_a_pandas_cell_that_json_cannot_hold_is_named(column: "pd.Series[Any]", name: str) -> None:
+    """Its type is in the message, as far as pandas tells it."""
+    with pytest.raises(InputTypeError, match=rf"^predict_udf was called on {name}, .* Hint: cast it"):
+        read_pandas(pd.DataFrame({"x": column, "y": 1}))

@@ -90,11 +90,11 @@ def rows_of(sql: SparkSession, query: str) -> list[tuple[Any, ...]]:
         ("ai_filter(t, 'somebody came')", True, "boolean"),
         ("ai_filter(to_json(struct(t, 1 AS n)), '{t} at {n}')", True, "boolean"),
         ("llm_filter(struct(t, 1 AS n), '{t} at {n}').parsed", True, "boolean"),
-        ("ai_score(t, 'how short it is', most => 8)", 7.0, "double"),
+        ("ai_score(t, 'how short it is', 0, 8)", 7.0, "double"),
         ("ai_similarity(t, 'Jo came')", 1.0, "float"),
         ("ai_query('mine', t)", "1: Jo came", "string"),
         ("try_ai_query('mine', t)", "1: Jo came", "string"),
-        (f"ai_query('mine', t, files => unhex('{image('PNG').hex()}'))", "1: Jo came", "string"),
+        (f"ai_query('mine', t, unhex('{image('PNG').hex()}'))", "1: Jo came", "string"),
     ],
 )
 def test_every_function_gives_its_documented_type(
@@ -109,7 +109,12 @@ def test_every_function_gives_its_documented_type(
 
 
 def test_arguments_have_names_and_defaults(sql: SparkSession, endpoints: LocalEndpoints) -> None:
-    """`max_words` is 50 by default, and 0 sets no limit."""
+    """`max_words` is 50 by default, and 0 sets no limit; a name passes over the arguments before it."""
+    files = f"files => unhex('{image('PNG').hex()}')"
+    named = f"SELECT ai_score('Jo came', 'how short it is', most => 8), ai_query('mine', 'Jo came', {files})"
+    assert [(7.0, "1: Jo came")] == rows_of(sql, named)
+
+    endpoints.reset()
     rows_of(
         sql,
         """SELECT ai_summarize('a'), ai_summarize('b', max_words => 7), ai_summarize(max_words => 0, content => 'c'),

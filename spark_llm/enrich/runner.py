@@ -108,7 +108,9 @@ class Job:
                 if ledger is not None:
                     ledger.append_runs(each.run for each in abandoned)
                 elif staging.has_ledger():
-                    check_none_out(Ledger(spark, ledger_table(spark, target), None))
+                    check_none_out(
+                        Ledger(spark, ledger_table(spark, target), None), {each.name for each in plan.filled}
+                    )
                 recovered = recover(abandoned, merger, tables.target, target)
                 if recovered:
                     tables = Tables(source.read(), target.read_existing(), plan)

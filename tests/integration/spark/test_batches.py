@@ -116,6 +116,26 @@ def test_a_run_that_only_submits_is_continued_by_the_next(
 
 @pytest.mark.slow
 @pytest.mark.one_kind
+def test_a_column_that_leaves_the_job_keeps_its_batch(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Place
+) -> None:
+    """A job of the other columns goes on, with batches or without; put back, the column gets the answers."""
+    target, chat, other = place("target"), chat_udf(asked(endpoints)), chat_udf(asked(endpoints), system="Again.")
+    one, both = {"one": chat("text")}, {"one": chat("text"), "two": other("text")}
+    endpoints.batches = Batches(stall_after={0: 0, 1: 0})
+    assert 2 == filled(texts(spark, 5), target, both, Batch(poll_s=0.05, wait_s=0)).out_batches
+    endpoints.release_batches()
+    assert 5 == filled(texts(spark, 5), target, one).answered
+
+    assert 3 == enrich_table(spark, texts(spark, 8), target, "id", one, progress=False).answered
+    with pytest.raises(ConfigError, match="1 batch is with the provider"):
+        enrich_table(spark, texts(spark, 8), target, "id", both, progress=False)
+    assert 8 == filled(texts(spark, 8), target, both).answered
+    assert ({1}, []) == (set(endpoints.answered.values()), endpoints.files)
+
+
+@pytest.mark.slow
+@pytest.mark.one_kind
 def test_what_may_pass_goes_into_the_next_batch(spark: SparkSession, endpoints: LocalEndpoints, place: Place) -> None:
     """So do the rows of an expired batch, of one refused for a line, of one that found no room, and odd answers."""
     target = place("target")

@@ -36,9 +36,14 @@ class NextTry:
         return Result(error=_WAITS)
 
     def plus(self, result: Result) -> Result:
-        """Return the result of a single request that took the place of the next batch, with the cost of all tries."""
+        """Return the result of a single request that took the place of the next batch, with the cost of all tries.
+
+        Its tier is that of the single request, which may be none: it has most of the tokens, and is not at half price.
+        """
+        single = result.usage
         if self.usage is not None:
-            result.usage = self.usage if result.usage is None else result.usage.plus(self.usage)
+            both = single and single.plus(self.usage)._replace(service_tier=single.service_tier)
+            result.usage = both or self.usage
         result.attempts += self.tries
         result.requests += self.tries
         return result

@@ -111,7 +111,7 @@ class Job:
                 if ledger is not None and self.batch is not None:
                     ledger.append_runs(each.run for each in abandoned)
                 elif ledger is not None:
-                    check_none_out(ledger)
+                    check_none_out(ledger, {each.name for each in plan.filled})
                 recovered = recover(abandoned, merger, tables.target, target)
                 if recovered:
                     tables = Tables(source.read(), target.read_existing(), plan)

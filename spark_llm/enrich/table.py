@@ -126,8 +126,8 @@ class Table:
 
     def check_merge(self) -> None:
         """Raise `ConfigError` where Spark cannot merge into it; it would say so only after all was paid for."""
-        statement = f"MERGE INTO {self.name} USING (SELECT 1 AS one) ON one = 2 WHEN MATCHED THEN DELETE"
-        plan = self._spark.sql(f"EXPLAIN {statement}").collect()[0][0]
+        rows = "(SELECT 1 AS one) AS spark_llm ON spark_llm.one = 2"  # the target may have a column `one`
+        plan = self._spark.sql(f"EXPLAIN MERGE INTO {self.name} USING {rows} WHEN MATCHED THEN DELETE").collect()[0][0]
         heading, _, reason = plan.partition("Error occurred during query planning:")
         if reason and not heading.strip():
             raise ConfigError(

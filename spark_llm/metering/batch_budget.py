@@ -10,6 +10,15 @@ from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import PerRow
 from spark_llm.metering.forecast import MARGIN, affordable_rows
 
+_NO_LIMIT = "cannot be kept, because the length of an answer has no limit"
+
+
+def next_step(limit: str) -> str:
+    """Return what helps where `BatchBudget.affordable` names this limit."""
+    if limit.endswith(_NO_LIMIT):
+        return "set max_tokens or max_completion_tokens, or limit the rows instead: Budget(rows=…)."
+    return "run it again with a larger one: answered rows are not sent again."
+
 
 @dataclass
 class BatchBudget:
@@ -59,7 +68,7 @@ class BatchBudget:
             if total is None:
                 continue
             if each is None:
-                return 0, f"{total:,.10g} {name} cannot be kept, because the length of an answer has no limit"
+                return 0, f"{total:,.10g} {name} {_NO_LIMIT}"
             if (allowed := affordable_rows(total - spent, each)) < found:
                 found, limit = allowed, f"{total:,.10g} {name} would be exceeded"
         return int(found), limit

@@ -60,7 +60,8 @@ def check_number(
     """
     if is_number(value) and minimum <= value <= maximum and not (exclusive_minimum and value == minimum):
         return value
-    bounds = f"above {minimum:g}, up to {maximum:g}" if exclusive_minimum else f"from {minimum:g} to {maximum:g}"
+    low, high = f"{minimum:,.10g}", f"{maximum:,.10g}"
+    bounds = f"above {low}, up to {high}" if exclusive_minimum else f"from {low} to {high}"
     raise _error(name, value, f"number{_of(unit)} {bounds}", owner, hint)
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,6 +135,18 @@ def test_a_single_request_adds_to_what_the_batches_cost() -> None:
     state = waiting(TYPED, [said("{}", 5)])
     result = state.plus(settled(TYPED, [said('{"mood": "fine"}', 7)]))
     assert (12, 2, 2) == (result.usage and result.usage.total_tokens, result.attempts, result.requests)
+
+
+@pytest.mark.parametrize("tier", [None, "default"])
+def test_a_row_that_a_single_request_answered_has_that_ones_tier(tier: str | None) -> None:
+    """So its cost is not halved, also where the server names no tier. Without an answer of its own that is "batch"."""
+    single = settled(TYPED, [said('{"mood": "fine"}', 7)])
+    assert single.usage is not None
+    single.usage = single.usage._replace(service_tier=tier)
+    result = waiting(TYPED, [said("{}", 5)]).plus(single)
+    assert (12, tier) == (result.usage and result.usage.total_tokens, result.usage and result.usage.service_tier)
+    unanswered = waiting(TYPED, [said("{}", 5)]).plus(Result()).usage
+    assert (5, "batch") == (unanswered and unanswered.total_tokens, unanswered and unanswered.service_tier)
 
 
 REPLIES = st.lists(

@@ -228,7 +228,7 @@ def test_every_ai_function_is_a_task() -> None:
         ({**JOB, "budget": {"rows": 0}}, "[budget]: Budget(rows=0) is not a whole number of rows"),
         ({**JOB, "batch": True}, "job.toml [batch]: batch is not a table. Hint: write it as [batch], with keys below"),
         ({**JOB, "batch": {"wait": 5}}, "[batch]: unknown key 'wait'. Hint: did you mean 'wait_s'?"),
-        ({**JOB, "batch": {"poll_s": 0}}, "[batch]: Batch(poll_s=0) is not a number of seconds above 0, up to 3600"),
+        ({**JOB, "batch": {"poll_s": 0}}, "[batch]: Batch(poll_s=0) is not a number of seconds above 0, up to 3,600"),
         ({**JOB, "batch": {"then": "later"}}, "[batch]: Batch(then='later') is neither 'batch' nor 'now'. Hint: "),
         ({**JOB, "budget": {"usd": 5}}, "[prices]: Budget(usd=5) needs prices. Hint: "),
         ({**JOB, "prices": {"sumary": 1}}, "[prices]: prices= names 'sumary', which is not a column. Hint: "),

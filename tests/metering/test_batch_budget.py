@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.metering.batch_budget import BatchBudget
+from spark_llm.metering.batch_budget import BatchBudget, next_step
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import PerRow
 
@@ -39,6 +39,14 @@ def test_a_cost_without_a_limit_sends_nothing() -> None:
     """No estimate can be kept where the length of an answer has no limit."""
     allowed, limit = BatchBudget(Budget(tokens=100), PerRow()).affordable(5)
     assert (0, True) == (allowed, "has no limit" in str(limit))
+
+
+def test_the_next_step_fits_the_limit() -> None:
+    """A larger budget helps where a limit would be exceeded, and not where no estimate can be kept."""
+    for row, step in ((PerRow(), "set max_tokens"), (PerRow(5.0), "run it again with a larger one")):
+        budget = BatchBudget(Budget(tokens=4), row)
+        _, limit = budget.affordable(5)
+        assert next_step(str(limit)).startswith(step)
 
 
 @given(

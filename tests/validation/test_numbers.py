@@ -77,6 +77,11 @@ WITHIN = "set x within that range, or leave it out."
         ),
         (
             check_number,
+            {"value": -1, "minimum": 0.0, "maximum": 31_622_400.0},
+            f"x=-1 is not a number from 0 to 31,622,400. Hint: {WITHIN}",
+        ),
+        (
+            check_number,
             {"value": math.nan, "minimum": 0, "maximum": 1e15, "exclusive_minimum": True, "unit": "US dollars"},
             f"x=nan is not a number of US dollars above 0, up to 1e+15. Hint: {WITHIN}",
         ),

@@ -13,7 +13,7 @@ killed at any moment leaves a ledger in which no event is cut in two:
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
@@ -205,9 +205,9 @@ class Ledger:
         return self._spark.table(self._table.name) if self._exists else None
 
 
-def check_none_out(ledger: Ledger) -> None:
-    """Raise `ConfigError` where batches are out: their rows would be asked, and paid for, once more."""
-    if out := [file for file in ledger.files().values() if not file.ended]:
+def check_none_out(ledger: Ledger, columns: Container[str]) -> None:
+    """Raise `ConfigError` where batches of these columns are out: rows would be asked, and paid for, once more."""
+    if out := [file for file in ledger.files().values() if not file.ended and file.column in columns]:
         raise ConfigError(
             f"{len(out)} batch{'es are' if len(out) != 1 else ' is'} with the provider, and batch= is not given.",
             "collect their answers with the same job and batch=Batch(), or cancel them: spark-llm batches JOB.toml"

@@ -30,7 +30,7 @@ from spark_llm.enrich.spark_errors import worker_errors
 from spark_llm.enrich.staging import Staging
 from spark_llm.enrich.work_table import WorkTable
 from spark_llm.errors import HINT, JobFailedError
-from spark_llm.metering.batch_budget import BatchBudget
+from spark_llm.metering.batch_budget import BatchBudget, next_step
 from spark_llm.metering.chunking import FATAL_KINDS, ChunkPlanner, rows_left
 from spark_llm.metering.prices import Price, total_cost
 from spark_llm.metering.tally import Tally
@@ -173,9 +173,7 @@ class BatchRun:
 
     def _stop_at(self, limit: str) -> None:
         if not self._batches.open:
-            self._stopped = (
-                f"the budget of {limit}: {rows_left(self._left)}.{HINT}run it again with a larger one: {_AGAIN}"
-            )
+            self._stopped = f"the budget of {limit}: {rows_left(self._left)}.{HINT}{next_step(limit)}"
 
     # What comes back.
 

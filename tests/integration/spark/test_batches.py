@@ -117,22 +117,6 @@ def test_a_run_that_only_submits_is_continued_by_the_next(
 
 @pytest.mark.slow
 @pytest.mark.one_kind
-def test_batches_of_a_column_that_left_the_job_are_named(
-    spark: SparkSession, endpoints: LocalEndpoints, place: Place
-) -> None:
-    """The job goes on without them, and a later one that fills the column collects them."""
-    target, ask = place("target"), chat_udf(asked(endpoints))("text")
-    endpoints.batches = Batches(stall_after={0: 0})
-    filled(texts(spark, 20), target, {"old": ask}, Batch(poll_s=0.05, wait_s=0))
-    other = filled(texts(spark, 20), target, {"new": chat_udf(asked(endpoints), max_tokens=7)("text")})
-
-    assert (18, 0, ("1 batch of 'old'",)) == (other.answered, other.out, tuple(note[:16] for note in other.notes))
-    endpoints.release_batches()
-    assert (18, ()) == ((last := filled(texts(spark, 20), target, {"old": ask})).answered, last.notes)
-
-
-@pytest.mark.slow
-@pytest.mark.one_kind
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])  # it leaves everything, or only what the next run needs
 def test_a_request_is_billed_to_one_row_after_runs_that_died(
     error: type[BaseException], spark: SparkSession, endpoints: LocalEndpoints, place: Place
@@ -152,6 +136,27 @@ def test_a_request_is_billed_to_one_row_after_runs_that_died(
     assert (endpoints.stats.total_tokens, endpoints.stats.requests) == (found["tokens"], found["attempts"])
     assert (18, {1}) == (len(endpoints.answered), set(endpoints.answered.values()))
     assert (18, 9, 27) == (report.asked, report.requests, spark.table(target).where("answer.text = text").count())
+
+
+@pytest.mark.slow
+@pytest.mark.one_kind
+def test_a_column_that_leaves_the_job_keeps_its_batch(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Place
+) -> None:
+    """A job of the other columns goes on, with batches or without; put back, the column gets the answers."""
+    target, chat, other = place("target"), chat_udf(asked(endpoints)), chat_udf(asked(endpoints), system="Again.")
+    one, both = {"one": chat("text")}, {"one": chat("text"), "two": other("text")}
+    endpoints.batches = Batches(stall_after={0: 0, 1: 0})
+    assert 2 == filled(texts(spark, 5), target, both, Batch(poll_s=0.05, wait_s=0)).out_batches
+    endpoints.release_batches()
+    left = filled(texts(spark, 5), target, one)
+    assert (5, ["1 batch of 'two'"]) == (left.answered, [note[:16] for note in left.notes])
+
+    assert 3 == enrich_table(spark, texts(spark, 8), target, "id", one, progress=False).answered
+    with pytest.raises(ConfigError, match="1 batch is with the provider"):
+        enrich_table(spark, texts(spark, 8), target, "id", both, progress=False)
+    assert 8 == filled(texts(spark, 8), target, both).answered
+    assert ({1}, []) == (set(endpoints.answered.values()), endpoints.files)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from spark_llm import ConfigError, InputTypeError, Policy, chat_udf
 from spark_llm.enrich.api import enrich_table
+from spark_llm.enrich.table import Table
 from spark_llm.functions import ai_gen
 from spark_llm.metering.budget import Budget
 from spark_llm.serving import LocalEndpoints
@@ -128,3 +129,10 @@ def test_arguments_that_do_not_fit_are_an_error_before_the_first_request(
         assert words in message, what
         assert "Hint: " in message, what
     assert 0 == endpoints.stats.requests
+
+
+@pytest.mark.one_kind
+def test_no_column_name_hides_that_a_table_has_merge(spark: SparkSession, place: Callable[[str], str]) -> None:
+    """The statement that looks for MERGE has names of its own, which a table may have too."""
+    spark.sql(f"CREATE TABLE {place('t')} (id BIGINT, one STRING, spark_llm STRUCT<one: INT>, `1` INT) USING delta")
+    Table.named(spark, "target=", place("t")).check_merge()

@@ -18,6 +18,7 @@ from pyspark.sql.types import ArrayType, DoubleType, FloatType, StructField, Str
 
 from spark_llm.ai.vectors import Vectors
 from spark_llm.errors import ConfigError
+from spark_llm.protocol.identifiers import quoted
 from spark_llm.schemas import ERROR
 from spark_llm.udf.parallelism import default_parallelism
 from spark_llm.udf.spark_types import arrow_type
@@ -79,18 +80,20 @@ def nearest(
     )
     numbers = F.array(*map(F.lit, _part_numbers(queries.sparkSession, count)))
     asked = queries.select(
-        F.element_at(numbers, F.expr(f"cast(pmod(xxhash64(`{query_vector}`), {count}) AS int) + 1")).alias("part"),
+        F.element_at(numbers, F.expr(f"cast(pmod(xxhash64({quoted(query_vector)}), {count}) AS int) + 1")).alias(
+            "part"
+        ),
         F.expr("false").alias("in_corpus"),
-        F.col(f"`{query_vector}`").cast("array<float>").alias("vector"),
+        F.col(quoted(query_vector)).cast("array<float>").alias("vector"),
         F.struct("*").alias("query"),
         F.lit(None).cast(StructType([corpus.schema[name] for name in others])).alias("item"),
     )
     searched = corpus.select(
         F.explode(numbers).alias("part"),
         F.expr("true").alias("in_corpus"),
-        F.col(f"`{corpus_vector}`").cast("array<float>").alias("vector"),
+        F.col(quoted(corpus_vector)).cast("array<float>").alias("vector"),
         F.lit(None).cast(queries.schema).alias("query"),
-        F.struct(*(f"`{name}`" for name in others)).alias("item"),
+        F.struct(*map(quoted, others)).alias("item"),
     )
     both = asked.unionByName(searched).repartition(count, "part").sortWithinPartitions("part", "in_corpus")
     return both.mapInArrow(_Search(k, schema), schema).select("query.*", _NEAREST, _ERROR)

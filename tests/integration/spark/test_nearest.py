@@ -77,11 +77,12 @@ def test_both_sides_are_asked_once(spark: SparkSession, endpoints: LocalEndpoint
         )
         return texts.withColumn("embedding", embed("text")["embedding"])
 
-    found = nearest(embedded(20), embedded(50).withColumnRenamed("embedding", "v"), 1, corpus_vector="v").collect()
+    corpus = embedded(50).withColumnRenamed("embedding", "a `vector`.").withColumnRenamed("m", "a `map`.")
+    found = nearest(embedded(20), corpus, 1, corpus_vector="a `vector`.").collect()
 
     assert 70 == endpoints.stats.rows_answered
     assert [row["text"] for row in found] == [row["nearest"][0]["text"] for row in found]
-    assert all({row["id"]} == set(row["nearest"][0]["m"]) for row in found)
+    assert all({row["id"]} == set(row["nearest"][0]["a `map`."]) for row in found)
     assert all(abs(row["nearest"][0]["similarity"] - 1) < 1e-6 for row in found)
 
 

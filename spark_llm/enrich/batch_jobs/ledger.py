@@ -162,10 +162,10 @@ class Ledger:
             .agg(F.expr(ordered).alias("replies"), F.min("column").alias("sender"))
         )
 
-    def has_replies(self) -> bool:
-        """Return whether there are replies."""
+    def has_replies(self, beside: Iterable[str] = ()) -> bool:
+        """Return whether there are replies; those that fill the columns `beside` do not count."""
         rows = self._rows()
-        return rows is not None and not rows.where("kind = 'reply'").isEmpty()
+        return rows is not None and not rows.where("kind = 'reply'").where(~F.col("column").isin(*beside)).isEmpty()
 
     def events(self, kind: str, keys: Sequence[str]) -> DataFrame:
         """Return the events of a kind that are about these files; there is a ledger."""
@@ -175,13 +175,17 @@ class Ledger:
         """Return the digests of the requests in these files; None where there are none."""
         return self.events("line", keys).select(_digest().alias("digest")).distinct() if keys else None
 
-    def prune(self, open_keys: Sequence[str], digests: DataFrame) -> None:
-        """Keep only what the next run needs: files whose batches have not ended, and the replies to these digests."""
+    def prune(self, open_keys: Sequence[str], digests: DataFrame, columns: Iterable[str]) -> None:
+        """Keep only what a later run needs: files whose batches have not ended, and replies.
+
+        Of the replies that fill these `columns`, those to these digests; the others all.
+        """
         rows = self._rows()
         if rows is None:
             return
-        wanted = rows.where("kind = 'reply'").withColumn("digest", _digest())
-        kept = wanted.join(digests, "digest", "left_semi").select(*SCHEMA.names)
+        replies, is_ours = rows.where("kind = 'reply'"), F.col("column").isin(*columns)
+        wanted = replies.where(is_ours).withColumn("digest", _digest())
+        kept = wanted.join(digests, "digest", "left_semi").select(*SCHEMA.names).unionByName(replies.where(~is_ours))
         if open_keys:
             kept = kept.unionByName(rows.where(f"kind IN ('line', 'created') AND key IN ({_sql_list(open_keys)})"))
         self._overwrite(kept)

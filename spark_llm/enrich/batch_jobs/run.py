@@ -264,8 +264,8 @@ class BatchRun:
         self._batches.remove_collected()
         self._batches.sweep({self.staging.run, *self.ledger.runs()})
         unfinished, out = self._batches.unfinished, self._rows_out(self._batches.open_keys)
-        if unfinished or (self._left and self.ledger.has_replies()):
-            self.ledger.prune([file.key for file in unfinished], all_digests(self._rows, self.plan))
+        if unfinished or self.ledger.has_replies(beside=() if self._left else self._specs):
+            self.ledger.prune([file.key for file in unfinished], all_digests(self._rows, self.plan), self._specs)
         else:
             self.ledger.clear()
         stopped = self._stopped or self.chunks.stopped

@@ -161,6 +161,27 @@ def test_a_column_that_leaves_the_job_keeps_its_batch(
 
 @pytest.mark.slow
 @pytest.mark.one_kind
+def test_replies_of_a_column_that_left_the_job_are_kept(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Place
+) -> None:
+    """They were paid for, and a run failed before it merged them; put back, the column gets them."""
+
+    def fail() -> None:
+        raise OSError
+
+    target, chat, other = place("target"), chat_udf(asked(endpoints)), chat_udf(asked(endpoints), system="Again.")
+    one, both = {"one": chat("text")}, {"one": chat("text"), "two": other("text")}
+    with at("the rows with replies are settled", fail), pytest.raises(OSError):
+        filled(texts(spark, 5), target, both)
+    assert 5 == filled(texts(spark, 5), target, one).answered
+
+    report = filled(texts(spark, 5), target, both)
+    assert (5, 0, {1}) == (report.answered, report.left, set(endpoints.answered.values()))
+    assert endpoints.stats.total_tokens == sums(spark, target, "one")["tokens"] + sums(spark, target, "two")["tokens"]
+
+
+@pytest.mark.slow
+@pytest.mark.one_kind
 def test_what_may_pass_goes_into_the_next_batch(spark: SparkSession, endpoints: LocalEndpoints, place: Place) -> None:
     """So do the rows of an expired batch, of one refused for a line, of one that found no room, and odd answers."""
     target = place("target")

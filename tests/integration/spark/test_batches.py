@@ -167,11 +167,11 @@ def test_replies_of_a_column_that_left_the_job_are_kept(
     """They were paid for, and a run failed before it merged them; put back, the column gets them."""
 
     def fail() -> None:
-        raise OSError
+        raise OSError("the test ends it")
 
     target, chat, other = place("target"), chat_udf(asked(endpoints)), chat_udf(asked(endpoints), system="Again.")
     one, both = {"one": chat("text")}, {"one": chat("text"), "two": other("text")}
-    with at("the rows with replies are settled", fail), pytest.raises(OSError):
+    with at("the rows with replies are settled", fail), pytest.raises(OSError, match="the test ends it"):
         filled(texts(spark, 5), target, both)
     assert 5 == filled(texts(spark, 5), target, one).answered
 

@@ -89,7 +89,7 @@ class SparkEnvironment:
     def _packages(self) -> list[str]:
         spark = "connect" if self.connect else "spark"
         return [
-            *("-e", f"{ROOT}[{spark},databricks,otel]", f"pyspark=={self.pyspark}"),
+            *("-e", f"{ROOT}[{spark},databricks,otel,split]", f"pyspark=={self.pyspark}"),
             *_TOOLS,
             *([] if self.java is None else [self.java]),
         ]

@@ -16,15 +16,14 @@ from benchmarks.support.session import Bench, bench
 from spark_llm.functions import nearest
 
 CORES, NUMBERS, K = 2, 384, 10
-FULL = {"cross": (1_000, 20_000), "own": (100, 10_000), "alone": (10_000, 100_000), "rounds": (3, 0)}
-SHORT = {"cross": (10, 200), "own": (10, 100), "alone": (20, 300), "rounds": (1, 0)}
+FULL = {"cross": (1_000, 20_000), "own": (100, 10_000), "alone": (10_000, 100_000)}
+SHORT = {"cross": (10, 200), "own": (10, 100), "alone": (20, 300)}
 SIMILARITY = "vector_cosine_similarity(q, c)"
 
 
 def measure(*, short: bool) -> list[Figure]:
     """Search random vectors of 384 floats for the 10 nearest, in turn with the baselines; then many, alone."""
-    size = SHORT if short else FULL
-    rounds = size["rounds"][0]
+    size, rounds = (SHORT, 1) if short else (FULL, 3)
     with tempfile.TemporaryDirectory() as folder, bench(CORES, {"spark.driver.memory": "4g"}) as spark:
 
         def times(search: Callable[[DataFrame, DataFrame], DataFrame], pair: tuple[int, int]) -> list[float]:

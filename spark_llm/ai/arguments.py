@@ -16,6 +16,7 @@ import pyarrow as pa
 from spark_llm.ai.catalog import PARAMETER_KINDS, Parameter, ParameterKind
 from spark_llm.errors import InputTypeError
 from spark_llm.udf.columns import is_prompt_type, prompt_from_cell
+from spark_llm.udf.conversations import lists_and_dicts
 from spark_llm.udf.input_rows import plain_values
 from spark_llm.udf.slices import arrow_slices, is_binary, is_list, pandas_slices, python_values
 from spark_llm.udf.spark_types import spark_name
@@ -84,7 +85,7 @@ class Arguments:
         """Return a pandas cell as a Python value of the parameter's kind."""
         type_error = partial(self._type_error, parameter)
         if parameter.kind == "content" and isinstance(cell, dict):
-            return _plain(cell)
+            return lists_and_dicts(cell, _plain)
         if parameter.kind in {"text", "content"}:
             return prompt_from_cell(cell, type_error, conversations=False)
         if cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
@@ -130,19 +131,13 @@ def _whole(column: pd.Series) -> pd.Series:
     return column.astype("Int64") if ((numbers % 1 == 0) & (numbers.abs() <= _MAX_WHOLE)).all() else column
 
 
-def _plain(cell: Any) -> Any:  # noqa: ANN401 -- whatever Spark makes of a cell
-    """Return a pandas cell with lists, dicts and values of Python's own, as Arrow has them."""
-    if isinstance(cell, (np.ndarray, np.generic)):
-        cell = cell.tolist()
-    if hasattr(cell, "asDict"):  # a Row
-        cell = cell.asDict()
-    if isinstance(cell, list):
-        return [_plain(part) for part in cell]
-    if isinstance(cell, dict):
-        return {name: _plain(part) for name, part in cell.items()}
-    if cell is pd.NA or cell is pd.NaT:
+def _plain(value: Any) -> Any:  # noqa: ANN401 -- whatever pandas has in a cell
+    """Return a value of Python's own, as Arrow gives it."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is pd.NA or value is pd.NaT:
         return None
-    return cell.to_pydatetime() if isinstance(cell, pd.Timestamp) else cell
+    return value.to_pydatetime() if isinstance(value, pd.Timestamp) else value
 
 
 def _is_of_kind(data_type: pa.DataType, kind: ParameterKind) -> bool:

@@ -85,10 +85,7 @@ class Function:
 
     def prompts(self, columns: Sequence[Sequence[Any]]) -> list[Item | RowError | None]:
         """Return each row's prompt, None for a row with a null argument, and an error for an invalid argument."""
-        return [
-            None if any(value is None for value in row) else self.make_prompt(*row)
-            for row in zip(*columns, strict=True)
-        ]
+        return [None if None in row else self.make_prompt(*row) for row in zip(*columns, strict=True)]
 
 
 def _gen(prompt: str) -> Item:

@@ -6,9 +6,9 @@ Without, they are instructions, and the content is the user's message.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from spark_llm.ai import prompts
 from spark_llm.errors import ConfigError
@@ -20,38 +20,23 @@ from spark_llm.protocol.values import Prompt, RowError
 
 Content = str | Mapping[str, Any]
 
-_MAX_CACHED = 100  # templates and ranges that stay in memory; a column may have many
+_MAX_CACHED = 100  # conditions and rubrics that stay in memory; a column may have many
 _MEETS = StructuredOutput("meets", Scalar("boolean"))
 
 
 def condition_prompt(content: Content, condition: str) -> Prompt | RowError | None:
     """Return the prompt that asks whether the content meets the condition; None for a null in a field that it names."""
-    return _judged(
-        content,
-        *("condition", condition),
-        lambda about: prompts.FILTER.format(condition=about),
-        prompts.FILTER_STATEMENT,
-        _MEETS,
-    )
+    return _judged(content, "condition", _condition(condition))
 
 
 def score_prompt(content: Content, rubric: str, least: float, most: float) -> Prompt | RowError | None:
     """Return the prompt that asks for a score of the content; None for a null in a field that the rubric names."""
-    if (error := score_error(least=least, most=most)) is not None:
-        return error
-    span = {"least": _plain(least), "most": _plain(most)}
-    return _judged(
-        content,
-        *("rubric", rubric),
-        lambda about: prompts.SCORE.format(rubric=about, **span),
-        prompts.SCORE_QUESTION.format(**span),
-        _score(least, most),
-    )
+    return _judged(content, "rubric", _rubric(rubric, least, most))
 
 
 def condition_error(condition: str) -> RowError | None:
     """Return the error of a condition that no row can be asked about."""
-    return _error_of(_template("condition", condition))
+    return _error_of(_condition(condition))
 
 
 def score_error(rubric: str | None = None, least: float | None = None, most: float | None = None) -> RowError | None:
@@ -68,20 +53,42 @@ def option_error(problem: str, hint: str) -> RowError:
     return RowError("invalid_request", None, f"{problem}. Hint: {hint}.", retryable=False)
 
 
-def _judged(  # noqa: PLR0917 -- what a judgement is made of
-    content: Content,
-    name: str,
-    source: str,
-    instructions: Callable[[str], str],
-    filled: str,
-    output: StructuredOutput,
-) -> Prompt | RowError | None:
-    template = _template(name, source)
+class _Judgement(NamedTuple):
+    """A condition or a rubric: its template, the instructions of each prompt, and the type of the answers."""
+
+    template: Template
+    instructions: str
+    output: StructuredOutput
+
+
+@lru_cache(_MAX_CACHED)
+def _condition(condition: str) -> _Judgement | RowError:
+    template = _template("condition", condition)
     if isinstance(template, RowError):
         return template
+    whole = prompts.FILTER.format(condition=template.pieces[0])
+    return _Judgement(template, prompts.FILTER_STATEMENT if template.fields else whole, _MEETS)
+
+
+@lru_cache(_MAX_CACHED)
+def _rubric(rubric: str, least: float, most: float) -> _Judgement | RowError:
+    if (error := score_error(least=least, most=most)) is not None:
+        return error
+    template = _template("rubric", rubric)
+    if isinstance(template, RowError):
+        return template
+    span = {"least": _plain(least), "most": _plain(most)}
+    whole = prompts.SCORE.format(rubric=template.pieces[0], **span)
+    output = StructuredOutput("score", Scalar("double", (("ge", span["least"]), ("le", span["most"]))))
+    return _Judgement(template, prompts.SCORE_QUESTION.format(**span) if template.fields else whole, output)
+
+
+def _judged(content: Content, name: str, judgement: _Judgement | RowError) -> Prompt | RowError | None:
+    if isinstance(judgement, RowError):
+        return judgement
+    template, instructions, output = judgement
     if not template.fields:
-        [about] = template.pieces
-        return Prompt(content if isinstance(content, str) else _json(content), instructions(about), output)
+        return Prompt(content if isinstance(content, str) else _json(content), instructions, output)
     values = _named_values(content)
     missing = [field for field in template.fields if field not in values]
     if missing:
@@ -91,10 +98,9 @@ def _judged(  # noqa: PLR0917 -- what a judgement is made of
             f"pass struct({', '.join(dict.fromkeys(template.fields))}) as the content; in SQL, to_json(struct(…))",
         )
     [text] = template.fill({field: [_text(values[field])] for field in template.fields})
-    return None if text is None else Prompt(text, filled, output)
+    return None if text is None else Prompt(text, instructions, output)
 
 
-@lru_cache(_MAX_CACHED)
 def _template(name: str, source: str) -> Template | RowError:
     if not source.strip():
         return option_error(f"{name} is empty", f"write the {name} as a sentence")
@@ -104,13 +110,8 @@ def _template(name: str, source: str) -> Template | RowError:
         return option_error(error.what.rstrip("."), error.hint.rstrip("."))
 
 
-def _error_of(template: Template | RowError) -> RowError | None:
-    return template if isinstance(template, RowError) else None
-
-
-@lru_cache(_MAX_CACHED)
-def _score(least: float, most: float) -> StructuredOutput:
-    return StructuredOutput("score", Scalar("double", (("ge", _plain(least)), ("le", _plain(most)))))
+def _error_of(found: object) -> RowError | None:
+    return found if isinstance(found, RowError) else None
 
 
 def _plain(number: float) -> float:

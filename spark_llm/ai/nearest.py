@@ -5,7 +5,7 @@ the corpus batch by batch: one product of matrices for each, of which the k best
 are evaluated once, and each query leaves in one row.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,7 @@ from pyspark.sql.types import ArrayType, DoubleType, FloatType, StructField, Str
 from spark_llm.ai.vectors import Vectors
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import quoted
+from spark_llm.protocol.values import RowError
 from spark_llm.schemas import ERROR
 from spark_llm.udf.parallelism import default_parallelism
 from spark_llm.udf.spark_types import arrow_type
@@ -67,17 +68,9 @@ def nearest(
     count = check_whole("parts", default_parallelism(queries.sparkSession) if parts is None else parts, 1, _MAX_PARTS)
     for name, frame, vector in (("query", queries, query_vector), ("corpus", corpus, corpus_vector)):
         _check_vector(f"{name}_vector", frame.schema, vector)
-    if taken := [each for each in (_NEAREST, _ERROR) if each in queries.columns]:
-        raise ConfigError(
-            f"The queries have a column {taken[0]!r}, which the result adds.", "rename it, as in withColumnRenamed()."
-        )
     others = [each for each in corpus.columns if each != corpus_vector]
-    if _SIMILARITY in others:
-        raise ConfigError("The corpus has a column 'similarity', which the result adds.", "rename it.")
-    item = StructType([StructField(_SIMILARITY, FloatType()), *(corpus.schema[name] for name in others)])
-    schema = StructType(
-        [StructField("query", queries.schema), StructField(_NEAREST, ArrayType(item)), StructField(_ERROR, ERROR)]
-    )
+    item = StructType([corpus.schema[name] for name in others])
+    schema = _result_schema(queries.schema, item)
     numbers = F.array(*map(F.lit, _part_numbers(queries.sparkSession, count)))
     asked = queries.select(
         F.element_at(numbers, F.expr(f"cast(pmod(xxhash64({quoted(query_vector)}), {count}) AS int) + 1")).alias(
@@ -86,7 +79,7 @@ def nearest(
         F.expr("false").alias("in_corpus"),
         F.col(quoted(query_vector)).cast("array<float>").alias("vector"),
         F.struct("*").alias("query"),
-        F.lit(None).cast(StructType([corpus.schema[name] for name in others])).alias("item"),
+        F.lit(None).cast(item).alias("item"),
     )
     searched = corpus.select(
         F.explode(numbers).alias("part"),
@@ -97,6 +90,19 @@ def nearest(
     )
     both = asked.unionByName(searched).repartition(count, "part").sortWithinPartitions("part", "in_corpus")
     return both.mapInArrow(_Search(k, schema), schema).select("query.*", _NEAREST, _ERROR)
+
+
+def _result_schema(queries: StructType, item: StructType) -> StructType:
+    """Return the columns of the result, those of the queries in one struct; raises `ConfigError` for a name in use."""
+    sides = ("queries have", queries.names, (_NEAREST, _ERROR)), ("corpus has", item.names, (_SIMILARITY,))
+    for side, names, added in sides:
+        if taken := [name for name in added if name in names]:
+            raise ConfigError(
+                f"The {side} a column {taken[0]!r}, which the result adds.", "rename it, as in withColumnRenamed()."
+            )
+    found = StructType([StructField(_SIMILARITY, FloatType()), *item])
+    columns = {"query": queries, _NEAREST: ArrayType(found), _ERROR: ERROR}
+    return StructType([StructField(name, kind) for name, kind in columns.items()])
 
 
 def _part_numbers(spark: SparkSession, count: int) -> list[int]:
@@ -180,22 +186,21 @@ class _Part:
         vectors = self._begin()
         if vectors is None:
             return
-        query = pa.concat_arrays([batch.column(3) for batch in self.queries])
         query_type, nearest_type, error_type = (arrow_type(each.dataType) for each in self.schema)
         similarities, places, counts = vectors.best()
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-        columns: Sequence[pa.Array] = []
-        if self.items is not None:
-            columns = self.items.take(pa.array(places)).flatten()
         item_type = nearest_type.value_type
-        arrays = [pa.array(similarities, pa.float32()), *columns]
-        if self.items is None:
-            arrays = [pa.array([], each.type) for each in item_type]
-        cast = [array.cast(each.type) for array, each in zip(arrays, item_type, strict=True)]
+        if self.items is None:  # the corpus has no rows
+            fields = [pa.array([], each.type) for each in item_type]
+        else:
+            fields = [pa.array(similarities), *self.items.take(pa.array(places)).flatten()]
+        cast = [values.cast(each.type) for values, each in zip(fields, item_type, strict=True)]
         items = pa.StructArray.from_arrays(cast, fields=list(item_type))
-        found = pa.ListArray.from_arrays(pa.array(offsets), items, mask=pa.array(vectors.has_none))
-        errors = [None if message is None else _error(message) for message in vectors.errors]
-        columns = [query.cast(query_type), found.cast(nearest_type), pa.array(errors, error_type)]
+        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+        columns = [
+            pa.concat_arrays([batch.column(3) for batch in self.queries]).cast(query_type),
+            pa.ListArray.from_arrays(offsets, items, mask=pa.array(vectors.has_none)).cast(nearest_type),
+            pa.array([message and _error(message) for message in vectors.errors], error_type),
+        ]
         yield pa.RecordBatch.from_arrays(columns, names=self.schema.names)
 
     def _begin(self) -> Vectors | None:
@@ -205,4 +210,4 @@ class _Part:
 
 
 def _error(message: str) -> dict[str, Any]:
-    return {"kind": "invalid_request", "status": None, "message": message, "retryable": False}
+    return RowError("invalid_request", None, message, retryable=False)._asdict()

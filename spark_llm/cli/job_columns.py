@@ -5,7 +5,7 @@ signature, and for an AI function those of the function.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from inspect import Parameter as Argument
 from inspect import signature
@@ -68,7 +68,7 @@ def read_column(
     if "endpoint" not in entries:
         return None
     with errors.at(place):
-        values = _options(task, entries)
+        values = _options(task, options, entries)
         endpoint = _endpoint(entries["endpoint"], endpoints)
         udf = make_udf(endpoint, **{name: entries[name] for name in parameters if name in entries})
         return _call(task, udf, values, entries.get("input"))
@@ -95,13 +95,10 @@ def _endpoint(name: str, endpoints: Mapping[str, Endpoint]) -> Endpoint:
     return endpoint
 
 
-def _options(task: str, entries: Mapping[str, Any]) -> list[object]:
+def _options(task: str, options: Sequence[Parameter], entries: Mapping[str, Any]) -> list[object]:
     """Return the arguments of an AI function, the same for every row; raises `ConfigError` if one is not valid."""
-    if task not in FUNCTIONS:
-        return []
-    function = FUNCTIONS[task]
-    values = {option.name: _option(task, option, entries) for option in function.parameters[1:]}
-    if (error := function.option_error(values)) is not None:
+    values = {option.name: _option(task, option, entries) for option in options}
+    if values and (error := FUNCTIONS[task].option_error(values)) is not None:
         raise ConfigError(error.what, error.hint)
     return list(values.values())
 

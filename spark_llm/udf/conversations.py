@@ -50,13 +50,15 @@ def is_conversation(cell: Any) -> bool:  # noqa: ANN401 -- whatever Spark makes 
     )
 
 
-def lists_and_dicts(cell: Any) -> Any:  # noqa: ANN401 -- as above
-    """Return a pandas cell with lists in place of arrays, and dicts in place of rows."""
+def lists_and_dicts(cell: Any, value_of: Callable[[Any], Any] = lambda value: value) -> Any:  # noqa: ANN401 -- as above
+    """Return a pandas cell with lists in place of arrays, dicts in place of rows, and `value_of` each value in them."""
     if isinstance(cell, (list, np.ndarray)):
-        return [lists_and_dicts(part) for part in cell]
+        return [lists_and_dicts(part, value_of) for part in cell]
     if hasattr(cell, "asDict"):
         cell = cell.asDict()
-    return {name: lists_and_dicts(part) for name, part in cell.items()} if isinstance(cell, dict) else cell
+    if isinstance(cell, dict):
+        return {name: lists_and_dicts(part, value_of) for name, part in cell.items()}
+    return value_of(cell)
 
 
 def conversation_row(messages: Sequence[Any]) -> Sequence[Message] | RowError:

@@ -63,14 +63,11 @@ class Batches:
     def notes(self) -> tuple[str, ...]:
         """A sentence about the batches of columns that the job does not fill any more, if there are some."""
         others = [file for file in self.unfinished if file.column not in self.clients]
+        if not others:
+            return ()
         columns = ", ".join(sorted({repr(file.column) for file in others}))
-        count = f"{len(others)} batch{'es' * (len(others) != 1)}"
-        hint = "a job that fills it collects them"
-        return (
-            (f"{count} of {columns}, which this job does not fill, remain with the provider: {hint}.",)
-            if others
-            else ()
-        )
+        of_columns = f"{len(others)} batch{'es' * (len(others) != 1)} of {columns}, which this job does not fill,"
+        return (f"{of_columns} remain with the provider: a job that fills it collects them.",)
 
     @property
     def open_keys(self) -> list[str]:

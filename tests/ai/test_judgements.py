@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.ai.judgements import condition_error, condition_prompt, score_error, score_prompt
+from spark_llm.ai.prompts import FILTER_STATEMENT
 from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
 from spark_llm.protocol.values import Prompt, RowError
 
@@ -34,6 +35,7 @@ def test_values_fill_the_fields(title: str, topic: str) -> None:
     assert prompts[0] == prompts[1]
     assert isinstance(prompts[0], Prompt)
     assert f"{title} is about {topic}" == prompts[0].content
+    assert FILTER_STATEMENT == prompts[0].system
 
 
 @given(TEXTS)
@@ -127,6 +129,7 @@ def test_the_range_is_in_the_instructions() -> None:
         prompt = score_prompt({"x": "y"}, rubric, 0.0, 2.5)
         assert isinstance(prompt, Prompt)
         assert "from 0 to 2.5" in (prompt.system or "")
+        assert ("how good" in (prompt.system or "")) == ("{" not in rubric)
 
 
 def test_an_answer_is_true_or_false() -> None:

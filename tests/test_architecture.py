@@ -60,7 +60,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "multidict": ("transport/http",),  # this and yarl are aiohttp's own words for headers and addresses
     "numpy": (  # pandas brings it
         *("udf/columns", "udf/conversations", "udf/input_rows", "udf/slices"),
-        *("ai/arguments", "ai/nearest", "ai/similarity", "ai/vectors", WING),
+        *("ai/arguments", "ai/dataframes", "ai/similarity", WING),
     ),
     "onnxruntime": (WING,),
     "opentelemetry": ("monitoring/telemetry",),
@@ -68,8 +68,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pyarrow": (
         "udf",
         "ai/arguments",
-        "ai/nearest",
-        "ai/vectors",
+        "ai/dataframes",
         "enrich/fingerprints",
         "enrich/batch_jobs",
         "cli/demo",

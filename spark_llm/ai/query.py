@@ -14,8 +14,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructType
 
 from spark_llm import schemas
+from spark_llm.ai.columns import Model, Text, text_column
 from spark_llm.ai.udf import known_endpoints, query_function
-from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
@@ -28,6 +28,7 @@ from spark_llm.udf.lazy_udf import active_session
 from spark_llm.udf.model_udf import ModelUDF
 from spark_llm.udf.predict_udf import predict_udf
 from spark_llm.udf.spark_types import shape_of, spark_type, type_of
+from spark_llm.validation.arguments import checks_arguments
 
 _VALUES = {"embed": "embedding", "predict": "prediction"}
 _CHECKED = (  # parameters of `chat_udf` whose values it checks; any other is a field of the request
@@ -39,6 +40,65 @@ _NOT_OF_A_TEXT = {
     "response_format": "that is responseFormat=",
 }
 _FORMAT_HINT = "write it as 'STRUCT<answer: STRUCT<mood: STRING, stars: INT>>', as JSON, or as 'text'."
+
+
+@checks_arguments
+def ai_query(  # noqa: PLR0917 -- as Databricks' function takes them
+    endpoint: Model,
+    request: Text,
+    returnType: str | DataType | None = None,  # noqa: N803 -- the arguments have Databricks' names
+    failOnError: bool = True,  # noqa: FBT001, FBT002, N803 -- as above
+    modelParameters: Mapping[str, object] | None = None,  # noqa: N803 -- as above
+    responseFormat: str | Mapping[str, object] | None = None,  # noqa: N803 -- as above
+    files: Text | None = None,
+    *,
+    return_type: str | DataType | None = None,
+) -> Column:
+    """Return an endpoint's answer to a request, as a string; a failed row fails the query.
+
+    >>> df.withColumn("reply", ai_query("my-endpoint", "mail", modelParameters={"max_tokens": 100}))
+    >>> df.withColumn("risk", ai_query("my-model", F.struct("age", "review"), returnType="DOUBLE"))
+
+    Args:
+        endpoint: A serving endpoint's name, a URL, an `Endpoint`, or a UDF of this library, of any task.
+        request: The prompt; for a custom model a column, or a struct of the model's columns.
+        returnType: The type of a custom model's predictions; the endpoint is asked as one.
+        failOnError: False returns `struct<result, errorMessage>`, and a failed row has the second.
+        modelParameters: Parameters of a chat or completions model by name, as in {"max_tokens": 100}.
+        responseFormat: "text"; the JSON of a `response_format`; or DDL, `STRUCT<name: STRUCT<…>>`, which is the type of
+            the answer. With `failOnError=False` the answer is JSON.
+        files: A BINARY column: an image, a PDF or audio, which follows the prompt.
+        return_type: The same as `returnType`, which is its name in SQL.
+
+    Raises:
+        ConfigError: The endpoint or an argument is invalid, or arguments do not go together.
+    """
+    if not isinstance(failOnError, bool):
+        raise ConfigError(f"failOnError={failOnError!r} is neither True nor False.", "leave it out for True.")
+    if returnType is not None and return_type is not None:
+        raise ConfigError("ai_query got both returnType= and return_type=.", "give one of them.")
+    query = query_of(
+        endpoint,
+        returns=return_type if returnType is None else returnType,
+        parameters=modelParameters,
+        response_format=responseFormat,
+        files=files is not None,
+    )
+    of_files = None if files is None else text_column("files", files)
+    return (query.values if failOnError else query.results)(text_column("request", request), of_files)
+
+
+@checks_arguments
+def try_ai_query(endpoint: Model, request: Text) -> Column:
+    """Return an endpoint's answer to a request, as a string; null for a failed row."""
+    query = query_of(endpoint)
+    return query.answers(text_column("request", request), raises=False)[query.field]
+
+
+@checks_arguments
+def llm_query(endpoint: Model, request: Text) -> Column:
+    """Return an endpoint's answer to a request, as `schemas.CHAT`; that of another task's UDF as its own struct."""
+    return query_of(endpoint).answers(text_column("request", request), raises=False)
 
 
 class Query(NamedTuple):
@@ -81,7 +141,7 @@ class Query(NamedTuple):
 
 
 def query_of(
-    endpoint: str | Endpoint | ModelUDF,
+    endpoint: Model,
     *,
     returns: str | DataType | None = None,
     parameters: Mapping[str, object] | None = None,
@@ -107,7 +167,7 @@ def query_of(
     return Query(udf)
 
 
-def _custom_model(endpoint: str | Endpoint | ModelUDF, returns: str | DataType, given: list[str]) -> Query:
+def _custom_model(endpoint: Model, returns: str | DataType, given: list[str]) -> Query:
     if isinstance(endpoint, ModelUDF):
         raise ConfigError(
             f"ai_query got a UDF and returnType={returns!r}, but a UDF has its type.",

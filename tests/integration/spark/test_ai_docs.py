@@ -23,6 +23,7 @@ from tests.support.reply_model import ReplyModel, last_message
 pytestmark = pytest.mark.slow
 
 PAGE = "docs/ai-functions.md"
+PAGES = {PAGE: {"my-endpoint", "my-embedding-endpoint", "my-model"}, "docs/search.md": {"my-embedding-endpoint"}}
 REVIEWS = ("'It is fast.'", "'It broke.'", "'Where is my order?'", "NULL")
 SQL_FUNCTIONS = is_at_least(pyspark.__version__, 4, 0)
 
@@ -70,16 +71,17 @@ def sql(spark: SparkSession, endpoints: LocalEndpoints) -> SparkSession:
     return spark
 
 
-def test_the_page_on_ai_functions_runs(
-    spark: SparkSession, endpoints: LocalEndpoints, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("page", PAGES)
+def test_the_pages_on_ai_functions_run(
+    page: str, spark: SparkSession, endpoints: LocalEndpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every block runs from top to bottom; each statement sends requests and returns a row for each of its rows."""
     monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
     monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
     names = {"spark": spark, "df": spark.table("reviews")}
-    for language, block in blocks_of(PAGE):
+    for language, block in blocks_of(page):
         if language == "python":
-            exec(compile(block, PAGE, "exec"), names)  # noqa: S102 -- the very thing that is tested
+            exec(compile(block, page, "exec"), names)  # noqa: S102 -- the very thing that is tested
         elif SQL_FUNCTIONS or "-- Spark 4.0" not in block:
             before = endpoints.stats.requests
             rows = spark.sql(block).collect()
@@ -90,7 +92,7 @@ def test_the_page_on_ai_functions_runs(
             assert kept == len(rows), block
             assert endpoints.stats.requests > before, block
 
-    assert {"my-endpoint", "my-embedding-endpoint", "my-model"} == set(endpoints.stats.endpoints)
+    assert PAGES[page] == set(endpoints.stats.endpoints)
 
 
 LABELS = "array('praise', 'complaint')"

@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType, FloatType, StructField, StructType
 
-from spark_llm.ai.vectors import Vectors
+from spark_llm.ai.dataframes.vectors import Vectors
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import quoted
 from spark_llm.protocol.values import RowError

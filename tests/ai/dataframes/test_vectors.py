@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.ai.vectors import Vectors
+from spark_llm.ai.dataframes.vectors import Vectors
 
 Vector = list[float] | None
 NUMBERS = st.sampled_from([-2.0, -1.0, 0.0, 0.5, 3.0, math.nan, math.inf])

@@ -14,7 +14,7 @@ unexport SPARK_CONF_DIR SPARK_HOME SPARK_REMOTE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-fast test-slow check bench notebooks clean
+.PHONY: help demo test test-fast test-slow check site bench notebooks clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -36,8 +36,11 @@ test-slow: .venv/ready-for-dev ## Run property tests on 2,000 examples, and the 
 check: .venv/ready-for-dev ## Lint, check the format, the types and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict spark_llm tests benchmarks notebooks
+	$(BIN)/mypy --strict spark_llm tests benchmarks notebooks docs/site
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+site: .venv/ready-for-dev ## Build the documentation site into build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: .venv/ready-for-dev ## Run the benchmarks: requests, rows a second, memory
 	$(BIN)/python -m benchmarks

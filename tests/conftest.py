@@ -71,7 +71,7 @@ def _group(item: pytest.Item) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how many tests of `tests/integration/spark` passed on this Spark, as README.md has it."""
+    """Print how many tests of `tests/integration/spark` passed on this Spark, as docs/versions.md has it."""
     passed = (report.nodeid for report in terminalreporter.stats.get("passed", ()))
     if tests := [test for test in passed if test.startswith("tests/integration/spark/")]:
         from tests.support.passed import Passed, table

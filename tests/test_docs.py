@@ -1,10 +1,16 @@
-"""The pages name files that exist: paths in code marks, and links to other pages and their headings."""
+"""The pages name files that exist: paths in code marks, and links to other pages and their headings.
+
+The reference has every public name. `make site` builds the pages, and fails at a warning.
+"""
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import spark_llm
+from spark_llm import serving
 from tests.conftest import ROOT
 
 PAGES = sorted([*Path(ROOT).glob("*.md"), *Path(ROOT, "docs").rglob("*.md")])
@@ -34,3 +40,15 @@ def test_a_pages_links_lead_somewhere(page: Path) -> None:
 
     assert [] == [str(file) for file, _ in links if not file.exists()]
     assert [] == [f"{file}#{anchor}" for file, anchor in links if anchor and anchor not in anchors(file)]
+
+
+@pytest.mark.parametrize("module", [spark_llm, serving], ids=lambda module: module.__name__)
+def test_the_reference_has_every_public_name(module: ModuleType) -> None:
+    """Each name of `spark_llm` and of `spark_llm.serving` has an entry, as a module or by itself."""
+    pages = "".join(page.read_text("utf-8") for page in Path(ROOT, "docs", "reference").glob("*.md"))
+    shown = set(re.findall(r"^::: spark_llm\.(?:\w+\.)*(\w+)", pages, re.MULTILINE))
+    exceptions = {name for name in dir(module) if name.endswith("Error")}
+    names = {name for name in dir(module) if not name.startswith("_")} - {"serving"}
+
+    assert set() == names - shown - exceptions
+    assert set() == exceptions - set(re.findall(r"\w+", pages))

@@ -1,4 +1,4 @@
-"""How many tests of `tests/integration/spark` passed on a Spark, as README.md has it."""
+"""How many tests of `tests/integration/spark` passed on a Spark, as docs/versions.md has it."""
 
 import re
 from collections import Counter

@@ -66,7 +66,7 @@ def read(spark: SparkSession, query: Query, udf: ModelUDF) -> None:
 def test_a_query_costs_the_readmes_number_of_requests(
     spark: SparkSession, endpoints: LocalEndpoints, written: str
 ) -> None:
-    """The README has the requests for 200 rows."""
+    """docs/evaluation.md has the requests for 200 rows."""
     requests, query = QUERIES[written]
     read(spark, query, chat(endpoints))
 
@@ -100,7 +100,7 @@ def test_a_few_rows_of_two_answers_send_a_partition_of_the_first(
 
 
 def test_spark_refuses_the_udf_in_a_join_condition(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """Spark names the README's error in JOIN ON before any request."""
+    """Spark names the page's error in JOIN ON before any request."""
     df = spark.range(3).selectExpr("id", "'x' AS p")
     with pytest.raises(Exception, match="INVALID_NON_DETERMINISTIC_EXPRESSIONS"):
         df.alias("a").join(df.alias("b"), chat(endpoints)("a.p")["text"] == F.col("b.p")).collect()

@@ -18,7 +18,7 @@ def matrix(pytestconfig: pytest.Config) -> list[Passed]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the matrix, as README.md has it."""
+    """Print the matrix, as docs/versions.md has it."""
     if runs := config.stash.get(_MATRIX, []):
         terminalreporter.section("passed on other Sparks")
         for line in table(runs):

@@ -1,4 +1,4 @@
-"""The tests on Spark, on other Sparks: README.md says from which version on this library runs."""
+"""The tests on Spark, on other Sparks: docs/versions.md says from which version on this library runs."""
 
 from pathlib import Path
 

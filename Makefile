@@ -14,7 +14,7 @@ unexport SPARK_CONF_DIR SPARK_HOME SPARK_REMOTE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-fast test-slow check site bench notebooks clean
+.PHONY: help demo test test-fast test-slow check site package bench notebooks clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,12 @@ check: .venv/ready-for-dev ## Lint, check the format, the types and the import r
 
 site: .venv/ready-for-dev ## Build the documentation site into build/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+package: .venv/ready-for-dev ## Build the wheel and the sdist into dist, and check them
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
 
 bench: .venv/ready-for-dev ## Run the benchmarks: requests, rows a second, memory
 	$(BIN)/python -m benchmarks

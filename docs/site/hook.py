@@ -22,6 +22,8 @@ PAGES = {  # of the checkout, with their place in the site
     "CHANGELOG.md": "changes.md",
     "CONTRIBUTING.md": "contributing.md",
     "LICENSE": "license.md",
+    "SECURITY.md": "security.md",
+    "CODE_OF_CONDUCT.md": "conduct.md",
     "benchmarks/RESULTS.md": "benchmarks.md",
 }
 PICTURES = {"benchmarks/limit.svg": "images/limit.svg"}

@@ -103,23 +103,27 @@ class Source:
         start = self.text.find(quote)
         if start >= 0:
             return start, start + len(quote)
-        wanted, (folded, _, _) = _folded(quote).strip(), self._folded
-        start = folded.find(wanted)
+        wanted = _folded(quote).strip()
+        start = self._similar.find(wanted)
         return None if start < 0 else (self._place(start), self._place(start + len(wanted) - 1) + 1)
 
     @cached_property
-    def _folded(self) -> tuple[str, list[int], list[int]]:
-        """The text as `_folded` writes it, the places there of runs of whitespace, and what the text has more there."""
+    def _similar(self) -> str:
+        return _folded(self.text)
+
+    @cached_property
+    def _shortened(self) -> tuple[list[int], list[int]]:
+        """The places of shortened runs in the similar text, and how many characters it lacks before and after each."""
         runs, removed, total = list[int](), [0], 0
         for run in _RUN.finditer(self.text):
             if (more := run.end() - run.start() - 1) > 0:
                 runs.append(run.start() - total)
                 removed.append(total := total + more)
-        return _folded(self.text), runs, removed
+        return runs, removed
 
     def _place(self, place: int) -> int:
-        """Return the place in the text of a character of the folded text that is no space."""
-        _, runs, removed = self._folded
+        """Return the place in the text of a character of the similar text that is no space."""
+        runs, removed = self._shortened
         return place + removed[bisect_left(runs, place)]
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,6 +137,18 @@ def test_faults_are_data_and_are_tried_again(spark: SparkSession, endpoints: Loc
     assert {("Ann", "I am Ann", 2, 10, True)} == {tuple(row.parsed.name) for row in rows if row.parsed}
     assert (40, 39, {"invalid_request": 1}) == (report.rows, report.answered, dict(report.failed))
     assert (endpoints.stats.total_tokens, endpoints.stats.requests) == (report.total_tokens, report.attempts)
+
+
+@pytest.mark.one_kind
+def test_cached_answers_are_cited_as_new_ones(spark: SparkSession, endpoints: LocalEndpoints, tmp_path: Path) -> None:
+    """A second action asks nothing and has the same places."""
+    model = chat_udf(endpoint(endpoints), policy=Policy(cache=str(tmp_path / "answers")))
+    found = mails(spark, MAIL).select(extract_udf(model, fields=FIELDS, citations=True)("mail").alias("r"))
+    rows = [found.select("r.parsed.*").collect() for _ in range(2)]
+
+    assert rows[0] == rows[1]
+    assert 17 == rows[1][0].total.start
+    assert 1 == endpoints.stats.requests
 
 
 @pytest.mark.one_kind

@@ -133,10 +133,9 @@ class ExtractPlan(ModelPlan):
         task, route = self.spec.task, self.spec.route
         if not isinstance(task, Chat) or task.output is None:
             raise TypeError(f"{task.name} is no task of an extract_udf")
-        output = task.output
-        cited = {"citations": True} if isinstance(output, CitedOutput) else {}
+        output, cited = task.output, dict[str, Any]()
         if isinstance(output, CitedOutput):
-            output = StructuredOutput(output.name, output.fields)
+            output, cited = StructuredOutput(output.name, output.fields), {"citations": True}
         model = canonical_model(route.url, route.model, replace(task, system=None, output=output), None)
         return canonical_function(self.udf_name, ["text"], model | cited)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from spark_llm._version import __version__ as __version__
 
 _NAMES_OF = {  # the names that each module defines
+    "ai.extract": "extract_udf",
     "ai.sql": "register register_ai_functions",
     "batches.settings": "Batch",
     "endpoint.endpoint": "Endpoint",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from spark_llm import functions as functions
     from spark_llm import schemas as schemas
     from spark_llm import serving as serving
+    from spark_llm.ai.extract import extract_udf as extract_udf
     from spark_llm.ai.sql import register as register
     from spark_llm.ai.sql import register_ai_functions as register_ai_functions
     from spark_llm.batches.settings import Batch as Batch

@@ -14,6 +14,16 @@ EXTRACT = (
     " for what it does not have."
 )
 
+EXTRACT_CITED = (
+    "Find in the user's text the value of each of these fields:\n{fields}\nBeside each value give the quote: the words"
+    " of the text that say it, copied character by character. Give null for a field that the text does not have."
+)
+
+EXTRACT_FIELDS = (
+    "Find in the user's text the value of each of these fields:\n{fields}\nGive null for a field that the text does not"
+    " have."
+)
+
 FILTER = "Tell whether this is true of the user's text: {condition}"
 
 FILTER_STATEMENT = "Tell whether the user's statement is true."

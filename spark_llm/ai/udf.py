@@ -64,7 +64,7 @@ class AIFunction(LazyUDF):
 
 def chat_function(name: str, chat: ModelUDF) -> AIFunction:
     """Return `ai_<name>` as structs, with the model of `chat`; raises `ConfigError` for an unsuitable UDF."""
-    function, task = FUNCTIONS[name], _plain_task(chat)
+    function, task = FUNCTIONS[name], plain_task(chat, "chat", "the AI functions set themselves")
     schema = schemas.with_parsed(schemas.CHAT, _PARSED_TYPES[name]) if function.typed else schemas.CHAT
 
     def make_plan() -> FunctionPlan:
@@ -128,13 +128,16 @@ def _answer_only(spec: RequestSpec) -> RequestSpec:
     return replace(spec, task=replace(spec.task, answer_only=True)) if isinstance(spec.task, Chat) else spec
 
 
-def _plain_task(chat: ModelUDF) -> Chat:
-    """Return the task; raises `ConfigError` if it has instructions, a type or several answers of its own."""
-    task = chat.codec
-    own = isinstance(task, Chat) and (task.system is not None or task.output is not None or task.n > 1 or task.tools)
-    if not isinstance(task, Chat) or own or chat.prompt:
-        raise ConfigError(
-            "chat= got a UDF with system=, template=, returns=, tools= or n=, which the AI functions set themselves.",
-            "build the UDF without them; the functions use its endpoint, its parameters and its policy.",
-        )
-    return task
+def plain_task(chat: ModelUDF, parameter: str, why: str) -> Chat:
+    """Return the task of a UDF that a user passed as `parameter`.
+
+    Raises `ConfigError` if it has instructions, a type or several answers of its own; `why` ends the sentence.
+    """
+    if not chat.has_type and not chat.prompt:
+        task = chat.codec
+        if isinstance(task, Chat) and task.system is None and task.n == 1 and not task.tools:
+            return task
+    raise ConfigError(
+        f"{parameter}= got a UDF with system=, template=, returns=, tools= or n=, which {why}.",
+        "build the UDF without them; only its endpoint, its parameters and its policy are used.",
+    )

@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 
 from spark_llm import functions
 from spark_llm.ai.catalog import FUNCTIONS, PARAMETER_KINDS, Parameter
+from spark_llm.ai.extract import extract_udf
 from spark_llm.auth.credentials import SignInDeferredError
 from spark_llm.cli.config_errors import ConfigErrors
 from spark_llm.endpoint.endpoint import Endpoint
@@ -53,9 +54,10 @@ def read_column(
         return None
     make_udf = FACTORIES.get(task, embed_udf if task == "similarity" else chat_udf)
     options = FUNCTIONS[task].parameters[1:] if task in FUNCTIONS else ()
+    of_fields = keyword_parameters(extract_udf) if task == "extract" else ()
     set_by_function = _SET_BY_FUNCTION if task in FUNCTIONS else ()
     parameters = [name for name in keyword_parameters(make_udf) if name not in set_by_function]
-    names = ("task", "endpoint", "input", *(option.name for option in options), *parameters)
+    names = ("task", "endpoint", "input", *(option.name for option in options), *of_fields, *parameters)
     entries = errors.entries(
         place,
         table,
@@ -68,10 +70,15 @@ def read_column(
     if "endpoint" not in entries:
         return None
     with errors.at(place):
-        values = _options(task, options, entries)
+        extracts_fields = not entries.keys().isdisjoint(of_fields)
+        if extracts_fields:
+            _check_fields(entries)
+        values = [] if extracts_fields else _options(task, options, entries)
         endpoint = _endpoint(entries["endpoint"], endpoints)
         udf = make_udf(endpoint, **{name: entries[name] for name in parameters if name in entries})
-        return _call(task, udf, values, entries.get("input"))
+        if extracts_fields:
+            udf = extract_udf(udf, **{name: entries[name] for name in of_fields if name in entries})
+        return _call("chat" if extracts_fields else task, udf, values, entries.get("input"))
     return None
 
 
@@ -93,6 +100,20 @@ def _endpoint(name: str, endpoints: Mapping[str, Endpoint]) -> Endpoint:
     except ConfigError as error:
         raise ConfigError(error.what, f"{suggestion} Else {error.hint}" if suggestion else error.hint) from None
     return endpoint
+
+
+def _check_fields(entries: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` unless the entries have the fields to extract, and no labels."""
+    if "labels" in entries:
+        raise ConfigError(
+            "extract has labels, and fields or citations too.",
+            "leave out labels: fields have names and types; or leave out the others, for a map of strings.",
+        )
+    if not isinstance(entries.get("fields"), str):
+        raise ConfigError(
+            f"fields = {entries['fields']!r} is not DDL." if "fields" in entries else "the key 'fields' is missing.",
+            'write the names and types, as in fields = "name STRING, total DOUBLE".',
+        )
 
 
 def _options(task: str, options: Sequence[Parameter], entries: Mapping[str, Any]) -> list[object]:

@@ -46,6 +46,21 @@ class ModelPlan:
     spec: RequestSpec
 
     @property
+    def udf_name(self) -> str:
+        """The name of the UDF's factory, which begins an `InputTypeError`."""
+        return f"{self.spec.task.name}_udf"
+
+    @property
+    def takes_conversations(self) -> bool:
+        """Whether its column may have conversations in place of texts."""
+        return self.spec.task.name == "chat"
+
+    @property
+    def skips_blanks(self) -> bool:
+        """Whether a blank text asks nothing."""
+        return self.spec.task.name == "embed"
+
+    @property
     def canonical(self) -> dict[str, Any]:
         """The request without the credentials and the policy."""
         task, route, prompt = self.spec.task, self.spec.route, self.spec.prompt
@@ -53,14 +68,14 @@ class ModelPlan:
 
     def arrow(self, batches: Iterator[Any]) -> Results:
         """Yield the results for rows in Arrow arrays."""
-        prompt, chat = self.spec.prompt, self.spec.task.name == "chat"
+        prompt, chat = self.spec.prompt, self.takes_conversations
         return self._results(
             arrow_rows(batches, conversations=chat) if prompt is None else arrow_prompts(batches, prompt)
         )
 
     def pandas(self, batches: Iterator[Any]) -> Results:
         """Yield the results for rows in pandas series and frames."""
-        prompt, chat = self.spec.prompt, self.spec.task.name == "chat"
+        prompt, chat = self.spec.prompt, self.takes_conversations
         return self._results(
             pandas_rows(batches, conversations=chat) if prompt is None else pandas_prompts(batches, prompt)
         )
@@ -73,7 +88,7 @@ class ModelPlan:
         try:
             yield from rows
         except InputTypeError as error:
-            raise InputTypeError(f"{self.spec.task.name}_udf: {error.what}", error.hint) from None
+            raise InputTypeError(f"{self.udf_name}: {error.what}", error.hint) from None
 
 
 @dataclass(frozen=True)
@@ -113,6 +128,7 @@ class ModelUDF(LazyUDF):
     """
 
     _lock = threading.RLock()  # of the class, so that a UDF can be pickled
+    _ddl_parameter = "returns"
 
     def __init__(
         self,
@@ -161,6 +177,12 @@ class ModelUDF(LazyUDF):
         return isinstance(self._untyped.task, Chat) and self._untyped.task.tools
 
     @property
+    def has_type(self) -> bool:
+        """Whether its answers have a type of the user's, which may still have to be parsed."""
+        task = self._untyped.task
+        return self._ddl is not None or (isinstance(task, Chat) and task.output is not None)
+
+    @property
     def codec(self) -> Task:
         """The task with its parameters; raises `ConfigError` as `returnType` does."""
         return self._typed_task().task
@@ -191,8 +213,11 @@ class ModelUDF(LazyUDF):
         """
         with self._lock:
             if self._typed is None:
-                self._typed = self._untyped.with_ddl(self._ddl or "", spark or active_session())
+                self._typed = self._with_ddl(self._ddl or "", spark or active_session())
             return self._typed
+
+    def _with_ddl(self, ddl: str, spark: SparkSession) -> TypedTask:
+        return self._untyped.with_ddl(ddl, spark)
 
     def _resolve_route(self, *, allow_sign_in: bool) -> Route:
         return self.endpoint.resolve(self._untyped.task.route, os.environ, PROVIDERS, allow_sign_in=allow_sign_in)
@@ -211,6 +236,10 @@ class ModelUDF(LazyUDF):
         return self.tagged_column(self.argument(column, **columns))
 
     @property
+    def _has_templates(self) -> bool:
+        return self.task != "embed"
+
+    @property
     def _how_to_call(self) -> str:
         return "call it on one column, or, with a template, on each of its fields by name."
 
@@ -220,7 +249,7 @@ class ModelUDF(LazyUDF):
             raise ConfigError(
                 f"This {self.__name__} has no template, so it takes no columns by name ({', '.join(columns)}).",
                 "call it on one column."
-                if self.task == "embed"
+                if not self._has_templates
                 else 'build it with template=, as in template="Summarise {title}", or call it on one column.',
             )
         if self.prompt is not None and columns and column is None:
@@ -237,7 +266,7 @@ class ModelUDF(LazyUDF):
         parts = [(self._typed or self._untyped).task, self.prompt, self._route or self.endpoint, self.policy]
         arguments = [repr(part) for part in parts if part is not None]
         if self._typed is None:
-            arguments.insert(-2, f"returns={self._ddl!r}")
+            arguments.insert(-2, f"{self._ddl_parameter}={self._ddl!r}")
         return f"{self.__name__}({', '.join(arguments)})"
 
     def plan(self) -> ModelPlan:

@@ -122,7 +122,7 @@ def spark_name(data_type: Any) -> str:  # noqa: ANN401 -- an Arrow type
         return str(data_type)
 
 
-def struct_of(ddl: str, spark: SparkSession) -> StructType:
+def struct_of(ddl: str, spark: SparkSession, parameter: str = "returns") -> StructType:
     """Return the struct that the session's server reads in a DDL string; client and server versions may differ.
 
     Raises `ConfigError` with Spark's message for invalid DDL, and for DDL of another type than a struct.
@@ -130,15 +130,15 @@ def struct_of(ddl: str, spark: SparkSession) -> StructType:
     try:
         schema = spark.createDataFrame([], ddl).schema
     except PySparkTypeError:  # Spark Connect, for an array or a map
-        raise _not_a_struct(ddl) from None
+        raise _not_a_struct(ddl, parameter) from None
     except Exception as error:  # noqa: BLE001 -- Spark's own, or with classic Spark also its bridge's to Java
         raise ConfigError(
-            f"returns={excerpt(ddl)!r} is not valid DDL: {_spark_message(error)}",
+            f"{parameter}={excerpt(ddl)!r} is not valid DDL: {_spark_message(error)}",
             'write a name and a type for each field, as in "mood STRING, stars INT"; put a name that has other'
             " characters than letters, digits and _ in `backticks`.",
         ) from None
     if schema.names == ["value"] and not _STRUCT_DDL.match(ddl):  # Spark wraps any other type in such a struct
-        raise _not_a_struct(ddl)
+        raise _not_a_struct(ddl, parameter)
     return schema
 
 
@@ -158,9 +158,9 @@ def type_of(ddl: str, spark: SparkSession) -> DataType:
     return field.dataType
 
 
-def _not_a_struct(ddl: str) -> ConfigError:
+def _not_a_struct(ddl: str, parameter: str) -> ConfigError:
     return ConfigError(
-        f"returns={excerpt(ddl)!r} is not a struct.", f'give the value a name, as in "found {excerpt(ddl)}".'
+        f"{parameter}={excerpt(ddl)!r} is not a struct.", f'give the value a name, as in "found {excerpt(ddl)}".'
     )
 
 

@@ -186,6 +186,7 @@ def test_every_prompt_is_filled_in() -> None:
         **{name: {"labels"} for name in ("CLASSIFY", "EXTRACT", "MASK")},
         "SUMMARIZE": {"max_words"},
         "TRANSLATE": {"language"},
+        **{name: {"fields"} for name in ("EXTRACT_CITED", "EXTRACT_FIELDS")},
         "FILTER": {"condition"},
         "SCORE": {"rubric", "least", "most"},
         "SCORE_QUESTION": {"least", "most"},

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm import ConfigError, Policy, chat_udf, complete_udf, embed_udf, predict_udf
+from spark_llm import ConfigError, Policy, chat_udf, complete_udf, embed_udf, extract_udf, predict_udf
 from spark_llm.ai.catalog import FUNCTIONS
 from spark_llm.batches.settings import Batch
 from spark_llm.cli.job_columns import TASKS
@@ -202,9 +202,27 @@ def test_every_ai_function_is_a_task() -> None:
     assert ["it"] == list(read(with_column(task="similarity", input=["title", "body"], dimensions=8)).columns)
 
 
+def test_extract_takes_labels_or_fields() -> None:
+    """With fields it has the parameters of a chat, and may have citations; the types are read by a session."""
+    fields = "name STRING, total DOUBLE"
+    for keys in ({"fields": fields}, {"fields": fields, "citations": True, "max_tokens": 9}, {"labels": ["a"]}):
+        assert ["it"] == list(read(with_column(task="extract", **keys)).columns)
+    assert "unknown key 'fields'. Hint: " in refusal(with_column(fields=fields))
+
+
 @pytest.mark.parametrize(
     ("job", "expected"),
     [
+        (with_column(task="extract", fields="a INT", labels=["a"]), "extract has labels, and fields or citations too."),
+        (with_column(task="extract", citations=True), "the key 'fields' is missing. Hint: write the names and types"),
+        (with_column(task="extract", fields=["a"]), "fields = ['a'] is not DDL. Hint: write the names and types"),
+        (with_column(task="extract", fields=" "), "fields=' ' is not an answer type. Hint: pass DDL"),
+        (with_column(task="extract", fields="a INT", citations=1), "citations=1 is neither True nor False. Hint: "),
+        (with_column(task="extract", fields="a INT", system="x"), "unknown key 'system'. Hint: extract sets it"),
+        (
+            with_column(task="extract", fields="a INT", response_format={"type": "text"}),
+            "got a UDF with response_format=",
+        ),
         ({**JOB, "chunk_row": 5}, "job.toml: unknown key 'chunk_row'. Hint: did you mean 'chunk_rows'?"),
         ({**JOB, "chunk_rows": "5"}, "expected `int`, got `str`. Hint: write it as in chunk_rows = 100."),
         ({**JOB, "source": 5}, 'source is not valid: expected `str`, got `int`. Hint: write it as in source = "…".'),
@@ -442,7 +460,11 @@ def test_the_page_shows_the_example_as_it_is() -> None:
         (
             "### `[columns.NAME]`",
             {"task", "input"}
-            | {name for udf in (chat_udf, complete_udf, embed_udf, predict_udf) for name in signature(udf).parameters}
+            | {
+                name
+                for udf in (chat_udf, complete_udf, embed_udf, predict_udf, extract_udf)
+                for name in signature(udf).parameters
+            }
             | {each.name for function in FUNCTIONS.values() for each in function.parameters[1:]},
         ),
     ],

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType, FloatType, StructField, StructType
 
 from spark_llm.ai.dataframes.vectors import Vectors
-from spark_llm.errors import ConfigError
+from spark_llm.errors import HINT, ConfigError
 from spark_llm.protocol.identifiers import quoted
 from spark_llm.protocol.values import RowError
 from spark_llm.schemas import ERROR
@@ -27,6 +27,7 @@ from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.numbers import check_whole
 
 _MAX_K, _MAX_PARTS = 10_000, 10_000
+_SAME_MODEL = "embed both columns with the same model, and leave out rows whose embedding has an error."
 _NEAREST, _ERROR, _SIMILARITY = "nearest", "error", "similarity"
 
 Batches = Iterator[pa.RecordBatch]
@@ -210,4 +211,4 @@ class _Part:
 
 
 def _error(message: str) -> dict[str, Any]:
-    return RowError("invalid_request", None, message, retryable=False)._asdict()
+    return RowError("invalid_request", None, f"{message}{HINT}{_SAME_MODEL}", retryable=False)._asdict()

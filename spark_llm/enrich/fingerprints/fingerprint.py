@@ -55,7 +55,7 @@ Argument = tuple[Column, DataType]
 
 _FORM = 1  # of the canonical form; another one asks every row again
 _DIGITS = 32
-# A text to embed that is blank for Python's str.strip() asks nothing; Java's \s is another set.
+# A text that is blank for Python's str.strip() asks nothing; Java's \s is another set.
 _NOT_BLANK = (
     r"[^\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"  # as Java writes it
 )
@@ -65,7 +65,8 @@ def fingerprint(plan: Plan, arguments: Sequence[Argument]) -> Column:
     """Return the column of fingerprints of a call: the columns that the UDF was called on, each with its type.
 
     It is a string, `1-<16 digits of the recipe>-<32 digits of the input>`. It is null where the row asks nothing: where
-    its input is null, a field of its template or one of its arguments is, or a text to embed is blank.
+    its input is null, a field of its template or one of its arguments is, or a text to embed or to extract from is
+    blank.
 
     Raises `InputTypeError`, in the words of the workers, for a type that they cannot read.
     """
@@ -84,8 +85,8 @@ def check_arrow_types(plan: Plan, arguments: Sequence[Argument]) -> None:
             rows = arrow_input_rows(iter([batch]), replace(task, columns=column_names(batch)))
         case ModelPlan(spec=spec) if spec.prompt is not None:
             rows = arrow_prompts(iter([_empty_batch(_template_fields(spec.prompt, arguments))]), spec.prompt)
-        case ModelPlan(spec=spec):
-            rows = arrow_rows(iter([_empty_batch(arguments)]), conversations=spec.task.name == "chat")
+        case ModelPlan(takes_conversations=conversations):
+            rows = arrow_rows(iter([_empty_batch(arguments)]), conversations=conversations)
         case _:
             rows = Arguments(*_signature(plan)).arrow(iter([_empty_batch(arguments)]))
     for _ in rows:
@@ -99,10 +100,10 @@ def _canonical_inputs(plan: Plan, arguments: Sequence[Argument]) -> list[Column]
             return [row_form(column, kind) for column, kind in arguments]
         case ModelPlan(spec=spec) if spec.prompt is not None:
             return _template_inputs(spec.prompt, arguments)
-        case ModelPlan(spec=spec):
+        case ModelPlan(skips_blanks=skips_blanks):
             [(column, kind)] = arguments
             form = prompt_form(column, kind)
-            return [_unless_blank(column, form) if spec.task.name == "embed" else form]
+            return [_unless_blank(column, form) if skips_blanks else form]
     parameters = _signature(plan)[1]
     if isinstance(plan, QueryPlan):
         parameters = parameters[: len(arguments)]  # without files it has the form that it had before there were any

@@ -16,6 +16,15 @@ def parts_of(message: Message | None) -> list[Part] | None:
     return content if isinstance(content, list) else None
 
 
+def first_text(content: Content) -> str:
+    """Return a text, or that of a conversation's first message from a user; empty where it has none."""
+    if isinstance(content, str):
+        return content
+    message = next((message for message in content if message and message.get("role") == "user"), {})
+    text = message.get("content")
+    return text if isinstance(text, str) else ""
+
+
 def item_bytes(item: Item) -> int:
     """Return about how many bytes of memory the texts and media of an item take: one for each character."""
     if isinstance(item, (str, bytes)):

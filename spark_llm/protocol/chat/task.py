@@ -13,6 +13,7 @@ from functools import cached_property
 
 from spark_llm.errors import HINT, ConfigError
 from spark_llm.protocol.bodies import RequestBody, request_body
+from spark_llm.protocol.chat.content import first_text
 from spark_llm.protocol.chat.conversation import conversation_of, is_instruction
 from spark_llm.protocol.chat.messages import messages_field
 from spark_llm.protocol.chat.reasoning import split_reasoning
@@ -137,7 +138,7 @@ class Chat(Task):
             return outcome
         parsed = output.parse(result.text or "")
         if not isinstance(parsed, Mismatch):
-            result.parsed = parsed
+            result.parsed = output.cited(parsed, first_text(content))
             if self.answer_only:
                 result.text = split_reasoning(result.text or "").answer or result.text
         elif ending_of(result.finish_reason) == "length" and not parsed.is_json:

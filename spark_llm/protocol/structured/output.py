@@ -66,6 +66,11 @@ class StructuredOutput:
     name: str
     shape: Shape
 
+    @property
+    def column_shape(self) -> Shape:
+        """The type of a column of these answers."""
+        return self.shape
+
     @cached_property
     def schema(self) -> bytes:
         """Its JSON Schema as JSON."""
@@ -119,6 +124,10 @@ class StructuredOutput:
             if part == whole:
                 break  # any other candidate is inside one of its strings
         return first or Mismatch("it holds no JSON object", is_json=False)
+
+    def cited(self, value: Any, text: str) -> Any:  # noqa: ANN401, ARG002 -- a value of any shape; a type with citations reads the text
+        """Return a parsed value with its citations in the text that was sent; without citations it is the same."""
+        return value
 
     def check_constraints(self) -> None:
         """Raise `TypeError`, `ValueError`, `ArithmeticError` or `re.error` for a constraint that cannot be checked."""

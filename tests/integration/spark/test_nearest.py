@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import ConfigError, embed_udf
+from spark_llm.errors import HINT
 from spark_llm.functions import nearest
 from spark_llm.serving import LocalEndpoints
 from tests.integration.spark.asking import endpoint
@@ -63,6 +64,7 @@ def test_vectors_that_cannot_be_compared_are_errors(spark: SparkSession) -> None
     assert "no direction" in errors[3]
     assert "has 1 numbers, and those of the corpus have 2, 3" in errors[4]
     assert "not finite" in errors[5]
+    assert all(message.partition(HINT)[2].endswith(".") for message in errors.values())
     assert all(found[number]["nearest"] is None for number in errors)
     assert [([], None), (None, None)] == [(row["nearest"], row["error"]) for row in empty]
 

@@ -51,7 +51,7 @@ def test_the_readme_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -
 def test_the_page_on_typed_answers_runs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block of Python in docs/typed-answers.md runs, and the answers have the type that it shows."""
     df = spark.createDataFrame([("good",), (None,)], "review string")
-    names: dict[str, Any] = {"df": df}
+    names: dict[str, Any] = {"spark": spark, "df": df}
     with LocalEndpoints({"my-endpoint": ReplyModel(schema_example)}) as endpoints:
         monkeypatch.setenv("DATABRICKS_HOST", endpoints.url)
         monkeypatch.setenv("DATABRICKS_TOKEN", endpoints.token)
@@ -61,6 +61,8 @@ def test_the_page_on_typed_answers_runs(spark: SparkSession, monkeypatch: pytest
 
         assert [("good", 3, [], Decimal("1.50"))] == [tuple(row["r"]) for row in rows]
         assert 0 == names["failed"].count()
+        assert {(1.5, None), (None, None)} == {tuple(row) for row in names["marked"].collect()}
+        assert 1 == names["unsupported"].count()
 
 
 def run_page(page: str, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], int]:

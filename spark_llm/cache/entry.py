@@ -53,6 +53,8 @@ class Keys:
             return None
         key = self._prefix.copy()
         key.update(bytes(body))
+        if isinstance(self.task, Rerank):
+            key.update(item)  # type: ignore[arg-type]  # rows are bytes; the ranking has the places of this row
         return key.digest()
 
 

@@ -26,7 +26,7 @@ def test_it_has_a_type_a_name_and_no_secret() -> None:
     assert "top_n=3" in repr(rerank)
     assert "max_tries=2" in repr(rerank)
     assert "s3cret" not in repr(rerank)
-    assert repr(rerank) == repr(cloudpickle.loads(cloudpickle.dumps(rerank)))
+    assert repr(rerank) == repr(cloudpickle.loads(cloudpickle.dumps(rerank)))  # type: ignore[no-untyped-call]  # PySpark gives it no types
 
 
 @pytest.mark.parametrize(

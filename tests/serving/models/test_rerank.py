@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from spark_llm.serving import Echo, EmbeddingRequest, LocalEndpoints, ServingEndpoint, Usage, Vectors
+from spark_llm.serving import Echo, EmbeddingRequest, LocalEndpoints, Model, ServingEndpoint, Usage, Vectors
 from tests.support.local_client import RERANK_PATHS, SCORE_PATHS, Client, connected
 
 
@@ -23,7 +23,11 @@ class Vectors2D:
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     """Endpoints with embeddings, and one without."""
-    models = {"chat": ServingEndpoint(Echo(), tasks=["chat"]), "embed": Echo(), "plane": Vectors2D()}
+    models: dict[str, Model | ServingEndpoint] = {
+        "chat": ServingEndpoint(Echo(), tasks=["chat"]),
+        "embed": Echo(),
+        "plane": Vectors2D(),
+    }
     with connected(LocalEndpoints(models)) as client:
         yield client
 

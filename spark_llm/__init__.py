@@ -29,6 +29,7 @@ _NAMES_OF = {  # the names that each module defines
     "udf.by_url": "by_url",
     "udf.factories": "chat_udf complete_udf embed_udf",
     "udf.predict_udf": "predict_udf",
+    "udf.rerank_udf": "rerank_udf",
     "usage.api": "observe_usage usage_report",
     "usage.report": "UsageReport",
 }
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from spark_llm.udf.factories import complete_udf as complete_udf
     from spark_llm.udf.factories import embed_udf as embed_udf
     from spark_llm.udf.predict_udf import predict_udf as predict_udf
+    from spark_llm.udf.rerank_udf import rerank_udf as rerank_udf
     from spark_llm.usage.api import observe_usage as observe_usage
     from spark_llm.usage.api import usage_report as usage_report
     from spark_llm.usage.report import UsageReport as UsageReport

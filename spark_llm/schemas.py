@@ -1,4 +1,4 @@
-"""The result of a row as Spark types: `CHAT`, `COMPLETE`, `EMBED` and, with its type of predictions, `PREDICT`."""
+"""The result of a row as Spark types: `CHAT`, `COMPLETE`, `EMBED`, `RERANK`; `PREDICT` with the type of predictions."""
 
 from pyspark.sql.types import (
     ArrayType,
@@ -69,6 +69,15 @@ EMBED = _struct(
 )
 """The result of `embed_udf`: `embedding`, as long as the model's dimension, or `error`."""
 
+RERANK = _struct(
+    ranking=ArrayType(_struct(index=IntegerType(), score=DoubleType(), text=StringType())),
+    usage=USAGE,
+    model=StringType(),
+    attempts=IntegerType(),
+    latency_ms=DoubleType(),
+    error=ERROR,
+)
+"""The result of `rerank_udf`: `ranking`, the best document first, or `error`; `index` counts the array from 0."""
 
 PREDICT = _struct(model=StringType(), attempts=IntegerType(), latency_ms=DoubleType(), error=ERROR)
 """The result of `predict_udf` beside its first field, `prediction`; custom models report no tokens."""

@@ -59,15 +59,14 @@ DOORS: dict[str, tuple[str, ...]] = {
     "msgspec": ("protocol", "cli/config_errors", WING),
     "multidict": ("transport/http",),  # this and yarl are aiohttp's own words for headers and addresses
     "numpy": (  # pandas brings it
-        *("udf/columns", "udf/conversations", "udf/input_rows", "udf/slices"),
-        *("ai/arguments", "ai/dataframes", "ai/similarity", WING),
+        *("udf/arguments", "udf/columns", "udf/conversations", "udf/input_rows", "udf/slices"),
+        *("ai/dataframes", "ai/similarity", WING),
     ),
     "onnxruntime": (WING,),
     "opentelemetry": ("monitoring/telemetry",),
-    "pandas": ("udf", "ai/arguments", "enrich/batch_jobs", "serving/models/custom"),
+    "pandas": ("udf", "enrich/batch_jobs", "serving/models/custom"),
     "pyarrow": (
         "udf",
-        "ai/arguments",
         "ai/dataframes",
         "enrich/fingerprints",
         "enrich/batch_jobs",

@@ -7,7 +7,7 @@ functions of that family).
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from spark_llm.ai import prompts
 from spark_llm.ai.judgements import condition_error, condition_prompt, option_error, score_error, score_prompt
@@ -15,7 +15,7 @@ from spark_llm.protocol.json_codec import write_json
 from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Enumeration, Field, Nullable, Scalar, Struct
 from spark_llm.protocol.values import Item, Prompt, RowError
-from spark_llm.validation.numbers import is_number, is_whole
+from spark_llm.validation.parameter import Parameter
 
 SENTIMENTS = ("positive", "negative", "neutral", "mixed")
 MAX_LABELS = 500
@@ -33,31 +33,6 @@ _LANGUAGES = {
 _SENTIMENT = StructuredOutput("sentiment", Enumeration(SENTIMENTS))
 
 Instructions = tuple[str, StructuredOutput | None]  # the system prompt for a list of labels, and the answer's type
-ParameterKind = Literal["text", "content", "texts", "whole", "number", "file"]
-PARAMETER_KINDS: dict[ParameterKind, str] = {
-    "text": "a string",
-    "content": "a string or a struct",
-    "texts": "a list of strings",
-    "whole": "a whole number",
-    "number": "a number",
-    "file": "a BINARY column",
-}
-
-
-class Parameter(NamedTuple):
-    """A function's parameter, and its default if it has one; the kinds are those of `PARAMETER_KINDS`."""
-
-    name: str
-    kind: ParameterKind = "text"
-    default: float | bytes | None = None
-
-    def accepts(self, value: object) -> bool:
-        """Return whether a value has the parameter's kind; a tuple of strings is a list of them."""
-        if self.kind == "texts":
-            return isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
-        if self.kind in {"whole", "number"}:
-            return is_whole(value) if self.kind == "whole" else is_number(value)
-        return isinstance(value, str)
 
 
 @dataclass(frozen=True)

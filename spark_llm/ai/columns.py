@@ -3,12 +3,13 @@
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from spark_llm.ai.catalog import FUNCTIONS, PARAMETER_KINDS
+from spark_llm.ai.catalog import FUNCTIONS
 from spark_llm.ai.udf import chat_function
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.udf.by_task import model_udf
 from spark_llm.udf.model_udf import ModelUDF
+from spark_llm.validation.parameter import PARAMETER_KINDS
 
 Model = str | Endpoint | ModelUDF
 Text = Column | str

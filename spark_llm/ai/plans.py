@@ -8,8 +8,7 @@ from itertools import groupby
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
-from spark_llm.ai.arguments import Arguments, Columns
-from spark_llm.ai.catalog import Function, Parameter
+from spark_llm.ai.catalog import Function
 from spark_llm.ai.requests import (
     QUERY_PARAMETERS,
     Requests,
@@ -30,7 +29,9 @@ from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.predictions.task import Predict
 from spark_llm.protocol.urls import CHAT_ROUTE, gateway_url, invocations_url, is_gateway_name, is_serving
 from spark_llm.protocol.values import Row
+from spark_llm.udf.arguments import Arguments, Columns
 from spark_llm.udf.plan import Results, answers
+from spark_llm.validation.parameter import Parameter
 
 SIMILARITY_PARAMETERS = (Parameter("expr1"), Parameter("expr2"))
 MAX_LANES = 16  # endpoints that one task asks in parallel; further endpoints share a lane

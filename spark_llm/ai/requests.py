@@ -10,16 +10,16 @@ from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
-from spark_llm.ai.arguments import Arguments, Columns
-from spark_llm.ai.catalog import Parameter
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.json_codec import read_json
 from spark_llm.protocol.media import MediaError, media_of
 from spark_llm.protocol.predictions.scalars import write_prediction
 from spark_llm.protocol.predictions.task import Predict
 from spark_llm.protocol.values import Result, Row
+from spark_llm.udf.arguments import Arguments, Columns
 from spark_llm.udf.conversations import invalid_row
 from spark_llm.udf.input_rows import arrow_input_rows, column_names, pandas_input_rows
+from spark_llm.validation.parameter import Parameter
 
 NO_FILE = b"spark_llm: no file"  # the default of `files`; a null is a null row, as in any argument
 _ENDPOINT, _REQUEST, _FILES = Parameter("endpoint"), Parameter("request"), Parameter("files", "file", NO_FILE)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pyspark.sql import SparkSession
 
-from spark_llm.ai.catalog import FUNCTIONS, Parameter
+from spark_llm.ai.catalog import FUNCTIONS
 from spark_llm.ai.plans import SIMILARITY_PARAMETERS
 from spark_llm.ai.requests import QUERY_PARAMETERS
 from spark_llm.ai.udf import AIFunction, chat_function, known_endpoints, query_function, similarity_function
@@ -18,6 +18,7 @@ from spark_llm.udf.factories import chat_udf
 from spark_llm.udf.lazy_udf import is_at_least
 from spark_llm.udf.model_udf import ModelUDF
 from spark_llm.validation.arguments import checks_arguments
+from spark_llm.validation.parameter import Parameter
 
 _SQL_TYPES = {
     "text": "STRING",
@@ -39,9 +40,10 @@ def register(
     complete: Model = None,
     embed: Model = None,
     predict: ModelUDF | None = None,
+    rerank: Model = None,
     prefix: str = "llm_",
 ) -> list[str]:
-    """Register models as SQL functions for this session: `llm_chat`, `llm_complete`, `llm_embed` and `llm_predict`.
+    """Register models as SQL functions of this session: `llm_` with `chat`, `complete`, `embed`, `predict` or `rerank`.
 
     Pass an endpoint (a name, a URL or an `Endpoint`) for the default parameters, or a UDF of this library. Each
     function returns a struct, as its UDF does in Python.
@@ -62,18 +64,24 @@ def register(
     ['llm_predict']
     >>> spark.sql("SELECT llm_predict(struct(age, review AS text)).prediction FROM reviews")
 
+    A reranker takes a query and an array of documents:
+
+    >>> register(spark, rerank=rerank_udf("https://host/v1/rerank", top_n=3))
+    ['llm_rerank']
+    >>> spark.sql("SELECT llm_rerank(question, passages).ranking FROM questions")
+
     Returns:
         The names of the registered functions.
 
     Raises:
         ConfigError: There is no model, a UDF has another task, or an endpoint is invalid.
     """
-    models = {"chat": chat, "complete": complete, "embed": embed, "predict": predict}
+    models = {"chat": chat, "complete": complete, "embed": embed, "predict": predict, "rerank": rerank}
     udfs = {task: model_udf(task, model) for task, model in models.items() if model is not None}
     if not udfs:
         raise ConfigError(
             "register got no model.",
-            'pass chat=, complete=, embed= or predict=, for example register(spark, chat="my-endpoint").',
+            'pass chat=, complete=, embed=, predict= or rerank=, for example register(spark, chat="my-endpoint").',
         )
     _check_prefix(prefix)
     for task, udf in udfs.items():

@@ -118,6 +118,8 @@ def _unfit(udf: ModelUDF) -> str | None:
     """Return why a UDF does not take one text and return one; None where it does."""
     if udf.task == "embed":
         return "for embeddings"
+    if udf.task == "rerank":
+        return "for rerankings"
     if udf.prompt is not None:
         return "with a template"
     return "with tools" if udf.has_tools else None

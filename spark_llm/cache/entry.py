@@ -10,6 +10,7 @@ from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.json_codec import NotJSONError, read_json, write_json
 from spark_llm.protocol.predictions.scalars import write_prediction
 from spark_llm.protocol.predictions.task import Predict
+from spark_llm.protocol.rerank import Rerank, ranking_text
 from spark_llm.protocol.task import PLAIN, Task, UnsendableError
 from spark_llm.protocol.urls import chat_url
 from spark_llm.protocol.values import Item, Result, ToolCall, Usage
@@ -52,6 +53,8 @@ class Keys:
             return None
         key = self._prefix.copy()
         key.update(bytes(body))
+        if isinstance(self.task, Rerank):
+            key.update(item)  # type: ignore[arg-type]  # rows are bytes; the ranking has the places of this row
         return key.digest()
 
 
@@ -59,14 +62,17 @@ def _reading(task: Task) -> list[object]:
     """Return what distinguishes answers that tasks with the same requests read in different ways."""
     if isinstance(task, Predict):
         return [canonical_shape(task.returns)]
+    if isinstance(task, Rerank):
+        return [task.top_n]
     if not isinstance(task, Chat):
         return []
     return [name for name, applies in (("answer", task.answer_only), ("calls", task.tools)) if applies]
 
 
 def encoded_answer(result: Result) -> Entry:
-    """Return an answer and its cost as bytes; a prediction as its text, which the task reads again."""
+    """Return an answer and its cost as bytes; a prediction or a ranking as a text, which the task reads again."""
     text = result.text if result.prediction is None else write_prediction(result.prediction)
+    text = text if result.ranking is None else ranking_text(result.ranking)
     answer = [text, result.choices, result.finish_reason, result.usage, result.model, result.request_id]
     calls = [] if result.tool_calls is None else [[list(call.values()) for call in result.tool_calls]]
     return Entry(write_json([*answer, *calls]), result.embedding)

@@ -15,7 +15,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from spark_llm import functions
-from spark_llm.ai.catalog import FUNCTIONS, PARAMETER_KINDS, Parameter
+from spark_llm.ai.catalog import FUNCTIONS
 from spark_llm.ai.extract import extract_udf
 from spark_llm.auth.credentials import SignInDeferredError
 from spark_llm.cli.config_errors import ConfigErrors
@@ -26,6 +26,8 @@ from spark_llm.protocol.identifiers import quoted
 from spark_llm.udf.by_task import FACTORIES
 from spark_llm.udf.factories import chat_udf, embed_udf
 from spark_llm.udf.model_udf import ModelUDF
+from spark_llm.udf.rerank_udf import RerankUDF
+from spark_llm.validation.parameter import PARAMETER_KINDS, Parameter
 from spark_llm.validation.suggestion import did_you_mean
 
 MakeColumn = Callable[[], Column]  # to be called once there is a session
@@ -41,6 +43,11 @@ _SET_BY_FUNCTION = (
 )  # parameters of chat_udf that each AI function sets itself
 _ENDPOINT = 'write a serving endpoint\'s name, a URL, or a name of [endpoints], as in endpoint = "my-endpoint".'
 _RETURNS = 'write the type of a prediction, as in returns = "DOUBLE".'
+
+_PAIRS = {  # by task, the two inputs that it takes
+    "similarity": ("two texts", '["question", "answer"]'),
+    "rerank": ("a query and its documents", '["question", "passages"]'),
+}
 
 
 def read_column(
@@ -138,10 +145,13 @@ def _option(task: str, option: Parameter, entries: Mapping[str, Any]) -> object:
 
 def _call(task: str, udf: ModelUDF, options: list[object], value: object) -> MakeColumn:
     """Return the call of a task's function on `input`, whose value in the file is `value`."""
-    if task == "similarity":
+    if task in _PAIRS:
+        what, example = _PAIRS[task]
         if not isinstance(value, list) or len(value) != 2:
-            raise ConfigError("input is not a list of two texts.", 'write both, as in input = ["question", "answer"].')
+            raise ConfigError(f"input is not a list of {what}.", f"write both, as in input = {example}.")
         one, other = (_expression("input", text) for text in value)
+        if isinstance(udf, RerankUDF):
+            return lambda: udf(F.expr(one), F.expr(other))
         return lambda: functions.llm_similarity(F.expr(one), F.expr(other), embed=udf)
     if task not in FUNCTIONS and udf.prompt is not None and not isinstance(value, str):
         return _call_template(udf, udf.prompt.fields, {} if value is None else value)

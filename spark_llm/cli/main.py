@@ -109,7 +109,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
 def add_check_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `check`."""
     parser.add_argument("endpoint", metavar="ENDPOINT", help="a serving endpoint's name, or a URL")
-    parser.add_argument("--task", choices=("chat", "complete", "embed", "predict"), help="default: the endpoint's own")
+    parser.add_argument("--task", choices=("chat", "complete", "embed", "predict", "rerank"), help="default: found")
     parser.add_argument("--model", help="the model, for a URL that is an OpenAI-style base")
     parser.add_argument("--served-model", help="one model behind a named endpoint")
     parser.add_argument("--api", choices=("chat", "responses"), help="the route of a chat (default: found)")

@@ -24,7 +24,9 @@ from spark_llm.endpoint.route import APIS, Api, Route, check_headers, check_tran
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import (
     CHAT_ROUTE,
+    RERANK_ROUTE,
     RESPONSES_ROUTE,
+    SCORE_ROUTE,
     gateway_url,
     host_url,
     invocations_url,
@@ -40,7 +42,7 @@ from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.flags import check_flag
 
 _INVOCATIONS = "/invocations"
-_KNOWN_ROUTES = (_INVOCATIONS, CHAT_ROUTE, "/completions", "/embeddings", RESPONSES_ROUTE)
+_KNOWN_ROUTES = (_INVOCATIONS, CHAT_ROUTE, "/completions", "/embeddings", RESPONSES_ROUTE, RERANK_ROUTE, SCORE_ROUTE)
 _ROUTES: dict[Api, str] = {"chat": CHAT_ROUTE, "responses": RESPONSES_ROUTE}  # of a chat
 _NAME = re.compile(r"(?!\.+$)[\w.-]{1,255}", re.ASCII)
 PROVIDERS: Sequence[CredentialsProvider] = (Profile(),)
@@ -62,8 +64,9 @@ class Endpoint:
 
     Attributes:
         target: The endpoint's name, looked up at DATABRICKS_HOST; a name of three parts is a model of its AI Gateway.
-            Or a URL. One whose path ends in /invocations, /chat/completions, /responses, /completions or /embeddings is
-            used as it is, with its query; any other is a base URL, to which the task's route is added.
+            Or a URL. One whose path ends in /invocations, /chat/completions, /responses, /completions, /embeddings,
+            /rerank or /score is used as it is, with its query; any other is a base URL, to which the task's route is
+            added.
         model: The model's name in the request; required with a base URL, optional with the others.
         served_model: One model behind a named endpoint; it bypasses the traffic split.
         token: The bearer token; a function that returns one and is called on the workers; or `ClientCredentials`.
@@ -190,6 +193,11 @@ class Endpoint:
         return self.api
 
     @property
+    def rerank_route(self) -> str:
+        """The route of a reranking: /score at a URL that ends in it, else /rerank."""
+        return SCORE_ROUTE if self.is_url and _known_route(self.target) == SCORE_ROUTE else RERANK_ROUTE
+
+    @property
     def is_url(self) -> bool:
         """Whether the target is a URL rather than a name."""
         return "://" in self.target
@@ -222,11 +230,7 @@ class Endpoint:
             route = _ROUTES[self.chat_api or "chat"]
         elif route and self.api is not None:
             raise ConfigError(f"Endpoint(api={self.api!r}) is for a chat.", "leave api= out for any other task.")
-        if route == _INVOCATIONS and not self._has_invocations:
-            raise ConfigError(
-                f"{self!r} serves no custom model: these are at a serving endpoint, or at a URL that ends in {route}.",
-                f'pass the endpoint\'s name, or the whole URL without model=, as in "http://host:5000{route}".',
-            )
+        self._check_serves(route)
         url = self._url_for_route(route) if self.is_url else None
         host = host_url(environ.get("DATABRICKS_HOST", ""))
         credential: Credential | None = None
@@ -250,10 +254,19 @@ class Endpoint:
         attributed = self.attribution and is_serving(url)
         return Route(url, model, credential, headers, self.ca_bundle, attributed, self.chat_api)
 
-    @property
-    def _has_invocations(self) -> bool:
-        """Whether it may serve custom models: a base URL and the AI Gateway have the routes of OpenAI alone."""
-        return _known_route(self.target) is not None if self.is_url else not is_gateway_name(self.target)
+    def _check_serves(self, route: str) -> None:
+        """Raise `ConfigError` for a custom model at a base URL or the AI Gateway, and a reranking at Databricks."""
+        known = _known_route(self.target) if self.is_url else _INVOCATIONS
+        if route == _INVOCATIONS and (known is None or is_gateway_name(self.target)):
+            raise ConfigError(
+                f"{self!r} serves no custom model: these are at a serving endpoint, or at a URL that ends in {route}.",
+                f'pass the endpoint\'s name, or the whole URL without model=, as in "http://host:5000{route}".',
+            )
+        if route == RERANK_ROUTE and known == _INVOCATIONS:
+            raise ConfigError(
+                f"{self!r} serves no reranking: neither serving endpoints nor Databricks' AI Gateway do.",
+                "pass a URL that ends in /rerank or /score, of another server; for a custom model use predict_udf.",
+            )
 
     def _workspace_from_providers(
         self, address: str, environ: Mapping[str, str], providers: Sequence[CredentialsProvider], *, allow_sign_in: bool
@@ -281,10 +294,11 @@ class Endpoint:
     def _url_for_route(self, route: str) -> str:
         parts = urlsplit(self.target)
         path, known = parts.path.rstrip("/"), _known_route(self.target)
+        reranks = route == RERANK_ROUTE
         if known is None and self.model is None:
             raise ConfigError(
                 f"{masked_url(self.target)} ends in no known route, so it is a base URL, which needs a model.",
-                f'pass Endpoint(url, model="…"), or a URL that ends in {route} or /invocations.',
+                f'pass Endpoint(url, model="…"), or a URL that ends in {route}{"" if reranks else " or /invocations"}.',
             )
         if known not in (None, _INVOCATIONS, route):
             raise ConfigError(

@@ -5,9 +5,12 @@ Two threads share it: Spark's appends rows and pops results, the event loop's pu
 
 import threading
 from collections.abc import Iterable, Sequence
+from types import NoneType
 
 from spark_llm.flow.batcher import Indexed
 from spark_llm.protocol.values import Result, Row, RowError
+
+_SETTLED = (RowError, Result, NoneType)  # rows that have their results without a request
 
 
 class ReorderBuffer:
@@ -49,9 +52,9 @@ class ReorderBuffer:
         return len(self._results)
 
     def append(self, rows: Sequence[Row]) -> list[Indexed]:
-        """Number rows at the end; return those to send. A null and an error have their results at once."""
+        """Number rows at the end; return those to send. A null, an error and a result need no request."""
         numbered = list(enumerate(rows, self._end))
-        to_send = [(number, row) for number, row in numbered if row is not None and not isinstance(row, RowError)]
+        to_send = [(number, row) for number, row in numbered if not isinstance(row, _SETTLED)]
         with self._changed:
             self._end += len(rows)
             if self.aborted:
@@ -59,7 +62,7 @@ class ReorderBuffer:
                 to_send = []
             if len(to_send) < len(rows):
                 errors = ((number, Result(error=row)) for number, row in numbered if isinstance(row, RowError))
-                self._results.update((number, None) for number, row in numbered if row is None)
+                self._results.update((number, row) for number, row in numbered if isinstance(row, (Result, NoneType)))
                 self._results.update(errors)
                 self._advance()
         return to_send

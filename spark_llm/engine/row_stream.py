@@ -99,7 +99,7 @@ class Stream:
         return to_send
 
     def _needs_no_request(self, row: Row) -> bool:
-        return row is not None and not isinstance(row, RowError) and self.negotiation.task.skips(row)
+        return row is not None and not isinstance(row, (RowError, Result)) and self.negotiation.task.skips(row)
 
     def _add_unsent(self, inputs: Sequence[Indexed]) -> None:
         self.buffer.add_unsent(len(inputs), sum(item_bytes(item) for _, item in inputs))

@@ -128,6 +128,8 @@ def _memory_bytes(key: Key, result: Result) -> int:
         size += PARSED_BYTES * len(result.text or "")
     if isinstance(result.prediction, (list, dict, str, bytes)):
         size += _nested_bytes(result.prediction)
+    if result.ranking is not None:
+        size += sum(map(_nested_bytes, result.ranking))
     if result.tool_calls is not None:
         size += sum(ENTRY_BYTES + getsizeof(call["arguments"]) for call in result.tool_calls)
     return size if result.choices is None else size + sum(map(getsizeof, result.choices))
@@ -152,5 +154,6 @@ def shared_result(result: Result) -> Result:
         model=result.model,
         parsed=result.parsed,
         tool_calls=result.tool_calls,
+        ranking=result.ranking,
         request_id=result.request_id,
     )

@@ -17,6 +17,7 @@ from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.predictions.task import FORMATS, Predict
+from spark_llm.protocol.rerank import Rerank
 from spark_llm.protocol.structured.constraints import Constraints
 from spark_llm.protocol.structured.schema import Array, Enumeration, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm.protocol.task import Task
@@ -61,6 +62,8 @@ def _declared(task: Task) -> dict[str, JSON]:
             return {"instructions": system, "parameters": _given(parameters), "returns": returns}
         case Complete(parameters=parameters) | Embed(parameters=parameters):
             return {"parameters": _given(parameters)}
+        case Rerank(parameters=parameters, top_n=top_n):
+            return {"parameters": _given(parameters), "top_n": top_n}
         case Predict(returns=returns, format=written):
             return {"returns": canonical_shape(returns), "format": None if written == FORMATS[0] else written}
     raise NotImplementedError(f"The task {task.name} has no canonical form yet.")

@@ -15,7 +15,7 @@ from spark_llm.protocol.json_codec import read_json, write_json
 from spark_llm.validation.numbers import check_number, check_whole
 from spark_llm.validation.texts import check_text
 
-_RESERVED = {
+RESERVED = {
     "messages": "the column is the message",
     "prompt": "the column is the prompt",
     "input": "the column is the input",
@@ -32,8 +32,12 @@ _LEVEL = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _RANGE_HINT = "set it within that range, or leave it out for the model's default."
 
 
-def encode_parameters(given: Mapping[str, object], extra_body: Mapping[str, object] | None) -> bytes:
+def encode_parameters(
+    given: Mapping[str, object], extra_body: Mapping[str, object] | None, reserved: Mapping[str, str] = RESERVED
+) -> bytes:
     """Return the parameters that are not None, and the fields of `extra_body`, as one JSON object.
+
+    `reserved` has the fields that this library sets, each with the reason why `extra_body` may not.
 
     Raises `ConfigError` for a value out of range, a field that this library sets, and a field given twice.
     """
@@ -46,9 +50,9 @@ def encode_parameters(given: Mapping[str, object], extra_body: Mapping[str, obje
             'write it as extra_body={"top_k": 40}.',
         )
     for name in extra_body:
-        if name in _RESERVED:
+        if name in reserved:
             raise ConfigError(
-                f"extra_body may not set {name!r}: {_RESERVED[name]}.", f"leave {name!r} out of extra_body."
+                f"extra_body may not set {name!r}: {reserved[name]}.", f"leave {name!r} out of extra_body."
             )
         if name in fields:
             raise ConfigError(f"{name!r} is given as a parameter and in extra_body.", "give it once.")

@@ -8,6 +8,7 @@ INVOCATIONS_PATH = re.compile(r"/serving-endpoints/(?P<name>[^/?]+)(/served-mode
 """The path of a workspace's endpoint, or of one served model behind it."""
 
 CHAT_ROUTE, RESPONSES_ROUTE = "/chat/completions", "/responses"
+RERANK_ROUTE, SCORE_ROUTE = "/rerank", "/score"
 
 _GATEWAY_NAME = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _DATABRICKS_HOSTS = re.compile(r"(^|\.)(databricks\.(com|us|mil)|azuredatabricks\.net|databricks\.azure\.(us|cn))$")

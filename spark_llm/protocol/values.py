@@ -38,6 +38,14 @@ class ToolCall(TypedDict):
     arguments: str
 
 
+class RankedDocument(TypedDict):
+    """A document of a ranking: its place in the array of its row, its score and its text."""
+
+    index: int
+    score: float
+    text: str | None
+
+
 MAX_COUNT = 2**31 - 1  # of tokens in a row: the column has 32 bits
 
 
@@ -141,6 +149,7 @@ class Result(msgspec.Struct, gc=False):
     parsed: Any = None  # the text as a value of its output type, ready for a column
     prediction: Any = None  # a value of the type that predictions have, ready for a column
     tool_calls: list[ToolCall] | None = None
+    ranking: list[RankedDocument] | None = None  # the best first
     requests: int = 0  # HTTP requests charged to the row; over all rows of a stream, the number of requests sent
     refusals: tuple[int, ...] = ()  # the statuses of their responses that held no answer
 
@@ -212,4 +221,4 @@ class Failure:
 
 
 Outcome = Answer | Failure
-Row = Item | RowError | None  # a row's prompt, the error of a row that has none, or null
+Row = Item | RowError | Result | None  # a row's prompt, the error or the result of a row that has none, or null

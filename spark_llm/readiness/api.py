@@ -38,7 +38,8 @@ def preflight(
         endpoint: A serving endpoint's name, a URL, an `Endpoint`, or a UDF of this library.
         spark: A session; with it, an executor's packages, its connection to the endpoint and the UDF's cache folder are
             checked too.
-        task: "chat", "complete", "embed" or "predict". Default: the UDF's task, or the task that the endpoint serves.
+        task: "chat", "complete", "embed", "predict" or "rerank". Default: the UDF's task, or the task that the endpoint
+            serves.
         timeout_s: Seconds for one request, up to 30.
         batch: Whether it is checked too that the provider has a Batch API: it is asked for its list of batches.
 

@@ -290,6 +290,7 @@ def _answer_summary(task: Task, outcome: Answer | Failure, latency_s: float) -> 
     for result in outcome.results if isinstance(outcome, Answer) else ():
         summary += f" by {result.model}" if result.model else ""
         details += [f"a vector of {len(result.embedding) // 4} numbers"] if result.embedding else []
+        details += [f"a score of {each['score']:.3g}" for each in result.ranking or ()]
     if outcome.usage is not None and outcome.usage.total_tokens is not None:
         tokens = outcome.usage.total_tokens
         details.append(f"{tokens} token{'' if tokens == 1 else 's'}")

@@ -16,6 +16,7 @@ from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.json_codec import read_json, write_json
 from spark_llm.protocol.predictions.task import Predict
+from spark_llm.protocol.rerank import Rerank
 from spark_llm.protocol.task import RESPONSES, Task
 from spark_llm.protocol.values import Item, RowError
 
@@ -44,7 +45,9 @@ def probes(task: Task, first_format: int = 0) -> list[tuple[Task, int]]:
 
 
 def sample_inputs(task: Task) -> list[Item]:
-    """Return the inputs of a probe: one text, or no row, since only the model knows its columns."""
+    """Return the inputs of a probe: one text, for a ranking its own document; no row for a model of columns."""
+    if isinstance(task, Rerank):
+        return [write_json([SAMPLE, [SAMPLE]])]
     return [] if isinstance(task, Predict) else [SAMPLE]
 
 

@@ -13,16 +13,18 @@ from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.predictions.task import Predict
+from spark_llm.protocol.rerank import Rerank
 from spark_llm.protocol.structured.schema import Nullable, Scalar
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.urls import host_url, masked_url
+from spark_llm.protocol.urls import RERANK_ROUTE, SCORE_ROUTE, host_url, masked_url
 from spark_llm.readiness.report import Check
 from spark_llm.readiness.workspace import API
 
 TIMEOUT_S = 30.0
 TASKS: tuple[Task, ...] = (Chat(), Embed(), Complete())  # in the order of the attempts
 CUSTOM = Predict(Nullable(Scalar("string")))  # any answer shows that a custom model is there, so it is never guessed
-TASK_NAMES = (*(task.name for task in TASKS), CUSTOM.name)
+RERANKS = (Rerank(route=RERANK_ROUTE), Rerank(route=SCORE_ROUTE))  # as above: each is at a route of its own
+TASK_NAMES = (*(task.name for task in TASKS), CUSTOM.name, Rerank.name)
 
 
 class Target(NamedTuple):
@@ -58,10 +60,16 @@ def candidate_tasks(endpoint: Endpoint, name: str | None) -> tuple[Task, ...]:
         raise ConfigError(f"Unknown task {name!r}.", f"pass one of {', '.join(TASK_NAMES)}, or leave it out.")
     if name == CUSTOM.name:
         return (CUSTOM,)
+    if name == Rerank.name:
+        return (Rerank(route=endpoint.rerank_route),)
     if name is None and endpoint.chat_api is not None:
         return (Chat(),)
     path = urlsplit(endpoint.target).path.rstrip("/") if endpoint.is_url else ""
-    of_path = max((task for task in TASKS if path.endswith(task.route)), key=lambda task: len(task.route), default=None)
+    of_path = max(
+        (task for task in (*TASKS, *RERANKS) if path.endswith(task.route)),
+        key=lambda task: len(task.route),
+        default=None,
+    )
     if name is None and of_path is not None:
         return (of_path,)
     return tuple(task for task in TASKS if name in (None, task.name))

@@ -7,12 +7,14 @@ from spark_llm.errors import ConfigError
 from spark_llm.udf.factories import chat_udf, complete_udf, embed_udf
 from spark_llm.udf.model_udf import ModelUDF
 from spark_llm.udf.predict_udf import predict_udf
+from spark_llm.udf.rerank_udf import rerank_udf
 
 FACTORIES: Mapping[str, Callable[..., ModelUDF]] = {
     "chat": chat_udf,
     "complete": complete_udf,
     "embed": embed_udf,
     "predict": predict_udf,
+    "rerank": rerank_udf,
 }
 
 

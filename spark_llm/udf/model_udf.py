@@ -168,7 +168,7 @@ class ModelUDF(LazyUDF):
 
     @property
     def task(self) -> str:
-        """The task's name: "chat", "complete", "embed" or "predict"."""
+        """The task's name: "chat", "complete", "embed", "predict" or "rerank"."""
         return self._untyped.task.name
 
     @property

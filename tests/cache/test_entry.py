@@ -13,9 +13,10 @@ from spark_llm.protocol.media import Media
 from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.predictions.scalars import write_prediction
 from spark_llm.protocol.predictions.task import Predict
+from spark_llm.protocol.rerank import Rerank
 from spark_llm.protocol.structured.schema import Field, Nullable, Scalar, Struct
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.values import Item, Result, ToolCall, Usage
+from spark_llm.protocol.values import Item, RankedDocument, Result, ToolCall, Usage
 from tests.support.strategies import JSON, TEXTS, plain, usages
 
 URL = "https://host/serving-endpoints/llama/invocations"
@@ -133,6 +134,23 @@ def test_a_prediction_has_a_key_for_its_row_and_its_type() -> None:
 
     assert len(keys) == len(set(keys))
     assert keys[0] == key(b"[1]", Predict(DOUBLE))
+
+
+def test_a_ranking_has_a_key_for_its_documents_and_their_number() -> None:
+    """A null among them has its part in it, though it is not sent: a ranking has the places of its row."""
+    tasks = [Rerank(), Rerank(top_n=1), Rerank(top_n=2), Rerank(route="/score")]
+    keys = [key(b'["q",["a","b"]]', task) for task in tasks] + [
+        key(item, tasks[0]) for item in (b'["q",["b","a"]]', b'["q",["a",null,"b"]]')
+    ]
+
+    assert len(keys) == len(set(keys))
+
+
+def test_a_ranking_is_kept_as_its_indexes_and_scores() -> None:
+    """The row has the texts."""
+    ranking: list[RankedDocument] = [{"index": 3, "score": 0.5, "text": "b"}, {"index": 0, "score": 0.1, "text": "a"}]
+
+    assert Result("[[3,0.5],[0,0.1]]", model="m") == decoded_answer(encoded_answer(Result(ranking=ranking, model="m")))
 
 
 @given(

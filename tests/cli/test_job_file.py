@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm import ConfigError, Policy, chat_udf, complete_udf, embed_udf, extract_udf, predict_udf
+from spark_llm import ConfigError, Policy, chat_udf, complete_udf, embed_udf, extract_udf, predict_udf, rerank_udf
 from spark_llm.ai.catalog import FUNCTIONS
 from spark_llm.batches.settings import Batch
 from spark_llm.cli.job_columns import TASKS
@@ -194,12 +194,14 @@ def test_a_custom_model_is_a_task() -> None:
 
 def test_every_ai_function_is_a_task() -> None:
     """Its keys are its parameters after the text, and those of the model that it does not set itself."""
-    assert {"chat", "complete", "embed", "predict", "similarity", *FUNCTIONS} == set(TASKS)
+    assert {"chat", "complete", "embed", "predict", "rerank", "similarity", *FUNCTIONS} == set(TASKS)
     for name, function in FUNCTIONS.items():
         options = {each.name: VALUES.get(each.name, 3) for each in function.parameters[1:]}
         assert ["it"] == list(read(with_column(task=name, max_tokens=9, **options)).columns)
         assert f"unknown key 'system'. Hint: {name} sets it" in refusal(with_column(task=name, system="x", **options))
     assert ["it"] == list(read(with_column(task="similarity", input=["title", "body"], dimensions=8)).columns)
+    rerank = with_column(task="rerank", endpoint="https://host/v1/rerank", input=["title", "parts"], top_n=8)
+    assert ["it"] == list(read(rerank).columns)
 
 
 def test_extract_takes_labels_or_fields() -> None:
@@ -273,6 +275,11 @@ def test_extract_takes_labels_or_fields() -> None:
         (with_column(task="classify", labels=["a", "a"]), "a label is in the list twice. Hint: "),
         (with_column(task="summarize", max_words="5"), "max_words = '5' is not a whole number. Hint: "),
         (with_column(task="similarity"), "input is not a list of two texts. Hint: "),
+        (
+            with_column(task="rerank", endpoint="https://host/v1/rerank"),
+            "input is not a list of a query and its documents. Hint: ",
+        ),
+        (with_column(task="rerank", endpoint="my-endpoint", input=["title", "parts"]), "serves no reranking"),
         ({**JOB, "endpoints": {"llama": {"url": URL}}}, 'Hint: pass model = "NAME", or a URL that ends in '),
         ({**JOB, "endpoints": {"a": {}}}, "[endpoints.a]: it has neither a name nor a url. Hint: "),
         ({**JOB, "endpoints": {"a": {"url": URL, "name": "b"}}}, "[endpoints.a]: it has both a name and a url. Hint: "),
@@ -462,7 +469,7 @@ def test_the_page_shows_the_example_as_it_is() -> None:
             {"task", "input"}
             | {
                 name
-                for udf in (chat_udf, complete_udf, embed_udf, predict_udf, extract_udf)
+                for udf in (chat_udf, complete_udf, embed_udf, predict_udf, extract_udf, rerank_udf)
                 for name in signature(udf).parameters
             }
             | {each.name for function in FUNCTIONS.values() for each in function.parameters[1:]},

@@ -26,6 +26,7 @@ from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.predictions.task import Predict
+from spark_llm.protocol.rerank import Rerank
 from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Array, Enumeration, Field, Map, Nullable, Number, Scalar, Shape, Struct
 from spark_llm.protocol.template import PromptBuilder
@@ -83,6 +84,7 @@ GOLDEN: dict[str, tuple[Any, str]] = {
     ),
     "a prediction": (canonical_model(URL, None, Predict(Nullable(Scalar("double"))), None), "ee30a3aebe5da2cf"),
     "a prediction of columns": (canonical_model(URL, None, Predict(REVIEW, "inputs"), None), "cccb0bd33ad1fd7e"),
+    "a reranking": (canonical_model(URL, "bge", Rerank(b'{"truncate":true}', 3), None), "4bad124a7592fdec"),
     "an embedding": (
         canonical_model(URL, "e5", Embed(encode_parameters({"dimensions": 256, "instruction": "find"}, None)), None),
         "a23c380427e8eee1",

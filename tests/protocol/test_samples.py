@@ -19,6 +19,7 @@ from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.predictions.task import Predict
+from spark_llm.protocol.rerank import Rerank
 from spark_llm.protocol.structured.schema import Field, Nullable, Scalar, Shape, Struct
 from spark_llm.protocol.task import RESPONSES
 from spark_llm.protocol.values import Answer, Failure, Outcome, Response, Result
@@ -79,6 +80,7 @@ def decoded(sample: dict[str, Any], response: Response, count: int) -> Outcome:
         "complete": Complete(n=n).decode,
         "embed": embed.decode,
         "predict": predict.decode,
+        "rerank": Rerank().decode,
     }
     return tasks[sample["task"]](response, count)
 
@@ -91,6 +93,7 @@ def facts(outcome: Outcome) -> dict[str, Any]:
         found = {name: getattr(first, name) for name in of_first}
         found["embeddings"] = [result.embedding for result in outcome.results]
         found["predictions"] = [_plain(result.prediction) for result in outcome.results]
+        found["ranking"] = [[each["index"], each["score"]] for each in first.ranking or ()]
         found["each"] = [
             {"text": result.text, "choices": result.choices, "kind": result.error and result.error.kind}
             for result in outcome.results
@@ -195,6 +198,7 @@ def fits_its_columns(result: Result, task: str) -> bool:
     """Return whether a row can hold a result: text in UTF-8, whole float32, and no answer beside an error."""
     words = [result.text, result.model, result.request_id, result.finish_reason, *(result.choices or [])]
     answered = result.text is not None or result.embedding is not None
+    answered = answered or result.ranking is not None
     if task == "predict":  # whose predictions may be null
         answered = result.prediction is not None or result.error is None
     return (

@@ -790,6 +790,9 @@ def test_an_unknown_task_raises() -> None:
         (Endpoint("chat"), None, ["chat", "embed", "complete"]),
         (Endpoint("chat"), "embed", ["embed"]),
         (Endpoint("score"), "predict", ["predict"]),
+        (Endpoint("http://127.0.0.1/v1", model="m"), "rerank", ["rerank"]),
+        (Endpoint("http://127.0.0.1/v1/rerank"), None, ["rerank"]),
+        (Endpoint("http://127.0.0.1/score?a=b"), None, ["rerank"]),
         (Endpoint("http://127.0.0.1/v1/chat/completions"), None, ["chat"]),
         (Endpoint("http://127.0.0.1/v1/responses"), None, ["chat"]),
         (Endpoint("chat", api="responses"), None, ["chat"]),
@@ -869,3 +872,22 @@ def test_a_missing_workspace_raises() -> None:
     """It is missing without DATABRICKS_HOST and without a credentials provider."""
     with pytest.raises(ConfigError, match=r"DATABRICKS_HOST names no workspace. Hint: set "):
         workspace_route({}, ())
+
+
+@pytest.mark.parametrize(("route", "task"), [("v1", "rerank"), ("v1/rerank", None), ("score", None)])
+def test_a_reranker_is_asked_for_one_score(route: str, task: str | None) -> None:
+    """Its URL tells the task, and a base URL needs its name."""
+    with LocalEndpoints() as endpoints:
+        report = report_of(Endpoint(f"{endpoints.url}/{route}", model="embed", token=endpoints.token), task)
+
+        assert report.ok
+        assert re.search(r"rerank was answered in .* by echo: a score of 1, 2 tokens", str(report))
+        assert 1 == endpoints.stats.requests
+
+
+def test_a_serving_endpoint_is_no_reranker() -> None:
+    """The address is what fails."""
+    report = report_of(Endpoint("my-endpoint"), "rerank", {"DATABRICKS_HOST": "https://h", "DATABRICKS_TOKEN": "t"})
+
+    assert "failed" == outcomes(report)["address"]
+    assert "serves no reranking" in check_named(report, "address").message

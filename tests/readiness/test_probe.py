@@ -12,6 +12,7 @@ from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.json_codec import read_json, write_json
 from spark_llm.protocol.predictions.task import Predict
+from spark_llm.protocol.rerank import Rerank
 from spark_llm.protocol.structured.schema import Scalar
 from spark_llm.protocol.task import RESPONSES, Task
 from spark_llm.protocol.values import RowError
@@ -49,6 +50,8 @@ def bodies(task: Task) -> list[dict[str, object]]:
         (Complete(), [{"max_tokens": 1}]),
         (Complete(b'{"max_tokens":9}'), [{"max_tokens": 1}, {"max_tokens": 9}]),
         (Embed(), [{"input": [SAMPLE], "encoding_format": "base64"}, {"input": [SAMPLE]}]),
+        (Rerank(), [{"query": SAMPLE, "documents": [SAMPLE]}, {"query": SAMPLE, "texts": [SAMPLE]}]),
+        (Rerank(route="/score"), [{"text_1": SAMPLE, "text_2": [SAMPLE]}]),
         (PREDICT, [{"dataframe_split": {"data": []}}]),
     ],
 )

@@ -33,6 +33,7 @@ RESPONSES_PATHS = (
     "/openai/v1/responses",
     "/openai/responses?api-version=2025-04-01-preview",
 )
+RERANK_PATHS, SCORE_PATHS = ("/rerank", "/v1/rerank", "/v2/rerank"), ("/score", "/v1/score")
 POST_PATHS = (
     *(path.format(name="chat") for path in ANY_TASK_PATHS),
     *(f"{base}/{task}{query}".format(name="chat") for base, task, query in TASK_PATHS),

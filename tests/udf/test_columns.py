@@ -18,7 +18,7 @@ from pyspark.sql.types import StructType
 
 from spark_llm import schemas
 from spark_llm.errors import KINDS, InputTypeError
-from spark_llm.protocol.values import Result, RowError, ToolCall, Usage
+from spark_llm.protocol.values import RankedDocument, Result, RowError, ToolCall, Usage
 from spark_llm.udf.columns import arrow_rows, columns_to_pandas, pandas_rows, to_arrow, to_pandas
 from spark_llm.udf.slices import SLICE_ROWS
 from tests.support.strategies import usages
@@ -29,6 +29,7 @@ SCHEMAS = {
     "chat with tools": schemas.with_tool_calls(schemas.CHAT),
     "complete": schemas.COMPLETE,
     "embed": schemas.EMBED,
+    "rerank": schemas.RERANK,
 }
 BROKEN = b"caf\xe9"  # Latin-1, and no UTF-8
 MENDED = "caf\N{REPLACEMENT CHARACTER}"
@@ -63,6 +64,8 @@ RESULTS = st.builds(
     | st.builds(
         RowError, st.sampled_from(KINDS), st.none() | st.integers(100, 599), st.text(max_size=6), st.booleans()
     ),
+    ranking=st.none()
+    | st.lists(st.builds(RankedDocument, index=st.integers(0, 9), score=FLOATS, text=TEXTS), max_size=3),
     tool_calls=st.none() | st.lists(st.builds(ToolCall, id=TEXTS, name=st.text(max_size=6), arguments=st.just("{}"))),
 )
 

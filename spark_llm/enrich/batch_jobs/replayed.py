@@ -148,10 +148,10 @@ def _values(column: pa.Array | pd.Series) -> list[Any]:
 
 def _state(spec: RequestSpec, row: Row, history: _History) -> Result | NextTry | None:
     """Return what a row came to; None where it asks nothing."""
-    if row is None or (not isinstance(row, RowError) and spec.task.skips(row)):
-        return None
     if isinstance(row, RowError):
         return Result(error=row)
+    if row is None or isinstance(row, Result) or spec.task.skips(row):
+        return row if isinstance(row, Result) else None
     replies = [reply for line in history.lines if (reply := read_line(line)) is not None]
     first_format = RESPONSES if spec.route.api == "responses" else 0
     state = replay(spec.task, row, replies, spec.policy, first_format)

@@ -14,6 +14,7 @@ from spark_llm.protocol.json_codec import read_json
 from spark_llm.protocol.task import Task
 
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens")
+_WITHOUT_TEXT = ("embed", "rerank")  # tasks whose answers have no tokens
 
 
 def row_cost(plan: RunPlan, bytes_per_row: float, prices: Mapping[str, Price], *, by_batch: bool = False) -> PerRow:
@@ -63,12 +64,12 @@ def guessed_prompt_tokens(task: Task, rows: int, input_bytes: float) -> int:
 
 def instruction_bytes(task: Task) -> int:
     """Return how many bytes each request has besides its text: the instructions, and the type of the answer."""
-    return 0 if task.name == "embed" else len(task.encode([""], None, 0))
+    return 0 if task.name in _WITHOUT_TEXT else len(task.encode([""], None, 0))
 
 
 def max_answer_tokens(task: Task) -> int | None:
     """Return the most tokens that an answer may have; None where it has no limit."""
-    if task.name == "embed":
+    if task.name in _WITHOUT_TEXT:
         return 0
     parameters = read_json(task.parameters)
     maximum = next((parameters[name] for name in _MAX_TOKENS if isinstance(parameters.get(name), int)), None)

@@ -28,8 +28,6 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, DataType, StringType, StructField, StructType
 
-from spark_llm.ai.arguments import Arguments
-from spark_llm.ai.catalog import Parameter
 from spark_llm.ai.plans import ArgumentsPlan, QueryPlan, SimilarityPlan
 from spark_llm.enrich.fingerprints.input_form import (
     bytes_form,
@@ -43,13 +41,16 @@ from spark_llm.enrich.fingerprints.input_form import (
 from spark_llm.errors import InputTypeError
 from spark_llm.protocol.canonical import spec_digest
 from spark_llm.protocol.template import PromptBuilder
+from spark_llm.udf.arguments import Arguments
 from spark_llm.udf.columns import arrow_rows
 from spark_llm.udf.input_rows import arrow_input_rows, column_names
 from spark_llm.udf.model_udf import ModelPlan
 from spark_llm.udf.plan import Plan
 from spark_llm.udf.predict_udf import PredictPlan
+from spark_llm.udf.rerank_udf import RerankPlan
 from spark_llm.udf.spark_types import arrow_type
 from spark_llm.udf.template_columns import CONVERSATION, MEDIA, URL, arrow_prompts
+from spark_llm.validation.parameter import Parameter
 
 Argument = tuple[Column, DataType]
 
@@ -65,8 +66,8 @@ def fingerprint(plan: Plan, arguments: Sequence[Argument]) -> Column:
     """Return the column of fingerprints of a call: the columns that the UDF was called on, each with its type.
 
     It is a string, `1-<16 digits of the recipe>-<32 digits of the input>`. It is null where the row asks nothing: where
-    its input is null, a field of its template or one of its arguments is, or a text to embed or to extract from is
-    blank.
+    its input is null, a field of its template or one of its arguments is, or a text to embed, a text to extract from or
+    a query is blank.
 
     Raises `InputTypeError`, in the words of the workers, for a type that they cannot read.
     """
@@ -109,8 +110,11 @@ def _canonical_inputs(plan: Plan, arguments: Sequence[Argument]) -> list[Column]
         parameters = parameters[: len(arguments)]  # without files it has the form that it had before there were any
     forms = _function_inputs(parameters, arguments)
     match plan:
-        case SimilarityPlan():
-            return [_unless_blank(column, form) for (column, _), form in zip(arguments, forms, strict=True)]
+        case SimilarityPlan() | RerankPlan():
+            return [
+                _unless_blank(column, form) if parameter.kind == "text" else form
+                for parameter, (column, _), form in zip(parameters, arguments, forms, strict=True)
+            ]
         case QueryPlan():
             endpoint, *request = forms
             return [or_null(endpoint), *request]  # no endpoint for a request is an error of the job's, not a null
@@ -119,8 +123,8 @@ def _canonical_inputs(plan: Plan, arguments: Sequence[Argument]) -> list[Column]
 
 
 def _signature(plan: Plan) -> tuple[str, Sequence[Parameter]]:
-    """Return the name of an AI function, and its parameters."""
-    if not isinstance(plan, ArgumentsPlan):
+    """Return the name of a function of several columns, and its parameters."""
+    if not isinstance(plan, (ArgumentsPlan, RerankPlan)):
         raise NotImplementedError(f"The inputs of {type(plan).__name__} have no canonical form yet.")
     return plan.signature
 

@@ -28,7 +28,7 @@ from spark_llm.serving.http.responses import (
 from spark_llm.serving.http.routes import GATEWAY, Route
 from spark_llm.serving.http.streams import EventStream, send_stream
 from spark_llm.serving.models.base import Model
-from spark_llm.serving.models.tasks import CHAT, PREDICTIONS, RESPONSES, TASKS, Task
+from spark_llm.serving.models.tasks import CHAT, EMBEDDINGS, PREDICTIONS, RERANKINGS, RESPONSES, TASKS, Task
 from spark_llm.serving.protocol.credentials import token_of
 from spark_llm.serving.protocol.errors import (
     AZURE_NOT_FOUND,
@@ -241,7 +241,7 @@ def read_request(body: dict[str, Any], task: Task, name: str, dialect: Dialect) 
 
 def find_task(deployment: Deployment, body: Mapping[str, object], task: Task | None, dialect: Dialect) -> Task:
     """Return the task of the route, or else of the body's field; raises `Refused` if the endpoint lacks it."""
-    if task in deployment.tasks:
+    if task in deployment.tasks or (task in RERANKINGS and EMBEDDINGS in deployment.tasks):
         return task
     tasks = deployment.own_path_tasks
     if task is None:

@@ -12,10 +12,12 @@ import msgspec
 from aiohttp import web
 
 from spark_llm.serving.models.base import ChatModel, CompletionModel, EmbeddingModel, Model, PredictionModel
+from spark_llm.serving.models.rerank import scores_of
 from spark_llm.serving.protocol.bodies import chat_body, completion_body, embedding_body
 from spark_llm.serving.protocol.errors import INTERNAL_ERROR, Dialect, Refused
 from spark_llm.serving.protocol.predictions import PredictionRequest, prediction_body
 from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Request
+from spark_llm.serving.protocol.rerank import RerankRequest, ScoreRequest, rerank_body, score_body
 from spark_llm.serving.protocol.responses_body import ResponseObject
 from spark_llm.serving.protocol.responses_request import ResponsesRequest
 from spark_llm.serving.protocol.values import Choice, Texts, Usage
@@ -59,7 +61,7 @@ async def model_response(
     empty: bool,
     service_tier: str | None = None,
 ) -> PendingResponse:
-    """Return the model's answer; an `empty` one reports its tokens and has no text, vectors or predictions.
+    """Return the model's answer; an `empty` one reports its tokens and has no text, vectors, scores or predictions.
 
     The tier of chat and of responses is that of the model, else `service_tier`, else what the request asks for.
     """
@@ -73,6 +75,14 @@ async def model_response(
         vectors = replace(vectors, vectors=()) if empty else vectors
         body = embedding_body(model.name, vectors, as_base64=request.encoding_format == "base64")
         return PendingResponse(body, headers=headers, rows=rows, usage=vectors.usage)
+    if isinstance(request, RerankRequest | ScoreRequest):
+        scores = await scores_of(model, request)
+        scores = replace(scores, values=()) if empty else scores
+        if isinstance(request, RerankRequest):
+            body = rerank_body(model.name, request, scores, request_id)
+        else:
+            body = score_body(model.name, scores, request_id, created)
+        return PendingResponse(body, headers=headers, rows=rows, usage=scores.usage)
     if isinstance(request, ChatRequest | ResponsesRequest):
         chat = request if isinstance(request, ChatRequest) else request.chat
         texts = await cast("ChatModel", model).chat(chat)

@@ -2,7 +2,17 @@
 
 from typing import NamedTuple
 
-from spark_llm.serving.models.tasks import CHAT, COMPLETIONS, EMBEDDINGS, PREDICTIONS, RESPONSES, TASKS, Task
+from spark_llm.serving.models.tasks import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    PREDICTIONS,
+    RERANK,
+    RESPONSES,
+    SCORE,
+    TASKS,
+    Task,
+)
 from spark_llm.serving.protocol.errors import Dialect
 
 
@@ -45,4 +55,6 @@ ROUTES = (
         for task in (CHAT, COMPLETIONS, EMBEDDINGS)
     ),
     Route("/openai/responses", "azure", RESPONSES, needs_version=True),
+    *(Route(f"{base}/rerank", "openai", RERANK) for base in ("", "/v1", "/v2")),  # of vLLM, Jina and Cohere
+    *(Route(f"{base}/score", "openai", SCORE) for base in ("", "/v1")),
 )

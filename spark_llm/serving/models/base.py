@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from spark_llm.serving.protocol.predictions import PredictionRequest, Predictions
 from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest, EmbeddingRequest
+from spark_llm.serving.protocol.rerank import RerankRequest, ScoreRequest, Scores
 from spark_llm.serving.protocol.values import Piece, Texts, Vectors
 
 
@@ -40,6 +41,14 @@ class EmbeddingModel(_Named, Protocol):
 
     async def embed(self, request: EmbeddingRequest) -> Vectors:
         """Return one vector for each input, in the order of the inputs."""
+
+
+@runtime_checkable
+class RerankModel(_Named, Protocol):
+    """An embedding model that scores documents itself, in place of the cosines of its vectors."""
+
+    async def rerank(self, request: RerankRequest | ScoreRequest) -> Scores:
+        """Return one score for each document, in their order."""
 
 
 @runtime_checkable

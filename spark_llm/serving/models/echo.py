@@ -15,6 +15,7 @@ from spark_llm.serving.protocol.requests import (
     EmbeddingRequest,
     Request,
 )
+from spark_llm.serving.protocol.rerank import RerankRequest, ScoreRequest, Scores
 from spark_llm.serving.protocol.tools import ToolCall
 from spark_llm.serving.protocol.values import Choice, Texts, Usage, Vectors
 
@@ -25,8 +26,9 @@ class Echo:
 
     A chat reply is the last message, exactly; a system message stands before it on a line of its own. In the place of
     an image, an audio clip or a file stands the text of `echo_media`. A completion is its prompt. A vector is
-    `echo_vector` of its text. Tokens are words, and for media those of `echo_media`. `max_tokens` cuts a reply to that
-    many words, with `finish_reason` "length"; every other parameter is ignored.
+    `echo_vector` of its text. A document's score is the share of the query's words that it has. Tokens are words, and
+    for media those of `echo_media`. `max_tokens` cuts a reply to that many words, with `finish_reason` "length"; every
+    other parameter is ignored.
 
     With `tools`, a line `call NAME ARGUMENTS` in the last message of a user calls that tool with these arguments, JSON
     or not; several lines make several calls. A `tool_choice` of a name or of "required" makes a call where no line
@@ -86,6 +88,14 @@ class Echo:
         dimensions = request.dimensions or self.dimensions
         vectors = [_vector(text, dimensions) for text in request.texts]
         return Vectors(vectors, _usage(request.texts, ()), float_only=self.float_only)
+
+    async def rerank(self, request: RerankRequest | ScoreRequest) -> Scores:
+        """Return the share of the query's words that are in each document."""
+        self._check_fields(request)
+        query, documents = request.pair
+        words = set(query.lower().split())
+        shares = [len(words.intersection(text.lower().split())) / max(1, len(words)) for text in documents]
+        return Scores(shares, _usage([query, *documents], ()))
 
     def _check_fields(self, request: Request) -> None:
         for name in self.refuse_fields:

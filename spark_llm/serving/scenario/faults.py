@@ -50,7 +50,7 @@ MISBEHAVIOURS = {
     "cut": "sends the headers and half of the body, and closes the connection",
     "garbage": "status 200 with bytes that are not JSON",
     "html": "status 200 with an HTML page",
-    "empty": "status 200 with no text and finish_reason 'length' (no vectors, for embeddings)",
+    "empty": "status 200 with no text and finish_reason 'length' (no vectors or scores, for embeddings and rerankings)",
     "half": "status 200 with half of a body and its true Content-Length: the transport is complete, the JSON is not",
     "drip": "the whole answer, sent slowly in pieces",
     "errorbody": "status 200 with an error document as its body",

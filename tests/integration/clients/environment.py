@@ -20,6 +20,7 @@ PINS = (
     "openai==2.54.0",  # installs httpx, which the SDK's OpenAI client needs and openai 3 does not have
     "msgspec==0.22.0",  # this library needs it
 )
+COHERE_PINS = ("cohere==7.3.1",)
 FUZZER_PINS = ("schemathesis==4.32.5",)
 _INSTALL_S = 1_200
 
@@ -32,6 +33,11 @@ def peers_python() -> Path:
 def fuzzer() -> Path:
     """Return the program of schemathesis; the first call creates its environment."""
     return _python(FOLDER.with_name("fuzzer"), FUZZER_PINS).with_name("schemathesis")
+
+
+def cohere_python() -> Path:
+    """Return the Python of Cohere's client; the first call creates its environment."""
+    return _python(FOLDER.with_name("cohere"), COHERE_PINS)
 
 
 def _python(folder: Path, wanted: Sequence[str]) -> Path:

@@ -23,7 +23,10 @@ from tests.support.reply_model import ReplyModel, last_message
 pytestmark = pytest.mark.slow
 
 PAGE = "docs/ai-functions.md"
-PAGES = {PAGE: {"my-endpoint", "my-embedding-endpoint", "my-model"}, "docs/search.md": {"my-embedding-endpoint"}}
+PAGES = {
+    PAGE: {"my-endpoint", "my-embedding-endpoint", "my-model"},
+    "docs/search.md": {"my-embedding-endpoint", "my-reranker"},
+}
 REVIEWS = ("'It is fast.'", "'It broke.'", "'Where is my order?'", "NULL")
 SQL_FUNCTIONS = is_at_least(pyspark.__version__, 4, 0)
 
@@ -59,6 +62,7 @@ def endpoints(spark: SparkSession) -> Iterator[LocalEndpoints]:
         f" FROM VALUES {rows} AS r(id, review)"
     )
     models: dict[str, Any] = {"my-endpoint": ReplyModel(answer), "my-embedding-endpoint": Echo(), "my-model": half}
+    models["my-reranker"] = Echo()
     with LocalEndpoints(models) as started:
         yield started
 
@@ -81,7 +85,8 @@ def test_the_pages_on_ai_functions_run(
     names = {"spark": spark, "df": spark.table("reviews")}
     for language, block in blocks_of(page):
         if language == "python":
-            exec(compile(block, page, "exec"), names)  # noqa: S102 -- the very thing that is tested
+            local = block.replace("http://127.0.0.1:8000", endpoints.url)
+            exec(compile(local, page, "exec"), names)  # noqa: S102 -- the very thing that is tested
         elif SQL_FUNCTIONS or "-- Spark 4.0" not in block:
             before = endpoints.stats.requests
             rows = spark.sql(block).collect()

@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, DoubleType
 
-from spark_llm import Endpoint, Policy, by_url, chat_udf, complete_udf, embed_udf, predict_udf
+from spark_llm import Endpoint, Policy, by_url, chat_udf, complete_udf, embed_udf, predict_udf, rerank_udf
 from spark_llm.ai.udf import chat_function, known_endpoints, query_function, similarity_function
 from spark_llm.auth.credentials import Bearer
 from spark_llm.endpoint.route import Route
@@ -285,6 +285,12 @@ CASES = {
         lambda: [F.col("text"), F.col("other")],
         then(unless_blank("text"), unless_blank("other")),
         "59203caeece5bc6bd78f54b227d75c07",
+    ),
+    "a query and its documents": Case(
+        rerank_udf("https://host/v1/rerank"),
+        lambda: [F.col("text"), F.col("labels")],
+        then(unless_blank("text"), of(texts, "labels")),
+        "47c3ffd5d2a15e3b191db0fee6b76749",
     ),
     "a request": Case(
         QUERY,

@@ -18,7 +18,16 @@ from spark_llm.serving.http.invocations import InvocationHandler
 from spark_llm.serving.http.lines import LineHandler
 from spark_llm.serving.scenario.capacity import Capacity
 from spark_llm.serving.scenario.faults import Faults
-from tests.support.local_client import ENDPOINTS, RESPONSES_PATHS, Client, chat_body, connected, paths_of
+from tests.support.local_client import (
+    ENDPOINTS,
+    RERANK_PATHS,
+    RESPONSES_PATHS,
+    SCORE_PATHS,
+    Client,
+    chat_body,
+    connected,
+    paths_of,
+)
 from tests.support.media import PDF, data_url, encoded, image, wav
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -28,6 +37,11 @@ BODIES: dict[str, dict[str, object]] = {
     "completions": {"prompt": ["a", "b"]},
     "embeddings": {"input": ["a", "b"]},
 }
+
+RERANKS: list[tuple[dict[str, object], tuple[str, ...]]] = [
+    ({"query": "a b", "documents": ["c", {"text": "b"}], "top_n": 1}, RERANK_PATHS),
+    ({"text_1": "a b", "text_2": ["c", "b"]}, SCORE_PATHS),
+]
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +117,20 @@ def test_requests_and_responses_fit_their_schemas(
     check(document, path, shared.post(path, body).json())
     check(document, path, shared.post(path, {}).json(), "default")
     check(document, path, shared.post(path, body, headers={"Authorization": "Bearer no"}).json(), "default")
+
+
+@pytest.mark.parametrize(("path", "body"), [(path, body) for body, paths in RERANKS for path in paths])
+def test_rerankings_fit_their_schemas(
+    path: str, body: dict[str, object], document: dict[str, Any], shared: Client
+) -> None:
+    """Each route's request, response and error fit their schemas."""
+    named = {**body, "model": "embed"}
+    reference = path_item(document, path)["post"]["requestBody"]["$ref"].removeprefix("#/components/requestBodies/")
+    schema = document["components"]["requestBodies"][reference]["content"]["application/json"]["schema"]
+    jsonschema.Draft202012Validator({**schema, "components": document["components"]}).validate(named)
+
+    check(document, path, shared.post(path, named).json())
+    check(document, path, shared.post(path, {"model": "embed"}).json(), "default")
 
 
 TOOL = {"type": "function", "function": {"name": "f", "description": "", "parameters": {"type": "object"}}}

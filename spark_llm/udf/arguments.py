@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from spark_llm.ai.catalog import PARAMETER_KINDS, Parameter, ParameterKind
 from spark_llm.errors import InputTypeError
 from spark_llm.udf.columns import is_prompt_type, prompt_from_cell
 from spark_llm.udf.conversations import lists_and_dicts
 from spark_llm.udf.input_rows import plain_values
 from spark_llm.udf.slices import arrow_slices, is_binary, is_list, pandas_slices, python_values
 from spark_llm.udf.spark_types import spark_name
+from spark_llm.validation.parameter import PARAMETER_KINDS, Parameter, ParameterKind
 
 Columns = list[Sequence[Any]]  # one for each parameter, with Python's values
 _MAX_WHOLE = 2**53  # up to which a float has each whole number
@@ -105,7 +105,7 @@ class Arguments:
     def _type_error(self, parameter: Parameter, found: str) -> InputTypeError:
         return InputTypeError(
             f"{self._function} takes {PARAMETER_KINDS[parameter.kind]} as {parameter.name}; it was called on {found}.",
-            "cast it, or write the array of labels as array('one', 'another').",
+            "cast it, or write a list of texts as array('one', 'another').",
         )
 
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import Row
 
-from spark_llm.ai.arguments import Arguments
-from spark_llm.ai.catalog import Parameter
 from spark_llm.errors import InputTypeError
+from spark_llm.udf.arguments import Arguments
+from spark_llm.validation.parameter import Parameter
 
 ALL = (Parameter("content"), Parameter("labels", "texts"), Parameter("max_words", "whole", 50))
 ROWS = st.tuples(

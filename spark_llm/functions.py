@@ -9,7 +9,7 @@ and costs nothing; a failed row gives a null too. The functions that begin with 
 `usage` and `error`; the value of the `ai_` function is its field `text`, or `parsed` where it is not a text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pyspark.sql import Column
 
@@ -24,6 +24,7 @@ from spark_llm.validation.arguments import checks_arguments
 __all__ = [
     "ai_analyze_sentiment",
     "ai_classify",
+    "ai_classify_multi",
     "ai_extract",
     "ai_filter",
     "ai_fix_grammar",
@@ -36,6 +37,7 @@ __all__ = [
     "ai_translate",
     "llm_analyze_sentiment",
     "llm_classify",
+    "llm_classify_multi",
     "llm_extract",
     "llm_filter",
     "llm_fix_grammar",
@@ -51,6 +53,9 @@ __all__ = [
     "try_ai_query",
 ]
 
+Labels = Sequence[str] | Mapping[str, str] | Column
+Examples = Sequence[tuple[str, str] | Mapping[str, str]] | Column
+
 
 @checks_arguments
 def ai_gen(prompt: Text, *, chat: Model) -> Column:
@@ -65,18 +70,108 @@ def llm_gen(prompt: Text, *, chat: Model) -> Column:
 
 
 @checks_arguments
-def ai_classify(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
+def ai_classify(
+    content: Text,
+    labels: Labels,
+    *,
+    instructions: str | Column = "",
+    examples: Examples = (),
+    rationale: bool | Column = False,
+    chat: Model,
+) -> Column:
     """Return the label that fits a text best, as a string; it is always one of `labels`.
 
+    Labels are a list, or a map to what each means. A constant that is wrong raises `ConfigError`.
+
     >>> df.withColumn("mood", ai_classify("review", ["angry", "happy"], chat="my-endpoint"))
+    >>> moods = {"angry": "the customer complains", "happy": "the customer praises something"}
+    >>> df.withColumn("mood", ai_classify("review", moods, examples=[("It broke.", "angry")], chat="my-endpoint"))
+
+    Args:
+        content: The column of texts.
+        labels: 1 to 500 texts; or a mapping of them to descriptions, of which none may be null.
+        instructions: What else the model has to know, in your words.
+        examples: Pairs of a text and its label, or mappings with `content` and `label`.
+        rationale: Whether the model gives its reason first, which costs tokens and is in the struct of `llm_classify`.
+        chat: The model.
     """
-    return llm_classify(content, labels, chat=chat)["parsed"]
+    return llm_classify(content, labels, instructions=instructions, examples=examples, rationale=rationale, chat=chat)[
+        "parsed"
+    ]
 
 
 @checks_arguments
-def llm_classify(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
-    """Return the label that fits a text best as `parsed`, with tokens and error."""
-    return function_column("classify", chat, content, labels)
+def llm_classify(
+    content: Text,
+    labels: Labels,
+    *,
+    instructions: str | Column = "",
+    examples: Examples = (),
+    rationale: bool | Column = False,
+    confidence: bool | Column = False,
+    chat: Model,
+) -> Column:
+    """Return the label that fits a text best as `parsed`, with tokens and error; further options as `ai_classify` has.
+
+    With `confidence` the model's logprobs are asked for too, and `confidence` is the probability of the label, above 0
+    and at most 1. It is null where the endpoint gives no logprobs, and where the first token of the label begins
+    another one too. With `rationale` the reason is in `rationale`.
+
+    >>> df.withColumn("mood", llm_classify("review", ["angry", "happy"], confidence=True, chat="my-endpoint"))
+    """
+    return function_column(
+        "classify",
+        chat,
+        content,
+        labels=labels,
+        instructions=instructions,
+        examples=examples,
+        rationale=rationale,
+        confidence=confidence,
+    )
+
+
+@checks_arguments
+def ai_classify_multi(
+    content: Text,
+    labels: Labels,
+    *,
+    instructions: str | Column = "",
+    examples: Examples = (),
+    rationale: bool | Column = False,
+    chat: Model,
+) -> Column:
+    """Return all labels that fit a text, as an array in the order of `labels`; it is empty where none fits.
+
+    The options are those of `ai_classify`. A text with several labels is in several `examples`.
+
+    >>> df.withColumn("topics", ai_classify_multi("review", ["price", "delivery", "quality"], chat="my-endpoint"))
+    """
+    return llm_classify_multi(
+        content, labels, instructions=instructions, examples=examples, rationale=rationale, chat=chat
+    )["parsed"]
+
+
+@checks_arguments
+def llm_classify_multi(
+    content: Text,
+    labels: Labels,
+    *,
+    instructions: str | Column = "",
+    examples: Examples = (),
+    rationale: bool | Column = False,
+    chat: Model,
+) -> Column:
+    """Return all labels that fit a text as `parsed`, with tokens and error; `rationale` has the reason if asked for."""
+    return function_column(
+        "classify_multi",
+        chat,
+        content,
+        labels=labels,
+        instructions=instructions,
+        examples=examples,
+        rationale=rationale,
+    )
 
 
 @checks_arguments
@@ -91,7 +186,7 @@ def ai_extract(content: Text, labels: Sequence[str] | Column, *, chat: Model) ->
 @checks_arguments
 def llm_extract(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
     """Return the part of a text that belongs to each label as `parsed`, with tokens and error."""
-    return function_column("extract", chat, content, labels)
+    return function_column("extract", chat, content, labels=labels)
 
 
 @checks_arguments
@@ -103,7 +198,7 @@ def ai_summarize(content: Text, max_words: int | Column = 50, *, chat: Model) ->
 @checks_arguments
 def llm_summarize(content: Text, max_words: int | Column = 50, *, chat: Model) -> Column:
     """Return a summary of a text, as `schemas.CHAT`."""
-    return function_column("summarize", chat, content, max_words)
+    return function_column("summarize", chat, content, max_words=max_words)
 
 
 @checks_arguments
@@ -115,7 +210,7 @@ def ai_translate(content: Text, to_lang: str | Column, *, chat: Model) -> Column
 @checks_arguments
 def llm_translate(content: Text, to_lang: str | Column, *, chat: Model) -> Column:
     """Return a text in another language, as `schemas.CHAT`."""
-    return function_column("translate", chat, content, to_lang)
+    return function_column("translate", chat, content, to_lang=to_lang)
 
 
 @checks_arguments
@@ -151,7 +246,7 @@ def ai_mask(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Co
 @checks_arguments
 def llm_mask(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
     """Return a text with `[MASKED]` in place of everything that `labels` name, as `schemas.CHAT`."""
-    return function_column("mask", chat, content, labels)
+    return function_column("mask", chat, content, labels=labels)
 
 
 @checks_arguments
@@ -169,7 +264,7 @@ def ai_filter(content: Text, condition: str | Column, *, chat: Model) -> Column:
 @checks_arguments
 def llm_filter(content: Text, condition: str | Column, *, chat: Model) -> Column:
     """Return whether a text meets a condition as `parsed`, with tokens and error."""
-    return function_column("filter", chat, content, condition)
+    return function_column("filter", chat, content, condition=condition)
 
 
 @checks_arguments
@@ -188,7 +283,7 @@ def llm_score(
     content: Text, rubric: str | Column, least: float | Column = 0, most: float | Column = 10, *, chat: Model
 ) -> Column:
     """Return a text's score by a rubric as `parsed`, with tokens and error."""
-    return function_column("score", chat, content, rubric, least, most)
+    return function_column("score", chat, content, rubric=rubric, least=least, most=most)
 
 
 @checks_arguments

@@ -44,6 +44,12 @@ ERROR = _struct(kind=StringType(), status=IntegerType(), message=StringType(), r
 TOOL_CALL = _struct(id=StringType(), name=StringType(), arguments=StringType())
 """A call of a tool: the `id` that its result has to name, and its `arguments` as JSON."""
 
+LABEL = _struct(confidence=DoubleType(), rationale=StringType())
+"""What an answer has beside its label: the confidence, above 0 and at most 1, and the reason; null unless asked for.
+
+They are last: tables of older versions have the fields before them.
+"""
+
 CHAT = _struct(
     text=StringType(),
     finish_reason=StringType(),

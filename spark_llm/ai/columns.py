@@ -1,5 +1,8 @@
 """Columns of the AI functions' answers, made of columns and constants."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
@@ -9,32 +12,44 @@ from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.errors import ConfigError
 from spark_llm.udf.by_task import model_udf
 from spark_llm.udf.model_udf import ModelUDF
-from spark_llm.validation.parameter import PARAMETER_KINDS
+from spark_llm.validation.parameter import PARAMETER_KINDS, Parameter
 
 Model = str | Endpoint | ModelUDF
 Text = Column | str
 
 
-def function_column(name: str, chat: Model, content: Text, *options: object) -> Column:
+def function_column(name: str, chat: Model, content: Text, **options: object) -> Column:
     """Return the column of a function's answers; raises `ConfigError` for a constant option that is wrong."""
-    function = FUNCTIONS[name]
-    text, *others = function.parameters
+    defaults = {each.name: each for each in FUNCTIONS[name].parameters if each.extra}
+    options = {
+        key: value
+        for key, value in options.items()
+        if isinstance(value, Column) or key not in defaults or not defaults[key].is_default(value)
+    }
+    text, *others = FUNCTIONS[name].with_options(options).parameters
     constants = {}
-    for parameter, option in zip(others, options, strict=True):
-        if not isinstance(option, Column):
+    for parameter in others:
+        if not isinstance(option := options[parameter.name], Column):
             constants[parameter.name] = option
             if not parameter.accepts(option):
                 raise ConfigError(
                     f"ai_{name}: {parameter.name}={option!r} is not {PARAMETER_KINDS[parameter.kind]}.",
                     "pass one, or a column of them.",
                 )
-    if (error := function.option_error(constants)) is not None:
+    if (error := FUNCTIONS[name].option_error(constants)) is not None:
         raise ConfigError(f"ai_{name}: {error.what}", error.hint)
-    columns = [option if isinstance(option, Column) else _constant(option) for option in options]
-    return chat_function(name, model_udf("chat", chat))(text_column(text.name, content), *columns)
+    columns = [_column(parameter, options[parameter.name]) for parameter in others]
+    return chat_function(name, model_udf("chat", chat), options)(text_column(text.name, content), *columns)
 
 
-def _constant(value: object) -> Column:
+def _column(parameter: Parameter, value: Any) -> Column:  # noqa: ANN401 -- a column, or a value that the parameter accepts
+    if isinstance(value, Column):
+        return value
+    if parameter.kind == "examples":
+        pairs = [(each["content"], each["label"]) if isinstance(each, Mapping) else each for each in value]
+        return F.array(*(F.struct(F.lit(text).alias("content"), F.lit(label).alias("label")) for text, label in pairs))
+    if isinstance(value, Mapping):
+        return F.create_map(*(F.lit(each) for entry in value.items() for each in entry))
     return F.array(*map(F.lit, value)) if isinstance(value, (list, tuple)) else F.lit(value)
 
 

@@ -9,6 +9,14 @@ ANALYZE_SENTIMENT = (
 
 CLASSIFY = "Choose the one label that fits the user's text best. The labels are: {labels}."
 
+CLASSIFY_EXAMPLES = "Examples of texts and their labels, one a line:\n{examples}"
+
+CLASSIFY_INSTRUCTIONS = "Follow these instructions: {instructions}"
+
+CLASSIFY_MULTI = "Choose every label that fits the user's text, and none if none does. The labels are: {labels}."
+
+CLASSIFY_REASON = "First give the reason in one sentence, as the rationale."
+
 EXTRACT = (
     "Find in the user's text what each of these names stands for: {labels}. Copy the words of the text, and give null"
     " for what it does not have."

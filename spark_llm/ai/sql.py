@@ -24,8 +24,12 @@ _SQL_TYPES = {
     "text": "STRING",
     "content": "STRING",
     "texts": "ARRAY<STRING>",
+    "labels": "ARRAY<STRING>",
+    "descriptions": "MAP<STRING, STRING>",
+    "examples": "ARRAY<STRUCT<content: STRING, label: STRING>>",
     "whole": "INT",
     "number": "DOUBLE",
+    "flag": "BOOLEAN",
     "file": "BINARY",
 }
 
@@ -101,10 +105,10 @@ def register_ai_functions(
     """Register Databricks' AI functions as SQL functions for this session, on any Spark and any endpoint.
 
     With `chat`: `ai_gen`, `ai_classify`, `ai_extract`, `ai_summarize`, `ai_translate`, `ai_analyze_sentiment`,
-    `ai_fix_grammar` and `ai_mask`, and beside Databricks' own `ai_filter` and `ai_score`. With `embed`:
-    `ai_similarity`. Always: `ai_query`, which fails the query if a row fails, and `try_ai_query`, which returns null
-    for the row. Each has a twin that begins with `llm_` and returns the whole struct, with tokens and error:
-    `llm_classify(…).error`. A null in any argument gives null and costs nothing.
+    `ai_fix_grammar` and `ai_mask`, and beside Databricks' own `ai_classify_multi`, `ai_filter` and `ai_score`. With
+    `embed`: `ai_similarity`. Always: `ai_query`, which fails the query if a row fails, and `try_ai_query`, which
+    returns null for the row. Each has a twin that begins with `llm_` and returns the whole struct, with tokens and
+    error: `llm_classify(…).error`. A null in any argument gives null and costs nothing.
 
     >>> register_ai_functions(spark, chat="my-endpoint", embed="my-embedding-endpoint")
     >>> spark.sql("SELECT ai_classify(review, array('angry', 'happy')), ai_fix_grammar(review) FROM reviews")
@@ -128,7 +132,8 @@ def register_ai_functions(
     if chat is not None:
         model = model_udf("chat", chat)
         for name, function in FUNCTIONS.items():
-            functions.append(SQLFunction(f"ai_{name}", function.parameters, chat_function(name, model), function.field))
+            udf = chat_function(name, model, [parameter.name for parameter in function.parameters])
+            functions.append(SQLFunction(f"ai_{name}", function.parameters, udf, function.field))
     if embed is not None:
         similarity = similarity_function(model_udf("embed", embed))
         functions.append(SQLFunction("ai_similarity", SIMILARITY_PARAMETERS, similarity, "parsed", is_udf=True))
@@ -169,8 +174,19 @@ class SQLFunction(NamedTuple):
 
 
 def _parameter_ddl(parameter: Parameter) -> str:
-    default = f"X'{parameter.default.hex()}'" if isinstance(parameter.default, bytes) else parameter.default
-    return f"{parameter.name} {_SQL_TYPES[parameter.kind]}{'' if default is None else f' DEFAULT {default}'}"
+    kind = _SQL_TYPES[parameter.kind]
+    return f"{parameter.name} {kind}{'' if parameter.default is None else f' DEFAULT {_sql_value(parameter, kind)}'}"
+
+
+def _sql_value(parameter: Parameter, kind: str) -> str:
+    match parameter.default:
+        case bytes() as file:
+            return f"X'{file.hex()}'"
+        case ():
+            return f"CAST({kind.partition('<')[0]}() AS {kind})"
+        case str() as text:
+            return f"'{text}'"
+    return str(parameter.default)
 
 
 def _workspace_spec() -> RequestSpec | None:

@@ -1,10 +1,20 @@
 """The AI functions as Spark UDFs, with the types of their results."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from pyspark.sql import Column
-from pyspark.sql.types import BooleanType, DataType, DoubleType, FloatType, MapType, StringType, StructField, StructType
+from pyspark.sql.types import (
+    ArrayType,
+    BooleanType,
+    DataType,
+    DoubleType,
+    FloatType,
+    MapType,
+    StringType,
+    StructField,
+    StructType,
+)
 
 from spark_llm import schemas
 from spark_llm.ai.catalog import FUNCTIONS
@@ -24,11 +34,13 @@ SIMILARITY = StructType(
 )
 _PARSED_TYPES: dict[str, DataType] = {
     "classify": StringType(),
+    "classify_multi": ArrayType(StringType()),
     "extract": MapType(StringType(), StringType()),
     "analyze_sentiment": StringType(),
     "filter": BooleanType(),
     "score": DoubleType(),
 }
+_LAST_FIELDS = {"classify": schemas.LABEL.fields, "classify_multi": schemas.LABEL.fields[1:]}
 
 
 class AIFunction(LazyUDF):
@@ -62,10 +74,14 @@ class AIFunction(LazyUDF):
         return AIFunction(self.__name__, data_type, self._make_plan, name)
 
 
-def chat_function(name: str, chat: ModelUDF) -> AIFunction:
-    """Return `ai_<name>` as structs, with the model of `chat`; raises `ConfigError` for an unsuitable UDF."""
-    function, task = FUNCTIONS[name], plain_task(chat, "chat", "the AI functions set themselves")
+def chat_function(name: str, chat: ModelUDF, options: Collection[str] = ()) -> AIFunction:
+    """Return `ai_<name>` as structs, with the model of `chat`; raises `ConfigError` for an unsuitable UDF.
+
+    It takes the function's parameters in order; of the `extra` ones those among `options`.
+    """
+    function, task = FUNCTIONS[name].with_options(options), plain_task(chat, "chat", "the AI functions set themselves")
     schema = schemas.with_parsed(schemas.CHAT, _PARSED_TYPES[name]) if function.typed else schemas.CHAT
+    schema = StructType([*schema.fields, *_LAST_FIELDS.get(name, ())])
 
     def make_plan() -> FunctionPlan:
         typed = replace(task, output_per_prompt=function.typed, answer_only=True)

@@ -74,8 +74,11 @@ def encoded_answer(result: Result) -> Entry:
     text = result.text if result.prediction is None else write_prediction(result.prediction)
     text = text if result.ranking is None else ranking_text(result.ranking)
     answer = [text, result.choices, result.finish_reason, result.usage, result.model, result.request_id]
-    calls = [] if result.tool_calls is None else [[list(call.values()) for call in result.tool_calls]]
-    return Entry(write_json([*answer, *calls]), result.embedding)
+    calls = None if result.tool_calls is None else [list(call.values()) for call in result.tool_calls]
+    further = [calls, result.confidence]
+    while further and further[-1] is None:  # an entry without them is as it was before there were any
+        further.pop()
+    return Entry(write_json([*answer, *further]), result.embedding)
 
 
 def decoded_answer(entry: Entry) -> Result | None:
@@ -83,13 +86,20 @@ def decoded_answer(entry: Entry) -> Result | None:
     try:
         text, choices, finish_reason, usage, model, request_id, *rest = read_json(entry.answer)
         cost = None if usage is None else Usage(*usage)
-        calls = _decoded_calls(*rest)
+        calls, confidence = _further(*rest)
+        if rest and rest[-1] is None:
+            return None
     except (NotJSONError, TypeError, ValueError):
         return None
-    return Result(text, choices, entry.vector, finish_reason, cost, model, request_id, tool_calls=calls)
+    answer = Result(text, choices, entry.vector, finish_reason, cost, model, request_id, tool_calls=calls)
+    answer.confidence = confidence
+    return answer
 
 
-def _decoded_calls(calls: list[list[str]] | None = None) -> list[ToolCall] | None:
+def _further(
+    calls: list[list[str]] | None = None, confidence: float | None = None
+) -> tuple[list[ToolCall] | None, float | None]:
+    """Return what only some answers have: calls of tools, and the confidence of a label."""
     if calls is None:
-        return None
-    return [ToolCall(id=identifier, name=name, arguments=arguments) for identifier, name, arguments in calls]
+        return None, confidence
+    return [ToolCall(id=identifier, name=name, arguments=text) for identifier, name, text in calls], confidence

@@ -41,6 +41,7 @@ _SET_BY_FUNCTION = (
     "tool_choice",
     "n",
 )  # parameters of chat_udf that each AI function sets itself
+IN_LABELS = "descriptions"  # a parameter in SQL alone: elsewhere labels may be a map to them
 _ENDPOINT = 'write a serving endpoint\'s name, a URL, or a name of [endpoints], as in endpoint = "my-endpoint".'
 _RETURNS = 'write the type of a prediction, as in returns = "DOUBLE".'
 
@@ -60,7 +61,7 @@ def read_column(
         errors.add(place, what, did_you_mean(task, TASKS, otherwise=f"the tasks are {', '.join(TASKS)}."))
         return None
     make_udf = FACTORIES.get(task, embed_udf if task == "similarity" else chat_udf)
-    options = FUNCTIONS[task].parameters[1:] if task in FUNCTIONS else ()
+    options = [each for each in FUNCTIONS[task].parameters[1:] if each.name != IN_LABELS] if task in FUNCTIONS else []
     of_fields = keyword_parameters(extract_udf) if task == "extract" else ()
     set_by_function = _SET_BY_FUNCTION if task in FUNCTIONS else ()
     parameters = [name for name in keyword_parameters(make_udf) if name not in set_by_function]
@@ -80,7 +81,7 @@ def read_column(
         extracts_fields = not entries.keys().isdisjoint(of_fields)
         if extracts_fields:
             _check_fields(entries)
-        values = [] if extracts_fields else _options(task, options, entries)
+        values = {} if extracts_fields else _options(task, options, entries)
         endpoint = _endpoint(entries["endpoint"], endpoints)
         udf = make_udf(endpoint, **{name: entries[name] for name in parameters if name in entries})
         if extracts_fields:
@@ -123,12 +124,12 @@ def _check_fields(entries: Mapping[str, Any]) -> None:
         )
 
 
-def _options(task: str, options: Sequence[Parameter], entries: Mapping[str, Any]) -> list[object]:
+def _options(task: str, options: Sequence[Parameter], entries: Mapping[str, Any]) -> dict[str, object]:
     """Return the arguments of an AI function, the same for every row; raises `ConfigError` if one is not valid."""
     values = {option.name: _option(task, option, entries) for option in options}
     if values and (error := FUNCTIONS[task].option_error(values)) is not None:
         raise ConfigError(error.what, error.hint)
-    return list(values.values())
+    return values
 
 
 def _option(task: str, option: Parameter, entries: Mapping[str, Any]) -> object:
@@ -143,7 +144,7 @@ def _option(task: str, option: Parameter, entries: Mapping[str, Any]) -> object:
     return value
 
 
-def _call(task: str, udf: ModelUDF, options: list[object], value: object) -> MakeColumn:
+def _call(task: str, udf: ModelUDF, options: Mapping[str, object], value: object) -> MakeColumn:
     """Return the call of a task's function on `input`, whose value in the file is `value`."""
     if task in _PAIRS:
         what, example = _PAIRS[task]
@@ -161,7 +162,7 @@ def _call(task: str, udf: ModelUDF, options: list[object], value: object) -> Mak
     expression = _expression("input", value)
     if task in FUNCTIONS:
         function: Callable[..., Column] = getattr(functions, f"llm_{task}")
-        return lambda: function(F.expr(expression), *options, chat=udf)
+        return lambda: function(F.expr(expression), **options, chat=udf)
     return lambda: udf(F.expr(expression))
 
 

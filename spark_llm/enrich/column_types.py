@@ -16,7 +16,7 @@ from pyspark.sql.types import (
 )
 
 from spark_llm.protocol.identifiers import CaseFold, quoted
-from spark_llm.schemas import USAGE
+from spark_llm.schemas import LABEL, USAGE
 
 _WHOLE_NUMBERS: list[type[DataType]] = [ByteType, ShortType, IntegerType, LongType]  # from narrow to wide
 
@@ -40,11 +40,16 @@ def has_column(schema: StructType, field: StructField, same: CaseFold) -> bool:
 def accepts(column: DataType, value: DataType, same: CaseFold) -> bool:
     """Return whether a column holds every value of a type. Its whole numbers may be wider, as in Iceberg tables.
 
-    Of two versions of `usage` one has the first fields of the other; `reshaped` makes one of the other.
+    Of two versions of `usage` one has the first fields of the other, and an older answer with a label lacks those of
+    `schemas.LABEL`; `reshaped` makes one of the other.
     """
     match column, value:
         case StructType(fields=fields), StructType(fields=others):
-            same_length = len(fields) == len(others) or (_is_usage(column, same) and _is_usage(value, same))
+            same_length = (
+                len(fields) == len(others)
+                or (_is_usage(column, same) and _is_usage(value, same))
+                or _differs_by_label(column, value, same)
+            )
             return same_length and all(
                 same(field.name) == same(other.name) and accepts(field.dataType, other.dataType, same)
                 for field, other in zip(fields, others, strict=False)
@@ -63,10 +68,21 @@ def _is_usage(kind: StructType, same: CaseFold) -> bool:
     return bool(kind.names) and list(map(same, kind.names)) == list(map(same, USAGE.names))[: len(kind)]
 
 
-def missing_usage(column: DataType, value: StructType) -> list[StructField]:
-    """Return the fields that the `usage` of a column of answers lacks, where its other fields are those of a value."""
+def _differs_by_label(column: StructType, value: StructType, same: CaseFold) -> bool:
+    """Return whether a struct lacks the last fields of another one, and these are of `schemas.LABEL`."""
+    longer, shorter = (column, value) if len(column) > len(value) else (value, column)
+    return {same(name) for name in longer.names[len(shorter) :]} <= set(map(same, LABEL.names))
+
+
+def missing_fields(column: DataType, value: StructType) -> dict[tuple[str, ...], list[StructField]]:
+    """Return the fields that a column of answers of an older version lacks: in its `usage`, and its own last ones."""
     if not isinstance(column, StructType):
-        return []
+        return {}
+    missing = {("usage",): _missing_usage(column, value), (): value.fields[len(column) :]}
+    return {path: fields for path, fields in missing.items() if fields}
+
+
+def _missing_usage(column: StructType, value: StructType) -> list[StructField]:
     for mine, theirs in zip(column, value, strict=False):
         if theirs.name == "usage" and isinstance(mine.dataType, StructType) and isinstance(theirs.dataType, StructType):
             return theirs.dataType.fields[len(mine.dataType) :]

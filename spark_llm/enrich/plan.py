@@ -10,7 +10,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StringType, StructField, StructType
 
-from spark_llm.enrich.column_types import accepts, find_field, missing_usage, nullable
+from spark_llm.enrich.column_types import accepts, find_field, missing_fields, nullable
 from spark_llm.enrich.fingerprints.fingerprint import fingerprint
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.protocol.identifiers import CaseFold, check_distinct
@@ -55,7 +55,7 @@ class RunPlan:
         created: All columns of the target, where it is missing; None where it exists.
         added_answers: Columns for answers and fingerprints that the target lacks.
         added_carried: Columns of the source that the target lacks.
-        added_usage: For columns that an older version filled, the fields that their `usage` lacks.
+        added_inside: For columns that an older version filled, the fields that they lack, by the path of their struct.
     """
 
     key: tuple[str, ...]
@@ -65,7 +65,7 @@ class RunPlan:
     created: StructType | None = None
     added_answers: tuple[StructField, ...] = ()
     added_carried: tuple[StructField, ...] = ()
-    added_usage: Mapping[str, Sequence[StructField]] = field(default_factory=dict)
+    added_inside: Mapping[tuple[str, ...], Sequence[StructField]] = field(default_factory=dict)  # by the struct's path
 
     def without(self, names: Iterable[str]) -> "RunPlan":
         """Return the plan without these columns of the source."""
@@ -103,10 +103,11 @@ def plan_run(  # noqa: PLR0917 -- a plan depends on all of them
         plan,
         added_answers=tuple(each for each in _answer_fields(filled) if find_field(target, each.name, same) is None),
         added_carried=tuple(source[name] for name in carried if find_field(target, name, same) is None),
-        added_usage={
-            found.name: fields
+        added_inside={
+            (found.name, *path): fields
             for each in filled
-            if (found := find_field(target, each.name, same)) and (fields := missing_usage(found.dataType, each.type))
+            if (found := find_field(target, each.name, same))
+            for path, fields in missing_fields(found.dataType, each.type).items()
         },
     )
 

@@ -99,7 +99,7 @@ class Job:
             target.refresh()  # the last run may have altered and filled it meanwhile
             tables = self.plan(source, target, early)
             plan, notes = apply_plan(tables.plan, target, formats)
-            if plan.added_answers or plan.added_carried or plan.added_usage:
+            if plan.added_answers or plan.added_carried or plan.added_inside:
                 tables = Tables(source.read(), target.read_existing(), plan)
             staging = Staging(spark, target, target.provider(), name)
             merger = Merger(spark, target, lease, name, tables.target.schema if tables.target else None)

@@ -209,10 +209,11 @@ def apply_plan(plan: RunPlan, target: Table, formats: Iterable[str | None]) -> t
         target.create(plan.created, formats)
     target.check_merge()
     notes = []
-    for name, fields in plan.added_usage.items():
+    for path, fields in plan.added_inside.items():
         with suppress(ConfigError):  # answers are written without these fields then
-            target.add_columns(fields, (name, "usage"))
-            notes.append(f"{name}.usage is of an older version: {column_list(f.name for f in fields)} were added.")
+            target.add_columns(fields, path)
+            added = column_list(each.name for each in fields)
+            notes.append(f"{'.'.join(path)} is of an older version: {added} were added.")
     try:
         target.add_columns([*plan.added_answers, *plan.added_carried])
     except ConfigError:

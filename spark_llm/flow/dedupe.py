@@ -124,6 +124,8 @@ def _memory_bytes(key: Key, result: Result) -> int:
         size += getsizeof(result.text)
     if result.embedding is not None:
         size += getsizeof(result.embedding)
+    if result.rationale is not None:
+        size += getsizeof(result.rationale)
     if result.parsed is not None:
         size += PARSED_BYTES * len(result.text or "")
     if isinstance(result.prediction, (list, dict, str, bytes)):
@@ -156,4 +158,6 @@ def shared_result(result: Result) -> Result:
         tool_calls=result.tool_calls,
         ranking=result.ranking,
         request_id=result.request_id,
+        confidence=result.confidence,
+        rationale=result.rationale,
     )

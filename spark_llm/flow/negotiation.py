@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Literal, NamedTuple
 
 from spark_llm.flow.batcher import Indexed
-from spark_llm.protocol.task import ATTRIBUTION_FIELDS, PLAIN, RESPONSES, UNATTRIBUTED, Task
+from spark_llm.protocol.task import ATTRIBUTION_FIELDS, PLAIN, RESPONSES, UNATTRIBUTED, UNSCORED, Task
 from spark_llm.protocol.values import Item, RowError
 
 ALIKE_REFUSALS = 8  # of inputs alone, with one message and before any answer: then every input would be refused
@@ -224,13 +224,13 @@ class WireFormatNegotiation:
     def _fallback(self, inputs: Sequence[Indexed], wire_format: int, message: str) -> int | None:
         """Return the next wire format after a message: the one without attribution at once if it names that, else last.
 
-        A message may name nothing; then it is the third format of an input at most.
+        A message may name nothing; then it is the third format of an input at most, or the fourth without logprobs.
         """
         may_drop = self._attributed and not (wire_format | self._confirmed) & UNATTRIBUTED
         if may_drop and any(name in message for name in ATTRIBUTION_FIELDS):
             return wire_format | UNATTRIBUTED
         fallback = self.task.fallback_format(_items(inputs), wire_format, message)
-        if fallback is None and may_drop and wire_format.bit_count() < 2:
+        if fallback is None and may_drop and (wire_format & ~UNSCORED).bit_count() < 2:
             return wire_format | UNATTRIBUTED
         return fallback
 

@@ -19,6 +19,7 @@ class ChoiceContent(NamedTuple):
     text: str | None = None
     error: RowError | None = None
     calls: list[ToolCall] | None = None  # None where the task takes none
+    logprobs: object = None  # None where the task reads none
 
 
 ContentOfChoice = Callable[[Mapping[str, object]], ChoiceContent]
@@ -99,7 +100,9 @@ def _result(choices: Sequence[Mapping[str, object]], n: int, read: ReadChoice) -
     texts = [answer and answer.text for answer in answers]
     texts += [None] * (n - len(texts))
     choice_texts = texts if n > 1 else None
-    return Result(reading.text, choice_texts, finish_reason=finish_reason, tool_calls=reading.calls or None), None
+    result = Result(reading.text, choice_texts, finish_reason=finish_reason, tool_calls=reading.calls or None)
+    result.logprobs = reading.logprobs
+    return result, None
 
 
 def _read(

@@ -17,7 +17,8 @@ from spark_llm.protocol.values import Failure, Item, Outcome, Response, Result, 
 PLAIN = 1  # without the field or the list: no `encoding_format`, one prompt a request, a type described in words
 FOLDED = 2  # without a system message: the instructions stand at the head of the user's message
 RESPONSES = 8  # at the route /responses, in its dialect; a refusal that names that route settles it
-TEXTS = 16  # of a reranking, the documents under the name `texts`
+UNSCORED = 16  # without `logprobs` and `top_logprobs`
+TEXTS = 32  # of a reranking, the documents under the name `texts`
 UNATTRIBUTED = 4  # without the next two fields, which no task writes: they say who asks
 ATTRIBUTION_FIELDS = ("usage_context", "client_request_id")
 

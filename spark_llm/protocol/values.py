@@ -152,6 +152,9 @@ class Result(msgspec.Struct, gc=False):
     ranking: list[RankedDocument] | None = None  # the best first
     requests: int = 0  # HTTP requests charged to the row; over all rows of a stream, the number of requests sent
     refusals: tuple[int, ...] = ()  # the statuses of their responses that held no answer
+    confidence: float | None = None  # of a label
+    rationale: str | None = None  # of a label, or of several
+    logprobs: Any = None  # of the answer's tokens as the server sent them, until they are read
 
 
 @dataclass(slots=True)

@@ -96,10 +96,12 @@ class Arguments:
             return float(cell)
         if parameter.kind == "file" and isinstance(cell, (bytes, bytearray)):
             return bytes(cell)
-        if parameter.kind == "texts" and isinstance(cell, (list, np.ndarray)):
-            texts = list(cell)
-            if all(text is None or isinstance(text, str) for text in texts):
-                return texts
+        if parameter.kind == "flag" and isinstance(cell, (bool, np.bool_)):
+            return bool(cell)
+        if parameter.kind in {"texts", "labels", "descriptions", "examples"}:
+            value = lists_and_dicts(cell)
+            if _LIST_TESTS[parameter.kind](value):
+                return list(value.items()) if isinstance(value, dict) else value
         raise type_error(type(cell).__name__)
 
     def _type_error(self, parameter: Parameter, found: str) -> InputTypeError:
@@ -148,11 +150,51 @@ def _is_number(data_type: pa.DataType) -> bool:
     return any(is_it(data_type) for is_it in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal))
 
 
+def _is_map(data_type: pa.DataType) -> bool:
+    return bool(pa.types.is_map(data_type)) and _is_text(data_type.key_type) and _is_text(data_type.item_type)
+
+
+def _is_texts(data_type: pa.DataType) -> bool:
+    return is_list(data_type) and _is_text(data_type.value_type)
+
+
+def _is_examples(data_type: pa.DataType) -> bool:
+    if not is_list(data_type) or pa.types.is_null(data_type.value_type):
+        return is_list(data_type)
+    example = data_type.value_type
+    fields = {field.name: field.type for field in example} if pa.types.is_struct(example) else {}
+    return fields.keys() == {"content", "label"} and all(map(_is_text, fields.values()))
+
+
+def _are_texts(cell: object) -> bool:
+    return isinstance(cell, list) and all(text is None or isinstance(text, str) for text in cell)
+
+
+def _is_mapping(cell: object) -> bool:
+    return isinstance(cell, dict) and _are_texts([*cell, *cell.values()])
+
+
+def _are_examples(cell: object) -> bool:
+    return isinstance(cell, list) and all(
+        each is None or (_is_mapping(each) and each.keys() == {"content", "label"}) for each in cell
+    )
+
+
+_LIST_TESTS: dict[str, Callable[[object], bool]] = {
+    "texts": _are_texts,
+    "labels": lambda cell: _are_texts(cell) or _is_mapping(cell),
+    "descriptions": _is_mapping,
+    "examples": _are_examples,
+}
 _is_text = partial(is_prompt_type, conversations=False)
 _ARROW_TYPES: dict[ParameterKind, Callable[[pa.DataType], bool]] = {
     "text": _is_text,
     "content": lambda data_type: _is_text(data_type) or bool(pa.types.is_struct(data_type)),
-    "texts": lambda data_type: is_list(data_type) and _is_text(data_type.value_type),
+    "texts": _is_texts,
+    "labels": lambda data_type: _is_texts(data_type) or _is_map(data_type),
+    "descriptions": _is_map,
+    "examples": _is_examples,
+    "flag": lambda data_type: bool(pa.types.is_boolean(data_type)),
     "whole": lambda data_type: bool(pa.types.is_integer(data_type)),
     "number": _is_number,
     "file": is_binary,

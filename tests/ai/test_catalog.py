@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_llm.ai import prompts
-from spark_llm.ai.catalog import FUNCTIONS, MAX_LABELS, SENTIMENTS
+from spark_llm.ai.catalog import FUNCTIONS, SENTIMENTS
+from spark_llm.ai.labels import MAX_LABELS
 from spark_llm.errors import KINDS
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.json_codec import write_json
@@ -23,6 +24,7 @@ SENTENCES = st.text(min_size=1, max_size=10).filter(lambda text: text.strip() an
 OPTIONS: dict[str, st.SearchStrategy[list[Any]]] = {
     "gen": st.just([]),
     "classify": LABELS.map(lambda labels: [labels]),
+    "classify_multi": LABELS.map(lambda labels: [labels]),
     "extract": LABELS.map(lambda labels: [labels]),
     "summarize": st.integers(0, 10_000).map(lambda words: [words]),
     "translate": st.text(min_size=1, max_size=10).filter(str.strip).map(lambda language: [language]),
@@ -87,9 +89,9 @@ def test_every_prompt_can_be_sent(name: str, data: st.DataObject, content: str) 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_a_null_in_any_argument_gives_no_prompt(name: str) -> None:
     """Only the rows without nulls have prompts."""
-    samples = {"text": "fr", "content": "fr", "texts": ["a"], "whole": 3}
+    samples = {"text": "fr", "content": "fr", "texts": ["a"], "labels": ["a"], "whole": 3}
     whole = [
-        parameter.default if parameter.kind == "number" else samples[parameter.kind]
+        parameter.default if parameter.extra or parameter.kind == "number" else samples[parameter.kind]
         for parameter in FUNCTIONS[name].parameters
     ]
     for place in range(len(whole)):
@@ -129,7 +131,7 @@ def test_a_sentiment_is_one_of_four() -> None:
     assert isinstance(output.parse('{"answer": "sad"}'), Mismatch)
 
 
-@pytest.mark.parametrize("name", ["classify", "extract", "mask"])
+@pytest.mark.parametrize("name", ["classify", "classify_multi", "extract", "mask"])
 @pytest.mark.parametrize(
     ("labels", "why"),
     [
@@ -183,7 +185,9 @@ def test_every_prompt_is_filled_in() -> None:
     }
 
     assert {
-        **{name: {"labels"} for name in ("CLASSIFY", "EXTRACT", "MASK")},
+        **{name: {"labels"} for name in ("CLASSIFY", "CLASSIFY_MULTI", "EXTRACT", "MASK")},
+        "CLASSIFY_EXAMPLES": {"examples"},
+        "CLASSIFY_INSTRUCTIONS": {"instructions"},
         "SUMMARIZE": {"max_words"},
         "TRANSLATE": {"language"},
         **{name: {"fields"} for name in ("EXTRACT_CITED", "EXTRACT_FIELDS")},

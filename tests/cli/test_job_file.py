@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from spark_llm import ConfigError, Policy, chat_udf, complete_udf, embed_udf, extract_udf, predict_udf, rerank_udf
 from spark_llm.ai.catalog import FUNCTIONS
 from spark_llm.batches.settings import Batch
-from spark_llm.cli.job_columns import TASKS
+from spark_llm.cli.job_columns import IN_LABELS, TASKS
 from spark_llm.cli.job_file import ENDPOINT_KEYS, JOB_KEYS, JobFile
 from spark_llm.enrich.api import enrich_table
 from spark_llm.metering.budget import Budget
@@ -142,6 +142,10 @@ def test_a_whole_file_is_read() -> None:
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
 VALUES: Mapping[str, object] = {
     "condition": "it is good",
+    "instructions": "Irony is angry.",
+    "examples": [{"content": "It broke.", "label": "a"}],
+    "rationale": True,
+    "confidence": True,
     "rubric": "how good it is",
     "least": 0,
     "most": 5.5,
@@ -196,7 +200,7 @@ def test_every_ai_function_is_a_task() -> None:
     """Its keys are its parameters after the text, and those of the model that it does not set itself."""
     assert {"chat", "complete", "embed", "predict", "rerank", "similarity", *FUNCTIONS} == set(TASKS)
     for name, function in FUNCTIONS.items():
-        options = {each.name: VALUES.get(each.name, 3) for each in function.parameters[1:]}
+        options = {each.name: VALUES.get(each.name, 3) for each in function.parameters[1:] if each.name != IN_LABELS}
         assert ["it"] == list(read(with_column(task=name, max_tokens=9, **options)).columns)
         assert f"unknown key 'system'. Hint: {name} sets it" in refusal(with_column(task=name, system="x", **options))
     assert ["it"] == list(read(with_column(task="similarity", input=["title", "body"], dimensions=8)).columns)
@@ -472,7 +476,7 @@ def test_the_page_shows_the_example_as_it_is() -> None:
                 for udf in (chat_udf, complete_udf, embed_udf, predict_udf, extract_udf, rerank_udf)
                 for name in signature(udf).parameters
             }
-            | {each.name for function in FUNCTIONS.values() for each in function.parameters[1:]},
+            | {each.name for function in FUNCTIONS.values() for each in function.parameters[1:]} - {IN_LABELS},
         ),
     ],
 )

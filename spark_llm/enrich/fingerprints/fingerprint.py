@@ -26,7 +26,7 @@ import pyarrow as pa
 from pyspark.errors import PySparkException
 from pyspark.sql import Column
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, BinaryType, DataType, StringType, StructField, StructType
+from pyspark.sql.types import ArrayType, BinaryType, DataType, DoubleType, NullType, StringType, StructField, StructType
 
 from spark_llm.ai.plans import ArgumentsPlan, QueryPlan, SimilarityPlan
 from spark_llm.enrich.fingerprints.input_form import (
@@ -131,10 +131,20 @@ def _signature(plan: Plan) -> tuple[str, Sequence[Parameter]]:
 
 def _function_inputs(parameters: Sequence[Parameter], arguments: Sequence[Argument]) -> list[Column]:
     """Return the canonical form of each argument; one that was left out is its default."""
+    left_out = [(F.lit(each.default), NullType()) for each in parameters[len(arguments) :]]
+    return [
+        _argument_form(parameter, column, kind)
+        for parameter, (column, kind) in zip(parameters, [*arguments, *left_out], strict=True)
+    ]
+
+
+def _argument_form(parameter: Parameter, column: Column, kind: DataType) -> Column:
     forms = {"text": text_form, "texts": _texts, "whole": whole_form, "file": bytes_form}
-    given = [column for column, _ in arguments]
-    given += [F.lit(parameter.default) for parameter in parameters[len(given) :]]
-    return [forms[parameter.kind](column) for parameter, column in zip(parameters, given, strict=True)]
+    if parameter.kind == "labels" and isinstance(kind, ArrayType):
+        return _texts(column)
+    if parameter.kind == "number":
+        return row_form(column.cast(DoubleType()), DoubleType())
+    return forms[parameter.kind](column) if parameter.kind in forms else row_form(column, kind)
 
 
 def _template_inputs(prompt: PromptBuilder, arguments: Sequence[Argument]) -> list[Column]:

@@ -23,8 +23,9 @@ from spark_llm.protocol.chat.tool_calls import correction, defect_of, read_calls
 from spark_llm.protocol.choices import TOOL_CALL, ChoiceContent, read_choices
 from spark_llm.protocol.fields import string_of, text_of
 from spark_llm.protocol.finish_reason import ending_of
+from spark_llm.protocol.json_codec import read_json
 from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
-from spark_llm.protocol.task import FOLDED, PLAIN, RESPONSES, Task, UnsendableError
+from spark_llm.protocol.task import FOLDED, PLAIN, RESPONSES, UNSCORED, Task, UnsendableError
 from spark_llm.protocol.values import Answer, Content, Failure, Item, Outcome, Prompt, Response, Result, RowError
 
 _JSON_CUT = "the answer ran out of tokens before its JSON was complete; raise max_tokens"
@@ -32,6 +33,8 @@ _REASONING_ONLY = "the answer holds reasoning and no text"
 _REASONING_CUT = RowError("truncated", 200, f"{_REASONING_ONLY}; raise max_tokens", retryable=False)
 _NO_TEXT = RowError("invalid_response", 200, _REASONING_ONLY, retryable=True)
 _ABOUT_FORMAT = re.compile(r"response_format|json_schema|text\.format", re.IGNORECASE)
+_LOGPROBS = b'"logprobs":true,"top_logprobs":20,'  # the most that OpenAI, Azure, Databricks and vLLM return
+_ABOUT_LOGPROBS = re.compile(r"log_?\s?prob", re.IGNORECASE)
 # From templates of Gemma and Mistral, OpenAI's o1, Bedrock and Google: none of them sends a code for it.
 _ABOUT_ROLES = re.compile(r"\broles?\b|\b(system|developer) (messages?|prompts?|instructions?)\b", re.IGNORECASE)
 _TEMPLATE_ERROR = re.compile(
@@ -64,23 +67,29 @@ class Chat(Task):
         return 1
 
     def required_features(self, items: Sequence[Item], wire_format: int) -> int:
-        """Return the field `response_format` for structured output, and the system role for instructions."""
+        """Return the field `response_format` for structured output, the system role for instructions, and logprobs."""
         (item,) = items
-        structured = PLAIN if self._parts(item)[2] is not None else 0
-        return structured | (FOLDED if self._has_system_message(item, wire_format) else 0)
+        output = self._parts(item)[2]
+        structured = PLAIN if output is not None else 0
+        scored = UNSCORED if self._asks_logprobs(output, wire_format) else 0
+        return structured | scored | (FOLDED if self._has_system_message(item, wire_format) else 0)
 
     def fallback_format(self, items: Sequence[Item], wire_format: int, message: str | None) -> int | None:
         """Return the format without a system message after a message about roles, else the one without the field.
 
-        A message that names the Responses route leads there first.
+        A message that names the Responses route leads there first. Logprobs are left out after a message that names
+        them, and before the rest after one that names nothing.
         """
         (item,) = items
         if message is not None and not wire_format & RESPONSES and names_responses(message):
             return wire_format | RESPONSES
+        output = self._parts(item)[2]
+        if self._asks_logprobs(output, wire_format) and (message is None or _is_about_logprobs(message)):
+            return wire_format | UNSCORED
         about_roles = message is None or (_ABOUT_ROLES.search(message) and not _ABOUT_FORMAT.search(message))
         if about_roles and not wire_format & FOLDED and self._has_system_message(item, wire_format):
             return wire_format | FOLDED
-        return None if wire_format & PLAIN or self._parts(item)[2] is None else wire_format | PLAIN
+        return None if wire_format & PLAIN or output is None else wire_format | PLAIN
 
     def encode(self, items: Sequence[Item], model: str | None, wire_format: int) -> RequestBody:
         """Write one conversation; its own system message takes the place of `system`."""
@@ -93,17 +102,20 @@ class Chat(Task):
             conversation = input_fields(content, system, schema_text, folded=folded)
             return responses_body(model, self._responses_parameters, text_format, conversation)
         messages = messages_field(content, system, schema_text, folded=folded)
-        if output is None or schema_text is not None:
-            return request_body(model, self.parameters, *messages)
-        return request_body(model, self.parameters, output.response_format, b",", *messages)
+        fields = [_LOGPROBS] if self._asks_logprobs(output, wire_format) else []
+        if output is not None and schema_text is None:
+            fields += [output.response_format, b","]
+        return request_body(model, self.parameters, *fields, *messages)
 
     def decode(self, response: Response, count: int, wire_format: int = 0) -> Outcome:  # noqa: ARG002 -- always one
         """Read the choices; an answer that is empty because its tokens ran out is `truncated`.
 
-        Some servers answer 500 where a chat template has no such role, and 404 where a model is served at the Responses
-        route; either is a permanent `invalid_request`.
+        Some servers answer 500 where a chat template has no such role, 404 where a model is served at the Responses
+        route, and 403 where it gives no logprobs; each is a permanent `invalid_request`.
         """
         content_of_choice = _content_with_calls if self.tools else _content
+        if self.output_per_prompt:
+            content_of_choice = _content_with_logprobs
         at_responses = bool(wire_format & RESPONSES)
         outcome = (
             read_response(response, content_of_choice)
@@ -113,7 +125,8 @@ class Chat(Task):
         if isinstance(outcome, Failure):
             error = outcome.error
             is_template = error.status == 500 and _TEMPLATE_ERROR.search(error.message)
-            if is_template or (not at_responses and is_served_at_responses(error)):
+            is_unscored = error.status == 403 and _ABOUT_LOGPROBS.search(error.message)
+            if is_template or is_unscored or (not at_responses and is_served_at_responses(error)):
                 return replace(outcome, error=error._replace(kind="invalid_request", retryable=False))
         return outcome
 
@@ -128,6 +141,7 @@ class Chat(Task):
         if not isinstance(outcome, Answer) or (output is None and not self.answer_only and not self.tools):
             return outcome
         result = outcome.results[0]
+        logprobs, result.logprobs = result.logprobs, None
         if result.tool_calls:
             return _check_calls(outcome, result)
         if result.text is None:
@@ -138,7 +152,7 @@ class Chat(Task):
             return outcome
         parsed = output.parse(result.text or "")
         if not isinstance(parsed, Mismatch):
-            result.parsed = output.cited(parsed, first_text(content))
+            output.fill(result, parsed, first_text(content), logprobs)
             if self.answer_only:
                 result.text = split_reasoning(result.text or "").answer or result.text
         elif ending_of(result.finish_reason) == "length" and not parsed.is_json:
@@ -185,6 +199,16 @@ class Chat(Task):
         system = self.system if item.system is None else item.system
         return item.content, system, item.output if isinstance(item.output, StructuredOutput) else self.output
 
+    def _asks_logprobs(self, output: StructuredOutput | None, wire_format: int) -> bool:
+        """Return whether a request asks for logprobs: where the output needs them, unless the user's fields say it."""
+        if output is None or not output.asks_logprobs or wire_format & (UNSCORED | RESPONSES):
+            return False
+        return not self._sets_logprobs
+
+    @cached_property
+    def _sets_logprobs(self) -> bool:
+        return not {"logprobs", "top_logprobs"}.isdisjoint(read_json(self.parameters))
+
     def _has_system_message(self, item: Item, wire_format: int) -> bool:
         """Return whether the request has a system message, in a format that allows one."""
         content, system, output = self._parts(item)
@@ -226,6 +250,17 @@ def _content(choice: Mapping[str, object]) -> ChoiceContent:
     if refusal := string_of(message.get("refusal")):
         return ChoiceContent(error=RowError("content_filter", 200, refusal, retryable=False))
     return ChoiceContent(text)
+
+
+def _content_with_logprobs(choice: Mapping[str, object]) -> ChoiceContent:
+    """Return a choice's text or error, with the logprobs of its tokens."""
+    return _content(choice)._replace(logprobs=choice.get("logprobs"))
+
+
+def _is_about_logprobs(message: str) -> bool:
+    """Return whether a refusal names logprobs, or none of the features that a format may leave out."""
+    named = _ABOUT_FORMAT.search(message) or _ABOUT_ROLES.search(message)
+    return bool(_ABOUT_LOGPROBS.search(message)) or not named
 
 
 def _content_with_calls(choice: Mapping[str, object]) -> ChoiceContent:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from spark_llm.protocol.json_codec import replace_surrogates
 from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Field, Nullable, Scalar, Shape, Struct
+from spark_llm.protocol.values import Result
 
 _RUN = re.compile(r"\s+")
 _APOSTROPHES = "\u2018\u2019\u201a\u201b\u2032\u2039\u203a"
@@ -63,6 +64,10 @@ class CitedOutput(StructuredOutput):
     def column_shape(self) -> Struct:
         """The type of a column of these answers: a `Citation` for each of the fields."""
         return _each(self.fields, _FOUND)
+
+    def fill(self, result: Result, value: Any, text: str, logprobs: object) -> None:  # noqa: ANN401, ARG002 -- as of any type of answers
+        """Set the cited fields of an answer about this text."""
+        result.parsed = self.cited(value, text)
 
     def cited(self, value: dict[str, Any], text: str) -> dict[str, Any]:
         """Return each field's value with the place of its quote in the text; all null for a field without a value."""

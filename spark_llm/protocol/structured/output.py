@@ -20,6 +20,7 @@ import msgspec
 from spark_llm.protocol.chat.reasoning import split_reasoning
 from spark_llm.protocol.json_codec import NotJSONError, read_json, replace_surrogates, write_json
 from spark_llm.protocol.structured.schema import Convert, Field, Map, Shape, Struct, walk
+from spark_llm.protocol.values import Result
 from spark_llm.text.excerpt import excerpt
 
 _ASK = (
@@ -29,7 +30,7 @@ _ASK = (
 _ASK_AGAIN = "That is not what was asked for: {}. Answer once more.\n{}"
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 _MAX_NAME = 64
-_SINGLE_FIELD = "answer"  # the field of a value that is not a struct: servers take schemas of objects only
+SINGLE_FIELD = "answer"  # the field of a value that is not a struct: servers take schemas of objects only
 _JSON = json.JSONDecoder()
 _END_OF_REASONING = "</think>"
 _OBJECT = re.compile(r'\{\s*"')
@@ -66,10 +67,16 @@ class StructuredOutput:
     name: str
     shape: Shape
 
+    asks_logprobs = False  # whether requests ask for the logprobs of the answer's tokens
+
     @property
     def column_shape(self) -> Shape:
         """The type of a column of these answers."""
         return self.shape
+
+    def fill(self, result: Result, value: Any, text: str, logprobs: object) -> None:  # noqa: ANN401, ARG002 -- a value of any shape; for those that read text or logprobs
+        """Set what a result has of an answer: its value, and what the row's text and the tokens' logprobs tell."""
+        result.parsed = value
 
     @cached_property
     def schema(self) -> bytes:
@@ -88,7 +95,7 @@ class StructuredOutput:
 
     @property
     def _named_schema(self) -> bytes:
-        name = write_json(_NOT_IN_NAME.sub("_", self.name)[:_MAX_NAME] or _SINGLE_FIELD)
+        name = write_json(_NOT_IN_NAME.sub("_", self.name)[:_MAX_NAME] or SINGLE_FIELD)
         strict = b"false" if any(isinstance(part, Map) for part in walk(self.shape)) else b"true"
         return b'"name":%b,"strict":%b,"schema":%b' % (name, strict, self.schema)
 
@@ -119,15 +126,11 @@ class StructuredOutput:
                 first = first or Mismatch(excerpt(str(error)), is_json=True)
             else:
                 if value:
-                    return value if isinstance(self.shape, Struct) else value[_SINGLE_FIELD]
+                    return value if isinstance(self.shape, Struct) else value[SINGLE_FIELD]
                 first = first or Mismatch("it has none of the fields", is_json=True)
             if part == whole:
                 break  # any other candidate is inside one of its strings
         return first or Mismatch("it holds no JSON object", is_json=False)
-
-    def cited(self, value: Any, text: str) -> Any:  # noqa: ANN401, ARG002 -- a value of any shape; a type with citations reads the text
-        """Return a parsed value with its citations in the text that was sent; without citations it is the same."""
-        return value
 
     def check_constraints(self) -> None:
         """Raise `TypeError`, `ValueError`, `ArithmeticError` or `re.error` for a constraint that cannot be checked."""
@@ -135,7 +138,7 @@ class StructuredOutput:
 
 
 def _object(shape: Shape) -> Struct:
-    return shape if isinstance(shape, Struct) else Struct((Field(_SINGLE_FIELD, shape),))
+    return shape if isinstance(shape, Struct) else Struct((Field(SINGLE_FIELD, shape),))
 
 
 @lru_cache(maxsize=1_000)

@@ -19,6 +19,8 @@ CONTEXT_TOKENS = 8192  # over all slots
 # The parameters of a request that the engine gets unchanged.
 _SAMPLING = ("temperature", "top_p", "top_k", "stop", "frequency_penalty", "presence_penalty")
 
+Logprobs = Sequence[Mapping[str, Any]]  # one for each token
+
 
 class SmolLM2(ThreadedModel):
     """SmolLM2-135M-Instruct: chat and completions, good for sentiment with a JSON schema or a one-sentence summary.
@@ -48,11 +50,11 @@ class SmolLM2(ThreadedModel):
         """Yield the replies token by token, all in parallel."""
         jobs, replies = self._jobs(request)
         loop = asyncio.get_running_loop()
-        texts: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue()
+        texts: asyncio.Queue[tuple[int, str, Logprobs | None] | None] = asyncio.Queue()
 
         def generate(is_cancelled: Callable[[], bool], index: int) -> None:
-            def emit(text: str) -> None:
-                loop.call_soon_threadsafe(texts.put_nowait, (index, text))
+            def emit(text: str, logprobs: Logprobs | None) -> None:
+                loop.call_soon_threadsafe(texts.put_nowait, (index, text, logprobs))
 
             _generate(self._handler(jobs[index]), jobs[index], is_cancelled, replies[index], emit)
 
@@ -65,8 +67,8 @@ class SmolLM2(ThreadedModel):
         generation.add_done_callback(on_done)
         try:
             while (item := await texts.get()) is not None:
-                index, text = item
-                yield Piece(text, _usage(replies, request.n), index)
+                index, text, logprobs = item
+                yield Piece(text, _usage(replies, request.n), index, logprobs=logprobs)
             await generation  # raises the generation's error, if there is one
         finally:
             generation.cancel()
@@ -77,10 +79,11 @@ class SmolLM2(ThreadedModel):
         jobs, replies = self._jobs(request)
 
         def generate(is_cancelled: Callable[[], bool], index: int) -> None:
-            _generate(self._handler(jobs[index]), jobs[index], is_cancelled, replies[index], lambda _: None)
+            _generate(self._handler(jobs[index]), jobs[index], is_cancelled, replies[index], lambda *_: None)
 
         await self.run_in_threads(generate, range(len(jobs)))
-        return Texts([Choice(reply.text, reply.finish_reason) for reply in replies], _usage(replies, request.n))
+        choices = [Choice(reply.text, reply.finish_reason, logprobs=reply.logprobs) for reply in replies]
+        return Texts(choices, _usage(replies, request.n))
 
     def _jobs(self, request: ChatRequest | CompletionRequest) -> tuple[list[dict[str, Any]], list["_Reply"]]:
         """Return the engine's request for each reply, and an empty reply for each."""
@@ -89,6 +92,8 @@ class SmolLM2(ThreadedModel):
                 raise Refused.bad_request(f"{self.name} reads text only: no images, audio, files or tools.")
             body = _sampling(request, request.limit)
             body["messages"] = [{"role": message.role, "content": message.text} for message in request.messages]
+            if request.logprobs:
+                body |= {"logprobs": True, "top_logprobs": request.top_logprobs or 0}
             if request.response_format is not None:
                 body["response_format"] = request.response_format
             bodies = [body]
@@ -132,21 +137,34 @@ class _Reply:
         self.finish_reason = "stop"
         self.usage = Usage(0)
         self.error: Mapping[str, Any] = {}
+        self.logprobs: list[Mapping[str, Any]] | None = None  # None where the engine sends none
 
-    def add(self, chunk: Mapping[str, Any]) -> str:
-        """Add a chunk of the engine's output, and return its text."""
+    def add(self, chunk: Mapping[str, Any]) -> tuple[str, Logprobs | None]:
+        """Add a chunk of the engine's output, and return its text and its tokens' logprobs."""
         self.error = chunk.get("error") or self.error
         if timings := chunk.get("timings"):
             self.usage = Usage(timings["cache_n"] + timings["prompt_n"], timings["predicted_n"], timings["cache_n"])
         if usage := chunk.get("usage"):
             cached_tokens = usage.get("prompt_tokens_details", {}).get("cached_tokens", 0)
             self.usage = Usage(usage["prompt_tokens"], usage["completion_tokens"], cached_tokens)
-        text = ""
+        text, logprobs = "", None
         for choice in chunk.get("choices") or ():
+            if (sent := choice.get("logprobs")) and sent.get("content") is not None:
+                logprobs = [*(logprobs or ()), *map(_as_openai, sent["content"])]
             text += (choice["delta"].get("content") if "delta" in choice else choice.get("text")) or ""
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
         self.text += text
-        return text
+        if logprobs is not None:
+            self.logprobs = [*(self.logprobs or ()), *logprobs]
+        return text, logprobs
+
+
+def _as_openai(token: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a token without the engine's own fields."""
+    named = {name: token[name] for name in ("token", "logprob", "bytes")}
+    if "top_logprobs" in token:
+        named["top_logprobs"] = [_as_openai(each) for each in token["top_logprobs"]]
+    return named
 
 
 def _generate(
@@ -154,16 +172,16 @@ def _generate(
     job: dict[str, Any],
     is_cancelled: Callable[[], bool],
     reply: _Reply,
-    emit: Callable[[str], None],
+    emit: Callable[[str, Logprobs | None], None],
 ) -> None:
     """Run one job on the engine in streaming mode, so that it can stop at any token."""
 
     def on_chunk(chunk: Mapping[str, Any]) -> bool:
-        text = reply.add(chunk)
+        text, logprobs = reply.add(chunk)
         if is_cancelled():
             return True
-        if text:
-            emit(text)
+        if text or logprobs:
+            emit(text, logprobs)
         return False
 
     if is_cancelled():

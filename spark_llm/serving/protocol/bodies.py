@@ -2,6 +2,7 @@
 
 import base64
 import struct
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from spark_llm.serving.protocol.values import Choice, Texts, Usage, Vectors
 def chat_body(model: str, texts: Texts, *, request_id: str, created: int) -> bytes:
     """Return the body of a chat response."""
     choices = [
-        {"index": i, "message": _message(choice), "finish_reason": choice.finish_reason}
+        {"index": i, "message": _message(choice), **_logprobs(choice), "finish_reason": choice.finish_reason}
         for i, choice in enumerate(texts.choices)
     ]
     head = {"id": f"chatcmpl-{request_id}", "object": "chat.completion", "created": created, "model": model}
@@ -64,6 +65,15 @@ def _message(choice: Choice) -> dict[str, Any]:
         for call in choice.tool_calls
     ]
     return {"role": "assistant", "content": choice.text or None, "tool_calls": calls}
+
+
+def _logprobs(choice: Choice) -> dict[str, Any]:
+    return {} if choice.logprobs is None else {"logprobs": logprobs_body(choice.logprobs)}
+
+
+def logprobs_body(logprobs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the `logprobs` object of a choice of chat."""
+    return {"content": logprobs, "refusal": None}
 
 
 def _base64(vector: bytes) -> str:

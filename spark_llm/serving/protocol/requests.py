@@ -82,9 +82,13 @@ class ChatRequest(_Generation, kw_only=True):
     tools: Tools | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
 
     def __post_init__(self) -> None:
-        """Check the messages and the tools, and read the media; raises `Refused`."""
+        """Check the messages, the tools and the logprobs, and read the media; raises `Refused`."""
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("`top_logprobs` needs `logprobs` to be true")
         check_messages(self.messages)
         check_calls(self.messages)
         check_tools(self.tools, self.tool_choice, parallel=self.parallel_tool_calls)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from spark_llm.serving.protocol.bodies import usage_body
+from spark_llm.serving.protocol.bodies import logprobs_body, usage_body
 from spark_llm.serving.protocol.errors import Dialect, ErrorResponse
 from spark_llm.serving.protocol.requests import ChatRequest, CompletionRequest
 from spark_llm.serving.protocol.values import CallPiece, Piece, Usage
@@ -59,10 +59,11 @@ class EventEncoder:
             self._started_replies.add(piece.index)
             content = "" if piece.call is None else None
             yield self._choice(piece.index, {"delta": {"role": "assistant", "content": content}})
-        if piece.text:
-            yield self._choice(
+        if piece.text or piece.logprobs:
+            choice = self._choice(
                 piece.index, {"delta": {"content": piece.text}} if self._is_chat else {"text": piece.text}
             )
+            yield choice if piece.logprobs is None else choice | {"logprobs": logprobs_body(piece.logprobs)}
         if piece.call is not None:
             yield self._choice(piece.index, {"delta": {"tool_calls": [_call_delta(piece.call)]}})
         if piece.finish_reason is not None:

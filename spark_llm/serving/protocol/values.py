@@ -1,7 +1,8 @@
 """The values that models return; `bodies` and `sse` write them as responses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from spark_llm.serving.protocol.tools import ToolCall
 
@@ -35,6 +36,7 @@ class Choice:
     text: str
     finish_reason: str = "stop"
     tool_calls: Sequence[ToolCall] = ()
+    logprobs: Sequence[Mapping[str, Any]] | None = None  # one for each token of the text; None where none were asked
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Piece:
     index: int = 0
     finish_reason: str | None = None
     call: CallPiece | None = None
+    logprobs: Sequence[Mapping[str, Any]] | None = None  # of its tokens
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,37 @@ SELECT id, ai_classify(review, array('praise', 'complaint')) AS label FROM revie
 -- since: 4.0
 SELECT ai_classify(content => 'My password is leaked.', labels => ARRAY('urgent', 'not urgent')) AS label;
 
+-- What the labels mean, with examples and the reason first.
+-- runs: make test-slow
+-- gives: id int, label string
+-- rows: 3
+-- asks: 2
+-- holds: coalesce(label IN ('praise', 'complaint'), id = 3)
+-- since: 4.0
+SELECT id, ai_classify(review, array('praise', 'complaint'),
+  descriptions => map('complaint', 'the customer wants something changed'),
+  examples => array(struct('It broke.' AS content, 'complaint' AS label)), instructions => 'Irony is a complaint.') AS label
+FROM reviews;
+
+-- The label with its confidence, which the tokens tell, and the reason.
+-- gives: id int, label string, confidence double, rationale string
+-- rows: 1
+-- asks: 1
+-- holds: label IN ('praise', 'complaint') AND confidence > 0 AND confidence <= 1 AND length(rationale) > 0
+SELECT id, answer.parsed AS label, answer.confidence, answer.rationale
+FROM (
+  SELECT id, llm_classify(review, map('praise', 'a happy customer', 'complaint', 'an unhappy one'), map(), '', array(),
+    true, true) AS answer
+  FROM reviews WHERE id = 1
+);
+
+-- All labels that fit.
+-- gives: id int, topics array<string>
+-- rows: 3
+-- asks: 2
+-- holds: (topics IS NULL) = (id = 3) AND coalesce(array_except(topics, array('price', 'quality')) = array(), id = 3)
+SELECT id, ai_classify_multi(review, array('price', 'quality')) AS topics FROM reviews;
+
 -- In a condition, which asks each row once.
 -- runs: make test-slow
 -- gives: id int, review string

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.on_connect
 
 NAMES = {
     *("gen", "classify", "extract", "summarize", "translate", "analyze_sentiment", "fix_grammar", "mask"),
-    *("filter", "score", "similarity", "query"),
+    *("classify_multi", "filter", "score", "similarity", "query"),
 }
 
 
@@ -40,6 +40,8 @@ def answer(request: ChatRequest) -> str:
     if "answer" not in fields:
         return json.dumps({name: text.split()[0] if name == "who" else None for name in fields})
     values = {"boolean": text.startswith("Jo"), "number": len(text)}
+    if fields["answer"]["type"] == "array":
+        return json.dumps({"answer": fields["answer"]["items"]["enum"][::-1]})
     value = values[kind] if (kind := fields["answer"]["type"]) in values else fields["answer"]["enum"][0]
     return json.dumps({"answer": "another" if "odd" in text else value})
 
@@ -80,6 +82,10 @@ def rows_of(sql: SparkSession, query: str) -> list[tuple[Any, ...]]:
     [
         ("ai_gen(t)", "1: Jo came", "string"),
         ("ai_classify(t, array('new', 'old'))", "new", "string"),
+        ("ai_classify_multi(t, array('new', 'old'))", ["new", "old"], "array<string>"),
+        ("llm_classify_multi(t, map('new', 'of today', 'old', '')).parsed", ["new", "old"], "array<string>"),
+        ("llm_classify(t, map('new', 'of today', 'old', '')).parsed", "new", "string"),
+        ("llm_classify(t, array('new'), map(), 'Irony.', array(), false, true).confidence", None, "double"),
         ("ai_extract(t, array('who', 'where'))", {"who": "Jo", "where": None}, "map<string,string>"),
         ("ai_extract(t, array('who', 'where')).who", "Jo", "string"),
         ("ai_summarize(t, 5)", "2: Jo came", "string"),

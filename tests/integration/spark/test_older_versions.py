@@ -8,7 +8,7 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import JobFailedError, Price, chat_udf, estimate, usage_report
-from spark_llm.enrich.column_types import accepts, missing_usage
+from spark_llm.enrich.column_types import accepts, missing_fields
 from spark_llm.enrich.merge import answer_values, merge_statement
 from spark_llm.enrich.table import Table
 from spark_llm.schemas import CHAT
@@ -119,7 +119,7 @@ def test_a_target_that_takes_no_new_fields_keeps_those_that_it_has(
     values = answer_values(staged.schema, known, str.lower)
 
     assert accepts(known["answer"].dataType, CHAT, str.lower)
-    assert NEWEST == [field.name for field in missing_usage(known["answer"].dataType, CHAT)]
+    assert NEWEST == [field.name for field in missing_fields(known["answer"].dataType, CHAT)[("usage",)]]
     spark.sql(merge_statement(target, "staged_answers", staged.schema, values))
     found = spark.table(target).select("id", "answer.text", "answer.usage.prompt_tokens").orderBy("id").collect()
     assert [(0, "yes", 3), (1, "yes", 3)] == [tuple(row) for row in found]

@@ -104,6 +104,24 @@ def test_a_prompt_that_is_too_long_is_refused(client: Client) -> None:
     assert (400, "context_length_exceeded") == (openai.status_code, openai.json()["error"]["code"])
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_tokens_have_their_logprobs_and_alternatives(stream: bool, client: Client) -> None:  # noqa: FBT001 -- a parameter of the test
+    """They are there where they are asked for, in the form of the OpenAI API; joined, the tokens are the text."""
+    body = chat_body("Name a colour.", temperature=0, max_tokens=5, logprobs=True, top_logprobs=3)
+    response = client.query("chat", body | {"stream": stream})
+    lines = response.text.splitlines()
+    events = [line[6:] for line in lines if line.startswith("data: {")] if stream else [response.text]
+    choices = [choice for event in events for choice in json.loads(event)["choices"]]
+    tokens = [token for choice in choices if choice.get("logprobs") for token in choice["logprobs"]["content"]]
+    text = "".join(choice["delta" if stream else "message"].get("content") or "" for choice in choices)
+
+    assert text == bytes(byte for token in tokens for byte in token["bytes"]).decode()
+    assert all(token["logprob"] == max(each["logprob"] for each in token["top_logprobs"]) <= 0 for token in tokens)
+    assert {3} == {len(token["top_logprobs"]) for token in tokens}
+    assert {"token", "logprob", "bytes", "top_logprobs"} == set(tokens[0])
+    assert 400 == client.query("chat", chat_body("x", top_logprobs=3)).status_code
+
+
 def test_media_are_refused(client: Client) -> None:
     """A model that reads text only refuses an image."""
     part = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}

@@ -15,7 +15,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 from spark_llm.ai.columns import Model, Text, text_column
 from spark_llm.ai.dataframes.embedding import vector_error
 from spark_llm.ai.dataframes.groups import NamedGroups, NearPairs
-from spark_llm.ai.dataframes.parts import Batches, check_added_names, part_numbers, place_of, runs
+from spark_llm.ai.dataframes.parts import Batches, check_added_names, nullable, part_numbers, place_of, runs
 from spark_llm.schemas import ERROR, USAGE
 from spark_llm.udf.by_task import model_udf
 from spark_llm.udf.model_udf import ModelUDF
@@ -59,7 +59,7 @@ def dedupe(df: DataFrame, content: Text, embed: Model, threshold: float) -> Data
     check_added_names("rows have", df.schema, _GROUP, _USAGE, _ERROR)
     numbers = part_numbers(df.sparkSession, 2 * default_parallelism(df.sparkSession) - 1)
     payload = StructType(
-        [StructField("row", df.schema), StructField(_USAGE, USAGE), StructField(_ERROR, ERROR)],
+        [StructField("row", nullable(df.schema)), StructField(_USAGE, USAGE), StructField(_ERROR, ERROR)],
     )
     links = StructType(
         [StructField("digest", StringType()), StructField("linked", StringType()), StructField("payload", payload)]

@@ -45,7 +45,8 @@ class Forest:
 
     def roots(self) -> Places:
         """Return the least number of each node's group."""
-        return self._roots.copy()
+        roots: Places = self._roots.copy()
+        return roots
 
 
 class NearPairs:

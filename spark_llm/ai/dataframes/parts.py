@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
+from pyspark.sql.types import ArrayType, DataType, MapType, StructField, StructType
 
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.values import RowError
@@ -46,6 +46,18 @@ def runs(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     edges = [0, *(np.flatnonzero((np.diff(parts) != 0) | (np.diff(kinds) != 0)) + 1).tolist(), batch.num_rows]
     for start, end in pairwise(edges):
         yield batch.slice(start, end - start)
+
+
+def nullable(data_type: DataType) -> DataType:
+    """Return a type whose parts may all be null, as those of a struct that is null are to Arrow."""
+    match data_type:
+        case StructType():
+            return StructType([StructField(each.name, nullable(each.dataType)) for each in data_type])
+        case ArrayType():
+            return ArrayType(nullable(data_type.elementType))
+        case MapType():
+            return MapType(data_type.keyType, nullable(data_type.valueType))
+    return data_type
 
 
 def error_row(message: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from spark_llm import schemas
 from spark_llm.ai.columns import Model, function_column
 from spark_llm.ai.dataframes.embedding import struct_of, vector_error
 from spark_llm.ai.dataframes.nearest import MAX_K, nearest_items
-from spark_llm.ai.dataframes.parts import part_numbers, part_of
+from spark_llm.ai.dataframes.parts import nullable, part_numbers, part_of
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import check_distinct, quoted
 from spark_llm.protocol.template import Template
@@ -146,7 +146,7 @@ def _near_pairs(sides: Mapping[str, DataFrame], sentence: _Sentence, embed: Mode
     count = default_parallelism(spark)
     numbers = part_numbers(spark, count)
     rows = {side: sentence.rows(side, frame) for side, frame in sides.items()}
-    types = {side: frame.schema[side].dataType for side, frame in rows.items()}
+    types = {side: nullable(frame.schema[side].dataType) for side, frame in rows.items()}
     query = StructType([*(StructField(side, types[side]) for side in sides), StructField("error", schemas.ERROR)])
     item = StructType([StructField("right", types["right"])])
     embedded = {

@@ -119,7 +119,9 @@ def test_a_condition_is_asked_as_by_ai_filter(spark: SparkSession, models: Local
 def test_what_fails_is_kept_with_its_error(spark: SparkSession, models: LocalEndpoints) -> None:
     """A pair without an answer, and rows without a vector: those are there once, and are asked nothing."""
     models.faults = Faults(poison="cyanide")
-    left = books(spark, [(1, "Dune 1"), (2, "cyanide 2"), (3, "zero 3"), (4, " ")])
+    left = books(spark, [(1, "Dune 1"), (2, "cyanide 2"), (3, "zero 3"), (4, " ")]).withColumn(
+        "m", F.expr("map(id, 1)")
+    )
     right = people(spark, [(1, "Rogue 1", 1), (2, "cyanide 2", 2), (3, "zero 3", 3), (4, None, 4), (5, "Austen 1", 5)])
     options: dict[str, Any] = {"chat": endpoint(models), "embed": endpoint(models, "embed"), "near": 3}
     kept = semantic_join(left, right, CONDITION, **options).collect()

@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from pyspark.sql import Column
 
 from spark_llm.ai.columns import Model, Text, function_column, text_column
+from spark_llm.ai.dataframes.dedupe import dedupe
 from spark_llm.ai.dataframes.nearest import nearest
+from spark_llm.ai.dataframes.semantic_join import semantic_join
 from spark_llm.ai.query import ai_query, llm_query, try_ai_query
 from spark_llm.ai.split_text import split_text
 from spark_llm.ai.udf import similarity_function
@@ -35,6 +37,7 @@ __all__ = [
     "ai_similarity",
     "ai_summarize",
     "ai_translate",
+    "dedupe",
     "llm_analyze_sentiment",
     "llm_classify",
     "llm_classify_multi",
@@ -49,6 +52,7 @@ __all__ = [
     "llm_summarize",
     "llm_translate",
     "nearest",
+    "semantic_join",
     "split_text",
     "try_ai_query",
 ]

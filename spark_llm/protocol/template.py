@@ -5,7 +5,7 @@ meaning. Knows no column, no wire format, no Spark.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, repeat
@@ -33,13 +33,19 @@ class Template:
     fields: tuple[str, ...] = field(repr=False)
 
     @classmethod
-    def parse(cls, name: str, source: str) -> "Template":
-        """Parse the argument `name`; raises `ConfigError` for a brace without the name of a field."""
+    def parse(
+        cls,
+        name: str,
+        source: str,
+        is_field: Callable[[str], bool] = str.isidentifier,
+        hint: str = "write a field as a plain name in braces, {title}",
+    ) -> "Template":
+        """Parse the argument `name`; raises `ConfigError`, with the hint, for a brace without the name of a field."""
         pieces, fields, piece, end = list[str](), list[str](), list[str](), 0
         for found in _BRACES.finditer(check_text(name, source)):
             piece.append(source[end : found.start()])
             end = found.end()
-            if found[1] is not None and found[1].isidentifier():
+            if found[1] is not None and is_field(found[1]):
                 pieces.append("".join(piece))
                 piece = []
                 fields.append(found[1])
@@ -48,7 +54,7 @@ class Template:
             else:
                 raise ConfigError(
                     f"{name}= has {excerpt(found[0], 40)!r} at position {found.start()}, which is not a field.",
-                    "write a field as a plain name in braces, {title}, and double a brace that is text: {{ or }}.",
+                    f"{hint}, and double a brace that is text: {{{{ or }}}}.",
                 )
         pieces.append("".join([*piece, source[end:]]))
         return cls(source, tuple(pieces), tuple(fields))
@@ -57,6 +63,12 @@ class Template:
     def is_single_field(self) -> bool:
         """Whether the template is one field and nothing else."""
         return self.pieces == ("", "")
+
+    def renamed(self, names: Mapping[str, str]) -> str:
+        """Return the source of the same text, whose fields have other names."""
+        pieces = [piece.replace("{", "{{").replace("}", "}}") for piece in self.pieces]
+        fields = (f"{{{names[field]}}}" for field in self.fields)
+        return "".join([pieces[0], *chain.from_iterable(zip(fields, pieces[1:], strict=True))])
 
     def fill(self, columns: Mapping[str, Sequence[str | None]]) -> list[str | None]:
         """Return the text of each row; None for a row with a null in a field. The template has at least one field."""

@@ -5,32 +5,27 @@ the corpus batch by batch: one product of matrices for each, of which the k best
 are evaluated once, and each query leaves in one row.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType, FloatType, StructField, StructType
 
+from spark_llm.ai.dataframes.parts import Batches, check_added_names, error_row, part_numbers, part_of, runs
 from spark_llm.ai.dataframes.vectors import Vectors
-from spark_llm.errors import HINT, ConfigError
+from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import quoted
-from spark_llm.protocol.values import RowError
 from spark_llm.schemas import ERROR
 from spark_llm.udf.parallelism import default_parallelism
 from spark_llm.udf.spark_types import arrow_type
 from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.numbers import check_whole
 
-_MAX_K, _MAX_PARTS = 10_000, 10_000
-_SAME_MODEL = "embed both columns with the same model, and leave out rows whose embedding has an error."
+MAX_K = 10_000
+_MAX_PARTS = 10_000
 _NEAREST, _ERROR, _SIMILARITY = "nearest", "error", "similarity"
-
-Batches = Iterator[pa.RecordBatch]
 
 
 @checks_arguments
@@ -65,56 +60,49 @@ def nearest(
     Raises:
         ConfigError: A column is missing or has another type, or a number is invalid.
     """
-    check_whole("k", k, 1, _MAX_K)
+    check_whole("k", k, 1, MAX_K)
     count = check_whole("parts", default_parallelism(queries.sparkSession) if parts is None else parts, 1, _MAX_PARTS)
     for name, frame, vector in (("query", queries, query_vector), ("corpus", corpus, corpus_vector)):
         _check_vector(f"{name}_vector", frame.schema, vector)
     others = [each for each in corpus.columns if each != corpus_vector]
     item = StructType([corpus.schema[name] for name in others])
-    schema = _result_schema(queries.schema, item)
-    numbers = F.array(*map(F.lit, _part_numbers(queries.sparkSession, count)))
+    check_added_names("queries have", queries.schema, _NEAREST, _ERROR)
+    check_added_names("corpus has", item, _SIMILARITY)
+    numbers = part_numbers(queries.sparkSession, count)
+    vector = quoted(query_vector)
     asked = queries.select(
-        F.element_at(numbers, F.expr(f"cast(pmod(xxhash64({quoted(query_vector)}), {count}) AS int) + 1")).alias(
-            "part"
-        ),
+        part_of(F.xxhash64(vector), numbers).alias("part"),
         F.expr("false").alias("in_corpus"),
-        F.col(quoted(query_vector)).cast("array<float>").alias("vector"),
+        F.col(vector).cast("array<float>").alias("vector"),
         F.struct("*").alias("query"),
         F.lit(None).cast(item).alias("item"),
     )
     searched = corpus.select(
-        F.explode(numbers).alias("part"),
+        F.explode(F.array(*map(F.lit, numbers))).alias("part"),
         F.expr("true").alias("in_corpus"),
         F.col(quoted(corpus_vector)).cast("array<float>").alias("vector"),
         F.lit(None).cast(queries.schema).alias("query"),
         F.struct(*map(quoted, others)).alias("item"),
     )
-    both = asked.unionByName(searched).repartition(count, "part").sortWithinPartitions("part", "in_corpus")
-    return both.mapInArrow(_Search(k, schema), schema).select("query.*", _NEAREST, _ERROR)
+    found = nearest_items(asked.unionByName(searched), k, count, queries.schema, item)
+    return found.select("query.*", _NEAREST, _ERROR)
 
 
-def _result_schema(queries: StructType, item: StructType) -> StructType:
-    """Return the columns of the result, those of the queries in one struct; raises `ConfigError` for a name in use."""
-    sides = ("queries have", queries.names, (_NEAREST, _ERROR)), ("corpus has", item.names, (_SIMILARITY,))
-    for side, names, added in sides:
-        if taken := [name for name in added if name in names]:
-            raise ConfigError(
-                f"The {side} a column {taken[0]!r}, which the result adds.", "rename it, as in withColumnRenamed()."
-            )
+def nearest_items(rows: DataFrame, k: int, parts: int, query: StructType, item: StructType) -> DataFrame:
+    """Return each query with its `nearest` items and its `error`; a query with a null vector has neither.
+
+    The rows have the columns `part`, `in_corpus`, `vector`, and one of `query` and `item`, of the types given.
+    """
+    schema = _result_schema(query, item)
+    together = rows.repartition(parts, "part").sortWithinPartitions("part", "in_corpus")
+    return together.mapInArrow(_Search(k, schema), schema)
+
+
+def _result_schema(query: StructType, item: StructType) -> StructType:
+    """Return the columns of the result, those of the queries in one struct."""
     found = StructType([StructField(_SIMILARITY, FloatType()), *item])
-    columns = {"query": queries, _NEAREST: ArrayType(found), _ERROR: ERROR}
+    columns = {"query": query, _NEAREST: ArrayType(found), _ERROR: ERROR}
     return StructType([StructField(name, kind) for name, kind in columns.items()])
-
-
-def _part_numbers(spark: SparkSession, count: int) -> list[int]:
-    """Return as many whole numbers as there are parts, which Spark's hash brings to as many partitions."""
-    found: dict[int, int] = {}
-    tried = 0
-    while len(found) < count:
-        rows = spark.range(tried, tried + 8 * count, 1, 1).selectExpr("cast(id AS int) AS n")
-        found |= {place: number for number, place in rows.selectExpr("n", f"pmod(hash(n), {count})").collect()}
-        tried += 8 * count
-    return list(found.values())
 
 
 def _check_vector(name: str, schema: StructType, column: str) -> None:
@@ -138,23 +126,13 @@ class _Search:
     def __call__(self, batches: Batches) -> Batches:
         part = _Part(self.k, self.schema)
         for batch in batches:
-            for run in _runs(batch):
+            for run in runs(batch):
                 number, in_corpus = run.column(0)[0].as_py(), run.column(1)[0].as_py()
                 if number != part.number:
                     yield from part.results()
                     part = _Part(self.k, self.schema, number)
                 (part.search if in_corpus else part.add)(run)
         yield from part.results()
-
-
-def _runs(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Yield the slices of a batch whose rows are all of one part, and of one side."""
-    if not batch.num_rows:
-        return
-    sides = 2 * batch.column(0).to_numpy() + batch.column(1).to_numpy(zero_copy_only=False)
-    edges = [0, *(np.flatnonzero(np.diff(sides)) + 1).tolist(), batch.num_rows]
-    for start, end in pairwise(edges):
-        yield batch.slice(start, end - start)
 
 
 @dataclass
@@ -200,7 +178,7 @@ class _Part:
         columns = [
             pa.concat_arrays([batch.column(3) for batch in self.queries]).cast(query_type),
             pa.ListArray.from_arrays(offsets, items, mask=pa.array(vectors.has_none)).cast(nearest_type),
-            pa.array([message and _error(message) for message in vectors.errors], error_type),
+            pa.array([message and error_row(message) for message in vectors.errors], error_type),
         ]
         yield pa.RecordBatch.from_arrays(columns, names=self.schema.names)
 
@@ -208,7 +186,3 @@ class _Part:
         if self.vectors is None and self.queries:
             self.vectors = Vectors.of([batch.column(2) for batch in self.queries], self.k)
         return self.vectors
-
-
-def _error(message: str) -> dict[str, Any]:
-    return RowError("invalid_request", None, f"{message}{HINT}{_SAME_MODEL}", retryable=False)._asdict()

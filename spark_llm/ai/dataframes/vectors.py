@@ -1,4 +1,7 @@
-"""Vectors of queries, and the most similar vectors of a corpus that comes in batches. Knows Arrow, and no Spark."""
+"""Vectors of queries, and the most similar vectors of a corpus that comes in batches. Knows Arrow, and no Spark.
+
+Vectors have the length 1 here, so that a product of matrices holds similarities.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,28 +59,23 @@ class Vectors:
 
     def search(self, column: pa.Array, first: int) -> None:
         """Compare the queries with vectors of the corpus, whose rows have the numbers from `first` on."""
-        for length, places, matrix in _matrices(column):
-            unit, problem = _unit(matrix)
-            good = problem == 0
-            if good.any():
-                self._lengths.add(length)
-            if length in self._by_length and good.any():
-                self._search(*self._by_length[length], first + places[good], unit[good])
+        for length, places, units in unit_vectors(column):
+            self._lengths.add(length)
+            if length in self._by_length:
+                self._search(*self._by_length[length], first + places, units)
 
     def _search(self, queries: Places, query_units: Floats, rows: Places, row_units: Floats) -> None:
-        for start in range(0, len(queries), _BLOCK_QUERIES):
-            block = queries[start : start + _BLOCK_QUERIES]
-            for row in range(0, len(rows), _BLOCK_ROWS):
-                found = query_units[start : start + _BLOCK_QUERIES] @ row_units[row : row + _BLOCK_ROWS].T
-                numbers = np.broadcast_to(rows[row : row + _BLOCK_ROWS], found.shape)
-                if found.shape[1] > self.k:
-                    top = np.argpartition(found, -self.k, axis=1)[:, -self.k :]
-                    found, numbers = np.take_along_axis(found, top, 1), np.take_along_axis(numbers, top, 1)
-                both = np.concatenate([self._similarities[block], found], axis=1)
-                places = np.concatenate([self._places[block], numbers], axis=1)
-                best = np.argsort(-both, axis=1, kind="stable")[:, : self.k]
-                self._similarities[block] = np.take_along_axis(both, best, 1)
-                self._places[block] = np.take_along_axis(places, best, 1)
+        for of_queries, of_rows, similarities in products(query_units, row_units):
+            block, found = queries[of_queries], similarities
+            numbers = np.broadcast_to(rows[of_rows], found.shape)
+            if found.shape[1] > self.k:
+                top = np.argpartition(found, -self.k, axis=1)[:, -self.k :]
+                found, numbers = np.take_along_axis(found, top, 1), np.take_along_axis(numbers, top, 1)
+            both = np.concatenate([self._similarities[block], found], axis=1)
+            places = np.concatenate([self._places[block], numbers], axis=1)
+            best = np.argsort(-both, axis=1, kind="stable")[:, : self.k]
+            self._similarities[block] = np.take_along_axis(both, best, 1)
+            self._places[block] = np.take_along_axis(places, best, 1)
 
     def compacted(self) -> Places:
         """Number the rows that are still among the best anew, from 0 on; return their former numbers, in order."""
@@ -101,7 +99,26 @@ class Vectors:
         return np.clip(self._similarities[kept], -1.0, 1.0), self._places[kept], kept.sum(axis=1)
 
 
-_PROBLEMS = {1: "its vector has a number that is not finite", 2: "its vector has no direction: all its numbers are 0"}
+NO_DIRECTION = "its vector has no direction: all its numbers are 0"
+_PROBLEMS = {1: "its vector has a number that is not finite", 2: NO_DIRECTION}
+
+
+def unit_vectors(column: pa.Array) -> Iterator[tuple[int, Places, Floats]]:
+    """Yield the vectors of each length that can be compared: the length, their places in the column, and a matrix."""
+    for length, places, matrix in _matrices(column):
+        unit, problem = _unit(matrix)
+        good = problem == 0
+        if good.any():
+            yield length, places[good], unit[good]
+
+
+def products(units: Floats, others: Floats) -> Iterator[tuple[slice, slice, Floats]]:
+    """Yield the similarities of all pairs, block by block: the rows of each matrix, and their product."""
+    for start in range(0, len(units), _BLOCK_QUERIES):
+        rows = slice(start, start + _BLOCK_QUERIES)
+        for other in range(0, len(others), _BLOCK_ROWS):
+            columns = slice(other, other + _BLOCK_ROWS)
+            yield rows, columns, units[rows] @ others[columns].T
 
 
 def _matrices(column: pa.Array) -> Iterator[tuple[int, Places, Floats]]:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 PAGE = "docs/ai-functions.md"
 PAGES = {
     PAGE: {"my-endpoint", "my-embedding-endpoint", "my-model"},
-    "docs/search.md": {"my-embedding-endpoint", "my-reranker"},
+    "docs/search.md": {"my-endpoint", "my-embedding-endpoint", "my-reranker"},
 }
 REVIEWS = ("'It is fast.'", "'It broke.'", "'Where is my order?'", "NULL")
 SQL_FUNCTIONS = is_at_least(pyspark.__version__, 4, 0)

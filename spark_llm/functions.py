@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pyspark.sql import Column
 
 from spark_llm.ai.columns import Model, Text, function_column, text_column
+from spark_llm.ai.dataframes.classify_by_sample import classify_by_sample
 from spark_llm.ai.dataframes.nearest import nearest
 from spark_llm.ai.query import ai_query, llm_query, try_ai_query
 from spark_llm.ai.split_text import split_text
@@ -34,6 +35,7 @@ __all__ = [
     "ai_similarity",
     "ai_summarize",
     "ai_translate",
+    "classify_by_sample",
     "llm_analyze_sentiment",
     "llm_classify",
     "llm_extract",

@@ -20,7 +20,7 @@ _NAMES_OF = {  # the names that each module defines
     "enrich.api": "enrich_stream enrich_table",
     "enrich.estimation.estimate": "estimate",
     "enrich.report": "EnrichReport",
-    "errors": "ConfigError InputTypeError JobFailedError RowFailedError SparkLLMError",
+    "errors": "ConfigError InputTypeError JobFailedError RowFailedError SampleError SparkLLMError",
     "metering.budget": "Budget",
     "metering.prices": "Price",
     "monitoring.progress": "progress",
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from spark_llm.errors import InputTypeError as InputTypeError
     from spark_llm.errors import JobFailedError as JobFailedError
     from spark_llm.errors import RowFailedError as RowFailedError
+    from spark_llm.errors import SampleError as SampleError
     from spark_llm.errors import SparkLLMError as SparkLLMError
     from spark_llm.metering.budget import Budget as Budget
     from spark_llm.metering.prices import Price as Price

@@ -5,12 +5,13 @@
     │   └── ArgumentError    an unknown or a missing argument; it is a TypeError too
     ├── InputTypeError   a column of an unsupported type      raised at the first batch, before any request
     ├── RowFailedError   a row failed with on_error="raise"   raised in the task that sent it
-    └── JobFailedError   a table job cannot continue          raised where the job was started
+    ├── JobFailedError   a table job cannot continue          raised where the job was started
+    └── SampleError      a sample decides nothing             raised by classify_by_sample, before the rest is asked
 
 Without `on_error="raise"` a failed row raises nothing: its `error` field has the message, and one of `KINDS`.
 """
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Kind = Literal[
     "rate_limited",
@@ -65,3 +66,16 @@ class RowFailedError(SparkLLMError, RuntimeError):
 
 class JobFailedError(SparkLLMError, RuntimeError):
     """A table job that cannot continue; its answers are in the table, or the next run merges them."""
+
+
+class SampleError(SparkLLMError, RuntimeError):
+    """A sample that lets no small model decide, in `classify_by_sample`; the other rows were not asked.
+
+    Attributes:
+        report: What was asked and measured so far.
+        sample: The answers that were paid for, as a DataFrame with `content`, `label`, `usage` and `error`; None where
+            nothing was asked.
+    """
+
+    report: Any = None
+    sample: Any = None

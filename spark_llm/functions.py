@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pyspark.sql import Column
 
 from spark_llm.ai.columns import Model, Text, function_column, text_column
+from spark_llm.ai.dataframes.classify_by_sample import classify_by_sample
 from spark_llm.ai.dataframes.dedupe import dedupe
 from spark_llm.ai.dataframes.nearest import nearest
 from spark_llm.ai.dataframes.semantic_join import semantic_join
@@ -37,6 +38,7 @@ __all__ = [
     "ai_similarity",
     "ai_summarize",
     "ai_translate",
+    "classify_by_sample",
     "dedupe",
     "llm_analyze_sentiment",
     "llm_classify",

@@ -97,7 +97,7 @@ PURE = (
     *("coordination/broker", "coordination/fairness", "coordination/member"),
     *("coordination/hand_over", "coordination/job_failures"),
     *("coordination/messages", "coordination/allotment", "coordination/allotter"),
-    *("usage/report", "cli/config_errors"),
+    *("usage/report", "cli/config_errors", "ai/dataframes/agreement", "ai/dataframes/sample_report"),
     *(f"monitoring/telemetry/{name}" for name in ("attributes", "conventions", "environment", "failures", "points")),
 )
 ACTING = """

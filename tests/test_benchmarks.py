@@ -34,6 +34,7 @@ ROWS = (
     "an answer from the cache",
     "`ai_gen` in SQL, of the time of the bare chat_udf",
     "reading a typed answer of 5 fields",
+    "`classify_by_sample`: chat requests, of the rows",
     "an enrichment job's time that is not waiting for its endpoint",
     "an enrichment job's seconds over a plain Delta write",
     "the whole time of one that has nothing to do",

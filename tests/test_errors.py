@@ -11,10 +11,11 @@ from spark_llm.errors import (
     InputTypeError,
     JobFailedError,
     RowFailedError,
+    SampleError,
     SparkLLMError,
 )
 
-LEAVES = [ConfigError, InputTypeError, JobFailedError, RowFailedError]
+LEAVES = [ConfigError, InputTypeError, JobFailedError, RowFailedError, SampleError]
 DOCUMENTED_KINDS = [
     "rate_limited",
     "unavailable",
@@ -42,6 +43,7 @@ DOCUMENTED_KINDS = [
         (InputTypeError, TypeError),
         (JobFailedError, RuntimeError),
         (RowFailedError, RuntimeError),
+        (SampleError, RuntimeError),
     ],
 )
 def test_errors_inherit_from_ours_and_from_pythons(error: type[SparkLLMError], builtin: type[Exception]) -> None:

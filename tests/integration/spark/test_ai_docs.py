@@ -11,6 +11,7 @@ import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
+from benchmarks.support.topics import WordVectors
 from spark_llm import Endpoint, register_ai_functions
 from spark_llm.serving import Echo, LocalEndpoints
 from spark_llm.serving.protocol.requests import ChatRequest
@@ -26,25 +27,26 @@ PAGE = "docs/ai-functions.md"
 PAGES = {
     PAGE: {"my-endpoint", "my-embedding-endpoint", "my-model"},
     "docs/search.md": {"my-endpoint", "my-embedding-endpoint", "my-reranker"},
+    "docs/classify-by-sample.md": {"my-endpoint", "my-embedding-endpoint"},
 }
 REVIEWS = ("'It is fast.'", "'It broke.'", "'Where is my order?'", "NULL")
 SQL_FUNCTIONS = is_at_least(pyspark.__version__, 4, 0)
 
 
 def answer(request: ChatRequest) -> str:
-    """Return the first value that the schema allows for each field, or the last message."""
+    """Return a value that the schema allows for each field, or the last message."""
     if request.response_format is None:
         return last_message(request)
-    return json.dumps(_first_value(request.response_format["json_schema"]["schema"]))
+    return json.dumps(_value(request.response_format["json_schema"]["schema"], last_message(request)))
 
 
-def _first_value(schema: dict) -> object:  # type: ignore[type-arg]  # a JSON Schema
-    """Return the first value of a schema."""
+def _value(schema: dict, text: str) -> object:  # type: ignore[type-arg]  # a JSON Schema
+    """Return the value of a schema that is in the text, or the first one."""
     kinds = {"string": "something", "integer": 4, "number": 1.5, "boolean": True}
     if "enum" in schema:
-        return schema["enum"][0]
+        return next((value for value in schema["enum"] if str(value) in text), schema["enum"][0])
     if "properties" in schema:
-        return {name: _first_value(field) for name, field in schema["properties"].items()}
+        return {name: _value(field, text) for name, field in schema["properties"].items()}
     return kinds[schema["type"] if isinstance(schema["type"], str) else schema["type"][0]]
 
 
@@ -61,8 +63,12 @@ def endpoints(spark: SparkSession) -> Iterator[LocalEndpoints]:
         "CREATE OR REPLACE TEMPORARY VIEW reviews AS SELECT /*+ REPARTITION(1) */ id, CAST(review AS STRING) AS review"
         f" FROM VALUES {rows} AS r(id, review)"
     )
-    models: dict[str, Any] = {"my-endpoint": ReplyModel(answer), "my-embedding-endpoint": Echo(), "my-model": half}
-    models["my-reranker"] = Echo()
+    models: dict[str, Any] = {
+        "my-endpoint": ReplyModel(answer),
+        "my-embedding-endpoint": WordVectors(),
+        "my-reranker": Echo(),
+        "my-model": half,
+    }
     with LocalEndpoints(models) as started:
         yield started
 

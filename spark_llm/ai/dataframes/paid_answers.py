@@ -12,6 +12,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
+from pyspark.sql.utils import is_remote
 
 from spark_llm.schemas import USAGE
 
@@ -33,7 +34,7 @@ class PaidAnswers:
     def keep_rows(self, rows: DataFrame) -> DataFrame:
         """Evaluate rows once, and return them as they were then."""
         if self.folder is None:
-            return rows.localCheckpoint()
+            return _checkpoint(rows)
         path = f"{self.folder}/rows/{uuid.uuid4().hex}"
         rows.write.parquet(path)
         return rows.sparkSession.read.schema(rows.schema).parquet(path)
@@ -60,7 +61,23 @@ class PaidAnswers:
 
     def keep(self, answers: DataFrame) -> DataFrame:
         """Evaluate answers of `ask` once, and return them; those of a folder cost no money the next time."""
-        return answers.localCheckpoint() if self.folder is None else answers
+        return _checkpoint(answers) if self.folder is None else answers
+
+
+def _checkpoint(rows: DataFrame) -> DataFrame:
+    """Evaluate rows once, into the storage of the executors.
+
+    A Connect client releases a checkpoint when Python frees the DataFrame, by a request that may wait forever: at the
+    end of the process, or where garbage is collected during another request. So it is released here, and a temporary
+    view keeps the rows.
+    """
+    checkpoint = rows.localCheckpoint()
+    if not is_remote():
+        return checkpoint
+    view = f"spark_llm_{uuid.uuid4().hex}"
+    checkpoint.createTempView(view)
+    del checkpoint
+    return rows.sparkSession.table(view)
 
 
 def _stored(texts: DataFrame, path: str, schema: StructType) -> DataFrame | None:

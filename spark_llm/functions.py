@@ -13,7 +13,9 @@ from collections.abc import Sequence
 
 from pyspark.sql import Column
 
-from spark_llm.ai.columns import Model, Text, function_column, text_column
+from spark_llm.ai.aggregate_plan import CONTEXT_TOKENS
+from spark_llm.ai.columns import Model, Text, aggregate_column, function_column, text_column
+from spark_llm.ai.dataframes.aggregate import aggregate
 from spark_llm.ai.dataframes.nearest import nearest
 from spark_llm.ai.query import ai_query, llm_query, try_ai_query
 from spark_llm.ai.split_text import split_text
@@ -22,6 +24,8 @@ from spark_llm.udf.by_task import model_udf
 from spark_llm.validation.arguments import checks_arguments
 
 __all__ = [
+    "aggregate",
+    "ai_agg",
     "ai_analyze_sentiment",
     "ai_classify",
     "ai_extract",
@@ -33,7 +37,9 @@ __all__ = [
     "ai_score",
     "ai_similarity",
     "ai_summarize",
+    "ai_summarize_agg",
     "ai_translate",
+    "llm_agg",
     "llm_analyze_sentiment",
     "llm_classify",
     "llm_extract",
@@ -45,6 +51,7 @@ __all__ = [
     "llm_score",
     "llm_similarity",
     "llm_summarize",
+    "llm_summarize_agg",
     "llm_translate",
     "nearest",
     "split_text",
@@ -189,6 +196,37 @@ def llm_score(
 ) -> Column:
     """Return a text's score by a rubric as `parsed`, with tokens and error."""
     return function_column("score", chat, content, rubric, least, most)
+
+
+@checks_arguments
+def ai_agg(content: Text, instruction: str | Column, *, chat: Model, context_tokens: int = CONTEXT_TOKENS) -> Column:
+    """Return the answer to an instruction about all texts of an array, as a string, however many they are.
+
+    >>> groups = df.groupBy("product").agg(F.collect_list("review").alias("reviews"))
+    >>> groups.select("product", ai_agg("reviews", "List the three most common complaints.", chat="my-endpoint"))
+
+    Texts are packed into requests of `context_tokens`, whose answers are combined by further requests. See
+    `aggregate` for groups that are too large for one row.
+    """
+    return llm_agg(content, instruction, chat=chat, context_tokens=context_tokens)["text"]
+
+
+@checks_arguments
+def llm_agg(content: Text, instruction: str | Column, *, chat: Model, context_tokens: int = CONTEXT_TOKENS) -> Column:
+    """Return the answer to an instruction about all texts of an array, as `schemas.AGGREGATE`."""
+    return aggregate_column(chat, context_tokens, content, instruction)
+
+
+@checks_arguments
+def ai_summarize_agg(content: Text, *, chat: Model, context_tokens: int = CONTEXT_TOKENS) -> Column:
+    """Return a summary of all texts of an array, as a string."""
+    return llm_summarize_agg(content, chat=chat, context_tokens=context_tokens)["text"]
+
+
+@checks_arguments
+def llm_summarize_agg(content: Text, *, chat: Model, context_tokens: int = CONTEXT_TOKENS) -> Column:
+    """Return a summary of all texts of an array, as `schemas.AGGREGATE`."""
+    return aggregate_column(chat, context_tokens, content)
 
 
 @checks_arguments

@@ -4,9 +4,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from pyspark.sql import Column
-from pyspark.sql.types import BooleanType, DataType, DoubleType, FloatType, MapType, StringType, StructField, StructType
+from pyspark.sql.types import (
+    ArrayType,
+    BooleanType,
+    DataType,
+    DoubleType,
+    FloatType,
+    LongType,
+    MapType,
+    StringType,
+    StructField,
+    StructType,
+)
 
 from spark_llm import schemas
+from spark_llm.ai.aggregate_plan import CONTEXT_TOKENS, AggregatePlan, LevelPlan, window_of
+from spark_llm.ai.aggregation import Instructions
 from spark_llm.ai.catalog import FUNCTIONS
 from spark_llm.ai.plans import FunctionPlan, QueryPlan, SimilarityPlan
 from spark_llm.endpoint.endpoint import Endpoint
@@ -21,6 +34,13 @@ from spark_llm.udf.predict_udf import session_time_zone
 
 SIMILARITY = StructType(
     [StructField("parsed", FloatType()), *(field for field in schemas.EMBED if field.name != "embedding")]
+)
+LEVEL = StructType(
+    [
+        StructField("answers", ArrayType(StringType())),
+        StructField("cut_rows", ArrayType(LongType())),
+        *(field for field in schemas.AGGREGATE if field.name in ("usage", "error")),
+    ]
 )
 _PARSED_TYPES: dict[str, DataType] = {
     "classify": StringType(),
@@ -64,7 +84,7 @@ class AIFunction(LazyUDF):
 
 def chat_function(name: str, chat: ModelUDF) -> AIFunction:
     """Return `ai_<name>` as structs, with the model of `chat`; raises `ConfigError` for an unsuitable UDF."""
-    function, task = FUNCTIONS[name], _plain_task(chat)
+    function, task = FUNCTIONS[name], plain_task(chat)
     schema = schemas.with_parsed(schemas.CHAT, _PARSED_TYPES[name]) if function.typed else schemas.CHAT
 
     def make_plan() -> FunctionPlan:
@@ -72,6 +92,27 @@ def chat_function(name: str, chat: ModelUDF) -> AIFunction:
         return FunctionPlan(replace(chat.request_spec, task=typed), function)
 
     return AIFunction(f"llm_{name}", schema, make_plan)
+
+
+def aggregate_function(chat: ModelUDF, context_tokens: int = CONTEXT_TOKENS, *, summarizes: bool = False) -> AIFunction:
+    """Return `ai_agg`, or `ai_summarize_agg`, as structs; raises `ConfigError` for an unsuitable UDF or window."""
+    task = plain_task(chat)
+    window = window_of(context_tokens, task)
+
+    def make_plan() -> AggregatePlan:
+        return AggregatePlan(replace(chat.request_spec, task=replace(task, answer_only=True)), window, summarizes)
+
+    return AIFunction("llm_summarize_agg" if summarizes else "llm_agg", schemas.AGGREGATE, make_plan)
+
+
+def level_function(chat: ModelUDF, instructions: Instructions, level: int) -> AIFunction:
+    """Return the function that asks one level of `functions.aggregate`: texts in, the answers about them out."""
+
+    def make_plan() -> LevelPlan:
+        task = replace(plain_task(chat), answer_only=True)
+        return LevelPlan(replace(chat.request_spec, task=task), instructions, level)
+
+    return AIFunction("llm_aggregate", LEVEL, make_plan)
 
 
 def query_function(
@@ -128,7 +169,7 @@ def _answer_only(spec: RequestSpec) -> RequestSpec:
     return replace(spec, task=replace(spec.task, answer_only=True)) if isinstance(spec.task, Chat) else spec
 
 
-def _plain_task(chat: ModelUDF) -> Chat:
+def plain_task(chat: ModelUDF) -> Chat:
     """Return the task; raises `ConfigError` if it has instructions, a type or several answers of its own."""
     task = chat.codec
     own = isinstance(task, Chat) and (task.system is not None or task.output is not None or task.n > 1 or task.tools)

@@ -153,4 +153,5 @@ def shared_result(result: Result) -> Result:
         parsed=result.parsed,
         tool_calls=result.tool_calls,
         request_id=result.request_id,
+        shared_prompt_tokens=None if usage is None else usage.prompt_tokens,
     )

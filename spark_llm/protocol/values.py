@@ -143,6 +143,7 @@ class Result(msgspec.Struct, gc=False):
     tool_calls: list[ToolCall] | None = None
     requests: int = 0  # HTTP requests charged to the row; over all rows of a stream, the number of requests sent
     refusals: tuple[int, ...] = ()  # the statuses of their responses that held no answer
+    shared_prompt_tokens: int | None = None  # of the prompt, in an answer that another row or an earlier run paid for
 
 
 @dataclass(slots=True)

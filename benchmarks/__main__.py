@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import imports
-from benchmarks.ai import nearest, typed
+from benchmarks.ai import aggregates, nearest, typed
 from benchmarks.cache import cache
 from benchmarks.enrich import batches, enrichment
 from benchmarks.flow import (
@@ -51,6 +51,7 @@ MEASUREMENTS: dict[str, Callable[..., list[Figure]]] = {
     "cache": cache.measure,
     "typed": typed.measure,
     "nearest": nearest.measure,
+    "aggregates": aggregates.measure,
     "enrichment": enrichment.measure,
     "batches": batches.measure,
     "poison": poison.measure,

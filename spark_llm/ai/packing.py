@@ -14,7 +14,7 @@ from spark_llm.protocol.json_codec import write_json
 
 MOST_BYTES_PER_TOKEN = 2.0 * BYTES_PER_TOKEN  # that a measurement is believed: some servers count a part of the prompt
 LEAST_BYTES_PER_TOKEN = 1.0
-MARGIN = 0.95  # of what was measured, since other texts differ
+MARGIN = 0.95  # of what was measured, since other texts differ; so close to it the estimate stays as it is
 MIN_CUT_BYTES = 64  # a text of fewer bytes is not cut
 
 _BREAKS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"[.!?。！？]\s*"), re.compile(r"\s+"))  # noqa: RUF001 -- marks of Chinese and Japanese
@@ -108,4 +108,7 @@ def measured_bytes_per_token(prompt_bytes: int, prompt_tokens: int | None) -> fl
     """Return the bytes of a token in a prompt whose tokens the server counted; None where it did not count them."""
     if not prompt_tokens or prompt_tokens < 0:
         return None
-    return MARGIN * min(max(prompt_bytes / prompt_tokens, LEAST_BYTES_PER_TOKEN), MOST_BYTES_PER_TOKEN)
+    measured = min(max(prompt_bytes / prompt_tokens, LEAST_BYTES_PER_TOKEN), MOST_BYTES_PER_TOKEN)
+    if BYTES_PER_TOKEN * MARGIN <= measured <= BYTES_PER_TOKEN / MARGIN:
+        return float(BYTES_PER_TOKEN)
+    return MARGIN * measured

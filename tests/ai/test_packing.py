@@ -92,7 +92,8 @@ def test_halves_are_smaller_and_lose_nothing(texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "expected"), [(250, 3.8), (None, None), (0, None), (-3, None), (1, 5.7), (10**6, 0.95)]
+    ("tokens", "expected"),
+    [(250, 3.8), (340, 3.0), (320, 3.0), (None, None), (0, None), (-3, None), (1, 5.7), (10**6, 0.95)],
 )
 def test_what_a_server_counts_is_believed_within_bounds(tokens: int | None, expected: float | None) -> None:
     """A thousand bytes; a count that no tokenizer has is brought to the nearest one that may be."""

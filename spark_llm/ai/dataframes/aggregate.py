@@ -85,8 +85,16 @@ def aggregate(
         keep = _Folder(check_text("folder", folder).rstrip("/"), _digest(leaves, udf, instruction, context_tokens))
     result = _answered(leaves, udf, instructions, schema, keep)
     rows, splits = F.col("last") + 1, F.size("cut_rows").cast("long")
-    fields = ["text", rows.alias("rows"), "leaves", "levels", "usage", "error", splits.alias("split_rows")]
-    return result.select("group.*", F.struct(*fields).alias(ANSWER))
+    fields: list[str | Column] = [
+        "text",
+        rows.alias("rows"),
+        "leaves",
+        "levels",
+        "usage",
+        "error",
+        splits.alias("split_rows"),
+    ]
+    return result.select("group.*", F.struct(fields).alias(ANSWER))
 
 
 class _Progress(NamedTuple):

@@ -52,7 +52,8 @@ def test_groups_of_any_size_have_one_answer(posts: DataFrame, endpoints: LocalEn
 
     assert {"one": "1", None: "30", "many": "960", "nulls": None} == {team: a["text"] for team, a in answers.items()}
     assert {"one": 1, None: 30, "many": 960, "nulls": 0} == {team: a["rows"] for team, a in answers.items()}
-    assert {"one": 1, None: 2, "nulls": 0} == {team: a["levels"] for team, a in answers.items() if team != "many"}
+    assert {"one": 1, None: 1, "nulls": 0} == {team: a["levels"] for team, a in answers.items() if team != "many"}
+    assert answers["many"]["levels"] > 1  # type: ignore[operator]  # a number
     assert [None] * 4 == [a["error"] for a in answers.values()]
     assert schemas.AGGREGATE.names == found.schema["answer"].dataType.names  # type: ignore[attr-defined]  # a struct
     assert TOKENS * requests == sum(a["usage"]["total_tokens"] for a in answers.values() if a["usage"])  # type: ignore[index]  # a row
@@ -60,6 +61,7 @@ def test_groups_of_any_size_have_one_answer(posts: DataFrame, endpoints: LocalEn
     assert ["team", "answer"] == found.columns
 
 
+@pytest.mark.slow
 def test_groups_are_those_of_group_by(posts: DataFrame, endpoints: LocalEndpoints) -> None:
     """Several columns; NaN is one value, and so are 0.0 and -0.0."""
     both = posts.unionByName(posts.withColumn("mood", F.abs("mood")))
@@ -97,6 +99,7 @@ def test_a_folder_pays_for_each_level_once(posts: DataFrame, endpoints: LocalEnd
     assert run(posts.where("review <=> 'text 40 word word word word word' IS FALSE")) > 0
 
 
+@pytest.mark.slow
 def test_a_level_that_is_not_whole_is_asked_again(
     posts: DataFrame, endpoints: LocalEndpoints, folder: str, spark: SparkSession
 ) -> None:
@@ -121,6 +124,7 @@ def test_a_level_that_is_not_whole_is_asked_again(
     assert 1 == again < paid
 
 
+@pytest.mark.slow
 def test_a_refused_leaf_is_halved(posts: DataFrame, endpoints: LocalEndpoints) -> None:
     """Where the window is smaller than was told; each row counts once, and `leaves` are those that were answered."""
     many = posts.where("team = 'many'")
@@ -148,6 +152,7 @@ def test_a_leaf_that_fails_is_the_groups_error(posts: DataFrame, endpoints: Loca
     assert f"{left_out} of 961 rows were left out: " in error["message"]  # type: ignore[index]  # a row
 
 
+@pytest.mark.slow
 def test_a_long_text_is_cut_and_said(spark: SparkSession, endpoints: LocalEndpoints) -> None:
     """In a group of its own, and beside others; the answer is about all of it."""
     rows = [("a", "words " * 8_000), ("b", "x" * 50_000), ("b", "short"), ("b", None)]

@@ -23,7 +23,11 @@ from tests.support.reply_model import ReplyModel, last_message
 pytestmark = pytest.mark.slow
 
 PAGE = "docs/ai-functions.md"
-PAGES = {PAGE: {"my-endpoint", "my-embedding-endpoint", "my-model"}, "docs/search.md": {"my-embedding-endpoint"}}
+PAGES = {
+    PAGE: {"my-endpoint", "my-embedding-endpoint", "my-model"},
+    "docs/search.md": {"my-embedding-endpoint"},
+    "docs/aggregates.md": {"my-endpoint"},
+}
 REVIEWS = ("'It is fast.'", "'It broke.'", "'Where is my order?'", "NULL")
 SQL_FUNCTIONS = is_at_least(pyspark.__version__, 4, 0)
 

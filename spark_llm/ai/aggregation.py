@@ -21,6 +21,7 @@ from spark_llm.ai.packing import (
     lines,
     measured_bytes_per_token,
     pieces_of,
+    rows_of,
     take_node,
     take_pack,
 )
@@ -305,15 +306,6 @@ class Part:
         self.result.answers = [piece.text for piece in self._level.answers]
         self.result.error = self._level.error
         self.result.cut_rows = sorted(self._cut_rows)
-
-
-def rows_of(pieces: Iterable[Piece]) -> int:
-    """Return how many rows the pieces stand for; a row that was cut counts once."""
-    rows, end = 0, -1  # the last row that is counted
-    for piece in sorted(pieces, key=lambda piece: piece.first):
-        rows += max(0, piece.last - max(piece.first, end + 1) + 1)
-        end = max(end, piece.last)
-    return rows
 
 
 def left_out_error(error: RowError, left_out: int, rows: int) -> RowError:

@@ -104,6 +104,15 @@ def halves(pack: Pack) -> tuple[Pack, Pack] | None:
     return (head,), (tail,)
 
 
+def rows_of(pieces: Iterable[Piece]) -> int:
+    """Return how many rows the pieces stand for; a row that was cut counts once."""
+    rows, end = 0, -1  # the last row that is counted
+    for piece in sorted(pieces, key=lambda piece: piece.first):
+        rows += max(0, piece.last - max(piece.first, end + 1) + 1)
+        end = max(end, piece.last)
+    return rows
+
+
 def measured_bytes_per_token(prompt_bytes: int, prompt_tokens: int | None) -> float | None:
     """Return the bytes of a token in a prompt whose tokens the server counted; None where it did not count them."""
     if not prompt_tokens or prompt_tokens < 0:

@@ -16,9 +16,8 @@ from spark_llm.ai.aggregation import (
     Part,
     Window,
     instructions_of,
-    rows_of,
 )
-from spark_llm.ai.packing import Piece, line_bytes
+from spark_llm.ai.packing import line_bytes
 from spark_llm.flow.batcher import BYTES_PER_TOKEN
 from spark_llm.protocol.values import Result, RowError, Usage
 
@@ -227,11 +226,6 @@ def test_a_part_has_the_answers_about_all_its_texts(texts: list[str], limit: int
 
     assert "".join(texts) == "".join(result.answers or ())
     assert all(5 <= row < 5 + len(texts) for row in result.cut_rows or ())
-
-
-def test_rows_that_were_cut_count_once() -> None:
-    """Two parts of one text stand for one row."""
-    assert 4 == rows_of([Piece("", 4, 5), Piece("", 1, 1), Piece("", 1, 1), Piece("", 0, 0)])
 
 
 @pytest.mark.parametrize("instruction", ["", " \n", "x" * 40_000])

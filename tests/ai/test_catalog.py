@@ -175,7 +175,7 @@ def test_options_are_in_the_instructions() -> None:
 
 
 def test_every_prompt_is_filled_in() -> None:
-    """The prompts have no other fields than those that the catalog fills."""
+    """The prompts have no other fields than those that the catalog and the aggregates fill."""
     fields = {
         name: {field for _, field, _, _ in string.Formatter().parse(getattr(prompts, name)) if field}
         for name in vars(prompts)
@@ -184,6 +184,8 @@ def test_every_prompt_is_filled_in() -> None:
 
     assert {
         **{name: {"labels"} for name in ("CLASSIFY", "EXTRACT", "MASK")},
+        **{name: {"instruction"} for name in ("AGGREGATE", "COMBINE")},
+        **{name: {"instruction", "max_words"} for name in ("AGGREGATE_PART", "COMBINE_PART")},
         "SUMMARIZE": {"max_words"},
         "TRANSLATE": {"language"},
         "FILTER": {"condition"},

@@ -16,6 +16,7 @@ from spark_llm.ai.packing import (
     lines,
     measured_bytes_per_token,
     pieces_of,
+    rows_of,
     take_node,
     take_pack,
 )
@@ -98,3 +99,8 @@ def test_halves_are_smaller_and_lose_nothing(texts: list[str]) -> None:
 def test_what_a_server_counts_is_believed_within_bounds(tokens: int | None, expected: float | None) -> None:
     """A thousand bytes; a count that no tokenizer has is brought to the nearest one that may be."""
     assert expected == (None if expected is None else pytest.approx(measured_bytes_per_token(1_000, tokens)))
+
+
+def test_rows_that_were_cut_count_once() -> None:
+    """Two parts of one text stand for one row."""
+    assert 4 == rows_of([Piece("", 4, 5), Piece("", 1, 1), Piece("", 1, 1), Piece("", 0, 0)])

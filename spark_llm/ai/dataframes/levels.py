@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql.types import ArrayType, DataType, IntegerType, LongType, StringType, StructField, StructType
 
-from spark_llm.ai.aggregation import left_out_error, rows_of
-from spark_llm.ai.packing import Pack, Piece, line_bytes, take_node, take_pack
+from spark_llm.ai.aggregation import left_out_error
+from spark_llm.ai.packing import Pack, Piece, line_bytes, rows_of, take_node, take_pack
 from spark_llm.protocol.values import RowError, Usage
 from spark_llm.schemas import ERROR, USAGE
 from spark_llm.udf.slices import python_values

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import imports
-from benchmarks.ai import nearest, sample, typed
+from benchmarks.ai import aggregates, nearest, sample, typed
 from benchmarks.cache import cache
 from benchmarks.enrich import batches, enrichment
 from benchmarks.flow import (
@@ -52,6 +52,7 @@ MEASUREMENTS: dict[str, Callable[..., list[Figure]]] = {
     "typed": typed.measure,
     "nearest": nearest.measure,
     "sample": sample.measure,
+    "aggregates": aggregates.measure,
     "enrichment": enrichment.measure,
     "batches": batches.measure,
     "poison": poison.measure,

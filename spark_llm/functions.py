@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 
 from pyspark.sql import Column
 
+from spark_llm.ai.aggregates import ai_agg, ai_summarize_agg, llm_agg, llm_summarize_agg
 from spark_llm.ai.columns import Model, Text, function_column, text_column
+from spark_llm.ai.dataframes.aggregate import aggregate
 from spark_llm.ai.dataframes.classify_by_sample import classify_by_sample
 from spark_llm.ai.dataframes.dedupe import dedupe
 from spark_llm.ai.dataframes.nearest import nearest
@@ -25,6 +27,8 @@ from spark_llm.udf.by_task import model_udf
 from spark_llm.validation.arguments import checks_arguments
 
 __all__ = [
+    "aggregate",
+    "ai_agg",
     "ai_analyze_sentiment",
     "ai_classify",
     "ai_classify_multi",
@@ -37,9 +41,11 @@ __all__ = [
     "ai_score",
     "ai_similarity",
     "ai_summarize",
+    "ai_summarize_agg",
     "ai_translate",
     "classify_by_sample",
     "dedupe",
+    "llm_agg",
     "llm_analyze_sentiment",
     "llm_classify",
     "llm_classify_multi",
@@ -52,6 +58,7 @@ __all__ = [
     "llm_score",
     "llm_similarity",
     "llm_summarize",
+    "llm_summarize_agg",
     "llm_translate",
     "nearest",
     "semantic_join",

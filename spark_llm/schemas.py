@@ -7,6 +7,7 @@ from pyspark.sql.types import (
     DoubleType,
     FloatType,
     IntegerType,
+    LongType,
     StringType,
     StructField,
     StructType,
@@ -64,6 +65,22 @@ CHAT = _struct(
 
 COMPLETE = CHAT
 """The result of `complete_udf`: the same as `CHAT`."""
+
+AGGREGATE = _struct(
+    text=StringType(),
+    rows=LongType(),
+    leaves=LongType(),
+    levels=IntegerType(),
+    usage=USAGE,
+    error=ERROR,
+    split_rows=LongType(),
+)
+"""The result of an aggregate: the one answer about all texts of a group, `text`, or `error`; the other is null.
+
+`rows` is how many texts are not null. `leaves` is how many requests carried texts, and `levels` how many requests lie
+on the way from a text to the answer: 1 where all texts fit into one request. `usage` is that of all requests of the
+group. `split_rows` is how many texts were longer than a request, and were cut into parts.
+"""
 
 EMBED = _struct(
     embedding=ArrayType(FloatType()),

@@ -91,6 +91,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 PURE = (
     *("flow", "protocol", "metering", *BASE, *WORDS),
     *("readiness/report", "readiness/workspace", "readiness/probe", "ai/catalog", "ai/prompts", "cache/entry"),
+    *("ai/aggregation", "ai/packing"),
     *("batches/settings", "batches/replay"),
     *("enrich/report", "enrich/conflict", "enrich/heartbeat", "enrich/estimation/report", "livecounts/column_count"),
     *("livecounts/datagrams", "livecounts/flows", "livecounts/labels", "livecounts/signing"),

@@ -72,7 +72,7 @@ class FunctionPlan(ArgumentsPlan):
     @property
     def canonical(self) -> dict[str, Any]:
         """The function, its parameters, and the user's choices for its model."""
-        return self._canonical(_model_words(self.spec))
+        return self._canonical(model_words(self.spec))
 
     @property
     def signature(self) -> tuple[str, tuple[Parameter, ...]]:
@@ -94,7 +94,7 @@ class SimilarityPlan(ArgumentsPlan):
     @property
     def canonical(self) -> dict[str, Any]:
         """The function, its parameters, and the user's choices for its model."""
-        return self._canonical(_model_words(self.spec))
+        return self._canonical(model_words(self.spec))
 
     def _results(self, slices: Iterator[Columns]) -> Results:
         return similarities(answers(self.spec, map(self._texts, slices)))
@@ -157,9 +157,9 @@ class QueryPlan(ArgumentsPlan):
     @property
     def canonical(self) -> dict[str, Any]:
         """The function, its parameters, and every endpoint that a row may name; files are inputs alone."""
-        known = {name: _model_words(spec) for name, spec in self.known}
+        known = {name: model_words(spec) for name, spec in self.known}
         workspace = (
-            None if self.workspace is None else _model_words(self.workspace) | {"endpoint": _host(self.workspace)}
+            None if self.workspace is None else model_words(self.workspace) | {"endpoint": _host(self.workspace)}
         )
         return canonical_function("ai_query", ("endpoint", "request"), {"endpoints": known, "workspace": workspace})
 
@@ -272,5 +272,6 @@ def _host(workspace: RequestSpec) -> str:
     return workspace.route.url.partition("/serving-endpoints/")[0]
 
 
-def _model_words(spec: RequestSpec) -> dict[str, Any]:
+def model_words(spec: RequestSpec) -> dict[str, Any]:
+    """Return the user's choices for a model, in the form of `protocol.canonical`."""
     return canonical_model(spec.route.url, spec.route.model, spec.task, spec.prompt)

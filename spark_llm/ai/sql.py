@@ -6,10 +6,18 @@ from typing import NamedTuple
 
 from pyspark.sql import SparkSession
 
+from spark_llm.ai.aggregate_plan import CONTEXT_TOKENS, aggregate_signature
 from spark_llm.ai.catalog import FUNCTIONS
 from spark_llm.ai.plans import SIMILARITY_PARAMETERS
 from spark_llm.ai.requests import QUERY_PARAMETERS
-from spark_llm.ai.udf import AIFunction, chat_function, known_endpoints, query_function, similarity_function
+from spark_llm.ai.udf import (
+    AIFunction,
+    aggregate_function,
+    chat_function,
+    known_endpoints,
+    query_function,
+    similarity_function,
+)
 from spark_llm.endpoint.endpoint import Endpoint
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError
@@ -101,14 +109,16 @@ def register_ai_functions(
     embed: Model = None,
     endpoints: Mapping[str, str | Endpoint | ModelUDF] | None = None,
     prefix: str = "",
+    context_tokens: int = CONTEXT_TOKENS,
 ) -> list[str]:
     """Register Databricks' AI functions as SQL functions for this session, on any Spark and any endpoint.
 
     With `chat`: `ai_gen`, `ai_classify`, `ai_extract`, `ai_summarize`, `ai_translate`, `ai_analyze_sentiment`,
-    `ai_fix_grammar` and `ai_mask`, and beside Databricks' own `ai_classify_multi`, `ai_filter` and `ai_score`. With
-    `embed`: `ai_similarity`. Always: `ai_query`, which fails the query if a row fails, and `try_ai_query`, which
-    returns null for the row. Each has a twin that begins with `llm_` and returns the whole struct, with tokens and
-    error: `llm_classify(…).error`. A null in any argument gives null and costs nothing.
+    `ai_fix_grammar` and `ai_mask`, and beside Databricks' own `ai_classify_multi`, `ai_filter` and `ai_score`, and for
+    groups `ai_agg` and `ai_summarize_agg`. With `embed`: `ai_similarity`. Always: `ai_query`, which fails the query if
+    a row fails, and `try_ai_query`, which returns null for the row. Each has a twin that begins with `llm_` and returns
+    the whole struct, with tokens and error: `llm_classify(…).error`. A null in any argument gives null and costs
+    nothing.
 
     >>> register_ai_functions(spark, chat="my-endpoint", embed="my-embedding-endpoint")
     >>> spark.sql("SELECT ai_classify(review, array('angry', 'happy')), ai_fix_grammar(review) FROM reviews")
@@ -120,6 +130,7 @@ def register_ai_functions(
         endpoints: Endpoints that `ai_query` knows by name, or their UDFs for chat, completions or custom models. Other
             names are looked up in the workspace of DATABRICKS_HOST, if it is set.
         prefix: Prefix of every name, for a session that has other functions named `ai_…`.
+        context_tokens: The context window of `chat`, into which `ai_agg` and `ai_summarize_agg` pack texts.
 
     Returns:
         The names of the registered functions.
@@ -134,6 +145,10 @@ def register_ai_functions(
         for name, function in FUNCTIONS.items():
             udf = chat_function(name, model, [parameter.name for parameter in function.parameters])
             functions.append(SQLFunction(f"ai_{name}", function.parameters, udf, function.field))
+        for summarizes in (False, True):
+            aggregate = aggregate_function(model, context_tokens, summarizes=summarizes)
+            name, parameters = aggregate_signature(summarizes=summarizes)
+            functions.append(SQLFunction(name, parameters, aggregate, "text"))
     if embed is not None:
         similarity = similarity_function(model_udf("embed", embed))
         functions.append(SQLFunction("ai_similarity", SIMILARITY_PARAMETERS, similarity, "parsed", is_udf=True))

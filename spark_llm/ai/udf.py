@@ -10,6 +10,7 @@ from pyspark.sql.types import (
     DataType,
     DoubleType,
     FloatType,
+    LongType,
     MapType,
     StringType,
     StructField,
@@ -17,6 +18,8 @@ from pyspark.sql.types import (
 )
 
 from spark_llm import schemas
+from spark_llm.ai.aggregate_plan import CONTEXT_TOKENS, AggregatePlan, LevelPlan, window_of
+from spark_llm.ai.aggregation import Instructions
 from spark_llm.ai.catalog import FUNCTIONS
 from spark_llm.ai.plans import FunctionPlan, QueryPlan, SimilarityPlan
 from spark_llm.endpoint.endpoint import Endpoint
@@ -31,6 +34,13 @@ from spark_llm.udf.predict_udf import session_time_zone
 
 SIMILARITY = StructType(
     [StructField("parsed", FloatType()), *(field for field in schemas.EMBED if field.name != "embedding")]
+)
+LEVEL = StructType(
+    [
+        StructField("answers", ArrayType(StringType())),
+        StructField("cut_rows", ArrayType(LongType())),
+        *(field for field in schemas.AGGREGATE if field.name in ("usage", "error")),
+    ]
 )
 _PARSED_TYPES: dict[str, DataType] = {
     "classify": StringType(),
@@ -79,7 +89,7 @@ def chat_function(name: str, chat: ModelUDF, options: Collection[str] = ()) -> A
 
     It takes the function's parameters in order; of the `extra` ones those among `options`.
     """
-    function, task = FUNCTIONS[name].with_options(options), plain_task(chat, "chat", "the AI functions set themselves")
+    function, task = FUNCTIONS[name].with_options(options), plain_task(chat)
     schema = schemas.with_parsed(schemas.CHAT, _PARSED_TYPES[name]) if function.typed else schemas.CHAT
     schema = StructType([*schema.fields, *_LAST_FIELDS.get(name, ())])
 
@@ -88,6 +98,27 @@ def chat_function(name: str, chat: ModelUDF, options: Collection[str] = ()) -> A
         return FunctionPlan(replace(chat.request_spec, task=typed), function)
 
     return AIFunction(f"llm_{name}", schema, make_plan)
+
+
+def aggregate_function(chat: ModelUDF, context_tokens: int = CONTEXT_TOKENS, *, summarizes: bool = False) -> AIFunction:
+    """Return `ai_agg`, or `ai_summarize_agg`, as structs; raises `ConfigError` for an unsuitable UDF or window."""
+    task = plain_task(chat)
+    window = window_of(context_tokens, task)
+
+    def make_plan() -> AggregatePlan:
+        return AggregatePlan(replace(chat.request_spec, task=replace(task, answer_only=True)), window, summarizes)
+
+    return AIFunction("llm_summarize_agg" if summarizes else "llm_agg", schemas.AGGREGATE, make_plan)
+
+
+def level_function(chat: ModelUDF, instructions: Instructions, level: int) -> AIFunction:
+    """Return the function that asks one level of `functions.aggregate`: texts in, the answers about them out."""
+
+    def make_plan() -> LevelPlan:
+        task = replace(plain_task(chat), answer_only=True)
+        return LevelPlan(replace(chat.request_spec, task=task), instructions, level)
+
+    return AIFunction("llm_aggregate", LEVEL, make_plan)
 
 
 def query_function(
@@ -146,7 +177,7 @@ def _answer_only(spec: RequestSpec) -> RequestSpec:
     return replace(spec, task=replace(spec.task, answer_only=True)) if isinstance(spec.task, Chat) else spec
 
 
-def plain_task(chat: ModelUDF, parameter: str, why: str) -> Chat:
+def plain_task(chat: ModelUDF, parameter: str = "chat", why: str = "the AI functions set themselves") -> Chat:
     """Return the task of a UDF that a user passed as `parameter`.
 
     Raises `ConfigError` if it has instructions, a type or several answers of its own; `why` ends the sentence.

@@ -65,6 +65,8 @@ class Engine:
         An empty chunk is a flush: there is nothing yet, and the caller should push out what it has buffered. Raises
         `RowFailedError` for the first row that failed, where the policy says so. When the caller stops reading, the
         requests in flight are cancelled.
+
+        `batches` may depend on the results that were yielded: it yields `NOT_YET` while it waits for further ones.
         """
         stream = self._opened(task, job)
         counts, failed = _logger.isEnabledFor(logging.DEBUG), 0
@@ -107,8 +109,9 @@ class Engine:
             wanted = wanted or buffer.extra_rows_wanted
             if wanted:
                 read_ahead.on_read(self._read(stream, rows, wanted), ended=rows.ended)
+                wanted = 0 if rows.waits else wanted
             nothing_to_wait_for = not wanted and buffer.ready == buffer.held
-            if buffer.ready and (nothing_to_wait_for or read_ahead.should_yield(buffer.ready, now)):
+            if buffer.ready and (nothing_to_wait_for or rows.waits or read_ahead.should_yield(buffer.ready, now)):
                 is_last = rows.ended and buffer.ready == buffer.held
                 if is_last and read_ahead.rows_left:
                     yield []  # a reader that has enough goes now, and not while the worker writes its end
@@ -120,7 +123,7 @@ class Engine:
                     continue
             elif not read_ahead.should_flush(now):
                 if not wanted:
-                    self._wait(stream, read_ahead, window_rows, now)
+                    self._wait(stream, read_ahead, window_rows, now, for_results=rows.waits)
                 continue
             yield []
             read_ahead.on_flush(time.monotonic(), buffer.settled)
@@ -136,13 +139,21 @@ class Engine:
             self._loop_thread.call(self._dispatcher.pump)
         return len(read)
 
-    def _wait(self, stream: Stream, read_ahead: ReadAhead, window_rows: int, now: float) -> None:
-        """Wait until there are results to yield or rows to read; abort the stream where the loop has ended."""
+    def _wait(self, stream: Stream, read_ahead: ReadAhead, window_rows: int, now: float, *, for_results: bool) -> None:
+        """Wait until there are results to yield or rows to read; abort the stream where the loop has ended.
+
+        With `for_results` the rows to read depend on results, so that one of these is enough.
+        """
         buffer = stream.buffer
         if stream.only_partial_batch_unsent():
             self._admit(stream, stream.batcher.flush())
-        min_rows = max(1, min(read_ahead.min_chunk_rows(), buffer.held))
-        buffer.wait(read_ahead.next_check_at(buffer.ready) - now, min_rows, read_ahead.low_watermark(window_rows, now))
+        min_rows, low = (
+            max(1, min(read_ahead.min_chunk_rows(), buffer.held)),
+            read_ahead.low_watermark(window_rows, now),
+        )
+        if for_results:
+            min_rows, low = 1, (-1, 0)
+        buffer.wait(read_ahead.next_check_at(buffer.ready) - now, min_rows, low)
         if not self.is_alive:
             buffer.abort(engine_error("its thread ended"))
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from spark_llm.cache.answer_cache import Cache
 
 
+NOT_YET: list[Row] = []  # in place of a batch: the next rows depend on results that have not left
+
+
 class RowReader:
     """Reads rows from batches, no faster than they are wanted."""
 
@@ -39,6 +42,7 @@ class RowReader:
         self._batch: Sequence[Row] = ()
         self._position = 0
         self.ended = False
+        self.waits = False  # whether the last batch was `NOT_YET`
 
     def take(self, limit: int) -> Sequence[Row]:
         """Return up to `limit` rows, of one batch; none where a batch was empty or all were read (`ended`)."""
@@ -48,7 +52,7 @@ class RowReader:
             if batch is None:
                 self.ended = True
                 return ()
-            self._batch = batch
+            self._batch, self.waits = batch, batch is NOT_YET
         rows = self._batch[self._position : self._position + limit]
         self._position += len(rows)
         return rows

@@ -160,4 +160,5 @@ def shared_result(result: Result) -> Result:
         request_id=result.request_id,
         confidence=result.confidence,
         rationale=result.rationale,
+        shared_prompt_tokens=None if usage is None else usage.prompt_tokens,
     )

@@ -155,6 +155,7 @@ class Result(msgspec.Struct, gc=False):
     confidence: float | None = None  # of a label
     rationale: str | None = None  # of a label, or of several
     logprobs: Any = None  # of the answer's tokens as the server sent them, until they are read
+    shared_prompt_tokens: int | None = None  # of the prompt, in an answer that another row or an earlier run paid for
 
 
 @dataclass(slots=True)

@@ -34,6 +34,16 @@ _BINARY_NAMES = ("binary", "bytes", "bytearray")
 _CASTS = "cast a number or a time with .cast('string'); write an array, a map or a struct with to_json()."
 
 
+class _NoResult:
+    """Stands for the result of a null; every field is null, whatever kind of result the others are."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+_NO_RESULT: Any = _NoResult()
+
+
 def arrow_rows(batches: Iterator[pa.Array], *, conversations: bool) -> Iterator[Sequence[Row]]:
     """Read Arrow batches as rows, slice by slice; raises `InputTypeError` for a type that is not a prompt's."""
     for batch in batches:
@@ -113,8 +123,7 @@ def _type_error(found: str, *, conversations: bool) -> InputTypeError:
 def to_arrow(results: Sequence[Result | None], data_type: pa.StructType) -> pa.StructArray:
     """Convert results to a struct array of this type; None becomes a null struct."""
     fields = list(data_type)
-    empty = Result()
-    filled = [empty if result is None else result for result in results]
+    filled = [_NO_RESULT if result is None else result for result in results]
     arrays = [_field_array(field, list(map(attrgetter(field.name), filled))) for field in fields]
     return pa.StructArray.from_arrays(arrays, fields=fields, mask=_nulls(results))
 
@@ -142,8 +151,7 @@ def _nulls(values: Sequence[object]) -> pa.BooleanArray:
 
 def to_pandas(results: Sequence[Result | None], names: Sequence[str]) -> pd.DataFrame:
     """Convert results to a frame with the columns `names`; None becomes a row of nulls."""
-    empty = Result()
-    filled = [empty if result is None else result for result in results]
+    filled = [_NO_RESULT if result is None else result for result in results]
     columns = {
         name: pd.Series([_pandas_value(name, getattr(result, name)) for result in filled], dtype=object)
         for name in names

@@ -177,7 +177,7 @@ def test_options_are_in_the_instructions() -> None:
 
 
 def test_every_prompt_is_filled_in() -> None:
-    """The prompts have no other fields than those that the catalog fills."""
+    """The prompts have no other fields than those that the catalog and the aggregates fill."""
     fields = {
         name: {field for _, field, _, _ in string.Formatter().parse(getattr(prompts, name)) if field}
         for name in vars(prompts)
@@ -188,6 +188,8 @@ def test_every_prompt_is_filled_in() -> None:
         **{name: {"labels"} for name in ("CLASSIFY", "CLASSIFY_MULTI", "EXTRACT", "MASK")},
         "CLASSIFY_EXAMPLES": {"examples"},
         "CLASSIFY_INSTRUCTIONS": {"instructions"},
+        **{name: {"instruction"} for name in ("AGGREGATE", "COMBINE")},
+        **{name: {"instruction", "max_words"} for name in ("AGGREGATE_PART", "COMBINE_PART")},
         "SUMMARIZE": {"max_words"},
         "TRANSLATE": {"language"},
         **{name: {"fields"} for name in ("EXTRACT_CITED", "EXTRACT_FIELDS")},

@@ -11,6 +11,7 @@ import pytest
 from spark_llm import Endpoint, Policy
 from spark_llm.auth.tokens import TokenKeeper
 from spark_llm.engine.engine import Engine
+from spark_llm.engine.row_stream import NOT_YET
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.values import Item, Result
 from spark_llm.serving import Echo, LocalEndpoints
@@ -246,3 +247,26 @@ def test_waiting_costs_no_processor_time(endpoints: LocalEndpoints) -> None:
     ask(asked, [distinct(100)] * 3)
 
     assert time.thread_time() - began < 0.5
+
+
+@pytest.mark.waits
+def test_rows_may_depend_on_results(endpoints: LocalEndpoints) -> None:
+    """A source that waits for results gets them as they come, without a deadlock and without a busy loop."""
+    endpoints.latency_s = 0.05
+    results: list[Result | None] = []
+    asked_for = 0
+
+    def rows() -> Iterator[list[Item | None]]:
+        nonlocal asked_for
+        for generation in range(3):
+            yield [f"{generation} {number}" for number in range(5)]
+            while len(results) < 5 * (generation + 1):
+                asked_for += 1
+                yield NOT_YET  # type: ignore[misc]  # rows of no kind
+
+    for chunk in engine(endpoints).stream(CHAT, rows()):
+        results += chunk
+
+    assert [f"{generation} {number}" for generation in range(3) for number in range(5)] == texts(results)
+    assert 15 == endpoints.stats.requests
+    assert asked_for < 60

@@ -211,7 +211,10 @@ def test_an_answer_too_large_to_remember_drives_out_no_other() -> None:
 
 @pytest.mark.parametrize("in_flight", [True, False])
 def test_a_copy_says_whose_answer_it_is_and_costs_nothing(in_flight: bool) -> None:  # noqa: FBT001 -- a table
-    """Text, vector, model and request are the answer's; tokens are zero where it counted any; nothing was sent."""
+    """Text, vector, model and request are the answer's; tokens are zero where it counted any; nothing was sent.
+
+    The tokens that its prompt had are known all the same.
+    """
     answer = Result(
         "text", ["text", "other"], b"\0\0\0\0", "stop", Usage(3, 4, 7, None, 0), "model", "request", 2, latency_ms=12.0
     )
@@ -226,10 +229,9 @@ def test_a_copy_says_whose_answer_it_is_and_costs_nothing(in_flight: bool) -> No
     assert 1 == number
     assert [] == to_send
     assert copy.embedding is answer.embedding
-    assert (
-        Result("text", ["text", "other"], b"\0\0\0\0", "stop", Usage(0, 0, 0, None, 0), "model", "request", 0, None)
-        == copy
-    )
+    free = Usage(0, 0, 0, None, 0)
+    shared = Result("text", ["text", "other"], b"\0\0\0\0", "stop", free, "model", "request", shared_prompt_tokens=3)
+    assert shared == copy
 
 
 def test_an_answer_without_tokens_is_copied_without() -> None:

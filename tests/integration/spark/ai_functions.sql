@@ -175,6 +175,31 @@ SELECT id FROM reviews WHERE ai_filter(review, 'the customer is happy');
 -- holds: (fits IS NULL) = (id = 3)
 SELECT id, ai_filter(to_json(struct(id, review)), 'Review {id} says that a phone broke: {review}') AS fits FROM reviews;
 
+-- One answer about all rows of a group.
+-- gives: happy boolean, answer string
+-- rows: 1
+-- asks: 1
+-- holds: length(answer) > 0
+SELECT id = 1 AS happy, ai_agg(collect_list(review), 'What broke, and when?') AS answer FROM reviews
+WHERE id > 1 GROUP BY id = 1;
+
+-- A summary of each group, and how many of its rows are not null.
+-- runs: make test-slow
+-- gives: id int, rows bigint, text string
+-- rows: 3
+-- asks: 2
+-- holds: (text IS NULL) = (id = 3) AND rows = if(id = 3, 0, 1)
+SELECT id, answer.rows, answer.text
+FROM (SELECT id, llm_summarize_agg(collect_list(review)) AS answer FROM reviews GROUP BY id);
+
+-- A summary of the whole table.
+-- runs: make test-slow
+-- gives: summary string
+-- rows: 1
+-- asks: 1
+-- holds: length(summary) > 0
+SELECT ai_summarize_agg(collect_list(review)) AS summary FROM reviews;
+
 -- A score, in a range of its own.
 -- gives: id int, score double
 -- rows: 3

@@ -28,6 +28,7 @@ PAGES = {
     PAGE: {"my-endpoint", "my-embedding-endpoint", "my-model"},
     "docs/search.md": {"my-endpoint", "my-embedding-endpoint", "my-reranker"},
     "docs/classify-by-sample.md": {"my-endpoint", "my-embedding-endpoint"},
+    "docs/aggregates.md": {"my-endpoint"},
 }
 REVIEWS = ("'It is fast.'", "'It broke.'", "'Where is my order?'", "NULL")
 SQL_FUNCTIONS = is_at_least(pyspark.__version__, 4, 0)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.on_connect
 
 NAMES = {
     *("gen", "classify", "extract", "summarize", "translate", "analyze_sentiment", "fix_grammar", "mask"),
-    *("classify_multi", "filter", "score", "similarity", "query"),
+    *("classify_multi", "filter", "score", "similarity", "query", "agg", "summarize_agg"),
 }
 
 
@@ -97,6 +97,7 @@ def rows_of(sql: SparkSession, query: str) -> list[tuple[Any, ...]]:
         ("ai_filter(to_json(struct(t, 1 AS n)), '{t} at {n}')", True, "boolean"),
         ("llm_filter(struct(t, 1 AS n), '{t} at {n}').parsed", True, "boolean"),
         ("ai_score(t, 'how short it is', 0, 8)", 7.0, "double"),
+        ("ai_agg(nullif(array(t), array(CAST(NULL AS STRING))), 'who came')", '2: "Jo came"', "string"),
         ("ai_similarity(t, 'Jo came')", 1.0, "float"),
         ("ai_query('mine', t)", "1: Jo came", "string"),
         ("try_ai_query('mine', t)", "1: Jo came", "string"),

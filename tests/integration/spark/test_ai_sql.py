@@ -102,8 +102,8 @@ def test_a_statement_for_databricks_runs(statement: Statement, spark: SparkSessi
 def test_every_function_is_on_the_page() -> None:
     """The page has every registered function, and every fact has a known name."""
     names = set(re.findall(r"\b(?:try_)?ai_\w+(?=\()", " ".join(statement.sql for statement in STATEMENTS)))
-    others = ("classify_multi", "filter", "score")
     functions = ("gen", "classify", "extract", "summarize", "translate", "analyze_sentiment", "fix_grammar", "mask")
+    others = ("classify_multi", "filter", "score", "similarity", "query", "agg", "summarize_agg")
 
-    assert {f"ai_{name}" for name in (*functions, *others, "similarity", "query")} | {"try_ai_query"} == names
+    assert {f"ai_{name}" for name in (*functions, *others)} | {"try_ai_query"} == names
     assert set(FACTS) == {name for statement in STATEMENTS for name in statement.facts}

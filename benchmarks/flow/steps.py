@@ -6,7 +6,7 @@ from statistics import fmean
 
 from benchmarks.support.behaviours import Steps
 from benchmarks.support.counters import SAMPLE_S, Sample
-from benchmarks.support.figures import Figure
+from benchmarks.support.figures import Figure, Goal
 from benchmarks.support.flow import Job, share_figures
 from benchmarks.support.session import bench
 
@@ -26,7 +26,10 @@ def measure(*, short: bool) -> list[Figure]:
     mean_slots = (steps.slots * (took_s - low_s) + steps.low * low_s) / took_s
     what = f"hidden capacity {steps.slots}, then {steps.low}, then {steps.slots}"
     note = f"{what.capitalize()}: {job.description}; {steps.step_s:g} s each for the first two."
-    share, *others = share_figures(what, outcome, counters.service_s / mean_slots, note=note)
+    used_s = counters.service_s / mean_slots
+    share, *others = share_figures(
+        what, outcome, used_s, share=Goal(at_least=0.9), per_row=Goal(at_most=1.05), note=note
+    )
     return [_with_picture(share, series, steps, counters.first_s or 0.0, took_s), *others]
 
 

@@ -5,10 +5,11 @@ refusals; then `CubicWindow` keeps it just under the ceiling that was found. A r
 share of the last requests to cut the window. A burst cuts it once. Each further refusal of the burst lowers the ceiling
 by one, since that request too was in flight and was not served.
 
-Refusals that go on although the window was cut are not about its width. Then `AdaptiveRate` keeps the rate at which
-requests were accepted. Pauses between attempts double, since refused attempts may count against a quota. Where refusals
-stop (`Silence`), window and rate double again: workers that shared the limit may be gone. An endpoint that queues never
-refuses: `SaturationDetector` finds where more in flight buys nothing.
+Refusals that go on although the window was cut are about the rate, and `AdaptiveRate` keeps that which was accepted.
+Pauses between attempts double while all are refused: refused ones may count against a quota. If all refusals come at
+one number in flight (`RefusedLevel`), the window was too wide after all: it falls to it, and the rate is forgotten.
+Where refusals stop (`Silence`), what is in use of the two doubles again: workers that shared the limit may be gone. An
+endpoint that queues never refuses: `SaturationDetector` finds where more in flight buys nothing.
 
 The workers of a host share one limiter (`coordination`). The constants were chosen by simulation
 (`tests/support/simulation.py`), among others of eight workers that cannot share, and do not know of each other.
@@ -19,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from spark_llm.flow.cubic import CubicWindow
-from spark_llm.flow.rate import AdaptiveRate, Quotas
+from spark_llm.flow.rate import AdaptiveRate, Quotas, RefusedLevel
 from spark_llm.flow.reasons import Reason
 from spark_llm.flow.saturation import SaturationDetector
 from spark_llm.flow.silence import Silence
@@ -32,8 +33,6 @@ MIN_MEMORY_REQUESTS, MAX_MEMORY_REQUESTS = 12.0, 24.0  # the last requests: half
 PAUSE_REQUESTS = 2.0  # the first pause, in requests at the learned rate
 MAX_PAUSE_S = 10.0
 UNKNOWN = -1  # characters of a request that another process let go and charged to its quotas
-SAME_LEVEL_SHARE = 0.025  # two refusals at levels that differ by less come from one limit of requests in flight
-SAME_LEVEL_ROUNDS = 1.5  # of accepted requests between them
 
 
 class Permit(NamedTuple):
@@ -72,13 +71,12 @@ class ConcurrencyLimiter:
         self._tokens_per_character = 1.0  # of a prompt, with those of its answer; learned
         self.latency_s: float | None = None  # a running mean of answers
         self._cuts = 0
-        self._cuts_in_row = 0  # since a request that was sent after the last of them was answered
+        self._cuts_in_row = 0  # no request that was sent after the first of them was answered
         self._paused_until = 0.0
         self._recent = self._recent_refused = 0.0  # requests sent, fading
         self._since_cut = self._refused_since_cut = 0
-        self._accepted_per_s = 0.0
-        self._accepted_at = 0.0
-        self._last_cut_level: float | None = None
+        self._accepted_per_s = self._accepted_at = 0.0
+        self._refused_level = RefusedLevel()
         self._silence = Silence()
 
     @property
@@ -204,11 +202,13 @@ class ConcurrencyLimiter:
         in_use = self.in_flight * 2 >= self.window and self._cubic.value <= self._detector.level
         held_back = in_use or (self._rate is not None and self._rate.is_limiting(now))
         if held_back and self._silence.on_answer(self.in_flight):
-            self._cubic.restart_slow_start()
+            if in_use:
+                self._cubic.restart_slow_start()
             if self._rate is not None:
                 self._rate.restart_slow_start()
         self.in_flight -= 1
-        if permit.cuts == self._cuts:
+        self._refused_level.on_answer(permit.level, permit.cuts)
+        if self._cuts - permit.cuts < max(1, self._cuts_in_row):
             self._cuts_in_row = 0
         if in_use:
             self._cubic.grow(1 / max(1.0, self._cubic.value))
@@ -246,12 +246,11 @@ class ConcurrencyLimiter:
         is_noise = self._recent_refused < REFUSED_SHARE * max(self._recent, MIN_MEMORY_REQUESTS)
         if is_noise and not cut_was_useless and not paused:
             return
-        accepted = self._since_cut - self._refused_since_cut
         self._cuts += 1
         self._cuts_in_row += 1
         self._recent = self._recent_refused = 0.0
         self._since_cut = self._refused_since_cut = 0
-        self._cut(permit, now, accepted, paused=paused)
+        self._cut(permit, now, paused=paused)
         self._resize()
 
     def snapshot(self) -> dict[str, Any]:
@@ -279,25 +278,25 @@ class ConcurrencyLimiter:
         self._quotas.empty(now)
         self._resize()
 
-    def _cut(self, permit: Permit, now: float, accepted: int, *, paused: bool) -> None:
-        """Cut the window or the rate, whichever was too high; `accepted` requests went since the last cut."""
+    def _cut(self, permit: Permit, now: float, *, paused: bool) -> None:
+        """Cut the window or the rate, whichever was too high."""
         level = max(1.0, float(self.in_flight))
-        last_level, self._last_cut_level = self._last_cut_level, level
-        same_level = last_level is not None and abs(level - last_level) <= max(1.0, SAME_LEVEL_SHARE * level)
+        is_limit = self._refused_level.on_cut(level, self._cuts)
         is_first = self._cuts_in_row == 1
-        if self._rate is None:
-            if paused or not is_first:
+        rate, window = self._rate, self._cubic.value
+        if rate is not None and ((permit.paced and level + 2 < window) or 2 * level < window):
+            if is_first or paused:
+                rate.cut(self._accepted_per_s)
+            if is_limit:
+                self._cubic.cut(level, BACKOFF_RATIO)
+                if not paused:
+                    self._rate, self._refused_level = None, RefusedLevel()
+        else:
+            if rate is None and (paused or not is_first):
                 served_per_s = level / (self.latency_s or 1.0)  # Little's law; accepted_per_s lags while it doubles
                 self._rate = AdaptiveRate(max(0.2, self._accepted_per_s, served_per_s), now)
             if is_first:
                 self._cubic.cut(level, BACKOFF_RATIO)
-        elif (permit.paced and level + 2 < self._cubic.value) or 2 * level < self._cubic.value:
-            if is_first or paused:
-                self._rate.cut(self._accepted_per_s)
-            if same_level and accepted >= SAME_LEVEL_ROUNDS * level:
-                self._cubic.cut(level, BACKOFF_RATIO)
-        elif is_first:
-            self._cubic.cut(level, BACKOFF_RATIO)
         if self._rate is not None:
             if not paused:
                 pause_s = PAUSE_REQUESTS / max(0.2, self._rate.per_s) * 2.0 ** min(30, self._cuts_in_row - 1)

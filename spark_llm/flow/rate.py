@@ -2,7 +2,8 @@
 
 Requests in flight are the wrong quantity for an endpoint that counts requests or tokens a minute: it refuses at any
 width of the window. Where refused attempts count as well, a window alone never recovers. So there the sending itself is
-paced: evenly, as by a token bucket of a few requests. All times are in seconds.
+paced: evenly, as by a token bucket of a few requests. Refusals that are about requests in flight after all are told by
+the number in flight at which they come (`RefusedLevel`). All times are in seconds.
 """
 
 from typing import Any, Literal
@@ -20,6 +21,8 @@ MIN_REQUESTS_PER_S = 0.05
 MIN_PER_MINUTE = 0.001  # of a quota whose share is none
 _UNBOUND = 1e9
 _IDLE_ROUNDS = 16.0  # after which a rate that held nothing back is forgotten
+SAME_LEVEL_SHARE = 0.025  # two refusals at levels that differ by less come from one limit of requests in flight
+SAME_LEVEL_ROUNDS = 1.5  # of answers between them
 
 _Quota = Literal["requests_per_minute", "tokens_per_minute"]
 
@@ -186,3 +189,34 @@ class AdaptiveRate:
         confirmed, cubic = snapshot
         self._confirmed = confirmed is True
         self._cubic.restore(cubic)
+
+
+class RefusedLevel:
+    """Whether refusals come from a limit of requests in flight: all at one level, with answers below it and none above.
+
+    A level is a number of requests in flight. A quota refuses at any level, and answers at higher ones.
+    """
+
+    def __init__(self) -> None:
+        """Begin without a refusal."""
+        self._level: float | None = None
+        self._cuts = 0  # before the first refusals at this level
+        self._answered = 0  # of the requests sent since
+
+    def on_answer(self, level: int, cuts: int) -> None:
+        """Count an answer to a request that was sent as one of so many in flight, after so many cuts."""
+        if self._level is None or cuts < self._cuts:
+            return
+        self._answered += 1
+        if level > self._level + self._tolerance(self._level):
+            self._level = None
+
+    def on_cut(self, level: float, cuts: int) -> bool:
+        """Count the latest of so many cuts, with so many in flight; return whether more than these are refused."""
+        if self._level is None or abs(level - self._level) > self._tolerance(self._level):
+            self._level, self._cuts, self._answered = level, cuts, 0
+        return self._answered >= SAME_LEVEL_ROUNDS * self._level
+
+    @staticmethod
+    def _tolerance(level: float) -> float:
+        return max(1.0, SAME_LEVEL_SHARE * level)

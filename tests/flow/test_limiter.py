@@ -281,6 +281,39 @@ def test_an_answer_ends_the_pauses() -> None:
     assert max(keeps_refusing(limiter, now + 1, 3)) < 1
 
 
+def test_an_answer_ends_the_pauses_although_more_was_refused_since() -> None:
+    """A burst may be shorter than its answers take: those that come during the pause after it count as well."""
+    limiter, now = grown(63)
+    keeps_refusing(limiter, now, 20)
+    now = 1_000.0
+    accepted = limiter.acquire(now)
+    now += keeps_refusing(limiter, now + 1, 3)[0]
+    limiter.on_answer(accepted, now, ROUND_S)
+
+    assert max(keeps_refusing(limiter, now + 60, 3)) < 1
+
+
+def test_a_limit_that_fell_far_is_found_by_the_level_of_its_refusals() -> None:
+    """Of 64 requests at once 10 are left: the window falls to them, and the rate that was learned is forgotten."""
+    limiter, now = grown(63)
+    keeps_refusing(limiter, now, 3)
+    learned, now, cuts = limiter.rate_per_s, now + 10.0, 0
+    while limiter.rate_per_s is not None:
+        out = list[Permit]()
+        while limiter.opens_at(now) is not None and len(out) < 14:
+            now = max(now, limiter.opens_at(now) or 0.0)
+            out += [limiter.acquire(now)] if limiter.available(now) else []
+        for sent in out[10:]:
+            limiter.on_rate_limited(sent, now)
+        for sent in out[:10]:
+            limiter.on_answer(sent, now, ROUND_S)
+        now, cuts = now + ROUND_S, cuts + 1
+        assert cuts < 20
+
+    assert learned is not None
+    assert 8 <= limiter.window <= 11
+
+
 def test_an_idle_rate_is_forgotten() -> None:
     """Another task may find the endpoint in another state: after an idle minute the rate is gone."""
     limiter, now = grown(63)

@@ -14,8 +14,11 @@ from spark_llm.flow.rate import (
     CEILING_SHARE,
     FIRST_BACKOFF_RATIO,
     MIN_REQUESTS_PER_S,
+    SAME_LEVEL_ROUNDS,
+    SAME_LEVEL_SHARE,
     UNCONFIRMED_SHARE,
     AdaptiveRate,
+    RefusedLevel,
     TokenBucket,
 )
 
@@ -244,3 +247,52 @@ def test_a_share_of_nothing_waits_for_the_next_share() -> None:
     assert 1_800 < bucket.opens_at(1.0) < math.inf
     bucket.set_per_minute(60.0, 2.0)
     assert 3.5 > bucket.opens_at(2.0)
+
+
+def refused_at(level: int, answers: int) -> RefusedLevel:
+    """Return what is known after a cut at a level, and then so many answers from below it."""
+    refused = RefusedLevel()
+    assert not refused.on_cut(level, 1)
+    for _ in range(answers):
+        refused.on_answer(level, 1)
+    return refused
+
+
+@given(st.integers(1, 500), st.integers(0, 1_000))
+def test_refusals_at_one_level_are_a_limit_after_enough_answers(level: int, answers: int) -> None:
+    """A round and a half of answers lie between them; without answers an endpoint that is closed looks the same."""
+    assert (answers >= SAME_LEVEL_ROUNDS * level) == refused_at(level, answers).on_cut(level, 2)
+
+
+@given(st.integers(1, 500))
+def test_cuts_in_a_row_count_the_answers_between_all_of_them(level: int) -> None:
+    """A limit that is run into every few requests is found too."""
+    refused, found, cuts = RefusedLevel(), False, 0
+    while not found:
+        cuts += 1
+        found = refused.on_cut(level, cuts)
+        refused.on_answer(level, cuts)
+
+    assert cuts - 1 == math.ceil(SAME_LEVEL_ROUNDS * level)
+
+
+@given(st.integers(1, 500), st.integers(1, 500))
+def test_refusals_at_two_levels_are_no_limit(level: int, more: int) -> None:
+    """As under a quota, which refuses at any number in flight; the answers before say nothing of the new level."""
+    other = level + 1 + math.ceil(SAME_LEVEL_SHARE * level) + more
+    refused = refused_at(level, 2_000)
+
+    assert not refused.on_cut(other, 2)
+    assert not refused.on_cut(other, 3)
+
+
+@given(st.integers(1, 500), st.integers(1, 500))
+def test_an_answer_from_above_the_level_says_that_it_is_no_limit(level: int, more: int) -> None:
+    """One that was sent before the refusals says nothing: the limit may have fallen since."""
+    above = level + 1 + math.ceil(SAME_LEVEL_SHARE * level) + more
+    old, new = refused_at(level, 2_000), refused_at(level, 2_000)
+    old.on_answer(above, 0)
+    new.on_answer(above, 1)
+
+    assert old.on_cut(level, 2)
+    assert not new.on_cut(level, 2)

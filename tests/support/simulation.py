@@ -121,6 +121,11 @@ class Job:
         end = self._answered_at[before + answered - 1]
         return answered / (self._capacity(end) - self._capacity(begin))
 
+    def share_between(self, begin: float, end: float) -> float:
+        """Return the rows answered between two times, in seconds, over those that the endpoint could have answered."""
+        answered = bisect_left(self._answered_at, end) - bisect_left(self._answered_at, begin)
+        return answered / (self._capacity(end) - self._capacity(begin))
+
     def _capacity(self, seconds: float) -> float:
         """Return how many rows the endpoint could have answered by then."""
         whole = int(seconds)

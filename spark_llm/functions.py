@@ -22,6 +22,20 @@ from spark_llm.ai.dataframes.nearest import nearest
 from spark_llm.ai.dataframes.semantic_join import semantic_join
 from spark_llm.ai.query import ai_query, llm_query, try_ai_query
 from spark_llm.ai.split_text import split_text
+from spark_llm.ai.texts import (
+    ai_analyze_sentiment,
+    ai_fix_grammar,
+    ai_gen,
+    ai_mask,
+    ai_summarize,
+    ai_translate,
+    llm_analyze_sentiment,
+    llm_fix_grammar,
+    llm_gen,
+    llm_mask,
+    llm_summarize,
+    llm_translate,
+)
 from spark_llm.ai.udf import similarity_function
 from spark_llm.udf.by_task import model_udf
 from spark_llm.validation.arguments import checks_arguments
@@ -68,18 +82,6 @@ __all__ = [
 
 Labels = Sequence[str] | Mapping[str, str] | Column
 Examples = Sequence[tuple[str, str] | Mapping[str, str]] | Column
-
-
-@checks_arguments
-def ai_gen(prompt: Text, *, chat: Model) -> Column:
-    """Return the model's answer to a prompt, as a string."""
-    return llm_gen(prompt, chat=chat)["text"]
-
-
-@checks_arguments
-def llm_gen(prompt: Text, *, chat: Model) -> Column:
-    """Return the model's answer to a prompt, as `schemas.CHAT`."""
-    return function_column("gen", chat, prompt)
 
 
 @checks_arguments
@@ -203,66 +205,6 @@ def llm_extract(content: Text, labels: Sequence[str] | Column, *, chat: Model) -
 
 
 @checks_arguments
-def ai_summarize(content: Text, max_words: int | Column = 50, *, chat: Model) -> Column:
-    """Return a summary of a text, as a string; `max_words` of 0 leaves its length to the model."""
-    return llm_summarize(content, max_words, chat=chat)["text"]
-
-
-@checks_arguments
-def llm_summarize(content: Text, max_words: int | Column = 50, *, chat: Model) -> Column:
-    """Return a summary of a text, as `schemas.CHAT`."""
-    return function_column("summarize", chat, content, max_words=max_words)
-
-
-@checks_arguments
-def ai_translate(content: Text, to_lang: str | Column, *, chat: Model) -> Column:
-    """Return a text in another language, as a string; `to_lang` is a code, like "fr", or a language's name."""
-    return llm_translate(content, to_lang, chat=chat)["text"]
-
-
-@checks_arguments
-def llm_translate(content: Text, to_lang: str | Column, *, chat: Model) -> Column:
-    """Return a text in another language, as `schemas.CHAT`."""
-    return function_column("translate", chat, content, to_lang=to_lang)
-
-
-@checks_arguments
-def ai_analyze_sentiment(content: Text, *, chat: Model) -> Column:
-    """Return the sentiment of a text: "positive", "negative", "neutral" or "mixed"."""
-    return llm_analyze_sentiment(content, chat=chat)["parsed"]
-
-
-@checks_arguments
-def llm_analyze_sentiment(content: Text, *, chat: Model) -> Column:
-    """Return the sentiment of a text as `parsed`, with tokens and error."""
-    return function_column("analyze_sentiment", chat, content)
-
-
-@checks_arguments
-def ai_fix_grammar(content: Text, *, chat: Model) -> Column:
-    """Return a text with its grammar and spelling corrected, as a string."""
-    return llm_fix_grammar(content, chat=chat)["text"]
-
-
-@checks_arguments
-def llm_fix_grammar(content: Text, *, chat: Model) -> Column:
-    """Return a text with its grammar and spelling corrected, as `schemas.CHAT`."""
-    return function_column("fix_grammar", chat, content)
-
-
-@checks_arguments
-def ai_mask(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
-    """Return a text with `[MASKED]` in place of everything that `labels` name, as a string."""
-    return llm_mask(content, labels, chat=chat)["text"]
-
-
-@checks_arguments
-def llm_mask(content: Text, labels: Sequence[str] | Column, *, chat: Model) -> Column:
-    """Return a text with `[MASKED]` in place of everything that `labels` name, as `schemas.CHAT`."""
-    return function_column("mask", chat, content, labels=labels)
-
-
-@checks_arguments
 def ai_filter(content: Text, condition: str | Column, *, chat: Model) -> Column:
     """Return whether a text meets a condition, as a boolean.
 
@@ -301,7 +243,10 @@ def llm_score(
 
 @checks_arguments
 def ai_similarity(expr1: Text, expr2: Text, *, embed: Model) -> Column:
-    """Return the cosine similarity of two texts, as a float: 1.0 for equal ones; it is a rank, not a probability."""
+    """Return the cosine similarity of two texts, as a float: 1.0 for equal ones; it is a rank, not a probability.
+
+    >>> df.withColumn("nearness", ai_similarity("review", F.lit("It broke."), embed="my-embedding-endpoint"))
+    """
     return llm_similarity(expr1, expr2, embed=embed)["parsed"]
 
 

@@ -34,7 +34,11 @@ def llm_agg(content: Text, instruction: str | Column, *, chat: Model, context_to
 
 @checks_arguments
 def ai_summarize_agg(content: Text, *, chat: Model, context_tokens: int = CONTEXT_TOKENS) -> Column:
-    """Return a summary of all texts of an array, as a string."""
+    """Return a summary of all texts of an array, as a string.
+
+    >>> groups = df.groupBy("product").agg(F.collect_list("review").alias("reviews"))
+    >>> groups.select("product", ai_summarize_agg("reviews", chat="my-endpoint"))
+    """
     return llm_summarize_agg(content, chat=chat, context_tokens=context_tokens)["text"]
 
 

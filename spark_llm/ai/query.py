@@ -90,7 +90,10 @@ def ai_query(  # noqa: PLR0917 -- as Databricks' function takes them
 
 @checks_arguments
 def try_ai_query(endpoint: Model, request: Text) -> Column:
-    """Return an endpoint's answer to a request, as a string; null for a failed row."""
+    """Return an endpoint's answer to a request, as a string; null for a failed row.
+
+    >>> df.withColumn("reply", try_ai_query("my-endpoint", "mail"))
+    """
     query = query_of(endpoint)
     return query.answers(text_column("request", request), raises=False)[query.field]
 

@@ -33,7 +33,8 @@ class LightModel:
     @classmethod
     def fit(cls, rows: DataFrame, labels: tuple[str, ...]) -> "LightModel":
         """Return the model of rows with a `vector` and a `label`, at least one row for each of two labels or more."""
-        place = F.array_position(F.array(*map(F.lit, labels)), F.col("label")) - 1
+        # F.array_position of PySpark 3.5 takes no column as the value.
+        place = F.call_function("array_position", F.array(*map(F.lit, labels)), F.col("label")) - 1
         features = rows.select(array_to_vector(F.col("vector")).alias("features"), place.cast("double").alias("label"))
         # The default family of two labels has one row of coefficients, not two.
         fitted = LogisticRegression(family="multinomial", regParam=_REGULARISATION, maxIter=_STEPS).fit(features)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import ConfigError, chat_udf, register_ai_functions
@@ -16,7 +16,6 @@ from spark_llm.serving import LocalEndpoints
 from spark_llm.serving.protocol.errors import Refused
 from spark_llm.serving.protocol.requests import ChatRequest
 from spark_llm.serving.protocol.values import Choice, Texts, Usage
-from spark_llm.udf.lazy_udf import is_at_least
 from tests.integration.spark.asking import Run, endpoint, written
 
 pytestmark = pytest.mark.on_connect
@@ -72,30 +71,44 @@ def endpoints() -> Iterator[LocalEndpoints]:
 
 
 def test_options_have_names_in_sql(spark: SparkSession, endpoints: LocalEndpoints) -> None:
-    """Each is optional, and the twin takes them in their order, or labels as a map."""
-    if not is_at_least(spark.version, 4, 0):
-        pytest.skip("SQL functions came with Spark 4.0")
-    register_ai_functions(spark, chat=endpoint(endpoints))
-    spark.createDataFrame([(row,) for row in ROWS], "t STRING").createOrReplaceTempView("classify_rows")
-    options = "map('angry', 'bad'), 'Be brief.', array(struct('It broke.' AS content, 'angry' AS label))"
-    query = f"""SELECT ai_classify(t, array('angry', 'happy'), instructions => 'Irony is angry.') AS one,
+    """Each is optional."""
+    query = """SELECT ai_classify(t, array('angry', 'happy'), instructions => 'Irony is angry.') AS one,
         ai_classify(t, array('angry', 'happy'), descriptions => map('angry', 'bad'), rationale => true,
           examples => array(named_struct('content', 'It broke.', 'label', 'angry'))) AS other,
-        ai_classify_multi(t, labels => array('angry', 'happy'), rationale => true) AS several,
+        ai_classify_multi(t, labels => array('angry', 'happy'), rationale => true) AS several
+        FROM classify_rows"""
+    *rows, empty = found_in_sql(spark, endpoints, query)
+
+    assert [("angry", "angry", ["angry", "happy"])] * 2 == [tuple(row) for row in rows]
+    assert (None, None, None) == tuple(empty)
+    assert 2 * 3 == endpoints.stats.requests
+
+
+def test_options_have_an_order_in_sql(spark: SparkSession, endpoints: LocalEndpoints) -> None:
+    """The function and its twin take them by place, empty ones too, or labels as a map."""
+    options = "map('angry', 'bad'), 'Be brief.', array(struct('It broke.' AS content, 'angry' AS label))"
+    query = f"""SELECT ai_classify(t, array('angry', 'happy'), {options}) AS value,
         llm_classify(t, array('angry', 'happy'), {options}, true, true) AS twin,
         llm_classify(t, array('angry', 'happy'), map(), '', array()) AS plain,
         llm_classify_multi(t, map('angry', 'bad', 'happy', 'good'), map(), '', array(), true) AS twins
         FROM classify_rows"""
-    *rows, empty = sorted(spark.sql(query).collect(), key=lambda row: row["one"] is None)
+    *rows, empty = found_in_sql(spark, endpoints, query)
 
     for row in rows:
-        assert ("angry", "angry", ["angry", "happy"]) == (row["one"], row["other"], row["several"])
         twin = row["twin"]
+        assert "angry" == row["value"]
         assert ("angry", pytest.approx(0.75), "Why not.") == (twin["parsed"], twin["confidence"], twin["rationale"])
         assert ("angry", None, None) == tuple(row["plain"][name] for name in ("parsed", "confidence", "rationale"))
         assert (["angry", "happy"], "Why not.") == (row["twins"]["parsed"], row["twins"]["rationale"])
-    assert [None] * 3 == [empty["one"], empty["other"], empty["several"]]
-    assert 2 * 6 == endpoints.stats.requests
+    assert empty["value"] is None
+    assert 2 * 4 == endpoints.stats.requests
+
+
+def found_in_sql(spark: SparkSession, endpoints: LocalEndpoints, query: str) -> list[Row]:
+    """Return the rows of a query on `ROWS`, the one of the null last."""
+    register_ai_functions(spark, chat=endpoint(endpoints))
+    spark.createDataFrame([(row,) for row in ROWS], "t STRING").createOrReplaceTempView("classify_rows")
+    return sorted(spark.sql(query).collect(), key=lambda row: row[0] is None)
 
 
 @pytest.mark.parametrize("name", ["named", "unnamed"])

@@ -2,6 +2,7 @@
 # installs a package of it. For another Python: make PYTHON=python3.12 test
 
 PYTHON ?= python3
+MODELS ?= rules
 BIN := .venv/bin
 # Tests of pure code: fast enough for thousands of examples a property.
 PURE := tests/flow tests/coordination/test_allotter.py tests/coordination/test_allotment_datagrams.py \
@@ -14,13 +15,16 @@ unexport SPARK_CONF_DIR SPARK_HOME SPARK_REMOTE VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-fast test-slow check site package bench notebooks clean
+.PHONY: help demo example test test-fast test-slow check site package bench notebooks clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/ready-for-demo ## Run real local models and Spark over a small table: no key, nothing to set up
 	$(BIN)/spark-llm demo
+
+example: .venv/ready-for-dev ## Run the nightly pipeline of examples/nightly for two nights; MODELS=real asks small real models
+	$(BIN)/python -m examples.nightly.run --models $(MODELS)
 
 test: .venv/ready-for-dev ## Run the tests, those of Spark on classic Spark and on Spark Connect
 	SPARK_LLM_TEST_SESSION=both $(BIN)/python -m pytest tests -n 3 --dist loadgroup --no-loadscope-reorder
@@ -36,7 +40,7 @@ test-slow: .venv/ready-for-dev ## Run property tests on 2,000 examples, and the 
 check: .venv/ready-for-dev ## Lint, check the format, the types and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict spark_llm tests benchmarks notebooks docs/site
+	$(BIN)/mypy --strict spark_llm tests benchmarks examples notebooks docs/site
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 site: .venv/ready-for-dev ## Build the documentation site into build/site; a warning is an error

@@ -1,7 +1,7 @@
 """A hook of MkDocs: pages of the site that are no files of `docs/`, and links between all of them.
 
-README.md is the home page; the changelog, the guide for contributors, the benchmarks and the notebooks are pages too.
-Links are written for the checkout, as on GitHub; the hook turns them into links of the site.
+README.md is the home page; the changelog, the guide for contributors, the benchmarks, the example and the notebooks are
+pages too. Links are written for the checkout, as on GitHub; the hook turns them into links of the site.
 """
 
 import posixpath
@@ -25,6 +25,7 @@ PAGES = {  # of the checkout, with their place in the site
     "SECURITY.md": "security.md",
     "CODE_OF_CONDUCT.md": "conduct.md",
     "benchmarks/RESULTS.md": "benchmarks.md",
+    "examples/nightly/README.md": "nightly-pipeline.md",
 }
 PICTURES = {"benchmarks/limit.svg": "images/limit.svg"}
 _LINK = re.compile(r"(\]\()(?!https?:|mailto:)([^)#\s]+)")

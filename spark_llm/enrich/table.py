@@ -79,7 +79,8 @@ class Table:
         """Drop what the session has cached of it: an Iceberg catalog returns a table as it was when first read."""
         if self.path is None:
             with suppress(Exception):  # reading it gives the better error
-                self._spark.sql(f"REFRESH TABLE {self.name}")
+                if self._spark.catalog.tableExists(self.name):  # else a Connect client prints the error's whole log
+                    self._spark.sql(f"REFRESH TABLE {self.name}")
 
     def formats(self, wanted: str | None = None, source: "Table | None" = None) -> Iterator[str | None]:
         """Yield the formats to create it in, the best first; None is the default of its catalog.

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pyspark.sql import Column
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import StringType
 
 from spark_llm.ai.catalog import FUNCTIONS
 from spark_llm.ai.udf import chat_function
@@ -58,3 +59,12 @@ def text_column(name: str, text: object) -> Column:
     if not isinstance(text, (Column, str)):
         raise ConfigError(f"{name}={text!r} is not a column.", "pass a column or its name; a value is F.lit(value).")
     return F.col(text) if isinstance(text, str) else text
+
+
+def text_column_of(df: DataFrame, name: str, text: object) -> Column:
+    """Return a column of a DataFrame, given as one or by its name; raises `ConfigError` unless it has strings."""
+    column = text_column(name, text)
+    kind = df.select(column.alias(name)).schema[name].dataType
+    if not isinstance(kind, StringType):
+        raise ConfigError(f"{name} is of the type {kind.simpleString()}.", 'cast it: F.col("id").cast("string").')
+    return column

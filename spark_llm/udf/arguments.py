@@ -25,6 +25,15 @@ Columns = list[Sequence[Any]]  # one for each parameter, with Python's values
 _MAX_WHOLE = 2**53  # up to which a float has each whole number
 
 
+_LIST = "write it as array('one', 'another')."
+_TYPE_HINTS: dict[ParameterKind, str] = {
+    "texts": _LIST,
+    "labels": _LIST,
+    "descriptions": "write it as map('one', 'its description').",
+    "examples": "write it as array(struct('a text' AS content, 'one' AS label)).",
+}
+
+
 class Arguments:
     """Reader of a function's arguments; `function` is its name in SQL."""
 
@@ -107,7 +116,7 @@ class Arguments:
     def _type_error(self, parameter: Parameter, found: str) -> InputTypeError:
         return InputTypeError(
             f"{self._function} takes {PARAMETER_KINDS[parameter.kind]} as {parameter.name}; it was called on {found}.",
-            "cast it, or write a list of texts as array('one', 'another').",
+            _TYPE_HINTS.get(parameter.kind, "cast it, or pass another column."),
         )
 
 

@@ -7,6 +7,7 @@ reads it, so that nothing is asked twice.
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+from uuid import uuid4
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession, Window
@@ -65,7 +66,8 @@ def aggregate(
         chat: An endpoint, or a `chat_udf` with its parameters and its policy.
         context_tokens: The model's context window, into which texts are packed, less the prompt and the answer.
         folder: Where each level's answers are kept, as Parquet. A call with the same texts, instruction, model and
-            window continues after the last level that is whole there. Default: Spark keeps them, as `persist` does.
+            window continues after the last level that is whole there. A level with a failure that may pass is asked
+            again. Default: Spark keeps them, as `persist` does.
 
     Raises:
         ConfigError: A column is missing or has another type, or the instruction, the model or the window is wrong.
@@ -179,27 +181,38 @@ class _Kept:
 
 
 class _Folder:
-    """Keeps each level in a folder; a level counts once its mark, the number of its rows, is written."""
+    """Keeps each level in a folder. A level counts once its mark is written, and while the level before is the same.
+
+    A level in which a request may succeed later is asked again by the next call, and so are those after it.
+    """
 
     def __init__(self, folder: str, digest: str) -> None:
         self._path = f"{folder}/{digest}"
+        self._before = ""  # the mark of the level before
 
     def kept(self, asked: DataFrame, number: int) -> DataFrame:
         """Return what reads the answers of a level, which is asked unless it is whole in the folder."""
         path, spark = f"{self._path}/level-{number}", asked.sparkSession
-        if not _is_whole(spark, path):
+        mark = _mark(spark, path, self._before)
+        if mark is None:
             asked.write.mode("overwrite").parquet(path)
-            rows = spark.read.parquet(path).count()
-            spark.range(1).select(F.lit(rows).alias("rows")).write.mode("overwrite").parquet(f"{path}-whole")
+            rows, mark = spark.read.parquet(path).count(), uuid4().hex
+            marks = spark.range(1).select(*map(F.lit, (rows, mark, self._before)))
+            marks.toDF("rows", "mark", "before").write.mode("overwrite").parquet(f"{path}-whole")
+        self._before = mark
         return spark.read.schema(asked.schema).parquet(path)
 
 
-def _is_whole(spark: SparkSession, path: str) -> bool:
+def _mark(spark: SparkSession, path: str, before: str) -> str | None:
+    """Return the mark of a level that is whole, comes after this other level, and has no failure to try again."""
     try:
-        [mark] = spark.read.parquet(f"{path}-whole").collect()
-        return bool(spark.read.parquet(path).count() == mark["rows"])
+        [found] = spark.read.parquet(f"{path}-whole").collect()
+        passing = F.coalesce(F.col("failure.retryable"), F.lit(False))
+        [row] = spark.read.parquet(path).agg(F.count("*"), F.count_if(passing)).collect()
     except (AnalysisException, ValueError):  # there is no such path, or no row in it
-        return False
+        return None
+    is_whole = row[0] == found["rows"] and not row[1] and before == found["before"]
+    return str(found["mark"]) if is_whole else None
 
 
 def _digest(leaves: DataFrame, udf: ModelUDF, instruction: str, context_tokens: int) -> str:
@@ -217,6 +230,10 @@ def _number(groups: Iterable[str], order: str) -> Column:
 
 def _check_columns(df: DataFrame, by: str | Sequence[str], content: str) -> list[str]:
     """Return the names of the groups' columns; raises `ConfigError` for one that is missing or of a wrong type."""
+    if isinstance(by, Column) or not all(isinstance(name, str) for name in by):
+        raise ConfigError(
+            f"by={by!r} is not a name or a list of names.", 'write it as by="product"; add a column first.'
+        )
     names = [by] if isinstance(by, str) else list(by)
     if not names:
         raise ConfigError("by= has no columns.", "name those of the groups; for one group, a column F.lit('all').")

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
-from pyspark.sql.types import StringType
 
-from spark_llm.ai.columns import Model, Text, function_column, text_column
+from spark_llm.ai.columns import Model, Text, function_column, text_column_of
 from spark_llm.ai.dataframes.agreement import (
     Agreement,
     agreements,
@@ -106,8 +105,8 @@ def classify_by_sample(
         SampleError: There are too few contents, vectors or answers, the sample has one label, or the small model does
             not agree often enough. The rest was not asked; the error has the report, and the sample's answers.
     """
-    text = text_column("content", content)
-    _check_frame(df, text)
+    _check_frame(df)
+    text = text_column_of(df, "content", content)
     if not is_number(agreement) or not 0 < agreement < 1:
         raise ConfigError(
             f"agreement={agreement!r} is not a number between 0 and 1.",
@@ -259,16 +258,13 @@ class _Job:
         return error
 
 
-def _check_frame(df: DataFrame, text: Column) -> None:
+def _check_frame(df: DataFrame) -> None:
     if not isinstance(df, DataFrame) or df.isStreaming:
         raise ConfigError("df is not a DataFrame that has an end.", "pass a DataFrame; of a stream, each batch of it.")
     if taken := [each.name for each in ADDED if each.name in df.columns]:
         raise ConfigError(
             f"df has a column {taken[0]!r}, which the result adds.", "rename it, as in withColumnRenamed()."
         )
-    kind = df.select(text.alias("content")).schema["content"].dataType
-    if not isinstance(kind, StringType):
-        raise ConfigError(f"content is of the type {kind.simpleString()}.", 'cast it: F.col("id").cast("string").')
 
 
 def _sample_size(sample: float | None, agreement: float) -> float:

@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
-from spark_llm.ai.columns import Model, Text, text_column
+from spark_llm.ai.columns import Model, Text, text_column_of
 from spark_llm.ai.dataframes.embedding import vector_error
 from spark_llm.ai.dataframes.groups import NamedGroups, NearPairs
 from spark_llm.ai.dataframes.parts import Batches, check_added_names, nullable, part_numbers, place_of, runs
@@ -55,7 +55,7 @@ def dedupe(df: DataFrame, content: Text, embed: Model, threshold: float) -> Data
         ConfigError: An argument is invalid, or a column has a name that the result adds.
     """
     check_number("threshold", threshold, 0, 1, exclusive_minimum=True)
-    column, udf = text_column("content", content), model_udf("embed", embed)
+    column, udf = text_column_of(df, "content", content), model_udf("embed", embed)
     check_added_names("rows have", df.schema, _GROUP, _USAGE, _ERROR)
     numbers = part_numbers(df.sparkSession, 2 * default_parallelism(df.sparkSession) - 1)
     payload = StructType(

@@ -60,6 +60,9 @@ def nearest(
     Raises:
         ConfigError: A column is missing or has another type, or a number is invalid.
     """
+    for side, given in (("queries", queries), ("corpus", corpus)):
+        if not isinstance(given, DataFrame):
+            raise ConfigError(f"{side}={given!r} is not a DataFrame.", "pass one; of a table it is spark.table(name).")
     check_whole("k", k, 1, MAX_K)
     count = check_whole("parts", default_parallelism(queries.sparkSession) if parts is None else parts, 1, _MAX_PARTS)
     for name, frame, vector in (("query", queries, query_vector), ("corpus", corpus, corpus_vector)):

@@ -64,7 +64,7 @@ def nullable(data_type: DataType) -> DataType:
 
 def error_row(message: str) -> dict[str, Any]:
     """Return the error of a row whose vector cannot be compared."""
-    return RowError("invalid_request", None, f"{message}{HINT}{_SAME_MODEL}", retryable=False)._asdict()
+    return RowError("invalid_request", None, f"{message}.{HINT}{_SAME_MODEL}", retryable=False)._asdict()
 
 
 def check_added_names(owner: str, schema: StructType, *added: str) -> None:

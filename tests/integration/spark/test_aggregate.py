@@ -7,9 +7,9 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_llm import ConfigError, chat_udf, schemas
+from spark_llm import ConfigError, Policy, chat_udf, schemas
 from spark_llm.functions import aggregate
-from spark_llm.serving import LocalEndpoints
+from spark_llm.serving import Faults, LocalEndpoints
 from tests.integration.spark.asking import endpoint
 from tests.integration.spark.test_aggregates import INSTRUCTION, TOKENS, counted, counted_in_a_small_window
 from tests.support.reply_model import ReplyModel
@@ -97,6 +97,29 @@ def test_a_folder_pays_for_each_level_once(posts: DataFrame, endpoints: LocalEnd
     assert 0 == run(posts.orderBy(F.rand(3)))
     assert paid == run(posts, "Count again.")
     assert run(posts.where("review <=> 'text 40 word word word word word' IS FALSE")) > 0
+
+
+@pytest.mark.slow
+def test_a_failure_that_may_pass_is_asked_again(posts: DataFrame, endpoints: LocalEndpoints, folder: str) -> None:
+    """By the next call with the folder, and the levels after it too; then nothing is left to ask."""
+
+    def run() -> tuple[int, list[str | None]]:
+        endpoints.reset()
+        chat = chat_udf(endpoint(endpoints), max_tokens=600, policy=Policy(max_tries=1))
+        asked = {"content": "review", "instruction": INSTRUCTION, "chat": chat, "context_tokens": 1_400}
+        many = posts.where("team IN ('many', 'one')")
+        found = aggregate(many, by="team", folder=folder, **asked).orderBy("team").collect()  # type: ignore[arg-type]
+        return endpoints.stats.requests, [row["answer"]["text"] for row in found]
+
+    endpoints.faults = Faults("ok*3 garbage")
+    _, failed = run()
+    endpoints.faults = Faults()
+    paid, whole = run()
+
+    assert None in failed
+    assert ["960", "1"] == whole
+    assert paid > 0
+    assert (0, whole) == run()
 
 
 @pytest.mark.slow

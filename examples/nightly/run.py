@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -35,6 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run the nightly pipeline for two nights on this machine.")
     parser.add_argument("--models", choices=("rules", "real"), default="rules", help="real: SmolLM2 and MiniLM")
     real = parser.parse_args().models == "real"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
     shutil.rmtree(BUILD, ignore_errors=True)
     BUILD.mkdir()
     models = LocalEndpoints.real() if real else LocalEndpoints({"chat": SupportModel(), "embed": Echo()})

@@ -36,7 +36,7 @@ def test_one_command_runs_two_nights(tmp_path: Path) -> None:
     )
     assert ["27", "0", "15", "0"] == re.findall(r"^asked +(\d+)$", ran.stdout, re.MULTILINE)
     assert 2 * sorted(check.stem for check in CHECKS) == re.findall(r"^passed  (\w+)$", ran.stdout, re.MULTILINE)
-    assert "| 2026-03-02|account |3    |" in ran.stdout.replace("|2026", "| 2026")
+    assert "|2026-03-02|account |4    |4   |4.5    |" in ran.stdout
     assert "SQLQueryContextLogger" not in ran.stderr
     assert {*_names(ROOT), "build"} == _names(tmp_path)
 

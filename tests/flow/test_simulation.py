@@ -149,7 +149,13 @@ def test_a_concurrency_that_changes_is_followed() -> None:
 
 @pytest.mark.parametrize(
     ("most", "least", "median_s", "low_share"),
-    [(40, 10, 0.2, 0.80), (40, 5, 0.2, 0.80), (40, 20, 0.2, 0.80), (40, 10, 1.0, 0.90), (200, 50, 0.2, 0.80)],
+    [
+        (40, 10, 0.2, 0.80),
+        (40, 5, 0.2, 0.80),
+        (40, 20, 0.2, 0.80),
+        (40, 10, 1.0, 0.90),
+        pytest.param(200, 50, 0.2, 0.80, marks=pytest.mark.slow),
+    ],
 )
 def test_a_concurrency_that_falls_far_is_found_again_in_seconds(
     most: int, least: int, median_s: float, low_share: float

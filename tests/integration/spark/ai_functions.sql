@@ -68,6 +68,7 @@ FROM (
 );
 
 -- All labels that fit.
+-- runs: make test-slow
 -- gives: id int, topics array<string>
 -- rows: 3
 -- asks: 2

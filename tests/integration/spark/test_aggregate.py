@@ -75,6 +75,7 @@ def test_groups_are_those_of_group_by(posts: DataFrame, endpoints: LocalEndpoint
     assert 5 == found.count()
 
 
+@pytest.mark.slow
 def test_a_folder_pays_for_each_level_once(posts: DataFrame, endpoints: LocalEndpoints, folder: str) -> None:
     """A second call reads what is there, in another order of rows too; another instruction or text asks anew."""
 

@@ -197,6 +197,7 @@ def test_a_job_fills_labels_of_a_map(
     assert [0.75] * 2 == [round(row[0], 6) for row in spark.table(target).select("mood.confidence").collect()]
 
 
+@pytest.mark.slow
 def test_a_table_of_the_version_before_gets_the_new_fields(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:

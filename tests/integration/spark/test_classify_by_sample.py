@@ -73,6 +73,7 @@ def classify(local: LocalEndpoints, df: DataFrame, **options: Any) -> Any:  # no
     return classify_by_sample(df, "text", options.pop("labels", LABELS), **models, **({"agreement": 0.8} | options))
 
 
+@pytest.mark.on_connect
 def test_most_rows_cost_no_request(spark: SparkSession, local: LocalEndpoints) -> None:
     """Each row has its label and who decided it; nulls, equal contents, blanks and failed rows too; usage adds up."""
     others = [(900, None), (901, None), (902, " "), (903, f"{REFUSED} ☂ zzz"), (904, text_of(5, 0.02))]

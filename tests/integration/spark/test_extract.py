@@ -228,6 +228,7 @@ def test_a_table_job_asks_each_mail_once(
     assert 3 == other
 
 
+@pytest.mark.slow
 @pytest.mark.models
 def test_a_real_model_finds_fields_and_quotes(spark: SparkSession) -> None:
     """The local model is weak: values have their types, and a supported quote is in the text, at its place."""

@@ -30,6 +30,7 @@ def endpoints() -> Iterator[LocalEndpoints]:
         yield started
 
 
+@pytest.mark.slow
 def test_a_job_judges_rows_once(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:

@@ -2,7 +2,6 @@
 # installs a package of it. For another Python: make PYTHON=python3.12 test
 
 PYTHON ?= python3
-MODELS ?= rules
 BIN := .venv/bin
 # Tests of pure code: fast enough for thousands of examples a property.
 PURE := tests/flow tests/coordination/test_allotter.py tests/coordination/test_allotment_datagrams.py \
@@ -23,8 +22,8 @@ help: ## List these targets
 demo: .venv/ready-for-demo ## Run real local models and Spark over a small table: no key, nothing to set up
 	$(BIN)/spark-llm demo
 
-example: .venv/ready-for-dev ## Run the nightly pipeline of examples/nightly for two nights; MODELS=real asks small real models
-	$(BIN)/python -m examples.nightly.run --models $(MODELS)
+example: .venv/ready-for-dev ## Run the nightly pipeline of examples/nightly for two nights
+	$(BIN)/python -m examples.nightly.run
 
 test: .venv/ready-for-dev ## Run the tests, those of Spark on classic Spark and on Spark Connect
 	SPARK_LLM_TEST_SESSION=both $(BIN)/python -m pytest tests -n 3 --dist loadgroup --no-loadscope-reorder

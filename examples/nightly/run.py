@@ -3,7 +3,6 @@
 It starts what a company already has, a Spark Connect server and endpoints, and then the commands of each night.
 """
 
-import argparse
 import contextlib
 import os
 import re
@@ -33,14 +32,10 @@ _START_S = 180
 
 def main() -> int:
     """Run two nights; return 1 at the first command that fails."""
-    parser = argparse.ArgumentParser(description="Run the nightly pipeline for two nights on this machine.")
-    parser.add_argument("--models", choices=("rules", "real"), default="rules", help="real: SmolLM2 and MiniLM")
-    real = parser.parse_args().models == "real"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
     shutil.rmtree(BUILD, ignore_errors=True)
     BUILD.mkdir()
-    models = LocalEndpoints.real() if real else LocalEndpoints({"chat": SupportModel(), "embed": Echo()})
-    with models as endpoints, spark_server(BUILD) as spark:
+    with LocalEndpoints({"chat": SupportModel(), "embed": Echo()}) as endpoints, spark_server(BUILD) as spark:
         environ = {**os.environ, **spark, "DATABRICKS_HOST": endpoints.url, "DATABRICKS_TOKEN": endpoints.token}
         for file in sorted((HERE / "mails").glob("*.csv")):
             print(f"\n=== The night of {file.stem} ===", flush=True)

@@ -147,12 +147,11 @@ class Engine:
         buffer = stream.buffer
         if stream.only_partial_batch_unsent():
             self._admit(stream, stream.batcher.flush())
-        min_rows, low = (
-            max(1, min(read_ahead.min_chunk_rows(), buffer.held)),
-            read_ahead.low_watermark(window_rows, now),
-        )
         if for_results:
             min_rows, low = 1, (-1, 0)
+        else:
+            min_rows = max(1, min(read_ahead.min_chunk_rows(), buffer.held))
+            low = read_ahead.low_watermark(window_rows, now)
         buffer.wait(read_ahead.next_check_at(buffer.ready) - now, min_rows, low)
         if not self.is_alive:
             buffer.abort(engine_error("its thread ended"))

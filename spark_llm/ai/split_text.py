@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from spark_llm.errors import ConfigError
+from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.flow.batcher import BYTES_PER_TOKEN
 from spark_llm.schemas import TEXT_CHUNKS
 from spark_llm.validation.arguments import checks_arguments
@@ -55,6 +55,7 @@ def split_text(
 
     Raises:
         ConfigError: A number, `by` or the tokenizer is invalid, or the extra is not installed.
+        InputTypeError: The column is not of strings; raised at its first row.
     """
     return TextSplitter.of(size, overlap, by, tokenizer).column(F.col(column) if isinstance(column, str) else column)
 
@@ -94,6 +95,10 @@ class TextSplitter:
         """Return the chunks of a text, in order; none for a blank one, and None for a null."""
         if text is None:
             return None
+        if not isinstance(text, str):
+            raise InputTypeError(
+                f"split_text was called on values of the type {type(text).__name__}.", "cast the column to a string."
+            )
         found = _package_splitter(self).chunk_indices(text)
         headings = _headings(text) if self.by == "markdown" else []
         return [

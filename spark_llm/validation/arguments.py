@@ -34,10 +34,17 @@ def checks_arguments(call: Call) -> Call:
             try:
                 expected.bind(*arguments, **named)
             except TypeError as misfit:
-                raise _error(call.__qualname__.removesuffix(".__init__"), expected, named, misfit) from None
+                raise _error(
+                    call.__qualname__.removesuffix(".__init__").removesuffix(".__call__"), expected, named, misfit
+                ) from None
             raise  # it is not about these arguments
 
     return cast("Call", checked)
+
+
+def _name(call: Callable[..., Any]) -> str:
+    """Return the name of a function, or of the class whose constructor or instance is called."""
+    return call.__qualname__.removesuffix(".__init__").removesuffix(".__call__")
 
 
 def _error(name: str, expected: Signature, named: Mapping[str, object], misfit: TypeError) -> ArgumentError:

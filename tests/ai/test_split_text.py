@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from spark_llm.ai.split_text import By, TextSplitter
-from spark_llm.errors import ConfigError
+from spark_llm.errors import ConfigError, InputTypeError
 
 PAGE = """# Manual
 
@@ -113,6 +113,12 @@ def test_wrong_arguments_raise(arguments: tuple[Any, ...], message: str) -> None
 
     assert message in str(raised.value)
     assert " Hint: " in str(raised.value)
+
+
+def test_a_column_of_another_type_raises() -> None:
+    """Its first row says what to do."""
+    with pytest.raises(InputTypeError, match=r"on values of the type int\. Hint: cast the column to a string\."):
+        TextSplitter.of(10, 0, "sentence", None).chunks(7)  # type: ignore[arg-type]  # as Spark passes it
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,11 @@ class Shape:
         """Name it."""
         self.name = name
 
+    @checks_arguments
+    def __call__(self, size: float) -> float:
+        """Return the size."""
+        return size
+
 
 @pytest.mark.parametrize(
     ("call", "expected"),
@@ -41,6 +46,10 @@ class Shape:
         ),
         (lambda: Shape(nam="box"), "Shape has no argument 'nam'. Hint: did you mean 'name'?"),  # type: ignore[call-arg]
         (lambda: Shape(), "Shape: missing a required argument: 'name'. Hint: the arguments are name."),  # type: ignore[call-arg]  # noqa: PLW0108 -- it is called later
+        (
+            Shape("box"),
+            "Shape: missing a required argument: 'size'. Hint: the arguments are size.",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(call: object, expected: str) -> None:

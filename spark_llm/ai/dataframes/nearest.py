@@ -13,7 +13,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType, FloatType, StructField, StructType
 
-from spark_llm.ai.dataframes.parts import Batches, check_added_names, error_row, part_numbers, part_of, runs
+from spark_llm.ai.dataframes.embedding import not_comparable
+from spark_llm.ai.dataframes.parts import Batches, check_added_names, part_numbers, part_of, runs
 from spark_llm.ai.dataframes.vectors import Vectors
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import quoted
@@ -181,7 +182,7 @@ class _Part:
         columns = [
             pa.concat_arrays([batch.column(3) for batch in self.queries]).cast(query_type),
             pa.ListArray.from_arrays(offsets, items, mask=pa.array(vectors.has_none)).cast(nearest_type),
-            pa.array([message and error_row(message) for message in vectors.errors], error_type),
+            pa.array([message and not_comparable(message) for message in vectors.errors], error_type),
         ]
         yield pa.RecordBatch.from_arrays(columns, names=self.schema.names)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +10,9 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType, StructField, StructType
 
-from spark_llm.errors import HINT, ConfigError
-from spark_llm.protocol.values import RowError
+from spark_llm.errors import ConfigError
 
 Batches = Iterator[pa.RecordBatch]
-
-_SAME_MODEL = "embed both columns with the same model, and leave out rows whose embedding has an error."
 
 
 def part_numbers(spark: SparkSession, count: int) -> list[int]:
@@ -60,11 +56,6 @@ def nullable(data_type: DataType) -> DataType:
         case MapType():
             return MapType(data_type.keyType, nullable(data_type.valueType))
     return data_type
-
-
-def error_row(message: str) -> dict[str, Any]:
-    """Return the error of a row whose vector cannot be compared."""
-    return RowError("invalid_request", None, f"{message}.{HINT}{_SAME_MODEL}", retryable=False)._asdict()
 
 
 def check_added_names(owner: str, schema: StructType, *added: str) -> None:

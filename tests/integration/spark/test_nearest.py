@@ -65,6 +65,7 @@ def test_vectors_that_cannot_be_compared_are_errors(spark: SparkSession) -> None
     assert "has 1 numbers, and those of the corpus have 2, 3" in errors[4]
     assert "not finite" in errors[5]
     assert all(message.partition(HINT)[2].endswith(".") for message in errors.values())
+    assert {"invalid_response"} == {found[number]["error"]["kind"] for number in errors}
     assert all(found[number]["nearest"] is None for number in errors)
     assert [([], None), (None, None)] == [(row["nearest"], row["error"]) for row in empty]
 

@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import ConfigError, chat_udf, embed_udf
+from spark_llm.errors import HINT
 from spark_llm.functions import ai_filter, semantic_join
 from spark_llm.serving import Echo, Faults, LocalEndpoints
 from spark_llm.serving.protocol.requests import ChatRequest, EmbeddingRequest
@@ -135,7 +136,8 @@ def test_what_fails_is_kept_with_its_error(spark: SparkSession, models: LocalEnd
     assert {"schema_mismatch": 1, "invalid_request": 2, "invalid_response": 2} == {
         kind: [error["kind"] for error in found.values()].count(kind) for kind in {e["kind"] for e in found.values()}
     }
-    assert all("no direction" in found[at]["message"] for at in ((3, None), (None, 3)))
+    zeros = [found[at]["message"].partition(HINT) for at in ((3, None), (None, 3))]
+    assert all("no direction" in message and hint.endswith(".") for message, _, hint in zeros)
 
 
 def test_a_pair_that_the_model_refuses_is_kept(spark: SparkSession, models: LocalEndpoints) -> None:

@@ -5,6 +5,7 @@ Imports are read from the source, wherever they stand: at the top, inside a func
 
 import ast
 import graphlib
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -289,6 +290,15 @@ def library() -> House:
 def test_the_library_keeps_the_rule(rule: Callable[[House], Iterator[str]], library: House) -> None:
     """Every module of the library keeps to the plan."""
     assert [] == list(rule(library))
+
+
+def test_the_map_of_packages_is_that_of_the_code(library: House) -> None:
+    """CONTRIBUTING.md lists every package, from top to bottom, with the first sentence of its docstring."""
+    guide = Path(__file__).parents[1].joinpath("CONTRIBUTING.md").read_text(encoding="utf-8")
+    sentences = {name: (ast.get_docstring(library[name].tree) or "").partition("\n")[0] for name in (*ORDER, WING)}
+    packages = [f"| `{name}/` | {sentence.removesuffix('.')} |" for name, sentence in sentences.items()]
+
+    assert packages == [line for line in guide.splitlines() if re.match(r"\| `[a-z]+/` \|", line)]
 
 
 SOUND = {

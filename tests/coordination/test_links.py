@@ -24,7 +24,7 @@ def engine(endpoints: LocalEndpoints, limits_folder: str) -> Iterator[Engine]:
     """Return an engine that is a group's broker."""
     route = Endpoint(endpoints.invocations("chat"), token=endpoints.token).resolve(CHAT.route, {})
     started.append(Engine(route, Policy(max_in_flight=2), None, ("group",)))
-    assert comes_true(lambda: path().is_socket())
+    assert comes_true(listens)
     yield started[-1]
     started[-1].close()
 
@@ -40,8 +40,19 @@ def peer(socket_path: Path | None = None) -> socket.socket:
     """Return a connection to the broker."""
     connected = socket.socket(socket.AF_UNIX)
     connected.settimeout(10.0)
-    connected.connect(str(socket_path or path()))
+    try:
+        connected.connect(str(socket_path or path()))
+    except OSError:
+        connected.close()
+        raise
     return connected
+
+
+def listens() -> bool:
+    """Return whether the broker takes connections; its socket is there a moment earlier."""
+    with suppress(OSError), peer():
+        return True
+    return False
 
 
 def until_closed(connected: socket.socket) -> bytes:

@@ -90,7 +90,7 @@ def test_a_few_rows_of_two_answers_send_a_partition_of_the_first(
     spark: SparkSession, endpoints: LocalEndpoints, written: str
 ) -> None:
     """Spark reads the first answers of a whole partition (100) before it starts the second."""
-    endpoints.latency_s = 0.1  # more than Spark takes to end a worker
+    endpoints.latency_s = 0.3  # more than a busy Spark takes to end a worker
     udf = chat(endpoints)
     df = spark.range(ROWS, numPartitions=2).selectExpr("concat('row ', id) AS p").withColumn("r", udf("p"))
     df.withColumn("s", udf("r.text" if written == "a chain" else "p")).select("r.text", "s.text").show(3)

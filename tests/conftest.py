@@ -175,6 +175,7 @@ def spark(
         "spark.eventLog.dir": event_log_dir.as_uri(),
         "spark.eventLog.enabled": "true",
         "spark.log.level": "ERROR",
+        "spark.python.daemon.module": "tests.support.warm_daemon",
         "spark.sql.warehouse.dir": tmp_path_factory.mktemp("warehouse").as_uri(),
         **formats.settings(formats.FORMAT, pyspark.__version__, tmp_path_factory.mktemp("iceberg")),
     }.items():

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from spark_llm.coordination.allotment import SOURCES
 from tests.conftest import ROOT
 
@@ -56,6 +58,7 @@ def returned(tree: ast.AST) -> Iterator[list[str]]:
             yield from (parts for each in ast.walk(node) if (parts := parts_of(each)) is not None)
 
 
+@pytest.mark.waits
 def test_the_page_on_logging_has_every_line() -> None:
     """Each has its code marks there, with `…` for values; add a new line to the table of its logger."""
     found = [[line] for line in SOURCES.values()]

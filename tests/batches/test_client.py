@@ -154,6 +154,7 @@ ENDS = st.tuples(st.sampled_from(list(FAULTS.values())), st.booleans()) | st.sam
 )
 
 
+@pytest.mark.waits
 @settings(max_examples=40)
 @given(st.lists(ENDS, max_size=6), st.booleans())
 def test_there_are_never_two_batches(ends: list[tuple[Sent, bool]], metadata: bool) -> None:  # noqa: FBT001 -- drawn

@@ -239,6 +239,7 @@ def test_answers_of_a_failed_task_are_cached(endpoints: LocalEndpoints, tmp_path
     assert endpoints.stats.requests - before in (10, 11)  # one answer may have been on its way
 
 
+@pytest.mark.waits
 def test_without_a_cache_sqlite_is_not_imported() -> None:
     """The engine imports neither SQLite nor the cache."""
     unwanted = ("sqlite3", "spark_llm.cache.answer_cache")

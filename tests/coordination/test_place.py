@@ -220,6 +220,7 @@ def test_groups_that_ended_a_day_ago_are_swept(folder: Path) -> None:
     young.unlock()
 
 
+@pytest.mark.waits
 def test_the_library_works_without_unix_locks() -> None:
     """Where Python has no `fcntl`, as on Windows, everything can be imported, and there is no place."""
     code = """

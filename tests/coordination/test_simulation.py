@@ -6,17 +6,17 @@ Shares, requests a row and endpoints are those of `tests/flow/test_simulation.py
 from statistics import fmean
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spark_llm.policy import Policy
-from tests.flow.test_simulation import FORTY, Made, concurrency, fifty_a_second, metered, queue
+from tests.flow.test_simulation import FORTY, SEEDS, Made, concurrency, fifty_a_second, metered, queue
 from tests.support.host_simulation import Fault, HostJob
 from tests.support.servers import Concurrency, Gone, Latency, Metered, Picky, SlidingWindow
 
 pytestmark = pytest.mark.waits
 
-SEEDS = range(3)
+FEW = settings(max_examples=min(100, settings().max_examples))  # each is a whole job
 
 
 def jobs(
@@ -133,6 +133,7 @@ SEEDED = st.integers(0, 1_000)
 DELAYS = (0.0001, 0.001), (0.005, 0.05)  # of a message, by the seed: on an idle host, and on a busy one
 
 
+@FEW
 @given(
     st.lists(KILLS, max_size=6),
     st.sampled_from([3, 15, 40]),
@@ -153,6 +154,7 @@ def test_no_limit_is_passed_whoever_is_killed(
     assert 20 * median_s + 3 >= job.longest_wait_s
 
 
+@FEW
 @given(STOPS, st.sampled_from([3, 15, 40]), st.integers(1, 8), SEEDED)
 def test_no_limit_is_passed_when_one_stands_still(stop: Fault, limit: int, workers: int, seed: int) -> None:
     """The broker or a member stands still: the others go on, and it joins them again."""
@@ -165,6 +167,7 @@ def test_no_limit_is_passed_when_one_stands_still(stop: Fault, limit: int, worke
     assert 4.5 >= job.longest_wait_s
 
 
+@FEW
 @given(st.lists(st.one_of(KILLS, STOPS), max_size=4), st.sampled_from([60, 300]), SEEDED)
 def test_no_minute_passes_the_quota_whatever_happens(faults: list[Fault], per_minute: int, seed: int) -> None:
     """A new broker begins with an empty quota, in debt for what the earlier one may have sent."""
@@ -190,6 +193,7 @@ def test_a_job_goes_on_while_its_broker_is_killed_again_and_again() -> None:
     assert all(40 >= job.most_in_flight for job in played)
 
 
+@FEW
 @given(st.lists(KILLS, max_size=3), st.integers(1, 8), st.sampled_from([0.3, 0.6, 1.0]), SEEDED)
 def test_a_job_stops_by_the_failed_rows_of_all_its_tasks(
     faults: list[Fault], workers: int, bad: float, seed: int
@@ -206,6 +210,7 @@ def test_a_job_stops_by_the_failed_rows_of_all_its_tasks(
 
 
 @pytest.mark.slow
+@FEW
 @given(st.lists(KILLS, max_size=3), SEEDED)
 def test_a_job_goes_on_while_fewer_rows_fail(faults: list[Fault], seed: int) -> None:
     """A tenth fails where a fifth may: no killed worker, and no new broker, counts a row twice."""

@@ -72,6 +72,7 @@ def strict_reply(request: ChatRequest) -> str:
     return last_message(request)
 
 
+@pytest.mark.waits
 def test_a_server_that_refuses_the_fields_costs_three_requests_more(engines: EngineRegistry) -> None:
     """No row fails; a later run of the same worker knows it."""
     with LocalEndpoints({"chat": ReplyModel(strict_reply)}) as endpoints:

@@ -30,6 +30,7 @@ engine.close()
 """
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 def test_nothing_is_imported_on_the_loop(endpoints: LocalEndpoints, loop: str) -> None:
     """An import looks through every jar on a Python worker's path: in a second of it, other workers lose a broker."""

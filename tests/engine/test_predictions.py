@@ -96,6 +96,7 @@ def test_the_last_results_have_their_flush_before_them(served: ScoringServer) ->
     assert [] != chunks[-1]
 
 
+@pytest.mark.waits
 def test_a_full_read_has_full_requests(served: ScoringServer) -> None:
     """After a few doublings a request carries the 5,000 rows that it may: a large table takes few requests."""
     results = engine_at(Endpoint(served.url), Policy(), DOUBLE).stream(
@@ -109,6 +110,7 @@ def test_a_full_read_has_full_requests(served: ScoringServer) -> None:
     assert len(sizes) <= 35
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("bad", [[0], [499], [250], [7, 8, 400]])
 def test_a_bad_row_of_500_fails_alone(served: ScoringServer, bad: list[int]) -> None:
     """Its request is split until it stands alone; the others get their predictions, in order, and no stack trace."""
@@ -150,6 +152,7 @@ def test_a_request_that_is_wrong_for_all_rows_stops() -> None:
     assert {"invalid_request", "cancelled"} == set(kinds(results))
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(("short", "kind"), [(1, None), (1_000, "invalid_response")])
 def test_fewer_predictions_than_rows_are_tried_again(short: int, kind: str | None) -> None:
     """One too few, and then the right number: no row is lost; if it stays so it is the rows' error."""

@@ -80,6 +80,7 @@ def test_an_engine_in_use_is_never_closed(endpoints: LocalEndpoints, engines: En
     assert 4 == len(engines)
 
 
+@pytest.mark.waits
 def test_threads_that_race_never_have_a_closed_engine(endpoints: LocalEndpoints, engines: EngineRegistry) -> None:
     """Eight of them take and give back engines of ten specs, of which four may be idle."""
     specs = [spec_for(endpoints) for _ in range(10)]

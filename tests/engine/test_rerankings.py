@@ -77,6 +77,7 @@ def test_equal_rows_are_asked_once(endpoints: LocalEndpoints) -> None:
     )
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("fault", ["cut", "half", "garbage", "errorbody", "empty", "503@0.01", "429@0.01"])
 def test_a_fault_is_tried_again(endpoints: LocalEndpoints, fault: str) -> None:
     """The row is answered by the second request; tokens of an answer without scores count too."""
@@ -129,6 +130,7 @@ def test_text_embeddings_inference_gets_texts() -> None:
         assert len(server.requests) <= 33
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(
     "results",
     [

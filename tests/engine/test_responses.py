@@ -90,6 +90,7 @@ def test_an_answer_has_the_same_fields(server: StubServer) -> None:
     assert (7, 3, TOKENS, 4, 1) == result.usage[:5]
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("path", ["/v1", "/v1/chat/completions"])
 def test_a_route_is_found_by_one_refusal(server: StubServer, model: ResponsesModel, path: str) -> None:
     """It is kept with the engine, for this task and any other."""
@@ -110,6 +111,7 @@ def test_a_refusal_is_the_first_row_s(server: StubServer) -> None:
     assert (1, 1, ()) == (second.attempts, second.requests, second.refusals)
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("api", [None, "responses"])
 def test_usage_adds_up_to_what_the_server_counted(server: StubServer, model: ResponsesModel, api: str | None) -> None:
     """With calls, types, re-asks, retries after faults, failures under 200, and duplicates."""
@@ -206,6 +208,7 @@ def test_a_chat_that_is_set_stays_there(server: StubServer, model: ResponsesMode
     assert "served at the Responses route: set" in (results[0].error.message if results[0].error else "")
 
 
+@pytest.mark.waits
 def test_a_row_that_is_quoted_in_a_refusal_sinks_no_job() -> None:
     """A server that refuses it in its own words has no such route; the other rows are answered."""
 

@@ -104,6 +104,7 @@ def test_arguments_that_are_not_json_are_asked_for_as_the_policy_says(
     assert ["user", *["assistant", "user"] * reask] == [each["role"] for each in server.bodies[-1]["messages"]]
 
 
+@pytest.mark.waits
 def test_usage_adds_up_to_what_the_server_counted(server: StubServer, model: Model) -> None:
     """With calls and texts, re-asks, retries after faults, duplicates and rows that never succeed."""
     rows = [
@@ -140,6 +141,7 @@ def test_a_cached_call_is_not_paid_again(server: StubServer, model: Model, tmp_p
     assert [0, 0, 2] == [result.attempts for result in second]
 
 
+@pytest.mark.waits
 def test_calls_count_as_answered_rows(server: StubServer) -> None:
     """The share of failed rows is that of rows without a call and without a text."""
     results = asked(server, distinct(50), max_failure_rate=0.001)

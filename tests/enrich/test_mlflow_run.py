@@ -57,6 +57,7 @@ def last_run(mlflow: MLflow) -> "Run":
     return run
 
 
+@pytest.mark.waits
 def test_a_run_has_the_recipe_and_the_report(mlflow: MLflow, tmp_path: Path) -> None:
     """Long texts are cut, the whole recipe and the report as a page are artifacts; names have what MLflow takes."""
     run = record(mlflow)

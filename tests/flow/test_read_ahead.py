@@ -165,6 +165,7 @@ def test_the_buffer_is_flushed_repeatedly(window: int, latency_s: float) -> None
     assert Reading(500, 500, window, lambda row: latency_s).longest_silence_s <= 2.0
 
 
+@pytest.mark.waits
 @settings(max_examples=30)
 @given(st.integers(1, 64), st.lists(st.integers(0, ROW_BYTES), min_size=1, max_size=9), st.floats(0.01, 2.0))
 def test_small_rows_are_read_as_if_they_had_no_size(window: int, sizes: list[int], latency_s: float) -> None:

@@ -24,6 +24,7 @@ def refusing(begins: float, ends: float) -> Endpoint:
     return lambda request, now, _: SHORT if begins <= now < ends else answer(request)
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(("short", "share"), [(0.3, 0.5), (0.6, 0.4)])
 def test_a_tier_that_refuses_many_at_random_is_used_as_far_as_it_goes(short: float, share: float) -> None:
     """The window does not close (as it would for a rate limit: to a hundredth of this), and no row fails."""
@@ -34,6 +35,7 @@ def test_a_tier_that_refuses_many_at_random_is_used_as_far_as_it_goes(short: flo
     assert job.requests_per_row < 1.1 / (1 - short)
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("short", [((0, 1.0), (130, 0.0)), ((0, 0.0), (10, 1.0), (130, 0.0))])
 def test_a_tier_that_is_gone_for_minutes_is_back_at_once(short: Steps) -> None:
     """Meanwhile single requests look for it; afterwards the window is as wide as before."""
@@ -44,6 +46,7 @@ def test_a_tier_that_is_gone_for_minutes_is_back_at_once(short: Steps) -> None:
     assert job.share(0.9) > 0.65
 
 
+@pytest.mark.waits
 def test_a_tier_with_room_for_a_number_is_not_stormed() -> None:
     """About that number is in flight, though no refusal says so."""
     job = Job(Concurrency(Latency(7, 2.0), ((0, 40),), short=True), 4_000)

@@ -337,6 +337,7 @@ def test_streams_and_stages_add_up() -> None:
     assert 18 == counts.rows()
 
 
+@pytest.mark.waits
 def test_days_of_partitions_take_bounded_memory() -> None:
     """What was heard longest ago becomes one sum; no row is lost."""
     many = MAX_PLACES + 1_000

@@ -363,6 +363,7 @@ def unused_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("what", ["down", "slow", "500"])
 def test_an_endpoint_in_trouble_is_one_warning(
     what: str,

@@ -85,6 +85,7 @@ def test_a_batch_is_answered(endpoints: LocalEndpoints, client: openai.OpenAI) -
     )
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("base", ["/v1", "/openai/v1", "azure"])
 @pytest.mark.parametrize(
     ("endpoint", "body"),

@@ -74,6 +74,7 @@ def counting_server() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
 
 
+@pytest.mark.waits
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
 def test_a_file_of_200_mb_never_stands_in_memory(tmp_path: Path) -> None:
     """Neither on its way up nor down: the peak of a process grows by a few MB."""

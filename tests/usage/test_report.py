@@ -96,6 +96,7 @@ timeout          2  no answer in 120 s
     assert "mood\n\nrows   0\nasked  0" == str(NOTHING)
 
 
+@pytest.mark.waits
 def test_rows_that_were_not_asked_are_no_failures() -> None:
     """They are counted apart, and the table of errors has the message that says why."""
     tally = Tally(206, {"invalid_request": 206}, cancelled=94)

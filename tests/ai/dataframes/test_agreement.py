@@ -90,6 +90,7 @@ SMALL_MODELS: dict[str, Callable[[Floats], Floats]] = {
 }
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("name", SMALL_MODELS)
 def test_the_promise_is_kept(name: str) -> None:
     """In at most 5 % of the samples, the agreement above the chosen threshold is below the one asked for."""
@@ -105,6 +106,7 @@ def test_the_promise_is_kept(name: str) -> None:
     assert broken <= 400 * (1 - CONFIDENCE)
 
 
+@pytest.mark.waits
 def test_a_good_model_passes() -> None:
     """With the default sample, a model that agrees in 98 % passes in most samples at 0.95, and decides most texts."""
     dice, passed = np.random.default_rng(46), 0

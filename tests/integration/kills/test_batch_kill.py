@@ -16,7 +16,7 @@ from tests.integration.kills.job import READY
 from tests.integration.kills.test_kill import StartDriver, beside
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.waits
+pytestmark = pytest.mark.slow
 
 ROWS = 300  # two of them share a request
 SPEED = Batches(requests_per_s=60)
@@ -83,12 +83,9 @@ def check(endpoints: LocalEndpoints, answer: Mapping[str, Any], folder: Path, ro
     "kills",
     [
         ["created", "replied"],
-        pytest.param(
-            ["uploading", "uploaded", "created", "ended", "replied", "merging", "cleaning"],
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(["created", "created", "answered"], marks=pytest.mark.slow),
-        pytest.param(["merged", "cleaning"], marks=pytest.mark.slow),
+        ["uploading", "uploaded", "created", "ended", "replied", "merging", "cleaning"],
+        ["created", "created", "answered"],
+        ["merged", "cleaning"],
     ],
     ids=", ".join,
 )
@@ -109,7 +106,6 @@ def test_a_killed_job_in_batches_pays_once(
     check(endpoints, driver.answer(), tmp_path, ROWS)
 
 
-@pytest.mark.slow
 def test_files_of_a_failed_attempt_of_a_task_are_removed(
     options: dict[str, Any], endpoints: LocalEndpoints, start_driver: StartDriver, tmp_path: Path
 ) -> None:
@@ -123,7 +119,6 @@ def test_files_of_a_failed_attempt_of_a_task_are_removed(
     driver.wait_for(r"TaskSetManager: Lost task 0\.0")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_job_in_batches_killed_at_ten_random_moments_pays_once(
     seed: int, options: dict[str, Any], endpoints: LocalEndpoints, start_driver: StartDriver, tmp_path: Path

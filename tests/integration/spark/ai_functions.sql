@@ -4,6 +4,7 @@
 --   asks   how many inputs the models get              holds  what is true of each row
 --   since  the Spark that it needs, where that is not every one
 --   runs   in which tests, where that is not all of them
+--   needs  "real" models, where others cannot do it
 
 -- What the statements below are about.
 CREATE OR REPLACE TEMP VIEW reviews AS
@@ -56,6 +57,7 @@ SELECT id, ai_classify(review, array('praise', 'complaint'),
 FROM reviews;
 
 -- The label with its confidence, which the tokens tell, and the reason.
+-- needs: real
 -- gives: id int, label string, confidence double, rationale string
 -- rows: 1
 -- asks: 1
@@ -283,6 +285,7 @@ SELECT ai_query('my-endpoint', 'Say hello.') AS answer;
 SELECT id, ai_query(endpoint => 'my-endpoint', request => 'Answer this customer: ' || review) AS answer FROM reviews;
 
 -- What cannot be answered is null; the others are answered.
+-- needs: real
 -- gives: id int, answer string
 -- rows: 2
 -- asks: 2
@@ -291,6 +294,7 @@ SELECT id, try_ai_query('my-endpoint', repeat('word ', times)) AS answer
 FROM VALUES (1, 1), (2, 9000) AS r(id, times);
 
 -- Its reason is in the twin, with the tokens, where `failOnError => false` has it on Databricks.
+-- needs: real
 -- gives: id int, result string, errorMessage string, tokens int
 -- rows: 2
 -- asks: 2

@@ -1,7 +1,7 @@
-"""SQL written for Databricks, run with the AI functions on open-source Spark and small real models.
+"""SQL written for Databricks, run with the AI functions on open-source Spark.
 
-The statements and their facts are in `ai_functions.sql`. The models are weak, so the tests check the form of their
-answers and not the quality.
+The statements and their facts are in `ai_functions.sql`. They run with models whose answers fit each schema, and, as
+slow tests, with small real ones. Those are weak, so the tests check the form of their answers and not the quality.
 """
 
 import re
@@ -12,18 +12,20 @@ from pathlib import Path
 
 import pyspark
 import pytest
+from _pytest.mark import ParameterSet
 from pyspark.sql import SparkSession
 
 from spark_llm import Policy, chat_udf
 from spark_llm.ai.sql import register_ai_functions
-from spark_llm.serving import LocalEndpoints
+from spark_llm.serving import Echo, LocalEndpoints
 from spark_llm.udf.lazy_udf import is_at_least
 from tests.integration.spark.asking import endpoint
+from tests.support.reply_model import ReplyModel, schema_example
 
-pytestmark = pytest.mark.models
+pytestmark = pytest.mark.one_kind
 
 PAGE = Path(__file__).with_name("ai_functions.sql")
-FACTS = ("gives", "rows", "asks", "holds", "since", "runs")
+FACTS = ("gives", "rows", "asks", "holds", "since", "runs", "needs")
 
 
 @dataclass(frozen=True)
@@ -60,17 +62,23 @@ STATEMENTS = [
     Statement.parse(written.strip())
     for written in PAGE.read_text("utf-8").partition("\n\n")[2].strip().removesuffix(";").split(";\n")
 ]
-QUERIES = [
-    pytest.param(statement, id=statement.sentence, marks=[pytest.mark.slow] if "runs" in statement.facts else [])
-    for statement in STATEMENTS
-    if statement.runs_here and not statement.makes_view
-]
+
+
+def cases() -> Iterator[ParameterSet]:
+    """Yield each query with the kind of models that answer it."""
+    for kind in ("fitting", "real"):
+        for statement in STATEMENTS:
+            if statement.runs_here and not statement.makes_view and statement.facts.get("needs", kind) == kind:
+                marks = [pytest.mark.models] if kind == "real" else []
+                marks += [pytest.mark.slow] if kind == "real" or "runs" in statement.facts else []
+                yield pytest.param(kind, statement, id=f"{kind}: {statement.sentence}", marks=marks)
 
 
 @pytest.fixture(scope="module")
-def real(spark: SparkSession) -> Iterator[LocalEndpoints]:
-    """Real models behind the AI functions, and the page's views."""
-    with LocalEndpoints.real() as endpoints:
+def models(spark: SparkSession, request: pytest.FixtureRequest) -> Iterator[LocalEndpoints]:
+    """Models behind the AI functions, and the page's views."""
+    fitting = LocalEndpoints({"chat": ReplyModel(schema_example), "embed": Echo()})
+    with LocalEndpoints.real() if request.param == "real" else fitting as endpoints:
         chat = partial(chat_udf, endpoint(endpoints), temperature=0, policy=Policy(max_in_flight=4, tasks=2))
         register_ai_functions(
             spark,
@@ -85,16 +93,16 @@ def real(spark: SparkSession) -> Iterator[LocalEndpoints]:
         yield endpoints
 
 
-@pytest.mark.parametrize("statement", QUERIES)
-def test_a_statement_for_databricks_runs(statement: Statement, spark: SparkSession, real: LocalEndpoints) -> None:
+@pytest.mark.parametrize(("models", "statement"), list(cases()), indirect=["models"])
+def test_a_statement_for_databricks_runs(models: LocalEndpoints, statement: Statement, spark: SparkSession) -> None:
     """It has the expected columns, rows and values, and sends exactly the expected requests."""
-    real.reset()
+    models.reset()
     answers = spark.sql(statement.sql)
     assert statement.facts["gives"] == ", ".join(f"{name} {kind}" for name, kind in answers.dtypes)
 
     rows = answers.selectExpr("*", f"{statement.facts.get('holds', 'TRUE')} AS holds").collect()
 
-    assert int(statement.facts["asks"]) == real.stats.rows_asked
+    assert int(statement.facts["asks"]) == models.stats.rows_asked
     assert int(statement.facts.get("rows", len(rows))) == len(rows)
     assert [True] * len(rows) == [row["holds"] for row in rows], rows
 

@@ -41,6 +41,7 @@ def test_a_query_names_its_application(spark: SparkSession, endpoints: LocalEndp
     assert [application(spark)] == who(endpoints)
 
 
+@pytest.mark.slow
 @pytest.mark.one_kind
 def test_a_table_job_names_its_run_and_column(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run

@@ -88,6 +88,7 @@ def test_rows_are_answered_in_batches(spark: SparkSession, endpoints: LocalEndpo
     assert not [row for row in spark.sql("SHOW TABLES").collect() if "spark_llm" in row["tableName"]]
 
 
+@pytest.mark.slow
 @pytest.mark.on_connect
 def test_a_run_that_only_submits_is_continued_by_the_next(
     spark: SparkSession, endpoints: LocalEndpoints, place: Place

@@ -182,6 +182,7 @@ def test_pandas_udfs_take_the_same(spark: SparkSession, endpoints: LocalEndpoint
     assert 1 == endpoints.stats.requests
 
 
+@pytest.mark.slow
 def test_a_job_fills_labels_of_a_map(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run
 ) -> None:

@@ -118,6 +118,7 @@ def test_a_failed_row_has_its_error(spark: SparkSession, local: LocalEndpoints) 
     assert "chat" == found[902]["decided_by"]
 
 
+@pytest.mark.on_connect
 def test_no_content_costs_nothing(spark: SparkSession, local: LocalEndpoints) -> None:
     """An empty DataFrame, and one of nulls, come back with nulls."""
     for df in (texts(spark, 3).where("id < 0"), texts(spark, 3).withColumn("text", F.lit(None).cast("string"))):
@@ -128,6 +129,7 @@ def test_no_content_costs_nothing(spark: SparkSession, local: LocalEndpoints) ->
     assert 0 == local.stats.requests
 
 
+@pytest.mark.on_connect
 def test_a_sample_that_shows_nothing_is_an_error(spark: SparkSession, local: LocalEndpoints) -> None:
     """Too few texts cost nothing, vectors that fail no chat request, and one label the sample."""
     with pytest.raises(

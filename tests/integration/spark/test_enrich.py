@@ -67,6 +67,7 @@ def test_the_report_says_who_kept_the_limits(
     assert "max_in_flight" in kept.flow.limited_by
 
 
+@pytest.mark.slow
 @pytest.mark.one_kind
 def test_the_report_says_what_limited_the_requests(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str]

@@ -111,6 +111,7 @@ def test_rows_that_a_stopped_task_did_not_send_are_asked_by_the_next_run(
     assert f"still failed  {refused} with the error of an earlier run" in str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.on_connect
 def test_a_policy_that_stops_a_run_is_named(
     spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], run: Run

@@ -46,6 +46,7 @@ def _names(checkout: str | Path) -> set[str]:
     return {path.name for path in Path(checkout, "examples/nightly").iterdir()} - {"__pycache__"}
 
 
+@pytest.mark.one_kind
 @pytest.mark.parametrize(
     ("wrong", "found"),
     [

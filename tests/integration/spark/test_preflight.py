@@ -24,6 +24,8 @@ from spark_llm.udf.model_udf import ModelUDF
 from tests.conftest import ROOT, SessionKind
 from tests.integration.spark.asking import chat, endpoint
 
+pytestmark = pytest.mark.on_connect
+
 EXECUTOR = ("packages", "address", "credentials", "request")
 
 

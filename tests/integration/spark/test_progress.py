@@ -29,6 +29,8 @@ from tests.conftest import SessionKind
 from tests.integration.spark.asking import Ask, chat, endpoint, run_alone, texts
 from tests.monitoring.test_bar import read_until, terminal
 
+pytestmark = pytest.mark.on_connect
+
 ROWS = 30
 
 
@@ -158,7 +160,7 @@ def test_a_terminal_shows_the_job_while_it_runs(spark: SparkSession, endpoints: 
     assert "2 in flight of 2 · limited by max_in_flight]" in shown
 
 
-@pytest.mark.one_kind
+@pytest.mark.slow
 def test_a_table_job_has_its_own_counts(
     spark: SparkSession,
     endpoints: LocalEndpoints,
@@ -264,7 +266,6 @@ def test_of_a_task_that_failed_the_last_attempt_counts(
 
 
 @pytest.mark.slow
-@pytest.mark.one_kind
 def test_without_an_address_the_job_goes_on(endpoints: LocalEndpoints, tmp_path: Path) -> None:
     """One line says what is missing, and each row is answered."""
     place = {"URL": endpoints.invocations("chat"), "TOKEN": endpoints.token}

@@ -93,6 +93,7 @@ NO_CREDENTIAL = "Credential was not sent or was of an unsupported type for this 
 INVALID = "Invalid access token."
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("path", POST_PATHS)
 @pytest.mark.parametrize(
     ("header", "message"),
@@ -203,6 +204,7 @@ def test_a_wrong_field_is_named(endpoint: str, body: object, message: str, share
     assert message in response.json()["message"]
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize(
     "data",
     [

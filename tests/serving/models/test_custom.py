@@ -316,6 +316,7 @@ def test_a_custom_model_is_described_as_documented(client: Client) -> None:
     assert {"PredictionRequest", "PredictionResponse"} == set(openapi["components"]["schemas"])
 
 
+@pytest.mark.waits
 def test_recorded_bodies_have_a_limit() -> None:
     """Recorded bodies have at most 128 MB together: older requests are forgotten."""
     with connected(LocalEndpoints({"same": len})) as client:

@@ -5,6 +5,7 @@ The reference has every public name. `make site` builds the pages, and fails at 
 
 import re
 from pathlib import Path
+from runpy import run_path
 from types import ModuleType
 
 import pytest
@@ -52,3 +53,18 @@ def test_the_reference_has_every_public_name(module: ModuleType) -> None:
 
     assert set() == names - shown - exceptions
     assert set() == exceptions - set(re.findall(r"\w+", pages))
+
+
+@pytest.mark.parametrize(
+    ("example", "shown"),
+    [
+        (">>> f(\n...     1\n... )", "```python\nf(\n    1\n)\n```"),
+        (">>> f(1)\n2\n>>> f(2)", "```pycon\n>>> f(1)\n2\n>>> f(2)\n```"),
+    ],
+    ids=["code", "code and output"],
+)
+def test_an_example_of_a_docstring_is_a_block_of_code(example: str, shown: str) -> None:
+    """The site shows no quotation, which Markdown makes of the marks; what is around it stays."""
+    with_code_blocks = run_path(str(Path(ROOT, "docs", "site", "docstrings.py")))["with_code_blocks"]
+
+    assert f"Call it.\n\n{shown}\n\nIt is pure." == with_code_blocks(f"Call it.\n\n{example}\n\nIt is pure.")

@@ -97,7 +97,7 @@ class LocalEndpoints(BatchControls):
         self._lock = threading.RLock()
 
     @classmethod
-    def real(cls, *, n_threads: int = 2, token: str | None = None, port: int = 0) -> "LocalEndpoints":
+    def real(cls, *, n_threads: int = 1, token: str | None = None, port: int = 0) -> "LocalEndpoints":
         """Return endpoints with small real models, from `real_endpoints`.
 
         Pass `real_endpoints()` to the constructor to combine them with its other arguments. They need the extra

@@ -12,7 +12,7 @@ def echo_endpoints() -> dict[str, ServingEndpoint]:
     return _endpoints(text=Echo(), vectors=Echo())
 
 
-def real_endpoints(*, n_threads: int = 2) -> dict[str, ServingEndpoint]:
+def real_endpoints(*, n_threads: int = 1) -> dict[str, ServingEndpoint]:
     """Return endpoints with small real models: SmolLM2 as chat and complete, MiniLM as embed.
 
     They need the extra `local`; the first start fetches their weights (115 MB).

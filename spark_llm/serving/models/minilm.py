@@ -21,12 +21,12 @@ class MiniLM(ThreadedModel):
     """all-MiniLM-L6-v2 in eight bits: vectors of 384 numbers and length 1, of a text's first 256 tokens.
 
     Args:
-        n_threads: The number of threads of the engine.
+        n_threads: Threads of the engine. Several wait for each other in loops, and help only on cores that are idle.
     """
 
     name = "all-minilm-l6-v2"
 
-    def __init__(self, *, n_threads: int = 2) -> None:
+    def __init__(self, *, n_threads: int = 1) -> None:
         super().__init__(n_threads, workers=1)
         self._session: Any = None
         self._tokenizer: Any = None

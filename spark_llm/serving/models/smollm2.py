@@ -29,12 +29,12 @@ class SmolLM2(ThreadedModel):
     `usage` is the true sum.
 
     Args:
-        n_threads: The number of threads of the engine.
+        n_threads: Threads of the engine. Several wait for each other in loops, and help only on cores that are idle.
     """
 
     name = "smollm2-135m-instruct"
 
-    def __init__(self, *, n_threads: int = 2) -> None:
+    def __init__(self, *, n_threads: int = 1) -> None:
         super().__init__(n_threads, workers=SLOTS)
         self._engine: Any = None
 

@@ -32,7 +32,7 @@ SENTIMENT = {
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     """Endpoints with SmolLM2 and MiniLM; the weights are fetched if this machine has none."""
-    with connected(LocalEndpoints.real(n_threads=1)) as client:
+    with connected(LocalEndpoints.real()) as client:
         yield client
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import spark_llm
 from spark_llm import serving
+from spark_llm.cli.local.spark import delta_settings
 from tests.conftest import ROOT
 
 PAGES = sorted([*Path(ROOT).glob("*.md"), *Path(ROOT, "docs").rglob("*.md")])
@@ -68,3 +69,10 @@ def test_an_example_of_a_docstring_is_a_block_of_code(example: str, shown: str) 
     with_code_blocks = run_path(str(Path(ROOT, "docs", "site", "docstrings.py")))["with_code_blocks"]
 
     assert f"Call it.\n\n{shown}\n\nIt is pure." == with_code_blocks(f"Call it.\n\n{example}\n\nIt is pure.")
+
+
+def test_the_laptops_page_names_the_delta_lake_of_the_demo() -> None:
+    """Its session takes the package that the library's own sessions take."""
+    page = Path(ROOT, "docs", "start", "laptop.md").read_text("utf-8")
+
+    assert delta_settings("4.2")["spark.jars.packages"] in page

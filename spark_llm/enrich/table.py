@@ -182,6 +182,11 @@ class Table:
                     "Delta Lake needs spark.jars.packages, spark.sql.extensions and spark.sql.catalog.spark_catalog in"
                     " the session's settings; format= names another format of the session."
                 )
+            elif "NON_EMPTY_LOCATION" in str(error) or "LOCATION_ALREADY_EXISTS" in str(error):
+                hint = (
+                    "its files are there, and the session's catalog does not know them: without a metastore it forgets"
+                    ' its tables when it ends. Name the target by a path, as in target="delta.`/data/reviews`".'
+                )
             raise ConfigError(
                 f"The table {self} cannot be created{f' as {provider}' if provider else ''}: {error_text(error)}.", hint
             ) from error

@@ -1,7 +1,9 @@
 """Errors of table jobs in their arguments and tables: each is found before the first request."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from pyspark.sql import SparkSession
@@ -136,3 +138,17 @@ def test_no_column_name_hides_that_a_table_has_merge(spark: SparkSession, place:
     """The statement that looks for MERGE has names of its own, which a table may have too."""
     spark.sql(f"CREATE TABLE {place('t')} (id BIGINT, one STRING, spark_llm STRUCT<one: INT>, `1` INT) USING delta")
     Table.named(spark, "target=", place("t")).check_merge()
+
+
+@pytest.mark.one_kind
+def test_a_table_that_the_catalog_forgot_is_an_error_with_a_way_out(
+    spark: SparkSession, endpoints: LocalEndpoints
+) -> None:
+    """Without a metastore, as on a laptop, the files of a killed run are there and its tables are not."""
+    warehouse = Path(unquote(urlsplit(spark.conf.get("spark.sql.warehouse.dir")).path))
+    spark.range(1).write.parquet(str(warehouse / "forgotten__spark_llm_lease"))
+    source = spark.createDataFrame([(1, "x")], "id INT, text STRING")
+    with pytest.raises(ConfigError, match=r"__spark_llm_lease cannot be created .* Hint: .* Name the target by a path"):
+        enrich_table(spark, source, "forgotten", "id", {"answer": chat_udf(endpoint(endpoints))("text")})
+
+    assert 0 == endpoints.stats.requests

@@ -105,8 +105,11 @@ def test_the_page_on_progress_runs(spark: SparkSession, monkeypatch: pytest.Monk
         ("docs/testing.md", 0),  # as above
     ],
 )
-def test_a_guide_runs(page: str, requests: int, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guide_runs(
+    page: str, requests: int, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Every block of Python and SQL runs from top to bottom, and costs as many requests."""
+    monkeypatch.chdir(tmp_path)
     df = spark.createDataFrame([(1, "good"), (2, "bad"), (3, None)], "review_id int, review string").repartition(1)
     df.createOrReplaceTempView("reviews")
     names: dict[str, Any] = {"spark": spark, "df": df}

@@ -5,8 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Tests of pure code: fast enough for thousands of examples a property.
 PURE := tests/flow tests/coordination/test_allotter.py tests/coordination/test_allotment_datagrams.py \
-  tests/coordination/test_simulation.py tests/livecounts/test_datagrams.py tests/livecounts/test_signing.py tests/metering tests/protocol tests/cache/test_entry.py \
-  tests/monitoring/test_points.py tests/monitoring/test_failures.py tests/engine/test_reorder_buffer.py tests/engine/test_row_stream.py
+  tests/coordination/test_simulation.py tests/livecounts/test_datagrams.py tests/livecounts/test_signing.py \
+  tests/metering tests/protocol tests/cache/test_entry.py tests/monitoring/test_points.py \
+  tests/monitoring/test_failures.py tests/engine/test_reorder_buffer.py tests/engine/test_row_stream.py
 
 # The machine's own Spark or Python must not replace the one in .venv; and without bytecode each process would compile
 # the library anew.

@@ -34,9 +34,7 @@ def checks_arguments(call: Call) -> Call:
             try:
                 expected.bind(*arguments, **named)
             except TypeError as misfit:
-                raise _error(
-                    call.__qualname__.removesuffix(".__init__").removesuffix(".__call__"), expected, named, misfit
-                ) from None
+                raise _error(_name(call), expected, named, misfit) from None
             raise  # it is not about these arguments
 
     return cast("Call", checked)

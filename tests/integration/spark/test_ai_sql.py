@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyspark
 import pytest
-from _pytest.mark import ParameterSet
 from pyspark.sql import SparkSession
 
 from spark_llm import Policy, chat_udf
@@ -64,7 +64,7 @@ STATEMENTS = [
 ]
 
 
-def cases() -> Iterator[ParameterSet]:
+def cases() -> Iterator[Any]:
     """Yield each query with the kind of models that answer it."""
     for kind in ("fitting", "real"):
         for statement in STATEMENTS:

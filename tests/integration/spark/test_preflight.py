@@ -224,6 +224,8 @@ def bare_python(spark: SparkSession, tmp_path: Path) -> Iterator[Path]:
         "cd /\n"
         f'PYTHONPATH=$(printf %s "$PYTHONPATH" | tr : "\\n" | grep -vxF {shlex.quote(ROOT)} | paste -sd : -)\n'
         "export PYTHONPATH\n"
+        # The daemon of the tests is not on this path: it has Spark's own.
+        'for a do shift; [ "$a" = tests.support.warm_daemon ] && a=pyspark.daemon; set -- "$@" "$a"; done\n'
         f'exec {shlex.quote(sys.executable)} -S "$@"\n'
     )
     python.chmod(0o755)

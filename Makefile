@@ -30,7 +30,7 @@ example: .venv/ready-for-dev ## Run the nightly pipeline of examples/nightly for
 test: .venv/ready-for-dev ## Run the tests, those of Spark on classic Spark and on Spark Connect
 	SPARK_LLM_TEST_SESSION=both $(BIN)/python -m pytest tests -n 3 --dist loadgroup --no-loadscope-reorder
 
-test-fast: .venv/ready-for-dev ## Run the quick tests, without Spark, models and browser, in half a minute
+test-fast: .venv/ready-for-dev ## Run the quick tests, without Spark, models and browser, in a minute
 	$(BIN)/python -m pytest tests --ignore=tests/integration -n 2 --dist loadgroup -m "not spark and not models and not browser and not waits" --hypothesis-profile=quick
 
 test-slow: .venv/ready-for-dev ## Run property tests on 2,000 examples, and the tests that take minutes or MLflow (1 GB)

@@ -44,9 +44,10 @@ def jobs(
     rows: int,
     workers: int = 1,
     limit: Callable[[Policy], ConcurrencyLimiter] = ConcurrencyLimiter,
+    seeds: range = SEEDS,
 ) -> list[Job]:
     """Play a job once for every seed."""
-    return [Job(endpoint(seed), rows, workers=workers, limit=limit) for seed in SEEDS]
+    return [Job(endpoint(seed), rows, workers=workers, limit=limit) for seed in seeds]
 
 
 def share(played: list[Job], of_rows: float = 1.0) -> float:
@@ -274,9 +275,9 @@ def test_noise_costs_hardly_more_than_itself(most: int, rows: int, at_least: flo
 def test_answers_may_take_three_times_as_long_from_one_moment_on() -> None:
     """A slower model behind the same limit is not mistaken for a queue."""
     slower = ((0.0, 1.0), (60.0, 3.0))
-    played = jobs(lambda seed: Concurrency(Latency(seed, slower=slower), FORTY), 5_000)
+    played = jobs(lambda seed: Concurrency(Latency(seed, slower=slower), FORTY), 5_000, seeds=range(3))
 
-    assert 0.84 <= share(played)
+    assert 0.85 <= share(played)
     assert 1.04 >= cost(played)
 
 

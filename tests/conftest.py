@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal, cast
 import pytest
 from hypothesis import settings
 
+from tests.support.small_spark import JAVA_OPTIONS
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 # The same examples on every run and on every machine; `--hypothesis-profile=explore` looks for new ones.
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=25)
-settings.register_profile("quick", deadline=None, derandomize=True, max_examples=5)
 settings.register_profile("explore", deadline=None, max_examples=2_000)
 settings.load_profile("steady")
 
@@ -35,7 +36,8 @@ WANTED_KIND = os.environ.get("SPARK_LLM_TEST_SESSION", "classic")  # or "both", 
 def pytest_configure(config: pytest.Config) -> None:
     """Let SIGINT raise `KeyboardInterrupt`, which tests send: a shell starts a background job with SIGINT ignored.
 
-    Settings of OpenTelemetry are those of the tests: no job of a test exports to this machine's own endpoint.
+    Settings of OpenTelemetry are those of the tests: no job of a test exports to this machine's own endpoint. Each
+    Spark that a test starts, in its process or in another, has the tests' options of Java.
     """
     if WANTED_KIND not in (*SESSION_KINDS, "both"):
         raise pytest.UsageError(f"SPARK_LLM_TEST_SESSION={WANTED_KIND!r} is not 'classic', 'connect' or 'both'.")
@@ -43,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         del os.environ[name]
+    os.environ["SPARK_SUBMIT_OPTS"] = JAVA_OPTIONS
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

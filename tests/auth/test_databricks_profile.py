@@ -3,10 +3,9 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from databricks.sdk import WorkspaceClient
-from databricks.sdk.core import Config, CredentialsStrategy
 
 from spark_llm import Endpoint
 from spark_llm.auth.credentials import Bearer, ClientCredentials
@@ -14,6 +13,10 @@ from spark_llm.auth.databricks_profile import Profile, workspace_of_profile
 from spark_llm.errors import ConfigError
 from spark_llm.serving import LocalEndpoints
 from tests.support.asking import ask, distinct, engine_at, texts
+
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
+    from databricks.sdk.core import Config
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +37,27 @@ def profiles(endpoints: LocalEndpoints, tmp_path: Path) -> dict[str, str]:
         encoding="utf-8",
     )
     return dict(os.environ)
+
+
+def client(endpoints: LocalEndpoints, **arguments: Any) -> "WorkspaceClient":  # noqa: ANN401 -- what the SDK takes
+    """Return a client of the workspace; the SDK takes two seconds to import."""
+    from databricks.sdk import WorkspaceClient
+
+    return WorkspaceClient(host=endpoints.url, **arguments)
+
+
+def client_of_a_vault(endpoints: LocalEndpoints, headers: dict[str, str]) -> "WorkspaceClient":
+    """Return a client with credentials that only this machine has, and these headers."""
+    from databricks.sdk.core import CredentialsStrategy
+
+    class Vault(CredentialsStrategy):
+        def auth_type(self) -> str:
+            return "vault"
+
+        def __call__(self, config: "Config") -> Callable[[], dict[str, str]]:
+            return lambda: headers
+
+    return client(endpoints, credentials_strategy=Vault())
 
 
 def test_the_default_profile_has_workspace_and_token(endpoints: LocalEndpoints, profiles: dict[str, str]) -> None:
@@ -109,7 +133,7 @@ def test_a_profile_that_cannot_sign_in_is_an_error(profiles: dict[str, str]) -> 
 
 def test_a_workspace_client_with_a_token_becomes_an_endpoint(endpoints: LocalEndpoints) -> None:
     """The endpoint has its host and its token, and the served model if one is named."""
-    workspace = WorkspaceClient(host=endpoints.url, token=endpoints.token)
+    workspace = client(endpoints, token=endpoints.token)
     asked = engine_at(Endpoint.from_workspace(workspace, "chat", served_model="chat-1"))
 
     assert ["hello"] == texts(ask(asked, [["hello"]]))
@@ -118,35 +142,17 @@ def test_a_workspace_client_with_a_token_becomes_an_endpoint(endpoints: LocalEnd
 
 def test_a_workspace_client_with_an_oauth_client_becomes_an_endpoint(endpoints: LocalEndpoints) -> None:
     """The OAuth client travels, not one of its tokens."""
-    workspace = WorkspaceClient(
-        host=endpoints.url, client_id=endpoints.client_id, client_secret=endpoints.client_secret
-    )
+    workspace = client(endpoints, client_id=endpoints.client_id, client_secret=endpoints.client_secret)
     endpoint = Endpoint.from_workspace(workspace, "chat")
 
     assert isinstance(endpoint.token, ClientCredentials)
     assert ["hello"] == texts(ask(engine_at(endpoint), [["hello"]]))
 
 
-class Vault(CredentialsStrategy):
-    """Credentials that only this machine has."""
-
-    def __init__(self, headers: dict[str, str]) -> None:
-        """Authenticate by these headers."""
-        self._headers = headers
-
-    def auth_type(self) -> str:
-        """Return the name of the strategy."""
-        return "vault"
-
-    def __call__(self, config: Config) -> Callable[[], dict[str, str]]:
-        """Return the function that makes a request's headers."""
-        return lambda: self._headers
-
-
 def test_of_other_credentials_the_current_token_travels(endpoints: LocalEndpoints) -> None:
     """Its origin says that it cannot be renewed on the workers."""
-    vault = Vault({"Authorization": f"Bearer {endpoints.token}"})
-    endpoint = Endpoint.from_workspace(WorkspaceClient(host=endpoints.url, credentials_strategy=vault), "chat")
+    workspace = client_of_a_vault(endpoints, {"Authorization": f"Bearer {endpoints.token}"})
+    endpoint = Endpoint.from_workspace(workspace, "chat")
 
     assert Bearer.of(endpoints.token) == endpoint.token
     assert "vault, as it was when the UDF was made" in getattr(endpoint.token, "origin", "")
@@ -154,7 +160,7 @@ def test_of_other_credentials_the_current_token_travels(endpoints: LocalEndpoint
 
 def test_credentials_without_a_token_are_an_error(endpoints: LocalEndpoints) -> None:
     """Basic authentication has no token that could travel."""
-    workspace = WorkspaceClient(host=endpoints.url, credentials_strategy=Vault({"Authorization": "Basic bWU6cGFzcw=="}))
+    workspace = client_of_a_vault(endpoints, {"Authorization": "Basic bWU6cGFzcw=="})
 
     with pytest.raises(ConfigError, match=r"authenticates by vault, which gives no token.* Hint: .+\.$"):
         Endpoint.from_workspace(workspace, "chat")

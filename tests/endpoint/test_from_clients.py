@@ -1,9 +1,9 @@
 """Endpoints from clients: the requests have the client's URL, headers and credentials."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import openai
 import pytest
 
 from spark_llm.auth.credentials import Bearer
@@ -35,6 +35,8 @@ def request_parts(endpoint: Endpoint) -> tuple[str, str | None, object]:
 
 def test_requests_are_those_of_the_openai_client(endpoints: LocalEndpoints) -> None:
     """Its base URL, key, organisation and headers arrive at its server."""
+    import openai
+
     client = openai.OpenAI(
         base_url=endpoints.openai_url,
         api_key=endpoints.token,
@@ -53,35 +55,43 @@ def test_requests_are_those_of_the_openai_client(endpoints: LocalEndpoints) -> N
 
 
 @pytest.mark.parametrize(
-    ("client", "expected"),
+    ("make", "expected"),
     [
-        (openai.OpenAI(api_key="sk-1"), ("https://api.openai.com/v1/chat/completions", "sk-1")),
-        (openai.AsyncOpenAI(api_key="sk-1"), ("https://api.openai.com/v1/chat/completions", "sk-1")),
-        (openai.OpenAI(api_key=give_key), ("https://api.openai.com/v1/chat/completions", give_key)),
+        (lambda openai: openai.OpenAI(api_key="sk-1"), ("https://api.openai.com/v1/chat/completions", "sk-1")),
+        (lambda openai: openai.AsyncOpenAI(api_key="sk-1"), ("https://api.openai.com/v1/chat/completions", "sk-1")),
+        (lambda openai: openai.OpenAI(api_key=give_key), ("https://api.openai.com/v1/chat/completions", give_key)),
         (
-            openai.AzureOpenAI(azure_endpoint=AZURE, api_key="0123", api_version=VERSION),
+            lambda openai: openai.AzureOpenAI(azure_endpoint=AZURE, api_key="0123", api_version=VERSION),
             (f"{AZURE}/openai/deployments/my%20model/chat/completions?api-version=2024-10-21", "0123"),
         ),
         (
-            openai.AzureOpenAI(azure_endpoint=AZURE, azure_deployment="d", azure_ad_token="a.b.c", api_version=VERSION),
+            lambda openai: openai.AzureOpenAI(
+                azure_endpoint=AZURE, azure_deployment="d", azure_ad_token="a.b.c", api_version=VERSION
+            ),
             (f"{AZURE}/openai/deployments/d/chat/completions?api-version=2024-10-21", "a.b.c"),
         ),
         (
-            openai.AsyncAzureOpenAI(azure_endpoint=AZURE, azure_ad_token_provider=give_key, api_version=VERSION),
+            lambda openai: openai.AsyncAzureOpenAI(
+                azure_endpoint=AZURE, azure_ad_token_provider=give_key, api_version=VERSION
+            ),
             (f"{AZURE}/openai/deployments/my%20model/chat/completions?api-version=2024-10-21", give_key),
         ),
     ],
     ids=["openai", "async", "key function", "azure", "azure deployment", "azure provider"],
 )
-def test_every_kind_of_openai_client_is_read(client: Any, expected: tuple[str, object]) -> None:  # noqa: ANN401 -- four classes
+def test_every_kind_of_openai_client_is_read(make: Callable[[Any], Any], expected: tuple[str, object]) -> None:
     """The URL is the one of the client's own requests, and the token is its key or key function."""
+    import openai
+
     url, token = expected
 
-    assert (url, "my model", token) == request_parts(Endpoint.from_openai(client, "my model"))
+    assert (url, "my model", token) == request_parts(Endpoint.from_openai(make(openai), "my model"))
 
 
 def test_a_key_from_a_coroutine_function_is_an_error() -> None:
     """A worker cannot run it; the message has a next step."""
+    import openai
+
     for client in (
         openai.AsyncOpenAI(api_key=give_key_late),
         openai.AsyncAzureOpenAI(azure_endpoint=AZURE, azure_ad_token_provider=give_key_late, api_version=VERSION),
@@ -92,6 +102,8 @@ def test_a_key_from_a_coroutine_function_is_an_error() -> None:
 
 def test_a_client_that_authenticates_by_its_transport_is_an_error() -> None:
     """databricks-sdk makes such clients; the hint names `from_workspace`."""
+    import openai
+
     client = openai.OpenAI(base_url="https://h/serving-endpoints", api_key="no-token")
 
     with pytest.raises(ConfigError, match=r"authenticates by databricks-sdk.* Hint: .*from_workspace.+\.$"):

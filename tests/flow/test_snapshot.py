@@ -107,10 +107,12 @@ JSON = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=9), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
     max_leaves=6,
 )
-SNAPSHOTS = [
-    learned(metered(fifty_a_second, median_s=0.2)).snapshot(100.0),
-    learned(queue(FORTY, median_s=0.2)).snapshot(100.0),
-]
+
+
+def snapshots() -> st.SearchStrategy[dict[str, Any]]:
+    """Return what limiters have learned of a quota and of a queue."""
+    endpoints = (metered(fifty_a_second, median_s=0.2), queue(FORTY, median_s=0.2))
+    return st.sampled_from([learned(endpoint).snapshot(100.0) for endpoint in endpoints])
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:  # noqa: ANN401 -- JSON
@@ -119,7 +121,7 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:  # n
     return [path, *(each for key, inner in items for each in paths(inner, (*path, key)))]
 
 
-@given(st.data(), st.sampled_from(SNAPSHOTS), JSON)
+@given(st.data(), st.deferred(snapshots), JSON)
 def test_a_damaged_snapshot_raises_or_does_no_harm(data: st.DataObject, snapshot: dict[str, Any], damage: Any) -> None:  # noqa: ANN401
     """Any value anywhere is either refused, or within the bounds: the limiter works on."""
     damaged = json.loads(json.dumps(snapshot))

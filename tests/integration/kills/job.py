@@ -20,7 +20,7 @@ from spark_llm import Batch, Endpoint, Policy, chat_udf
 from spark_llm.cli.local.java import ensure_java
 from spark_llm.enrich.api import enrich_table
 from tests.support import formats
-from tests.support.small_spark import JAVA_OPTIONS, SETTINGS, start
+from tests.support.small_spark import SETTINGS, start
 
 Options = Mapping[str, Any]
 READY = "ready to begin"
@@ -32,7 +32,7 @@ def settings(options: Options) -> dict[str, str]:
     return {
         **SETTINGS,
         **formats.settings(format_of(options), pyspark.__version__, Path(options["folder"], "iceberg")),
-        "spark.driver.extraJavaOptions": f"{JAVA_OPTIONS} -Dlog4j2.configurationFile={LOGS.as_uri()}",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOGS.as_uri()}",
     }
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.support.otlp_receiver import OTLPReceiver
 
 # The same examples on every run and on every machine; `--hypothesis-profile=explore` looks for new ones.
-settings.register_profile("steady", deadline=None, derandomize=True, max_examples=25)
+settings.register_profile("steady", deadline=None, derandomize=True, max_examples=15)
 settings.register_profile("explore", deadline=None, max_examples=2_000)
 settings.load_profile("steady")
 
@@ -46,6 +46,11 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         del os.environ[name]
     os.environ["SPARK_SUBMIT_OPTS"] = JAVA_OPTIONS
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a long text by its length: pytest-xdist sends the name of a test with every report."""
+    return f"{argname} of {len(val)}" if isinstance(val, (str, bytes)) and len(val) > 300 else None
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -178,7 +183,6 @@ def spark(
         "spark.eventLog.dir": event_log_dir.as_uri(),
         "spark.eventLog.enabled": "true",
         "spark.log.level": "ERROR",
-        "spark.python.daemon.module": "tests.support.warm_daemon",
         "spark.sql.warehouse.dir": tmp_path_factory.mktemp("warehouse").as_uri(),
         **formats.settings(formats.FORMAT, pyspark.__version__, tmp_path_factory.mktemp("iceberg")),
     }.items():

@@ -1,4 +1,4 @@
-"""The command line: `spark-llm check`, `endpoints`, `enrich`, `demo` and `serve`.
+"""The command line: `spark-llm check`, `endpoints`, `enrich`, `demo`, `java` and `serve`.
 
 No logic: each command calls the package of its subject.
 Begin with `main`.

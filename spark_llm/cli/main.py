@@ -195,6 +195,22 @@ def _print_result(
     return code
 
 
+def add_java_arguments(_: argparse.ArgumentParser) -> None:
+    """Add no arguments: `java` takes none."""
+
+
+def run_java(_: argparse.Namespace) -> int:
+    """Print the home of a Java that Spark starts with, for JAVA_HOME: this machine's own, or the installed package."""
+    java = ensure_java()
+    if not java.outlasts_process:
+        raise SparkLLMError(
+            "the user's cache cannot hold the script that starts the packaged Java.",
+            "set XDG_CACHE_HOME to a folder that can be written, and from which programs may start",
+        )
+    print(java.home)
+    return 0
+
+
 class _NoToken(argparse.Action):
     """Refuses a token on the command line, where every user of the machine can read it, without repeating it."""
 
@@ -220,6 +236,7 @@ COMMANDS = {
     "demo": Command("enrich a small table with local models; needs no key", add_demo_arguments, run_demo),
     "endpoints": Command("list the workspace's serving endpoints", add_endpoints_arguments, run_endpoints),
     "enrich": Command("fill columns of a table, as a file describes", add_enrich_arguments, run_enrich),
+    "java": Command("print the home of a Java for Spark", add_java_arguments, run_java),
     "serve": Command("serve local endpoints for a first try; needs no key", add_serve_arguments, run_serve, 2),
 }
 

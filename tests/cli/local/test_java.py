@@ -100,6 +100,19 @@ def test_the_packaged_java_needs_no_home(tmp_path: Path) -> None:
     assert [] == list(tmp_path.glob("spark_llm-*"))
 
 
+@pytest.mark.parametrize(("home", "code"), [("user", 0), ("/dev/null", 1)])
+def test_the_command_prints_a_home_that_lasts(home: str, code: int, tmp_path: Path) -> None:
+    """`spark-llm java` prints what JAVA_HOME takes; a script that goes with the command is an error with a hint."""
+    env = {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path / home), "TMPDIR": str(tmp_path), "PATH": ""}
+    command = [sys.executable, "-m", "spark_llm", "java"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    assert code == done.returncode, done.stderr
+    assert bool(code) == done.stderr.strip().endswith("from which programs may start")
+    assert bool(code) != done.stdout.startswith(f"{tmp_path}/user/.cache/spark_llm/java-")
+    assert code or 0 == run_java(done.stdout.strip(), "-version").returncode
+
+
 def test_without_any_java_the_error_has_the_install_command(tmp_path: Path) -> None:
     """The error names every candidate, and ends in the command."""
     old = make_java(tmp_path / "old", 'java version "1.8.0_392"')

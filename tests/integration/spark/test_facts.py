@@ -12,6 +12,8 @@ from pyspark.sql import functions as F
 from spark_llm.serving import LocalEndpoints
 from tests.integration.spark.asking import Ask, chat
 
+pytestmark = pytest.mark.one_kind
+
 DISTINCT = 20  # texts
 ROWS = 2 * DISTINCT  # each text is in two rows of one task, which sends equal rows once
 HALF = ROWS // 2  # the rows of one of the two tasks

@@ -15,6 +15,8 @@ from spark_llm.serving import LocalEndpoints
 from spark_llm.udf.model_udf import ModelUDF
 from tests.integration.spark.asking import chat, endpoint
 
+pytestmark = pytest.mark.on_connect
+
 ROWS = 200
 Query = Callable[[SparkSession, DataFrame, ModelUDF], DataFrame]
 ANSWERED = "SELECT id, price_chat(p) AS r FROM price_prompts"

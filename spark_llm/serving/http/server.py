@@ -12,8 +12,6 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from spark_llm.errors import HINT
-
 HOST = "127.0.0.1"
 MAX_HEADER_BYTES = 8190  # of the first line, and of each header
 _BACKLOG = 1024  # clients open hundreds of connections at once; a full queue would delay each by a second
@@ -59,7 +57,7 @@ class Server:
         except BaseException as error:
             self.stop()
             if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-                raise OSError(error.errno, f"port {port} is in use.{HINT}port=0 takes any free one.") from error
+                raise OSError(error.errno, f"port {port} is in use. Hint: port=0 takes any free one.") from error
             raise
 
     def stop(self) -> None:

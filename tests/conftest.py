@@ -1,6 +1,7 @@
 """Fixtures of every test, such as one Spark session for the whole run, classic or Connect."""
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -68,6 +69,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 first.setdefault(group, 2)
         if getattr(config.option, "loadgroup", False):  # the longest groups first, so that no process waits at the end
             items.sort(key=lambda item: first.get(_group(item), 3))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Leave modules and tests out of Python's garbage collections: a full one of them takes a third of a second."""
+    gc.freeze()
 
 
 def _group(item: pytest.Item) -> str:

@@ -116,9 +116,7 @@ def test_a_token_is_renewed_before_it_expires() -> None:
 
 
 @pytest.mark.waits
-@pytest.mark.parametrize(
-    ("max_in_flight", "tokens"), [(1, 3), (16, 10)]
-)  # of 16 in flight, several are refused at once
+@pytest.mark.parametrize(("max_in_flight", "tokens"), [(1, 3), (16, 10)])  # of 16, several are refused at once
 def test_rows_that_are_refused_for_their_content_cost_few_tokens(
     endpoints: LocalEndpoints, max_in_flight: int, tokens: int
 ) -> None:

@@ -120,15 +120,16 @@ class TokenKeeper:
     def replace(self, refused: str | None, decisive: bool = True) -> bool:  # noqa: FBT001, FBT002 -- passed by position to a thread
         """Replace a token that the server refused, once for all its requests; return whether there is a new one.
 
-        A new token that is refused before its first answer is not replaced. After a futile renewal, only a `decisive`
-        refusal, which every request would get, replaces the token. Raises `SignInError`.
+        A new token that is refused before its first answer is not replaced. After a futile renewal, and until a renewal
+        has helped a refused request, only a `decisive` refusal, which every request would get, replaces the token.
+        Raises `SignInError`.
         """
         with self._lock:
             if self._token.value == refused:
                 if not self.is_renewable or self._unused_renewals or (self._renewal_was_futile and not decisive):
                     return False
                 self._unused_renewals += 1
-                self._renewal_was_futile = False
+                self._renewal_was_futile = not decisive
                 self._renew()
             return self._token.value != refused
 
@@ -136,10 +137,12 @@ class TokenKeeper:
         """Record that a request was refused with the new token too."""
         self._renewal_was_futile = True
 
-    def record_success(self, token: str | None) -> None:
-        """Record that a request with this token was answered."""
+    def record_success(self, token: str | None, *, was_refused: bool = False) -> None:
+        """Record that a request with this token was answered; `was_refused` with an earlier token."""
         if self._unused_renewals and token == self._token.value:
             self._unused_renewals = 0
+        if was_refused:
+            self._renewal_was_futile = False
 
     def _renew(self) -> None:
         now = time.time()

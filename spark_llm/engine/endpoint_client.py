@@ -89,7 +89,7 @@ class EndpointClient:
             request.http_requests += 1
             response = await http.post(body, token, self._url_for(request.wire_format))
             if response.status not in (401, 403):
-                self._keeper.record_success(token)
+                self._keeper.record_success(token, was_refused=tokens > 1)
                 return response
             if tokens == _MAX_TOKENS or not await self._replace(request, token, judge):
                 if tokens > 1:

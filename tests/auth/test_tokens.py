@@ -142,6 +142,18 @@ def test_a_token_that_brought_an_answer_is_replaced_again() -> None:
     assert "third" == keeper.token
 
 
+def test_until_a_renewal_has_helped_only_a_decisive_refusal_renews() -> None:
+    """Answers to requests that were never refused do not show that the new token helped the one that was."""
+    keeper = with_token(Source("first", "second", "third"))
+    replaced = [keeper.replace("first", decisive=False)]
+    keeper.record_success("second")
+    replaced.append(keeper.replace("second", decisive=False))
+    keeper.record_success("second", was_refused=True)
+    replaced.append(keeper.replace("second", decisive=False))
+
+    assert ([True, False, True], "third") == (replaced, keeper.token)
+
+
 def test_after_a_futile_renewal_only_a_decisive_refusal_renews() -> None:
     """The prompt may be the reason: the token is replaced once every request would be refused, and then as before."""
     keeper = with_token(Source("first", "second", "third", "fourth"))

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from spark_llm.coordination.allotment import HardLimits
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import socket
 
 FIRST_TELL_S = 0.5  # after the first stream began: what is told at once says nothing of the job
+SAMPLE_S = 0.125  # between two looks at what limits the requests; between an answer and the next request nothing does
 
 
 class FlowReporter:
@@ -33,38 +35,51 @@ class FlowReporter:
         self._driver: Address | None = None
         self._socket: socket.socket | None = None
         self._is_idle = True  # by what was told last
-        self._telling = worker.alarm(self._tell)
+        self._tell_at = 0.0
+        self._reasons: Counter[Reason] = Counter()  # in the samples since then
+        self._sampling = worker.alarm(self._sample)
 
     def set_driver(self, driver: Address | None) -> None:
         """Tell this driver from now on, or nobody."""
         if driver == self._driver:
             return
         self._close_socket()
-        self._driver, self._is_idle = driver, True
+        self._driver, self._is_idle, self._reasons = driver, True, Counter()
         if driver is not None:
             with contextlib.suppress(*ADDRESS_ERRORS):  # then it is never told
                 self._socket = connected_socket(driver)
-            self._telling.set(self._worker.now() + FIRST_TELL_S)
+            self._tell_at = self._worker.now() + FIRST_TELL_S
+            self._sampling.set(self._worker.now() + SAMPLE_S)
 
     def close(self) -> None:
         """Tell no more."""
-        self._telling.close()
+        self._sampling.close()
         self._close_socket()
 
-    def _tell(self) -> None:
+    def _sample(self) -> None:
         if self._driver is None or self._socket is None:
             return
-        self._telling.set(self._worker.now() + TELL_S)
-        reason = limited_by(self._broker, self._worker, self._worker.now())
-        if reason is None and self._is_idle:
+        now = self._worker.now()
+        reason = limited_by(self._broker, self._worker, now)
+        if reason is not None:
+            self._reasons[reason] += 1
+        if now >= self._tell_at:
+            self._tell(self._socket, self._driver.secret, is_idle=reason is None)
+            self._tell_at = now + TELL_S
+        self._sampling.set(self._tell_at if reason is None else min(now + SAMPLE_S, self._tell_at))
+
+    def _tell(self, driver: "socket.socket", secret: bytes, *, is_idle: bool) -> None:
+        reasons, self._reasons = self._reasons, Counter()
+        if is_idle and self._is_idle:
             return
-        self._is_idle = reason is None
+        self._is_idle = is_idle
+        reason = None if is_idle else reasons.most_common(1)[0][0]
         # A clock that all processes of a host share: what a later holder tells is newer.
         controller, told_at = self._broker.controller, time.monotonic()
         requests = controller.in_flight, controller.take_peak_in_flight(), controller.window
         flow = HostFlow(self._host, self._limits, self._name, told_at, *requests, reason)
         with contextlib.suppress(OSError):  # nobody listens any more
-            self._socket.send(encoded_flow(self._driver.secret, flow))
+            driver.send(encoded_flow(secret, flow))
 
     def _close_socket(self) -> None:
         if self._socket is not None:

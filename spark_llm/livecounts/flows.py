@@ -34,7 +34,8 @@ class HostFlow(NamedTuple):
         in_flight: Requests in flight.
         peak_in_flight: The most requests in flight since it told last.
         window: The most requests that may be in flight.
-        limited_by: What keeps more requests from going; None where no rows are asked.
+        limited_by: What kept more requests from going, most of the time since it told last; None where no rows are
+            asked now.
     """
 
     host: str

@@ -1,23 +1,48 @@
 """What the holder of a host's limiter tells the driver, over real sockets, and what it takes for the limit."""
 
 import asyncio
+import contextlib
+import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spark_llm.coordination.broker import PermitBroker
-from spark_llm.coordination.flow_reporter import FIRST_TELL_S, FlowReporter, limited_by, short_name
+from spark_llm.coordination.flow_reporter import FIRST_TELL_S, SAMPLE_S, FlowReporter, limited_by, short_name
 from spark_llm.coordination.member import Demand
 from spark_llm.coordination.messages import Kind, Message
 from spark_llm.coordination.worker import Worker, clock
 from spark_llm.flow.controller import FlowController
 from spark_llm.flow.reasons import Reason
 from spark_llm.livecounts.counts import Address, LiveCounts
-from spark_llm.livecounts.flows import TELL_S, JobFlow
+from spark_llm.livecounts.flows import TELL_S, HostFlow, JobFlow, decoded_flow
 from spark_llm.policy import Policy
 
+if TYPE_CHECKING:
+    from spark_llm.flow.limiter import Permit
+
+SECRET = b"s" * 16
 LABEL = "https://host/serving-endpoints/llama/invocations"
+
+
+class SteppedLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time is a number of the test's."""
+
+    now = 100.0
+
+    def time(self) -> float:
+        """Return the time that the last step has made."""
+        return self.now
+
+    def step(self, seconds: float) -> None:
+        """Let so much time pass, and call back what is due then."""
+        self.now += seconds
+        self.run_until_complete(asyncio.sleep(0))
 
 
 class Host:
@@ -26,9 +51,11 @@ class Host:
     def __init__(self, loop: asyncio.AbstractEventLoop, policy: Policy, connections: int = 512) -> None:
         """Begin with an open stream that wants nothing."""
         self.demand, self.queued = Demand(0, 0, 1), 0
+        self._permits: list[Permit] = []
         guarded: Callable[..., None] = lambda callback, *arguments: callback(*arguments)  # noqa: E731 -- a callback
         self.worker = Worker(
-            *(loop, guarded, lambda: self.demand, lambda: self.queued, lambda: None, connections, clock(loop))
+            *(loop, guarded, lambda: self.demand, lambda: self.queued, lambda: None, connections),
+            loop.time if isinstance(loop, SteppedLoop) else clock(loop),
         )
         self.broker = PermitBroker(FlowController(policy), lambda: self.demand, lambda: 0.5, connections)
         self.broker.widen(policy.ceiling)
@@ -37,7 +64,12 @@ class Host:
     def send(self, requests: int) -> None:
         """Have so many more in flight."""
         for _ in range(requests):
-            self.broker.acquire(0.0)
+            self._permits.append(self.broker.acquire(0.0))
+
+    def answer_all(self) -> None:
+        """Have none in flight any more."""
+        while self._permits:
+            self.broker.on_answer(self._permits.pop(), 0.0)
 
     def limited_by(self, wanted: int = 0, queued: int = 0) -> Reason | None:
         """Return what limits it, where its own worker wants to send so many, and has so many that wait."""
@@ -118,6 +150,31 @@ def test_the_driver_is_told_until_the_host_is_idle(loop: asyncio.AbstractEventLo
         second.reporter.close()
 
         assert JobFlow(5, 512, {"spark": 1.0}) == live.job_flow()
+
+
+@given(is_full=st.lists(st.booleans(), min_size=15, max_size=40))
+def test_the_driver_is_told_what_limited_most_of_the_time(is_full: list[bool]) -> None:
+    """The window has room between an answer and the next request: such a moment is not what limits the job."""
+    told, reasons, samples = list[HostFlow](), list[str](), list[str]()
+    with contextlib.closing(SteppedLoop()) as loop, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as driver:
+        driver.bind(("127.0.0.1", 0))
+        driver.setblocking(False)
+        host = Host(loop, Policy(max_in_flight=2))
+        host.reporter.set_driver(Address("127.0.0.1", driver.getsockname()[1], SECRET))
+        for number, is_limited in enumerate(is_full, 1):
+            host.answer_all()
+            host.send(2 if is_limited else 1)
+            loop.step(SAMPLE_S)
+            samples.append("max_in_flight" if is_limited else "spark")
+            if number % 8 == 4:  # half a second, and each second after it
+                most, *others = Counter(samples).most_common()
+                reasons.append(most[0] if not others or most[1] > others[0][1] else samples[0])
+                samples.clear()
+            with contextlib.suppress(BlockingIOError):
+                told += filter(None, [decoded_flow(SECRET, driver.recv(4096))])
+        host.reporter.close()
+
+    assert reasons == [flow.limited_by for flow in told]
 
 
 @pytest.mark.waits

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from inspect import Parameter as Argument
 from inspect import signature
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
@@ -51,6 +51,31 @@ _PAIRS = {  # by task, the two inputs that it takes
 }
 
 
+class _Keys(NamedTuple):
+    """The keys of a task's column, by where their values go."""
+
+    make_udf: Callable[..., ModelUDF]
+    parameters: Sequence[str]  # of `make_udf`
+    options: Sequence[Parameter]  # of the AI function
+    of_fields: Sequence[str]  # of `extract_udf`
+
+    @classmethod
+    def of(cls, task: str) -> "_Keys":
+        """Return those of a known task."""
+        make_udf = FACTORIES.get(task, embed_udf if task == "similarity" else chat_udf)
+        if task not in FUNCTIONS:
+            return cls(make_udf, keyword_parameters(make_udf), (), ())
+        parameters = [name for name in keyword_parameters(make_udf) if name not in _SET_BY_FUNCTION]
+        options = [option for option in FUNCTIONS[task].parameters[1:] if option.name != IN_LABELS]
+        return cls(make_udf, parameters, options, keyword_parameters(extract_udf) if task == "extract" else ())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all keys."""
+        options = (option.name for option in self.options)
+        return "task", "endpoint", "input", *options, *self.of_fields, *self.parameters
+
+
 def read_column(
     errors: ConfigErrors, place: str, table: object, endpoints: Mapping[str, Endpoint], hints: Mapping[str, str]
 ) -> MakeColumn | None:
@@ -59,17 +84,15 @@ def read_column(
     if task not in TASKS:
         what = "the key 'task' is missing." if task is None else f"unknown task {task!r}."
         errors.add(place, what, did_you_mean(task, TASKS, otherwise=f"the tasks are {', '.join(TASKS)}."))
+        of_any_task = dict.fromkeys((name for each in TASKS for name in _Keys.of(each).names), Any)
+        errors.entries(place, table, {**of_any_task, "endpoint": str}, required={"endpoint": _ENDPOINT}, hints=hints)
         return None
-    make_udf = FACTORIES.get(task, embed_udf if task == "similarity" else chat_udf)
-    options = [each for each in FUNCTIONS[task].parameters[1:] if each.name != IN_LABELS] if task in FUNCTIONS else []
-    of_fields = keyword_parameters(extract_udf) if task == "extract" else ()
+    make_udf, parameters, options, of_fields = keys = _Keys.of(task)
     set_by_function = _SET_BY_FUNCTION if task in FUNCTIONS else ()
-    parameters = [name for name in keyword_parameters(make_udf) if name not in set_by_function]
-    names = ("task", "endpoint", "input", *(option.name for option in options), *of_fields, *parameters)
     entries = errors.entries(
         place,
         table,
-        {**dict.fromkeys(names, Any), "endpoint": str},
+        {**dict.fromkeys(keys.names, Any), "endpoint": str},
         required={"endpoint": _ENDPOINT, **({"returns": _RETURNS} if task == "predict" else {})},
         hints={**hints, **dict.fromkeys(set_by_function, f'{task} sets it; with task = "chat" you write it yourself.')},
     )

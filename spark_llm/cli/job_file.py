@@ -78,11 +78,13 @@ class JobFile:
     """The content of a job's file.
 
     Attributes:
+        name: The file's name, for messages.
         options: The arguments of `enrich_table` without the session and the columns.
         columns: A function for each new column, by name; it makes the column once there is a session.
         settings: The session's settings.
     """
 
+    name: str
     options: Mapping[str, Any]
     columns: Mapping[str, MakeColumn]
     settings: Mapping[str, str] = field(repr=False)
@@ -90,7 +92,7 @@ class JobFile:
     @classmethod
     def read(cls, path: Path, environ: Mapping[str, str]) -> "JobFile":
         """Read a file, with tokens from `environ`. Raises `ConfigError` with a line for each error in the file."""
-        toml, errors = _toml(path), ConfigErrors(path.name, partial(reworded, words=JOB_FILE))
+        toml, errors = _toml(path), _errors(path.name)
         options = errors.entries("", toml, JOB_KEYS, required=_REQUIRED, hints=SECRET_HINTS)
         settings = dict(_flat(options.pop("spark", {})))
         endpoints = _endpoints(errors, options.pop("endpoints", {}), environ)
@@ -101,11 +103,24 @@ class JobFile:
             columns[name] = read_column(errors, f"columns.{name}", table, endpoints, SECRET_HINTS)
         _check_options(errors, options, list(columns))
         errors.raise_any()
-        return cls(options, {name: column for name, column in columns.items() if column is not None}, settings)
+        made = {name: column for name, column in columns.items() if column is not None}
+        return cls(path.name, options, made, settings)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments of `enrich_table` without the session, which has to be active."""
-        return {**self.options, "columns": {name: make() for name, make in self.columns.items()}}
+        """Return the arguments of `enrich_table` without the session, which has to be active.
+
+        Raises `ConfigError` with a line for each column whose type the session cannot read.
+        """
+        errors, columns = _errors(self.name), {}
+        for name, make in self.columns.items():
+            with errors.at(f"columns.{name}"):
+                columns[name] = make()
+        errors.raise_any()
+        return {**self.options, "columns": columns}
+
+
+def _errors(file: str) -> ConfigErrors:
+    return ConfigErrors(file, partial(reworded, words=JOB_FILE))
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -133,14 +133,21 @@ def call_of(column: Column) -> Call | None:
     return vars(column).get(_CALL_ATTRIBUTE)
 
 
-def active_session() -> SparkSession:
-    """Return the active session, whose server decides which kinds of UDF exist; raises `ConfigError` without one."""
+def session_or_none() -> SparkSession | None:
+    """Return the active session; None where there is none yet."""
     try:
         return SparkSession.active()
     except PySparkRuntimeError:
-        raise ConfigError(
-            "There is no Spark session yet to use the UDF in.", "make one first: SparkSession.builder.getOrCreate()."
-        ) from None
+        return None
+
+
+def active_session() -> SparkSession:
+    """Return the active session, whose server decides which kinds of UDF exist; raises `ConfigError` without one."""
+    if (spark := session_or_none()) is not None:
+        return spark
+    raise ConfigError(
+        "There is no Spark session yet to use the UDF in.", "make one first: SparkSession.builder.getOrCreate()."
+    )
 
 
 def application_of(spark: SparkSession) -> tuple[str, str]:

@@ -30,7 +30,7 @@ from spark_llm.protocol.template import PromptBuilder
 from spark_llm.protocol.values import Row
 from spark_llm.udf.by_url import by_url
 from spark_llm.udf.columns import arrow_rows, pandas_rows
-from spark_llm.udf.lazy_udf import LazyUDF, active_session
+from spark_llm.udf.lazy_udf import LazyUDF, active_session, session_or_none
 from spark_llm.udf.plan import Results, answers
 from spark_llm.udf.returns import structured_output_of
 from spark_llm.udf.spark_types import prediction_shape, spark_type, struct_of, type_of
@@ -141,11 +141,11 @@ class ModelUDF(LazyUDF):
         prompt: PromptBuilder | None = None,
         ddl: str | None = None,
     ) -> None:
-        """Keep the task and resolve the endpoint, without a network or a session.
+        """Keep the task and resolve the endpoint, without the network.
 
-        A login that needs the network happens at first use, and so does parsing `ddl`, the answer type, which needs a
-        session. Raises `ConfigError` for what is no endpoint or no policy, for parameters that the route has no place
-        for, and for a token function that cannot be pickled.
+        A login that needs the network happens at first use. Spark parses `ddl`, the answer type: the active session
+        now, or the first one later. Raises `ConfigError` for what is no endpoint, no policy or no type, for parameters
+        that the route has no place for, and for a token function that cannot be pickled.
         """
         super().__init__(name)
         if not isinstance(policy, Policy):
@@ -165,6 +165,8 @@ class ModelUDF(LazyUDF):
         self._route: Route | None = None
         with contextlib.suppress(SignInDeferredError):
             self._route = self._resolve_route(allow_sign_in=False)
+        if ddl is not None and (spark := session_or_none()) is not None:
+            self._typed_task(spark)
 
     @property
     def task(self) -> str:
@@ -265,7 +267,7 @@ class ModelUDF(LazyUDF):
         """Show the UDF and its request spec, without secrets."""
         parts = [(self._typed or self._untyped).task, self.prompt, self._route or self.endpoint, self.policy]
         arguments = [repr(part) for part in parts if part is not None]
-        if self._typed is None:
+        if self._ddl is not None:
             arguments.insert(-2, f"{self._ddl_parameter}={self._ddl!r}")
         return f"{self.__name__}({', '.join(arguments)})"
 

@@ -219,6 +219,24 @@ def test_an_error_ends_with_1(
     assert " Hint: " in line
 
 
+@pytest.mark.spark
+@pytest.mark.usefixtures("spark")
+def test_columns_that_spark_cannot_read_are_reported_at_once(
+    endpoints: LocalEndpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each has a line with its place, also if the file was read before there was a session."""
+    of_the_endpoint = 'endpoint = "chat", input = "review"'
+    columns = (f'x = {{task = "chat", {of_the_endpoint}, returns = "nonsense"}}',
+               f'y = {{task = "extract", {of_the_endpoint}, fields = "a NOPE"}}')  # fmt: skip
+    code = main(["enrich", job(tmp_path, endpoints, *(f"columns.{column}" for column in columns))])
+    lines = capsys.readouterr().err.splitlines()
+
+    assert (1, 0) == (code, endpoints.stats.requests)
+    assert ["[columns.x]: returns='nonsense' is not valid DDL", "[columns.y]: fields='a NOPE' is not valid DDL"] == [
+        line.partition("job.toml ")[2].rpartition(" is not valid DDL")[0] + " is not valid DDL" for line in lines[-2:]
+    ]
+
+
 def test_errors_in_the_file_end_with_1(
     endpoints: LocalEndpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

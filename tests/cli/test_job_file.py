@@ -325,7 +325,8 @@ def test_an_endpoint_with_an_error_is_reported_once() -> None:
 
 def test_all_errors_are_reported_at_once() -> None:
     """Each error has a line, so a file is corrected in one go."""
-    message = refusal({"source": 5, "kye": "id", "columns": {"a": {"task": "sing"}, "b": {"task": "chat", "n": 0}}})
+    columns = {"a": {"task": "sing", "temprature": 0, "labels": ["x"]}, "b": {"task": "chat", "n": 0}}
+    message = refusal({"source": 5, "kye": "id", "columns": columns})
 
     assert [
         "source is not valid: expected `str`, got `int`.",
@@ -333,6 +334,8 @@ def test_all_errors_are_reported_at_once() -> None:
         "the key 'target' is missing.",
         "the key 'key' is missing.",
         "[columns.a]: unknown task 'sing'.",
+        "[columns.a]: unknown key 'temprature'.",
+        "[columns.a]: the key 'endpoint' is missing.",
         "[columns.b]: the key 'endpoint' is missing.",
     ] == [line.split(" Hint: ")[0].removeprefix("job.toml").removeprefix(":").strip() for line in message.splitlines()]
 

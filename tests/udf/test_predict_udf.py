@@ -91,7 +91,7 @@ def test_two_columns_without_names_are_refused(udf: ModelUDF) -> None:
 
 
 def test_it_prints_its_type_and_no_secret() -> None:
-    """DDL is shown as it was given, until a session has read it."""
+    """DDL is shown as it was given."""
     typed, untyped = (predict_udf(URL, returns=each, policy=Policy(batch_size=7)) for each in (DoubleType(), "DOUBLE"))
 
     assert "Nullable(shape=Scalar(kind='double'" in repr(typed)

@@ -20,6 +20,7 @@ from spark_llm.cli.local.java import ensure_java
 from spark_llm.enrich.spark_errors import error_text
 from spark_llm.errors import HINT, JobFailedError, SparkLLMError
 from spark_llm.text.excerpt import excerpt
+from spark_llm.udf.lazy_udf import session_or_none
 
 STARTING = "Starting Spark with Delta Lake; the first start downloads about 87 MB."
 _DELTA_PACKAGES = {  # the tested ones
@@ -84,7 +85,7 @@ def job_session(settings: Mapping[str, str]) -> Iterator[SparkSession]:
     Raises `SparkLLMError` where there is no Java, and `JobFailedError` where Spark does not start. An error of Spark's
     in the block becomes a `JobFailedError` of one line.
     """
-    active = SparkSession.getActiveSession()
+    active = session_or_none()
     extra = bare_settings(settings, pyspark.__version__) if active is None and is_bare(settings, os.environ) else {}
     if extra:
         ensure_java()

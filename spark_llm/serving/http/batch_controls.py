@@ -1,5 +1,6 @@
 """What the owner of the endpoints sets and sees of files and batches, from any thread."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 from spark_llm.serving.batches.worker import BatchWorker
@@ -7,15 +8,15 @@ from spark_llm.serving.http.batch_api import BatchApi
 from spark_llm.serving.scenario.batches import Batches
 
 
-class BatchControls:
+class BatchControls(ABC):
     """The part of `LocalEndpoints` that is about files and batches."""
 
     _batch_worker: BatchWorker
     _batch_api: BatchApi
 
+    @abstractmethod
     def _on_loop(self, action: Callable[[], None]) -> None:
         """Run `action` on the application's event loop, and wait for it."""
-        raise NotImplementedError
 
     @property
     def batches(self) -> Batches:

@@ -183,10 +183,11 @@ def test_an_endpoint_is_checked_with_the_fields(spark: SparkSession, endpoints: 
         ("a BINARY", "a is binary"),
     ],
 )
-def test_ddl_of_no_fields_is_refused_at_the_call(fields: str, why: str, spark: SparkSession) -> None:
-    """Before any request, with a hint."""
+@pytest.mark.usefixtures("spark")
+def test_ddl_of_no_fields_is_refused(fields: str, why: str) -> None:
+    """When the UDF is built, with a hint."""
     with pytest.raises(ConfigError, match=why) as refused:
-        mails(spark, MAIL).select(extract_udf("https://host/invocations", fields=fields)("mail"))
+        extract_udf("https://host/invocations", fields=fields)
 
     assert refused.value.hint.endswith(".")
 

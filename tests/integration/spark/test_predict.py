@@ -201,10 +201,9 @@ def test_a_wrong_column_raises_at_the_first_batch(
 
 
 def test_invalid_ddl_is_spark_s_own_error_with_a_hint(spark: SparkSession, served: ScoringServer) -> None:
-    """It is read when the UDF is called; names and types of a struct, and types alone, are both fine."""
+    """It is read when the UDF is built; names and types of a struct, and types alone, are both fine."""
     with pytest.raises(ConfigError, match=r"returns='DUBBLE' is not valid DDL: .*Hint: write a type, as in .DOUBLE."):
-        predict_udf(served.url, returns="DUBBLE")("id")
+        predict_udf(served.url, returns="DUBBLE")
     for returns, kind in (("a INT, b STRING", "struct<a:int,b:string>"), ("array<int>", "array<int>")):
         udf = predict_udf(served.url, returns=returns)
-        udf("id")
         assert kind == udf.returnType["prediction"].dataType.simpleString()

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from spark_llm import Endpoint, Policy, chat_udf, embed_udf
 from spark_llm.auth.databricks_runtime import TOKEN_PROPERTY, TaskToken
+from spark_llm.cli.local.spark import job_session
 from spark_llm.serving import LocalEndpoints
 from tests.conftest import ROOT, SessionKind
 from tests.integration.spark.asking import endpoint, run_alone
@@ -55,6 +57,18 @@ def test_reading_a_few_rows_ends_quietly(looks: Looks) -> None:
     assert 2 == looks.stdout.count("only showing top 3 rows"), looks.stderr
     assert "Traceback" not in looks.stderr
     assert "BrokenPipeError" not in looks.stderr
+
+
+def test_a_command_leaves_the_session_of_another_thread(spark: SparkSession) -> None:
+    """A session is active in the thread that made it alone; a command in another uses it too, and does not stop it."""
+
+    def count() -> int:
+        with job_session({}) as session:
+            return session.range(7).count()
+
+    with ThreadPoolExecutor() as other:
+        assert 7 == other.submit(count).result()
+    assert 3 == spark.range(3).count()
 
 
 def test_a_call_without_a_session_raises() -> None:

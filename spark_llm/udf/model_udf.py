@@ -143,9 +143,9 @@ class ModelUDF(LazyUDF):
     ) -> None:
         """Keep the task and resolve the endpoint, without the network.
 
-        A login that needs the network happens at first use. Spark parses `ddl`, the answer type: the active session
-        now, or the first one later. Raises `ConfigError` for what is no endpoint, no policy or no type, for parameters
-        that the route has no place for, and for a token function that cannot be pickled.
+        A login that needs the network happens at first use. So does parsing `ddl`, the answer type, by the session
+        that uses the UDF; an active session checks it now. Raises `ConfigError` for what is no endpoint, no policy or
+        no type, for parameters that the route has no place for, and for a token function that cannot be pickled.
         """
         super().__init__(name)
         if not isinstance(policy, Policy):
@@ -166,7 +166,7 @@ class ModelUDF(LazyUDF):
         with contextlib.suppress(SignInDeferredError):
             self._route = self._resolve_route(allow_sign_in=False)
         if ddl is not None and (spark := session_or_none()) is not None:
-            self._typed_task(spark)
+            self._with_ddl(ddl, spark)  # a check: the session that uses the UDF may read another type in it
 
     @property
     def task(self) -> str:

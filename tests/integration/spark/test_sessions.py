@@ -21,8 +21,9 @@ Looks = subprocess.CompletedProcess[str]
 
 MODULE_LEVEL = """
 import os, sys
-from spark_llm import Endpoint, chat_udf
+from spark_llm import ConfigError, Endpoint, chat_udf
 CHAT = chat_udf(Endpoint(os.environ["URL"], token=os.environ["TOKEN"]))  # no session yet, and no pyspark.sql in use
+WRONG = chat_udf("https://host/invocations", returns="nonsense")
 from pyspark.sql import SparkSession
 from tests.support.small_spark import SETTINGS
 builder = SparkSession.builder.config("spark.log.level", "OFF").config(map=SETTINGS)
@@ -32,6 +33,10 @@ print("ANSWER", spark.sql("SELECT 'early bird' AS p").select(CHAT("p").alias("r"
 rows = spark.range(2_000, numPartitions=1).selectExpr("concat('row ', id) AS p")
 for udf in (CHAT, CHAT.for_version("3.5.0")):  # Arrow, then pandas
     rows.select(udf("p").alias("r")).where("r.error IS NULL").select("r.text").show(3)
+try:
+    WRONG("p")
+except ConfigError as error:
+    print("REFUSED", error)
 spark.stop()
 """
 
@@ -49,6 +54,12 @@ def looks(spark: SparkSession, session_kind: SessionKind, tmp_path_factory: pyte
 def test_a_udf_may_be_older_than_its_session(looks: Looks) -> None:
     """A UDF built at module level, before any session exists, works in the later session."""
     assert "ANSWER early bird" in looks.stdout, looks.stderr
+
+
+@pytest.mark.on_connect
+def test_ddl_of_a_udf_without_a_session_is_read_at_the_call(looks: Looks) -> None:
+    """Only Spark can parse it."""
+    assert "REFUSED returns='nonsense' is not valid DDL: " in looks.stdout, looks.stderr
 
 
 @pytest.mark.on_connect

@@ -120,16 +120,14 @@ def test_an_unsupported_answer_type_raises(returns: Any, why: str) -> None:  # n
     assert refused.value.hint.endswith(".")
 
 
+@pytest.mark.usefixtures("spark")
 @pytest.mark.parametrize(
     "ddl", ["stars", "INT", "array<string>", "a BINARY", "a INT, a STRING", "a INT, A INT", "a INTERVAL DAY"]
 )
-def test_unsupported_ddl_raises_at_the_call(ddl: str, spark: SparkSession) -> None:
-    """Only Spark can parse DDL, so it raises in the call, before any job."""
-    review = chat_udf("https://host/invocations", returns=ddl)
+def test_unsupported_ddl_raises(ddl: str) -> None:
+    """When the UDF is built; only Spark can parse DDL, so without a session yet it raises in the call."""
     with pytest.raises(ConfigError, match=r" Hint: .+\."):
-        review("t")
-    with pytest.raises(ConfigError):
-        spark.udf.register("never", review)
+        chat_udf("https://host/invocations", returns=ddl)
 
 
 def test_two_answer_formats_raise() -> None:

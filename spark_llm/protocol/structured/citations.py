@@ -102,13 +102,17 @@ class Source:
         return Citation(value, replace_surrogates(self.text[slice(*place)]), *place, supported=True)
 
     def find(self, quote: str) -> tuple[int, int] | None:
-        """Return the first place of a quote: of its characters, else of what reads the same; None for a blank one."""
-        if not quote.strip():
+        """Return the first place of a quote: of its characters, else of what reads the same; None for a blank one.
+
+        Blanks around the quote do not count.
+        """
+        quote = quote.strip()
+        if not quote:
             return None
         start = self.text.find(quote)
         if start >= 0:
             return start, start + len(quote)
-        wanted = _folded(quote).strip()
+        wanted = _folded(quote)
         start = self._similar.find(wanted)
         return None if start < 0 else (self._place(start), self._place(start + len(wanted) - 1) + 1)
 

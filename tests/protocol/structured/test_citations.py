@@ -63,6 +63,12 @@ def test_the_first_place_counts_and_an_exact_one_before_a_similar_one() -> None:
     assert (4, 7) == Source("a\nb a b").find("a b")
 
 
+def test_blanks_around_a_quote_do_not_count() -> None:
+    """Not even where the text has the same ones, at a later place."""
+    assert (1, 2) == Source(" a\N{NO-BREAK SPACE}a").find("\N{NO-BREAK SPACE}a")
+    assert (3, 5) == Source("a  bb  a").find("  bb  ")
+
+
 def test_places_count_characters() -> None:
     """A character beyond the first plane counts as one, as in Spark's `substring`."""
     text = "\N{SLIGHTLY SMILING FACE} total: 4"
@@ -83,7 +89,8 @@ def test_the_words_of_a_part_are_found(pieces: list[tuple[str, str]], data: st.D
     assert place is not None
     start, stop = place
     found = text[start:stop]
-    assert start <= sum(len(gap + word) for gap, word in pieces[:first]) + len(some[0][0])
+    assert found == quote.strip() or start <= sum(len(gap + word) for gap, word in pieces[:first]) + len(some[0][0])
+    assert found == found.strip()
     assert plain(quote) == plain(found)
 
 

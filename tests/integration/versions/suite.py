@@ -34,7 +34,7 @@ class LeftOut:
 
 _NO_NULL_STRUCT = "a pandas UDF returns no null struct: every field of it is null"
 _NO_BYTES = "Spark itself fails to make a pandas string of bytes that are no UTF-8"
-_OPEN_SOCKETS = "ignore:unclosed <socket:ResourceWarning"  # PySpark 3.5 leaves its own to the garbage collector
+_OPEN_SOCKETS = "ignore:unclosed <socket:ResourceWarning"  # PySpark before 4.2 leaves its own to the garbage collector
 _NO_DELTA = "Delta Lake had no package for it yet"
 LEFT_OUT = (
     *(
@@ -119,7 +119,7 @@ def run_on(
             *(str(environment.python()), "-m", "pytest", *tests, "-m", marks, "-q", "-p", "no:cacheprovider"),
             *(f"--junitxml={report}", f"--basetemp={folder / 'tests'}", "-o", f"faulthandler_timeout={_SILENT_S}"),
             *(f"--deselect={FOLDER}/{each.test}" for each in left_out),
-            *(("-W", _OPEN_SOCKETS) if version_of(environment.spark) < (4, 0) else ()),
+            *(("-W", _OPEN_SOCKETS) if version_of(environment.spark) < (4, 2) else ()),
         ],
         env=environment.surroundings(folder, SPARK_LLM_TEST_SESSION=kind, **own),
         cwd=ROOT,

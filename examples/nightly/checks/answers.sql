@@ -7,5 +7,5 @@ WHERE
     coalesce(enriched.label.parsed, enriched.label.error.kind) IS NULL
     OR coalesce(enriched.summary.text, enriched.summary.error.kind) IS NULL
     OR coalesce(string(enriched.urgency.parsed), enriched.urgency.error.kind) IS NULL
-    OR coalesce(string(size(enriched.vector.embedding)), enriched.vector.error.kind) IS NULL
+    OR (enriched.vector.embedding IS NULL AND enriched.vector.error.kind IS NULL)
   )

@@ -29,13 +29,16 @@ class RequestQueue:
         request.doubt, request.has_bad_input = None, True
         self.push_retry(request, now)
 
-    def head(self, now: float) -> tuple[float, Request | None]:
+    def head(self, now: float, *, takes_new: bool = False) -> tuple[float, Request | None]:
         """Return the time and the request whose turn is next: a retry that is due, or a new one.
 
         As long as nothing was answered a new one waits for the retry: the endpoint, or the whole job, may be wrong.
+        Otherwise `takes_new` prefers the last new one, whose row is far from those that failed.
         """
         if self._retries:
             due, _, request = self._retries[0]
+            if takes_new and self.new and self.new[-1].negotiation.answered:
+                return now, self.new[-1]
             if due <= now and len(request.inputs) > 1 and self.new and self._takes_last(self.new[-1].negotiation):
                 return now, self.new[-1]
             if due <= now or not self.new or not self.new[0].negotiation.answered:

@@ -26,6 +26,7 @@ class Attempts:
     faults: int = 0
     rate_limited: int = 0
     rate_limited_since: float | None = None
+    fault_since: float | None = None  # when it failed first
 
 
 def next_delay(

@@ -5,6 +5,9 @@ with a bad input is halved until that input stands alone, and so is one with too
 long as nothing was ever answered one input is sent alone first, so that a request that is wrong as a whole shows
 itself. A refusal that may concern every row waits until there are enough witnesses (`flow.judge`).
 
+In an outage every second probe is a new row, the first one too. The rows that failed may fail by themselves, and their
+retries alone would never end it.
+
 It decides and never acts: `now` and `draw` are arguments, and the caller sends.
 """
 
@@ -50,6 +53,7 @@ class RequestScheduler:
         self._answered_at: float | None = None
         self._suspects: defaultdict[WireFormatNegotiation, Suspects] = defaultdict(Suspects)
         self._queue = RequestQueue(self._takes_last)
+        self._probed_new = False  # by the last probe of an outage
         self.judge = RefusalJudge(self._suspects, self._queue, renews=renews)
 
     def add(self, owner: object, inputs: list[Indexed], negotiation: WireFormatNegotiation) -> None:
@@ -69,13 +73,14 @@ class RequestScheduler:
             request.permit = self.controller.acquire(now, request.characters if self._counts_tokens else 0)
             request.negotiation.on_send(now)
             self._suspects[request.negotiation].on_send(request)
+            self._probed_new = self.controller.outage_since is not None and request.attempts.sent == 0
             request.attempts.sent += 1
             requests.append(request)
         return requests
 
     def sendable(self, now: float) -> tuple[Request | None, int]:
         """Return the next request, and how many could go now if the controller let them; at most 64 are counted."""
-        due, head = self._queue.head(now)
+        due, head = self._head(now)
         if head is None or due > now or self._waits_for_outcome(head):
             return None, 0
         count = self._queue.due_count(now, MAX_COUNTED)
@@ -84,7 +89,7 @@ class RequestScheduler:
 
     def next_due(self, now: float) -> float | None:
         """Return when `ready` can next return a request; None where only an outcome will help."""
-        due, head = self._queue.head(now)
+        due, head = self._head(now)
         if head is None:
             return None
         if self._waits_for_outcome(head):
@@ -167,9 +172,14 @@ class RequestScheduler:
         """Return how many requests are queued, in flight not counted."""
         return len(self._queue)
 
+    def _head(self, now: float) -> tuple[float, Request | None]:
+        """Return the time and the request whose turn is next."""
+        probes_new = self.controller.outage_since is not None and not self._probed_new
+        return self._queue.head(now, takes_new=probes_new)
+
     def _next(self, now: float) -> Request | None:
         """Remove and return the next request, if one may go now."""
-        due, request = self._queue.head(now)
+        due, request = self._head(now)
         if request is None or due > now:
             return None
         if self._waits_for_outcome(request):
@@ -268,7 +278,7 @@ class RequestScheduler:
 
     def _on_fault(self, request: Request, failure: Failure, now: float, draw: Callable[[], float]) -> Verdict | None:
         """End the task or the row, wait for a verdict or for the end of an outage, or retry."""
-        error = failure.error
+        error, is_its_own = failure.error, self._fails_by_itself(request, failure, now)
         if error.kind == "not_found" and (withdrawn := request.negotiation.withdraw(request.wire_format)):
             request.format_flags &= ~withdrawn
             self._queue.push_retry(request, now)
@@ -282,9 +292,21 @@ class RequestScheduler:
             if now - outage_at > self._policy.give_up_after_s:
                 message = f"gave up after an outage of {now - outage_at:.0f} s; last: {error.message}"
                 return Verdict(error._replace(message=message), stops_all=True)
-            self._queue.push_retry(request, now)  # when a probe may go: an outage spends no attempts
-            return None
+            if not is_its_own:
+                self._queue.push_retry(request, now)  # when a probe may go: an outage spends no attempts
+                return None
         return self._retry(request, failure, now, draw)
+
+    def _fails_by_itself(self, request: Request, failure: Failure, now: float) -> bool:
+        """Return whether a fault is the row's own also in an outage, and note when the row failed first.
+
+        The model answered it; or others were answered since it failed first, and no new row is left that could tell.
+        """
+        attempts = request.attempts
+        if attempts.fault_since is None:
+            attempts.fault_since = now
+        failed_among_others = self._answered_at is not None and attempts.fault_since < self._answered_at
+        return failure.served or (failed_among_others and not self._queue.new)
 
     def _retry(self, request: Request, failure: Failure, now: float, draw: Callable[[], float]) -> Verdict | None:
         """Retry as long as the row has attempts left, and the endpoint may be well."""

@@ -197,12 +197,16 @@ def failure_of(response: Response, document: object = None) -> Failure:
 
 
 def invalid_response_failure(
-    response: Response, reason: str, document: object = None, *, format_unsupported: bool = False
+    response: Response, reason: str, document: object = None, *, format_unsupported: bool = False, served: bool = False
 ) -> Failure:
-    """Return the failure of a 2xx without an answer: the reason, and the beginning of the body; its tokens count."""
+    """Return the failure of a 2xx without an answer: the reason, and the beginning of the body; its tokens count.
+
+    `served`: the model answered all the same, as it did where there are tokens to pay for.
+    """
     message = f"{reason}: {readable_excerpt(_text(response), secrets=response.secrets)}"
     error = RowError("invalid_response", response.status, message, retryable=True)
-    return Failure(error, usage=usage_of(document), format_unsupported=format_unsupported)
+    usage = usage_of(document)
+    return Failure(error, usage=usage, format_unsupported=format_unsupported, served=served or usage is not None)
 
 
 def _text(response: Response) -> str:

@@ -109,7 +109,8 @@ class Rerank(Task):
             expected = wanted if self._sends_top_n(wire_format) else len(sent)
             if len(places) < expected or max(places) >= len(sent):
                 message = f"{len(places)} results, up to index {max(places)}, for {len(sent)} documents"
-                return Failure(RowError("invalid_response", 200, message, retryable=True), usage=outcome.usage)
+                error = RowError("invalid_response", 200, message, retryable=True)
+                return Failure(error, usage=outcome.usage, served=True)
             scores = {sent[place]: score for place, score in places.items()}
         best = sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))[: self.top_n]
         result.text = None

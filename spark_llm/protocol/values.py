@@ -200,6 +200,7 @@ class Failure:
     final: bool = False  # permanent until a person acts: a stopped endpoint, an untrusted certificate
     never_sent: bool = False  # no request left: there was no token to send with it
     short: bool = False  # the provider has no room left at the tier: `throttled` too, and not since too much was sent
+    served: bool = False  # the model answered, and not what was asked for: no outage explains it
 
     @property
     def stops_all(self) -> bool:

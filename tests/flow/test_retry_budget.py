@@ -12,7 +12,7 @@ from spark_llm.flow.retry_budget import RetryBudget
 from spark_llm.flow.scheduler import RequestScheduler
 from spark_llm.policy import Policy
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.values import Failure, Outcome, RowError
+from spark_llm.protocol.values import Failure, Outcome, RowError, Usage
 from tests.support.play import (
     BAD_INPUT,
     BROKEN,
@@ -28,6 +28,7 @@ from tests.support.play import (
     texts,
 )
 
+SEEDS = st.integers(0, 2**32)
 DICE = st.floats(0.0, 1.0, exclude_max=True)
 UNAVAILABLE = Failure(RowError("unavailable", 500, "internal error", retryable=True))
 UNREACHABLE: list[Kind] = ["connection", "timeout", "unavailable"]
@@ -205,6 +206,60 @@ def test_a_broken_row_is_not_an_outage() -> None:
 
     assert [50] == list(play.errors)
     assert 4 == play.results[50].attempts
+
+
+@pytest.mark.waits
+@pytest.mark.parametrize("behind", [2, 30], ids=["near the end", "with many rows behind them"])
+@settings(max_examples=settings().max_examples // 3)
+@given(bad=st.integers(1, 60), window=st.sampled_from([4, 8, 64, 512]), seed=SEEDS)
+def test_broken_rows_side_by_side_are_not_an_outage(behind: int, bad: int, window: int, seed: int) -> None:
+    """A sorted table has its broken rows together: each spends its own attempts, and all others are answered soon."""
+    broken = set(range(30, 30 + bad))
+
+    def endpoint(request: Request, now: float, dice: random.Random) -> Outcome:
+        return UNAVAILABLE if request.inputs[0][0] in broken else Server()(request, now, dice)
+
+    policy = Policy(max_in_flight=window, max_tries=3)
+    play = Play(texts(30 + bad + behind * bad), endpoint, policy, CHAT, seed=seed, latency_s=(0.05, 0.2))
+
+    assert broken == play.errors.keys()
+    assert not any("gave up" in error.message for error in play.errors.values())
+    assert all(play.results[row].attempts >= 3 for row in broken)
+    assert play.now < 60 + 10 * bad
+
+
+@pytest.mark.parametrize("first", [20, 290])
+@given(bad=st.integers(1, 10), window=st.sampled_from([1, 8, 64]), seed=SEEDS)
+def test_rows_that_are_billed_without_an_answer_spend_their_attempts(
+    first: int, bad: int, window: int, seed: int
+) -> None:
+    """The model ran, so it is no outage that ends: also where they are the last rows, none is sent for ever."""
+    broken = set(range(first, first + bad))
+    empty = Failure(RowError("invalid_response", 200, "no text", retryable=True), usage=Usage(9, 1, 10), served=True)
+
+    def endpoint(request: Request, now: float, dice: random.Random) -> Outcome:
+        return empty if request.inputs[0][0] in broken else Server()(request, now, dice)
+
+    play = Play(texts(300), endpoint, Policy(max_in_flight=window, max_tries=4), CHAT, seed=seed, latency_s=(0.1, 0.1))
+
+    assert broken == play.errors.keys()
+    assert {4} == {play.results[row].attempts for row in broken}
+    assert 4 * bad == sum(sent.outcome is empty for sent in play.sent)
+
+
+def test_a_model_that_answers_nothing_any_more_stops_the_task() -> None:
+    """Each such request is billed: the task ends after `give_up_after_s`, for a probe every few seconds until then."""
+    empty = Failure(RowError("invalid_response", 200, "no text", retryable=True), usage=Usage(9, 1, 10), served=True)
+
+    def endpoint(request: Request, now: float, dice: random.Random) -> Outcome:
+        return empty if now > 10.0 else Server()(request, now, dice)
+
+    play = Play(texts(5_000), endpoint, Policy(max_in_flight=64, give_up_after_s=60.0), CHAT)
+
+    assert play.stopped is not None
+    assert "gave up after an outage of" in play.stopped.message
+    assert 70.0 <= play.now <= 85.0
+    assert sum(sent.outcome is empty for sent in play.sent) < 64 + 8 + 60
 
 
 def test_a_refused_input_shows_that_the_endpoint_is_there() -> None:

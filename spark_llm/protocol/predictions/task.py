@@ -86,7 +86,7 @@ class Predict(Task):
             return found
         rows = _rows(found, count)
         if len(rows) != count:
-            return invalid_response_failure(response, f"{len(rows)} predictions for {count} rows")
+            return invalid_response_failure(response, f"{len(rows)} predictions for {count} rows", served=True)
         predictions = read_predictions(self.returns, rows)
         if count == 1 and type(predictions[0]) is Misfit:
             alone = read_predictions(self.returns, [found])  # its lists may be values, and not columns

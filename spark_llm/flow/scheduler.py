@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.controller import Controller
+from spark_llm.flow.faults import is_of_row, is_own_mistake, never_worked
 from spark_llm.flow.judge import RefusalJudge, Verdict, row_error_of, task_error_of
 from spark_llm.flow.limiter import Permit
 from spark_llm.flow.negotiation import Doubt, NextStep, WireFormatNegotiation, witness_keys
@@ -29,7 +30,6 @@ from spark_llm.protocol.values import Answer, Failure, RowError
 
 WhyUnsendable = Callable[[Request], RowError | None]  # the error of a request that is not sent, or None
 MAX_COUNTED = 64  # requests that wait to be sent
-_NEVER_REACHED = ("connection", "timeout", "unavailable")
 
 
 class RequestScheduler:
@@ -138,7 +138,7 @@ class RequestScheduler:
             return self._on_rate_limited(request, failure, now, draw)
         if failure.about_input or failure.format_unsupported or (failure.stops_all and not failure.stops_at_once):
             self.controller.on_answer(_permit(request), now)  # it is well, and had time to read what it refused
-        elif failure.is_unsendable or _is_own_mistake(failure.error):
+        elif failure.is_unsendable or is_own_mistake(failure.error):
             self.controller.on_inconclusive(_permit(request))
         else:
             self.controller.on_fault(_permit(request), now, draw())
@@ -278,7 +278,8 @@ class RequestScheduler:
 
     def _on_fault(self, request: Request, failure: Failure, now: float, draw: Callable[[], float]) -> Verdict | None:
         """End the task or the row, wait for a verdict or for the end of an outage, or retry."""
-        error, is_its_own = failure.error, self._fails_by_itself(request, failure, now)
+        error = failure.error
+        request.attempts.fault_since = now if (since := request.attempts.fault_since) is None else since
         if error.kind == "not_found" and (withdrawn := request.negotiation.withdraw(request.wire_format)):
             request.format_flags &= ~withdrawn
             self._queue.push_retry(request, now)
@@ -292,28 +293,17 @@ class RequestScheduler:
             if now - outage_at > self._policy.give_up_after_s:
                 message = f"gave up after an outage of {now - outage_at:.0f} s; last: {error.message}"
                 return Verdict(error._replace(message=message), stops_all=True)
-            if not is_its_own:
+            if not is_of_row(failure, request.attempts, self._answered_at, any_new=bool(self._queue.new)):
                 self._queue.push_retry(request, now)  # when a probe may go: an outage spends no attempts
                 return None
         return self._retry(request, failure, now, draw)
-
-    def _fails_by_itself(self, request: Request, failure: Failure, now: float) -> bool:
-        """Return whether a fault is the row's own also in an outage, and note when the row failed first.
-
-        The model answered it; or others were answered since it failed first, and no new row is left that could tell.
-        """
-        attempts = request.attempts
-        if attempts.fault_since is None:
-            attempts.fault_since = now
-        failed_among_others = self._answered_at is not None and attempts.fault_since < self._answered_at
-        return failure.served or (failed_among_others and not self._queue.new)
 
     def _retry(self, request: Request, failure: Failure, now: float, draw: Callable[[], float]) -> Verdict | None:
         """Retry as long as the row has attempts left, and the endpoint may be well."""
         delay = next_delay(failure, request.attempts, self._policy, now, draw())
         row_error = delay if isinstance(delay, RowError) else None
         suspects = self._suspects[request.negotiation]
-        may_be_dead = self._may_be_dead(request.negotiation, failure.error)
+        may_be_dead = never_worked(failure.error, self._answered_at, answered=request.negotiation.answered)
         if may_be_dead and (row_error is not None or suspects.waiting):
             inputs = suspects.distinct_inputs(request)
             verdict = self.judge.suspect(request, row_error or failure.error, row_error, now)
@@ -322,18 +312,6 @@ class RequestScheduler:
             return Verdict(delay, stops_all=False)
         self._queue.push_retry(request, now + delay)
         return None
-
-    def _may_be_dead(self, negotiation: WireFormatNegotiation, error: RowError) -> bool:
-        """Return whether a fault may mean that the endpoint never worked, or serves no model."""
-        never_worked = (error.kind in _NEVER_REACHED and self._answered_at is None) or (
-            error.kind == "invalid_response" and not negotiation.answered
-        )
-        return never_worked and not _is_own_mistake(error)
-
-
-def _is_own_mistake(error: RowError) -> bool:
-    """Return whether spark_llm failed, and not the endpoint: no response came that could be judged."""
-    return error.kind == "invalid_response" and error.status is None and not error.retryable
 
 
 def _permit(request: Request) -> Permit:

@@ -259,7 +259,9 @@ def test_a_model_that_answers_nothing_any_more_stops_the_task() -> None:
     assert play.stopped is not None
     assert "gave up after an outage of" in play.stopped.message
     assert 70.0 <= play.now <= 85.0
-    assert sum(sent.outcome is empty for sent in play.sent) < 64 + 8 + 60
+    assert (
+        sum(sent.outcome is empty for sent in play.sent) <= 150
+    )  # as with any other fault: those in flight, and probes
 
 
 def test_a_refused_input_shows_that_the_endpoint_is_there() -> None:

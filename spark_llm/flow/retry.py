@@ -1,4 +1,4 @@
-"""Whether a failed attempt is followed by another, and after which delay.
+"""What a fault is of, and whether a failed attempt is followed by another, and after which delay.
 
 There are two budgets. A rate limit (429, 503) spends time: a row may meet it for `give_up_after_s`. A fault spends one
 of `max_tries` attempts. Delays double with full jitter (Brooker, "Exponential backoff and jitter", AWS, 2015), so that
@@ -16,6 +16,7 @@ FIRST_RATE_LIMITED_DELAY_S = 0.25
 FIRST_FAULT_DELAY_S = 0.5
 MAX_DELAY_S = 30.0
 FAILURE_ROWS = 1_000  # over which a failure rate is taken
+_NEVER_REACHED = ("connection", "timeout", "unavailable")
 
 
 @dataclass(slots=True)
@@ -63,6 +64,31 @@ def next_delay(
 def _backoff(first_s: float, failures: int) -> float:
     """Return the longest delay after so many failures: twice as long each time, up to `MAX_DELAY_S`."""
     return min(MAX_DELAY_S, first_s * 2.0 ** min(failures - 1, 30))
+
+
+def is_of_row(failure: Failure, attempts: Attempts, answered_at: float | None, *, any_new: bool) -> bool:
+    """Return whether a fault in an outage is of its row alone, which then spends an attempt.
+
+    The model answered it; or others were answered after the row had failed first, and no new row is left that could
+    tell.
+    """
+    since = attempts.fault_since
+    failed_among_others = answered_at is not None and since is not None and since < answered_at
+    return failure.served or (failed_among_others and not any_new)
+
+
+def never_worked(error: RowError, answered_at: float | None, *, answered: bool) -> bool:
+    """Return whether a fault may mean that the endpoint never worked, or serves no model.
+
+    `answered_at` is the time of the last answer of any task, and `answered` is whether this task had one.
+    """
+    is_unreached = error.kind in _NEVER_REACHED and answered_at is None
+    return (is_unreached or (error.kind == "invalid_response" and not answered)) and not is_own_mistake(error)
+
+
+def is_own_mistake(error: RowError) -> bool:
+    """Return whether spark_llm failed, and not the endpoint: no response came that could be judged."""
+    return error.kind == "invalid_response" and error.status is None and not error.retryable
 
 
 class FailureRate:

@@ -17,13 +17,12 @@ from collections.abc import Callable
 
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.controller import Controller
-from spark_llm.flow.faults import is_of_row, is_own_mistake, never_worked
 from spark_llm.flow.judge import RefusalJudge, Verdict, row_error_of, task_error_of
 from spark_llm.flow.limiter import Permit
 from spark_llm.flow.negotiation import Doubt, NextStep, WireFormatNegotiation, witness_keys
 from spark_llm.flow.request import Request
 from spark_llm.flow.request_queue import RequestQueue
-from spark_llm.flow.retry import next_delay
+from spark_llm.flow.retry import is_of_row, is_own_mistake, never_worked, next_delay
 from spark_llm.flow.suspects import Suspects
 from spark_llm.policy import Policy
 from spark_llm.protocol.values import Answer, Failure, RowError

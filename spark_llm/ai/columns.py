@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType
@@ -64,7 +65,13 @@ def text_column(name: str, text: object) -> Column:
 def text_column_of(df: DataFrame, name: str, text: object) -> Column:
     """Return a column of a DataFrame, given as one or by its name; raises `ConfigError` unless it has strings."""
     column = text_column(name, text)
-    kind = df.select(column.alias(name)).schema[name].dataType
+    try:
+        kind = df.select(column.alias(name)).schema[name].dataType
+    except AnalysisException:
+        given = text if isinstance(text, str) else column
+        raise ConfigError(
+            f"{name}={given!r} is not a column of these rows.", f"their columns are {', '.join(df.columns)}."
+        ) from None
     if not isinstance(kind, StringType):
         raise ConfigError(f"{name} is of the type {kind.simpleString()}.", 'cast it: F.col("id").cast("string").')
     return column

@@ -23,7 +23,7 @@ from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.errors import ConfigError
 from spark_llm.udf.by_task import model_udf
 from spark_llm.udf.factories import chat_udf
-from spark_llm.udf.lazy_udf import is_at_least
+from spark_llm.udf.lazy_udf import check_session, is_at_least
 from spark_llm.udf.model_udf import ModelUDF
 from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.parameter import Parameter
@@ -88,6 +88,7 @@ def register(
     Raises:
         ConfigError: There is no model, a UDF has another task, or an endpoint is invalid.
     """
+    check_session(spark)
     models = {"chat": chat, "complete": complete, "embed": embed, "predict": predict, "rerank": rerank}
     udfs = {task: model_udf(task, model) for task, model in models.items() if model is not None}
     if not udfs:
@@ -138,6 +139,7 @@ def register_ai_functions(
     Raises:
         ConfigError: A model has another task or instructions of its own, or an endpoint is invalid.
     """
+    check_session(spark)
     _check_prefix(prefix)
     functions = list[SQLFunction]()
     if chat is not None:

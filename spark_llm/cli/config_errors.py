@@ -92,6 +92,8 @@ class ConfigErrors:
     def build(self, place: str, value: object, make: Callable[..., Settings]) -> Settings | None:
         """Return `make(**value)`; None where that is an error. The keys of the table are the parameters of `make`."""
         entries = self.entries(place, value, dict.fromkeys(signature(make).parameters, Any))
+        if not entries and value != {}:
+            return None  # all of them are errors, and that it is empty would be one more
         with self.at(place):
             return make(**entries)
         return None

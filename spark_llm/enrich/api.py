@@ -16,7 +16,7 @@ from spark_llm.enrich.plan import check_names, plan_run
 from spark_llm.enrich.report import EnrichReport
 from spark_llm.enrich.run_log import RunLog
 from spark_llm.enrich.runner import Job, run_id
-from spark_llm.enrich.source import Source, input_types
+from spark_llm.enrich.source import Source, input_types, stream_writer
 from spark_llm.enrich.table import Table
 from spark_llm.errors import HINT, ConfigError, JobFailedError
 from spark_llm.metering import prices as price_list
@@ -24,7 +24,7 @@ from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import Limits
 from spark_llm.protocol.batches.urls import batch_urls
 from spark_llm.protocol.identifiers import check_format, check_new_column, parse_column_name, parse_table_name
-from spark_llm.udf.lazy_udf import Call, call_of
+from spark_llm.udf.lazy_udf import Call, call_of, check_session
 from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.flags import check_flag
 
@@ -108,6 +108,7 @@ def enrich_table(
         ConfigError: The tables, the key and the columns do not fit together. Nothing was asked.
         JobFailedError: Answers could not be merged, or another run has taken over. They are kept for the next run.
     """
+    check_session(spark)
     job = job_of(
         spark,
         target,
@@ -196,6 +197,7 @@ def enrich_stream(  # noqa: PLR0917 -- each of them is needed
     Raises:
         ConfigError: The arguments do not fit together.
     """
+    check_session(spark)
     job = job_of(
         spark,
         target,
@@ -224,7 +226,7 @@ def enrich_stream(  # noqa: PLR0917 -- each of them is needed
     same = same_of(spark)
     types = input_types(rows, job.calls, same)
     plan_run(rows.schema, None, target, job.key, job.calls, types, same)  # raises for what the stream lacks
-    writer = rows.writeStream.option("checkpointLocation", checkpoint).trigger(**trigger)
+    writer = stream_writer(rows, checkpoint, trigger)
     query: StreamingQuery = writer.foreachBatch(_MicroBatch(job, log)).start()
     return query
 

@@ -1,11 +1,13 @@
-"""The source of a run: a DataFrame, or a table that is read anew when its rows are needed."""
+"""The source of a run: a DataFrame, or a table that is read anew when its rows are needed; or that of a stream."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from spark_llm.enrich.plan import InputTypes
 from spark_llm.enrich.spark_errors import error_text
@@ -60,3 +62,13 @@ def input_types(source: DataFrame, calls: Mapping[str, Call], same: CaseFold) ->
                 f"the source has {column_list(source.columns)}.",
             ) from error
     return types
+
+
+def stream_writer(rows: DataFrame, checkpoint: str, trigger: Mapping[str, Any]) -> DataStreamWriter:
+    """Return the writer of a stream; raises `ConfigError` for a trigger that Spark does not have."""
+    try:
+        return rows.writeStream.option("checkpointLocation", checkpoint).trigger(**trigger)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"trigger={trigger!r} is not one of Spark's: {error}.", 'write it as in {"processingTime": "1 minute"}.'
+        ) from None

@@ -10,6 +10,7 @@ from spark_llm.readiness.checks import run_driver_checks
 from spark_llm.readiness.executor import run_executor_checks
 from spark_llm.readiness.report import Report
 from spark_llm.readiness.target import TIMEOUT_S, Target, candidate_tasks, printable_name
+from spark_llm.udf.lazy_udf import check_session
 from spark_llm.udf.model_udf import PROVIDERS, ModelUDF, check_picklable
 from spark_llm.validation.arguments import checks_arguments
 from spark_llm.validation.flags import check_flag
@@ -56,11 +57,8 @@ def preflight(
             f"An object of type {type(endpoint).__name__} is not an endpoint.",
             "pass an endpoint's name, a URL, an Endpoint or a UDF.",
         )
-    if spark is not None and not hasattr(spark, "range"):
-        raise ConfigError(
-            f"An object of type {type(spark).__name__} is not a Spark session.", "pass the session, or leave it out."
-        )
     if spark is not None:
+        check_session(spark, "pass the session, or leave it out.")
         check_picklable(place)
     hint = f"leave it out for {TIMEOUT_S:g} seconds."
     check_number("timeout_s", timeout_s, 0.0, TIMEOUT_S, exclusive_minimum=True, unit="seconds", hint=hint)

@@ -150,6 +150,12 @@ def active_session() -> SparkSession:
     )
 
 
+def check_session(spark: object, hint: str = "pass the session as the first argument.") -> None:
+    """Raise `ConfigError` for an object that is no Spark session."""
+    if not hasattr(spark, "range"):
+        raise ConfigError(f"An object of type {type(spark).__name__} is not a Spark session.", hint)
+
+
 def application_of(spark: SparkSession) -> tuple[str, str]:
     """Return the ID and the name of the session's Spark application; empty where the server does not tell them."""
     with contextlib.suppress(PySparkException):

@@ -261,6 +261,11 @@ class ModelUDF(LazyUDF):
                 f"{self.__name__} was called on {'both one column and columns by name' if columns else 'no column'}.",
                 self._how_to_call,
             )
+        if not isinstance(column, (Column, str)):
+            raise ConfigError(
+                f"{self.__name__} was called on {column!r}, which is not a column.",
+                "pass a column or its name; write a value as F.lit(value).",
+            )
         return column
 
     def __repr__(self) -> str:

@@ -313,6 +313,15 @@ def test_a_name_like_that_of_an_endpoint_of_the_file_is_suggested(name: str, mon
     assert "did you mean" not in refusal({**JOB, "columns": {"a": {**COLUMN, "endpoint": "llam", "n": 0}}})
 
 
+def test_a_table_of_wrong_keys_is_one_error() -> None:
+    """It is not empty besides."""
+    message = refusal({**JOB, "budget": {"dollars": 5}})
+
+    assert "[budget]: unknown key 'dollars'" in message
+    assert "no limit" not in message
+    assert "Budget() has no limit" in refusal({**JOB, "budget": {}})
+
+
 def test_an_endpoint_with_an_error_is_reported_once() -> None:
     """A column that names it is no second error, and its own errors are reported as well."""
     message = refusal({**JOB, "endpoints": {"llama": {}}, "columns": {"a": COLUMN, "b": {**COLUMN, "n": 0}}})

@@ -18,5 +18,6 @@ def test_a_text_is_returned_unchanged(text: str) -> None:
 @pytest.mark.parametrize("value", ["", " ", "\n", None, 7, b"a", ["a"]])
 def test_blank_texts_and_other_values_are_refused(value: object) -> None:
     """Blank instructions are a mistake, found when the UDF is built."""
-    with pytest.raises(ConfigError, match=r"(?s)system=.* is not a text\. Hint: .+\."):
+    what = "blank" if isinstance(value, str) else "not a text"
+    with pytest.raises(ConfigError, match=rf"(?s)system=.* is {what}\. Hint: .+\."):
         check_text("system", value)

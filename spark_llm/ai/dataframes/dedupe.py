@@ -54,7 +54,7 @@ def dedupe(df: DataFrame, content: Text, embed: Model, threshold: float) -> Data
     Raises:
         ConfigError: An argument is invalid, or a column has a name that the result adds.
     """
-    check_number("threshold", threshold, 0, 1, exclusive_minimum=True)
+    check_number("threshold", threshold, 0, 1, exclusive_minimum=True, hint="set it within that range, as in 0.95.")
     column, udf = text_column_of(df, "content", content), model_udf("embed", embed)
     check_added_names("rows have", df.schema, _GROUP, _USAGE, _ERROR)
     numbers = part_numbers(df.sparkSession, 2 * default_parallelism(df.sparkSession) - 1)

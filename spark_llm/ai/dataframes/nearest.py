@@ -64,7 +64,7 @@ def nearest(
     for side, given in (("queries", queries), ("corpus", corpus)):
         if not isinstance(given, DataFrame):
             raise ConfigError(f"{side}={given!r} is not a DataFrame.", "pass one; of a table it is spark.table(name).")
-    check_whole("k", k, 1, MAX_K)
+    check_whole("k", k, 1, MAX_K, hint="set k within that range.")
     count = check_whole("parts", default_parallelism(queries.sparkSession) if parts is None else parts, 1, _MAX_PARTS)
     for name, frame, vector in (("query", queries, query_vector), ("corpus", corpus, corpus_vector)):
         _check_vector(f"{name}_vector", frame.schema, vector)

@@ -152,7 +152,10 @@ def _near_pairs(sides: Mapping[str, DataFrame], sentence: _Sentence, embed: Mode
     query = StructType([*(StructField(side, types[side]) for side in sides), StructField("error", schemas.ERROR)])
     item = StructType([StructField("right", types["right"])])
     embedded = {
-        side: frame.select(side, "text", embed("text").alias("vector")).select(
+        # Equal texts come into one task, which sends each of them once.
+        side: frame.repartition(count, "text")
+        .select(side, "text", embed("text").alias("vector"))
+        .select(
             side, "text", F.col("vector")["embedding"].alias("vector"), vector_error(F.col("vector")).alias("error")
         )
         for side, frame in rows.items()

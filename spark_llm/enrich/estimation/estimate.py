@@ -40,6 +40,7 @@ from spark_llm.metering.prices import Price, Prices
 from spark_llm.metering.tally import TOKENS, Tally
 from spark_llm.protocol.identifiers import named, quoted, struct
 from spark_llm.protocol.media import IMAGE_TOKENS
+from spark_llm.udf.lazy_udf import check_session
 from spark_llm.usage.answers import AnswerColumn
 from spark_llm.usage.counts import tally_aggregates, tally_of
 from spark_llm.validation.arguments import checks_arguments
@@ -86,6 +87,7 @@ def estimate(
     Raises:
         ConfigError: The tables, the key and the columns do not fit together.
     """
+    check_session(spark)
     check_whole("sample_rows", sample_rows, 1, hint="leave it out for 1000.")
     job = job_of(
         spark, target, key, columns, Limits(), prices, retry_errors=retry_errors, progress=False, on_missing=on_missing

@@ -107,8 +107,18 @@ def test_without_vectors_there_are_no_groups(texts: list[Any], spark: SparkSessi
 @pytest.mark.parametrize("threshold", [0, 1.01, -0.5, float("nan"), "0.9", None])
 def test_a_threshold_is_a_cosine(threshold: Any, spark: SparkSession, models: LocalEndpoints) -> None:  # noqa: ANN401 -- the point
     """Above 0, up to 1."""
-    with pytest.raises(ConfigError, match=r"threshold=.* is not a number above 0, up to 1\. Hint"):
+    with pytest.raises(
+        ConfigError, match=r"threshold=.* is not a number above 0, up to 1\. Hint: set it within that range, as in"
+    ):
         dedupe(rows(spark, TEXTS), "text", endpoint(models, "embed"), threshold)
+
+
+def test_a_column_that_is_missing_is_named(spark: SparkSession, models: LocalEndpoints) -> None:
+    """The hint has the columns that there are."""
+    with pytest.raises(
+        ConfigError, match=r"content='tekst' is not a column of these rows\. Hint: their columns are .*text"
+    ):
+        dedupe(rows(spark, TEXTS), "tekst", endpoint(models, "embed"), 0.9)
 
 
 def test_a_column_that_the_result_adds_is_refused(spark: SparkSession, models: LocalEndpoints) -> None:

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from spark_llm import ConfigError, InputTypeError, Policy, chat_udf
-from spark_llm.enrich.api import enrich_table
+from spark_llm.enrich.api import enrich_stream, enrich_table
 from spark_llm.enrich.table import Table
 from spark_llm.functions import ai_gen
 from spark_llm.metering.budget import Budget
@@ -101,6 +101,17 @@ def wrong_targets(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory)
     yield {**places, "folder": str(folder)}
     spark.sql("DROP VIEW a_view")
     spark.sql("DROP TABLE a_parquet")
+
+
+def test_a_trigger_that_spark_lacks_is_an_error(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Callable[[str], str], tmp_path: Path
+) -> None:
+    """It ends in a next step; no stream was started."""
+    stream = spark.readStream.format("rate").load().select(F.col("value").alias("id"), F.lit("a").alias("text"))
+    ask = {"a": chat(endpoints)("text")}
+    for trigger in ({"foo": 1}, {"processingTime": 7}, {}):
+        with pytest.raises(ConfigError, match=r"^trigger=.* is not one of Spark's: .* Hint: write it as in "):
+            enrich_stream(spark, stream, place("target"), "id", ask, str(tmp_path / "checkpoint"), trigger=trigger)
 
 
 @pytest.mark.one_kind

@@ -94,6 +94,13 @@ def test_pairs_that_meet_the_condition_are_returned(
     assert ("Dune 1", 60) in {(row["left"]["title"], row["right"]["age"]) for row in kept} or near == 2
 
 
+def test_equal_texts_are_embedded_once(spark: SparkSession, models: LocalEndpoints) -> None:
+    """However the rows of either side are partitioned."""
+    join(books(spark, BOOKS * 6).repartition(5), people(spark, PEOPLE * 6).repartition(5), models, near=1)
+
+    assert 3 + 4 == models.stats.endpoints["embed"].rows_answered
+
+
 def test_only_matches_are_kept_and_nothing_is_asked_again(spark: SparkSession, models: LocalEndpoints) -> None:
     """The filter on the answer sends no request; equal titles share theirs."""
     left = books(spark, [*BOOKS, (6, "Emma 2")])

@@ -83,6 +83,18 @@ def test_a_struct_is_a_dict_of_python_values() -> None:
         assert repr(rows) == repr(read(batch, parameters=(Parameter("content", "content"),)))
 
 
+def test_what_python_lacks_fails_no_batch() -> None:
+    """A day after 9999 in a struct is its text in its own zone; broken text in a map of labels is mended."""
+    at = pa.array([253_402_329_599 * 10**6], pa.int64()).view(pa.timestamp("us", "America/Los_Angeles"))
+    labels = pa.array([[(b"\xff", None)]], pa.map_(pa.binary(), pa.binary())).view(pa.map_(pa.string(), pa.string()))
+    parameters = (Parameter("content", "content"), Parameter("labels", "labels"))
+    batch = (pa.StructArray.from_arrays([at], names=["at"]), labels)
+
+    assert [({"at": "9999-12-31T23:59:59-08:00"}, [("\N{REPLACEMENT CHARACTER}", None)])] == read(
+        batch, parameters=parameters
+    )
+
+
 @pytest.mark.parametrize("as_batch", [arrow, pandas])
 def test_a_batch_is_read_in_slices(as_batch: Any) -> None:  # noqa: ANN401 -- a function
     """The slices have all rows, in order."""

@@ -127,6 +127,18 @@ def test_broken_text_is_mended() -> None:
     assert [["caf\N{REPLACEMENT CHARACTER}", 1], ["tea", 2]] == read(frame(x=text, y=pa.array([1, 2])))
 
 
+def test_a_day_that_python_lacks_is_written_as_its_text() -> None:
+    """The last second of 9999 in America, beside a day of today and broken text in a map."""
+    times = pa.array([253_402_329_599 * 10**6, 0], pa.int64()).view(pa.timestamp("us", "America/Los_Angeles"))
+    days = pa.array([2_932_897, 0], pa.int32()).view(pa.date32())
+    maps = pa.array([[(b"k", b"\xff")], []], pa.map_(pa.binary(), pa.binary())).view(pa.map_(pa.string(), pa.string()))
+    broken = {"k": "\N{REPLACEMENT CHARACTER}"}
+
+    assert [["+10000-01-01T07:59:59Z", "+10000-01-01", broken], ["1970-01-01T00:00:00Z", "1970-01-01", {}]] == read(
+        frame(at=times, day=days, map=maps)
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [

@@ -21,6 +21,7 @@ class NotJSONError(ValueError):
 
 
 FloatHook = Callable[[str], Any]  # makes a number of the text of one that has a point or an exponent
+WrittenNumber = msgspec.Raw
 
 
 def read_json(body: bytes, float_hook: FloatHook | None = None) -> Any:  # noqa: ANN401 -- a JSON document has any type
@@ -40,6 +41,11 @@ def read_json(body: bytes, float_hook: FloatHook | None = None) -> Any:  # noqa:
         return replace_surrogates(document) if _ESCAPED_SURROGATE.search(text) else document
     except (ValueError, RecursionError) as error:
         raise NotJSONError(str(error)) from None
+
+
+def number_as_written(text: str) -> WrittenNumber:
+    """Return a number that is written back with the same digits: a `FloatHook`."""
+    return WrittenNumber(text.encode())
 
 
 @lru_cache(maxsize=8)

@@ -82,7 +82,7 @@ def replace_surrogates(value: Any) -> Any:  # noqa: ANN401 -- a JSON document ha
     """Replace lone surrogates in a document: JSON escapes and headers may hold them, and UTF-8 cannot."""
     if isinstance(value, str):
         return value.translate(_SURROGATES)
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [replace_surrogates(part) for part in value]
     if isinstance(value, dict):
         return {replace_surrogates(key): replace_surrogates(part) for key, part in value.items()}

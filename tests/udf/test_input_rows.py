@@ -222,6 +222,53 @@ def test_pandas_times_inside_arrays_structs_and_maps_are_of_the_sessions_zone() 
     )
 
 
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_pandas_arrays_of_times_are_times(unit: str) -> None:
+    """Of any unit: numpy's own list of them has numbers, or times without a zone."""
+    times = np.array(["2024-07-01T12:00:00", "NaT"], dtype=f"datetime64[{unit}]")
+
+    assert [[[{"k": ["2024-07-01T16:00:00Z", None]}]], None] == read_pandas(
+        pd.Series([[{"k": times}], None], dtype=object), zone="America/New_York"
+    )
+
+
+def test_pandas_times_at_the_end_of_a_range_are_exact() -> None:
+    """The last of nanoseconds, of which UTC has none, and the last of Python's years, after which there is a text."""
+    column = pd.Series([pd.Timestamp.max, pd.NaT])
+    cells = pd.Series([[pd.Timestamp.max], np.array(["9999-12-31T23:59:59"], dtype="datetime64[us]")], dtype=object)
+
+    assert [["2262-04-12T07:47:16.854775Z"], None] == read_pandas(column, zone="America/Los_Angeles")
+    assert [[["2262-04-12T07:47:16.854775Z"]], [["+10000-01-01T07:59:59Z"]]] == read_pandas(
+        cells, zone="America/Los_Angeles"
+    )
+
+
+def test_pandas_types_of_its_own_are_read() -> None:
+    """Nulls among whole numbers, floats, booleans and texts, and times that have a zone."""
+    noon = pd.Timestamp("2024-07-01T12:00:00", tz="Asia/Tokyo")
+    batch = pd.DataFrame(
+        {
+            "n": pd.array([2**53 + 1, None], dtype="Int64"),
+            "x": pd.array([0.5, None], dtype="Float64"),
+            "flag": pd.array([True, None], dtype="boolean"),
+            "text": pd.array(["a", None], dtype="string"),
+            "at": pd.Series([noon, None]),
+            "row": [1, 2],
+        }
+    )
+
+    assert [[2**53 + 1, 0.5, True, "a", "2024-07-01T03:00:00Z", 1], [None] * 5 + [2]] == read_pandas(batch)
+
+
+@pytest.mark.parametrize("format_", ["dataframe_split", "inputs", "instances"])
+def test_a_lone_surrogate_is_replaced_in_a_row_of_any_form(format_: Format) -> None:
+    """Python's texts may have one, and UTF-8 cannot."""
+    written = "x\N{REPLACEMENT CHARACTER}"
+    [row] = read_pandas(pd.DataFrame({"t": ["x\ud800"], "n": [1]}), format_)
+
+    assert ({"t": written, "n": 1} if format_ == "instances" else [written, 1]) == row
+
+
 def test_pandas_rows_of_nothing_but_nulls_are_null() -> None:
     """NaN stands for a null there, so it counts as one."""
     batch = pd.DataFrame({"x": [1.0, math.nan, math.nan], "y": pd.Series(["a", "b", None], dtype=object)})
@@ -236,6 +283,7 @@ def test_pandas_rows_of_nothing_but_nulls_are_null() -> None:
     [
         (pd.Series([pd.Timedelta(1, "D"), None]), "interval day to second"),
         (pd.Series([np.array([pd.Timedelta(1, "D")], dtype="timedelta64[us]")]), "interval day to second"),
+        (pd.Series([np.array([pd.Timedelta(1, "D")], dtype="timedelta64[ns]")]), "interval day to second"),
         (pd.Series([{1: "a"}]), "a map with keys of int"),
         (pd.Series([np.array([{date(2024, 2, 29): "a"}])]), "a map with keys of date"),
         (pd.Series([1j], dtype=object), "complex"),

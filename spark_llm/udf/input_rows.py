@@ -62,6 +62,7 @@ def _check(data_type: pa.DataType) -> None:
     elif pa.types.is_list(data_type) or pa.types.is_large_list(data_type):
         parts, supported = [data_type.value_type], True
     elif pa.types.is_struct(data_type):
+        _check_names([field.name for field in data_type])
         parts = [field.type for field in data_type]
         supported = spark_name(data_type) != "variant"
     else:
@@ -70,6 +71,14 @@ def _check(data_type: pa.DataType) -> None:
         raise _type_error(spark_name(data_type))
     for part in parts:
         _check(part)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raise `InputTypeError` for a name that two fields of a struct have: one of them would be lost."""
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputTypeError(
+            f"predict_udf was called on a struct with two fields {twice[0]!r}.", "rename one, or leave it out."
+        )
 
 
 def _in_utc(column: pa.Array) -> pa.Array:
@@ -123,6 +132,7 @@ def pandas_input_rows(batches: Iterator[Any], task: Predict, time_zone: str) -> 
     for batch in batches:
         if not isinstance(batch, (pd.Series, pd.DataFrame)):
             raise _columns_error()
+        _check_names(column_names(batch))
         frame = batch if isinstance(batch, pd.DataFrame) else batch.to_frame()
         for columns in pandas_slices({str(name): frame[name] for name in frame}):
             nulls = pd.DataFrame(columns).isna().all(axis=1)

@@ -154,6 +154,18 @@ def test_a_type_that_json_cannot_hold_is_named(kind: pa.DataType, name: str) -> 
         read(frame(x=pa.array([], kind), y=pa.array([], pa.int32())))
 
 
+def test_two_columns_of_one_name_are_refused() -> None:
+    """One of them would be lost, in a request and in a struct inside of it."""
+    twice = pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
+    inside = frame(s=twice, t=pa.array([3]))
+
+    for batch in (twice, inside):
+        with pytest.raises(InputTypeError, match=r"called on a struct with two fields 'a'\. Hint: rename one"):
+            read(batch)
+    with pytest.raises(InputTypeError, match="two fields 'a'"):
+        read_pandas(pd.DataFrame([[1, 2]], columns=["a", "a"]))
+
+
 def test_several_columns_are_refused() -> None:
     """In SQL a UDF may be called so."""
     several = (pa.array([1]), pa.array([2]))

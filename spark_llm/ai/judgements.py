@@ -5,6 +5,7 @@ templates. With fields, `{title} is about {topic}`, they are filled with the row
 Without, they are instructions, and the content is the user's message.
 """
 
+import base64
 import math
 from collections.abc import Mapping
 from functools import lru_cache
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 from spark_llm.ai import prompts
 from spark_llm.errors import ConfigError
-from spark_llm.protocol.json_codec import NotJSONError, read_json, write_json
+from spark_llm.protocol.json_codec import NotJSONError, WrittenNumber, number_as_written, read_json, write_json
 from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Scalar
 from spark_llm.protocol.template import Template
@@ -120,24 +121,32 @@ def _plain(number: float) -> float:
 
 
 def _named_values(content: Content) -> Mapping[str, Any]:
-    """Return the values of a struct, or of a text that is a JSON object; none for any other text."""
+    """Return the values of a struct, or of a text that is a JSON object; none for any other text.
+
+    A number of JSON with a point or an exponent, which a float may change, is written back as it was.
+    """
     if not isinstance(content, str):
         return content
     try:
-        value = read_json(content.encode("utf-8", "replace"))
+        value = read_json(content.encode("utf-8", "replace"), number_as_written)
     except NotJSONError:
         return {}
     return value if isinstance(value, dict) else {}
 
 
 def _text(value: object) -> str | None:
+    """Return a value as it stands in a sentence; None for a null."""
     if value is None or isinstance(value, str):
         return value
-    return write_json(value).decode() if isinstance(value, (bool, int, float, list, dict)) else str(value)
+    if isinstance(value, (bytes, bytearray)):
+        return base64.b64encode(value).decode()
+    return (
+        write_json(value).decode() if isinstance(value, (bool, int, float, list, dict, WrittenNumber)) else str(value)
+    )
 
 
 def _json(content: Mapping[str, Any]) -> str:
-    """Return named values as a JSON object, in their order; a date or a decimal as it is written."""
-    plain = (bool, int, float, list, dict, str, type(None))
+    """Return named values as a JSON object, in their order: a date or a decimal as it is written, bytes in base64."""
+    plain = (bool, int, float, list, dict, str, bytes, bytearray, type(None))
     values = {name: value if isinstance(value, plain) else str(value) for name, value in content.items()}
     return write_json(values).decode()

@@ -23,17 +23,19 @@ from spark_llm.endpoint.endpoint import is_name
 from spark_llm.engine.parallel_columns import ParallelResults, ask_in_parallel
 from spark_llm.engine.request_spec import RequestSpec
 from spark_llm.engine.row_stream import raise_if_failed
-from spark_llm.errors import InputTypeError
+from spark_llm.errors import HINT, InputTypeError
 from spark_llm.protocol.canonical import canonical_function, canonical_model
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.predictions.task import Predict
 from spark_llm.protocol.urls import CHAT_ROUTE, gateway_url, invocations_url, is_gateway_name, is_serving
-from spark_llm.protocol.values import Row
+from spark_llm.protocol.values import Result, Row, RowError
+from spark_llm.text.excerpt import excerpt
 from spark_llm.udf.arguments import Arguments, Columns
 from spark_llm.udf.plan import Results, answers
 from spark_llm.validation.parameter import Parameter
 
 SIMILARITY_PARAMETERS = (Parameter("expr1"), Parameter("expr2"))
+_NAME_CHARACTERS = 100  # of a name in an error: it may be any text
 MAX_LANES = 16  # endpoints that one task asks in parallel; further endpoints share a lane
 
 
@@ -110,7 +112,7 @@ class SimilarityPlan(ArgumentsPlan):
 
 
 class _Row(NamedTuple):
-    """A request with its endpoint and its lane; None in both for a row that sends no request."""
+    """A request with its endpoint and its lane; without an endpoint it is not sent, and None or an error."""
 
     lane: int
     name: str | None
@@ -166,13 +168,13 @@ class QueryPlan(ArgumentsPlan):
     def arrow(self, batches: Iterator[Any]) -> Results:
         """Yield the results for rows in Arrow arrays."""
         if custom := self._custom:
-            return self._results_of(arrow_requests(batches, custom))
+            return self._results_of(arrow_requests(batches, custom, self._name_error))
         return super().arrow(batches)
 
     def pandas(self, batches: Iterator[Any]) -> Results:
         """Yield the results for rows in pandas series."""
         if custom := self._custom:
-            return self._results_of(pandas_requests(batches, custom, self.time_zone))
+            return self._results_of(pandas_requests(batches, custom, self._name_error, self.time_zone))
         return super().pandas(batches)
 
     @property
@@ -189,17 +191,20 @@ class QueryPlan(ArgumentsPlan):
 
     def _with_lanes(self, slices: Iterator[Requests]) -> Iterator[_Slice]:
         """Yield slices with the lane of each row: an endpoint has its own, as long as there are lanes."""
-        lanes: dict[str, int] = {}
+        lanes: dict[str | None, int] = {}
         for endpoints, requests, columns in slices:
             rows: list[_Row] = []
             for endpoint, request in zip(endpoints, requests, strict=True):
-                if request is None:
+                if request is None or (endpoint is None and not self.raises):
                     rows.append(_Row(0, None, None))
-                    continue
-                name = endpoint if endpoint in lanes else self._check_name(endpoint)
-                if len(lanes) < MAX_LANES:
-                    lanes.setdefault(name, len(lanes))
-                rows.append(_Row(lanes.get(name, hash(name) % MAX_LANES), name, request))
+                elif endpoint not in lanes and (error := self._name_error(endpoint)) is not None:
+                    if self.raises:
+                        raise InputTypeError(error.what, error.hint)
+                    rows.append(_Row(0, None, error))
+                else:
+                    if len(lanes) < MAX_LANES:
+                        lanes.setdefault(endpoint, len(lanes))
+                    rows.append(_Row(lanes.get(endpoint, hash(endpoint) % MAX_LANES), endpoint, request))
             yield _Slice(rows, columns, 1 << (max(1, len(lanes)) - 1).bit_length())
 
     def _lane(self, lane: int, slices: Iterator[_Slice]) -> Results:
@@ -207,7 +212,7 @@ class QueryPlan(ArgumentsPlan):
         for (name, columns), runs in groupby(self._runs(lane, slices), key=itemgetter(0, 1)):
             if name is None:
                 for run in runs:
-                    yield [None for _ in run.requests]
+                    yield [Result(error=row) if isinstance(row, RowError) else None for row in run.requests]
                 continue
             spec = self._spec_of(name)
             if custom := isinstance(spec.task, Predict):
@@ -234,16 +239,21 @@ class QueryPlan(ArgumentsPlan):
                 run.append(row.request if row.lane == lane else None)
             yield _Run(name, each.columns, run)
 
-    def _check_name(self, name: str | None) -> str:
-        """Return an endpoint's name; raises `InputTypeError` for a null, and for a name that cannot be looked up."""
+    def _name_error(self, name: str | None) -> RowError | None:
+        """Return the error of a row whose endpoint has no name, or one that cannot be looked up; else None."""
         if name is None:
-            raise InputTypeError("ai_query cannot choose an endpoint: its name is null.", f"{self._name_hint}.")
-        if self.workspace is None and name not in dict(self.known):
-            raise InputTypeError(
-                f"ai_query does not know the endpoint {name!r}, and there is no workspace to look it up in.",
-                f"{self._name_hint}.",
-            )
-        return name
+            problem, hint = "ai_query cannot choose an endpoint: its name is null", self._name_hint
+        elif name in dict(self.known):
+            return None
+        elif self.workspace is None:
+            problem = f"ai_query does not know the endpoint {_shown(name)}, and there is no workspace to look it up in"
+            hint = self._name_hint
+        elif not is_name(name):
+            problem = f"{_shown(name)} is not an endpoint's name"
+            hint = f"{self._name_hint}, or an endpoint of the workspace"
+        else:
+            return None
+        return RowError("not_found", None, f"{problem}.{HINT}{hint}.", retryable=False)
 
     @property
     def _name_hint(self) -> str:
@@ -256,16 +266,16 @@ class QueryPlan(ArgumentsPlan):
         known = dict(self.known)
         if name in known or self.workspace is None:
             return known[name]
-        if not is_name(name):
-            raise InputTypeError(
-                f"{name!r} is not an endpoint's name.", f"{self._name_hint}, or an endpoint of the workspace."
-            )
         host, model = _host(self.workspace), None
         url = invocations_url(host, name, None)
         if is_gateway_name(name):
             url, model = gateway_url(host, CHAT_ROUTE), name
         attributed = self.workspace.route.attributed and is_serving(url)
         return replace(self.workspace, route=replace(self.workspace.route, url=url, model=model, attributed=attributed))
+
+
+def _shown(name: str) -> str:
+    return excerpt(repr(name), _NAME_CHARACTERS)
 
 
 def _host(workspace: RequestSpec) -> str:

@@ -15,7 +15,7 @@ from spark_llm.protocol.json_codec import read_json
 from spark_llm.protocol.media import MediaError, media_of
 from spark_llm.protocol.predictions.scalars import write_prediction
 from spark_llm.protocol.predictions.task import Predict
-from spark_llm.protocol.values import Result, Row
+from spark_llm.protocol.values import Result, Row, RowError
 from spark_llm.udf.arguments import Arguments, Columns
 from spark_llm.udf.conversations import invalid_row
 from spark_llm.udf.input_rows import arrow_input_rows, column_names, pandas_input_rows
@@ -23,7 +23,11 @@ from spark_llm.validation.parameter import Parameter
 
 NO_FILE = b"spark_llm: no file"  # the default of `files`; a null is a null row, as in any argument
 _ENDPOINT, _REQUEST, _FILES = Parameter("endpoint"), Parameter("request"), Parameter("files", "file", NO_FILE)
+_UNREAD = b""  # a request that no endpoint gets, since the name of its row is wrong
 QUERY_PARAMETERS = (_ENDPOINT, _REQUEST, _FILES)
+
+
+ErrorOfName = Callable[[str | None], RowError | None]  # the error of a row that names this endpoint
 
 
 class Requests(NamedTuple):
@@ -39,19 +43,24 @@ def text_requests(slices: Iterator[Columns]) -> Iterator[Requests]:
     return (Requests(endpoints, _with_files(texts, files)) for endpoints, texts, files in slices)
 
 
-def arrow_requests(batches: Iterator[Any], custom: Mapping[str, Predict]) -> Iterator[Requests]:
+def arrow_requests(
+    batches: Iterator[Any], custom: Mapping[str, Predict], name_error: ErrorOfName
+) -> Iterator[Requests]:
     """Read Arrow arrays of the arguments; `custom` has the tasks of the custom models."""
-    return _requests(batches, custom, Arguments.arrow, arrow_input_rows)
+    return _requests(batches, custom, name_error, Arguments.arrow, arrow_input_rows)
 
 
-def pandas_requests(batches: Iterator[Any], custom: Mapping[str, Predict], time_zone: str) -> Iterator[Requests]:
+def pandas_requests(
+    batches: Iterator[Any], custom: Mapping[str, Predict], name_error: ErrorOfName, time_zone: str
+) -> Iterator[Requests]:
     """Read pandas series of the arguments; requests are frames where they are structs."""
-    return _requests(batches, custom, Arguments.pandas, partial(pandas_input_rows, time_zone=time_zone))
+    return _requests(batches, custom, name_error, Arguments.pandas, partial(pandas_input_rows, time_zone=time_zone))
 
 
 def _requests(
     batches: Iterator[Any],
     custom: Mapping[str, Predict],
+    name_error: ErrorOfName,
     read: Callable[[Arguments, Iterator[Any]], Iterator[Columns]],
     read_columns: Callable[[Iterator[Any], Predict], Iterator[list[bytes | None]]],
 ) -> Iterator[Requests]:
@@ -73,10 +82,12 @@ def _requests(
             try:
                 forms |= dict.fromkeys(others, values(_REQUEST, column))
             except InputTypeError as error:
-                raise InputTypeError(
-                    f"{error.what} Its rows name {', '.join(sorted(map(repr, others)))}.",
-                    f"pass a string, or name a custom model: {', '.join(map(repr, custom))}.",
-                ) from None
+                if asked := [name for name in others if name_error(name) is None]:
+                    raise InputTypeError(
+                        f"{error.what} Its rows name {', '.join(sorted(map(repr, asked)))}.",
+                        f"pass a string, or name a custom model: {', '.join(map(repr, custom))}.",
+                    ) from None
+                forms |= dict.fromkeys(others, [_UNREAD] * len(endpoints))
         requests = [forms[name][row] for row, name in enumerate(endpoints)]
         yield Requests(endpoints, _with_files(requests, values(_FILES, files[0])) if files else requests, columns)
 

@@ -36,6 +36,7 @@ def _similarity(one: Result | None, other: Result | None) -> Result | None:
         model=one.model or other.model,
         attempts=one.attempts + other.attempts,
         requests=one.requests + other.requests,
+        refusals=one.refusals + other.refusals,
         latency_ms=max((latency for each in (one, other) if (latency := each.latency_ms) is not None), default=None),
         error=error,
         parsed=cosine,

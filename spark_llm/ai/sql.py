@@ -119,7 +119,7 @@ def register_ai_functions(
     groups `ai_agg` and `ai_summarize_agg`. With `embed`: `ai_similarity`. Always: `ai_query`, which fails the query if
     a row fails, and `try_ai_query`, which returns null for the row. Each has a twin that begins with `llm_` and returns
     the whole struct, with tokens and error: `llm_classify(…).error`. A null in any argument gives null and costs
-    nothing.
+    nothing; only a null endpoint fails `ai_query`.
 
     >>> register_ai_functions(spark, chat="my-endpoint", embed="my-embedding-endpoint")
     >>> spark.sql("SELECT ai_classify(review, array('angry', 'happy')), ai_fix_grammar(review) FROM reviews")

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -21,13 +21,15 @@ class NotJSONError(ValueError):
 
 
 FloatHook = Callable[[str], Any]  # makes a number of the text of one that has a point or an exponent
+WrittenNumber = msgspec.Raw
 
 
 def read_json(body: bytes, float_hook: FloatHook | None = None) -> Any:  # noqa: ANN401 -- a JSON document has any type
     """Read a JSON document; bytes that are not UTF-8 and lone surrogates are replaced.
 
     A byte order mark, UTF-16, UTF-32 and the frame of an event stream around one document are removed. NaN and
-    Infinity, which JSON lacks and Python writes, are floats. Raises `NotJSONError` for all other bytes.
+    Infinity, which JSON lacks and Python writes, are floats, and so is a whole number with more digits than Python
+    reads, unless there is a hook. Raises `NotJSONError` for all other bytes.
     """
     try:
         return _decode(body) if float_hook is None else _decoder(float_hook).decode(body)
@@ -35,15 +37,28 @@ def read_json(body: bytes, float_hook: FloatHook | None = None) -> Any:  # noqa:
         pass
     try:
         text = _unframed(body.decode(json.detect_encoding(body), "replace"))
-        document = json.loads(text, parse_float=float_hook)
+        document = json.loads(text, parse_float=float_hook, parse_int=partial(_whole, float_hook or float))
         return replace_surrogates(document) if _ESCAPED_SURROGATE.search(text) else document
     except (ValueError, RecursionError) as error:
         raise NotJSONError(str(error)) from None
 
 
+def number_as_written(text: str) -> WrittenNumber:
+    """Return a number that is written back with the same digits: a `FloatHook`."""
+    return WrittenNumber(text.encode())
+
+
 @lru_cache(maxsize=8)
 def _decoder(float_hook: FloatHook) -> "msgspec.json.Decoder[Any]":
     return msgspec.json.Decoder(float_hook=float_hook)
+
+
+def _whole(otherwise: FloatHook, text: str) -> Any:  # noqa: ANN401 -- what the hook makes of a number
+    """Return a whole number; what `otherwise` makes of one with more digits than Python reads."""
+    try:
+        return int(text)
+    except ValueError:
+        return otherwise(text)
 
 
 def _unframed(text: str) -> str:
@@ -67,7 +82,7 @@ def replace_surrogates(value: Any) -> Any:  # noqa: ANN401 -- a JSON document ha
     """Replace lone surrogates in a document: JSON escapes and headers may hold them, and UTF-8 cannot."""
     if isinstance(value, str):
         return value.translate(_SURROGATES)
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [replace_surrogates(part) for part in value]
     if isinstance(value, dict):
         return {replace_surrogates(key): replace_surrogates(part) for key, part in value.items()}

@@ -144,10 +144,16 @@ def _whole(column: pd.Series) -> pd.Series:
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 -- whatever pandas has in a cell
     """Return a value of Python's own, as Arrow gives it."""
+    if isinstance(value, np.datetime64):  # numpy would make numbers of nanoseconds
+        value = pd.Timestamp(value)
+    elif isinstance(value, np.timedelta64):
+        value = pd.Timedelta(value)
     if isinstance(value, np.generic):
         return value.item()
     if value is pd.NA or value is pd.NaT:
         return None
+    if isinstance(value, pd.Timedelta):
+        return value.to_pytimedelta()
     return value.to_pydatetime() if isinstance(value, pd.Timestamp) else value
 
 

@@ -62,6 +62,7 @@ def _check(data_type: pa.DataType) -> None:
     elif pa.types.is_list(data_type) or pa.types.is_large_list(data_type):
         parts, supported = [data_type.value_type], True
     elif pa.types.is_struct(data_type):
+        _check_names([field.name for field in data_type])
         parts = [field.type for field in data_type]
         supported = spark_name(data_type) != "variant"
     else:
@@ -70,6 +71,14 @@ def _check(data_type: pa.DataType) -> None:
         raise _type_error(spark_name(data_type))
     for part in parts:
         _check(part)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raise `InputTypeError` for a name that two fields of a struct have: one of them would be lost."""
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputTypeError(
+            f"predict_udf was called on a struct with two fields {twice[0]!r}.", "rename one, or leave it out."
+        )
 
 
 def _in_utc(column: pa.Array) -> pa.Array:
@@ -123,6 +132,7 @@ def pandas_input_rows(batches: Iterator[Any], task: Predict, time_zone: str) -> 
     for batch in batches:
         if not isinstance(batch, (pd.Series, pd.DataFrame)):
             raise _columns_error()
+        _check_names(column_names(batch))
         frame = batch if isinstance(batch, pd.DataFrame) else batch.to_frame()
         for columns in pandas_slices({str(name): frame[name] for name in frame}):
             nulls = pd.DataFrame(columns).isna().all(axis=1)
@@ -135,10 +145,10 @@ def _pandas_values(column: pd.Series, time_zone: str) -> list[Any]:
     if isinstance(column.dtype, np.dtype) and column.dtype.kind == "m":
         raise _type_error(_INTERVAL)
     if isinstance(column.dtype, np.dtype) and column.dtype.kind == "M":
-        there = column.dt.tz_localize(time_zone, ambiguous=np.ones(len(column), bool), nonexistent="shift_forward")
-        moments = there.dt.tz_convert("UTC")
-        return [None if moment is pd.NaT else moment.to_pydatetime() for moment in moments]
-    if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
+        clocks = column.dt.as_unit("us")  # the last nanoseconds would overflow in another zone
+        there = clocks.dt.tz_localize(time_zone, ambiguous=np.ones(len(column), bool), nonexistent="shift_forward")
+        return python_values(pa.Array.from_pandas(there, type=_UTC))
+    if column.dtype == object or not isinstance(column.dtype, np.dtype):
         return [_plain(cell, time_zone) for cell in column]
     values: list[Any] = column.tolist()
     return values
@@ -148,8 +158,8 @@ def _plain(cell: Any, time_zone: str) -> Any:  # noqa: ANN401 -- whatever Spark 
     """Return a cell of pandas as Python objects that JSON holds; raises `InputTypeError` where there are none."""
     if cell is None or cell is pd.NA or cell is pd.NaT:
         return None
-    if isinstance(cell, np.ndarray):
-        cell = cell.tolist()
+    if isinstance(cell, np.ndarray):  # numpy would make numbers of nanoseconds
+        cell = pd.Series(cell).tolist() if cell.dtype.kind in "mM" else cell.tolist()
     if hasattr(cell, "asDict"):  # a Row
         cell = cell.asDict()
     if isinstance(cell, (list, tuple)):
@@ -161,8 +171,9 @@ def _plain(cell: Any, time_zone: str) -> Any:  # noqa: ANN401 -- whatever Spark 
     if isinstance(cell, np.generic):
         return cell.item()
     if isinstance(cell, pd.Timestamp):  # as a column of times, without its zone
-        there = cell.tz_localize(time_zone, ambiguous=True, nonexistent="shift_forward") if cell.tz is None else cell
-        return there.tz_convert("UTC").to_pydatetime()
+        clock = cell.as_unit("us")
+        there = clock.tz_localize(time_zone, ambiguous=True, nonexistent="shift_forward") if cell.tz is None else clock
+        return python_values(pa.array([int(there.asm8.astype("int64"))], _UTC))[0]  # asm8 is in UTC
     if isinstance(cell, (str, bool, int, float, bytes, bytearray, date)) or type(cell).__name__ == "Decimal":
         return cell
     raise _type_error(_INTERVAL if isinstance(cell, timedelta) else type(cell).__name__)

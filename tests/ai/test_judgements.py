@@ -61,16 +61,31 @@ def test_a_condition_without_fields_is_about_the_whole_content(content: str) -> 
         (date(2026, 1, 31), "2026-01-31"),
         (Decimal("1.50"), "1.50"),
         (["a"], '["a"]'),
+        (b"\x00\xff", "AP8="),
+        (bytearray(b"\x00\xff"), "AP8="),
+        ([b"\x00\xff"], '["AP8="]'),
     ],
 )
 def test_other_values_are_written_out(value: object, written: str) -> None:
-    """A number, a date or a list in a field is its text."""
+    """A number, a date or a list in a field is its text, and bytes are base64, as to_json() writes them."""
     filled, whole = (condition_prompt({"value": value}, condition) for condition in ("it is {value}", "it is large"))
 
     assert isinstance(filled, Prompt)
     assert isinstance(whole, Prompt)
     assert f"it is {written}" == filled.content
     assert written.strip('"') in str(whole.content)
+
+
+@pytest.mark.parametrize(
+    "number", ["12345678901234567890.12", "1.10", "-0.0", "1e5", "1E400", "9007199254740993", "9" * 5_000]
+)
+def test_numbers_in_json_keep_their_digits(number: str) -> None:
+    """As the content has them, alone and inside a list or an object."""
+    content = f'{{"n":{number},"list":[{number}],"object":{{"n":{number}}}}}'
+    prompt = condition_prompt(content, "{n} and {list} and {object}")
+
+    assert isinstance(prompt, Prompt)
+    assert f'{number} and [{number}] and {{"n":{number}}}' == prompt.content
 
 
 def test_a_null_in_a_field_sends_nothing() -> None:

@@ -131,9 +131,34 @@ def test_a_name_of_three_parts_is_a_model_of_the_gateway() -> None:
 def test_a_wrong_name_raises_before_its_slice_is_sent(name: str | None, why: str, endpoints: LocalEndpoints) -> None:
     """No request is sent for the rows in front of it either."""
     with pytest.raises(InputTypeError, match=why):
-        texts_of(plan(endpoints).arrow(batches([("a", "x"), ("b", "y"), (name, "z")])))
+        texts_of(plan(endpoints, raises=True).arrow(batches([("a", "x"), ("b", "y"), (name, "z")])))
 
     assert 0 == endpoints.stats.requests
+
+
+def results_of(asked: QueryPlan, *rows: tuple[str | None, str | None]) -> list[tuple[str | None, str | None]]:
+    """Return the text and the message of the error of each row."""
+    results = [result for chunk in asked.arrow(batches(rows)) for result in chunk]
+    errors = [result.error if result else None for result in results]
+    return [(text, error and error.message) for text, error in zip(texts(results), errors, strict=True)]
+
+
+def test_a_wrong_name_is_its_rows_alone_without_raises(endpoints: LocalEndpoints) -> None:
+    """A null name gives a null, and an unknown one the row's error, in front of all others and between them."""
+    rows = [(None, "v"), ("d", "w"), ("a", "x"), ("d", "y"), (None, "z"), ("b", "x"), ("d" * 9_000, None)]
+    found = results_of(plan(endpoints), *rows)
+    unknown = "ai_query does not know the endpoint 'd', and there is no workspace to look it up in. Hint: name one of"
+
+    assert [None, None, "x", None, None, "x", None] == [text for text, _ in found]
+    assert [False, True, False, True, False, False, False] == [
+        (message or "").startswith(unknown) for _, message in found
+    ]
+    assert 2 == endpoints.stats.requests
+    [(_, alone)] = results_of(plan(endpoints), ("d" * 9_000, "x"))
+    assert "the endpoint 'ddd" in (alone or "")
+    assert len(alone or "") < 300
+    [(_, of_workspace)] = results_of(QueryPlan((), spec_of(endpoints, "a"), raises=False), ("a name?", "x"))
+    assert (of_workspace or "").startswith("'a name?' is not an endpoint's name. Hint: register an endpoint")
 
 
 @pytest.mark.waits

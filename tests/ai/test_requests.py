@@ -108,19 +108,25 @@ def test_a_text_goes_to_either_in_its_form(kind: str, endpoints: LocalEndpoints)
 
 
 @pytest.mark.parametrize("kind", ["arrow", "pandas"])
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("chat", "a string as request; .* Its rows name 'chat'.* name a custom model: 'score'"),
-        ("nobody", "name 'nobody'"),
-    ],
-)
-def test_a_row_of_columns_is_no_text(kind: str, name: str, why: str, endpoints: LocalEndpoints) -> None:
+def test_a_row_of_columns_is_no_text(kind: str, endpoints: LocalEndpoints) -> None:
     """The message has both ways out, and no request is sent."""
+    why = "a string as request; .* Its rows name 'chat'.* name a custom model: 'score'"
     with pytest.raises(InputTypeError, match=why):
-        asked(plan(endpoints), kind, [name, *["score"] * 4], people())
+        asked(plan(endpoints), kind, ["chat", "nobody", None, *["score"] * 2], people())
 
     assert 0 == endpoints.stats.requests
+
+
+@pytest.mark.parametrize("kind", ["arrow", "pandas"])
+def test_a_row_of_columns_without_an_endpoint_is_alone(kind: str, endpoints: LocalEndpoints) -> None:
+    """A null name gives a null, an unknown one the error of its row; the custom model answers the others."""
+    results = asked(plan(endpoints), kind, ["nobody", "score", None, None, "score"], people())
+
+    assert [False, True, False, False, True] == [text is not None for text in texts(results)]
+    assert [0] == [row for row, result in enumerate(results) if result and result.error]
+    assert results[0]
+    assert results[0].error
+    assert ("not_found", None) == results[0].error[:2]
 
 
 @pytest.mark.parametrize("kind", ["arrow", "pandas"])
@@ -150,7 +156,7 @@ def test_files_are_parts_for_chat_models_alone(kind: str, with_custom: bool, end
 def test_an_unknown_name_and_one_argument_raise(endpoints: LocalEndpoints) -> None:
     """As where all endpoints are chat models."""
     with pytest.raises(InputTypeError, match="does not know the endpoint 'nobody'"):
-        asked(plan(endpoints), "arrow", ["nobody"], pa.array(["a"]))
+        asked(plan(endpoints, raises=True), "arrow", ["nobody"], pa.array(["a"]))
     with pytest.raises(InputTypeError, match="takes endpoint, request and perhaps files"):
         list(plan(endpoints).arrow(iter([pa.array(["a"])])))
 

@@ -73,6 +73,16 @@ def test_usage_of_both_texts_adds_up() -> None:
     )
 
 
+def test_requests_and_refusals_of_both_texts_add_up() -> None:
+    """The statuses of one are followed by those of the other."""
+    one, other = embedding([1.0]), embedding([2.0])
+    one.requests, one.refusals, other.requests, other.refusals = 3, (429, 503), 2, (500,)
+    result = similarity_of(one, other)
+
+    assert result is not None
+    assert (5, (429, 503, 500)) == (result.requests, result.refusals)
+
+
 @pytest.mark.parametrize("failed", [(True, False), (False, True), (True, True)])
 def test_a_failed_text_fails_its_pair(failed: tuple[bool, bool]) -> None:
     """The pair has the error, and the usage of the other text."""

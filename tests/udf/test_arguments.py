@@ -1,7 +1,7 @@
 """Arguments of several columns, read alike from Arrow and from pandas."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,29 @@ def test_a_struct_is_a_dict_of_python_values() -> None:
 
     for batch in (as_arrow, as_pandas):
         assert repr(rows) == repr(read(batch, parameters=(Parameter("content", "content"),)))
+
+
+def test_arrays_of_times_in_a_struct_are_times() -> None:
+    """Of any unit: numpy makes numbers of nanoseconds."""
+    noon = datetime(2024, 2, 29, 12)  # noqa: DTZ001 -- as above
+    arrays = [np.array([noon, "NaT"], dtype=f"datetime64[{unit}]") for unit in ("us", "ns")]
+    lengths = np.array([pd.Timedelta(1, "D")], dtype="timedelta64[ns]")
+    parameters = (Parameter("content", "content"),)
+    rows = read(pd.DataFrame({"times": arrays, "length": [lengths] * 2}), parameters=parameters)
+
+    assert [({"times": [noon, None], "length": [timedelta(days=1)]},)] * 2 == rows
+
+
+def test_what_python_lacks_fails_no_batch() -> None:
+    """A day after 9999 in a struct is its text in its own zone; broken text in a map of labels is mended."""
+    at = pa.array([253_402_329_599 * 10**6], pa.int64()).view(pa.timestamp("us", "America/Los_Angeles"))
+    labels = pa.array([[(b"\xff", None)]], pa.map_(pa.binary(), pa.binary())).view(pa.map_(pa.string(), pa.string()))
+    parameters = (Parameter("content", "content"), Parameter("labels", "labels"))
+    batch = (pa.StructArray.from_arrays([at], names=["at"]), labels)
+
+    assert [({"at": "9999-12-31T23:59:59-08:00"}, [("\N{REPLACEMENT CHARACTER}", None)])] == read(
+        batch, parameters=parameters
+    )
 
 
 @pytest.mark.parametrize("as_batch", [arrow, pandas])

@@ -127,6 +127,18 @@ def test_broken_text_is_mended() -> None:
     assert [["caf\N{REPLACEMENT CHARACTER}", 1], ["tea", 2]] == read(frame(x=text, y=pa.array([1, 2])))
 
 
+def test_a_day_that_python_lacks_is_written_as_its_text() -> None:
+    """The last second of 9999 in America, beside a day of today and broken text in a map."""
+    times = pa.array([253_402_329_599 * 10**6, 0], pa.int64()).view(pa.timestamp("us", "America/Los_Angeles"))
+    days = pa.array([2_932_897, 0], pa.int32()).view(pa.date32())
+    maps = pa.array([[(b"k", b"\xff")], []], pa.map_(pa.binary(), pa.binary())).view(pa.map_(pa.string(), pa.string()))
+    broken = {"k": "\N{REPLACEMENT CHARACTER}"}
+
+    assert [["+10000-01-01T07:59:59Z", "+10000-01-01", broken], ["1970-01-01T00:00:00Z", "1970-01-01", {}]] == read(
+        frame(at=times, day=days, map=maps)
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
@@ -140,6 +152,18 @@ def test_a_type_that_json_cannot_hold_is_named(kind: pa.DataType, name: str) -> 
     """Before any row of the batch is read, also inside a list, a struct or a map."""
     with pytest.raises(InputTypeError, match=rf"^predict_udf was called on {name}, .* Hint: cast it"):
         read(frame(x=pa.array([], kind), y=pa.array([], pa.int32())))
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    """One of them would be lost, in a request and in a struct inside of it."""
+    twice = pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
+    inside = frame(s=twice, t=pa.array([3]))
+
+    for batch in (twice, inside):
+        with pytest.raises(InputTypeError, match=r"called on a struct with two fields 'a'\. Hint: rename one"):
+            read(batch)
+    with pytest.raises(InputTypeError, match="two fields 'a'"):
+        read_pandas(pd.DataFrame([[1, 2]], columns=["a", "a"]))
 
 
 def test_several_columns_are_refused() -> None:
@@ -210,6 +234,53 @@ def test_pandas_times_inside_arrays_structs_and_maps_are_of_the_sessions_zone() 
     )
 
 
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_pandas_arrays_of_times_are_times(unit: str) -> None:
+    """Of any unit: numpy's own list of them has numbers, or times without a zone."""
+    times = np.array(["2024-07-01T12:00:00", "NaT"], dtype=f"datetime64[{unit}]")
+
+    assert [[[{"k": ["2024-07-01T16:00:00Z", None]}]], None] == read_pandas(
+        pd.Series([[{"k": times}], None], dtype=object), zone="America/New_York"
+    )
+
+
+def test_pandas_times_at_the_end_of_a_range_are_exact() -> None:
+    """The last of nanoseconds, of which UTC has none, and the last of Python's years, after which there is a text."""
+    column = pd.Series([pd.Timestamp.max, pd.NaT])
+    cells = pd.Series([[pd.Timestamp.max], np.array(["9999-12-31T23:59:59"], dtype="datetime64[us]")], dtype=object)
+
+    assert [["2262-04-12T07:47:16.854775Z"], None] == read_pandas(column, zone="America/Los_Angeles")
+    assert [[["2262-04-12T07:47:16.854775Z"]], [["+10000-01-01T07:59:59Z"]]] == read_pandas(
+        cells, zone="America/Los_Angeles"
+    )
+
+
+def test_pandas_types_of_its_own_are_read() -> None:
+    """Nulls among whole numbers, floats, booleans and texts, and times that have a zone."""
+    noon = pd.Timestamp("2024-07-01T12:00:00", tz="Asia/Tokyo")
+    batch = pd.DataFrame(
+        {
+            "n": pd.array([2**53 + 1, None], dtype="Int64"),
+            "x": pd.array([0.5, None], dtype="Float64"),
+            "flag": pd.array([True, None], dtype="boolean"),
+            "text": pd.array(["a", None], dtype="string"),
+            "at": pd.Series([noon, None]),
+            "row": [1, 2],
+        }
+    )
+
+    assert [[2**53 + 1, 0.5, True, "a", "2024-07-01T03:00:00Z", 1], [None] * 5 + [2]] == read_pandas(batch)
+
+
+@pytest.mark.parametrize("format_", ["dataframe_split", "inputs", "instances"])
+def test_a_lone_surrogate_is_replaced_in_a_row_of_any_form(format_: Format) -> None:
+    """Python's texts may have one, and UTF-8 cannot."""
+    written = "x\N{REPLACEMENT CHARACTER}"
+    [row] = read_pandas(pd.DataFrame({"t": ["x\ud800"], "n": [1]}), format_)
+
+    assert ({"t": written, "n": 1} if format_ == "instances" else [written, 1]) == row
+
+
 def test_pandas_rows_of_nothing_but_nulls_are_null() -> None:
     """NaN stands for a null there, so it counts as one."""
     batch = pd.DataFrame({"x": [1.0, math.nan, math.nan], "y": pd.Series(["a", "b", None], dtype=object)})
@@ -224,6 +295,7 @@ def test_pandas_rows_of_nothing_but_nulls_are_null() -> None:
     [
         (pd.Series([pd.Timedelta(1, "D"), None]), "interval day to second"),
         (pd.Series([np.array([pd.Timedelta(1, "D")], dtype="timedelta64[us]")]), "interval day to second"),
+        (pd.Series([np.array([pd.Timedelta(1, "D")], dtype="timedelta64[ns]")]), "interval day to second"),
         (pd.Series([{1: "a"}]), "a map with keys of int"),
         (pd.Series([np.array([{date(2024, 2, 29): "a"}])]), "a map with keys of date"),
         (pd.Series([1j], dtype=object), "complex"),

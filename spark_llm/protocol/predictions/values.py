@@ -6,7 +6,7 @@ has it, and "NaT" for a missing time.
 Source: MLflow, `mlflow.pyfunc.scoring_server.predictions_to_json`.
 """
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
 
@@ -27,7 +27,15 @@ def read_predictions(shape: Shape, values: list[Any]) -> list[Any]:
 
 def float_hook(shape: Shape) -> FloatHook | None:
     """Return how a number with a point is parsed: as a decimal where the type has any, and else as a float."""
-    return Decimal if any(isinstance(part, Number) for part in walk(shape)) else None
+    return _decimal if any(isinstance(part, Number) for part in walk(shape)) else None
+
+
+def _decimal(text: str) -> Decimal | float:
+    """Return a number as a decimal; as a float, which fits no decimal type, where no decimal has such an exponent."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return float(text)
 
 
 @lru_cache(maxsize=64)

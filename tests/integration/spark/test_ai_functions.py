@@ -221,9 +221,15 @@ def test_ai_query_asks_a_custom_model(spark: SparkSession, endpoints: LocalEndpo
 def test_an_unknown_endpoint_name_raises_before_any_request(
     name: str, why: str, sql: SparkSession, endpoints: LocalEndpoints
 ) -> None:
-    """The message lists the known names."""
+    """The message lists the known names; `try_ai_query` gives null, and its twin the error of an unknown name."""
     with pytest.raises(Exception, match=f"InputTypeError: ai_query .*{why}"):
-        rows_of(sql, f"SELECT try_ai_query({name}, t) FROM VALUES ('a'), ('b') AS x(t)")
+        rows_of(sql, f"SELECT ai_query({name}, t) FROM VALUES ('a'), ('b') AS x(t)")
+    [(text, message)] = rows_of(
+        sql,
+        f"SELECT try_ai_query(e, 'a'), llm_query(e, 'a').error.message FROM VALUES (CAST({name} AS STRING)) AS x(e)",
+    )
+    assert text is None
+    assert message is None if name == "NULL" else why in message
 
     assert 0 == endpoints.stats.requests
 

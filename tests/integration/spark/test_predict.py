@@ -111,6 +111,30 @@ def test_every_type_goes_in_and_comes_back(spark: SparkSession, ask: Ask) -> Non
     assert datetime(2024, 2, 29, 10, tzinfo=timezone.utc).timestamp() * 1_000_000 == row["m"]
 
 
+@pytest.mark.one_kind
+def test_what_python_lacks_reaches_the_model(spark: SparkSession, served: ScoringServer) -> None:
+    """The last second of 9999 in America, a later day and broken text fail neither their row nor the others."""
+    df = (
+        spark.range(2)
+        .coalesce(1)
+        .selectExpr(
+            *(
+                "id",
+                "IF(id = 0, TIMESTAMP'9999-12-31 23:59:59 America/Los_Angeles', TIMESTAMP'2024-02-29 12:00:00Z') AS at",
+            ),
+            *("array(DATE'+10000-01-01') AS days", "map('k', CAST(X'FF' AS STRING)) AS map"),
+        )
+    )
+    predict = predict_udf(served.url, returns="at STRING, days ARRAY<STRING>, map MAP<STRING, STRING>")
+    rows = df.withColumn("r", predict(at="at", days="days", map="map")).select("r.*").collect()
+
+    days, broken = ["+10000-01-01"], {"k": "\N{REPLACEMENT CHARACTER}"}
+    assert [None, None] == [row["error"] for row in rows]
+    assert [("+10000-01-01T07:59:59Z", days, broken), ("2024-02-29T12:00:00Z", days, broken)] == [
+        tuple(row["prediction"]) for row in rows
+    ]
+
+
 @pytest.mark.parametrize(
     ("returns", "predicted", "expected"),
     [

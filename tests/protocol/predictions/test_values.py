@@ -176,3 +176,23 @@ def test_numbers_of_any_length_are_misfits() -> None:
         for shape in (INT, Number(38, 0), Number(38, 38), STRING):
             [found] = read(shape, f"[{text}]")
             assert isinstance(found, Misfit) or (shape, found) == (INT, 1)  # the nearest float
+
+
+@pytest.mark.parametrize("text", ["1e99999999999999999999", "-1E+99999999999999999999", "1e-99999999999999999999"])
+@pytest.mark.parametrize("beside", ["1.5", "NaN"])  # which only Python's own reader takes
+def test_a_number_that_no_decimal_holds_is_its_rows_misfit(text: str, beside: str) -> None:
+    """Not the end of the request; beside a decimal, a double is infinite or 0 as it is alone."""
+    money, misfit = read(Nullable(MONEY), f"[{beside}, {text}]")
+    both = Struct((Field("m", Nullable(MONEY)), Field("d", DOUBLE)))
+
+    assert money == (Decimal("1.50") if beside == "1.5" else None)
+    assert isinstance(misfit, Misfit)
+    assert misfit.reason.startswith("DECIMAL(20, 2) is expected")
+    assert [{"m": money, "d": float(text)}] == read(both, f'[{{"m": {beside}, "d": {text}}}]')
+
+
+def test_a_whole_number_that_python_does_not_read_is_its_rows_misfit() -> None:
+    """Python refuses more than 4,300 digits."""
+    for shape in (INT, MONEY, STRING):
+        assert isinstance(read(Nullable(shape), f"[null, {'9' * 5_000}]")[1], Misfit)
+    assert [1.5, math.inf] == read(DOUBLE, f"[1.5, {'9' * 5_000}]")

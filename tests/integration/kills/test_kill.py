@@ -3,12 +3,9 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from http.client import HTTPConnection
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -17,6 +14,7 @@ from tests.integration.kills.conftest import CHUNK_ROWS
 from tests.integration.kills.driver import Driver, DriverEndedError
 from tests.integration.kills.job import READY
 from tests.support.media import image
+from tests.support.waiting import settled_requests
 
 pytestmark = pytest.mark.waits
 
@@ -82,10 +80,7 @@ def run_killed(
         following = start_driver(rows)  # it gets ready meanwhile
         kill.wait(endpoints, driver)
         driver.kill()
-        endpoints.wait_for(lambda stats: stats.in_flight == 0, timeout_s=30)  # Spark's Python workers have ended too
-        with closing(HTTPConnection(urlsplit(endpoints.url).netloc, timeout=30)) as connection:
-            connection.request("GET", "/")
-            connection.getresponse().read()  # what they had sent before was read first
+        settled_requests(endpoints)  # Spark's Python workers have ended too
         ends.append(len(endpoints.requests))
         driver = following
     driver.wait_for(READY)

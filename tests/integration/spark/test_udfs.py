@@ -13,6 +13,7 @@ from spark_llm import Endpoint, Policy, chat_udf, complete_udf, embed_udf, regis
 from spark_llm.serving import Faults, LocalEndpoints, echo_vector
 from spark_llm.udf.lazy_udf import call_of
 from tests.integration.spark.asking import Ask, chat, endpoint
+from tests.support.passed import ARROW_UDFS, version_of
 from tests.support.waiting import until
 
 
@@ -207,12 +208,12 @@ WRONG_TYPES: dict[str, Callable[[LocalEndpoints], Column]] = {  # by a pattern o
     "named", [pytest.param(each, marks=[pytest.mark.slow] if at > 2 else []) for at, each in enumerate(WRONG_TYPES)]
 )
 def test_a_type_error_is_short(spark: SparkSession, endpoints: LocalEndpoints, named: str) -> None:
-    """It has the type as SQL names it, and from Spark 4.0 on no traceback."""
+    """It has the type as SQL names it, from Spark 4.1 on, and from 4.0 on no traceback."""
     register(spark, chat=chat(endpoints), embed=endpoint(endpoints, "embed"), prefix="short_")
     if named.startswith("ai_"):
         register_ai_functions(spark, chat=endpoint(endpoints), prefix="short_")
-    # before Spark 4 the types are those of pandas
-    words = named.replace(":", " ").split()[0] if spark.version.startswith("3.") else named
+    # before Spark 4.1 the types are those of pandas
+    words = named if version_of(spark.version) >= ARROW_UDFS else named.replace(":", " ").split()[0]
     with pytest.raises(Exception, match=rf"InputTypeError: {words}.* Hint: ") as raised:
         spark.range(1).select(WRONG_TYPES[named](endpoints)).collect()
 

@@ -56,6 +56,7 @@ class Staging:
         """Keep them beside `target`, in its format; `run` is the run's name, of letters and digits."""
         self._spark, self._target, self.provider, self.run = spark, target, provider, run
         self._written = set[str]()
+        self._is_merged = self._has_merged = False  # the answers as they are now, and any before them
 
     def location(self, part: str) -> str:
         """Return the name of a part as SQL reads it, for messages."""
@@ -79,6 +80,7 @@ class Staging:
         table = self._table(part)
         is_first = part not in self._written
         self._written.add(part)
+        self._is_merged = self._is_merged and part != "answers"
         if table.path is not None:
             rows.write.mode("overwrite").parquet(table.path)
             return self._spark.read.schema(schema).parquet(table.path)  # a schema saves the job that infers it
@@ -114,19 +116,34 @@ class Staging:
             return any(f"__spark_llm/{_LEDGER}/" in name for name in self._found)
         return f"{self._target.parts[-1]}__spark_llm_batches".lower() in map(str.lower, self._found)
 
+    def mark_merged(self) -> None:
+        """Note that the answers are in the target: no later run may merge them again."""
+        self._is_merged = self._has_merged = True
+
+    def remove_merged(self) -> None:
+        """Remove the answers if they are merged; merged again, they would undo what users changed meanwhile."""
+        if self._is_merged:
+            self._remove("answers")
+            self._is_merged = False
+
     def clear(self) -> None:
-        """Remove all parts; at a path those of all runs, because a folder for each would remain."""
+        """Remove all parts, answers first; at a path those of all runs, because a folder for each would remain."""
         if self._target.path is None:
-            for part in self._written or _PARTS:  # of another run nothing is known
+            parts = self._written or _PARTS  # of another run nothing is known
+            for part in sorted(parts, key="answers".__ne__):
                 self._remove(part)
         else:
             _empty(self._spark, f"{_folder(self._target)}/rows")
         self._written.clear()
 
     def keep(self, parts: Sequence[str]) -> None:
-        """Remove all parts but these; all where there are no answers, which the next run merges."""
+        """Remove all parts but these; all where there were no answers. Of answers only those that are not merged stay.
+
+        The next run merges them. The other parts tell it which rows have answers.
+        """
+        self.remove_merged()
         answers = self.read("answers") if "answers" in self._written else None
-        kept = parts if answers is not None and not answers.isEmpty() else ()
+        kept = parts if self._has_merged or (answers is not None and not answers.isEmpty()) else ()
         for part in self._written.difference(kept):
             self._remove(part)
 
@@ -141,6 +158,7 @@ class Staging:
             self._spark.sql(f"DROP TABLE IF EXISTS {table.name}")
         else:
             _empty(self._spark, table.path)
+        self._written.discard(part)
 
     @cached_property
     def _found(self) -> Sequence[str]:

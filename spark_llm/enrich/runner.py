@@ -142,6 +142,7 @@ class Job:
             asked=total.asked,
             answered=total.answered,
             left=asked.left,
+            asked_and_left=max(0, total.asked + asked.left + asked.out - work.to_ask),
             recovered=recovered,
             deleted=work.deleted,
             columns=total.columns,

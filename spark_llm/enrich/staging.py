@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from spark_llm.enrich.spark_errors import error_condition
-from spark_llm.enrich.table import Table
+from spark_llm.enrich.table import ANY_NAMES, Table, literal_path
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import named, quoted
 from spark_llm.usage.observed import observed_values
@@ -83,9 +83,10 @@ class Staging:
         self._is_merged = self._is_merged and part != "answers"
         if table.path is not None:
             rows.write.mode("overwrite").parquet(table.path)
-            return self._spark.read.schema(schema).parquet(table.path)  # a schema saves the job that infers it
+            files = self._spark.read.schema(schema)  # a schema saves the job that infers it
+            return files.parquet(literal_path(table.path))
         if is_first:
-            table.create(schema, [self.provider])
+            table.create(schema, [self.provider], ANY_NAMES)
         else:
             self._spark.sql(f"DELETE FROM {table.name}")  # noqa: S608 -- the name is quoted
         rows.writeTo(table.name).append()
@@ -93,8 +94,11 @@ class Staging:
 
     def read(self, part: str) -> DataFrame | None:
         """Return the rows of a part; None where it was not written."""
+        table = self._table(part)
+        if table.path is not None:
+            table = Table(self._spark, (table.parts[0], literal_path(table.path)))
         try:
-            rows = self._table(part).read()
+            rows = table.read()
         except ConfigError as error:
             if error_condition(error.__cause__) == "UNABLE_TO_INFER_SCHEMA":  # a run was killed before it had any
                 return None
@@ -169,7 +173,7 @@ class Staging:
             tables = self._spark.sql(f"SHOW TABLES{where} LIKE '*__spark_llm_*'").collect()
             return [row["tableName"] for row in tables]
         files = self._spark.read.format("binaryFile").option("recursiveFileLookup", "true")
-        folder = _folder(self._target)  # has the lease at least: a look at a path that is missing is slow
+        folder = literal_path(_folder(self._target))  # has the lease at least: a look at a path that is missing is slow
         try:  # Spark logs a warning, with a trace, for one path that does not exist, but not for a list
             return files.load([folder, folder]).inputFiles()
         except AnalysisException as error:

@@ -240,12 +240,12 @@ class BatchRun:
             return
         settled = {name: f"{quoted('writes', name)} OR {fatal[name]}" for name in names}
         failed = any_of(f"{quoted('writes', name)} AND {quoted('result', name, 'error')} IS NOT NULL" for name in names)
-        about = {"settled": struct(settled), "failed": failed, "merged": "NOT deferred"}
+        about = {"settled": struct(settled), "failed": failed}
         done = answers.selectExpr("key", *named(about))
         asks = {name: f"{quoted('asks', name)} AND NOT coalesce({quoted('settled', name)}, false)" for name in names}
         rows = self._rows.join(done, "key", "left").withColumn("asks", F.expr(struct(asks)))
-        then = {EARLIER: f"{EARLIER} OR coalesce(failed, false)", "new": "new AND NOT coalesce(merged, false)"}
-        rows = rows.withColumns({"writes": F.col("asks"), **{name: F.expr(value) for name, value in then.items()}})
+        failed_by_now = F.expr(f"{EARLIER} OR coalesce(failed, false)")
+        rows = rows.withColumns({"writes": F.col("asks"), EARLIER: failed_by_now})
         rows = rows.drop(*about)
         rows = rows.where(any_of(quoted("asks", name) for name in names))
         self._part = "rest" if self._part == "left" else "left"

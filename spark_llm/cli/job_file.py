@@ -22,6 +22,7 @@ from spark_llm.metering import prices
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import Limits
 from spark_llm.protocol.identifiers import check_format, check_new_column, parse_column_name, parse_table_name
+from spark_llm.udf.by_task import TOKENLESS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -96,12 +97,13 @@ class JobFile:
         options = errors.entries("", toml, JOB_KEYS, required=_REQUIRED, hints=SECRET_HINTS)
         settings = dict(_flat(options.pop("spark", {})))
         endpoints = _endpoints(errors, options.pop("endpoints", {}), environ)
-        columns = {}
-        for name, table in options.pop("columns", {}).items():
+        tables, columns = options.pop("columns", {}), {}
+        for name, table in tables.items():
             with errors.at(f"columns.{name}"):
                 check_new_column(name)
             columns[name] = read_column(errors, f"columns.{name}", table, endpoints, SECRET_HINTS)
-        _check_options(errors, options, list(columns))
+        tokenless = [name for name, table in tables.items() if isinstance(table, Mapping) and _is_tokenless(table)]
+        _check_options(errors, options, list(columns), tokenless)
         errors.raise_any()
         made = {name: column for name, column in columns.items() if column is not None}
         return cls(path.name, options, made, settings)
@@ -134,8 +136,16 @@ def _toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {error}.", "correct it there; a string stands in quotes.") from None
 
 
-def _check_options(errors: ConfigErrors, options: dict[str, Any], columns: list[str]) -> None:
-    """Check the options that are not columns, as `enrich_table` does; tables become a `Budget` and a `Batch`."""
+def _is_tokenless(table: Mapping[str, Any]) -> bool:
+    """Return whether a column's answers report no tokens, which `enrich_table` sees by their type."""
+    return table.get("task") in TOKENLESS
+
+
+def _check_options(errors: ConfigErrors, options: dict[str, Any], columns: list[str], tokenless: list[str]) -> None:
+    """Check the options that are not columns, as `enrich_table` does; tables become a `Budget` and a `Batch`.
+
+    Columns that are `tokenless` have no price.
+    """
     for name in ("source", "target", "runs_table"):
         if name in options:
             with errors.at(""):
@@ -155,7 +165,7 @@ def _check_options(errors: ConfigErrors, options: dict[str, Any], columns: list[
     with errors.at(""):
         Limits(**{name: options[name] for name in ("chunk_rows", "budget", "max_failure_rate") if name in options})
     with errors.at("prices"):
-        prices.parse_prices(options.get("prices"), columns, options.get("budget"))
+        prices.parse_prices(options.get("prices"), columns, options.get("budget"), tokenless)
 
 
 def _endpoints(errors: ConfigErrors, tables: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Endpoint]:

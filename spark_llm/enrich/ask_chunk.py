@@ -42,21 +42,20 @@ class ChunkResult(NamedTuple):
         asked: Rows that were asked.
         answered: Rows that were answered in every column.
         columns: The tally of each column.
-        only_new: Whether the target has none of the rows.
+        new_rows: How many rows have a result, if the target had none of them when the run began; else None.
         stop_errors: By column, the message of an error of `NOT_ROW_ERRORS`; None where there is none.
     """
 
     asked: int
     answered: int
     columns: Mapping[str, Tally]
-    only_new: bool
+    new_rows: int | None = None
     stop_errors: Mapping[str, str | None] = _NONE
 
     def plus(self, other: "ChunkResult") -> "ChunkResult":
         """Return the sum of two chunks."""
         columns = {name: tally.plus(other.columns[name]) for name, tally in self.columns.items()}
-        only_new = self.only_new and other.only_new
-        return ChunkResult(self.asked + other.asked, self.answered + other.answered, columns, only_new)
+        return ChunkResult(self.asked + other.asked, self.answered + other.answered, columns)
 
 
 class AskResult(NamedTuple):
@@ -133,9 +132,9 @@ class ChunkRunner:
         for i, each in enumerate(self.plan.filled):
             values = {what: counts[f"{i} {what}"] for what in self._column_counts(each)}
             tallies[each.name] = replace(tally_of(values, self._tiers(each)), requests=values["requests"] or 0)
-        only_new = bool(counts["only_new"])
+        new_rows = counts["results"] if counts["only_new"] else None
         errors = {each.name: counts[f"{i} stop_error"] for i, each in enumerate(self.plan.filled)}
-        return answers, ChunkResult(counts["asked"], counts["answered"], tallies, only_new, errors)
+        return answers, ChunkResult(counts["asked"], counts["answered"], tallies, new_rows, errors)
 
     def _answers(self, work: DataFrame, live: LiveReporting | None, driver: Address | None) -> DataFrame:
         filled = self.plan.filled
@@ -197,6 +196,7 @@ class ChunkRunner:
             "asked": f"count_if({requested})",
             "answered": f"count_if(({requested}) AND NOT ({failed}))",
             "only_new": "min(new)",
+            "results": "count_if(NOT deferred)",
             **columns,
         }
 

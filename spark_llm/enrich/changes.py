@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, BinaryType, DataType, StringType, StructField, StructType
 
-from spark_llm.enrich.column_types import is_comparable, nullable
+from spark_llm.enrich.column_types import differ, nullable
 from spark_llm.enrich.plan import RunPlan
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.chat.content import BYTES_PER_TOKEN
@@ -93,7 +93,7 @@ def _compared(rows: DataFrame, target: DataFrame, plan: RunPlan, *, delete_missi
     kinds = {plan.same(field.name): field.dataType for field in target.schema}
     known = target.selectExpr(*_own_columns(plan, "t_"), *_answered(target, plan), "true AS in_target")
     differs = any_of(
-        _differ(quoted("carried", name), quoted("t_carried", name), kinds[plan.same(name)]) for name in plan.carried
+        differ(quoted("carried", name), quoted("t_carried", name), kinds[plan.same(name)]) for name in plan.carried
     )
     flags = {"new": "in_target IS NULL", "deleted": "false", "changed": f"in_target IS NOT NULL AND ({differs})"}
     if delete_missing:
@@ -212,9 +212,16 @@ def _may_hold_media(kind: DataType) -> bool:
 
 
 def key_counts(key: Sequence[str]) -> dict[str, str]:
-    """Return aggregates over pending rows: `null_keys`, and `repeated` for rows that share their key."""
+    """Return aggregates over pending rows: rows that share their key (`repeated`), and those without one.
+
+    These are `null_keys` of the source, and `target_null_keys`, which are looked at where rows are to be deleted.
+    """
     no_key = any_of(f"{quoted('key', name)} IS NULL" for name in key)
-    return {"null_keys": f"count_if({no_key})", "repeated": "count_if(copies > 1)"}
+    return {
+        "null_keys": f"count_if(NOT deleted AND ({no_key}))",
+        "target_null_keys": f"count_if(deleted AND ({no_key}))",
+        "repeated": "count_if(copies > 1)",
+    }
 
 
 def check_key(pending: DataFrame, key: Sequence[str], counts: Mapping[str, int]) -> None:
@@ -224,6 +231,12 @@ def check_key(pending: DataFrame, key: Sequence[str], counts: Mapping[str, int])
         raise ConfigError(
             f"{what} is null in {null_keys:,} row{'s' * (null_keys > 1)}.",
             "leave such rows out of the source, or name a key that every row has.",
+        )
+    if null_keys := counts["target_null_keys"]:
+        raise ConfigError(
+            f"{what} is null in {null_keys:,} row{'s' * (null_keys > 1)} of the target, so no MERGE finds"
+            f" {'them' if null_keys > 1 else 'it'}, to delete what the source lacks.",
+            'delete such rows yourself, with DELETE FROM … WHERE … IS NULL; or leave out on_missing="delete".',
         )
     if repeated := counts["repeated"]:
         some = pending.where(col("copies") > 1).select("key.*").distinct().limit(3).collect()
@@ -238,10 +251,3 @@ def check_key(pending: DataFrame, key: Sequence[str], counts: Mapping[str, int])
 def asked_condition(plan: RunPlan) -> str:
     """Return the SQL condition that a pending row asks one of the columns to fill."""
     return any_of(quoted("asks", each.name) for each in plan.filled)
-
-
-def _differ(one: str, other: str, kind: DataType) -> str:
-    """Return whether two values differ; values that Spark cannot compare are compared as JSON."""
-    if is_comparable(kind):
-        return f"NOT {one} <=> {other}"
-    return f"NOT to_json(struct({one})) <=> to_json(struct({other}))"

@@ -15,7 +15,7 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from spark_llm.protocol.identifiers import CaseFold, quoted
+from spark_llm.protocol.identifiers import CaseFold, quoted, struct
 from spark_llm.schemas import LABEL, USAGE
 
 _WHOLE_NUMBERS: list[type[DataType]] = [ByteType, ShortType, IntegerType, LongType]  # from narrow to wide
@@ -23,7 +23,8 @@ _WHOLE_NUMBERS: list[type[DataType]] = [ByteType, ShortType, IntegerType, LongTy
 
 def same_of(spark: SparkSession) -> CaseFold:
     """Return the function that maps names to what the session compares: `spark.sql.caseSensitive` says which."""
-    return str if spark.conf.get("spark.sql.caseSensitive") == "true" else str.lower
+    setting = spark.conf.get("spark.sql.caseSensitive") or ""
+    return str if setting.strip().lower() == "true" else str.lower  # as Spark reads it: "True" is true
 
 
 def find_field(schema: StructType, name: str, same: CaseFold) -> StructField | None:
@@ -137,12 +138,41 @@ def nullable(kind: DataType, *, numbered: bool = False) -> DataType:
 
 
 def is_comparable(kind: DataType) -> bool:
-    """Return whether Spark compares values of a type: it compares no maps and no variants."""
+    """Return whether Spark compares values of a type: it compares no maps, no variants and no calendar intervals."""
     if isinstance(kind, StructType):
         return all(is_comparable(field.dataType) for field in kind)
     if isinstance(kind, ArrayType):
         return is_comparable(kind.elementType)
-    return not isinstance(kind, MapType) and kind.typeName() != "variant"
+    return not isinstance(kind, MapType) and kind.typeName() not in {"variant", "interval"}
+
+
+def differ(one: str, other: str, kind: DataType) -> str:
+    """Return the SQL condition that two values differ; `kind` is the type of one that accepts the other's."""
+    if is_comparable(kind):
+        return f"NOT {one} <=> {other}"
+    wanted = ddl(nullable(kind, numbered=True))
+    one, other = (_comparable(f"CAST({each} AS {wanted})", kind) for each in (one, other))
+    return f"NOT {one} <=> {other}"
+
+
+def _comparable(value: str, kind: DataType, depth: int = 0) -> str:
+    """Return the SQL of a value as one that Spark compares: a map has its entries in order, a variant is JSON.
+
+    Fields of structs have numbers for names.
+    """
+    if is_comparable(kind):
+        return value
+    part, each = partial(_comparable, depth=depth + 1), f"each_{depth}"
+    match kind:
+        case StructType(fields=fields):
+            parts = {f"f{n}": part(f"{value}.f{n}", field.dataType) for n, field in enumerate(fields)}
+            return f"CASE WHEN {value} IS NOT NULL THEN {struct(parts)} END"
+        case ArrayType(elementType=element):
+            return f"transform({value}, {each} -> {part(each, element)})"
+        case MapType(keyType=key, valueType=content):
+            entry = struct({"key": part(f"{each}.key", key), "value": part(f"{each}.value", content)})
+            return f"array_sort(transform(map_entries({value}), {each} -> {entry}))"
+    return f"to_json({struct({'value': value})})"
 
 
 def fields_of(schema: StructType, struct: str) -> list[StructField]:

@@ -20,7 +20,7 @@ from spark_llm.engine.process_identity import has_exited, own_identity
 from spark_llm.enrich.conflict import conflict_name
 from spark_llm.enrich.heartbeat import HEARTBEAT_S, SILENCE_S, HeartbeatMonitor
 from spark_llm.enrich.spark_errors import error_text
-from spark_llm.enrich.table import FORMAT, Table
+from spark_llm.enrich.table import ANY_NAMES, FORMAT, Table
 from spark_llm.errors import ConfigError, JobFailedError
 from spark_llm.protocol.identifiers import quoted
 
@@ -29,8 +29,8 @@ _POLL_S = 2.0  # between two looks at a lease that another run holds
 _JOIN_S = 10.0  # for a heartbeat under way; a dead session may keep it for minutes
 _HEARTBEAT = "spark_llm.sign"
 _HELD = "held_by"
-_PROPERTIES = {  # a format ignores those that it does not know
-    "delta.columnMapping.mode": "name",  # Delta renames a column only with it
+_PROPERTIES = {
+    **ANY_NAMES,  # Delta renames a column only with them
     # Each heartbeat is a commit, and at a path the table stays: formats keep as few of them as they can.
     "delta.logRetentionDuration": "interval 1 hour",
     "delta.deletedFileRetentionDuration": "interval 1 hour",  # it may not be longer

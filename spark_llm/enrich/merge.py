@@ -6,6 +6,7 @@ So the rows that a run left behind are merged by the next one, whatever that one
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StringType, StructField, StructType
@@ -14,6 +15,7 @@ from spark_llm.enrich.column_types import fields_of, find_field, has_column, res
 from spark_llm.enrich.lease import Lease
 from spark_llm.enrich.plan import fingerprint_name
 from spark_llm.enrich.spark_errors import error_text, retry_on_conflict
+from spark_llm.enrich.staging import Staging
 from spark_llm.enrich.table import Table
 from spark_llm.errors import JobFailedError
 from spark_llm.protocol.identifiers import CaseFold, quoted
@@ -32,18 +34,21 @@ class Merger:
         """
         self._spark, self._target, self._lease, self._known = spark, target, lease, known
         self._view = f"spark_llm_{run}"
+        self._counts_inserts = True  # as far as is known: Delta returns the number of rows that a MERGE inserted
 
     def check_lease(self) -> None:
         """Raise `JobFailedError` where another run has the lease by now."""
         self._lease.check()
 
     def merge_answers(
-        self, answers: DataFrame, location: str, *, columns: StructType | None = None, only_new: bool = False
+        self, answers: DataFrame, staging: Staging, *, columns: StructType | None = None, new_rows: int | None = None
     ) -> None:
-        """Merge answers that are kept in `location`; a deferred row stays in the target as it is.
+        """Merge the answers of `staging`, and mark them as merged; a deferred row stays in the target as it is.
 
-        `columns` are those that the target takes, by default all. Raises `JobFailedError` where the MERGE fails.
+        `columns` are those that the target takes, by default all. `new_rows` says how many rows there are, if the
+        target had none of them when they were staged. Raises `JobFailedError` where the MERGE fails.
         """
+        location = staging.location("answers")
         self._merge(
             answers,
             location,
@@ -51,8 +56,9 @@ class Merger:
             columns or answers.schema,
             f"the answers are kept in {location}. Remove the cause and run it again: that merges them, and asks none of"
             " their rows. Only where they can never be merged, drop them.",
-            only_new=only_new,
+            new_rows=new_rows,
         )
+        staging.mark_merged()
 
     def merge_unasked(self, pending: DataFrame, location: str, asked: str) -> None:
         """Merge those pending rows, kept in `location`, that are not `asked`, a condition of SQL.
@@ -63,9 +69,12 @@ class Merger:
         self._merge(pending, location, f"NOT ({asked})", pending.schema, hint)
 
     def _merge(
-        self, rows: DataFrame, location: str, where: str, columns: StructType, hint: str, *, only_new: bool = False
+        self, rows: DataFrame, location: str, where: str, columns: StructType, hint: str, *, new_rows: int | None = None
     ) -> None:
-        """Run a MERGE of the rows that fulfil a condition; after a conflict rows need not be new.
+        """Run a MERGE of the rows that fulfil a condition.
+
+        Rows that were new are only inserted, which is less work. After a conflict they need not be new, nor where
+        fewer were inserted: another writer has inserted some since. All are merged then, which changes no other.
 
         A view of staged files saves Spark a look at them. From a view of a catalog's table Spark 4.1 plans no MERGE.
         """
@@ -75,9 +84,15 @@ class Merger:
         def act(attempt: int) -> None:
             self._lease.check()
             written = {} if self._known is None else answer_values(columns, self._known, same_of(self._spark))
-            is_new = only_new and attempt == 1
-            statement = merge_statement(self._target.name, staged, columns, written, only_new=is_new)
-            self._spark.sql(statement)
+            merge = partial(merge_statement, self._target.name, staged, columns, written)
+            if new_rows is not None and attempt == 1 and self._counts_inserts:
+                inserted = _inserted(self._spark.sql(merge(only_new=True)))
+                if inserted is not None and inserted >= new_rows:
+                    return
+                self._counts_inserts = inserted is not None
+                _logger.info("%s of %d rows are new to %s; all are merged", inserted, new_rows, self._target)
+                self._lease.check()
+            self._spark.sql(merge())
 
         if is_view:
             rows.where(where).createOrReplaceTempView(self._view)
@@ -92,6 +107,13 @@ class Merger:
         finally:
             with suppress(Exception):  # the session may be dead
                 self._spark.catalog.dropTempView(self._view)
+
+
+def _inserted(merged: DataFrame) -> int | None:
+    """Return how many rows a MERGE inserted, by its own result; None in a format that does not say."""
+    numbers = next((row.asDict() for row in merged.collect()), {})
+    inserted = numbers.get("num_inserted_rows")
+    return None if inserted is None else int(inserted)
 
 
 def answer_values(staged: StructType, target: StructType, same: CaseFold) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StringType, StructField, StructType
 
-from spark_llm.enrich.column_types import accepts, find_field, missing_fields, nullable
+from spark_llm.enrich.column_types import accepts, find_field, is_comparable, missing_fields, nullable
 from spark_llm.enrich.fingerprints.fingerprint import fingerprint
 from spark_llm.errors import ConfigError, InputTypeError
 from spark_llm.protocol.identifiers import CaseFold, check_distinct
@@ -129,6 +129,11 @@ def _key_name(source: StructType, name: str, same: CaseFold) -> str:
         raise ConfigError(
             f"The source lacks the key {name!r}; it has {column_list(source.names)}.",
             "name the column, or the columns, that identify a row.",
+        )
+    if not is_comparable(field.dataType):
+        raise ConfigError(
+            f"The key {field.name!r} is {field.dataType.simpleString()}, whose values Spark does not compare.",
+            "name a column of texts, numbers, dates or the like, without maps, variants and intervals.",
         )
     return field.name
 

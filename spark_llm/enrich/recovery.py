@@ -20,20 +20,23 @@ _logger = logging.getLogger("spark_llm.enrich")
 def cleaned_up(staging: Staging, lease: Lease, kept: Sequence[str]) -> Iterator[None]:
     """Remove the staging at the end of the block; after an error keep these parts, where there are answers.
 
-    An error here hides no error of the block, and fails no run: the next run removes the rest. After Ctrl-C that is
-    all of it, because each step may have to wait for cores.
+    Answers that are merged are removed whatever happens. An error here hides no error of the block, and fails no run:
+    the next run removes the rest. After Ctrl-C that is all of it, because each step may have to wait for cores.
     """
     try:
         yield
-    except Exception:
+    except BaseException as error:
         with suppress(Exception):  # the session may be dead
-            if lease.is_held():
+            staging.remove_merged()
+            if isinstance(error, Exception) and lease.is_held():
                 staging.keep(kept)
         raise
     try:
         lease.check()
         staging.clear()
     except Exception as error:  # noqa: BLE001 -- see above
+        with suppress(Exception):
+            staging.remove_merged()
         _logger.warning("The staging tables of the run are not removed (%s).", type(error).__name__)
 
 
@@ -52,7 +55,8 @@ def recover(abandoned: Sequence[Staging], merger: Merger, known: DataFrame | Non
         if columns is None:
             _logger.warning("%d rows of an earlier run have no columns in %s any more, and are dropped", rows, target)
         else:
-            merger.merge_answers(answers, each.location("answers"), columns=columns)
+            merger.merge_answers(answers, each, columns=columns)
+            each.remove_merged()
             _logger.info("%d rows of an earlier run are merged", rows)
             total += rows
     return total

@@ -24,7 +24,8 @@ RUNS_DDL = (
 """The columns of a table of runs, as `EnrichReport.row` fills them."""
 BATCH_NUMBERS = ("out", "out_batches", "out_usd", "usd_at_once")
 """The fields about batches."""
-_NOT_IN_RUNS = ("limits", "still_failed", "notes", "flow", *BATCH_NUMBERS)  # fields that a table of runs does not have
+# Fields that a table of runs does not have.
+_NOT_IN_RUNS = ("limits", "still_failed", "asked_and_left", "notes", "flow", *BATCH_NUMBERS)
 # It has the rows asked, the others in its columns.
 _NOT_SUMMED_IN_RUNS = ("asked", "cache_write_tokens", "cancelled", "image_tokens", "audio_tokens")
 _HEADINGS = ("column", "asked", "answered", "failed", "requests", "tokens")
@@ -47,7 +48,7 @@ class EnrichReport(Totals):
         asked: Rows that were asked, for at least one column. Those that a stopped task did not ask are in `left`, and
             those that are `out` are not among them.
         answered: Asked rows with an answer in every column that was asked.
-        left: Pending rows that a stopped run did not ask.
+        left: Pending rows for the next run: those that a stopped run did not ask, and those in `asked_and_left`.
         recovered: Rows that an earlier run had asked when it failed or was killed; they were merged, not asked again.
         deleted: Rows that were removed from the target, because the source no longer has them.
         usd: The cost in US dollars; None without prices.
@@ -56,6 +57,8 @@ class EnrichReport(Totals):
         limits: Who kept the hard limits of the policies; None where none is set, or where nothing was asked.
         still_failed: Rows that keep the error of an earlier run: their input and recipe are the same, and the error is
             not retryable, or `retry_errors` is False. None where Spark did not report them.
+        asked_and_left: Rows that are in both: a column of theirs failed for a reason that ends the run, such as a
+            rejected token. So `rows` is `skipped + asked + left + out - asked_and_left`.
         notes: A sentence for each new column of the source, added or left out, and for tokens without their own price.
         flow: The requests in flight, and what limited them for which share of the time; None where no host told the
             driver. Hosts tell it once a second, with `progress=True` or hard limits, where they can reach it.
@@ -82,6 +85,7 @@ class EnrichReport(Totals):
     columns: Mapping[str, Tally]
     limits: str | None = None
     still_failed: int | None = None
+    asked_and_left: int = 0
     notes: Sequence[str] = ()
     flow: JobFlow | None = None
     out: int = 0
@@ -102,7 +106,8 @@ class EnrichReport(Totals):
     @property
     def skipped(self) -> int | None:
         """Rows of the source that were not pending, recovered ones among them. None where `rows` is."""
-        return None if self.rows is None else max(0, self.rows - self.asked - self.left - self.out)
+        pending = self.asked + self.left + self.out - self.asked_and_left
+        return None if self.rows is None else max(0, self.rows - pending)
 
     @property
     def requests(self) -> int:

@@ -142,6 +142,7 @@ class Job:
             asked=total.asked,
             answered=total.answered,
             left=asked.left,
+            asked_and_left=max(0, total.asked + asked.left + asked.out - work.to_ask),
             recovered=recovered,
             deleted=work.deleted,
             columns=total.columns,
@@ -185,7 +186,7 @@ class Job:
         """Ask chunk by chunk, and merge the answers of each."""
         spark, plan, work, staging, merger, who, telemetry = parts
         chunks = ChunkPlanner(work.to_ask, self.limits, parts.row_cost(self.prices), started_s)
-        total = ChunkResult(0, 0, {name: Tally() for name in self.calls}, only_new=True)
+        total = ChunkResult(0, 0, {name: Tally() for name in self.calls})
         if not work.to_ask:
             return AskResult(total, chunks.left, chunks.stopped)
         runner = ChunkRunner.of(spark, plan, self.limits.max_failure_rate, self.prices, who)
@@ -209,7 +210,7 @@ class Job:
                 progress.finish_chunk(size, result.columns)
                 telemetry.add_failures(result.columns, partial(failed_rows, answers))
                 _logger.info("chunk %d: %d of %d rows answered", number, result.answered, result.asked)
-                merger.merge_answers(answers, staging.location("answers"), only_new=result.only_new)
+                merger.merge_answers(answers, staging, new_rows=result.new_rows)
                 _logger.info("chunk %d: merged", number)
                 usd = total_cost(self.prices, result.columns)
                 chunks.done(size, result.columns, usd, time.monotonic(), result.stop_errors)

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from spark_llm.enrich.spark_errors import error_condition
-from spark_llm.enrich.table import Table
+from spark_llm.enrich.table import ANY_NAMES, Table, literal_path
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import named, quoted
 from spark_llm.usage.observed import observed_values
@@ -56,6 +56,7 @@ class Staging:
         """Keep them beside `target`, in its format; `run` is the run's name, of letters and digits."""
         self._spark, self._target, self.provider, self.run = spark, target, provider, run
         self._written = set[str]()
+        self._is_merged = self._has_merged = False  # the answers as they are now, and any before them
 
     def location(self, part: str) -> str:
         """Return the name of a part as SQL reads it, for messages."""
@@ -79,11 +80,13 @@ class Staging:
         table = self._table(part)
         is_first = part not in self._written
         self._written.add(part)
+        self._is_merged = self._is_merged and part != "answers"
         if table.path is not None:
             rows.write.mode("overwrite").parquet(table.path)
-            return self._spark.read.schema(schema).parquet(table.path)  # a schema saves the job that infers it
+            files = self._spark.read.schema(schema)  # a schema saves the job that infers it
+            return files.parquet(literal_path(table.path))
         if is_first:
-            table.create(schema, [self.provider])
+            table.create(schema, [self.provider], ANY_NAMES)
         else:
             self._spark.sql(f"DELETE FROM {table.name}")  # noqa: S608 -- the name is quoted
         rows.writeTo(table.name).append()
@@ -91,8 +94,11 @@ class Staging:
 
     def read(self, part: str) -> DataFrame | None:
         """Return the rows of a part; None where it was not written."""
+        table = self._table(part)
+        if table.path is not None:
+            table = Table(self._spark, (table.parts[0], literal_path(table.path)))
         try:
-            rows = self._table(part).read()
+            rows = table.read()
         except ConfigError as error:
             if error_condition(error.__cause__) == "UNABLE_TO_INFER_SCHEMA":  # a run was killed before it had any
                 return None
@@ -114,19 +120,34 @@ class Staging:
             return any(f"__spark_llm/{_LEDGER}/" in name for name in self._found)
         return f"{self._target.parts[-1]}__spark_llm_batches".lower() in map(str.lower, self._found)
 
+    def mark_merged(self) -> None:
+        """Note that the answers are in the target: no later run may merge them again."""
+        self._is_merged = self._has_merged = True
+
+    def remove_merged(self) -> None:
+        """Remove the answers if they are merged; merged again, they would undo what users changed meanwhile."""
+        if self._is_merged:
+            self._remove("answers")
+            self._is_merged = False
+
     def clear(self) -> None:
-        """Remove all parts; at a path those of all runs, because a folder for each would remain."""
+        """Remove all parts, answers first; at a path those of all runs, because a folder for each would remain."""
         if self._target.path is None:
-            for part in self._written or _PARTS:  # of another run nothing is known
+            parts = self._written or _PARTS  # of another run nothing is known
+            for part in sorted(parts, key="answers".__ne__):
                 self._remove(part)
         else:
             _empty(self._spark, f"{_folder(self._target)}/rows")
         self._written.clear()
 
     def keep(self, parts: Sequence[str]) -> None:
-        """Remove all parts but these; all where there are no answers, which the next run merges."""
+        """Remove all parts but these; all where there were no answers. Of answers only those that are not merged stay.
+
+        The next run merges them. The other parts tell it which rows have answers.
+        """
+        self.remove_merged()
         answers = self.read("answers") if "answers" in self._written else None
-        kept = parts if answers is not None and not answers.isEmpty() else ()
+        kept = parts if self._has_merged or (answers is not None and not answers.isEmpty()) else ()
         for part in self._written.difference(kept):
             self._remove(part)
 
@@ -141,6 +162,7 @@ class Staging:
             self._spark.sql(f"DROP TABLE IF EXISTS {table.name}")
         else:
             _empty(self._spark, table.path)
+        self._written.discard(part)
 
     @cached_property
     def _found(self) -> Sequence[str]:
@@ -151,7 +173,7 @@ class Staging:
             tables = self._spark.sql(f"SHOW TABLES{where} LIKE '*__spark_llm_*'").collect()
             return [row["tableName"] for row in tables]
         files = self._spark.read.format("binaryFile").option("recursiveFileLookup", "true")
-        folder = _folder(self._target)  # has the lease at least: a look at a path that is missing is slow
+        folder = literal_path(_folder(self._target))  # has the lease at least: a look at a path that is missing is slow
         try:  # Spark logs a warning, with a trace, for one path that does not exist, but not for a list
             return files.load([folder, folder]).inputFiles()
         except AnalysisException as error:

@@ -1,5 +1,6 @@
 """Tables by name: read, created and altered by SQL and DataFrames alone, so in every format that has MERGE."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
@@ -18,6 +19,9 @@ from spark_llm.text.names import column_list
 FORMAT = "delta"  # where neither a catalog nor a source names one
 _SESSION_CATALOG = "spark_catalog"
 _NO_PROPERTIES: Mapping[str, str] = {}
+ANY_NAMES: Mapping[str, str] = {"delta.columnMapping.mode": "name"}
+"""Properties of a table whose columns have any names, and may be renamed; a format ignores those of another one."""
+_PATTERN_CHARACTERS = re.compile(r"[][{}*?\\]")
 _MISSING = {
     *("TABLE_OR_VIEW_NOT_FOUND", "PATH_NOT_FOUND"),
     *("DELTA_TABLE_NOT_FOUND", "DELTA_MISSING_DELTA_TABLE", "DELTA_PATH_DOES_NOT_EXIST"),
@@ -143,8 +147,8 @@ class Table:
         """
         if self.path is None or self._missing_by != "DELTA_TABLE_NOT_FOUND":
             return
-        files = self._spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(self.path)
-        if files.select("path").limit(1).collect():
+        files = self._spark.read.format("binaryFile").option("recursiveFileLookup", "true")
+        if files.load(literal_path(self.path)).select("path").limit(1).collect():
             raise ConfigError(f"{self} is a folder with files in it, and not a table.", "name an empty or new folder.")
 
     def create(
@@ -162,8 +166,7 @@ class Table:
         raise failure or ConfigError(f"There is no format for {self}.", "name one by format=.")
 
     def _create(self, schema: StructType, provider: str | None, properties: Mapping[str, str]) -> None:
-        listed = ", ".join(f"'{name}' = '{value}'" for name, value in properties.items())
-        options = f" TBLPROPERTIES ({listed})" if listed else ""
+        options = f" TBLPROPERTIES ({_listed(properties)})" if properties else ""
         using = "" if provider is None else f" USING {quoted(provider)}"
         try:
             try:
@@ -187,6 +190,11 @@ class Table:
                     "its files are there, and the session's catalog does not know them: without a metastore it forgets"
                     ' its tables when it ends. Name the target by a path, as in target="delta.`/data/reviews`".'
                 )
+            elif "DELTA_INVALID_CHARACTERS_IN_COLUMN_NAME" in str(error):
+                hint = (
+                    "give these columns other names in the source; or create the table yourself, with"
+                    f" TBLPROPERTIES ({_listed(ANY_NAMES)})."
+                )
             raise ConfigError(
                 f"The table {self} cannot be created{f' as {provider}' if provider else ''}: {error_text(error)}.", hint
             ) from error
@@ -203,6 +211,15 @@ class Table:
                     f"Columns cannot be added to {self}: {error_text(error)}.",
                     "add them yourself, or name another target.",
                 ) from error
+
+
+def literal_path(path: str) -> str:
+    """Return a path as Spark's readers of files take it, who read a path with brackets, say, as a pattern."""
+    return _PATTERN_CHARACTERS.sub(r"\\\g<0>", path)
+
+
+def _listed(properties: Mapping[str, str]) -> str:
+    return ", ".join(f"'{name}' = '{value}'" for name, value in properties.items())
 
 
 def apply_plan(plan: RunPlan, target: Table, formats: Iterable[str | None]) -> tuple[RunPlan, tuple[str, ...]]:

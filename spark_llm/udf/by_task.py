@@ -17,6 +17,9 @@ FACTORIES: Mapping[str, Callable[..., ModelUDF]] = {
     "rerank": rerank_udf,
 }
 
+TOKENLESS = ("predict",)
+"""Tasks whose answers report no tokens: their results have no `usage`."""
+
 
 def model_udf(task: str, model: str | Endpoint | ModelUDF) -> ModelUDF:
     """Return a model's UDF, with the task's defaults for an endpoint.

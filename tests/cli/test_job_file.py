@@ -12,14 +12,26 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyspark.sql.types import DoubleType
 
-from spark_llm import ConfigError, Policy, chat_udf, complete_udf, embed_udf, extract_udf, predict_udf, rerank_udf
+from spark_llm import (
+    ConfigError,
+    Endpoint,
+    Policy,
+    chat_udf,
+    complete_udf,
+    embed_udf,
+    extract_udf,
+    predict_udf,
+    rerank_udf,
+)
 from spark_llm.ai.catalog import FUNCTIONS
 from spark_llm.batches.settings import Batch
 from spark_llm.cli.job_columns import IN_LABELS, TASKS
 from spark_llm.cli.job_file import ENDPOINT_KEYS, JOB_KEYS, JobFile
 from spark_llm.enrich.api import enrich_table
 from spark_llm.metering.budget import Budget
+from spark_llm.udf.by_task import FACTORIES, TOKENLESS
 from tests.conftest import ROOT
 
 SECRET = "dapi5ecretthatmustnotbeseen"
@@ -137,6 +149,19 @@ def test_a_whole_file_is_read() -> None:
     } == job.options
     assert {"spark.sql.shuffle.partitions": "64", "spark.sql.ansi.enabled": "true"} == job.settings
     assert SECRET not in repr(job)
+
+
+def test_a_column_without_tokens_has_no_price() -> None:
+    """As in `enrich_table`: the others have theirs, and a price for it is an error."""
+    scorer = "http://127.0.0.1:9/invocations"
+    others = {task: make for task, make in FACTORIES.items() if task != "predict"}
+    types = {task: make(Endpoint(URL, model="m")).returnType for task, make in others.items()}
+    types["predict"] = predict_udf(Endpoint(scorer), returns=DoubleType()).returnType
+    assert list(TOKENLESS) == [task for task, kind in types.items() if "usage" not in kind.fieldNames()]
+    columns = {"a": COLUMN, "risk": {**COLUMN, "task": "predict", "returns": "DOUBLE", "endpoint": scorer}}
+    job = {**JOB, "columns": columns, "prices": {"a": 1}}
+    assert {"a": 1} == read(job).options["prices"]
+    assert "a price for 'risk', whose answers report no tokens." in refusal({**job, "prices": {"a": 1, "risk": 1}})
 
 
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]

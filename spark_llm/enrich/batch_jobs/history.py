@@ -51,7 +51,8 @@ def forget_merged(ledger: Ledger, abandoned: Sequence[Staging], target: DataFram
         filled = tuple(each for each in plan.filled if each.name in known)
         if rows is not None and target is not None and filled:
             some = replace(plan, filled=filled)
-            ledger.forget(all_digests(answered_since(rows, target, some), some))
+            names = [each.name for each in filled]
+            ledger.forget(all_digests(answered_since(rows, target, some), some), names)
 
 
 def with_replies(rows: DataFrame, plan: RunPlan, replies: DataFrame) -> DataFrame:

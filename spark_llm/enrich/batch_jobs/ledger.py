@@ -190,10 +190,10 @@ class Ledger:
             kept = kept.unionByName(rows.where(f"kind IN ('line', 'created') AND key IN ({_sql_list(open_keys)})"))
         self._overwrite(kept)
 
-    def forget(self, digests: DataFrame) -> None:
-        """Remove the replies to these digests; there is a ledger."""
+    def forget(self, digests: DataFrame, columns: Iterable[str]) -> None:
+        """Remove the replies to these digests that fill these `columns`; there is a ledger."""
         rows = self._spark.table(self._table.name)
-        is_reply = (F.col("kind") == "reply") & (_digest() == F.col("forgotten"))
+        is_reply = (F.col("kind") == "reply") & F.col("column").isin(*columns) & (_digest() == F.col("forgotten"))
         self._overwrite(rows.join(digests.select(F.col("digest").alias("forgotten")), is_reply, "left_anti"))
 
     def _overwrite(self, events: DataFrame) -> None:

@@ -93,7 +93,7 @@ class BatchRun:
         names = [each.name for each in self.plan.filled]
         self._rows = self.work.rows.where(self.work.asked).withColumn(EARLIER, F.lit(False))
         self._left = self.work.to_ask
-        self._total = ChunkResult(0, 0, {name: Tally() for name in names}, only_new=False)
+        self._total = ChunkResult(0, 0, {name: Tally() for name in names})
         self._specs = {each.name: batch_spec(each.name, each.call.udf) for each in self.plan.filled}
         clients = {name: BatchClient(spec.route, self.settings) for name, spec in self._specs.items()}
         quota_wait_s = min(_FIRST_QUOTA_WAIT_S, self.settings.poll_s)
@@ -216,13 +216,18 @@ class BatchRun:
         columns = {name: replace(tally, cancelled=0) for name, tally in result.columns.items()}
         result = result._replace(columns=columns)
         self.merging(answers, result)
-        self.merger.merge_answers(answers, self.staging.location("answers"), only_new=result.only_new)
         usd = total_cost(self.prices, columns)
         self.budget.add(result.asked, sum(tally.total_tokens for tally in columns.values()), usd or 0.0)
         if result.asked:
             self.chunks.done(result.asked, columns, usd, time.monotonic(), result.stop_errors)
         self._total = self._total.plus(result)
         self._keep_open_rows(answers, result)
+        self.merger.merge_answers(answers, self.staging)  # rows were new when the run began, hours ago
+        if self._left:  # else the end of the run removes them
+            merged = answers.withColumn("asks", F.col("writes"))
+            self.ledger.forget(all_digests(merged, self.plan), self._specs)
+        self.staging.remove_merged()
+        _logger.info("settled rows are merged; %d rows are left", self._left)
 
     def _keep_open_rows(self, answers: DataFrame, result: ChunkResult) -> None:
         """Write down the rows that still ask something; an error that is not the row's own waits for the next run."""
@@ -235,12 +240,12 @@ class BatchRun:
             return
         settled = {name: f"{quoted('writes', name)} OR {fatal[name]}" for name in names}
         failed = any_of(f"{quoted('writes', name)} AND {quoted('result', name, 'error')} IS NOT NULL" for name in names)
-        about = {"settled": struct(settled), "failed": failed, "merged": "NOT deferred"}
+        about = {"settled": struct(settled), "failed": failed}
         done = answers.selectExpr("key", *named(about))
         asks = {name: f"{quoted('asks', name)} AND NOT coalesce({quoted('settled', name)}, false)" for name in names}
         rows = self._rows.join(done, "key", "left").withColumn("asks", F.expr(struct(asks)))
-        then = {EARLIER: f"{EARLIER} OR coalesce(failed, false)", "new": "new AND NOT coalesce(merged, false)"}
-        rows = rows.withColumns({"writes": F.col("asks"), **{name: F.expr(value) for name, value in then.items()}})
+        failed_by_now = F.expr(f"{EARLIER} OR coalesce(failed, false)")
+        rows = rows.withColumns({"writes": F.col("asks"), EARLIER: failed_by_now})
         rows = rows.drop(*about)
         rows = rows.where(any_of(quoted("asks", name) for name in names))
         self._part = "rest" if self._part == "left" else "left"

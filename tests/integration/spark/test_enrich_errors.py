@@ -40,6 +40,11 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("a key that is missing", {"key": "no"}, "The source lacks the key 'no'"),
     ("a key inside a column", {"key": "a.b"}, "not the name of one column"),
     ("no key", {"key": []}, "names no column"),
+    (
+        "a key without an order",
+        {"key": "tags"},
+        "The key 'tags' is map<string,bigint>, whose values Spark does not comp",
+    ),
     ("a key that is given twice", {"key": ["id", "ID"]}, "key= has 'id' and 'ID', which are one name"),
     (
         "a column that is given twice",
@@ -66,6 +71,12 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("a format of another path", {"format": "iceberg"}, "is not a table of format='iceberg'"),
     ("a key with duplicates", {"key": "team"}, "The key (team) is not unique: 'x' occurs more than once in"),
     ("a key with nulls", {"key": ["id", "text"]}, "is null in 2 rows"),
+    (
+        "a key with nulls in the target",
+        {"target": "{unkeyed}", "on_missing": "delete"},
+        "The key (id) is null in 1 row of the target, so no MERGE finds it",
+    ),
+    ("a name that Delta refuses", {"more": "my, col"}, "Hint: give these columns other names in the source; or create"),
     ("a source that is missing", {"source": "no_such_table"}, "There is no table no_such_table"),
     ("a source that is a folder", {"source": "delta.`{folder}`"}, "There is no table"),
     ("a name with SQL in it", {"source": "t; DROP TABLE t"}, "not a table's name"),
@@ -92,10 +103,11 @@ def wrong_targets(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory)
     """Tables that cannot be filled, each for a reason of another type, string."""
     folder = tmp_path_factory.mktemp("wrong")
     (folder / "not a table.txt").write_text("text")
-    places = {name: f"delta.`{folder}/{name}`" for name in ("other", "typed", "keyed")}
+    places = {name: f"delta.`{folder}/{name}`" for name in ("other", "typed", "keyed", "unkeyed")}
     spark.sql(f"CREATE TABLE {places['other']} (review_id BIGINT) USING delta")
     spark.sql(f"CREATE TABLE {places['typed']} (id BIGINT, a INT) USING delta")
     spark.sql(f"CREATE TABLE {places['keyed']} (id STRING) USING delta")
+    spark.sql(f"CREATE TABLE {places['unkeyed']} USING delta AS SELECT CAST(NULL AS BIGINT) AS id")
     spark.sql("CREATE OR REPLACE VIEW a_view AS SELECT 1L AS id")
     spark.sql("CREATE TABLE IF NOT EXISTS a_parquet (id BIGINT) USING parquet")
     yield {**places, "folder": str(folder)}
@@ -121,7 +133,9 @@ def test_arguments_that_do_not_fit_are_an_error_before_the_first_request(
     """Each error says what is wrong and ends in a next step; no request was sent."""
     ask = chat(endpoints)
     vars(ask)["raising"] = chat_udf(endpoint(endpoints), policy=Policy(on_error="raise"))
-    rows = texts(spark, 20).withColumn("i_fingerprint", F.col("id"))
+    rows = texts(spark, 20).select(
+        "*", F.col("id").alias("i_fingerprint"), F.create_map(F.lit("a"), "id").alias("tags")
+    )
     for number, (what, given, words) in enumerate(WRONG):
         options = dict(given)
         source = rows.select("*", F.lit(1).alias(options.pop("more", "more")))

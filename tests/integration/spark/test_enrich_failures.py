@@ -163,14 +163,14 @@ def test_the_first_run_into_a_path_logs_no_missing_folder(spark: SparkSession, t
 def test_staged_answers_outlive_ctrl_c(
     spark: SparkSession, endpoints: LocalEndpoints, target: str, run: Run, moment: str
 ) -> None:
-    """After Ctrl-C before a MERGE, or after it, the next run begins at once, and asks nothing."""
+    """After Ctrl-C before a MERGE, or after it, the next run begins at once, asks nothing, and merges nothing twice."""
     columns = {"answer": chat(endpoints)("text")}
     with at(moment, interrupt), pytest.raises(KeyboardInterrupt):
         run(questions(spark), target, columns, chunk_rows=9)
     with at("; waiting", lambda: pytest.fail("the lease was not released")):
         requests, report = run(questions(spark), target, columns, chunk_rows=9)
 
-    assert (0, 9) == (requests, report.recovered)
+    assert (0, 0 if moment.endswith("merged") else 9) == (requests, report.recovered)
     assert 18 == right_answers(spark, target) == spark.table(target).count()
 
 

@@ -182,14 +182,15 @@ class BatchRun:
         routes = {name: spec.route for name, spec in self._specs.items()}
         _logger.info("%d batches have ended; their replies are downloaded", len(ended))
         with worker_errors():
-            Collector(self.spark, self.ledger, routes, self.settings).collect(ended)
+            baseless = Collector(self.spark, self.ledger, routes, self.settings).collect(ended)
         self._batches.end(ended)
-        for _, state in ended:
-            problems = [problem for problem in state.problems if problem.line is None]
+        for file, state in ended:
+            problems = [problem for problem in state.problems if problem.line is None or file.key in baseless]
             if state.status == "cancelled":
                 self._stopped = f"batch {state.id} was cancelled.{HINT}run it again for the rest: {_AGAIN}"
             elif state.status == "failed" and (problems or not state.problems):
-                reason = "; ".join(f"{each.code}: {each.message}" for each in problems[:3]) or "without a reason"
+                reason = "; ".join(map(str, problems[:3])) or "without a reason"
+                reason += ", which its file does not have" if file.key in baseless else ""
                 self._stopped = f"the provider refused batch {state.id} ({reason}).{HINT}fix that, and run it again."
 
     def _check_gone(self, files: Sequence[File]) -> None:

@@ -12,6 +12,7 @@ from spark_llm.enrich.changes import answered_since, any_of
 from spark_llm.enrich.column_types import fields_of
 from spark_llm.enrich.plan import FilledColumn, RunPlan
 from spark_llm.enrich.staging import Staging
+from spark_llm.errors import ConfigError
 from spark_llm.protocol.identifiers import quoted
 
 _DIGEST_DIGITS = 48
@@ -47,11 +48,24 @@ def forget_merged(ledger: Ledger, abandoned: Sequence[Staging], target: DataFram
     """
     for each in abandoned if target is not None and ledger.has_replies() else []:
         rows = each.read("work")
-        known = set() if rows is None else {field.name for field in fields_of(rows.schema, "asks")}
-        filled = tuple(each for each in plan.filled if each.name in known)
+        known = set() if rows is None else {plan.same(field.name) for field in fields_of(rows.schema, "asks")}
+        filled = tuple(each for each in plan.filled if plan.same(each.name) in known)
         if rows is not None and target is not None and filled:
             some = replace(plan, filled=filled)
             ledger.forget(all_digests(answered_since(rows, target, some), some))
+
+
+def check_none_collected(ledger: Ledger | None, rows: DataFrame, plan: RunPlan) -> None:
+    """Raise `ConfigError` where pending rows have answers in the ledger: they would be asked, and paid for, again."""
+    answered = None if ledger is None else ledger.answered()
+    wanted = None if answered is None else answered.join(all_digests(rows, plan), "digest", "left_semi")
+    if ledger is not None and wanted is not None and (count := wanted.count()):
+        raise ConfigError(
+            f"{count:,} answer{'s' * (count != 1)} of batches {'are' if count != 1 else 'is'} paid for and not merged"
+            " yet, and batch= is not given.",
+            "run the same job with batch=Batch(), which merges them. Only to give them up, empty the table"
+            f" {ledger.name}.",
+        )
 
 
 def with_replies(rows: DataFrame, plan: RunPlan, replies: DataFrame) -> DataFrame:

@@ -104,6 +104,7 @@ def test_a_run_that_only_submits_is_continued_by_the_next(
     assert first.out_usd is not None
     assert first.usd_at_once == pytest.approx(2 * first.out_usd)
 
+    columns = {name.upper(): column for name, column in columns.items()}  # one name to the session
     with pytest.raises(ConfigError, match="1 batch is with the provider"):
         enrich_table(spark, texts(spark, 20), target, "id", columns, progress=False)
 
@@ -122,16 +123,22 @@ def test_a_run_that_only_submits_is_continued_by_the_next(
 def test_a_request_is_billed_to_one_row_after_runs_that_died(
     error: type[BaseException], spark: SparkSession, endpoints: LocalEndpoints, place: Place
 ) -> None:
-    """A run dies after its merge, the next one before: the replies of the first are no other row's, the others are."""
+    """A run dies after its merge, the next one before: the replies of the first are no other row's, the others are.
+
+    The case of the column's name changes nothing. A run without batches does not ask what was answered.
+    """
 
     def die() -> None:
         raise error
 
-    target, columns = place("target"), {"answer": chat_udf(asked(endpoints))("text")}
-    for rows, moment in ((10, "batches are left to later runs: 0"), (20, "the rows with replies are settled")):
+    target, column = place("target"), chat_udf(asked(endpoints))("text")
+    deaths = ((10, "answer", "batches are left to later runs: 0"), (20, "Answer", "the rows with replies are settled"))
+    for rows, name, moment in deaths:
         with at(moment, die), pytest.raises(error):
-            filled(texts(spark, rows, distinct=10), target, columns)
-    report = filled(texts(spark, 30, distinct=10), target, columns)
+            filled(texts(spark, rows, distinct=10), target, {name: column})
+    with pytest.raises(ConfigError, match="9 answers of batches are paid for and not merged yet"):
+        enrich_table(spark, texts(spark, 20, distinct=10), target, "id", {"ANSWER": column}, progress=False)
+    report = filled(texts(spark, 30, distinct=10), target, {"ANSWER": column})
 
     found = sums(spark, target, "answer")
     assert (endpoints.stats.total_tokens, endpoints.stats.requests) == (found["tokens"], found["attempts"])

@@ -13,6 +13,8 @@ from spark_llm.batches.download import downloaded_lines
 from spark_llm.batches.settings import Batch
 from spark_llm.endpoint.route import Route
 from spark_llm.enrich.batch_jobs.ledger import SCHEMA, File, Ledger
+from spark_llm.errors import HINT
+from spark_llm.metering.chunking import RUN_AGAIN
 from spark_llm.protocol.batches.lines import EXPIRED, LEFT_OUT, reply_lines, replyless_line, unanswered_line
 from spark_llm.protocol.batches.objects import BatchProblem, BatchState
 from spark_llm.udf.spark_types import arrow_type
@@ -105,6 +107,24 @@ def _replyless_text(code: str) -> Column:
     """Return the line of a request without a reply, by its `custom_id`, which has nothing that JSON escapes."""
     before, after = replyless_line("ID", code).decode().split("ID")
     return F.concat(F.lit(before), F.col("custom_id"), F.lit(after))
+
+
+def stop_reason(ended: Ended, *, is_baseless: bool) -> str | None:
+    """Return why the run stops after this batch, with a hint; None where it goes on.
+
+    Args:
+        ended: The batch.
+        is_baseless: Whether it was refused for lines of which its file has none.
+    """
+    state = ended.state
+    if state.status == "cancelled":
+        return f"batch {state.id} was cancelled.{HINT}run it again for the rest: {RUN_AGAIN}"
+    problems = [problem for problem in state.problems if problem.line is None or is_baseless]
+    if state.status != "failed" or (state.problems and not problems):
+        return None
+    reason = "; ".join(map(str, problems[:3])) or "without a reason"
+    reason += ", which its file does not have" if is_baseless else ""
+    return f"the provider refused batch {state.id} ({reason}).{HINT}fix that, and run it again."
 
 
 def _by_line(state: BatchState) -> dict[int, BatchProblem]:

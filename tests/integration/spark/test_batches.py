@@ -231,16 +231,20 @@ def test_what_is_left_may_be_asked_now(spark: SparkSession, endpoints: LocalEndp
 def test_the_budget_holds_before_a_batch_is_created(
     spark: SparkSession, endpoints: LocalEndpoints, place: Place
 ) -> None:
-    """What is out counts as spent, by the estimate; the next run goes on."""
+    """What is out counts as spent, by the estimate; the next run goes on. A run that only submits says what is left."""
     target, columns = place("target"), {"answer": chat_udf(asked(endpoints), max_tokens=10)("text")}
+    endpoints.batches = Batches(expire_after={0: 2})  # the others go into the next batch, and count once
     first = filled(texts(spark, 20), target, columns, budget=Budget(rows=5))
     assert (5, 5, 13) == (len(endpoints.answered), first.asked, first.left)
     assert "5 rows would be exceeded" in str(first.stopped)
+    assert (0, None, None) == (first.out, first.out_usd, first.usd_at_once)
 
     endpoints.batches = Batches(stall_after={0: 0})
     tokens = filled(texts(spark, 20), target, columns, Batch(wait_s=0), budget=Budget(tokens=40))
     assert 0 < tokens.out < 4
     assert 13 == tokens.out + tokens.left
+    assert (False, None, None) == (tokens.done, tokens.out_usd, tokens.usd_at_once)
+    assert f"40 tokens would be exceeded: {tokens.left} rows are left" in str(tokens.stopped)
 
 
 @pytest.mark.one_kind

@@ -4,8 +4,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_llm import Batch, Policy, chat_udf
-from spark_llm.serving import Batches, LocalEndpoints
+from spark_llm.serving import Batches, Faults, LocalEndpoints
 from tests.integration.spark.test_batches import Place, asked, filled, sums
+from tests.integration.spark.test_enrich_failures import at
 
 
 @pytest.mark.slow
@@ -25,6 +26,30 @@ def test_replies_that_a_completed_batch_lacks_count_as_tries(
     found = sums(spark, target, "answer")
     assert (4 + 2, 7, 2) == (endpoints.stats.requests, found["attempts"], found["errors"])
     assert [] == endpoints.files
+
+
+@pytest.mark.slow
+@pytest.mark.one_kind
+def test_errors_that_may_pass_are_merged_once_after_runs_that_died(
+    spark: SparkSession, endpoints: LocalEndpoints, place: Place
+) -> None:
+    """A run dies after it merged them: the next one asks again. It dies before its merge: the third has its answers."""
+
+    def fail() -> None:
+        raise OSError("the test ends it")
+
+    target, rows = place("target"), spark.range(3).selectExpr("id", "concat('row ', id) AS text")
+    columns = {"answer": chat_udf(asked(endpoints), policy=Policy(max_tries=1))("text")}
+    deaths = (Faults("500*3 ok*9"), "batches are left to later runs: 0"), (None, "the rows with replies are settled")
+    for number, (faults, moment) in enumerate(deaths, 1):
+        if faults is not None:
+            endpoints.faults = faults
+        with at(moment, fail), pytest.raises(OSError, match="the test ends it"):
+            filled(rows, target, columns)
+        assert 3 * number == endpoints.stats.requests
+    report = filled(rows, target, columns)
+
+    assert (3, 3, 3, 6) == (report.asked, report.answered, report.requests, endpoints.stats.requests)
 
 
 @pytest.mark.slow

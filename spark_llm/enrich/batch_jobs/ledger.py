@@ -74,7 +74,9 @@ class Ledger:
         `columns` are those that the job fills. Events of an earlier job, which wrote one of them in another case, are
         read with the name of this job, where the session takes both for one name.
         """
-        self._spark, self._table, self._provider, self._columns = spark, table, provider, tuple(columns)
+        self._spark, self._table, self._provider = spark, table, provider
+        names = () if same_of(spark)("A") == "A" else columns
+        self._spellings = [F.when(F.lower("column") == F.lower(F.lit(name)), F.lit(name)) for name in names]
         self._exists = table.read() is not None
 
     @property
@@ -229,10 +231,7 @@ class Ledger:
     def _read(self) -> DataFrame:
         """Return all events, with the names of columns as this job writes them; there is a ledger."""
         rows = self._spark.table(self._table.name)
-        if same_of(self._spark)("A") == "A":
-            return rows
-        names = [F.when(F.lower("column") == F.lower(F.lit(name)), F.lit(name)) for name in self._columns]
-        return rows.withColumn("column", F.coalesce(*names, "column"))
+        return rows.withColumn("column", F.coalesce(*self._spellings, "column")) if self._spellings else rows
 
 
 def check_none_out(ledger: Ledger, columns: Container[str]) -> None:

@@ -12,13 +12,13 @@ from spark_llm.errors import Kind
 from spark_llm.flow.dedupe import shared_result
 from spark_llm.metering.prices import BATCH
 from spark_llm.policy import Policy
-from spark_llm.protocol.batches.lines import CANCELLED, EXPIRED, Reply
+from spark_llm.protocol.batches.lines import CANCELLED, EXPIRED, LEFT_OUT, Reply
 from spark_llm.protocol.task import PLAIN, Task
 from spark_llm.protocol.values import Answer, Failure, Item, Outcome, Result, RowError, Usage
 
 UNSENDABLE = "spark_llm_unsendable"  # the code of a request that was not sent, because no server would take it
 _TOO_LARGE = 413
-_KIND_OF_CODE: dict[str, Kind] = {EXPIRED: "timeout", "server_error": "unavailable"}
+_KIND_OF_CODE: dict[str, Kind] = {EXPIRED: "timeout", LEFT_OUT: "invalid_response", "server_error": "unavailable"}
 _WAITS = RowError("cancelled", None, "waits for the next batch", retryable=True)
 
 

@@ -37,10 +37,10 @@ def enrich(arguments: argparse.Namespace, environ: Mapping[str, str]) -> tuple[s
 
 
 def exit_code(report: EnrichReport) -> int:
-    """Return 4 where requests are with the provider, 3 where the run stopped early, else 0."""
-    if report.submitted:
-        return SUBMITTED
-    return 0 if report.done else STOPPED
+    """Return 3 where the run stopped early, whatever is out; 4 where requests are with the provider, else 0."""
+    if not report.done:
+        return STOPPED
+    return SUBMITTED if report.submitted else 0
 
 
 def report_text(report: EnrichReport, *, as_json: bool) -> str:

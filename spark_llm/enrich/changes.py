@@ -109,13 +109,15 @@ def _same_key(plan: RunPlan) -> str:
 def answered_since(earlier: DataFrame, target: DataFrame, plan: RunPlan) -> DataFrame:
     """Return rows that were pending earlier; they ask only what the target has a result of by now.
 
-    `earlier` has the columns of `pending_rows`. An error that may pass is no result.
+    `earlier` has the columns of `pending_rows`. An error that may pass is a result only where the target lacked the row
+    then: else it may be older than the request.
     """
     known = target.selectExpr(*_own_columns(plan, "t_"), *_answered(target, plan))
     asks = {}
     for name in (each.name for each in plan.filled):
         has_result = f"{quoted('fingerprints', name)} = {quoted('t_fingerprints', name)}"
-        asks[name] = f"{quoted('asks', name)} AND {has_result} AND NOT coalesce({quoted('t_retryable', name)}, false)"
+        is_older = f"NOT new AND coalesce({quoted('t_retryable', name)}, false)"
+        asks[name] = f"{quoted('asks', name)} AND {has_result} AND NOT ({is_older})"
     return earlier.join(known, F.expr(_same_key(plan))).withColumn("asks", F.expr(struct(asks)))
 
 

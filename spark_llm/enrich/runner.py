@@ -25,7 +25,7 @@ from spark_llm.coordination.allotter import Allotter
 from spark_llm.endpoint.attribution import Attribution
 from spark_llm.engine.request_spec import RequestSpec, request_specs
 from spark_llm.enrich.ask_chunk import AskResult, ChunkResult, ChunkRunner
-from spark_llm.enrich.batch_jobs.history import forget_merged
+from spark_llm.enrich.batch_jobs.history import check_none_collected, forget_merged
 from spark_llm.enrich.batch_jobs.ledger import Ledger, check_none_out
 from spark_llm.enrich.batch_jobs.run import BatchRun
 from spark_llm.enrich.changes import pending_rows
@@ -107,7 +107,7 @@ class Job:
                 abandoned = staging.abandoned()
                 ledger = None
                 if self.batch is not None or staging.has_ledger():
-                    ledger = Ledger(spark, ledger_table(spark, target), staging.provider)
+                    ledger = Ledger(spark, ledger_table(spark, target), staging.provider, self.calls)
                 if ledger is not None and self.batch is not None:
                     ledger.append_runs(each.run for each in abandoned)
                 elif ledger is not None:
@@ -126,6 +126,7 @@ class Job:
                     merger.merge_unasked(work.rows, staging.location("work"), work.asked)
                 parts = _Parts(spark, plan, work, staging, merger, Attribution(run=name, table=str(target)), telemetry)
                 if ledger is None or self.batch is None:
+                    check_none_collected(ledger, work.rows, plan)
                     asked = self._ask(parts, started_s)
                 else:
                     asked = self._ask_in_batches(parts, self.batch, ledger, started_s)

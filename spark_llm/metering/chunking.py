@@ -23,7 +23,7 @@ MIN_RATE_ROWS = 20  # the fewest from which a failure rate is computed
 FATAL_KINDS: tuple[Kind, ...] = ("unauthorized", "not_found", "quota")  # every further row would get the same error
 FATAL_SHARE = 0.1  # of a chunk's answers; fewer fatal errors may belong to a task's last rows alone
 NOT_ROW_ERRORS: tuple[Kind, ...] = ("cancelled", *FATAL_KINDS)  # errors with another cause than their row
-_RUN_AGAIN = "answered rows are not sent again."
+RUN_AGAIN = "answered rows are not sent again."
 _NONE: Mapping[str, str | None] = {}
 
 
@@ -88,13 +88,13 @@ class ChunkPlanner:
         if self.stopped or not self._pending:
             return 0
         if not remaining:
-            return self._stop(f"the budget of {rows:,} rows is used up", f"run it again for the rest: {_RUN_AGAIN}")
+            return self._stop(f"the budget of {rows:,} rows is used up", f"run it again for the rest: {RUN_AGAIN}")
         max_rows = self._limits.chunk_rows
         min_rows = min(remaining, 1 if not self._rows else max(1, min(MIN_CHUNK_ROWS, max_rows // 20)))
         for allowed, limit in self._allowed(now_s):
             if allowed < min_rows:
                 return self._stop(
-                    f"the budget of {limit} would be exceeded", f"run it again with a larger one: {_RUN_AGAIN}"
+                    f"the budget of {limit} would be exceeded", f"run it again with a larger one: {RUN_AGAIN}"
                 )
             max_rows = int(min(max_rows, allowed))
         even = math.ceil(remaining / math.ceil(remaining / self._limits.chunk_rows))
@@ -169,17 +169,17 @@ class ChunkPlanner:
         if fatal and sum(last.failed[kind] for kind in fatal) > FATAL_SHARE * last.answered:
             self._stop(
                 f"the endpoint of column {name!r} answers no row ({': '.join(filter(None, [fatal[0], message]))})",
-                f"{hint} Then run it again: {_RUN_AGAIN}" if hint else f"fix that, and run it again: {_RUN_AGAIN}",
+                f"{hint} Then run it again: {RUN_AGAIN}" if hint else f"fix that, and run it again: {RUN_AGAIN}",
             )
         elif rate is not None and enough and failed > rate * asked:
             self._stop(
                 f"{failures}, more than max_failure_rate={rate:g} allows{not_asked}",
-                f"read the rows' error, then run it again: {_RUN_AGAIN}",
+                f"read the rows' error, then run it again: {RUN_AGAIN}",
             )
         elif tally.cancelled:
             self._stop(
                 f"{failures}{not_asked}{f' ({message})' if message else ''}",
-                f"read the rows' error, then run it again: {_RUN_AGAIN}",
+                f"read the rows' error, then run it again: {RUN_AGAIN}",
             )
         elif budget and (budget.tokens or budget.usd) and tally.answered and tally.requests and not tally.total_tokens:
             self._stop(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spark_llm.batches.replay import NextTry, replay, unbilled
 from spark_llm.policy import Policy
-from spark_llm.protocol.batches.lines import CANCELLED, EXPIRED, Reply, read_line
+from spark_llm.protocol.batches.lines import CANCELLED, EXPIRED, LEFT_OUT, Reply, read_line, replyless_line
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.embeddings import Embed
 from spark_llm.protocol.structured.output import StructuredOutput
@@ -20,6 +20,7 @@ from spark_llm.protocol.values import Result
 
 MOOD = StructuredOutput("answer", Struct((Field("mood", Scalar("string")),)))
 TYPED, PLAINEST, ADVISED = Chat(output=MOOD), Chat(), Chat(system="Be brief.")
+LOST = read_line(replyless_line("c", LEFT_OUT))
 EXPIRES, CANCELS = Reply("c", None, EXPIRED, "too late"), Reply("c", None, CANCELLED, "by you")
 
 
@@ -74,7 +75,8 @@ def test_without_replies_the_row_is_asked_as_it_is() -> None:
 
 def test_what_may_pass_is_tried_again_up_to_max_tries() -> None:
     """A rate limit, an error of the server, and an expired batch are such; the last one is the row's error."""
-    for one in (refused(429), refused(503), EXPIRES):
+    assert LOST is not None
+    for one in (refused(429), refused(503), EXPIRES, LOST):
         assert 2 == waiting(PLAINEST, [one, one], max_tries=3).tries
         result = settled(PLAINEST, [one, one, one], max_tries=3)
         assert result.error is not None

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.metering.batch_budget import BatchBudget, next_step
+from spark_llm.metering.batch_budget import BatchBudget, next_step, why_left
 from spark_llm.metering.budget import Budget
 from spark_llm.metering.chunking import PerRow
 
@@ -18,6 +18,23 @@ def test_rows_are_exact() -> None:
     budget = BatchBudget(Budget(rows=10), PerRow(), sent=7)
     assert (3, "10 rows would be exceeded") == budget.affordable(5)
     assert (2, None) == budget.affordable(2)
+
+
+def test_a_row_counts_once_however_often_it_is_sent() -> None:
+    """Of 10 rows 8 were sent; 5 of these go into the next batch, and 2 further ones."""
+    budget = BatchBudget(Budget(rows=10), PerRow(), sent=8)
+    assert (7, "10 rows would be exceeded") == budget.affordable(9, again=5)
+    assert (7, None) == budget.affordable(7, again=5)
+    budget.sent = 10
+    assert (5, "10 rows would be exceeded") == budget.affordable(6, again=5)
+
+
+def test_without_prices_a_row_has_no_cost() -> None:
+    """It is unknown, not nothing; a row that is free has a price."""
+    for estimate, usd in ((PerRow(5.0), None), (PerRow(5.0, 0.0), 0.0)):
+        budget = BatchBudget(None, estimate)
+        budget.add(10, 50, 0.0)
+        assert usd == budget.row.usd
 
 
 def test_what_is_out_counts_as_spent_by_the_estimate() -> None:
@@ -47,6 +64,21 @@ def test_the_next_step_fits_the_limit() -> None:
         budget = BatchBudget(Budget(tokens=4), row)
         _, limit = budget.affordable(5)
         assert next_step(str(limit)).startswith(step)
+
+
+def test_rows_that_are_left_have_a_reason() -> None:
+    """The budget, or a run that only collects, or its time; without such rows there is none."""
+    assert why_left(0, "5 rows would be exceeded", sends=True) is None
+    for limit, sends, why in (
+        (
+            "5 rows would be exceeded",
+            True,
+            "the budget of 5 rows would be exceeded: 2 rows are left. Hint: run it again",
+        ),
+        (None, False, "this run sends nothing: 2 rows are left. Hint: run it again"),
+        (None, True, "the time to wait is over: 2 rows are left. Hint: run it again"),
+    ):
+        assert str(why_left(2, limit, sends=sends)).startswith(why)
 
 
 @given(

@@ -90,7 +90,7 @@ def open_batches(spark: SparkSession, target: str, columns: Mapping[str, Column]
     table = Table.named(spark, "target=", target)
     calls = {name: call for name, column in columns.items() if (call := call_of(column)) is not None}
     routes = {name: batch_spec(name, call.udf).route for name, call in calls.items()}
-    ledger = Ledger(spark, ledger_table(spark, table), None)
+    ledger = Ledger(spark, ledger_table(spark, table), None, calls)
     clients = {name: BatchClient(route, Batch()) for name, route in routes.items()}
     return Batches(ledger, clients, files=ledger.files())
 

@@ -20,6 +20,7 @@ from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import IntegerType, StringType, StructField, StructType
 
+from spark_llm.enrich.column_types import same_of
 from spark_llm.enrich.spark_errors import retry_on_conflict
 from spark_llm.enrich.staging import remove_ledger
 from spark_llm.enrich.table import Table
@@ -67,9 +68,15 @@ class File:
 class Ledger:
     """The table of events beside a target. It is created at the first event, and removed when nothing is left."""
 
-    def __init__(self, spark: SparkSession, table: Table, provider: str | None) -> None:
-        """Keep it in `table`, of the format `provider`."""
+    def __init__(self, spark: SparkSession, table: Table, provider: str | None, columns: Iterable[str]) -> None:
+        """Keep it in `table`, of the format `provider`.
+
+        `columns` are those that the job fills. Events of an earlier job, which wrote one of them in another case, are
+        read with the name of this job, where the session takes both for one name.
+        """
         self._spark, self._table, self._provider = spark, table, provider
+        names = () if same_of(spark)("A") == "A" else columns
+        self._spellings = [F.when(F.lower("column") == F.lower(F.lit(name)), F.lit(name)) for name in names]
         self._exists = table.read() is not None
 
     @property
@@ -162,6 +169,15 @@ class Ledger:
             .agg(F.expr(ordered).alias("replies"), F.min("column").alias("sender"))
         )
 
+    def answered(self) -> DataFrame | None:
+        """Return the digests of the requests with an answer, which was paid for; None where there are no replies."""
+        rows = self._rows()
+        if rows is None:
+            return None
+        status = "coalesce(get_json_object(text, '$.response.status_code'), '200')"
+        is_answer = f"get_json_object(text, '$.response') IS NOT NULL AND NOT {status} RLIKE '^[45]'"
+        return rows.where(f"kind = 'reply' AND {is_answer}").select(_digest()).distinct()
+
     def has_replies(self, beside: Iterable[str] = ()) -> bool:
         """Return whether there are replies; those that fill the columns `beside` do not count."""
         rows = self._rows()
@@ -169,11 +185,15 @@ class Ledger:
 
     def events(self, kind: str, keys: Sequence[str]) -> DataFrame:
         """Return the events of a kind that are about these files; there is a ledger."""
-        return self._spark.table(self._table.name).where(f"kind = '{kind}' AND key IN ({_sql_list(keys)})")
+        return self._read().where(f"kind = '{kind}' AND key IN ({_sql_list(keys)})")
 
     def out(self, keys: Sequence[str]) -> DataFrame | None:
         """Return the digests of the requests in these files; None where there are none."""
         return self.events("line", keys).select(_digest().alias("digest")).distinct() if keys else None
+
+    def sent(self, run: str) -> DataFrame:
+        """Return the digests of the requests that this run has sent; there is a ledger."""
+        return self._read().where(f"kind = 'line' AND startswith(key, '{run}-')").select(_digest()).distinct()
 
     def prune(self, open_keys: Sequence[str], digests: DataFrame, columns: Iterable[str]) -> None:
         """Keep only what a later run needs: files whose batches have not ended, and replies.
@@ -192,7 +212,7 @@ class Ledger:
 
     def forget(self, digests: DataFrame, columns: Iterable[str]) -> None:
         """Remove the replies to these digests that fill these `columns`; there is a ledger."""
-        rows = self._spark.table(self._table.name)
+        rows = self._read()
         is_reply = (F.col("kind") == "reply") & F.col("column").isin(*columns) & (_digest() == F.col("forgotten"))
         self._overwrite(rows.join(digests.select(F.col("digest").alias("forgotten")), is_reply, "left_anti"))
 
@@ -206,7 +226,12 @@ class Ledger:
             self._exists = False
 
     def _rows(self) -> DataFrame | None:
-        return self._spark.table(self._table.name) if self._exists else None
+        return self._read() if self._exists else None
+
+    def _read(self) -> DataFrame:
+        """Return all events, with the names of columns as this job writes them; there is a ledger."""
+        rows = self._spark.table(self._table.name)
+        return rows.withColumn("column", F.coalesce(*self._spellings, "column")) if self._spellings else rows
 
 
 def check_none_out(ledger: Ledger, columns: Container[str]) -> None:

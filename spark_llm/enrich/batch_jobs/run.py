@@ -18,8 +18,15 @@ from spark_llm.batches.client import BatchClient
 from spark_llm.batches.settings import Batch
 from spark_llm.enrich.ask_chunk import EARLIER, AskResult, ChunkResult, ChunkRunner, is_one_of
 from spark_llm.enrich.batch_jobs.batches import GONE, Batches
-from spark_llm.enrich.batch_jobs.collecting import Collector, Ended
-from spark_llm.enrich.batch_jobs.history import all_digests, rows_out, rows_to_send, with_digests, with_replies
+from spark_llm.enrich.batch_jobs.collecting import Collector, Ended, stop_reason
+from spark_llm.enrich.batch_jobs.history import (
+    all_digests,
+    rows_out,
+    rows_to_send,
+    with_again,
+    with_digests,
+    with_replies,
+)
 from spark_llm.enrich.batch_jobs.ledger import STAGE_DIGITS, File, Ledger
 from spark_llm.enrich.batch_jobs.replayed import batch_spec
 from spark_llm.enrich.batch_jobs.sending import Sending, file_tasks, requests_to_send
@@ -29,9 +36,10 @@ from spark_llm.enrich.plan import RunPlan
 from spark_llm.enrich.spark_errors import worker_errors
 from spark_llm.enrich.staging import Staging
 from spark_llm.enrich.work_table import WorkTable
-from spark_llm.errors import HINT, JobFailedError
-from spark_llm.metering.batch_budget import BatchBudget, next_step
-from spark_llm.metering.chunking import FATAL_KINDS, ChunkPlanner, rows_left
+from spark_llm.errors import JobFailedError
+from spark_llm.metering.batch_budget import BatchBudget, why_left
+from spark_llm.metering.budget import Budget
+from spark_llm.metering.chunking import FATAL_KINDS, ChunkPlanner
 from spark_llm.metering.prices import Price, total_cost
 from spark_llm.metering.tally import Tally
 from spark_llm.protocol.identifiers import named, quoted, struct
@@ -40,7 +48,6 @@ from spark_llm.protocol.urls import masked_url
 _MERGE_SHARE = 0.1  # of the time that merges may take while batches are out
 _NOTICE_S = 60.0  # between two sentences about the progress
 _FIRST_QUOTA_WAIT_S = 60.0
-_AGAIN = "answered rows are not sent again."
 
 _logger = logging.getLogger("spark_llm.enrich")
 
@@ -83,6 +90,7 @@ class BatchRun:
     price_ratio: float = 1.0
     sends: bool = True
     _stopped: str | None = field(default=None, init=False)
+    _limit: str | None = field(default=None, init=False)  # of the budget, which forbade to send some rows
     _failed: int = field(default=0, init=False)  # rows with an error that is not their own
     _stage: int = field(default=0, init=False)
     _part: str = field(default="rest", init=False)  # of the staging tables, which has the rows that are left
@@ -145,14 +153,10 @@ class BatchRun:
         """Upload the requests of the rows that need one; return whether some were settled instead."""
         rows = with_digests(self._rows, self.plan)
         if self.budget.budget is not None:
-            self.budget.out = self._rows_out(self._batches.open_keys)
-            wanted, limit = self.budget.affordable(self._left - self.budget.out)
-            if limit is not None:
-                if wanted <= 0:
-                    self._stop_at(limit)
-                    return False
-                rows = rows_to_send(rows, self.plan, self._out).orderBy("key").limit(wanted)
-            self.budget.sent += wanted
+            affordable = self._affordable(rows, self.budget.budget)
+            if affordable is None:
+                return False
+            rows = affordable
         settled = [self._send_column(place, rows) for place, _ in enumerate(self.plan.filled)]
         return any(settled)
 
@@ -171,9 +175,17 @@ class BatchRun:
         self._batches.add(files)
         return is_unsent
 
-    def _stop_at(self, limit: str) -> None:
-        if not self._batches.open:
-            self._stopped = f"the budget of {limit}: {rows_left(self._left)}.{HINT}{next_step(limit)}"
+    def _affordable(self, rows: DataFrame, budget: Budget) -> DataFrame | None:
+        """Return the rows that may be sent, of which those that this run has sent before come first; None for none."""
+        self.budget.out = self._rows_out(self._batches.open_keys)
+        sent = self.ledger.sent(self.staging.run) if self._stage and budget.rows is not None else None
+        unsent = with_again(rows_to_send(rows, self.plan, self._out), self.plan, sent)
+        again = 0 if sent is None else unsent.where("again").count()
+        allowed, self._limit = self.budget.affordable(self._left - self.budget.out, again)
+        self.budget.sent += max(0, allowed - again)
+        if self._limit is None:
+            return rows
+        return unsent.orderBy(F.desc("again"), "key").limit(allowed).drop("again") if allowed else None
 
     # What comes back.
 
@@ -182,15 +194,10 @@ class BatchRun:
         routes = {name: spec.route for name, spec in self._specs.items()}
         _logger.info("%d batches have ended; their replies are downloaded", len(ended))
         with worker_errors():
-            Collector(self.spark, self.ledger, routes, self.settings).collect(ended)
+            baseless = Collector(self.spark, self.ledger, routes, self.settings).collect(ended)
         self._batches.end(ended)
-        for _, state in ended:
-            problems = [problem for problem in state.problems if problem.line is None]
-            if state.status == "cancelled":
-                self._stopped = f"batch {state.id} was cancelled.{HINT}run it again for the rest: {_AGAIN}"
-            elif state.status == "failed" and (problems or not state.problems):
-                reason = "; ".join(f"{each.code}: {each.message}" for each in problems[:3]) or "without a reason"
-                self._stopped = f"the provider refused batch {state.id} ({reason}).{HINT}fix that, and run it again."
+        for each in ended:
+            self._stopped = stop_reason(each, is_baseless=each.file.key in baseless) or self._stopped
 
     def _check_gone(self, files: Sequence[File]) -> None:
         """Raise `JobFailedError` where rows wait for batches that are not found: to send them again may pay twice."""
@@ -273,7 +280,7 @@ class BatchRun:
             self.ledger.prune([file.key for file in unfinished], all_digests(self._rows, self.plan), self._specs)
         else:
             self.ledger.clear()
-        stopped = self._stopped or self.chunks.stopped
+        stopped = self._stopped or self.chunks.stopped or why_left(self._left - out, self._limit, sends=self.sends)
         usd = self.budget.row.usd
         out_usd = None if usd is None else out * usd
         at_once = None if out_usd is None else out_usd * self.price_ratio

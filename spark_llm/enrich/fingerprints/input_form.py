@@ -11,6 +11,7 @@ setting of Spark and no version of Java changes one:
     a<count>:<values>               an array
     s<count>:<names and values>     a struct; names are texts
     k<count>:<keys and values>      a map, in the order of the forms of its entries
+    v<bytes>:<text>                 a value of any other type, such as an interval, as text: in keys only
     n                               a null inside another value
 
 A hash is Spark's xxhash64 of a number of at most 64 bits, which is another one for each other number.
@@ -121,7 +122,7 @@ def _form(column: Column, kind: DataType) -> Column:  # noqa: PLR0911 -- one for
             return F.when(column.isNotNull(), F.concat(*parts))
         case _ if type(kind) in _HASHED:
             return _hash_form(_HASHED[type(kind)], column)
-    return F.lit(None).cast(StringType())  # the workers' check lets only a null pass
+    return text_form(column, "v")  # in a key; of a model's input the workers' check lets no other type pass
 
 
 def _hash_form(prefix: str, column: Column) -> Column:

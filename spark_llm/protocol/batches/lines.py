@@ -4,7 +4,7 @@ A body passes as the bytes that it is, in both directions. Sources: the OpenAI A
 batches, and vLLM's `run_batch`, which writes the error of a request beside a response without a body.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,8 +14,11 @@ from spark_llm.protocol.fields import string_of
 from spark_llm.protocol.json_codec import NotJSONError, read_json, replace_surrogates, write_json
 from spark_llm.protocol.values import Response
 
-EXPIRED, CANCELLED, NO_REPLY = "batch_expired", "batch_cancelled", "no_reply"
-_EXPIRED_MESSAGE = "the batch ended before this request was answered"
+EXPIRED, CANCELLED, LEFT_OUT, NO_REPLY = "batch_expired", "batch_cancelled", "left_out", "no_reply"
+_MESSAGES = {
+    EXPIRED: "the batch ended before this request was answered",
+    LEFT_OUT: "the batch completed without a reply to this request",
+}
 _LINE_END = b"}\n"
 _REQUEST_ID = "x-request-id"  # the header from which codecs read it
 _BLANK = (b"", b"null", b'""', b"{}")
@@ -42,7 +45,7 @@ class Reply(NamedTuple):
     Attributes:
         custom_id: The id of the request's line.
         response: The response, as a task decodes it; None where the request got none.
-        code: Why there is no response: "batch_expired", "batch_cancelled" or a code of the server's own; else empty.
+        code: Why there is no response: one of the codes above, or one of the server's own; else empty.
         message: The error's message.
     """
 
@@ -71,14 +74,31 @@ def _line_start(custom_id: str, url: str) -> bytes:
     return b'{"custom_id":%b,"method":"POST","url":%b,"body":' % (write_json(custom_id), write_json(url))
 
 
-def expired_line(custom_id: str) -> bytes:
-    """Return the line of a request whose batch ended without a reply to it, without a line break."""
-    return unanswered_line(custom_id, EXPIRED, _EXPIRED_MESSAGE)
+def replyless_line(custom_id: str, code: str) -> bytes:
+    """Return the line of a request whose batch ended without a reply to it, without a line break.
+
+    The code is `EXPIRED` where the time ran out, and `LEFT_OUT` where the batch completed nevertheless.
+    """
+    return unanswered_line(custom_id, code, _MESSAGES[code])
 
 
 def unanswered_line(custom_id: str, code: str, message: str) -> bytes:
     """Return the line of a request without a response, without a line break."""
     return write_json({"custom_id": custom_id, "response": None, "error": {"code": code, "message": message}})
+
+
+def reply_lines(lines: Iterable[bytes], code: str | None) -> Iterator[tuple[str, str]]:
+    """Yield the id and the text of each line that is a reply.
+
+    Where there is a `code`, the batch was not cancelled: a request that is called so all the same gets this code.
+    """
+    for line in lines:
+        text = line.decode("utf-8", "replace")
+        reply = read_line(text)
+        if reply is not None and reply.code == CANCELLED and code is not None:
+            text = replyless_line(reply.custom_id, code).decode()
+        if reply is not None:
+            yield reply.custom_id, text
 
 
 def read_line(line: bytes | str) -> Reply | None:

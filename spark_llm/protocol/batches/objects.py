@@ -43,6 +43,10 @@ class BatchProblem(NamedTuple):
     message: str
     line: int | None
 
+    def __str__(self) -> str:
+        """Return it as one text."""
+        return f"{self.code}: {self.message}{'' if self.line is None else f' (line {self.line})'}"
+
 
 class BatchState(NamedTuple):
     """A batch as the server describes it.

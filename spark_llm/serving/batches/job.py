@@ -2,6 +2,7 @@
 
 from array import array
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +81,11 @@ class BatchJob:
     def has_ended(self) -> bool:
         """Whether its state changes no more."""
         return self.status in ENDED
+
+    @property
+    def loses_lines(self) -> bool:
+        """Whether the script has it lose the lines of further requests."""
+        return self.position >= self.plan.lose_after.get(self.number, inf)
 
     def set_status(self, status: Status, now: float) -> None:
         """Go to another state."""

@@ -251,16 +251,12 @@ class BatchWorker:
         line = read_line(raw)
         answer = await self._answer(job, bytes(line.body))
         request_id, is_error = answer.request_id.encode(), answer.status >= 400
-        outputs["error" if is_error else "output"].write(
-            b'{"id":"batch_req_%s","custom_id":%s,"response":{"status_code":%d,"request_id":"%s","body":%s},"error":null}\n'
-            % (
-                request_id,
-                msgspec.json.encode(line.custom_id),
-                answer.status,
-                request_id,
-                answer.body,
+        if not job.loses_lines:
+            outputs["error" if is_error else "output"].write(
+                b'{"id":"batch_req_%s","custom_id":%s,"response":{"status_code":%d,"request_id":"%s","body":%s},'
+                b'"error":null}\n'
+                % (request_id, msgspec.json.encode(line.custom_id), answer.status, request_id, answer.body)
             )
-        )
         job.position += 1
         job.completed += not is_error
         job.failed += is_error
@@ -272,7 +268,10 @@ class BatchWorker:
             data.seek(start)
             custom_id = msgspec.json.encode(read_line(data.readline()).custom_id)
             request_id = secrets.token_hex(12).encode()
-            output.write(b'{"id":"batch_req_%s","custom_id":%s,"response":%s}\n' % (request_id, custom_id, _EXPIRED))
+            if not job.loses_lines:
+                output.write(
+                    b'{"id":"batch_req_%s","custom_id":%s,"response":%s}\n' % (request_id, custom_id, _EXPIRED)
+                )
             job.failed += 1
         job.is_expired = True
 

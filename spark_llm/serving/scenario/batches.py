@@ -35,6 +35,8 @@ class Batches:
             four of its bytes, begun ones too.
         expire_after: Answered requests after which a batch expires, by its number.
         stall_after: Answered requests after which a batch makes no progress, by its number.
+        lose_after: Answered requests after which a batch has no line for any other, by its number, though it completes
+            or expires. With 0 it names no file.
         fail: The code of the error with which a batch fails, by its number. `CODE@LINE` names a line.
         file_visible: When an uploaded file is found, counted from its upload and by the requests for it; it is a 404
             before. None: at once.
@@ -54,6 +56,7 @@ class Batches:
     enqueued_tokens: int | None = None
     expire_after: Mapping[int, int] = field(default_factory=dict)
     stall_after: Mapping[int, int] = field(default_factory=dict)
+    lose_after: Mapping[int, int] = field(default_factory=dict)
     fail: Mapping[int, str] = field(default_factory=dict)
     file_visible: After | None = None
     on_upload: Faults = NO_FAULTS
@@ -73,7 +76,7 @@ class Batches:
             raise ValueError(f"Batches(max_requests={self.max_requests}) allows nothing. Hint: give 1 or more.")
         if self.enqueued_tokens is not None and self.enqueued_tokens < 0:
             raise ValueError(f"Batches(enqueued_tokens={self.enqueued_tokens}) is negative. Hint: give 0 or more.")
-        for name in ("expire_after", "stall_after"):
+        for name in ("expire_after", "stall_after", "lose_after"):
             if any(number < 0 or after < 0 for number, after in getattr(self, name).items()):
                 raise ValueError(f"Batches({name}={getattr(self, name)}) has a negative number. Hint: give 0 or more.")
         for number, step in self.fail.items():

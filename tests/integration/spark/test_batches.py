@@ -104,6 +104,7 @@ def test_a_run_that_only_submits_is_continued_by_the_next(
     assert first.out_usd is not None
     assert first.usd_at_once == pytest.approx(2 * first.out_usd)
 
+    columns = {name.upper(): column for name, column in columns.items()}  # one name to the session
     with pytest.raises(ConfigError, match="1 batch is with the provider"):
         enrich_table(spark, texts(spark, 20), target, "id", columns, progress=False)
 
@@ -122,16 +123,22 @@ def test_a_run_that_only_submits_is_continued_by_the_next(
 def test_a_request_is_billed_to_one_row_after_runs_that_died(
     error: type[BaseException], spark: SparkSession, endpoints: LocalEndpoints, place: Place
 ) -> None:
-    """A run dies after its merge, the next one before: the replies of the first are no other row's, the others are."""
+    """A run dies after its merge, the next one before: the replies of the first are no other row's, the others are.
+
+    The case of the column's name changes nothing. A run without batches does not ask what was answered.
+    """
 
     def die() -> None:
         raise error
 
-    target, columns = place("target"), {"answer": chat_udf(asked(endpoints))("text")}
-    for rows, moment in ((10, "batches are left to later runs: 0"), (20, "the rows with replies are settled")):
+    target, column = place("target"), chat_udf(asked(endpoints))("text")
+    deaths = ((10, "answer", "batches are left to later runs: 0"), (20, "Answer", "the rows with replies are settled"))
+    for rows, name, moment in deaths:
         with at(moment, die), pytest.raises(error):
-            filled(texts(spark, rows, distinct=10), target, columns)
-    report = filled(texts(spark, 30, distinct=10), target, columns)
+            filled(texts(spark, rows, distinct=10), target, {name: column})
+    with pytest.raises(ConfigError, match="9 answers of batches are paid for and not merged yet"):
+        enrich_table(spark, texts(spark, 20, distinct=10), target, "id", {"ANSWER": column}, progress=False)
+    report = filled(texts(spark, 30, distinct=10), target, {"ANSWER": column})
 
     found = sums(spark, target, "answer")
     assert (endpoints.stats.total_tokens, endpoints.stats.requests) == (found["tokens"], found["attempts"])
@@ -224,16 +231,20 @@ def test_what_is_left_may_be_asked_now(spark: SparkSession, endpoints: LocalEndp
 def test_the_budget_holds_before_a_batch_is_created(
     spark: SparkSession, endpoints: LocalEndpoints, place: Place
 ) -> None:
-    """What is out counts as spent, by the estimate; the next run goes on."""
+    """What is out counts as spent, by the estimate; the next run goes on. A run that only submits says what is left."""
     target, columns = place("target"), {"answer": chat_udf(asked(endpoints), max_tokens=10)("text")}
+    endpoints.batches = Batches(expire_after={0: 2})  # the others go into the next batch, and count once
     first = filled(texts(spark, 20), target, columns, budget=Budget(rows=5))
     assert (5, 5, 13) == (len(endpoints.answered), first.asked, first.left)
     assert "5 rows would be exceeded" in str(first.stopped)
+    assert (0, None, None) == (first.out, first.out_usd, first.usd_at_once)
 
     endpoints.batches = Batches(stall_after={0: 0})
     tokens = filled(texts(spark, 20), target, columns, Batch(wait_s=0), budget=Budget(tokens=40))
     assert 0 < tokens.out < 4
     assert 13 == tokens.out + tokens.left
+    assert (False, None, None) == (tokens.done, tokens.out_usd, tokens.usd_at_once)
+    assert f"40 tokens would be exceeded: {tokens.left} rows are left" in str(tokens.stopped)
 
 
 @pytest.mark.one_kind

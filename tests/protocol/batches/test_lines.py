@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.protocol.batches.lines import EXPIRED, expired_line, line_length, read_line, unanswered_line, write_line
+from spark_llm.protocol.batches.lines import (
+    CANCELLED,
+    EXPIRED,
+    LEFT_OUT,
+    line_length,
+    read_line,
+    reply_lines,
+    replyless_line,
+    unanswered_line,
+    write_line,
+)
 from spark_llm.protocol.bodies import Base64, Body
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.json_codec import write_json
@@ -69,12 +79,22 @@ def test_a_reply_has_the_bytes_of_its_body(custom_id: str, status: int, value: A
 @given(IDS, TEXTS, TEXTS)
 def test_a_request_without_a_reply_has_a_line_of_its_own(custom_id: str, code: str, message: str) -> None:
     """It is read as those that a server writes."""
-    assert EXPIRED == getattr(read_line(expired_line(custom_id)), "code", None)
+    for known in (EXPIRED, LEFT_OUT):
+        assert known == getattr(read_line(replyless_line(custom_id, known)), "code", None)
 
     reply = read_line(unanswered_line(custom_id, code or "x", message))
 
     assert reply is not None
     assert (custom_id, None) == (reply.custom_id, reply.response)
+
+
+@given(IDS, st.sampled_from([EXPIRED, LEFT_OUT]))
+def test_a_request_is_cancelled_only_with_its_batch(custom_id: str, code: str) -> None:
+    """A cancelled request is no try, and is sent again; in a batch that came to its end it would be so for ever."""
+    line = unanswered_line(custom_id, CANCELLED, "cancelled by the server")
+    for given_code, found in ((None, CANCELLED), (code, code)):
+        [(same_id, text)] = reply_lines([b"no reply", line], given_code)
+        assert (custom_id, found) == (same_id, getattr(read_line(text), "code", None))
 
 
 @given(LINES | st.fixed_dictionaries({"custom_id": IDS}, optional={"response": LINES, "error": LINES}))

@@ -55,6 +55,17 @@ def test_a_batch_expires(endpoints: LocalEndpoints, official: openai.OpenAI) -> 
     assert "completed" == ended(official, submit(official, TEN)).status
 
 
+def test_a_batch_loses_answers(endpoints: LocalEndpoints, official: openai.OpenAI) -> None:
+    """It completes, or expires, and counts them; with 0 it names no file."""
+    endpoints.batches = Batches(lose_after={0: 4, 1: 0, 2: 5}, expire_after={2: 5})
+    for status, kept, counted in (("completed", 4, 10), ("completed", 0, 10), ("expired", 5, 5)):
+        batch = ended(official, submit(official, TEN))
+        assert (status, kept) == (batch.status, len(answers(official, batch.output_file_id)))
+        assert batch.request_counts is not None
+        assert (counted, None) == (batch.request_counts.completed, batch.error_file_id)
+        assert (kept == 0) == (batch.output_file_id is None)
+
+
 def test_a_batch_stalls_until_its_release(endpoints: LocalEndpoints, official: openai.OpenAI) -> None:
     """Others go on meanwhile; a new script does not release it."""
     endpoints.batches = Batches(stall_after={0: 0})

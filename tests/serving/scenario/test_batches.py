@@ -17,6 +17,7 @@ from spark_llm.serving import Batches
         (lambda: Batches(enqueued_tokens=-1), "give 0 or more"),
         (lambda: Batches(expire_after={-1: 0}), "give 0 or more"),
         (lambda: Batches(stall_after={0: -1}), "give 0 or more"),
+        (lambda: Batches(lose_after={0: -1}), "give 0 or more"),
         (lambda: Batches(fail={0: ""}), "write it as"),
         (lambda: Batches(fail={0: "code@x"}), "write it as"),
         (lambda: Batches(fail={-1: "code"}), "write it as"),

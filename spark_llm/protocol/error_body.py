@@ -26,7 +26,7 @@ _MESSAGES = ("message", "external_model_error", "detail", "error_description", "
 _BEFORE_REASON = (("Failed to predict data '", "'. \nError: "), ("Failed to enforce schema of data '", "'. Error: "))
 _AFTER_REASON = "\nInput: \n"
 _QUOTE = re.compile(r"['\"]input['\"]: ")  # from here on a validator repeats the input
-_DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s)?\s*")
+_DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(?:(ms|s)\s*)?")
 
 
 @dataclass(frozen=True)

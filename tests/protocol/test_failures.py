@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from spark_llm.errors import KINDS, Kind
 from spark_llm.protocol.failures import failure_of
 from spark_llm.protocol.values import Failure, Response
+from tests.support.growth import grows_linearly
 from tests.support.strategies import JSON, REPLIES
 
 ERROR_STATUSES = st.integers(300, 599)
@@ -195,6 +196,13 @@ def test_the_wait_is_read_from_headers_and_body(
 ) -> None:
     """It is in seconds, milliseconds, an HTTP date relative to the server's, or the body's `retry_after`."""
     assert expected == refusal(429, body, **headers).retry_after_s
+
+
+def test_a_long_wait_is_read_in_linear_time() -> None:
+    """A field may hold any text."""
+    assert grows_linearly(
+        lambda wait: refusal(429, {"error": {"retry_after": wait}}), lambda size: f"1{' ' * size}x", 2_000
+    )
 
 
 def test_a_quoted_prompt_does_not_change_the_kind() -> None:

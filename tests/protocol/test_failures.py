@@ -126,6 +126,48 @@ def test_some_statuses_are_unambiguous(status: int, kind: str, words: str) -> No
     assert kind == refusal(status, {"message": words}).error.kind
 
 
+NO_ROOM = [
+    (429, None, "Rate limit exceeded for the guardrail model, retry later"),
+    (429, "rate_limit_exceeded", "Rate limit reached for input tokens. Reduce the length of the prompt or retry."),
+    (400, "REQUEST_LIMIT_EXCEEDED", "Too many input tokens: reduce the length of the prompt, or wait."),
+    (498, None, "No capacity for this context length."),
+    (503, None, "The guardrail service is temporarily unavailable"),
+    (503, "unavailable", "Model overloaded: queue for context window 128k is full"),
+    (503, None, "A guardrail was triggered too often by others; retry."),
+    (529, "overloaded_error", "Overloaded: the content filtering policy service has no room"),
+    (500, None, "Internal error while calling guardrail"),
+    (504, "timeout", "The guardrail did not answer in time"),
+]
+
+
+@pytest.mark.parametrize(("status", "code", "words"), NO_ROOM)
+def test_a_message_about_no_room_is_not_about_the_input(status: int, code: str | None, words: str) -> None:
+    """Whatever the words name, the same row may pass later."""
+    failure = refusal(status, {"error": {"code": code, "message": words}}, retry_after="2")
+
+    assert ("rate_limited" if status < 500 else "unavailable", True) == (failure.error.kind, failure.error.retryable)
+    assert (status not in (500, 504), False) == (failure.throttled, failure.about_input)
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "kind"),
+    [
+        (429, {"error": {"code": "content_filter", "message": "?"}}, "content_filter"),
+        (503, {"error": {"type": "context_length_exceeded", "message": "?"}}, "context_length"),
+        (429, {"error": {"code": "rate_limit_exceeded", "message": "Request too large for m"}}, "context_length"),
+        (503, {"message": json.dumps({"input_guardrail": [{"flagged": True}]})}, "content_filter"),
+        (500, {"message": "Guardrail intervened"}, "content_filter"),
+        (500, {"message": "Your request was blocked by the guardrail 'pii'."}, "content_filter"),
+        (400, {"message": "Guardrail: pii"}, "content_filter"),
+    ],
+)
+def test_a_code_about_the_input_counts_under_any_status(status: int, document: object, kind: str) -> None:
+    """Gateways pass on a provider's code with a status of their own; below 429 and 500 the words are enough."""
+    failure = refusal(status, document)
+
+    assert (kind, False, False) == (failure.error.kind, failure.error.retryable, failure.throttled)
+
+
 EXHAUSTED = "You exceeded your current quota, please check your plan and billing details."
 
 

@@ -62,6 +62,24 @@ def test_an_unknown_host_is_named() -> None:
     assert response.detail.startswith("the name nowhere.invalid cannot be resolved: ")
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a..example/",
+        f"http://{'a' * 64}.example/",
+        "http://a\ufffd.example/",
+        "http://1\u0661/",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_a_final_fault(url: str) -> None:
+    """No attempt and no other row can do better."""
+    response = post(url)
+
+    assert (0, "connection", True) == (response.status, response.fault, response.final)
+    assert response.detail.startswith("the URL cannot be used: ")
+    assert failure_of(response).stops_at_once
+
+
 def test_a_self_signed_certificate_is_refused() -> None:
     """The server gets no request, and the fault is final: a retry is useless."""
     server = RawServer(OK_RESPONSE, tls=True)

@@ -15,6 +15,12 @@ APIS: tuple[Api, ...] = get_args(Api)
 
 _MAX_HOST = 253
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADERS_OF_A_CONNECTION = frozenset(  # which belong to one request, or to one connection and not to its requests
+    (
+        *("content-length", "content-encoding", "transfer-encoding", "trailer", "te", "expect"),
+        *("connection", "keep-alive", "proxy-connection", "upgrade"),
+    )
+)
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 
@@ -100,7 +106,7 @@ def check_transport(url: str) -> None:
 
 
 def check_headers(headers: object) -> None:
-    """Raise `ConfigError` for headers that cannot be sent, without printing their values."""
+    """Raise `ConfigError` for headers that cannot be sent, or are not the user's, without printing their values."""
     if not isinstance(headers, Mapping) or not all(
         isinstance(name, str) and _HEADER.fullmatch(name) and isinstance(value, str) and _HEADER_VALUE.fullmatch(value)
         for name, value in headers.items()
@@ -108,4 +114,10 @@ def check_headers(headers: object) -> None:
         raise ConfigError(
             "Endpoint(headers=…) is not a mapping of header names to values on one line.",
             'write it as headers={"X-Team": "data"}.',
+        )
+    own = [name for name in headers if name.lower() in _HEADERS_OF_A_CONNECTION]
+    if own:
+        raise ConfigError(
+            f"Endpoint(headers=…) has {own[0]}, which tells the server where a request on the connection ends.",
+            "leave it out: it is written for each request.",
         )

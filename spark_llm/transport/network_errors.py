@@ -8,7 +8,6 @@ import aiohttp
 from yarl import URL
 
 _PLAIN_HTTP_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")  # TLS to a port of plain HTTP
-_UNUSABLE_URL = (UnicodeError, aiohttp.InvalidURL)  # such as a host that cannot be encoded for a name server
 
 
 def error_text(error: Exception) -> str:
@@ -17,7 +16,7 @@ def error_text(error: Exception) -> str:
         return _connection_error_text(error)
     if isinstance(error, aiohttp.ClientHttpProxyError):  # its own text has the proxy's password
         return f"the proxy lets no connection through: {error.status} {error.message}"
-    if isinstance(error, _UNUSABLE_URL):
+    if _is_about_url(error):
         return f"the URL cannot be used: {on_one_line(error)}"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "the server closed the connection without an answer"
@@ -36,13 +35,20 @@ def _unreadable_text(text: str) -> str:
 
 def is_permanent(error: Exception) -> bool:
     """Return whether a retry is useless: a URL, a certificate, a protocol or a proxy has to be fixed first."""
-    if isinstance(error, _UNUSABLE_URL):
+    if _is_about_url(error):
         return True
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return error.status in (401, 403, 407)
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         return isinstance(error.os_error, ssl.SSLError) and error.os_error.reason in _PLAIN_HTTP_REASONS
     return isinstance(error, aiohttp.ClientConnectorCertificateError)
+
+
+def _is_about_url(error: Exception) -> bool:
+    """Return whether the URL is no address, or has a host that cannot be encoded for a name server."""
+    if isinstance(error, UnicodeDecodeError):  # of something that a server has sent
+        return False
+    return isinstance(error, (UnicodeError, aiohttp.InvalidURL))
 
 
 def _connection_error_text(error: aiohttp.ClientConnectorError) -> str:

@@ -15,13 +15,14 @@ from spark_llm.errors import Kind
 from spark_llm.protocol.error_body import Level, levels_in, levels_of, parse_seconds
 from spark_llm.protocol.fields import usage_of
 from spark_llm.protocol.json_codec import FloatHook, NotJSONError, read_json, replace_surrogates
-from spark_llm.protocol.masking import readable_excerpt, without_secrets
+from spark_llm.protocol.masking import masked_beginning, readable_excerpt, without_secrets
 from spark_llm.protocol.values import Failure, Response, RowError
-from spark_llm.text.excerpt import excerpt
+from spark_llm.text.excerpt import READ_FACTOR, excerpt
 
 _MAX_MESSAGE = 500  # characters
 _MAX_ASIDE = 200
 _MAX_BODY = 20_000  # bytes of a body that is not JSON
+_MAX_EVIDENCE = 50_000  # characters of all levels: each pattern below is searched for in them
 _MAX_SUBJECT = 200  # characters in which the message names a stopped endpoint; later ones may quote the request
 _RETRYABLE = frozenset[Kind](("rate_limited", "unavailable", "timeout", "connection", "invalid_response"))
 _THROTTLING_STATUSES = frozenset((503, 529))
@@ -66,7 +67,7 @@ _KIND_PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     _evidence(
         "quota",
         r"insufficient_quota|billing_hard_limit",  # OpenAI
-        r"exceeded your current quota(?!(?s:.*)please retry in)",  # OpenAI; Gemini, for the quota of a day
+        r"exceeded your current quota(?!(?s:.{0,2000}?)please retry in)",  # OpenAI; Gemini, for the quota of a day
         r"credit balance",  # Anthropic
         r"budget_exceeded",  # LiteLLM
         r"exceeded_current_quota_error|\bArrearage\b",  # Moonshot; DashScope
@@ -98,7 +99,7 @@ _KIND_PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
         r"maximum (context|model) length",  # OpenAI, vLLM, Mistral
         r"(prompt|input) is too long|(prompt|input) token count",  # Anthropic, Bedrock; Gemini, Copilot, Titan
         r"reduce the length of (the|your) (messages|prompt|input)",  # OpenAI, vLLM, Cerebras
-        r"string_above_max_length(?!.*\bInvalid '(?!messages|input|prompt))",  # OpenAI, not of a parameter
+        r"string_above_max_length(?!.{0,500}?\bInvalid '(?!messages|input|prompt))",  # OpenAI, not of a parameter
         r"Invalid '(messages|input|prompt)[^']*': string too long",
         r"max_tokens_per_request|request too large for",  # OpenAI; OpenAI and Groq, without the numbers
         r"maximum prompt length is",  # xAI
@@ -181,14 +182,14 @@ def failure_of(response: Response, document: object = None) -> Failure:
     """
     if response.fault is not None:
         message = without_secrets(replace_surrogates(response.detail), response.secrets)
-        error = RowError(response.fault, response.status or None, message, retryable=True)
+        error = RowError(response.fault, response.status or None, message, retryable=not response.oversized)
         return Failure(error, throttled=response.no_socket, final=response.final)
     levels = levels_of(response.body) if document is None else levels_in(document)
     innermost_first = levels[::-1]
     message = next((level.message for level in innermost_first if level.message), "") or _text(response)
     status = next((level.status for level in innermost_first if level.status), response.status)
-    codes = " ".join(level.codes for level in levels)
-    evidence = " ".join(level.evidence for level in levels) or message
+    codes = " ".join(level.codes for level in levels)[-_MAX_EVIDENCE:]  # the innermost are the last
+    evidence = " ".join(level.evidence for level in levels)[-_MAX_EVIDENCE:] or message[:_MAX_EVIDENCE]
     state = _endpoint_state(status, codes, message)
     in_body = next((level.retry_after_s for level in levels if level.retry_after_s is not None), None)
     retry_after_s = _retry_after_s(response.headers, in_body)
@@ -276,7 +277,7 @@ def _full_message(response: Response, message: str, levels: Sequence[Level]) -> 
     provider = next((level.provider for level in levels if level.provider), "")
     aside = f"(from the provider behind the endpoint: {provider})" if provider else _redirect_target(response)
     line = readable_excerpt(message, _MAX_MESSAGE, response.secrets) or "no message"
-    aside = excerpt(without_secrets(aside, response.secrets), _MAX_ASIDE)
+    aside = excerpt(masked_beginning(aside, READ_FACTOR * _MAX_ASIDE, response.secrets), _MAX_ASIDE)
     return f"{excerpt(line, _MAX_MESSAGE - _MAX_ASIDE - 1)} {aside}" if aside else line
 
 

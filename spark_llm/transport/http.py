@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 15.0
 STREAMED_BYTES = 2**20  # a larger body is written piece by piece: asyncio copies what a socket does not take at once
+MAX_ANSWER_BYTES = 2**27  # 128 MiB, unpacked: five times 150 vectors of 8,192 numbers as JSON
 _PIECE_BYTES = 2**17
 _NO_HEADERS: Mapping[str, str] = {}
 _MAX_HEADER_BYTES = 128 * 1024  # curl reads 100 KB, requests 64
@@ -131,8 +132,11 @@ class HTTPClient:
                 )
                 status = answer.status
                 self._has_connected = True
-                content = await answer.read()  # returns the connection to the pool, or closes it on an error
-            return Response(status, content, answer.headers, time.monotonic() - started, secrets=secrets)
+                content = await _read(answer)
+            waited_s = time.monotonic() - started
+            if len(content) > MAX_ANSWER_BYTES and status < 300:
+                return _oversized(status, waited_s, secrets)
+            return Response(status, content, answer.headers, waited_s, secrets=secrets)
         except _NETWORK_ERRORS as error:
             return self._failed(error, status, started, secrets)
 
@@ -249,6 +253,34 @@ async def _pieces(body: LongBody, touch: Callable[[], object] | None = None) -> 
             yield view[start : start + _PIECE_BYTES]
             if touch is not None:
                 touch()
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    """Return an answer's content, or the beginning of one that is larger than `MAX_ANSWER_BYTES`.
+
+    The connection goes back to the pool; it is closed on an error, and where the rest is not read.
+    """
+    pieces, size = list[bytes](), 0
+    try:
+        while size <= MAX_ANSWER_BYTES and (piece := await answer.content.readany()):
+            pieces.append(piece)
+            size += len(piece)
+        if size <= MAX_ANSWER_BYTES:
+            await answer.read()  # of nothing more; it waits for a body that is still being sent
+        else:
+            answer.close()
+    except BaseException:
+        answer.close()
+        raise
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _oversized(status: int, waited_s: float, secrets: tuple[str, ...]) -> Response:
+    """Return the response for an answer that is too large to be read."""
+    detail = f"the answer has more than {MAX_ANSWER_BYTES // 2**20} MB, and was not read"
+    return Response(
+        status, latency_s=waited_s, fault="invalid_response", detail=detail, oversized=True, secrets=secrets
+    )
 
 
 def _header_limits() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Failures of responses beyond the documented bodies in `tests/samples`."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -245,6 +246,26 @@ def test_a_long_wait_is_read_in_linear_time() -> None:
     assert grows_linearly(
         lambda wait: refusal(429, {"error": {"retry_after": wait}}), lambda size: f"1{' ' * size}x", 2_000
     )
+
+
+def test_a_body_of_many_levels_is_read_in_linear_time() -> None:
+    """Each level has a message, and each message is searched for words."""
+    fields = ("error", "errors", "detail", "details", "metadata")
+
+    def tree(words: str, names: Sequence[str]) -> dict[str, object]:
+        document: dict[str, object] = {"message": words}
+        for _ in range(3):
+            document = {"message": words} | dict.fromkeys(names, document)
+        return document  # 15 levels for two names, 156 for five
+
+    def body_of(size: int) -> Response:
+        names = fields[: 2 if size == 1 else 5]
+        quota, wait = tree("exceeded your current quota " * 140, names), {"message": "please retry in a minute"}
+        return Response(
+            400, json.dumps({"error": quota, "errors": wait, "metadata": tree("x" * 4_000, names)}).encode()
+        )
+
+    assert grows_linearly(failure_of, body_of, 1)
 
 
 def test_a_quoted_prompt_does_not_change_the_kind() -> None:

@@ -48,7 +48,7 @@ WING_ORDER = (
 
 # Each outside library and the packages, or files, that may import it; the longest name that fits counts.
 DOORS: dict[str, tuple[str, ...]] = {
-    "aiohttp": ("transport/http",),
+    "aiohttp": ("transport/http", "transport/network_errors"),
     "aiohttp.multipart": (WING,),
     "aiohttp.web": (WING,),
     "databricks.sdk": ("auth/databricks_profile",),

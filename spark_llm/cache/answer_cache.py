@@ -17,8 +17,9 @@ from spark_llm.cache.sqlite_store import DamagedError, Store
 from spark_llm.errors import HINT
 from spark_llm.flow.batcher import Indexed
 from spark_llm.flow.dedupe import shared_result
+from spark_llm.protocol.predictions.scalars import Misfit
 from spark_llm.protocol.task import PLAIN
-from spark_llm.protocol.values import Answer, Result
+from spark_llm.protocol.values import Answer, Item, Result
 
 FLUSH_INTERVAL_S = 0.25  # answers of this time are written together
 MAX_PENDING_BYTES = 16 * 2**20  # of answers that wait to be written; beyond it, new ones are not kept
@@ -57,17 +58,18 @@ class Cache:
         self._lock = threading.Lock()
 
     def find(self, inputs: Sequence[Indexed]) -> tuple[list[Indexed], list[tuple[int, Result]]]:
-        """Return the inputs to ask, and the cached results of the others, which cost nothing now."""
+        """Return the inputs to ask, and the cached results of the others, which cost nothing now.
+
+        An answer that the task reads as an error is none: it was kept under another reading, and is asked again.
+        """
         keyed = [(indexed, self._keys.of(indexed[1])) for indexed in inputs]
         found = self._store.find([key for _, key in keyed if key is not None])
-        task = self._keys.task
         to_ask: list[Indexed] = []
         cached: list[tuple[int, Result]] = []
         keys_to_ask: dict[int, bytes] = {}
         for indexed, key in keyed:
-            if key is not None and (answer := found.get(key)) is not None:
-                result = shared_result(answer)
-                task.parse_output(Answer([result], None), [indexed[1]], PLAIN)
+            answer = None if key is None else found.get(key)
+            if answer is not None and (result := self._read(answer, indexed[1])) is not None:
                 cached.append((indexed[0], result))
                 continue
             to_ask.append(indexed)
@@ -76,6 +78,13 @@ class Cache:
         with self._lock:
             self._keys_in_flight.update(keys_to_ask)
         return to_ask, cached
+
+    def _read(self, answer: Result, item: Item) -> Result | None:
+        """Return the result of a cached answer; None where the task finds an error in it."""
+        result = shared_result(answer)
+        outcome = self._keys.task.parse_output(Answer([result], None), [item], PLAIN)
+        misfits = not isinstance(outcome, Answer) or result.error or isinstance(result.prediction, Misfit)
+        return None if misfits else result
 
     def settle(self, results: Iterable[tuple[int, Result]], to_ask: Iterable[Indexed]) -> None:
         """Keep the answers to inputs that were not in the cache; `to_ask` are duplicates that are sent after all."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from spark_llm.protocol.canonical import canonical_shape
@@ -11,6 +12,7 @@ from spark_llm.protocol.json_codec import NotJSONError, read_json, write_json
 from spark_llm.protocol.predictions.scalars import write_prediction
 from spark_llm.protocol.predictions.task import Predict
 from spark_llm.protocol.rerank import Rerank, ranking_text
+from spark_llm.protocol.structured.schema import Shape
 from spark_llm.protocol.task import PLAIN, Task, UnsendableError
 from spark_llm.protocol.urls import chat_url
 from spark_llm.protocol.values import Item, Result, ToolCall, Usage
@@ -27,7 +29,7 @@ class Entry(NamedTuple):
 
 
 class Keys:
-    """Cache keys of one task's requests: SHA-256 of task, URL, model, further headers and the body for one input.
+    """Cache keys of one task's requests: SHA-256 of task, URL, model, further headers, body for one input, output type.
 
     Nothing of all this can be read from a key. Authentication is not part of it, and neither is how a request travels:
     the inputs that share it, whether it asks for base64, and whether a chat takes the Responses route.
@@ -55,7 +57,15 @@ class Keys:
         key.update(bytes(body))
         if isinstance(self.task, Rerank):
             key.update(item)  # type: ignore[arg-type]  # rows are bytes; the ranking has the places of this row
+        if isinstance(self.task, Chat) and (output := self.task.output_of(item)) is not None:
+            key.update(_shape_text(output.shape))
         return key.digest()
+
+
+@lru_cache(maxsize=1_000)
+def _shape_text(shape: Shape) -> bytes:
+    """Return an output type as JSON: the schema in the body is the same for types of different widths; cached."""
+    return write_json(canonical_shape(shape))
 
 
 def _reading(task: Task) -> list[object]:

@@ -20,7 +20,7 @@ from spark_llm.auth.credentials import (
 )
 from spark_llm.auth.databricks_profile import Profile
 from spark_llm.endpoint import from_clients
-from spark_llm.endpoint.route import APIS, Api, Route, check_headers, check_transport, check_url
+from spark_llm.endpoint.route import APIS, Api, Route, check_headers, check_host, check_transport, check_url
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.urls import (
     CHAT_ROUTE,
@@ -247,6 +247,7 @@ class Endpoint:
         if url is None and is_gateway_name(self.target):
             url, model = gateway_url(host, route), self.target
         url = url or invocations_url(host, self.target, self.served_model)
+        check_host(url)
         if not self.allow_http:
             check_transport(url)
         credential = credential_for_endpoint(credential or Bearer(), url, host)

@@ -13,7 +13,14 @@ from spark_llm.protocol.urls import is_azure_openai, is_loopback, masked_url
 Api = Literal["chat", "responses"]
 APIS: tuple[Api, ...] = get_args(Api)
 
+_MAX_HOST = 253
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADERS_OF_A_CONNECTION = frozenset(  # which belong to one request, or to one connection and not to its requests
+    (
+        *("content-length", "content-encoding", "transfer-encoding", "trailer", "te", "expect"),
+        *("connection", "keep-alive", "proxy-connection", "upgrade"),
+    )
+)
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 
@@ -63,11 +70,28 @@ def check_url(url: str) -> None:
         raise ConfigError("The endpoint's URL cannot be read.", "write it as https://host/path.") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url):
         raise ConfigError(f"{masked_url(url)!r} is not an http or https URL.", "write it as https://host/path.")
+    check_host(url)
     if parts.username is not None or parts.password is not None:
         raise ConfigError(
             f"The URL of {parts.hostname} has a user or a password in it, and URLs are printed.",
             "leave it out, and pass token=.",
         )
+
+
+def check_host(url: str) -> None:
+    """Raise `ConfigError` for a URL whose host no name server can be asked for.
+
+    Names beyond ASCII are refused, since two standards encode them differently: "ß.de" is "ss.de" in the older one.
+    """
+    host = urlsplit(url).hostname or ""
+    labels = host.removesuffix(".").split(".")
+    if host.isascii() and (":" in host or (len(host) <= _MAX_HOST and all(0 < len(each) < 64 for each in labels))):
+        return
+    raise ConfigError(
+        f"The host of {masked_url(url)!r} is no name that can be looked up.",
+        "write 1 to 63 letters, digits or hyphens between two dots, and a name with other letters in its ASCII form,"
+        " as in xn--bcher-kva.example.",
+    )
 
 
 def check_transport(url: str) -> None:
@@ -82,7 +106,7 @@ def check_transport(url: str) -> None:
 
 
 def check_headers(headers: object) -> None:
-    """Raise `ConfigError` for headers that cannot be sent, without printing their values."""
+    """Raise `ConfigError` for headers that cannot be sent, or are not the user's, without printing their values."""
     if not isinstance(headers, Mapping) or not all(
         isinstance(name, str) and _HEADER.fullmatch(name) and isinstance(value, str) and _HEADER_VALUE.fullmatch(value)
         for name, value in headers.items()
@@ -90,4 +114,10 @@ def check_headers(headers: object) -> None:
         raise ConfigError(
             "Endpoint(headers=…) is not a mapping of header names to values on one line.",
             'write it as headers={"X-Team": "data"}.',
+        )
+    own = [name for name in headers if name.lower() in _HEADERS_OF_A_CONNECTION]
+    if own:
+        raise ConfigError(
+            f"Endpoint(headers=…) has {own[0]}, which tells the server where a request on the connection ends.",
+            "leave it out: it is written for each request.",
         )

@@ -77,11 +77,28 @@ def _by_input(choices: list[dict[str, Any]], n: int, count: int) -> list[list[di
     if len(choices) == count == 1:
         return [choices]
     if count == 1:
-        return [sorted(choices, key=lambda choice: count_of(choice.get("index")) or 0)]
+        return [_first_of(sorted(choices, key=lambda choice: count_of(choice.get("index")) or 0), n)]
     found = {count_of(choice.get("index", position)): choice for position, choice in enumerate(choices)}
     if len(choices) != count * n or found.keys() != set(range(count * n)):
         return None
     return [[found[first + copy] for copy in range(n)] for first in range(0, count * n, n)]
+
+
+def _first_of(choices: list[dict[str, Any]], n: int) -> list[dict[str, Any]]:
+    """Return the choices that were asked for, of a server that sent more; where one was asked for, any may answer."""
+    if n == 1 or len(choices) <= n:
+        return choices
+    within = {count_of(choice.get("index")): choice for choice in choices}
+    numbered = None not in within and len(within) == len(choices)
+    placed = [within[index] for index in range(n) if index in within] if numbered else []
+    return placed or choices[:n]
+
+
+def _places(choices: Sequence[Mapping[str, object]], n: int) -> Sequence[int]:
+    """Return the place of each choice among `n`: its index, or its position where the indexes are no places."""
+    indexes = [count_of(choice.get("index")) for choice in choices]
+    places = [index for index in indexes if index is not None and index < n]
+    return places if len(set(places)) == len(choices) else range(len(choices))
 
 
 def _result(choices: Sequence[Mapping[str, object]], n: int, read: ReadChoice) -> tuple[Result, Failure | None]:
@@ -97,9 +114,8 @@ def _result(choices: Sequence[Mapping[str, object]], n: int, read: ReadChoice) -
         return Result(finish_reason=finish_reason, error=reading.error), reading
     if isinstance(reading, RowError):
         return Result(finish_reason=finish_reason, error=reading), None
-    texts = [answer and answer.text for answer in answers]
-    texts += [None] * (n - len(texts))
-    choice_texts = texts if n > 1 else None
+    texts = {place: answer and answer.text for place, answer in zip(_places(choices, n), answers, strict=True)}
+    choice_texts = [texts.get(place) for place in range(n)] if n > 1 else None
     result = Result(reading.text, choice_texts, finish_reason=finish_reason, tool_calls=reading.calls or None)
     result.logprobs = reading.logprobs
     return result, None

@@ -8,6 +8,7 @@ FastAPI's `detail`, the `error` and `error_description` of RFC 6749, Google's `r
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from spark_llm.protocol.fields import usage_of
@@ -17,6 +18,7 @@ from spark_llm.validation.numbers import is_number
 
 _MAX_DEPTH = 6
 _MAX_PARTS = 5  # of a list that are read
+_MAX_LEVELS = 100
 _MAX_EVIDENCE = 4_000  # characters
 _INNER = ("error", "errors", "detail", "details", "metadata", "external_model_error")
 _CODES = ("error_code", "code", "type", "error_type", "status", "reason", "finishReason")
@@ -26,7 +28,7 @@ _MESSAGES = ("message", "external_model_error", "detail", "error_description", "
 _BEFORE_REASON = (("Failed to predict data '", "'. \nError: "), ("Failed to enforce schema of data '", "'. Error: "))
 _AFTER_REASON = "\nInput: \n"
 _QUOTE = re.compile(r"['\"]input['\"]: ")  # from here on a validator repeats the input
-_DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s)?\s*")
+_DURATION = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(?:(ms|s)\s*)?")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Level:
     @property
     def evidence(self) -> str:
         """The codes and the message, without the part of the message that repeats the request."""
-        return f"{self.codes} {_QUOTE.split(self.message, maxsplit=1)[0][:_MAX_EVIDENCE]}"
+        return f"{self.codes} {_QUOTE.split(self.message[:_MAX_EVIDENCE], maxsplit=1)[0]}"
 
 
 def levels_of(body: bytes) -> list[Level]:
@@ -73,7 +75,7 @@ def levels_of(body: bytes) -> list[Level]:
 
 def levels_in(document: object) -> list[Level]:
     """Return the levels of a parsed error document, the outermost first."""
-    return list(_levels(document))
+    return list(islice(_levels(document), _MAX_LEVELS))
 
 
 def _levels(document: object, depth: int = 0) -> Iterator[Level]:

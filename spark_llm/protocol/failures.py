@@ -15,13 +15,14 @@ from spark_llm.errors import Kind
 from spark_llm.protocol.error_body import Level, levels_in, levels_of, parse_seconds
 from spark_llm.protocol.fields import usage_of
 from spark_llm.protocol.json_codec import FloatHook, NotJSONError, read_json, replace_surrogates
-from spark_llm.protocol.masking import readable_excerpt, without_secrets
+from spark_llm.protocol.masking import masked_beginning, readable_excerpt, without_secrets
 from spark_llm.protocol.values import Failure, Response, RowError
-from spark_llm.text.excerpt import excerpt
+from spark_llm.text.excerpt import READ_FACTOR, excerpt
 
 _MAX_MESSAGE = 500  # characters
 _MAX_ASIDE = 200
 _MAX_BODY = 20_000  # bytes of a body that is not JSON
+_MAX_EVIDENCE = 50_000  # characters of all levels: each pattern below is searched for in them
 _MAX_SUBJECT = 200  # characters in which the message names a stopped endpoint; later ones may quote the request
 _RETRYABLE = frozenset[Kind](("rate_limited", "unavailable", "timeout", "connection", "invalid_response"))
 _THROTTLING_STATUSES = frozenset((503, 529))
@@ -38,6 +39,8 @@ _STATUSES: dict[Kind, tuple[int, ...]] = {
 }
 _BY_STATUS = {status: kind for kind, statuses in _STATUSES.items() for status in statuses}
 _UNAMBIGUOUS_STATUSES = frozenset((401, 403, 404, 407))
+_WAITING_STATUSES = _THROTTLING_STATUSES | frozenset(_STATUSES["rate_limited"])
+_PASSING_KINDS = ("timeout", "unavailable", "rate_limited")
 
 # Messages of an endpoint that takes no requests: Databricks, Hugging Face, KServe and proxied clusters.
 STOPPED = re.compile(
@@ -64,7 +67,7 @@ _KIND_PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     _evidence(
         "quota",
         r"insufficient_quota|billing_hard_limit",  # OpenAI
-        r"exceeded your current quota(?!(?s:.*)please retry in)",  # OpenAI; Gemini, for the quota of a day
+        r"exceeded your current quota(?!(?s:.{0,2000}?)please retry in)",  # OpenAI; Gemini, for the quota of a day
         r"credit balance",  # Anthropic
         r"budget_exceeded",  # LiteLLM
         r"exceeded_current_quota_error|\bArrearage\b",  # Moonshot; DashScope
@@ -78,7 +81,9 @@ _KIND_PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
         "content_filter",
         r"content_filter|content management policy|ResponsibleAIPolicyViolation",  # OpenAI, Azure, Moonshot
         r"\binvalid_prompt\b|violating our usage policy|content_policy_violation",  # OpenAI
-        r"guardrail",  # Databricks, Bedrock
+        r"\b(in|out)put_guardrail",  # Databricks
+        r"guardrail.{0,80}?\b(intervened|triggered|blocked|flagged|refused|rejected|violat)",  # Bedrock, and gateways
+        r"\b(intervened|triggered|blocked|flagged|refused|rejected|violat\w*)\b.{0,80}?guardrail",
         r"content filtering policy",  # Anthropic
         r"Content Exists Risk",  # DeepSeek
         r"data_?inspection_?failed|may contain inappropriate content",  # DashScope
@@ -94,7 +99,7 @@ _KIND_PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
         r"maximum (context|model) length",  # OpenAI, vLLM, Mistral
         r"(prompt|input) is too long|(prompt|input) token count",  # Anthropic, Bedrock; Gemini, Copilot, Titan
         r"reduce the length of (the|your) (messages|prompt|input)",  # OpenAI, vLLM, Cerebras
-        r"string_above_max_length(?!.*\bInvalid '(?!messages|input|prompt))",  # OpenAI, not of a parameter
+        r"string_above_max_length(?!.{0,500}?\bInvalid '(?!messages|input|prompt))",  # OpenAI, not of a parameter
         r"Invalid '(messages|input|prompt)[^']*': string too long",
         r"max_tokens_per_request|request too large for",  # OpenAI; OpenAI and Groq, without the numbers
         r"maximum prompt length is",  # xAI
@@ -120,6 +125,11 @@ _KIND_PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     # the URL's scheme is wrong: nginx and Go answer 400
     _evidence("not_found", r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server"),
 )
+# What would be about the input in the codes; in a message under a status that passes it is about the server's work.
+_ABOUT_INPUT: tuple[Kind, ...] = ("content_filter", "context_length")
+_GUARDRAIL = re.compile(r"guardrail", re.IGNORECASE)
+_TOO_LARGE = re.compile(r"request too large for", re.IGNORECASE)  # alone, also for a rate limit: OpenAI, Groq
+_LIMITED = re.compile(r"\b(REQUEST_LIMIT_EXCEEDED|RESOURCE_EXHAUSTED|rate_limit_exceeded)\b", re.IGNORECASE)
 _STACK_TRACE = re.compile(
     r'"stack_trace"\s*:\s*"(?:[^"\\]|\\.)*(?:"|\Z)', re.DOTALL
 )  # of MLflow, and not for a message
@@ -172,17 +182,18 @@ def failure_of(response: Response, document: object = None) -> Failure:
     """
     if response.fault is not None:
         message = without_secrets(replace_surrogates(response.detail), response.secrets)
-        error = RowError(response.fault, response.status or None, message, retryable=True)
+        error = RowError(response.fault, response.status or None, message, retryable=not response.oversized)
         return Failure(error, throttled=response.no_socket, final=response.final)
     levels = levels_of(response.body) if document is None else levels_in(document)
     innermost_first = levels[::-1]
     message = next((level.message for level in innermost_first if level.message), "") or _text(response)
     status = next((level.status for level in innermost_first if level.status), response.status)
-    evidence = " ".join(level.evidence for level in levels) or message
-    state = _endpoint_state(status, levels, message)
+    codes = " ".join(level.codes for level in levels)[-_MAX_EVIDENCE:]  # the innermost are the last
+    evidence = " ".join(level.evidence for level in levels)[-_MAX_EVIDENCE:] or message[:_MAX_EVIDENCE]
+    state = _endpoint_state(status, codes, message)
     in_body = next((level.retry_after_s for level in levels if level.retry_after_s is not None), None)
     retry_after_s = _retry_after_s(response.headers, in_body)
-    kind = "unavailable" if state else _kind(status, evidence)
+    kind = "unavailable" if state else _kind(status, codes, evidence)
     if kind == "quota" and status == 429 and retry_after_s:  # the quota of a minute, which comes back
         kind = "rate_limited"
     waits = kind == "rate_limited" or (kind == "unavailable" and status in _THROTTLING_STATUSES)
@@ -213,21 +224,22 @@ def _text(response: Response) -> str:
     return _STACK_TRACE.sub('"stack_trace": "…"', response.body[:_MAX_BODY].decode("utf-8", "replace"))
 
 
-def _endpoint_state(status: int, levels: Sequence[Level], message: str) -> Literal["stopped", "not ready"] | None:
+def _endpoint_state(status: int, codes: str, message: str) -> Literal["stopped", "not ready"] | None:
     """Return the state of an endpoint that takes no requests; None for any other."""
     if status in _UNAMBIGUOUS_STATUSES or status < 400 or status == 429:
         return None
     subject = message[:_MAX_SUBJECT]
     if STOPPED.search(subject):
         return "stopped"
-    codes = " ".join(level.codes for level in levels)
     return "not ready" if NOT_READY.search(f"{codes} {subject}") else None
 
 
-def _kind(status: int, evidence: str) -> Kind:
-    kind = _kind_of_message(status, evidence)
-    if kind is not None:
-        return kind
+def _kind(status: int, codes: str, evidence: str) -> Kind:
+    kind = _kind_of_message(status, codes, evidence)
+    return _kind_of_status(status) if kind is None else kind
+
+
+def _kind_of_status(status: int) -> Kind:
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     if status >= 500:
@@ -237,13 +249,23 @@ def _kind(status: int, evidence: str) -> Kind:
     return "invalid_response" if status < 300 else "invalid_request"
 
 
-def _kind_of_message(status: int, evidence: str) -> Kind | None:
-    """Return the kind that the codes and the message name; None where the status decides."""
+def _kind_of_message(status: int, codes: str, evidence: str) -> Kind | None:
+    """Return the kind that the codes and the message name; None where the status decides.
+
+    Where a server has no room, only its codes make the input too long or refused: its message may name a guardrail or
+    the context that it has no room for.
+    """
     if status in _UNAMBIGUOUS_STATUSES:
         return "content_filter" if status == 403 and _INPUT_REFUSED.search(evidence) else None
-    if _exceeds_rate_limit(evidence):
+    waits = status in _WAITING_STATUSES or _LIMITED.search(codes) is not None
+    if _exceeds_rate_limit(evidence) or (waits and _TOO_LARGE.search(evidence)):
         return "context_length"
-    return next((kind for kind, pattern in _KIND_PATTERNS if pattern.search(evidence)), None)
+    for kind, pattern in _KIND_PATTERNS:
+        if pattern.search(codes if waits and kind in _ABOUT_INPUT else evidence):
+            return kind
+        if kind == "content_filter" and _kind_of_status(status) not in _PASSING_KINDS and _GUARDRAIL.search(evidence):
+            return kind
+    return None
 
 
 def _exceeds_rate_limit(evidence: str) -> bool:
@@ -259,7 +281,7 @@ def _full_message(response: Response, message: str, levels: Sequence[Level]) -> 
     provider = next((level.provider for level in levels if level.provider), "")
     aside = f"(from the provider behind the endpoint: {provider})" if provider else _redirect_target(response)
     line = readable_excerpt(message, _MAX_MESSAGE, response.secrets) or "no message"
-    aside = excerpt(without_secrets(aside, response.secrets), _MAX_ASIDE)
+    aside = excerpt(masked_beginning(aside, READ_FACTOR * _MAX_ASIDE, response.secrets), _MAX_ASIDE)
     return f"{excerpt(line, _MAX_MESSAGE - _MAX_ASIDE - 1)} {aside}" if aside else line
 
 

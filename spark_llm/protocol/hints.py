@@ -256,6 +256,10 @@ HINT_RULES: Mapping[Kind, tuple[HintRule, ...]] = {
             message=r"vectors for \d+ inputs|the vectors' indexes",
         ),
         HintRule(
+            "ask for less in one request: lower Policy(batch_size=…) for texts and rows, max_tokens or n for answers.",
+            message=r"the answer has more than \d+ MB",
+        ),
+        HintRule(
             "the model must return one prediction for each row, in the rows' order.",
             message=r"\d predictions for \d+ rows",
         ),

@@ -11,7 +11,7 @@ import msgspec
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _encode_rows = msgspec.json.Encoder(decimal_format="number").encode_lines
-_EVENT_DATA = re.compile(r"^data:[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
+_EVENT_DATA = re.compile(r"^data:(.*)$", re.MULTILINE)
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
 
@@ -65,7 +65,8 @@ def _unframed(text: str) -> str:
     """Return the only document of an event stream, which some servers send unasked; any other text unchanged."""
     if not text.lstrip().startswith(("data:", "event:", "id:", ":")):
         return text
-    documents = [found for found in _EVENT_DATA.findall(text) if found != "[DONE]"]
+    lines = (found.lstrip(" \t").rstrip(" \t\r") for found in _EVENT_DATA.findall(text))
+    documents = [line for line in lines if line != "[DONE]"]
     return documents[0] if len(documents) == 1 else text
 
 

@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
-from spark_llm.text.excerpt import excerpt
+from spark_llm.text.excerpt import READ_FACTOR, excerpt
 
 _MIN_CHARACTERS = 8  # a shorter text may be any word, so it is not masked
+_MAX_SPELLING = 12  # characters of one in a secret: four bytes, percent-encoded
+_MASK = "***"
 _MAX_PAGE_CHARACTERS = 20_000  # of an HTML page; the rest is not read
 _NOT_TEXT = re.compile(r"(?is)<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[^<>]*>")
 _SECRET_PARAMETER = re.compile(r"key|token|secret|sig|pass|pwd|auth|cred|code", re.IGNORECASE)
@@ -44,8 +46,28 @@ def _basic(credentials: str) -> Iterator[str]:
 
 def without_secrets(text: str, secrets: Iterable[str]) -> str:
     """Return a text in which secrets are `***`, also where they are percent-encoded, or escaped as in JSON or HTML."""
+    pattern = _pattern_of(secrets)
+    return text if pattern is None else pattern.sub(_MASK, text)
+
+
+def masked_beginning(text: str, length: int, secrets: Sequence[str]) -> str:
+    """Return the beginning of a text as `without_secrets` does, without reading the rest.
+
+    It is as long as the masked text, or `length` characters of the unmasked one. What may be a part of a secret at the
+    place of the cut is left out.
+    """
+    margin = _MAX_SPELLING * max(map(len, secrets), default=0)
+    pattern = _pattern_of(secrets)
+    if pattern is None or len(text) <= length + margin:
+        return without_secrets(text, secrets)
+    *before, last = pattern.split(text[: length + margin])
+    return _MASK.join((*before, last[: max(0, len(last) - margin)]))
+
+
+def _pattern_of(secrets: Iterable[str]) -> re.Pattern[str] | None:
+    """Return the regular expression of secrets in all their spellings; None where there are none."""
     patterns = ["".join(map(_spellings, secret)) for secret in sorted(secrets, key=len, reverse=True)]
-    return re.sub("|".join(patterns), "***", text, flags=re.IGNORECASE) if patterns else text
+    return re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
 
 
 def _spellings(character: str) -> str:
@@ -66,4 +88,4 @@ def readable_excerpt(text: str, max_characters: int = 200, secrets: Sequence[str
         page = text[:_MAX_PAGE_CHARACTERS]
         title = re.search(r"(?i)<title[^<>]*>([^<]*)</title", page)
         text = html.unescape(title[1] if title and title[1].strip() else _NOT_TEXT.sub(" ", page))
-    return excerpt(without_secrets(text, secrets), max_characters)
+    return excerpt(masked_beginning(text, READ_FACTOR * max_characters, secrets), max_characters)

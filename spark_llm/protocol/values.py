@@ -170,6 +170,7 @@ class Response:
     detail: str = ""  # a description of the fault
     final: bool = False  # the fault is permanent: no further attempt can succeed
     no_socket: bool = False  # nothing was sent: this process may open no further connection
+    oversized: bool = False  # the answer is larger than any that is read; another attempt would get the same
     secrets: tuple[str, ...] = field(default=(), repr=False)  # secrets of the request that no message may show
 
     @property

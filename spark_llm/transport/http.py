@@ -6,9 +6,6 @@ Certificates are always verified.
 
 import asyncio
 import errno
-import os
-import socket
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from inspect import signature
@@ -24,6 +21,7 @@ from spark_llm.protocol.bodies import RequestBody
 from spark_llm.protocol.masking import secrets_of
 from spark_llm.protocol.values import Response
 from spark_llm.transport.certificates import ssl_context
+from spark_llm.transport.network_errors import error_text, host_and_port, is_permanent, on_one_line
 from spark_llm.transport.proxy import proxy_of
 from spark_llm.transport.timeouts import Deadline, IdleLimit
 
@@ -32,14 +30,14 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 15.0
 STREAMED_BYTES = 2**20  # a larger body is written piece by piece: asyncio copies what a socket does not take at once
+MAX_ANSWER_BYTES = 2**27  # 128 MiB, unpacked: five times 150 vectors of 8,192 numbers as JSON
 _PIECE_BYTES = 2**17
 _NO_HEADERS: Mapping[str, str] = {}
-_PLAIN_HTTP_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")  # TLS to a port of plain HTTP
 _MAX_HEADER_BYTES = 128 * 1024  # curl reads 100 KB, requests 64
 _MAX_HEADERS = 1_000
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)  # of this process, or of the machine
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": f"spark_llm/{__version__}"}
-_NETWORK_ERRORS = (asyncio.TimeoutError, aiohttp.ClientError, OSError)
+_NETWORK_ERRORS = (asyncio.TimeoutError, aiohttp.ClientError, OSError, UnicodeError)
 
 
 class StreamedBody(Protocol):
@@ -58,7 +56,7 @@ def _proxy_for(url: URL) -> URL | None:
 
     aiohttp's own `trust_env` would look it up at every request, and would send the passwords of ~/.netrc.
     """
-    return None if proxy_bypass(url.host or "") else proxy_of(url, getproxies())
+    return None if proxy_bypass(url.raw_host or "") else proxy_of(url, getproxies())
 
 
 class HTTPClient:
@@ -134,8 +132,11 @@ class HTTPClient:
                 )
                 status = answer.status
                 self._has_connected = True
-                content = await answer.read()  # returns the connection to the pool, or closes it on an error
-            return Response(status, content, answer.headers, time.monotonic() - started, secrets=secrets)
+                content = await _read(answer)
+            waited_s = time.monotonic() - started
+            if len(content) > MAX_ANSWER_BYTES and status < 300:
+                return _oversized(status, waited_s, secrets)
+            return Response(status, content, answer.headers, waited_s, secrets=secrets)
         except _NETWORK_ERRORS as error:
             return self._failed(error, status, started, secrets)
 
@@ -145,14 +146,14 @@ class HTTPClient:
         fault: Kind = "connection"
         permanent = no_socket = False
         if isinstance(error, aiohttp.ConnectionTimeoutError):
-            place = f"{_host_and_port(self._url)}{' through the proxy' if self._proxy else ''}"
+            place = f"{host_and_port(self._url)}{' through the proxy' if self._proxy else ''}"
             detail = f"no connection to {place} within {self._connect_timeout_s:g} s"
         elif isinstance(error, asyncio.TimeoutError):
             fault, detail = "timeout", f"no complete answer within {self._timeout_s:g} s ({waited_s:.1f} s waited)"
         elif isinstance(error, aiohttp.ClientPayloadError):
-            fault, detail = "invalid_response", f"the answer is incomplete: {_on_one_line(error)}"
+            fault, detail = "invalid_response", f"the answer is incomplete: {on_one_line(error)}"
         else:
-            detail, permanent, no_socket = _error_text(error), _is_permanent(error), self._has_no_socket(error)
+            detail, permanent, no_socket = error_text(error), is_permanent(error), self._has_no_socket(error)
         return Response(
             status,
             latency_s=waited_s,
@@ -239,7 +240,7 @@ class TransferClient(HTTPClient):
                 async for piece in answer.content.iter_chunked(_PIECE_BYTES):
                     limit.touch()
                     take(piece)
-        except (asyncio.TimeoutError, aiohttp.ClientError) as error:  # a plain `OSError` is the sink's
+        except (asyncio.TimeoutError, aiohttp.ClientError, UnicodeError) as error:  # a plain `OSError` is the sink's
             return self._failed(error, status, started, secrets)
         return Response(status, bytes(content), answer.headers, time.monotonic() - started, secrets=secrets)
 
@@ -254,60 +255,38 @@ async def _pieces(body: LongBody, touch: Callable[[], object] | None = None) -> 
                 touch()
 
 
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    """Return an answer's content, or the beginning of one that is larger than `MAX_ANSWER_BYTES`.
+
+    The connection goes back to the pool; it is closed on an error, and where the rest is not read.
+    """
+    pieces, size = list[bytes](), 0
+    try:
+        while size <= MAX_ANSWER_BYTES and (piece := await answer.content.readany()):
+            pieces.append(piece)
+            size += len(piece)
+        if size <= MAX_ANSWER_BYTES:
+            await answer.read()  # of nothing more; it waits for a body that is still being sent
+        else:
+            answer.close()
+    except BaseException:
+        answer.close()
+        raise
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _oversized(status: int, waited_s: float, secrets: tuple[str, ...]) -> Response:
+    """Return the response for an answer that is too large to be read."""
+    detail = f"the answer has more than {MAX_ANSWER_BYTES // 2**20} MB, and was not read"
+    return Response(
+        status, latency_s=waited_s, fault="invalid_response", detail=detail, oversized=True, secrets=secrets
+    )
+
+
 def _header_limits() -> dict[str, Any]:
     """Return the limits for an answer's headers; aiohttp has `max_headers` since 3.14."""
     limits = {"max_line_size": _MAX_HEADER_BYTES, "max_field_size": _MAX_HEADER_BYTES, "max_headers": _MAX_HEADERS}
     return {name: limit for name, limit in limits.items() if name in signature(aiohttp.ClientSession).parameters}
-
-
-def _error_text(error: Exception) -> str:
-    """Return the message for a network error: the cause and the host."""
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return _connection_error_text(error)
-    if isinstance(error, aiohttp.ClientHttpProxyError):  # its own text has the proxy's password
-        return f"the proxy lets no connection through: {error.status} {error.message}"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the server closed the connection without an answer"
-    if isinstance(error, aiohttp.ClientResponseError):
-        text = _on_one_line(error.message) or "no status line"
-        if text.startswith(("Got more than ", "Too many headers")):
-            return f"the headers of the answer are too large: {text.partition(' when ')[0]}"
-        problem = "the answer cannot be read" if "content-encoding" in text else "what came back is not HTTP"
-        return f"{problem}: {text}"
-    return f"the connection broke: {type(error).__name__}: {error}"
-
-
-def _is_permanent(error: Exception) -> bool:
-    """Return whether a retry is useless: a certificate, a protocol or a proxy has to be fixed first."""
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return error.status in (401, 403, 407)
-    if isinstance(error, aiohttp.ClientConnectorSSLError):
-        return isinstance(error.os_error, ssl.SSLError) and error.os_error.reason in _PLAIN_HTTP_REASONS
-    return isinstance(error, aiohttp.ClientConnectorCertificateError)
-
-
-def _connection_error_text(error: aiohttp.ClientConnectorError) -> str:
-    place = _host_and_port(error)
-    certificate = isinstance(error, aiohttp.ClientConnectorCertificateError)  # has no `os_error` in aiohttp 3.10
-    reason = error.__cause__ if certificate else error.os_error
-    if isinstance(reason, socket.gaierror):
-        return f"the name {error.host} cannot be resolved: {reason.strerror}"
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {reason.verify_message} ({place})"
-    if isinstance(reason, ssl.SSLError):
-        return f"no TLS with {place}: {(reason.reason or str(reason)).replace('_', ' ').lower()}"
-    proxy = "the proxy " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
-    text = os.strerror(reason.errno).lower() if isinstance(reason, OSError) and reason.errno else str(reason)
-    return f"no connection to {proxy}{place}: {text}"
-
-
-def _host_and_port(address: URL | aiohttp.ClientConnectorError) -> str:
-    host = address.host or ""
-    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
-
-
-def _on_one_line(text: object) -> str:
-    return " ".join(str(text).split())
 
 
 def token_header(token: str, *, azure: bool) -> tuple[str, str]:

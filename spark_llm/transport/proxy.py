@@ -23,7 +23,7 @@ def proxy_of(url: URL, proxies: Mapping[str, str]) -> URL | None:
     """
     scheme = url.scheme if proxies.get(url.scheme) else "all"
     address = proxies.get(scheme, "").strip()
-    if not address or is_exempt(url.host or "", url.port, proxies.get("no", "")):
+    if not address or is_exempt(url.raw_host or "", url.port, proxies.get("no", "")):
         return None
     name = f"{scheme.upper()}_PROXY"
     try:

@@ -65,7 +65,7 @@ _ALTERNATIVES = {
     "void": "give it a type",
 }
 _SPARK_ERROR = re.compile(r"\[[A-Z_.]+\] *(?P<message>[^\n]*?)(?: *SQLSTATE[^\n]*| *\n|$)")
-_STRUCT_DDL = re.compile(r"(?is)(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:struct\s*<|`value`|value[\s:])")
+_STRUCT_DDL = re.compile(r"(?is)(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(?:struct\s*<|`value`|value[\s:])")
 
 
 def shape_of(schema: StructType) -> Struct:

@@ -19,12 +19,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spark_llm import Endpoint, Policy
-from spark_llm.cache.answer_cache import WriteBehindStore
-from spark_llm.cache.entry import FORMAT
+from spark_llm.cache.answer_cache import Cache, WriteBehindStore
+from spark_llm.cache.entry import FORMAT, Keys
 from spark_llm.cache.sqlite_store import Store
 from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.completions import Complete
 from spark_llm.protocol.embeddings import Embed
+from spark_llm.protocol.predictions.task import Predict
+from spark_llm.protocol.structured.output import StructuredOutput
+from spark_llm.protocol.structured.schema import Field, Scalar, Struct
 from spark_llm.protocol.task import Task
 from spark_llm.protocol.values import Item, Result, Usage
 from spark_llm.serving import Faults, LocalEndpoints
@@ -133,6 +136,33 @@ def test_an_answer_cut_by_max_tokens_is_cached(endpoints: LocalEndpoints, tmp_pa
 
     assert found is not None
     assert ("one two", "length", 1) == (found.text, found.finish_reason, endpoints.stats.requests)
+
+
+STARS = Chat(output=StructuredOutput("review", Struct((Field("stars", Scalar("byte")),))))
+
+
+@pytest.mark.parametrize(
+    ("task", "item", "text", "fits"),
+    [
+        (STARS, "Why?", '{"stars": 300}', False),
+        (STARS, "Why?", '{"stars": 3}', True),
+        (Chat(answer_only=True), "Why?", "<think>So", False),
+        (Predict(Scalar("byte")), b"[1]", "300", False),
+        (Predict(Scalar("byte")), b"[1]", "3", True),
+    ],
+)
+def test_an_answer_that_the_task_cannot_read_is_asked_again(
+    tmp_path: Path, task: Task, item: Item, text: str, *, fits: bool
+) -> None:
+    """It was kept under another reading; its row would have an error for as long as the entry lives."""
+    keys = Keys(task, "https://host/v1/chat/completions", "m")
+    store = WriteBehindStore(str(tmp_path))
+    store.keep([(keys.of(item) or b"", Result(text))])
+    store.close()
+    with contextlib.closing(Cache(str(tmp_path), keys)) as cache:
+        to_ask, found = cache.find([(7, item)])
+
+    assert ([], [7]) == (to_ask, [number for number, _ in found]) if fits else ([(7, item)], []) == (to_ask, found)
 
 
 @pytest.mark.waits

@@ -14,9 +14,10 @@ from spark_llm.protocol.parameters import encode_parameters
 from spark_llm.protocol.predictions.scalars import write_prediction
 from spark_llm.protocol.predictions.task import Predict
 from spark_llm.protocol.rerank import Rerank
-from spark_llm.protocol.structured.schema import Field, Nullable, Scalar, Struct
+from spark_llm.protocol.structured.output import StructuredOutput
+from spark_llm.protocol.structured.schema import Field, Nullable, Number, Scalar, Shape, Struct
 from spark_llm.protocol.task import Task
-from spark_llm.protocol.values import Item, RankedDocument, Result, ToolCall, Usage
+from spark_llm.protocol.values import Item, Prompt, RankedDocument, Result, ToolCall, Usage
 from tests.support.strategies import JSON, TEXTS, plain, usages
 
 URL = "https://host/serving-endpoints/llama/invocations"
@@ -134,6 +135,25 @@ def test_a_prediction_has_a_key_for_its_row_and_its_type() -> None:
 
     assert len(keys) == len(set(keys))
     assert keys[0] == key(b"[1]", Predict(DOUBLE))
+
+
+DIFFERENT: list[Shape] = [  # types of one JSON schema
+    *(Scalar(kind) for kind in ("byte", "short", "integer", "long")),
+    *(Scalar(kind) for kind in ("float", "double")),
+    *(Number(precision, 2) for precision in (5, 9)),
+]
+
+
+def test_an_answer_has_a_key_for_its_type() -> None:
+    """Types of different widths have one JSON schema; the type is that of the task, or of the prompt alone."""
+    outputs = [StructuredOutput("review", Struct((Field("stars", shape),))) for shape in DIFFERENT]
+    of_task = [key(task=Chat(output=output)) for output in outputs]
+    of_prompt = [key(Prompt("Why?", output=output), Chat(output_per_prompt=True)) for output in outputs]
+
+    assert len(outputs) > len({output.schema for output in outputs})
+    assert len(outputs) == len(set(of_task))
+    assert of_task == of_prompt
+    assert key() not in of_task
 
 
 def test_a_ranking_has_a_key_for_its_documents_and_their_number() -> None:

@@ -225,10 +225,20 @@ def test_building_an_endpoint_reads_no_environment() -> None:
         {"target": "my-endpoint", "token": 7},
         {"target": f"https://host:x/invocations?key={SECRET}"},
         {"target": f"ftp://host/invocations?key={SECRET}"},
+        {"target": f"https://ß.example/v1?key={SECRET}"},
+        {"target": f"https://a..example/v1?key={SECRET}"},
+        {"target": f"https://.example/v1?key={SECRET}"},
+        {"target": f"https://{'a' * 64}.example/v1?key={SECRET}"},
+        {"target": f"https://{'a.' * 127}example/v1?key={SECRET}"},
+        {"target": f"https://\udcff.example/v1?key={SECRET}"},
         {"target": "my-endpoint", "headers": {"X Y": "v"}},
         {"target": "my-endpoint", "headers": {"X": f"{SECRET}\r\nHost: evil"}},
         {"target": "my-endpoint", "headers": {"X": 7}},
         {"target": "my-endpoint", "headers": ["X"]},
+        {"target": "my-endpoint", "headers": {"X": "v", "Content-Length": "5"}},
+        {"target": "my-endpoint", "headers": {"transfer-encoding": "chunked"}},
+        {"target": "my-endpoint", "headers": {"Content-Encoding": "gzip"}},
+        {"target": "my-endpoint", "headers": {"CONNECTION": "upgrade"}},
         {"target": "my-endpoint", "ca_bundle": " "},
         {"target": "my-endpoint", "ca_bundle": 7},
         {"target": "my-endpoint", "ca_bundle": f"-----BEGIN CERTIFICATE-----\n{SECRET}\n-----END CERTIFICATE-----\n"},
@@ -249,6 +259,18 @@ def test_an_invalid_argument_is_an_error(arguments: dict[str, Any]) -> None:
         Endpoint(**arguments)
 
     assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("host", ["h", "a.example.", "[::1]", "127.0.0.1", "xn--bcher-kva.example", f"{'a' * 63}.x_y"])
+def test_a_host_that_can_be_looked_up_is_taken(host: str) -> None:
+    """It may end in a dot, and be an address."""
+    assert f"https://{host}/v1/embeddings" == Endpoint(f"https://{host}/v1", model="m").resolve("/embeddings", {}).url
+
+
+def test_the_host_of_a_workspace_is_checked_too() -> None:
+    """It comes from the environment."""
+    with pytest.raises(ConfigError, match=r"is no name that can be looked up\. Hint: "):
+        Endpoint("e", token="t").resolve("/embeddings", {"DATABRICKS_HOST": "https://a..example"})
 
 
 def test_a_path_of_certificates_is_the_workers_own() -> None:

@@ -1,6 +1,7 @@
 """Failures of responses beyond the documented bodies in `tests/samples`."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from spark_llm.errors import KINDS, Kind
 from spark_llm.protocol.failures import failure_of
 from spark_llm.protocol.values import Failure, Response
+from tests.support.growth import grows_linearly
 from tests.support.strategies import JSON, REPLIES
 
 ERROR_STATUSES = st.integers(300, 599)
@@ -125,6 +127,48 @@ def test_some_statuses_are_unambiguous(status: int, kind: str, words: str) -> No
     assert kind == refusal(status, {"message": words}).error.kind
 
 
+NO_ROOM = [
+    (429, None, "Rate limit exceeded for the guardrail model, retry later"),
+    (429, "rate_limit_exceeded", "Rate limit reached for input tokens. Reduce the length of the prompt or retry."),
+    (400, "REQUEST_LIMIT_EXCEEDED", "Too many input tokens: reduce the length of the prompt, or wait."),
+    (498, None, "No capacity for this context length."),
+    (503, None, "The guardrail service is temporarily unavailable"),
+    (503, "unavailable", "Model overloaded: queue for context window 128k is full"),
+    (503, None, "A guardrail was triggered too often by others; retry."),
+    (529, "overloaded_error", "Overloaded: the content filtering policy service has no room"),
+    (500, None, "Internal error while calling guardrail"),
+    (504, "timeout", "The guardrail did not answer in time"),
+]
+
+
+@pytest.mark.parametrize(("status", "code", "words"), NO_ROOM)
+def test_a_message_about_no_room_is_not_about_the_input(status: int, code: str | None, words: str) -> None:
+    """Whatever the words name, the same row may pass later."""
+    failure = refusal(status, {"error": {"code": code, "message": words}}, retry_after="2")
+
+    assert ("rate_limited" if status < 500 else "unavailable", True) == (failure.error.kind, failure.error.retryable)
+    assert (status not in (500, 504), False) == (failure.throttled, failure.about_input)
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "kind"),
+    [
+        (429, {"error": {"code": "content_filter", "message": "?"}}, "content_filter"),
+        (503, {"error": {"type": "context_length_exceeded", "message": "?"}}, "context_length"),
+        (429, {"error": {"code": "rate_limit_exceeded", "message": "Request too large for m"}}, "context_length"),
+        (503, {"message": json.dumps({"input_guardrail": [{"flagged": True}]})}, "content_filter"),
+        (500, {"message": "Guardrail intervened"}, "content_filter"),
+        (500, {"message": "Your request was blocked by the guardrail 'pii'."}, "content_filter"),
+        (400, {"message": "Guardrail: pii"}, "content_filter"),
+    ],
+)
+def test_a_code_about_the_input_counts_under_any_status(status: int, document: object, kind: str) -> None:
+    """Gateways pass on a provider's code with a status of their own; below 429 and 500 the words are enough."""
+    failure = refusal(status, document)
+
+    assert (kind, False, False) == (failure.error.kind, failure.error.retryable, failure.throttled)
+
+
 EXHAUSTED = "You exceeded your current quota, please check your plan and billing details."
 
 
@@ -195,6 +239,33 @@ def test_the_wait_is_read_from_headers_and_body(
 ) -> None:
     """It is in seconds, milliseconds, an HTTP date relative to the server's, or the body's `retry_after`."""
     assert expected == refusal(429, body, **headers).retry_after_s
+
+
+def test_a_long_wait_is_read_in_linear_time() -> None:
+    """A field may hold any text."""
+    assert grows_linearly(
+        lambda wait: refusal(429, {"error": {"retry_after": wait}}), lambda size: f"1{' ' * size}x", 2_000
+    )
+
+
+def test_a_body_of_many_levels_is_read_in_linear_time() -> None:
+    """Each level has a message, and each message is searched for words."""
+    fields = ("error", "errors", "detail", "details", "metadata")
+
+    def tree(words: str, names: Sequence[str]) -> dict[str, object]:
+        document: dict[str, object] = {"message": words}
+        for _ in range(3):
+            document = {"message": words} | dict.fromkeys(names, document)
+        return document  # 15 levels for two names, 156 for five
+
+    def body_of(size: int) -> Response:
+        names = fields[: 2 if size == 1 else 5]
+        quota, wait = tree("exceeded your current quota " * 140, names), {"message": "please retry in a minute"}
+        return Response(
+            400, json.dumps({"error": quota, "errors": wait, "metadata": tree("x" * 4_000, names)}).encode()
+        )
+
+    assert grows_linearly(failure_of, body_of, 1)
 
 
 def test_a_quoted_prompt_does_not_change_the_kind() -> None:

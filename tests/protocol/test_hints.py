@@ -138,6 +138,9 @@ CASES = [
     Case("invalid_request", 400, "Model is missing inputs ['age'].", ELSEWHERE, "", True, "upper and lower case"),
     Case("invalid_request", 400, 'unknown field "dataframe_split"', WORKSPACE, TOKEN, True, "chat_udf"),
     Case("invalid_request", 422, "dataframe_split: Extra inputs are not permitted", ELSEWHERE, "", True, "chat_udf"),
+    Case(
+        "invalid_response", 200, "the answer has more than 128 MB", ELSEWHERE, TOKEN, False, "lower Policy(batch_size"
+    ),
     Case("invalid_response", 200, "1 predictions for 3 rows", ELSEWHERE, TOKEN, True, "one prediction for each row"),
     Case("invalid_request", 400, "no", ELSEWHERE, TOKEN, True, "which task the endpoint serves"),
     Case("invalid_response", 200, "the answer is not JSON: Sign In", ELSEWHERE, TOKEN, True, "not be a model server"),

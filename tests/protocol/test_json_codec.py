@@ -14,6 +14,7 @@ from spark_llm.protocol.json_codec import (
     replace_surrogates,
     write_json,
 )
+from tests.support.growth import grows_linearly
 from tests.support.strategies import JSON, TEXTS
 
 ENCODINGS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
@@ -48,6 +49,12 @@ def test_any_bytes_are_json_or_an_error(body: bytes) -> None:
 def test_the_frame_of_one_event_is_removed(body: bytes) -> None:
     """Some servers stream although the request does not ask for it."""
     assert {"a": 1} == read_object(body)
+
+
+@pytest.mark.parametrize("unit", [b" ", b"\t", b"x ", b"\ndata: x"])
+def test_a_long_frame_is_read_in_linear_time(unit: bytes) -> None:
+    """A line of an event may be blank for as long as a server likes."""
+    assert grows_linearly(read_object, lambda size: b"data: x" + unit * (size // len(unit)) + b"x", 2_000)
 
 
 @pytest.mark.parametrize("body", [b"", b"ok", b"[1]", b'"a"', b'data: {"a": 1}\ndata: {"b": 2}\n', b"[" * 100_000])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_llm.protocol.masking import secrets_of, without_secrets
+from spark_llm.protocol.masking import masked_beginning, secrets_of, without_secrets
 from tests.support.strategies import TEXTS
 
 SECRETS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=8, max_size=40)
@@ -43,6 +43,27 @@ def test_other_text_is_unchanged(text: str) -> None:
 def test_the_longer_of_two_secrets_is_masked_whole() -> None:
     """Where one secret is the beginning of another, no part of either is left."""
     assert "a *** b" == without_secrets("a secret-and-more b", ["secret-a", "secret-and-more"])
+
+
+@given(SECRETS, st.sampled_from(ESCAPES), st.lists(TEXTS, max_size=3), st.integers(0, 60))
+def test_the_beginning_of_a_text_is_masked_as_the_whole(
+    secret: str, escape: Callable[[str], str], parts: list[str], length: int
+) -> None:
+    """A secret at the place of the cut leaves no part of itself, and what is left begins the masked text."""
+    text = escape(secret).join(["", *parts, "."])
+    beginning = masked_beginning(text, length, [secret])
+    whole = without_secrets(text, [secret])
+
+    assert whole.startswith(beginning)
+    assert beginning == whole or len(text) > length
+
+
+def test_nearly_a_whole_secret_at_the_cut_is_left_out() -> None:
+    """With any length that is asked for."""
+    text = f"{'x' * 95}sk-0123456789{'y' * 1_000}"
+
+    assert "x" * 95 + "***" == masked_beginning(text, 108, ["sk-0123456789"])
+    assert all("sk-0" not in masked_beginning(text, length, ["sk-0123456789"]) for length in range(200))
 
 
 PAIR = base64.b64encode(b"robot:pass-w0rd").decode()

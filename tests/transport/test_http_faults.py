@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import trustme
 from spark_llm.errors import ConfigError
 from spark_llm.protocol.failures import failure_of
 from spark_llm.protocol.values import Response
-from spark_llm.transport.http import HTTPClient
+from spark_llm.transport.http import MAX_ANSWER_BYTES, HTTPClient
 from tests.support.raw_server import AUTHORITY, OK_RESPONSE, RawServer, hanging_server, listening, post
 
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -60,6 +61,55 @@ def test_an_unknown_host_is_named() -> None:
 
     assert "connection" == response.fault
     assert response.detail.startswith("the name nowhere.invalid cannot be resolved: ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a..example/",
+        f"http://{'a' * 64}.example/",
+        "http://a\ufffd.example/",
+        "http://1\u0661/",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_a_final_fault(url: str) -> None:
+    """No attempt and no other row can do better."""
+    response = post(url)
+
+    assert (0, "connection", True) == (response.status, response.fault, response.final)
+    assert response.detail.startswith("the URL cannot be used: ")
+    assert failure_of(response).stops_at_once
+
+
+def packed_blanks(size: int, status: bytes) -> bytes:
+    """Return an answer that is small on the wire, and `size` bytes long once it is unpacked."""
+    packer = zlib.compressobj(1, wbits=31)
+    blanks = bytes(2**20)
+    content = b"".join(packer.compress(blanks) for _ in range(size // len(blanks))) + packer.flush()
+    head = b"HTTP/1.1 %b\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % (status, len(content))
+    return head + content
+
+
+def test_an_answer_beyond_the_limit_is_the_error_of_its_request() -> None:
+    """It is not kept in memory, and not asked for again; other rows may have smaller answers."""
+    server = RawServer(packed_blanks(MAX_ANSWER_BYTES + 2**21, b"200 OK"))
+    response = post(server.url, timeout_s=60)
+    server.close()
+    failure = failure_of(response)
+
+    assert (200, "invalid_response", b"") == (response.status, response.fault, response.body)
+    assert ("invalid_response", 200, "the answer has more than 128 MB, and was not read", False) == failure.error
+    assert not failure.stops_all
+
+
+def test_of_an_error_beyond_the_limit_the_beginning_is_read() -> None:
+    """Its status says what to do."""
+    server = RawServer(packed_blanks(MAX_ANSWER_BYTES + 2**21, b"503 Busy"))
+    response = post(server.url, timeout_s=60)
+    server.close()
+
+    assert MAX_ANSWER_BYTES < len(response.body) < MAX_ANSWER_BYTES + 2**21
+    assert ("unavailable", 503, True) == failure_of(response).error[:2] + failure_of(response).error[3:]
 
 
 def test_a_self_signed_certificate_is_refused() -> None:

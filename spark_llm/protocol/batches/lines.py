@@ -19,6 +19,7 @@ _MESSAGES = {
     EXPIRED: "the batch ended before this request was answered",
     LEFT_OUT: "the batch completed without a reply to this request",
 }
+_STATUS_DIGITS = 3
 _LINE_END = b"}\n"
 _REQUEST_ID = "x-request-id"  # the header from which codecs read it
 _BLANK = (b"", b"null", b'""', b"{}")
@@ -134,7 +135,7 @@ def _response_of(response: dict[str, Any], error: object) -> Response:
     """Return the response of a line; where its body is empty, the error beside it is its body."""
     status = response.get("status_code")
     body = response.get("body") if "body" in response or "status_code" in response else response
-    if isinstance(status, str) and status.isascii() and status.isdecimal():
+    if isinstance(status, str) and status.isascii() and status.isdecimal() and len(status) == _STATUS_DIGITS:
         status = int(status)
     if not isinstance(status, int) or not 100 <= status < 1_000:
         status = 500 if error else 200

@@ -9,11 +9,11 @@ import re
 from typing import NamedTuple
 
 _TAGS = "think|thinking|thought|thoughts|reasoning|seed:think|mm:think"
-_OPENED = re.compile(
-    rf"\s*(?:<(?P<tag>{_TAGS})>|(?P<mark>\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>)"
-    r"|(?P<channel><\|channel\|?>(?:analysis|thought))|(?P<bare>analysis)(?=.*assistantfinal))",
-    re.DOTALL,
+_MARK = re.compile(
+    rf"<(?P<tag>{_TAGS})>|(?P<mark>\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>)"
+    r"|(?P<channel><\|channel\|?>(?:analysis|thought))"
 )
+_BARE, _BARE_CLOSED = "analysis", "assistantfinal"  # a channel's names, of servers that leave out its special tokens
 _CLOSING = {
     "[THINK]": r"\[/THINK\]",
     "◁think▷": "◁/think▷",
@@ -41,20 +41,37 @@ def split_reasoning(text: str, prompt: str = "") -> SplitText:
     >>> split_reasoning("<think>A greeting.</think>Bonjour")
     SplitText(answer='Bonjour', had_reasoning=True)
     """
-    opened = None if _OPENED.match(prompt) else _OPENED.match(text)
-    if opened is None:
-        end = None if _OPENED.search(text) or _CLOSED.search(prompt) else _CLOSED.search(text)
+    opening = None if _opening_of(prompt) else _opening_of(text)
+    if opening is None:
+        end = None if _has_opening(text) or _CLOSED.search(prompt) else _CLOSED.search(text)
         if end is None:
             return SplitText(text, had_reasoning=False)
-    elif (end := re.compile(_closing(opened)).search(text, opened.end())) is None:
+    elif (end := re.compile(opening.closing).search(text, opening.end)) is None:
         return SplitText(None, had_reasoning=True)
     return SplitText(_WRAPPING.sub("", text[end.end() :]).strip(), had_reasoning=True)
 
 
-def _closing(opened: re.Match[str]) -> str:
-    """Return the regular expression of the tag that ends the reasoning."""
-    if opened["tag"]:
-        return f"</{opened['tag']}>"
-    if opened["mark"]:
-        return _CLOSING[opened["mark"]]
-    return "assistantfinal" if opened["bare"] else _CHANNEL_CLOSED
+class _Opening(NamedTuple):
+    """Where the tag in front of a text ends, and the regular expression of the tag that ends the reasoning."""
+
+    end: int
+    closing: str
+
+
+def _opening_of(text: str) -> _Opening | None:
+    """Return the tag in front of a text; None where it begins with something else."""
+    begin = len(text) - len(text.lstrip())
+    found = _MARK.match(text, begin)
+    if found is None:
+        end = begin + len(_BARE)
+        is_bare = text.startswith(_BARE, begin) and text.find(_BARE_CLOSED, end) >= 0
+        return _Opening(end, _BARE_CLOSED) if is_bare else None
+    if found["tag"]:
+        return _Opening(found.end(), f"</{found['tag']}>")
+    return _Opening(found.end(), _CLOSING[found["mark"]] if found["mark"] else _CHANNEL_CLOSED)
+
+
+def _has_opening(text: str) -> bool:
+    """Return whether a text has an opening tag anywhere."""
+    bare = text.find(_BARE)
+    return bool(_MARK.search(text)) or (bare >= 0 and text.find(_BARE_CLOSED, bare + len(_BARE)) >= 0)

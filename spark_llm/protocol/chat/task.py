@@ -69,7 +69,7 @@ class Chat(Task):
     def required_features(self, items: Sequence[Item], wire_format: int) -> int:
         """Return the field `response_format` for structured output, the system role for instructions, and logprobs."""
         (item,) = items
-        output = self._parts(item)[2]
+        output = self.output_of(item)
         structured = PLAIN if output is not None else 0
         scored = UNSCORED if self._asks_logprobs(output, wire_format) else 0
         return structured | scored | (FOLDED if self._has_system_message(item, wire_format) else 0)
@@ -83,7 +83,7 @@ class Chat(Task):
         (item,) = items
         if message is not None and not wire_format & RESPONSES and names_responses(message):
             return wire_format | RESPONSES
-        output = self._parts(item)[2]
+        output = self.output_of(item)
         if self._asks_logprobs(output, wire_format) and (message is None or _is_about_logprobs(message)):
             return wire_format | UNSCORED
         about_roles = message is None or (_ABOUT_ROLES.search(message) and not _ABOUT_FORMAT.search(message))
@@ -178,6 +178,10 @@ class Chat(Task):
             return item
         conversation = [*conversation_of(content), *further]
         return Prompt(conversation, system, output) if isinstance(item, Prompt) else conversation
+
+    def output_of(self, item: Item) -> StructuredOutput | None:
+        """Return the type of the answer to a prompt: its own or the task's; None for a text."""
+        return self._parts(item)[2]
 
     @cached_property
     def _responses_parameters(self) -> ResponsesParameters:

@@ -126,9 +126,18 @@ def _pairs(entries: Sequence[Any]) -> Iterator[tuple[bytes, float]]:
     """Yield the bytes and the logprob of each entry that has both."""
     for entry in entries:
         if isinstance(entry, Mapping) and isinstance(entry.get("token"), str):
-            logprob, given = entry.get("logprob"), entry.get("bytes")
-            if isinstance(logprob, (int, float)) and not math.isnan(logprob):
+            logprob, given = _logprob(entry.get("logprob")), entry.get("bytes")
+            if logprob is not None:
                 text = entry["token"].encode("utf-8", "surrogatepass")
                 if isinstance(given, list) and all(isinstance(each, int) and 0 <= each < 256 for each in given):
                     text = bytes(given)
-                yield text, min(0.0, float(logprob))
+                yield text, logprob
+
+
+def _logprob(value: object) -> float | None:
+    """Return a logprob, at most 0; None for what is no number, and for one that no float can hold."""
+    try:
+        number = float(value) if isinstance(value, (int, float)) else math.nan
+    except OverflowError:
+        return None
+    return None if math.isnan(number) else min(0.0, number)

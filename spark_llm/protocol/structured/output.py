@@ -41,7 +41,7 @@ _ESCAPED = re.compile(  # an escape in JSON; `half` is a lone surrogate
 _NUMBERS = re.compile(  # numbers with a point or an exponent; strings match too, so that their digits do not
     r"""
     "(?:[^"\\]|\\.)*"
-    |(?P<number>-?[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+))
+    |(?P<number>-?(?<![0-9])[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+))
     """,
     re.DOTALL | re.VERBOSE,
 )

@@ -126,7 +126,7 @@ def test_a_mismatched_row_has_no_value(spark: SparkSession, endpoints: LocalEndp
         "`value` INT",
         "value: int",
         "-- one\nvalue INT",
-        "/* one */ value ARRAY<INT>",
+        "/* one *//** two **/ value ARRAY<INT>",
         "`grö ße` INT NOT NULL COMMENT 'in cm'",
         DDL,
     ],
@@ -153,7 +153,10 @@ def test_a_comment_is_sent_and_stays_out_of_the_column(spark: SparkSession, endp
     assert {} == df.select("r.parsed.*").schema["cm"].metadata
 
 
-@pytest.mark.parametrize("ddl", ["int", "array<string>", "map<string,int>", "array<struct<value:int>>", "decimal(3,1)"])
+@pytest.mark.parametrize(
+    "ddl",
+    ["int", "array<string>", "map<string,int>", "array<struct<value:int>>", "decimal(3,1)", f"{'/* one */' * 40} int"],
+)
 def test_ddl_of_another_type_raises(spark: SparkSession, ddl: str) -> None:
     """The hint shows how to make it a struct."""
     with pytest.raises(ConfigError, match=r"is not a struct. Hint: .+\.$"):

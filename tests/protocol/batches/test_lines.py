@@ -123,6 +123,16 @@ def test_a_deep_document_is_no_trouble(depth: int) -> None:
     assert reply is None or (reply.response is not None and isinstance(Chat().decode(reply.response, 1), Failure))
 
 
+@pytest.mark.parametrize("status", ["9" * 5_000, "0200", "2"])
+def test_an_odd_status_does_not_lose_a_reply(status: str) -> None:
+    """It is taken for one of an answer."""
+    reply = read_line(b'{"custom_id":"a","response":{"status_code":"%b","body":{}}}' % status.encode())
+
+    assert reply is not None
+    assert reply.response is not None
+    assert 200 == reply.response.status
+
+
 def test_nan_and_invalid_utf_8_do_not_lose_a_reply() -> None:
     """Python writes NaN; the other is replaced, as in any answer."""
     for value in (b"NaN", b'"\xff"'):

@@ -9,6 +9,7 @@ from spark_llm.protocol.chat.task import Chat
 from spark_llm.protocol.structured.output import StructuredOutput
 from spark_llm.protocol.structured.schema import Field, Scalar, Struct
 from spark_llm.protocol.values import Answer, Prompt, Result, RowError
+from tests.support.growth import grows_linearly
 
 TAGS = [
     ("<think>", "</think>"),
@@ -60,6 +61,8 @@ def test_reasoning_without_its_opening_tag_is_removed(closing: str, reasoning: s
         ("The tag `</think>` ends it.", ""),
         ("<b>Hi</b>", ""),
         ("analysis of the finals", ""),
+        ("assistantfinal before any analysis", ""),
+        ("an analysis </think> assistantfinal", ""),
         ("<think>hein</think> salut", "<think>huh</think> hi"),
         ("bla </think> bli", "bla </think> ble"),
         ("", ""),
@@ -68,6 +71,18 @@ def test_reasoning_without_its_opening_tag_is_removed(closing: str, reasoning: s
 def test_tags_inside_the_answer_stay(text: str, prompt: str) -> None:
     """They may stand in its middle, in quotes, or in the row's own text."""
     assert SplitText(text, had_reasoning=False) == split_reasoning(text, prompt)
+
+
+@pytest.mark.parametrize("unit", ["\n", " ", "analysis ", "<|return|> ", "<|channel|>final "])
+@pytest.mark.parametrize("beginning", ["Answer: ", "<|channel|>analysis"])
+def test_long_runs_are_read_in_linear_time(beginning: str, unit: str) -> None:
+    """A model may write line breaks until its tokens run out; all requests of a worker wait for the reading."""
+
+    def text_of(size: int) -> str:
+        return f"{beginning}{unit * (size // len(unit))}."
+
+    assert grows_linearly(split_reasoning, text_of, 2_000)
+    assert grows_linearly(lambda prompt: split_reasoning("Hi", prompt), text_of, 2_000)
 
 
 @given(st.text(), st.text())

@@ -413,6 +413,34 @@ def test_several_answers_are_choices() -> None:
     assert ["text 0", "text 1", "text 2"] == outcome.results[0].choices
 
 
+@pytest.mark.parametrize(
+    ("indexes", "expected"),
+    [
+        ([4, 3, 2, 1, 0], ["4", "3", "2"]),
+        ([0, 2], ["0", None, "1"]),
+        ([2], [None, None, "0"]),
+        ([0, 2, 3, 4], ["0", None, "1"]),
+        ([1, 2, 3], ["0", "1", "2"]),
+        ([0, 0, 0, 0], ["0", "1", "2"]),
+        ([None, None], ["0", "1", None]),
+        ([0, None], ["0", "1", None]),
+        ([7, 8], ["0", "1", None]),
+        ([7, 8, 9, 10], ["0", "1", "2"]),
+    ],
+)
+def test_each_choice_has_the_place_of_its_index(indexes: list[int | None], expected: list[str | None]) -> None:
+    """There are `n` places, however many choices come; where the indexes are no places, the positions count."""
+    choices = [
+        {"message": {"content": str(position)}} | ({} if index is None else {"index": index})
+        for position, index in enumerate(indexes)
+    ]
+    outcome = decode({"choices": choices}, n=3)
+
+    assert isinstance(outcome, Answer)
+    assert expected == outcome.results[0].choices
+    assert next(filter(None, expected)) == outcome.results[0].text
+
+
 def test_the_first_choice_that_is_an_answer_is_the_text() -> None:
     """A missing choice and one without an answer are null, and the others are kept."""
     choices = [

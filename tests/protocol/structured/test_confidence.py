@@ -103,6 +103,15 @@ def test_whatever_a_server_sends_it_is_no_error(logprobs: object) -> None:
     assert label_confidence(logprobs, "answer", "angry", MOODS) is None
 
 
+@pytest.mark.parametrize("logprob", [10**400, -(10**400), float("nan"), None, "-0.1"])
+def test_a_logprob_that_no_float_can_hold_is_unknown(logprob: Any) -> None:  # noqa: ANN401 -- whatever a server sends
+    """JSON's numbers have any size; the answer is kept."""
+    start, alternative = token('{"answer":"'), token("hap", logprob=logprob)
+
+    assert confidence(start, token("angry", logprob=logprob)) is None
+    assert confidence(start, token("angry", ("angry", 0.9)) | {"top_logprobs": [token("angry"), alternative]}) == 1.0
+
+
 @given(LABELS, st.data(), st.booleans())
 def test_with_whole_labels_as_alternatives_it_is_the_models_own(
     labels: list[str],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from spark_llm.protocol.structured.output import Mismatch, StructuredOutput
 from spark_llm.protocol.structured.schema import Array, Enumeration, Field, Map, Nullable, Number, Scalar, Shape, Struct
+from tests.support.growth import grows_linearly
 from tests.support.shapes import MARKS, STRUCTS, values, written
 from tests.support.strategies import JSON, TEXTS
 
@@ -119,6 +120,30 @@ def test_an_object_without_any_field_is_a_mismatch(text: str) -> None:
     """A row of nulls would look like an answer, even where all fields are nullable."""
     assert isinstance(LOOSE.parse(text), Mismatch)
     assert isinstance(StructuredOutput("alone", Nullable(Scalar("string"))).parse(text), Mismatch)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "unit", "end"),
+    [
+        ("Sure:", "\n", "done"),
+        ('{"stars": "', "1", '"}'),
+        ("", "```\n{", ""),
+        ("", '{ "', "}"),
+        ("", "</think>{", "}"),
+    ],
+)
+def test_long_answers_are_read_in_linear_time(beginning: str, unit: str, end: str) -> None:
+    """A model may repeat itself until its tokens run out; all requests of a worker wait for the reading."""
+    output = StructuredOutput("review", Struct((Field("stars", Scalar("byte")),)))
+
+    assert grows_linearly(output.parse, lambda size: beginning + unit * (size // len(unit)) + end, 2_000)
+
+
+def test_long_numbers_are_read_in_linear_time() -> None:
+    """A number of 4,300 digits is the longest that Python reads."""
+    output = StructuredOutput("review", Struct((Field("stars", Scalar("byte")),)))
+
+    assert grows_linearly(output.parse, lambda size: f'{{"stars": [{",".join(["1" * size] * 20)}]}}', 500)
 
 
 def test_unknown_fields_are_ignored() -> None:

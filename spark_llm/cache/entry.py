@@ -12,7 +12,7 @@ from spark_llm.protocol.json_codec import NotJSONError, read_json, write_json
 from spark_llm.protocol.predictions.scalars import write_prediction
 from spark_llm.protocol.predictions.task import Predict
 from spark_llm.protocol.rerank import Rerank, ranking_text
-from spark_llm.protocol.structured.schema import Shape
+from spark_llm.protocol.structured.schema import NUMBERS, Number, Scalar, Shape, walk
 from spark_llm.protocol.task import PLAIN, Task, UnsendableError
 from spark_llm.protocol.urls import chat_url
 from spark_llm.protocol.values import Item, Result, ToolCall, Usage
@@ -58,14 +58,16 @@ class Keys:
         if isinstance(self.task, Rerank):
             key.update(item)  # type: ignore[arg-type]  # rows are bytes; the ranking has the places of this row
         if isinstance(self.task, Chat) and (output := self.task.output_of(item)) is not None:
-            key.update(_shape_text(output.shape))
+            key.update(_widths(output.shape))
         return key.digest()
 
 
 @lru_cache(maxsize=1_000)
-def _shape_text(shape: Shape) -> bytes:
-    """Return an output type as JSON: the schema in the body is the same for types of different widths; cached."""
-    return write_json(canonical_shape(shape))
+def _widths(shape: Shape) -> bytes:
+    """Return an output type with numbers as JSON: those of different widths have one schema in the body; cached."""
+    parts = walk(shape)
+    has_numbers = any(isinstance(part, Number) or (isinstance(part, Scalar) and part.kind in NUMBERS) for part in parts)
+    return write_json(canonical_shape(shape)) if has_numbers else b""
 
 
 def _reading(task: Task) -> list[object]:

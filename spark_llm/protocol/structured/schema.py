@@ -40,6 +40,7 @@ _SCALARS: dict[str, tuple[type, dict[str, Any], dict[str, str]]] = {
     },
 }
 SCALARS = frozenset(_SCALARS)
+NUMBERS = frozenset((*_INTEGERS, "float", "double"))  # kinds that differ in width, which JSON Schema does not say
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class JobFile:
             with errors.at(f"columns.{name}"):
                 check_new_column(name)
             columns[name] = read_column(errors, f"columns.{name}", table, endpoints, SECRET_HINTS)
-        tokenless = [name for name, table in tables.items() if isinstance(table, Mapping) and _is_tokenless(table)]
+        tokenless = [name for name, it in tables.items() if isinstance(it, Mapping) and it.get("task") in TOKENLESS]
         _check_options(errors, options, list(columns), tokenless)
         errors.raise_any()
         made = {name: column for name, column in columns.items() if column is not None}
@@ -136,15 +136,10 @@ def _toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {error}.", "correct it there; a string stands in quotes.") from None
 
 
-def _is_tokenless(table: Mapping[str, Any]) -> bool:
-    """Return whether a column's answers report no tokens, which `enrich_table` sees by their type."""
-    return table.get("task") in TOKENLESS
-
-
 def _check_options(errors: ConfigErrors, options: dict[str, Any], columns: list[str], tokenless: list[str]) -> None:
     """Check the options that are not columns, as `enrich_table` does; tables become a `Budget` and a `Batch`.
 
-    Columns that are `tokenless` have no price.
+    Columns whose answers report no tokens (`tokenless`) have no price; `enrich_table` sees them by their type.
     """
     for name in ("source", "target", "runs_table"):
         if name in options:

@@ -278,7 +278,8 @@ class RequestScheduler:
     def _on_fault(self, request: Request, failure: Failure, now: float, draw: Callable[[], float]) -> Verdict | None:
         """End the task or the row, wait for a verdict or for the end of an outage, or retry."""
         error = failure.error
-        request.attempts.fault_since = now if (since := request.attempts.fault_since) is None else since
+        if request.attempts.fault_since is None:
+            request.attempts.fault_since = now
         if error.kind == "not_found" and (withdrawn := request.negotiation.withdraw(request.wire_format)):
             request.format_flags &= ~withdrawn
             self._queue.push_retry(request, now)
